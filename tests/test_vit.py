@@ -1,0 +1,255 @@
+import math
+
+import pytest
+import torch
+
+from attention import KINDS
+from tests.golden import unit, values
+from vit import SIZES, Block, PatchEmbed, ViT, ViTConfig, resize_pos_embed
+
+TINY = ViTConfig(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=40)                      # 6 patches
+
+
+def random_vit(config=TINY, tasks=None, seed=0):
+    """A float64 ViT all of whose parameters are random, biases and layer scales too."""
+    torch.manual_seed(seed)
+    model = ViT(config, tasks).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def random_images(B=2, C=3, height=16, width=24, seed=1):
+    return torch.randn(B, C, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def plain_vit(t, images, heads, eps):
+    """{timm's names: tensor}, (B, C, height, width) -> tokens after the final norm, and the last block's (B, H, 1 + T, 1 + T).
+
+    The reference of all loading tests: nothing from vit.py, patches and heads one at a time, softmax written out."""
+    def norm(x, name):
+        x = x - x.mean(-1, keepdim=True)
+        return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * t[f"{name}.weight"] + t[f"{name}.bias"]
+
+    def linear(x, name):
+        return x @ t[f"{name}.weight"].T + t.get(f"{name}.bias", 0)
+
+    t = {key: tensor.double() for key, tensor in t.items()}
+    kernel = t["patch_embed.proj.weight"]
+    D, P, Q = len(kernel), *kernel.shape[2:]
+    depth = max(int(key.split(".")[1]) for key in t if key.startswith("blocks.")) + 1
+    all_tokens, all_weights = [], []
+    for image in images.double():
+        rows = [t["cls_token"][0, 0] + t["pos_embed"][0, 0], *t.get("reg_token", torch.zeros(1, 0, D))[0]]
+        for row in range(0, image.shape[1], P):
+            for column in range(0, image.shape[2], Q):
+                patch = image[:, row:row + P, column:column + Q].flatten()
+                rows.append(kernel.flatten(1) @ patch + t["patch_embed.proj.bias"])
+                rows[-1] = rows[-1] + t["pos_embed"][0, len(rows) - 1 - t.get("reg_token", torch.zeros(1, 0)).shape[1]]
+        x = torch.stack(rows)
+        for i in range(depth):
+            q, k, v = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv").split(D, -1)
+            parts, weights = [], []
+            for h in range(heads):
+                s = slice(h * D // heads, (h + 1) * D // heads)
+                weights.append((q[:, s] @ k[:, s].T / math.sqrt(D // heads)).exp())
+                weights[-1] = weights[-1] / weights[-1].sum(-1, keepdim=True)
+                parts.append(weights[-1] @ v[:, s])
+            y = linear(torch.cat(parts, -1), f"blocks.{i}.attn.proj")
+            x = x + y * t.get(f"blocks.{i}.ls1.gamma", 1)
+            y = linear(norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1")
+            y = linear(y * (1 + torch.erf(y / math.sqrt(2))) / 2, f"blocks.{i}.mlp.fc2")
+            x = x + y * t.get(f"blocks.{i}.ls2.gamma", 1)
+        all_tokens.append(norm(x, "norm"))
+        all_weights.append(torch.stack(weights))
+    return torch.stack(all_tokens), torch.stack(all_weights)
+
+
+# -----------------------------------------------------------------------------
+# against the slow obvious loop
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"layer_scale": True, "registers": 3}, {"qkv_bias": False, "eps": 0.1, "patch": (8, 4)}],
+                         ids=["plain", "dinov2", "no_bias"])
+def test_vit_equals_the_plain_one(changes):
+    """Tokens, class map and logits are those of a ViT written with loops, on an image that is not square."""
+    config = ViTConfig(**{**vars(TINY), **changes})
+    model, images = random_vit(config, {"grade": 5, "area": 1}), random_images()
+    tokens, weights = plain_vit(model.state_dict(), images, heads=3, eps=config.eps)
+    assert torch.allclose(model.encode(model.embed(images)), tokens, atol=1e-10)
+    out = model(images)
+    assert out["map"].shape == (2, 3, config.tokens)               # the registers are no patches
+    assert torch.allclose(out["map"], weights[:, :, 0, 1 + config.registers:], atol=1e-10)
+    for task, outputs in (("grade", 5), ("area", 1)):
+        assert out["logits"][task].shape == (2, outputs)
+        assert torch.allclose(out["logits"][task], model.head[task](tokens[:, 0]), atol=1e-10)
+
+
+@torch.no_grad()
+def test_patch_embedding_is_one_linear_layer():
+    """A convolution as wide as its stride multiplies every patch with the same matrix, row by row of patches."""
+    embed, images = PatchEmbed(TINY).double(), random_images()
+    patches = images.unfold(2, 8, 8).unfold(3, 8, 8)               # (B, C, rows, columns, P, P)
+    expected = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2) @ embed.proj.weight.flatten(1).T + embed.proj.bias
+    assert torch.allclose(embed(images), expected, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_padded_tokens_change_nothing(kind):
+    """encode() with a mask equals encode() of the real tokens alone."""
+    model = random_vit(ViTConfig(**{**vars(TINY), "attention": kind}))
+    tokens = random_images(C=9, height=1)[:, :, 0]                 # (2, 9, 24)
+    mask = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
+    x, map = model.encode(tokens, want_map=True, mask=mask)
+    alone, alone_map = model.encode(tokens[1:, :5], want_map=True)
+    assert torch.allclose(x[0], model.encode(tokens[:1])[0], atol=1e-10)
+    assert torch.allclose(x[1, :5], alone[0], atol=1e-10) and torch.allclose(map[1, :, :4], alone_map[0], atol=1e-10)
+
+
+@torch.no_grad()
+def test_uint8_images_are_normalized_inside():
+    """uint8 in gives what (x / 255 - mean) / std in gives; float images are taken as they are."""
+    config = ViTConfig(**{**vars(TINY), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)})
+    model = random_vit(config)
+    images = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    by_hand = torch.stack([(images[:, c] / 255 - config.mean[c]) / config.std[c] for c in range(3)], 1).double()
+    assert torch.allclose(model(images)["map"], model(by_hand)["map"], atol=1e-6)
+    assert not torch.allclose(model(images)["map"], model(images.double())["map"], atol=1e-3)
+
+
+# -----------------------------------------------------------------------------
+# dropout, stochastic depth
+
+
+@torch.no_grad()
+def test_dropout_and_drop_path_are_off_in_eval():
+    """A model that drops half of everything is, in eval, the one that drops nothing; in training it is not."""
+    model, images = random_vit(), random_images()
+    dropping = ViT(ViTConfig(**{**vars(TINY), "dropout": 0.5, "drop_path": 0.5})).double()
+    dropping.load_state_dict(model.state_dict())
+    tokens = lambda model: model.encode(model.embed(images))
+    assert torch.equal(tokens(dropping.eval()), tokens(model)) and not torch.allclose(tokens(dropping.train()), tokens(model))
+
+
+@torch.no_grad()
+def test_dropout_is_where_hugging_face_has_it():
+    """After the embedding, and on what attention and MLP add; half of the numbers are 0, the others doubled."""
+    model, ones = ViT(ViTConfig(**{**vars(TINY), "dropout": 0.5})).train(), torch.ones(2, 50, 50)
+    torch.manual_seed(0)
+    added = model.blocks[0].residual(torch.nn.Identity(), ones)
+    assert set(added.flatten().tolist()) == {0.0, 2.0} and abs(added.mean() - 1) < 0.1
+    embedded, whole = model.embed(random_images().float()), model.eval().embed(random_images().float())
+    assert torch.allclose(embedded[embedded != 0], 2 * whole[embedded != 0]) and 0.3 < (embedded == 0).float().mean() < 0.7
+
+
+@torch.no_grad()
+def test_drop_path_leaves_out_whole_samples():
+    """In training a residual is 0 for some samples and scaled up for the others, so that its mean stays."""
+    block = Block(TINY, drop_path=0.25).train()
+    torch.manual_seed(0)
+    kept = block.residual(torch.nn.Identity(), torch.ones(20_000, 2, 3))
+    assert set(kept.flatten().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert torch.equal(kept, kept[:, :1, :1].expand_as(kept)) and abs(kept.mean().item() - 1) < 0.02
+
+
+def test_drop_path_rises_with_depth():
+    """From 0 in the first block to the rate in the last, also for a single block."""
+    for depth, rates in ((5, [0, 0.05, 0.1, 0.15, 0.2]), (1, [0])):
+        model = ViT(ViTConfig(**{**vars(TINY), "depth": depth, "drop_path": 0.2}))
+        assert [block.drop_path for block in model.blocks] == pytest.approx(rates)
+
+
+# -----------------------------------------------------------------------------
+# position embeddings
+
+
+def antialiased_bicubic(old, new):
+    """(new, old) matrix: a cubic kernel (a = -0.5), widened by the ratio when it shrinks, rows sum to 1."""
+    ratio, matrix = old / new, torch.zeros(new, old, dtype=torch.float64)
+    for i in range(new):
+        for j in range(old):
+            x = abs((j + 0.5 - ratio * (i + 0.5)) / max(ratio, 1))
+            if x < 2:
+                matrix[i, j] = 1.5 * x ** 3 - 2.5 * x ** 2 + 1 if x < 1 else -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2
+    return matrix / matrix.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("old, new", [((14, 14), (24, 24)), ((14, 14), (7, 10)), ((3, 5), (6, 4))])
+def test_positions_are_resized_by_an_antialiased_bicubic(old, new):
+    """One matrix for the rows and one for the columns; the class token's row stays as it is."""
+    pos = unit((1, 1 + old[0] * old[1], 5), 7)
+    y = resize_pos_embed(pos, old, new)
+    assert y.shape == (1, 1 + new[0] * new[1], 5) and y.dtype == torch.float32 and torch.equal(y[:, 0], pos[:, 0].float())
+    rows, columns = antialiased_bicubic(old[0], new[0]), antialiased_bicubic(old[1], new[1])
+    expected = torch.einsum("ir,jc,rcd->ijd", rows, columns, pos[0, 1:].unflatten(0, old))
+    assert torch.allclose(y[0, 1:].double(), expected.flatten(0, 1), atol=1e-5)
+
+
+def test_positions_are_resized_as_timm_does():
+    """Numbers of timm 1.0.31, resample_abs_pos_embed of 14 x 14 positions."""
+    pos = unit((1, 197, 2), 7)
+    y = resize_pos_embed(pos, (14, 14), (24, 24))[0]
+    assert y[[0, 1, 2, 300, 576]].flatten().tolist() == pytest.approx([
+        0.68897855, -0.29092270, -1.01731801, -0.57300740, -0.38486636, 0.08592910, 0.39336768, 0.73287100,
+        -0.63097030, -0.24343483], abs=1e-6)
+    y = resize_pos_embed(pos, (14, 14), (7, 10))[0]
+    assert y[[0, 1, 2, 35, 70]].flatten().tolist() == pytest.approx([
+        0.68897855, -0.29092270, -0.36071438, -0.39218059, 0.04806511, -0.06921895, 0.20179795, 0.50563508,
+        -0.27681315, 0.20651668], abs=1e-6)
+
+
+def test_positions_of_an_equal_grid_stay():
+    """Resizing to the same grid is the identity."""
+    pos = unit((1, 1 + 15, 4), 7).float()
+    assert torch.allclose(resize_pos_embed(pos, (3, 5), (3, 5)), pos, atol=1e-6)
+
+
+# -----------------------------------------------------------------------------
+# published constants, what a config refuses
+
+
+def parameters(config, tasks=None):
+    with torch.device("meta"):                                     # shapes without memory
+        return sum(p.numel() for p in ViT(config, tasks).parameters())
+
+
+@pytest.mark.parametrize("size, published", [("tiny", 5_717_416), ("small", 22_050_664), ("base", 86_567_656)])
+def test_parameter_counts_are_the_published_ones(size, published):
+    """DeiT, Table 1: 5 M, 22 M, 86 M at 224 px, patch 16, 1000 classes."""
+    dim, depth, heads = SIZES[size]
+    model_with_one_head = parameters(ViTConfig(dim=dim, depth=depth, heads=heads, mlp=4 * dim), {"imagenet": 1000})
+    assert model_with_one_head == published
+
+
+def test_large_vit_has_the_backbone_of_multivit():
+    """ViT-L/32 at 384 px, without pooler and head."""
+    assert parameters(ViTConfig(image=(384, 384), patch=(32, 32), dim=1024, depth=24, heads=16, mlp=4096)) == 305_607_680
+
+
+def test_softmax_free_vit_has_the_size_of_the_paper():
+    """ViT2D: width 1024, 8 layers of 8 heads of 64; sequence norm costs 8 x 512 x 6 parameters, SimA none."""
+    fields = dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False)
+    count = {kind: parameters(ViTConfig(attention=kind, **fields), {"y": 1}) for kind in KINDS}
+    assert count == {"softmax": 34_605_057, "seqnorm": 34_629_633, "sima": 34_605_057}
+
+
+def test_a_vit_can_be_filled_by_the_golden_rule():
+    """The rule of tests/golden.py covers every parameter, and depends on nothing but names and shapes."""
+    model = ViT(TINY).double()
+    model.load_state_dict(values({key: tensor.shape for key, tensor in model.state_dict().items()}))
+    assert torch.equal(model.cls_token, 0.5 * unit((1, 1, 24), sorted(model.state_dict()).index("cls_token")))
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"image": (20, 24)}, r"image \(20, 24\) px is not a multiple of the patch \(8, 8\) px"),
+    ({"heads": 5}, "width 24 does not divide into 5 heads"),
+    ({"depth": 0}, "depth 0.*need whole numbers"), ({"dim": 24.0}, "dim 24.0.*need whole numbers"),
+    ({"channels": 1}, "1 channels need as many means and stds above 0"), ({"std": (1, 1, 0)}, "stds above 0"),
+    ({"attention": "cosine"}, "'cosine' is not known")])
+def test_impossible_architectures_are_refused_in_one_line(changes, message):
+    """ValueError with the user's numbers and what is needed, when the model is made and not when it runs."""
+    with pytest.raises(ValueError, match=message) as error:
+        ViT(ViTConfig(**{**vars(TINY), **changes}))
+    assert "\n" not in str(error.value)

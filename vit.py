@@ -1,0 +1,301 @@
+"""The Vision Transformer, from scratch, and the weights other people trained for it.
+
+    x = [cls ; patches W + b] + pos                     Dosovitskiy et al. 2021, eq. 1
+    x = x + Attention(LayerNorm(x))                     eq. 2, `depth` times with
+    x = x + MLP(LayerNorm(x))                           eq. 3
+    logits = head(LayerNorm(x)[cls])                    eq. 4
+
+B samples, C channels, P patch side in pixels, G patches per side, T = G G patch tokens, D width, H heads.
+(Other codebases call the tokens N; here N is the number of images of one patient.)
+Parameter names are timm's. uint8 images are normalized by the model itself, with the mean and std that belong to its
+weights; float images are taken as normalized. Pretrained weights: weights.py finds and renames them, from_pretrained
+reads their architecture and resizes what must be resized.
+Run: python vit.py
+"""
+import re
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attention import Attention
+from weights import load_weights, read_checkpoint, timm_names
+
+SIZES = {  # name: D, depth, H; the MLP has 4 D hidden units
+    "micro": (64, 4, 4), "mini": (128, 6, 4),                      # for a laptop CPU and the tests
+    "tiny": (192, 12, 3), "small": (384, 12, 6),                   # DeiT, Table 1
+    "base": (768, 12, 12), "large": (1024, 24, 16),                # ViT, Table 1
+}
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Architecture only; asdict() of it is what config.json stores."""
+    image: tuple = (224, 224)        # px, one entry an axis
+    patch: tuple = (16, 16)          # P, px
+    channels: int = 3                # C
+    dim: int = 384                   # D
+    depth: int = 12
+    heads: int = 6                   # H
+    head_dim: int = 0                # d; 0: dim // heads
+    mlp: int = 1536                  # hidden units of the MLP
+    qkv_bias: bool = True
+    eps: float = 1e-6                # of LayerNorm; google/vit has 1e-12
+    attention: str = "softmax"       # one of attention.KINDS
+    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual
+    registers: int = 0               # DINOv2: extra tokens after the class token, without position
+    dropout: float = 0.0             # after the embedding, the attention and the MLP (Hugging Face's "hidden dropout")
+    drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
+    mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry a channel
+    std: tuple = (0.5, 0.5, 0.5)     # google/vit and timm's augreg have 0.5; DeiT, DINO, DINOv2, MAE those of ImageNet
+
+    def __post_init__(self):
+        for name in ("image", "patch", "mean", "std"):             # lists, when read from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
+        if any(not isinstance(size, int) or not 0 < size < 2 ** 16 for size in sizes):
+            raise ValueError(f"a ViT of image {self.image}, patch {self.patch}, channels {self.channels}, dim {self.dim}, "
+                             f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535")
+        if len(self.image) != len(self.patch) or any(i % p for i, p in zip(self.image, self.patch)):
+            raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px on every axis")
+        if not self.head_dim and self.dim % self.heads:
+            raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
+        if not len(self.mean) == len(self.std) == self.channels or not all(std > 0 for std in self.std):
+            raise ValueError(f"{self.channels} channels need as many means and stds above 0, not {self.mean}, {self.std}")
+
+    @property
+    def grid(self):
+        """(rows, columns) of patches."""
+        return tuple(i // p for i, p in zip(self.image, self.patch))
+
+    @property
+    def tokens(self):
+        """T, patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+
+# -----------------------------------------------------------------------------
+# modules
+
+
+class Mlp(nn.Module):
+    """(..., D) -> (..., D), exact (erf) GELU."""
+
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    """(..., D) -> (..., D), a learned factor per feature (Touvron et al. 2021, "Going deeper", eq. 4)."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), 1e-5))
+
+    def forward(self, x):
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """(B, T, D) -> (B, T, D), pre-norm; with want_map=True also the class token's attention, (B, H, T - 1)."""
+
+    def __init__(self, config: ViTConfig, drop_path=0.0):
+        super().__init__()
+        D = config.dim
+        self.norm1 = nn.LayerNorm(D, eps=config.eps)
+        self.attn = Attention(D, config.heads, config.head_dim, config.qkv_bias, config.attention)
+        self.norm2 = nn.LayerNorm(D, eps=config.eps)
+        self.mlp = Mlp(D, config.mlp)
+        self.ls1 = LayerScale(D) if config.layer_scale else nn.Identity()
+        self.ls2 = LayerScale(D) if config.layer_scale else nn.Identity()
+        self.drop = nn.Dropout(config.dropout)
+        self.drop_path = drop_path
+
+    def forward(self, x, mask=None, want_map=False):
+        y = self.attn(self.norm1(x), mask, want_map)
+        y, map = y if want_map else (y, None)
+        x = x + self.residual(self.ls1, y)
+        x = x + self.residual(self.ls2, self.mlp(self.norm2(x)))
+        return (x, map) if want_map else x
+
+    def residual(self, scale, y):
+        """What a residual branch adds: scaled, dropped out, and left out whole for some samples (stochastic depth)."""
+        y = self.drop(scale(y))
+        if self.training and self.drop_path:
+            y = y * (torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path) / (1 - self.drop_path)
+        return y
+
+
+class PatchEmbed(nn.Module):
+    """(B, C, G P, G P) -> (B, T, D): cut into patches, one Linear for all; a convolution of stride P does both."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.proj = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
+
+    def forward(self, x):
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class ViT(nn.Module):
+    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T) the class token's attention in the last block.
+
+    tasks: {name: outputs}, one Linear head each on the class token."""
+    inputs = ("image",)
+
+    def __init__(self, config: ViTConfig, tasks=None):
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, config.dim))
+        if config.registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, config.registers, config.dim))
+        rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList([Block(config, rate) for rate in rates])
+        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.head = nn.ModuleDict({task: nn.Linear(config.dim, outputs) for task, outputs in (tasks or {}).items()})
+        self.drop = nn.Dropout(config.dropout)
+        self.register_buffer("mean", torch.tensor(config.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(-1, 1, 1), persistent=False)
+        self.apply(init_weights)
+        for token in (self.cls_token, self.pos_embed, *([self.reg_token] if config.registers else [])):
+            nn.init.trunc_normal_(token, std=0.02)
+
+    def normalize(self, images):
+        """uint8 (..., C, side, side) -> float, (x / 255 - mean) / std; float images pass as they are."""
+        return (images / 255 - self.mean) / self.std if images.dtype == torch.uint8 else images
+
+    def embed(self, images):
+        """(B, C, side, side) -> (B, 1 + T, D); DINOv2's registers come between class token and patches."""
+        x = self.patch_embed(self.normalize(images))
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        if self.config.registers:
+            x = torch.cat([x[:, :1], self.reg_token.expand(len(x), -1, -1), x[:, 1:]], 1)
+        return self.drop(x)
+
+    def encode(self, tokens, want_map=False, mask=None):
+        """(B, 1 + T, D) -> (B, 1 + T, D) after the final norm; want_map=True also gives the last block's class map."""
+        for block in self.blocks[:-1]:
+            tokens = block(tokens, mask)
+        tokens = self.blocks[-1](tokens, mask, want_map)
+        tokens, map = tokens if want_map else (tokens, None)
+        tokens = self.norm(tokens)
+        return (tokens, map[:, :, self.config.registers:]) if want_map else tokens
+
+    def forward(self, image):
+        tokens, map = self.encode(self.embed(image), want_map=True)
+        return {"logits": {task: head(tokens[:, 0]) for task, head in self.head.items()}, "map": map}
+
+    @classmethod
+    def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
+        """-> ViT with the weights of `name`: a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file.
+
+        image: (height, width) in px, position embeddings are resized to it; channels: the kernel is summed or spread;
+        changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
+        stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
+        tensors, config, preprocessor = read_checkpoint(name)
+        tensors, layout = timm_names(tensors)
+        config = read_config(name, tensors, layout, config, preprocessor)
+        notes = []
+        if image and tuple(image) != config.image:
+            new = replace(config, image=tuple(image))
+            if "pos_embed" in tensors and tensors["pos_embed"].shape[1:2] == (1 + config.tokens,):       # else refused below
+                tensors["pos_embed"] = resize_pos_embed(tensors["pos_embed"], config.grid, new.grid)
+            notes.append(f"resized pos_embed {'x'.join(map(str, config.grid))} -> {'x'.join(map(str, new.grid))}")
+            config = new
+        if channels and channels != config.channels:
+            if "patch_embed.proj.weight" in tensors:
+                weight = tensors["patch_embed.proj.weight"].float().sum(1, keepdim=True) / channels
+                tensors["patch_embed.proj.weight"] = weight.expand(-1, channels, -1, -1).contiguous()
+            notes.append(f"patch_embed from {config.channels} to {channels} channels")
+            config = replace(config, channels=channels, mean=(sum(config.mean) / len(config.mean),) * channels,
+                             std=(sum(config.std) / len(config.std),) * channels)
+        notes.append(" ".join(["mean", *(f"{x:g}" for x in config.mean), "std", *(f"{x:g}" for x in config.std)]))
+        model = cls(replace(config, **changes), tasks)
+        new = ("head.", *(["seq_scale", "seq_shift"] if model.config.attention == "seqnorm" else []))
+        model.report = load_weights(model, tensors, name, new, notes)
+        return model
+
+
+def init_weights(module):
+    """As the ViT paper's code: Xavier uniform, zero biases. It suits every width; DeiT's fixed 0.02 is too small below 384."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+# -----------------------------------------------------------------------------
+# the architecture of a file: sizes from the tensors themselves, so that no config.json can lie about them
+
+
+def read_config(name, tensors, layout, config, preprocessor):
+    """Tensors under timm's names and the two JSON files, {} where absent -> ViTConfig."""
+    if "vit" in config:                                            # written by train.py
+        return from_dict(ViTConfig, config["vit"], name)
+    need = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2, "blocks.0.attn.qkv.weight": 2}
+    wrong = next((key for key, axes in need.items() if key not in tensors or tensors[key].dim() != axes), None)
+    if wrong:
+        raise ValueError(f"{name} is not a ViT this code knows: {wrong} is missing or has the wrong number of axes "
+                         f"(the file has {', '.join(list(tensors)[:4])} ...)")
+    if config.get("hidden_act", "gelu") != "gelu":
+        raise ValueError(f"{name}: activation {config['hidden_act']!r}, only the exact \"gelu\" is here")
+    D, C, *patch = tensors["patch_embed.proj.weight"].shape
+    heads = config.get("num_attention_heads") or {dim: heads for dim, _, heads in SIZES.values() if dim > 128}.get(D)
+    if not heads:
+        raise ValueError(f"{name}: the number of heads is not in the file; give a folder with its config.json")
+    timm = config["pretrained_cfg"] if isinstance(config.get("pretrained_cfg"), dict) else config
+    mean, std = preprocessor.get("image_mean") or timm.get("mean"), preprocessor.get("image_std") or timm.get("std")
+    if not mean or not std or isinstance(mean, list) and len(mean) != C:
+        mean, std = (0.5,) * C, (0.5,) * C
+    google = layout == "hf" and config.get("model_type", "vit") == "vit"           # google/vit was trained with 1e-12
+    return from_dict(ViTConfig, dict(
+        image=read_image_size(name, tensors["pos_embed"].shape[1] - 1, patch, config.get("image_size") or timm.get("input_size")),
+        patch=patch, channels=C, dim=D, heads=heads, mlp=len(tensors["blocks.0.mlp.fc1.weight"]),
+        depth=1 + max(int(key.split(".")[1]) for key in tensors if re.match(r"blocks\.\d+\.", key)),
+        qkv_bias="blocks.0.attn.qkv.bias" in tensors, eps=config.get("layer_norm_eps", 1e-12 if google else 1e-6),
+        layer_scale="blocks.0.ls1.gamma" in tensors, mean=mean, std=std,
+        registers=tensors["reg_token"].numel() // D if "reg_token" in tensors else 0), name)
+
+
+def read_image_size(name, tokens, patch, said):
+    """(height, width) in px of the images the position embeddings are for; said: the size in config.json, or None."""
+    said = [said, said] if isinstance(said, int) else said[-2:] if isinstance(said, list) else []
+    grid = [size // p for size, p in zip(said, patch) if isinstance(size, int)]
+    if len(grid) != 2 or grid[0] * grid[1] != tokens:              # not said, or said of another file
+        grid = [round(max(tokens, 0) ** 0.5)] * 2
+    if grid[0] * grid[1] != tokens:
+        raise ValueError(f"{name}: {tokens} patch positions are no square, and config.json does not give image_size")
+    return grid[0] * patch[0], grid[1] * patch[1]
+
+
+def resize_pos_embed(pos, old, new):
+    """(1, 1 + T, D) for the grid `old` -> for the grid `new`; the class token's row is kept.
+
+    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)"""
+    grid = pos[:, 1:].float().unflatten(1, old).movedim(-1, 1)     # (1, D, rows, columns)
+    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True)
+    return torch.cat([pos[:, :1].float(), grid.movedim(1, -1).flatten(1, 2)], 1)
+
+
+def from_dict(config_class, values, name):
+    """A config dataclass from the dict that asdict() made of it."""
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError) as error:                       # a field too many, or a value that cannot be
+        raise ValueError(f"{name}: config.json does not fit {config_class.__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    for size, (dim, depth, heads) in SIZES.items():
+        model = ViT(ViTConfig(dim=dim, depth=depth, heads=heads, mlp=4 * dim), {"grade": 5})
+        with torch.no_grad():
+            out = model.eval()(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+        print(f"{size:6} {sum(p.numel() for p in model.parameters()) / 1e6:7.2f} M params   (1, 3, 224, 224) -> tokens "
+              f"(1, {1 + model.config.tokens}, {dim}) -> grade {tuple(out['logits']['grade'].shape)}, map {tuple(out['map'].shape)}")
