@@ -1,0 +1,158 @@
+"""From pictures to batches: decode, crop, augment, stack.
+
+    picture        one decode and one crop give the low and the high resolution
+    Samples        one sample is one patient with up to N photographs, or one image
+    batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w);
+                   targets {task: (B,), or (B, L) for labels}, float, NaN where unknown; patient, path, index: lists
+
+Images stay uint8 until they are on the device: the model normalizes them.
+Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
+Run: python data.py [IMAGE ...]                    times the reading of pictures, or of a drawn one of 12 megapixels
+"""
+import io
+import math
+import sys
+import time
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
+AUGMENT = ("crop", "hflip", "vflip", "rot90")
+
+# -----------------------------------------------------------------------------
+# pictures
+
+
+def read_image(source, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0), name=None):
+    """File or uint8 array -> uint8 (C, h, w), and (C, R h, R w) of the same pixels when R > 1, otherwise None.
+
+    size: (h, w); the aspect ratio is not kept. crop: shares cut off left, top, right, bottom. One decode, with JPEG's own
+    downscaling to what the larger picture needs; the smaller is the R x R mean of the larger, so a low-resolution patch and
+    its R x R high-resolution ones show the same skin. 16-bit and float pictures are stretched from their own range."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)                   # Pillow's limit on pixels stops, here
+            picture = Image.fromarray(source) if isinstance(source, np.ndarray) else Image.open(source, formats=FORMATS)
+        mode = "L" if channels == 1 else "RGB"
+        need = math.ceil(r * max(size) / (1 - max(crop[0] + crop[2], crop[1] + crop[3])))    # px a side, either way up
+        picture.draft(mode, (need, need))                          # of use for JPEG, without effect otherwise
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith(("I", "F")):
+            wide = np.asarray(picture, dtype=np.float64)
+            picture = Image.fromarray(np.uint8(255 * (wide - wide.min()) / max(wide.max() - wide.min(), 1e-12)))
+        picture = picture.convert(mode)
+        width, height = picture.size
+        box = (crop[0] * width, crop[1] * height, (1 - crop[2]) * width, (1 - crop[3]) * height)
+        high = picture.resize((r * size[1], r * size[0]), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+        low = high.reduce(r) if r > 1 else high
+    except Exception as error:                                     # Pillow raises many kinds for broken files
+        raise ValueError(f"{name or source}: not a readable image ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    arrays = [np.asarray(image).reshape(*image.size[::-1], channels).transpose(2, 0, 1) for image in (low, high)]
+    return arrays[0], arrays[1] if r > 1 else None
+
+
+class Samples(torch.utils.data.Dataset):
+    """Samples of a cohort, to be asked for by (epoch, number).
+
+    n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
+    when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
+    the patient. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border."""
+
+    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
+        self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed
+        self.augment = augment if train else ()
+        self.samples = [[i] for i in indices]
+        if n:
+            groups = cohort.groups(indices).values()
+            self.samples = list(groups) if train else [group[i:i + n] for group in groups for i in range(0, len(group), n)]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, key):
+        epoch, number = key
+        chosen = self.samples[number]
+        rng = np.random.default_rng((self.seed, epoch, number))
+        if self.n and len(chosen) > self.n:
+            chosen = [chosen[i] for i in sorted(rng.choice(len(chosen), self.n, replace=False))]
+        pictures = [self.picture(i, rng) for i in chosen]
+        sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
+                  "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
+                  "index": chosen}
+        if not self.n:
+            return {**sample, "image": pictures[0][0]}
+        sample["present"] = np.arange(self.n) < len(chosen)
+        for j, name in enumerate(("images", "images_hr")[:1 + (self.r > 1)]):
+            sample[name] = np.zeros((self.n, *pictures[0][j].shape), dtype=np.uint8)
+            sample[name][:len(chosen)] = [picture[j] for picture in pictures]
+        return sample
+
+    def picture(self, i, rng):
+        crop = rng.uniform(0, 0.1, 4) if "crop" in self.augment else (0.0,) * 4
+        source = self.cohort.paths[i] if self.cohort.pixels is None else self.cohort.pixels[i]
+        low, high = read_image(source, self.size, self.r, self.channels, crop, self.cohort.paths[i])
+        for name, axis in (("hflip", -1), ("vflip", -2)):
+            if name in self.augment and rng.random() < 0.5:
+                low, high = np.flip(low, axis), None if high is None else np.flip(high, axis)
+        if "rot90" in self.augment:
+            turns = rng.integers(4) if self.size[0] == self.size[1] else 2 * rng.integers(2)     # a quarter needs a square
+            low, high = np.rot90(low, turns, (-2, -1)), None if high is None else np.rot90(high, turns, (-2, -1))
+        return low, high
+
+
+def collate(samples):
+    """List of samples -> batch."""
+    batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index")}
+    for key in ("image", "images", "images_hr", "present"):
+        if key in samples[0]:
+            batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
+    batch["targets"] = {task: torch.from_numpy(np.stack([sample["targets"][task] for sample in samples]))
+                        for task in samples[0]["targets"]}
+    return batch
+
+
+class Batches:
+    """Batch sampler whose order depends on (seed, epoch) only; set `epoch` before each pass, `start` to skip batches."""
+
+    def __init__(self, length, batch_size, seed=0, shuffle=False):
+        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+        self.epoch = self.start = 0
+
+    def __len__(self):
+        return -(-self.length // self.batch_size) - self.start
+
+    def __iter__(self):
+        order = range(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch, self.length)).permutation(self.length).tolist()
+        for i in range(self.start * self.batch_size, self.length, self.batch_size):
+            yield [(self.epoch, number) for number in order[i:i + self.batch_size]]
+
+
+def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False):
+    """-> DataLoader, and its Batches, whose epoch is to be set."""
+    batches = Batches(len(samples), batch_size, seed, shuffle)
+    loader = torch.utils.data.DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers,
+                                         pin_memory=pin_memory, persistent_workers=workers > 0,
+                                         generator=torch.Generator())  # so that it draws no seed from dropout's random numbers
+    return loader, batches
+
+
+def main(paths):
+    if not paths:
+        picture = Image.effect_noise((40, 30), 200).resize((4000, 3000)).convert("RGB")
+        picture.save(drawn := io.BytesIO(), "JPEG")
+    for source in paths or [drawn]:
+        start = time.perf_counter()
+        low, high = read_image(source, (384, 384), r=2)
+        print(f"{source if paths else '4000 x 3000 JPEG'}: {low.shape} and {high.shape} in {1000 * (time.perf_counter() - start):.0f} ms")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(str(error))

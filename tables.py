@@ -1,0 +1,546 @@
+"""What is known about which image: tables of every kind become one Cohort, and its patients are split.
+
+    table          a CSV with a patient, an image and targets; public tables by their own headers (KNOWN); a folder of class
+                   folders; MedMNIST arrays
+    split          patients, never images, go to train, val or test; patients who share a byte-identical image stay together
+
+What a user can get wrong ends in a ValueError of one line that names file, row and column. No row is dropped.
+Run: python tables.py                                 the public tables that are recognized
+     python tables.py TABLE.csv [IMAGE_FOLDER]        how a table is understood
+"""
+import csv
+import filecmp
+import functools
+import hashlib
+import http.client
+import math
+import os
+import re
+import shutil
+import sys
+import urllib.request
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+KINDS = ("regression", "classes", "labels")
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what
+    "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
+    "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
+                  labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
+    "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index", patient="Patient ID|patient_id",
+                findings="Finding Labels|finding_labels", files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
+                labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,Consolidation,Edema,"
+                       "Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
+    "chexpert": dict(header=("Path", "Frontal/Lateral"), image="Path", patient="Path", patient_regex=r"patient\d+", blanks=True,
+                     files=("train.csv",),
+                     labels="Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
+                            "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"),
+    "vindr": dict(header=("image_id", "Aortic enlargement"), image="image_id", patient="image_id", readers=True,
+                  files=("image_labels_train.csv", "annotations/image_labels_train.csv"),
+                  labels="Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,Emphysema,"
+                         "Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,"
+                         "Pleural effusion,Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,"
+                         "Lung tumor,Pneumonia,Tuberculosis"),
+    "isic": dict(header=("image_name", "benign_malignant"), image="image_name", target="target:classes", files=("train.csv",)),
+    "ham10000": dict(header=("lesion_id", "dx"), image="image_id", patient="lesion_id", target="dx:classes",
+                     files=("HAM10000_metadata.csv", "HAM10000_metadata")),
+}
+
+MEDMNIST_URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
+MEDMNIST = """
+pathmnist      classes 9  a8b06965200029087d5bd730 55aa9c1e0525abe5a6b9d834 ac42d08fb904d92c24418716 2c51a510bcdc9cf8ddb2af93
+chestmnist     labels  14 02c8a6516a18b556561a56cb 9de6cd0b934ebb5b7426cfba db107e5590b27930b62dbaf5 45bd33e6f06c3e8cdb481c74
+dermamnist     classes 7  0744692d530f8e62ec473284 b70a2f5635c6199aeaa28c31 2defd784463fa5243564e855 8974907d8e169bef5f5b96bc
+octmnist       classes 4  c68d92d5b585d8d81f7112f8 e229e9440236b774d9f0dfef 0a97e76651ace45c5d943ee3 abc493b6d529d5de7569faae
+pneumoniamnist classes 2  28209eda62fecd6e6a2d98b1 8f4eceb4ccffa70c672198ea 05b46931834c231683c68f40 d6a3c71de1b945ea11211b03
+retinamnist    classes 5  bd4c0672f1bba3e3a89f0e4e afda852cc34dcda56f86ad2b e48e916a24454daf90583d4e eae7e3b6f3fcbda4ae613ebd
+breastmnist    classes 2  750601b1f35ba3300ea97c75 742edef2a1fd1524b2efff4b 363e4b3f8d712e9b5de15470 b56378a6eefa9fed602bb16d
+bloodmnist     classes 8  7053d0359d879ad8a5505303 2b94928a2ae4916078ca51e0 adace1e0ed228fccda1f3969 b718ff6835fcbdb22ba9eacc
+tissuemnist    classes 8  ebe78ee8b05294063de985d8 123ece2eba09d0aa5d698fda 61b955355d7425a89687b06c b077128c4a949f0a4eb01517
+organamnist    classes 11 68e3f8846a6bd62f0c9bf841 2dcccc29b88e6da5a01161ef eeae80d0a227a8d099027e1b 50747347e05c87dd3aaf92c4
+organcmnist    classes 11 b9ceb9546e10131b32923c5b 3ce34a8724ea6f548e6db474 773c1f009daa3fe5d9a2a201 050f5e875dc056f6768abf94
+organsmnist    classes 11 9ab87b696fb54e2a387ebe99 53a6d115339d874c25e309a9 ded0c5fa01a95dc4978b956f b354719e553fbbb2513d5533
+"""        # flag, kind of target, classes, first 24 digits of the MD5 of the files of 28, 64, 128, 224 px (medmnist 3.0.2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to predict. regression: MSE of (target - center) / scale, both from the training split;
+    classes: cross entropy over `classes`; labels: one binary label for each of `classes`."""
+    name: str
+    kind: str                        # one of KINDS
+    classes: tuple = ()              # names of the classes or labels
+    center: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def outputs(self):
+        return len(self.classes) or 1
+
+
+@dataclass
+class Cohort:
+    """Images and what is known about them; every list and array has one entry an image, in the order of the table."""
+    name: str
+    tasks: list
+    patients: list                   # str
+    paths: list                      # files, or names of the rows of `pixels`
+    targets: dict                    # task -> float32 (images,) or (images, L), NaN where unknown
+    columns: dict = field(default_factory=dict)        # all columns of the table, column -> list of str
+    splits: list = None              # official split of every image: train, val, test; None where there is none
+    pixels: np.ndarray = None        # uint8 (images, h, w) or (images, h, w, 3) when they are not files
+    notes: list = field(default_factory=list)          # what the reader should know, one line each
+
+    def groups(self, indices=None):
+        """{patient: [indices of its images]} in the order of the table."""
+        groups = defaultdict(list)
+        for i in range(len(self.patients)) if indices is None else indices:
+            groups[self.patients[i]].append(i)
+        return dict(groups)
+
+
+NO_PATIENTS = ["no patient ids: every image counts as a patient of its own"]
+
+# -----------------------------------------------------------------------------
+# read a cohort
+
+
+def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros", blank="zeros",
+                cache="data_cache"):
+    """-> Cohort. data: a CSV, a folder of class folders, `medmnist:FLAG[:SIDE]`, or a name of KNOWN with `images`, its folder.
+
+    images: folder the image paths start from (the table's own by default); patient, image, target, split: column names,
+    target as NAME[:regression|classes|labels],...; uncertain: what a label of -1 means, and blank what an empty label of
+    CheXpert means: zeros, ones or ignore (unknown, left out of the loss)."""
+    known = KNOWN.get(data, {})
+    if data.startswith("medmnist:") or os.path.isdir(data) and not known:
+        given = {"images": images, "patient-column": patient, "image-column": image, "target": target, "split-column": split}
+        if wrong := [flag for flag, value in given.items() if value]:
+            raise ValueError(f"--{wrong[0]} is of a CSV table, --data {data} has none")
+        return read_class_folders(data) if os.path.isdir(data) else read_medmnist(data, cache)
+    if files := known.get("files"):
+        found = [path for file in files if os.path.isfile(path := os.path.join(images or "", file))]
+        if not images or not found:
+            raise ValueError(f"--data {data} needs --images, the folder that holds {' or '.join(files)}{f', not {images}' * bool(images)}")
+        data = found[0]
+    elif not os.path.isfile(data):
+        raise ValueError(f"--data {data}: no such file or folder, and none of medmnist:FLAG[:SIDE], {', '.join(KNOWN)}")
+    header, rows = read_csv(data)
+    known = known or next((known for known in KNOWN.values() if all(pick(header, names) for names in known["header"])), {})
+    labels = known["labels"].split(",") if "labels" in known else []
+    regex = ".+" if patient else known.get("patient_regex", ".+")
+    patient = column(data, header, patient or known.get("patient", "patient_id"), "patient")
+    image = column(data, header, image or known.get("image", "image"), "image")
+    split = column(data, header, split, "split") if split else pick(header, "split")
+    if findings := pick(header, known.get("findings", "")):        # "Edema|Mass" -> a column a label
+        for row in rows:
+            said = row[findings].split("|")
+            row.update((name, str(int(name in said))) for name in labels)
+        header = header + [name for name in labels if name not in header]
+    if "readers" in known:
+        rows = majority(rows, image)
+    tasks, targets = read_targets(data, header, rows, target or known.get("target") or ",".join(labels), labels,
+                                  POLICIES[uncertain], POLICIES[blank if "blanks" in known else "ignore"])
+    images = images or os.path.dirname(os.path.abspath(data))
+    find = finder(images)
+    paths = [find(row[image], at(data, row, image)) for row in rows]
+    if None in paths:
+        row = rows[paths.index(None)]
+        raise ValueError(f"{at(data, row, image)}: no image {row[image]!r} ({' '.join(PICTURES)}) under {images} "
+                         f"({paths.count(None)} of {len(rows)} rows); --images names the folder")
+    patients = [(re.search(regex, row[patient], re.DOTALL) or [""])[0] for row in rows]
+    if "" in patients:
+        raise ValueError(f"{at(data, rows[patients.index('')], patient)}: no patient")
+    splits = [SPLIT_NAMES.get(row[split].lower()) for row in rows] if split else None
+    if split and None in splits:
+        row = rows[splits.index(None)]
+        raise ValueError(f"{at(data, row, split)}: {row[split]!r}, need train, val or test")
+    return Cohort(os.path.splitext(os.path.basename(data))[0], tasks, patients, paths, targets,
+                  {name: [row[name] for row in rows] for name in header}, splits, notes=NO_PATIENTS * (patient == image and regex == ".+"))
+
+
+def read_csv(path):
+    """-> header, rows as dicts with the line number under the key None. UTF-8 with or without BOM."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            while header and not header[-1]:
+                header.pop()                                       # some tables end every line with a comma
+            doubles = [name for name, count in Counter(header).items() if name and count > 1]
+            if not header or doubles:
+                raise ValueError(f"{path} row 1: " + (f"column {doubles[0]!r} stands there twice" if doubles else "no header"))
+            rows = []
+            for cells in reader:
+                if len(cells) < len(header) and any(cells) or any(cells[len(header):]):
+                    raise ValueError(f"{path} row {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
+                if any(cells):
+                    rows.append({**{name: cell.strip() for name, cell in zip(header, cells) if name}, None: reader.line_num})
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a UTF-8 CSV file ({error})") from error
+    if not rows:
+        raise ValueError(f"{path}: no rows below the header")
+    return [name for name in header if name], rows
+
+
+def at(path, row, name):
+    return f"{path} row {row[None]}, column {name}"
+
+
+def pick(header, names):
+    """The first of "a|b|c" that is a column, or None."""
+    return next((name for name in names.split("|") if name in header), None)
+
+
+def column(path, header, names, role):
+    name = pick(header, names)
+    if name is None:
+        flag = f"--{role}{'-column' * (role != 'target')}"
+        raise ValueError(f"{path}: no column {names!r}; {flag} names it, there are {', '.join(header[:20])}")
+    return name
+
+
+def finder(folder):
+    """-> function (image, where) -> file in the folder, or None. It looks where the table says; then without the table's first
+    folders, which may be above ours; then for the one picture of that name, with its ending or without, anywhere below."""
+    root = os.path.abspath(folder)
+    if not os.path.isdir(root):
+        raise ValueError(f"--images {folder}: no such folder")
+
+    @functools.lru_cache(None)
+    def below():
+        files = defaultdict(list)
+        for place, _, names in os.walk(root):
+            for name in sorted(names):
+                stem, ending = os.path.splitext(name)
+                for key in {name, stem} if ending.lower() in PICTURES else ():
+                    files[key].append(os.path.join(place, name))
+        return files
+
+    def find(image, where):
+        path = os.path.normpath(os.path.join(root, image))
+        if os.path.commonpath([root, path]) != root:
+            raise ValueError(f"{where}: {image!r} leaves the image folder {root}")
+        parts = path[len(root):].strip(os.sep).split(os.sep)
+        for i in range(len(parts)):
+            if os.path.isfile(path := os.path.join(root, *parts[i:])):
+                return path
+        found = below().get(parts[-1], [])
+        if not all(filecmp.cmp(found[0], other) for other in found[1:]):
+            raise ValueError(f"{where}: {image!r} may be {found[0]} or {found[1]}; --images names the folder")
+        return found[0] if found else None
+
+    return find
+
+
+def majority(rows, image):
+    """One row a reader -> one row an image: in every column what most of its readers say, where they are even the lower."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row[image]].append(row)
+    said = [{name: [row[name] for row in group] for name in group[0]} for group in groups.values()]
+    return [{name: max(sorted(cells), key=cells.count) for name, cells in row.items()} for row in said]
+
+
+def numbers(path, rows, name):
+    """A column -> floats, "" -> NaN."""
+    for row in rows:
+        if row[name] and not is_number(row[name]):
+            raise ValueError(f"{at(path, row, name)}: {row[name]!r} is not a number")
+    return np.array([float(row[name] or "nan") for row in rows], dtype=np.float32)
+
+
+def is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def read_targets(path, header, rows, target, labels, uncertain, blank):
+    """-> tasks, {task: values}. Without a kind: words and a lone 0/1 column are classes; several 0/1 columns, and those of
+    `labels`, are labels; other numbers are regression. uncertain, blank: values of a label of -1 and of an empty one."""
+    target = target or ",".join(name for name in header if name in ("target", "label") or name.startswith("label_"))
+    if not target:
+        raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... of {', '.join(header[:20])}")
+    kinds = {}                                                     # column -> kind
+    for spec in map(str.strip, target.split(",")):
+        name, _, kind = (spec, "", "") if spec in header or ":" not in spec else spec.rpartition(":")
+        if kind not in ("", *KINDS):
+            raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
+        kinds[column(path, header, name, "target")] = kind
+    cells = {name: {row[name] for row in rows} - {""} for name in kinds}
+    binary = [name for name, kind in kinds.items() if not kind and cells[name] <= {"0", "1", "0.0", "1.0", "-1", "-1.0"}]
+    tasks, targets = [], {}
+    for name in kinds:
+        words = {cell for cell in cells[name] if not is_number(cell)}
+        if not kinds[name] and words and words != cells[name]:
+            row = next(row for row in rows if row[name] in words)
+            raise ValueError(f"{at(path, row, name)}: {row[name]!r} is not a number, others are; --target {name}:classes allows it")
+        kinds[name] = kinds[name] or ("labels" if name in labels or name in binary and len(binary) > 1 else
+                                      "classes" if words or name in binary else "regression")
+        if kinds[name] == "labels":
+            continue
+        if not cells[name]:
+            raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
+        task = Task(name.replace(".", "_"), kinds[name])           # a module name has no dot
+        if task.kind == "classes":
+            order = sorted(cells[name] - words, key=float) + sorted(words)
+            task = replace(task, classes=tuple(order))
+            code = {"": float("nan"), **{cell: i for i, cell in enumerate(order)}}
+        tasks.append(task)
+        targets[task.name] = np.array([code[row[name]] for row in rows], dtype=np.float32) if task.classes else numbers(path, rows, name)
+    if chosen := tuple(name for name, kind in kinds.items() if kind == "labels"):
+        values = np.stack([numbers(path, rows, name) for name in chosen], 1)
+        wrong = np.argwhere(~np.isnan(values) & ~np.isin(values, (0, 1, -1)))
+        if len(wrong):
+            row, name = rows[wrong[0][0]], chosen[wrong[0][1]]
+            raise ValueError(f"{at(path, row, name)}: {row[name]!r} is no label, need 0, 1, -1 or blank")
+        tasks.append(Task("findings", "labels", chosen))
+        targets["findings"] = np.where(np.isnan(values), blank, np.where(values == -1, uncertain, values)).astype(np.float32)
+    if len(targets) < len(tasks):
+        raise ValueError(f"--target {target}: two of them would be called {Counter(task.name for task in tasks).most_common(1)[0][0]!r}")
+    return tasks, targets
+
+
+def read_class_folders(folder):
+    """folder/CLASS/*.jpg or folder/SPLIT/CLASS/*.jpg -> Cohort of one task, `class`; every file counts as a patient."""
+    found = []                                                     # (split or None, class, file)
+    for place, inside, files in os.walk(folder):
+        inside.sort()
+        parts = os.path.relpath(place, folder).split(os.sep)
+        split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 1 else None
+        name = parts[1] if split else parts[0]
+        found += [(split, name, os.path.join(place, file)) for file in sorted(files)
+                  if name != "." and file.lower().endswith(PICTURES) and not file.startswith(".")]
+    splits, names, paths = zip(*found) if found else ((), (), ())
+    classes = sorted(set(names))
+    if len(classes) < 2:
+        raise ValueError(f"--data {folder}: need a CSV file, or folders of images, one a class (found {', '.join(classes) or 'none'})")
+    if None in splits and set(splits) != {None}:
+        raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split, and none of {', '.join(SPLITS)}")
+    return Cohort(os.path.basename(os.path.abspath(folder)), [Task("class", "classes", tuple(classes))],
+                  [os.path.relpath(path, folder) for path in paths], list(paths),
+                  {"class": np.array([classes.index(name) for name in names], dtype=np.float32)},
+                  {"class": list(names)}, None if None in splits else list(splits), notes=NO_PATIENTS)
+
+
+def read_medmnist(data, cache):
+    """medmnist:FLAG[:SIDE] -> Cohort with the official split, downloaded once and checked against its MD5."""
+    flag, _, side = data.removeprefix("medmnist:").partition(":")
+    table, sides = {row.split()[0]: row.split()[1:] for row in MEDMNIST.strip().splitlines()}, ("28", "64", "128", "224")
+    side = side or "28"
+    if flag not in table or side not in sides:
+        raise ValueError(f"--data {data}: need medmnist:FLAG[:SIDE], FLAG one of {', '.join(table)}, SIDE one of {', '.join(sides)}")
+    kind, count, *sums = table[flag]
+    file, md5 = (f"{flag}.npz" if side == "28" else f"{flag}_{side}.npz"), sums[sides.index(side)]
+    places = [os.path.join(folder, file) for folder in (cache, os.path.expanduser("~/.medmnist"))]
+    path = next(filter(os.path.isfile, places), None)
+    if path is None:
+        path = download(MEDMNIST_URL.format(file=file), places[0], md5)
+    elif not digest(path).startswith(md5):
+        raise ValueError(f"{path}: its MD5 is not that of {file}; delete it, it will be downloaded again")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            pixels, values = (np.concatenate([arrays[f"{split}_{what}"] for split in SPLITS]) for what in ("images", "labels"))
+            splits = [split for split in SPLITS for _ in arrays[f"{split}_labels"]]
+    except Exception as error:                                     # zip, zlib, KeyError, ValueError
+        raise ValueError(f"{path}: not a MedMNIST file ({error})") from error
+    task = Task("findings" if kind == "labels" else "class", kind, tuple(map(str, range(int(count)))))
+    names, values = [f"{file}:{i}" for i in range(len(pixels))], values.astype(np.float32)
+    return Cohort(file.removesuffix(".npz"), [task], names, names, {task.name: values if kind == "labels" else values[:, 0]},
+                  splits=splits, pixels=pixels, notes=NO_PATIENTS)
+
+
+def download(url, path, md5):
+    """Fetch to a temporary name beside `path`, rename when complete and its MD5 begins as it should."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, open(part, "wb") as file:
+            shutil.copyfileobj(answer, file, 1 << 20)
+        if not digest(part).startswith(md5):
+            raise OSError(f"{os.path.getsize(part)} bytes came, of another MD5 than the published one")
+        os.replace(part, path)
+    except (OSError, http.client.HTTPException) as error:          # URLError and timeouts are OSErrors
+        raise ValueError(f"{url}: could not be downloaded ({error}); fetch it yourself and put it at {path}") from error
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+    return path
+
+
+def digest(path, length=-1):
+    """The MD5 of a file, or of its first bytes, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.md5(file.read(length), usedforsecurity=False).hexdigest()
+
+
+# -----------------------------------------------------------------------------
+# one target a patient, duplicates, split
+
+
+def per_patient(cohort, how=None):
+    """Cohort whose images all carry their patient's target, label by label. how: first, mean or max where a patient's images
+    differ; None: they must not."""
+    names, who = np.unique(cohort.patients, return_inverse=True)
+    targets = {}
+    for task in cohort.tasks:
+        values = cohort.targets[task.name].reshape(len(who), -1)   # (images, 1 or L)
+        L = values.shape[1]
+        image, label = np.nonzero(~np.isnan(values))
+        known = values[image, label]
+        places, first, which = np.unique(who[image] * L + label, return_index=True, return_inverse=True)
+        one = known[first]                                         # of every patient and label of which something is known
+        differ = np.flatnonzero(one[which] != known)
+        if len(differ):
+            i = differ[0]
+            if how is None:
+                raise ValueError(f"patient {names[who[image[i]]]} has images with different targets for "
+                                 f"{task.classes[label[i]] if task.kind == 'labels' else task.name} ({one[which[i]]:g} and {known[i]:g}); "
+                                 "--patient-target first, mean or max says which counts")
+            if how == "mean" and task.kind != "regression":
+                raise ValueError(f"--patient-target mean does not apply to {task.name}, a task of {task.kind}; use first or max")
+            if how == "mean":
+                one = np.bincount(which, known) / np.bincount(which)
+            elif how == "max":
+                np.maximum.at(one, which, known)
+        filled = np.full(len(names) * L, np.nan, dtype=np.float32)
+        filled[places] = one
+        targets[task.name] = filled.reshape(-1, L)[who].reshape(cohort.targets[task.name].shape)
+    return replace(cohort, targets=targets)
+
+
+def targets_agree(cohort):
+    """Do all images of a patient carry the same targets?"""
+    try:
+        per_patient(cohort)
+    except ValueError:
+        return False
+    return True
+
+
+def find_duplicates(cohort):
+    """-> lists of images that are byte for byte the same and belong to different patients."""
+    images, keys = cohort.paths, (os.path.getsize, lambda path: digest(path, 4096), digest)  # few files are read whole
+    if cohort.pixels is not None:
+        images, keys = cohort.pixels, (lambda image: hashlib.blake2b(image.tobytes()).digest(),)
+    groups = [range(len(images))]
+    for key in keys:
+        finer = defaultdict(list)
+        for number, group in enumerate(groups):
+            for i in group:
+                finer[number, key(images[i])].append(i)
+        groups = [group for group in finer.values() if len({cohort.patients[i] for i in group}) > 1]
+    return groups
+
+
+def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
+    """-> {train, val, test: indices of images}, notes. An official split is kept; what it lacks is cut from its train.
+
+    Cut are for test one of `folds` parts of the patients and for val the share `val` (to the nearest 1/k) of the rest, both
+    spread evenly over the first task's target; patients with byte-identical images stay together."""
+    where = {}                                                     # patient -> split
+    for patient, split in zip(cohort.patients, cohort.splits or ["train"] * len(cohort.patients)):
+        if where.setdefault(patient, split) != split:
+            raise ValueError(f"patient {patient} is in {where[patient]} and in {split} of the official split")
+    official, head = set(where.values()), {patient: patient for patient in where}
+
+    def first(patient):
+        """Of the group of patients who share images."""
+        while head[patient] != patient:
+            patient = head[patient]
+        return patient
+
+    twins = find_duplicates(cohort)
+    for group in twins:
+        heads = {first(cohort.patients[i]) for i in group}
+        head.update(dict.fromkeys(heads, min(heads)))
+
+    def cut(split, parts, part, seed):
+        chosen = deal(cohort, sorted({first(p) for p in where if where[p] == "train"}), parts, part, seed)
+        where.update({p: split for p in where if where[p] == "train" and first(p) in chosen})
+
+    if not 0 <= fold < folds or fold and "test" in official:
+        need = "0, the table has its own test split" if "test" in official else f"0 .. {folds - 1}"
+        raise ValueError(f"--fold {fold} of --folds {folds}: need {need}")
+    if "test" not in official:
+        cut("test", folds, fold, seed)
+    if "val" not in official:
+        if not 0 < val <= 0.5:
+            raise ValueError(f"--val {val}: need 0 < share <= 0.5")
+        cut("val", round(1 / val), 0, seed + 1)
+    indices = {split: [i for i, patient in enumerate(cohort.patients) if where[patient] == split] for split in SPLITS}
+    patients = {split: {cohort.patients[i] for i in part} for split, part in indices.items()}
+    if not all(patients.values()):
+        raise ValueError(f"{cohort.name}: no patient in the train split, only {', '.join(sorted(official))}")
+    assert sum(map(len, patients.values())) == len(set(cohort.patients))                     # disjoint and complete
+
+    notes = list(cohort.notes)
+    if twins:
+        twins.sort(key=lambda group: -len({where[cohort.patients[i]] for i in group}))       # first what crosses the official split
+        crossing = sum(len({where[cohort.patients[i]] for i in group}) > 1 for group in twins)
+        shown = [" = ".join(f"{os.path.basename(cohort.paths[i])} (patient {cohort.patients[i]}, {where[cohort.patients[i]]})"
+                            for i in group) for group in twins[:4]]
+        notes.append(f"{len(twins)} sets of byte-identical images across patients: {'; '.join(shown)}" + " ..." * (len(twins) > 4)
+                     + f"; WARNING: {crossing} cross the official split" * bool(crossing))
+    counts = ", ".join(f"{split} {len(patients[split])} patients {len(part)} images" for split, part in indices.items())
+    return indices, [*notes, f"split by patient, none in two: {counts}"]
+
+
+def deal(cohort, groups, parts, part, seed):
+    """The groups of one of `parts` equal parts: shuffled, sorted by the first target, one of every `parts` neighbors."""
+    if len(groups) < parts:
+        raise ValueError(f"{cohort.name}: {len(groups)} patients do not fill {parts} parts (--folds, --val)")
+    rng = np.random.default_rng((seed, len(groups)))
+    first = cohort.targets[cohort.tasks[0].name].reshape(len(cohort.patients), -1)
+    value = dict(zip(cohort.patients[::-1], np.nan_to_num(first).sum(1)[::-1]))              # of the patient's first image
+    order = sorted((groups[i] for i in rng.permutation(len(groups))), key=value.get)
+    place = [rng.permutation(parts) for _ in range(0, len(order), parts)]
+    return {group for i, group in enumerate(order) if place[i // parts][i % parts] == part}
+
+
+def fit_tasks(tasks, cohort, train):
+    """Tasks with center and scale from the training images: the mean and standard deviation of regression targets."""
+    fitted = []
+    for task in tasks:
+        values = cohort.targets[task.name][train].astype(float)
+        known = values[~np.isnan(values)]
+        if not len(known):
+            raise ValueError(f"no known value of {task.name} in the training split")
+        if task.kind != "labels" and known.min() == known.max():
+            said = f"{known[0]:g}" if task.kind == "regression" else task.classes[int(known[0])]
+            raise ValueError(f"{task.name} is {said} for every patient of the training split: nothing to learn")
+        fitted.append(replace(task, center=float(known.mean()), scale=float(known.std())) if task.kind == "regression" else task)
+    return fitted
+
+
+def main(data=None, images=None):
+    """Print how a table is understood, or without one the public tables."""
+    if not data:
+        for name, known in KNOWN.items():
+            print(f"{name:10} image in {known.get('image', 'image')!r}, patient in {known.get('patient', 'patient_id')!r}, "
+                  f"target {known.get('target') or str(known['labels'].count(',') + 1) + ' labels'}")
+        return
+    cohort = load_cohort(data, images)
+    print(f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients")
+    for task in cohort.tasks:
+        values = cohort.targets[task.name]
+        counts = np.nansum(values, 0) if task.kind == "labels" else [(values == i).sum() for i in range(len(task.classes))]
+        said = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
+        print(f"{task.name} ({task.kind}): {said or f'{np.nanmin(values):g} .. {np.nanmax(values):g}'}, {np.isnan(values).sum()} unknown")
+    print(*split_patients(cohort)[1], sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:3])
+    except ValueError as error:
+        sys.exit(str(error))
