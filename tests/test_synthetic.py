@@ -61,7 +61,7 @@ def test_rows_and_files_agree(photos, films):
                 if mode == "L":
                     assert image.size == (synthetic.FILM, synthetic.FILM)
                 else:
-                    assert 300 <= max(image.size) <= 400 and 0.44 < image.width / image.height < 2.42
+                    assert 200 <= max(image.size) <= 400 and 0.44 < image.width / image.height < 2.42
 
 
 def test_pasi_is_the_clinical_formula(photos):
@@ -131,7 +131,7 @@ def test_scaling_shows_at_high_resolution_only():
             none, most = (sizes(synthetic.draw_photo(np.random.default_rng(fst), region, fst, "clinic-a", 0.4, 2, 2, s)[0])
                           for s in (0, 4))
             (low, high), mean = (most[i] - none[i] for i in (0, 1)), abs(most[1].mean((0, 1)) - none[1].mean((0, 1)))
-            assert high.std() > 2.5 and low.std() < 0.35 * high.std() and mean.max() < 0.35
+            assert high.std() > 2.5 and low.std() < 0.35 * high.std() and mean.max() < 0.08 * high.std()
 
 
 def test_redness_and_relief_show_at_low_resolution():
