@@ -3,6 +3,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,11 +64,16 @@ MULTI = ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "2")
 @pytest.mark.parametrize("more", (MULTI, ("--model", "multivit", "--mode", "partial", "--n", "3", "--r", "1"),
                                   ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "1", "--cls-token", "fused"),
                                   ("--model", "multivit", "--mode", "joint", "--n", "2"), ("--model", "multivit", "--mode", "baseline"),
-                                  ("--model", "vit", "--attention", "sima"), ("--model", "vit", "--channels", "1", "--image", "16x24")),
+                                  ("--model", "vit", "--attention", "sima"), ("--model", "vit", "--channels", "1", "--image", "16x24"),
+                                  ("--model", "lt_vit", "--label-layers", "2"), ("--model", "q2l", "--epochs", "2"),
+                                  ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class")),
                          ids=lambda more: "-".join(more[1::2]))
 def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     """Two epochs end with every file DESIGN promises, metrics beside the constant, and a prediction for every test patient."""
-    main(flags(table, *more, "--name", "a"))
+    args = flags(table, *more, "--name", "a")
+    if "crossvit" in more:                                         # it has patches of its own
+        args = [x for i, x in enumerate(args) if "--patch" not in (x, args[i - 1])]
+    main(args)
     run = "runs/a"
     for name in ("args.json", "log.csv", "split.csv", "best/config.json", "best/model.safetensors", "last/config.json",
                  "last/model.safetensors", "last/state.pt", "metrics.json", "predictions.csv", "figures/redness_errors.png"):
@@ -295,7 +301,7 @@ def fails(argv, monkeypatch, capsys):
     (("--dropout", "1.5"), "--dropout 1.5"),
     (("--augment", "blur"), "'blur' is none of"),
     (("--device", "tpu"), "--device tpu"),
-    (("--train-blocks", "9"), "fewer blocks"),
+    (("--train-blocks", "9"), "5 more than the model has"),
     (("--data", "nowhere.csv"), "no such file"),
     (("--data", "nih"), "needs --images"),
     (("--target", "pasi"), "no column 'pasi'"),
@@ -383,3 +389,16 @@ def test_import_graph():
             if line.startswith(("import ", "from ")):
                 top = line.split()[1].split(".")[0].rstrip(",")
                 assert top in files | third or top in sys.stdlib_module_names, f"{name}.py imports {top}"
+
+
+def test_readme_names_every_file_and_its_commands_are_the_real_ones():
+    """Each source file stands in a table; the two commands are there word for word, and every flag in it exists."""
+    text = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
+    for name in os.listdir(ROOT):
+        assert not name.endswith(".py") or f"`{name}`" in text, name
+    assert "pip install -r requirements.txt && python train.py --model multivit --mode multi --n 3 --r 2\n" in text
+    assert "pip install -r requirements.txt && python -m pytest\n" in text
+    known = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--help"], capture_output=True, text=True).stdout
+    known += subprocess.run([sys.executable, os.path.join(ROOT, "eval.py"), "--help"], capture_output=True, text=True).stdout
+    for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)):
+        assert flag in known, flag

@@ -1,0 +1,570 @@
+"""Train any model of this project on any cohort: flags -> data, model, loop, run folder, test evaluation.
+
+    python train.py --model multivit --mode multi --n 3 --r 2
+
+A run folder holds args.json, split.csv, log.csv (one row an epoch), best/ and last/ (config.json + model.safetensors; last/
+also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv and figures/. Everything is
+written beside its place and renamed: a run killed at any moment goes on with --resume to the same weights, bit for bit on a
+CPU. Ctrl-C and SIGTERM save at the next step.
+"""
+import argparse
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub.utils import tqdm
+from safetensors.torch import save_file
+
+import synthetic
+from attention import KINDS
+from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
+from data import AUGMENT, Samples, make_loader
+from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
+from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
+from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
+from q2l import Q2L, Q2LConfig
+from tables import POLICIES, Task, fit_tasks, load_cohort, per_patient, split_patients, targets_agree
+from vit import SIZES, ViT, ViTConfig, from_dict
+from weights import load_weights, read_checkpoint
+
+# -----------------------------------------------------------------------------
+# flags
+
+SCRATCH = dict(size="micro", patch=8)                              # of a ViT with random weights; a checkpoint brings its own
+OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; with any other model they are an error
+    "vit": {**SCRATCH},
+    "multivit": {**SCRATCH, "mode": "multi", "n": 3, "r": 1, "cls_token": "fused", "hidden": "256,128"},
+    "crossvit": {"variant": "9", "fusion": "cross"},
+    "lt_vit": {**SCRATCH, "label_layers": 4, "label_attention": "one-way", "shared_head": False},
+    "q2l": {**SCRATCH},
+}
+IMAGE = {"crossvit": "96"}                                         # px without --image and --pretrained; others: 64
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
+    group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
+    group.add_argument("--size", choices=SIZES, help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}")
+    group.add_argument("--image", help="px, SIDE or HEIGHTxWIDTH; default 64 (crossvit: 96), or the checkpoint's")
+    group.add_argument("--patch", type=int, help=f"P, px; default {SCRATCH['patch']}")
+    group.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 reads images as grey")
+    group.add_argument("--attention", choices=KINDS, default="softmax", help="see attention.py")
+    group.add_argument("--dropout", type=float, default=0.1, help="after embedding, attention and MLP; the paper's 0.1")
+    group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth")
+    group.add_argument("--train-blocks", type=int, help="freeze all but the last k blocks of every ViT (MultiViT's paper: 5), or encoders of CrossViT; default: train all")
+    group = parser.add_argument_group("multivit")
+    group.add_argument("--mode", choices=MODES, help="the paper's configurations, and joint; default multi")
+    group.add_argument("--n", type=int, help="N, photographs of a patient seen together; default 3")
+    group.add_argument("--r", type=int, help="R, resolution of stage 2 over that of stage 1; default 1")
+    group.add_argument("--cls-token", choices=CLS_TOKENS, help="class token that enters stage 2: fused from stage 1 (released code, default) or stage2, its own (paper's text)")
+    group.add_argument("--hidden", help="units of the heads' hidden layers, task by task; default 256,128, the paper's best")
+    group = parser.add_argument_group("crossvit")
+    group.add_argument("--variant", choices=VARIANTS, help="row of the paper's Table 1; default 9")
+    group.add_argument("--fusion", choices=FUSIONS, help="the paper's Table 6; default cross")
+    group = parser.add_argument_group("lt_vit")
+    group.add_argument("--label-layers", type=int, help="N2, last blocks in which label tokens take part; default 4, the paper's best")
+    group.add_argument("--label-attention", choices=LABEL_ATTENTION, help="the paper's Table 3; default one-way")
+    group.add_argument("--shared-head", action="store_true", default=None, help="one head for all labels, not one each")
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest), a CSV, a folder of class folders, "
+                       "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
+    group.add_argument("--images", help="folder the table's image paths start from; default: the table's own")
+    group.add_argument("--target", help="what to predict: COLUMN[:regression|classes|labels],...")
+    for role in ("patient", "image", "split"):
+        group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it")
+    group.add_argument("--patient-target", choices=("first", "mean", "max"), help="one target a patient where his images differ")
+    group.add_argument("--uncertain", choices=POLICIES, default="zeros", help="what a label of -1 (CheXpert) counts as")
+    group.add_argument("--blank", choices=POLICIES, default="zeros", help="what a blank CheXpert label counts as; ignore: unknown")
+    group.add_argument("--folds", type=int, default=5, help="patients are dealt into so many parts, one of them is the test split")
+    group.add_argument("--fold", type=int, default=0, help="which part")
+    group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
+    group.add_argument("--augment", default="crop,hflip", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (the paper's only one)")
+    group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
+    group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
+    group = parser.add_argument_group("optimization")
+    group.add_argument("--epochs", type=int, default=20, help="the paper: 300")
+    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16)")
+    group.add_argument("--lr", type=float, default=5e-4, help="peak of AdamW's learning rate; the paper, from pretrained weights: 1e-4")
+    group.add_argument("--lr-end", type=float, default=1.25e-7, help="where the linear decay ends (paper)")
+    group.add_argument("--warmup", type=float, default=2, help="epochs of linear rise; the paper: 0")
+    group.add_argument("--weight-decay", type=float, default=0.01, help="of matrices only (paper)")
+    group.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
+    group.add_argument("--seed", type=int, default=0, help="of split, weights, order, augmentation and dropout")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA")
+    group.add_argument("--compile", action="store_true", help="torch.compile the model")
+    group = parser.add_argument_group("output")
+    group.add_argument("--name", help="of the run folder below --runs; default: model, mode, N and R, and a number if taken")
+    group.add_argument("--runs", default="runs", help="folder of run folders")
+    group.add_argument("--overwrite", action="store_true", help="start anew in an existing run folder")
+    group.add_argument("--resume", metavar="RUN", help="go on with this run folder, with the flags it was started with")
+    args = parser.parse_args(argv)
+    if args.resume:
+        given = {token.split("=")[0] for token in (sys.argv[1:] if argv is None else argv) if token.startswith("--")}
+        if extra := given - {"--resume", "--device", "--workers"}:
+            raise ValueError(f"--resume keeps the flags of the run; {sorted(extra)[0]} cannot change (only --device, --workers)")
+        return resumed(args)
+    own = OWN_FLAGS[args.model]
+    for name in {name for flags in OWN_FLAGS.values() for name in flags}:
+        given, flag = getattr(args, name), "--" + name.replace("_", "-")
+        if given is not None and name not in own:
+            raise ValueError(f"{flag} belongs to --model {' or '.join(m for m in OWN_FLAGS if name in OWN_FLAGS[m])}, not to {args.model}")
+        if given is not None and args.pretrained and name in (*SCRATCH, "variant"):
+            raise ValueError(f"{flag} is fixed by --pretrained {args.pretrained}; leave it out")
+        if given is None and name in own and not (args.pretrained and name in (*SCRATCH, "variant")):
+            setattr(args, name, own[name])
+    if args.batch_size is None:
+        args.batch_size = 4 if args.model == "multivit" and args.mode != "baseline" else 16
+    if not args.pretrained:
+        args.image = args.image or IMAGE.get(args.model, "64")
+    for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
+        if (value := getattr(args, name)) is not None and not value >= least:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
+    for name in ("dropout", "drop_path", "val"):
+        if not 0 <= getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: need 0 <= x < 1")
+    if wrong := [word for word in listed(args.augment) if word not in AUGMENT]:
+        raise ValueError(f"--augment {args.augment}: {wrong[0]!r} is none of {', '.join(AUGMENT)}")
+    return args
+
+
+def listed(text):
+    return [] if text in (None, "", "none") else text.split(",")
+
+
+def pixels(text):
+    """ "64" or "96x64" -> (height, width)."""
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise ValueError(f"--image {text}: need SIDE or HEIGHTxWIDTH in px, e.g. 224 or 256x192")
+    sides = [int(side) for side in text.split("x")]
+    return sides[0], sides[-1]
+
+
+# -----------------------------------------------------------------------------
+# the model
+
+RANDOM = "weights drawn at random"
+
+
+def build_model(args, tasks):
+    """Flags and tasks -> model, and the line that says where its weights come from. Every flag's way into a model is here."""
+    if taken := [task.name for task in tasks if hasattr(torch.nn.ModuleDict(), task.name)]:
+        raise ValueError(f"--target {taken[0]}: PyTorch keeps that name for itself; rename the column")
+    outputs = {task.name: task.outputs for task in tasks}
+    image, channels = pixels(args.image) if args.image else None, args.channels
+    changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
+    if args.model == "crossvit":
+        if args.pretrained:
+            model = CrossViT.from_pretrained(args.pretrained, image, channels, outputs, fusion=args.fusion, **changes)
+        else:
+            model = CrossViT(variant(args.variant, image, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels,
+                                     fusion=args.fusion, **changes), outputs)
+        return frozen(model, args, model.config.encoders, getattr(model, "report", RANDOM))
+    if args.pretrained:
+        vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
+    else:
+        dim, depth, heads = SIZES[args.size]
+        vit = ViT(ViTConfig(image=image, patch=(args.patch, args.patch), channels=channels, dim=dim, depth=depth, heads=heads,
+                            mlp=4 * dim, mean=(0.5,) * channels, std=(0.5,) * channels, **changes), outputs if args.model == "vit" else None)
+    report = getattr(vit, "report", RANDOM)
+    if args.model == "vit":
+        model = vit
+    elif args.model == "multivit":
+        hidden = [int(width) if width.isdigit() else 0 for width in args.hidden.split(",")]
+        model = MultiViT(MultiViTConfig(vit.config, args.mode, args.n, args.r, args.cls_token, hidden), outputs)
+        if args.pretrained:
+            model.load_donor(vit)
+    elif args.model == "lt_vit":
+        model = LTViT(LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head), outputs)
+        model.vit = vit
+    elif args.model == "q2l":
+        model = Q2L(Q2LConfig(vit.config), outputs)
+        model.vit = vit
+    return frozen(model, args, vit.config.depth, report)
+
+
+def frozen(model, args, depth, report):
+    """--train-blocks -> model and report, with what was frozen."""
+    if args.train_blocks is not None:
+        still = freeze(model, depth - args.train_blocks)
+        report += f"; first {depth - args.train_blocks} blocks frozen ({still / 1e6:.1f} M of {count(model) / 1e6:.1f} M parameters)"
+    return model, report
+
+
+def model_from_config(config, outputs, name):
+    """config.json of a run -> model with random weights."""
+    if config.get("model") == "vit":
+        return ViT(from_dict(ViTConfig, config["vit"], name), outputs)
+    if config.get("model") == "multivit":
+        return MultiViT(from_dict(MultiViTConfig, config["multivit"], name), outputs)
+    if config.get("model") == "crossvit":
+        return CrossViT(from_dict(CrossViTConfig, config["crossvit"], name), outputs)
+    if config.get("model") == "lt_vit":
+        return LTViT(from_dict(LTViTConfig, config["lt_vit"], name), outputs)
+    if config.get("model") == "q2l":
+        return Q2L(from_dict(Q2LConfig, config["q2l"], name), outputs)
+    raise ValueError(f"{name}: config.json is of model {config.get('model')!r}, not one that train.py writes")
+
+
+def open_model(run):
+    """Run folder -> its best model, its tasks, its flags."""
+    if not os.path.isfile(os.path.join(run, "args.json")):
+        raise ValueError(f"{run}: no run folder (it holds no args.json)")
+    recover(os.path.join(run, "best"))
+    tensors, config, _ = read_checkpoint(run)
+    tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in config.get("tasks", [])]
+    model = model_from_config(config, {task.name: task.outputs for task in tasks}, run)
+    load_weights(model, tensors, run, new=())
+    return model, tasks, read_args(run)
+
+
+def freeze(model, first):
+    """No gradient for blocks 0 .. first - 1 of every ViT in the model; -> how many parameters that is."""
+    if first < 0:
+        raise ValueError(f"--train-blocks: {-first} more than the model has")
+    frozen = 0
+    for name, parameter in model.named_parameters():
+        block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
+        if block and int(block[1]) < first:
+            parameter.requires_grad_(False)
+            frozen += parameter.numel()
+    return frozen
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# -----------------------------------------------------------------------------
+# the data
+
+
+def load_data(args, model=None):
+    """Flags -> Cohort. Models that see a patient at once need one target a patient."""
+    data = synthetic.make(args.data, args.cache_dir) if args.data in synthetic.COHORTS else args.data
+    cohort = load_cohort(data, args.images, args.patient_column, args.image_column, args.target, args.split_column,
+                         args.uncertain, args.blank, args.cache_dir)
+    together = "images" in model.inputs if model else args.model == "multivit" and args.mode != "baseline"
+    return per_patient(cohort, args.patient_target) if together or args.patient_target else cohort
+
+
+def run_options(args, model, cohort, device):
+    """What evaluation needs to know of a run."""
+    vit = getattr(model.config, "vit", model.config)
+    amp = args.amp == "bf16" or args.amp == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return dict(size=vit.image, n=args.n if "images" in model.inputs else None, r=args.r if "images_hr" in model.inputs else 1,
+                channels=vit.channels, batch_size=args.batch_size, device=device,
+                workers=args.workers if args.workers is not None else 0 if device.type == "cpu" else 4,
+                autocast=torch.bfloat16 if amp else None, by_image="image" in model.inputs and not targets_agree(cohort))
+
+
+def find_device(name):
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+# -----------------------------------------------------------------------------
+# the loss and the learning rate
+
+
+def task_loss(tasks, logits, targets):
+    """Sum over the tasks of the mean over the known targets. logits {task: (..., outputs)}, targets {task: (...) or (..., L)}.
+
+    regression: squared error in units of the training targets' standard deviation; classes: cross entropy; labels: binary
+    cross entropy, mean over the labels. An unknown target is NaN and counts for nothing."""
+    total = 0.0
+    for task in tasks:
+        y, target = logits[task.name].float(), targets[task.name]
+        known, safe = ~target.isnan(), target.nan_to_num()
+        if task.kind == "regression":
+            each = (y.squeeze(-1) - (safe - task.center) / task.scale).square()
+        elif task.kind == "classes":
+            each = F.cross_entropy(y.movedim(-1, 1), safe.long(), reduction="none")
+        else:
+            each = F.binary_cross_entropy_with_logits(y, safe, reduction="none")
+        total = total + (each * known).sum() / known.sum().clamp(min=1)
+    return total
+
+
+def model_loss(tasks, out, targets, present=None):
+    """The loss of the last stage, and of a first stage the mean over the images that are present (MultiViT, section 3.1)."""
+    loss = task_loss(tasks, out["logits"], targets)
+    if "stage1" in out:                                            # every image of a patient carries his target
+        N = next(iter(out["stage1"].values())).shape[1]
+        each = {name: target[:, None].expand(-1, N, *target.shape[1:]) for name, target in targets.items()}
+        if present is not None:
+            each = {name: target.masked_fill(~present.view(*present.shape, *[1] * (target.dim() - 2)), float("nan"))
+                    for name, target in each.items()}
+        loss = loss + task_loss(tasks, out["stage1"], each)
+    return loss
+
+
+def lr_at(step, steps, warmup, lr, lr_end):
+    """Linear from 0 to lr in `warmup` steps, then linear to lr_end at the last."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    return lr + (lr_end - lr) * (step - warmup) / max(1, steps - 1 - warmup)
+
+
+def make_optimizer(model, args, device):
+    """AdamW; weight decay on matrices only, not on biases, norms, tokens and positions."""
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    small = [p for name, p in parameters if p.ndim < 2 or re.search(r"token|pos_embed", name)]
+    large = [p for name, p in parameters if not (p.ndim < 2 or re.search(r"token|pos_embed", name))]
+    groups = [{"params": large, "weight_decay": args.weight_decay}, {"params": small, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
+
+
+# -----------------------------------------------------------------------------
+# the run folder
+
+
+def write_folder(path, files):
+    """Write {file name: function that writes it} to a folder that appears whole or not at all."""
+    fresh, old = path + ".new", path + ".old"
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(fresh)
+    for name, write in files.items():
+        write(os.path.join(fresh, name))
+        with open(os.path.join(fresh, name), "rb") as file:
+            os.fsync(file.fileno())
+    with open(os.path.join(fresh, "complete"), "w"):               # from here on `recover` may take it
+        pass
+    if os.path.isdir(path):
+        os.rename(path, old)
+    os.rename(fresh, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(path):
+    """After a kill between the two renames of write_folder: put the complete new folder, or the old one, in its place."""
+    for folder in (path + ".new", path + ".old"):
+        if not os.path.isdir(path) and os.path.isfile(os.path.join(folder, "complete")):
+            os.rename(folder, path)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_model(folder, args, model, tasks, state=None):
+    """config.json + model.safetensors, and state.pt when there is a state."""
+    config = {"model": args.model, args.model: asdict(model.config), "tasks": [asdict(task) for task in tasks]}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    files = {"config.json": lambda path: write_json(path, config), "model.safetensors": lambda path: save_file(weights, path, {"format": "pt"})}
+    if state:
+        files["state.pt"] = lambda path: torch.save(state, path)
+    write_folder(folder, files)
+
+
+def write_csv(path, lines):
+    write_whole(path, lambda file: csv.writer(file).writerows(lines))
+
+
+def write_log(run, history):
+    """log.csv, one row an epoch; always written whole, from what state.pt remembers."""
+    write_csv(os.path.join(run, "log.csv"), [list(history[0]), *[list(row.values()) for row in history]] if history else [])
+
+
+def new_run(args):
+    """Make the run folder; -> its path."""
+    name = args.name or "-".join(str(x) for x in (args.model, args.mode, args.n, args.r) if x is not None)
+    run = os.path.join(args.runs, name)
+    if not args.name and not args.overwrite:
+        number = 1
+        while os.path.exists(run):
+            number += 1
+            run = os.path.join(args.runs, f"{name}-{number}")
+    if os.path.exists(run):
+        if not args.overwrite:
+            raise ValueError(f"{run} exists; --resume {run} goes on with it, --overwrite starts anew, --name takes another")
+        if os.listdir(run) and not os.path.isfile(os.path.join(run, "args.json")):
+            raise ValueError(f"{run} is no run folder (it holds no args.json); --overwrite does not delete it")
+        shutil.rmtree(run)
+    os.makedirs(run)
+    write_json(os.path.join(run, "args.json"), vars(args))
+    return run
+
+
+def read_args(run):
+    try:
+        with open(os.path.join(run, "args.json"), encoding="utf-8") as file:
+            return argparse.Namespace(**json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{run}: no run folder, its args.json cannot be read ({error})") from error
+
+
+def resumed(args):
+    saved = read_args(args.resume)
+    saved.resume, saved.device, saved.workers = args.resume, args.device, args.workers
+    return saved
+
+
+# -----------------------------------------------------------------------------
+# the loop
+
+
+class Stop:
+    """True once SIGINT or SIGTERM has come; a second Ctrl-C quits at once."""
+
+    def __init__(self):
+        self.signal = None
+        signal.signal(signal.SIGTERM, self.note)
+        signal.signal(signal.SIGINT, self.note)
+
+    def note(self, number, frame):
+        if self.signal:
+            signal.default_int_handler(number, frame)
+        self.signal = number
+
+    def __bool__(self):
+        return self.signal is not None
+
+
+def main(argv=None):
+    args = parse(argv)
+    torch.manual_seed(args.seed)
+    device = find_device(args.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")                 # TF32
+    cohort = load_data(args)
+    indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
+    tasks = fit_tasks(cohort.tasks, cohort, indices["train"])
+    cohort = replace(cohort, tasks=tasks)
+    model, report = build_model(args, tasks)
+    model.to(device)
+    options = run_options(args, model, cohort, device)
+    common = (options["size"], options["n"], options["r"], options["channels"])
+    train = Samples(cohort, indices["train"], *common, listed(args.augment), train=True, seed=args.seed)
+    val = Samples(cohort, indices["val"], *common)
+    loader, batches = make_loader(train, args.batch_size, args.seed, True, options["workers"], device.type == "cuda")
+    val_loader, _ = make_loader(val, args.batch_size, workers=options["workers"])
+    run = args.resume or new_run(args)
+    for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}", *notes, report):
+        print(line)
+    optimizer = make_optimizer(model, args, device)
+    state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}
+    recover(os.path.join(run, "best")), recover(os.path.join(run, "last"))
+    if args.resume and os.path.isdir(os.path.join(run, "last")):
+        state = load_state(run, model, optimizer, state)
+        write_log(run, state["history"])                           # the kill may have come between state.pt and log.csv
+        print(f"resumed after epoch {state['epoch']}, step {state['step']}")
+    where = {patient: split for split, part in indices.items() for patient in (cohort.patients[i] for i in part)}
+    write_csv(os.path.join(run, "split.csv"), [("patient", "split"), *where.items()])
+    steps, stop = len(batches), Stop()
+    if args.compile:
+        model.compile()
+    bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training", unit="step", disable=None)
+    for epoch in range(state["epoch"], args.epochs):
+        model.train()
+        batches.epoch, batches.start = epoch, state["step"] if epoch == state["epoch"] else 0
+        total, began, waited = torch.as_tensor(state["loss"] if batches.start else 0.0, device=device), time.perf_counter(), 0.0
+        pending = None                                             # the last loss: looked at one step later, so nothing waits for it
+        stream = iter(loader)
+        for step in range(batches.start, steps):
+            asked = time.perf_counter()
+            batch = next(stream)
+            waited += time.perf_counter() - asked
+            lr = lr_at(epoch * steps + step, args.epochs * steps, args.warmup * steps, args.lr, args.lr_end)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            inputs = {name: batch[name].to(device, non_blocking=True) for name in model.inputs}
+            targets = {name: target.to(device, non_blocking=True) for name, target in batch["targets"].items()}
+            with torch.autocast(device.type, dtype=options["autocast"], enabled=options["autocast"] is not None):
+                out = model(*inputs.values())
+            loss = model_loss(tasks, out, targets, inputs.get("present"))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+            optimizer.step()
+            check_finite(pending, run)
+            pending = (loss.detach(), f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
+            total += loss.detach()
+            bar.update()
+            if stop and step < steps - 1:
+                check_finite(pending, run)
+                save_last(run, args, model, tasks, optimizer, {**state, "epoch": epoch, "step": step + 1, "loss": total.item()})
+                bar.close()
+                print(f"stopped; go on with: python train.py --resume {run}")
+                sys.exit(128 + stop.signal)
+        check_finite(pending, run)
+        table = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
+        name, value, lower = main_metric(tasks, table)
+        seconds = time.perf_counter() - began
+        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / steps, f"val_{name}": value,
+                                 "seconds": round(seconds, 2), "waited": round(waited, 2)})
+        better = math.isfinite(value) and (state["best"] is None or (value < state["best"] if lower else value > state["best"]))
+        if better or not os.path.isdir(os.path.join(run, "best")):
+            state["best"] = value if better else state["best"]
+            save_model(os.path.join(run, "best"), args, model, tasks)
+        state.update(epoch=epoch + 1, step=0, loss=0.0)
+        save_last(run, args, model, tasks, optimizer, state)
+        write_log(run, state["history"])
+        bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {total.item() / steps:.4f}   val {name} {value:.4f}{' best' * better}   "
+                  f"{seconds:.1f} s, {waited / seconds:.0%} waiting for data")
+        if stop:
+            bar.close()
+            print(f"stopped; go on with: python train.py --resume {run}")
+            sys.exit(128 + stop.signal)
+    bar.close()
+    best, tasks, _ = open_model(run)
+    print_table(tasks, evaluate(best.to(device), tasks, cohort, indices, run, options, by="fst" if "fst" in cohort.columns else None))
+    print(f"the whole run is in {run}: metrics.json, predictions.csv, figures/, best/")
+
+
+def check_finite(pending, run):
+    if pending is not None and not pending[0].isfinite():
+        paths = [path for paths in pending[2] for path in paths]
+        raise ValueError(f"the loss is {pending[0].item()} at {pending[1]}; the batch held {', '.join(paths[:6])}"
+                         + f" and {len(paths) - 6} more" * (len(paths) > 6) + f"; {run}/best and last are from before")
+
+
+def save_last(run, args, model, tasks, optimizer, state):
+    """Everything that --resume needs, in plain types and tensors."""
+    numbers = {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})}
+    save_model(os.path.join(run, "last"), args, model, tasks, {**state, "optimizer": optimizer.state_dict(), "random": numbers})
+
+
+def load_state(run, model, optimizer, state):
+    tensors, _, _ = read_checkpoint(os.path.join(run, "last"))
+    load_weights(model, tensors, run, new=())
+    path = os.path.join(run, "last", "state.pt")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in saved["random"]:
+            torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+        return {key: saved[key] for key in state}
+    except Exception as error:                                     # pickle and torch raise many kinds
+        raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
+
+
+def run_main(main):
+    """Call main; what a user can cause ends in one line and status 2."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("ValueError: ")
+        print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run_main(main)
