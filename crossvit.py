@@ -12,8 +12,7 @@ Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M b
 Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released code and here. There, the first of
 several cross attentions returns the class token alone, so the next ones see one key (Table 7 row D was measured so): kept.
 The other fusions were not released; here they have the published FLOPs: `class` and `pairwise` project S into the width
-of L and back, `all` projects both branches. The paper's "interpolate" is bilinear here, a guess. Linear layers start as
-those of vit.py (Xavier); in the released code from a truncated normal of std 0.02.
+of L and back, `all` projects both branches. The paper's "interpolate" is bilinear here, a guess.
 Parameter names are the released ones, but for the heads, of which there is one a task.
 Run: python crossvit.py
 """

@@ -4,8 +4,9 @@
     filter      the K = T / R^2 tokens with the most class attention, over all images (attention_filter.py)
     stage 2     y = heads2(ViT2(E)[cls]), with as many tokens as one image has:
       partial     E = Embed2(composite image)                        pixels pass from stage 1 to stage 2, no gradient
-      multi, R=1  E = [cls2 ; kept tokens]                           tokens pass, and gradients with them
-      multi, R>1  E = [cls2 ; Merge(kept tokens || Embed2(composite))]   each kept token stands R^2 times
+      multi, R=1  E = [cls ; kept tokens]                            tokens pass, and gradients with them
+      multi, R>1  E = Merge([cls ; kept tokens] || Embed2(composite))    each kept token stands R^2 times
+                  cls = Fuse(class tokens of the N images)
     loss        of stage 2 + mean over the images of the loss of stage 1
 
 and what it is compared with:
@@ -14,9 +15,10 @@ and what it is compared with:
 
 Murray et al. 2024, sections 3.1 and 3.2 (`joint` is the composite its introduction argues against).
 B patients, N images, C channels, T patches of an image, H heads, D width, K tokens kept, R high over low resolution.
-Differs: class tokens of stage 1 are discarded, as the paper says; the released code fuses them with a Linear layer into
-the class token of stage 2 (cls_token="fused"). Patients may have fewer than N images. Released names: the paper's
-Baseline, Partial and Multi are `simple`, `multi` and `full` there.
+Differs: the paper's text discards the class tokens of stage 1, the code that made its numbers fuses them with a Linear
+layer; so does this (cls_token="fused"), because it learns more (README, Results), and cls_token="stage2" is the text: a
+class token of stage 2's own. Patients may have fewer than N images: an absent one is never selected, and its class token
+is zero. The paper's Baseline, Partial and Multi are called `simple`, `multi` and `full` in the released code.
 Run: python multivit.py
 """
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from attention_filter import compose, gather_patches, gather_tokens, kept_text, 
 from vit import ViT, ViTConfig, from_dict, init_weights
 
 MODES = ("baseline", "joint", "partial", "multi")
-CLS_TOKENS = ("stage2", "fused")
+CLS_TOKENS = ("fused", "stage2")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class MultiViTConfig:
     mode: str = "multi"              # one of MODES
     n: int = 3                       # N, images of a sample
     r: int = 1                       # R, resolution multiplier
-    cls_token: str = "stage2"        # multi only: stage 2's own, or "fused" from those of stage 1
+    cls_token: str = "fused"         # multi only: from those of stage 1, or "stage2", one of its own
     hidden: tuple = (256, 128)       # units of the heads' hidden layer, task by task, the last for all further tasks
 
     def __post_init__(self):
@@ -86,6 +88,10 @@ class MultiViT(nn.Module):
                 self.fuse = nn.Linear(config.n * D, D)             # in the released code's Token Mapper
                 self.stage2.cls_token.requires_grad_(config.r > 1) # of no use with R = 1; kept, as there
         self.apply(init_weights)
+        with torch.no_grad():                                      # both start as a mean: vectors that stage 2 can read
+            for name, parts in (("merge", 2), ("fuse", config.n)):
+                if hasattr(self, name):
+                    getattr(self, name).weight.copy_(torch.eye(D).repeat(1, parts) / parts)
 
     def make_heads(self, tasks):
         """One MLP a task and stage, on the class token."""

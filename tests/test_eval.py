@@ -463,7 +463,7 @@ def test_predictions_read_back_to_the_same_metrics(tmp_path):
             again = score(task, table_of(task, *read[task.name], [row["patient"] for row in rows]))
             for name in METRICS[task.kind]:
                 for key in ("value", "low", "high"):
-                    assert again[name][key] == pytest.approx(result[task.name][name][key], rel=1e-6), (task.name, name)
+                    assert again[name][key] == pytest.approx(result[task.name][name][key], rel=1e-6, abs=1e-7), (task.name, name)
         truth = [cohort.targets["pasi"][i] for i in indices["test"]]
         assert all(np.float32(row["pasi target"]) in truth for row in rows)
 

@@ -171,6 +171,8 @@ def test_multi_with_one_image_hands_over_a_permutation_of_its_tokens():
 def test_order_of_the_photographs(mode, cls_token, same):
     """Permuting the images permutes what the filter reports; the answer changes only where their class tokens are fused."""
     model = make(mode, 2, cls_token).double()
+    if cls_token == "fused":                                       # it starts as a mean, for which order is nothing
+        torch.nn.init.normal_(model.fuse.weight)
     batch, order = batch_of(model), torch.tensor([2, 0, 1])
     batch.update(images=unit((2, 3, 3, 32, 32), 1), images_hr=unit((2, 3, 3, 64, 64), 2))
     out = model(**batch)
@@ -290,3 +292,12 @@ def test_activation_memory_grows_linearly_with_the_number_of_images():
 def test_modes_are_the_papers():
     """The released code's names (simple, multi for Partial, full) are not used."""
     assert MODES == ("baseline", "joint", "partial", "multi")
+
+
+def test_merge_and_fuse_start_as_means():
+    """At the start stage 2 sees the mean of kept token and embedded patch, and the mean class token, whatever the donor."""
+    model = make("multi", 2, "fused")
+    x = torch.rand(2, 5, 64)
+    assert torch.allclose(model.merge(x), (x[..., :32] + x[..., 32:]) / 2, atol=1e-6)
+    cls = torch.rand(2, 3, 32)
+    assert torch.allclose(model.fuse(cls.flatten(1)), cls.mean(1), atol=1e-6)
