@@ -52,7 +52,8 @@ IMAGE = {"crossvit": "96"}                                         # px without 
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
@@ -63,12 +64,14 @@ def parse(argv=None):
     group.add_argument("--attention", choices=KINDS, default="softmax", help="see attention.py")
     group.add_argument("--dropout", type=float, default=0.1, help="after embedding, attention and MLP; the paper's 0.1")
     group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth")
-    group.add_argument("--train-blocks", type=int, help="freeze all but the last k blocks of every ViT (MultiViT's paper: 5), or encoders of CrossViT; default: train all")
+    group.add_argument("--train-blocks", type=int, help="freeze all but the last k blocks of every ViT (MultiViT's paper: 5), or "
+                       "encoders of CrossViT; default: train all")
     group = parser.add_argument_group("multivit")
     group.add_argument("--mode", choices=MODES, help="the paper's configurations, and joint; default multi")
     group.add_argument("--n", type=int, help="N, photographs of a patient seen together; default 3")
     group.add_argument("--r", type=int, help="R, resolution of stage 2 over that of stage 1; default 1")
-    group.add_argument("--cls-token", choices=CLS_TOKENS, help="class token that enters stage 2: fused from stage 1 (released code, default) or stage2, its own (paper's text)")
+    group.add_argument("--cls-token", choices=CLS_TOKENS, help="class token that enters stage 2: fused from those of stage 1 (released "
+                       "code, default), or stage2, its own (paper's text)")
     group.add_argument("--hidden", help="units of the heads' hidden layers, task by task; default 256,128, the paper's best")
     group = parser.add_argument_group("crossvit")
     group.add_argument("--variant", choices=VARIANTS, help="row of the paper's Table 1; default 9")
@@ -90,7 +93,8 @@ def parse(argv=None):
     group.add_argument("--folds", type=int, default=5, help="patients are dealt into so many parts, one of them is the test split")
     group.add_argument("--fold", type=int, default=0, help="which part")
     group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
-    group.add_argument("--augment", default="crop,hflip", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (the paper's only one)")
+    group.add_argument("--augment", default="crop,hflip", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each "
+                       "border (the paper's only one)")
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
@@ -176,8 +180,9 @@ def build_model(args, tasks):
         vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
     else:
         dim, depth, heads = SIZES[args.size]
-        vit = ViT(ViTConfig(image=image, patch=(args.patch, args.patch), channels=channels, dim=dim, depth=depth, heads=heads,
-                            mlp=4 * dim, mean=(0.5,) * channels, std=(0.5,) * channels, **changes), outputs if args.model == "vit" else None)
+        config = ViTConfig(image=image, patch=(args.patch, args.patch), channels=channels, dim=dim, depth=depth, heads=heads,
+                           mlp=4 * dim, mean=(0.5,) * channels, std=(0.5,) * channels, **changes)
+        vit = ViT(config, outputs if args.model == "vit" else None)
     report = getattr(vit, "report", RANDOM)
     if args.model == "vit":
         model = vit
@@ -367,7 +372,8 @@ def save_model(folder, args, model, tasks, state=None):
     """config.json + model.safetensors, and state.pt when there is a state."""
     config = {"model": args.model, args.model: asdict(model.config), "tasks": [asdict(task) for task in tasks]}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    files = {"config.json": lambda path: write_json(path, config), "model.safetensors": lambda path: save_file(weights, path, {"format": "pt"})}
+    files = {"config.json": lambda path: write_json(path, config),
+             "model.safetensors": lambda path: save_file(weights, path, {"format": "pt"})}
     if state:
         files["state.pt"] = lambda path: torch.save(state, path)
     write_folder(folder, files)
@@ -456,7 +462,9 @@ def main(argv=None):
     loader, batches = make_loader(train, args.batch_size, args.seed, True, options["workers"], device.type == "cuda")
     val_loader, _ = make_loader(val, args.batch_size, workers=options["workers"])
     run = args.resume or new_run(args)
-    for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}", *notes, report):
+    aims = ", ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{' '.join(task.classes)})" for task in tasks)
+    for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}",
+                 f"predicts {aims}", *notes, report):
         print(line)
     optimizer = make_optimizer(model, args, device)
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}

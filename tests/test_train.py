@@ -69,7 +69,7 @@ MULTI = ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "2")
                                   ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class")),
                          ids=lambda more: "-".join(more[1::2]))
 def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
-    """Two epochs end with every file DESIGN promises, metrics beside the constant, and a prediction for every test patient."""
+    """Two epochs end with every file the docstring of train.py promises, metrics beside the constant, and a prediction for every test patient."""
     args = flags(table, *more, "--name", "a")
     if "crossvit" in more:                                         # it has patches of its own
         args = [x for i, x in enumerate(args) if "--patch" not in (x, args[i - 1])]
