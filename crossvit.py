@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import Attention
-from vit import Block, PatchEmbed, ViTConfig, from_dict, init_weights, read_image_size, resize_pos_embed
+from vit import Block, PatchEmbed, ViTConfig, from_dict, init_weights, read_image_size, resize_pos_embed, spread_channels
 from weights import PREFIX, load_weights, read_checkpoint
 
 FUSIONS = ("cross", "none", "class", "pairwise", "all")
@@ -314,8 +314,7 @@ class CrossViT(nn.Module):
                 notes.append(f"resized {key} {old[0]}x{old[1]} -> {new[0]}x{new[1]}")
         if channels and channels != config.channels:
             for key in [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]:
-                weight = tensors[key].float().sum(1, keepdim=True) / channels
-                tensors[key] = weight.expand(-1, channels, -1, -1).contiguous()
+                tensors[key] = spread_channels(tensors[key], channels)
             notes.append(f"patch_embed from {config.channels} to {channels} channels")
             mean, std = ((sum(x) / len(x),) * channels for x in (config.mean, config.std))
             resized = replace(resized, channels=channels, mean=mean, std=std)

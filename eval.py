@@ -439,7 +439,7 @@ def main(argv=None):
     model, tasks, saved = open_model(args.run)
     if args.data:
         saved.data, saved.images, saved.target, saved.split_column = args.data, args.images, args.target or saved.target, None
-    cohort = match(load_data(saved, model), tasks, args.run)
+    cohort = match(load_data(saved), tasks, args.run)
     with open(os.path.join(args.run, "split.csv"), newline="", encoding="utf-8") as file:
         where = {row["patient"]: row["split"] for row in csv.DictReader(file)}
     if args.data:

@@ -130,7 +130,7 @@ def parse(argv=None):
         if given is None and name in own and not (args.pretrained and name in (*SCRATCH, "variant")):
             setattr(args, name, own[name])
     if args.batch_size is None:
-        args.batch_size = 4 if args.model == "multivit" and args.mode != "baseline" else 16
+        args.batch_size = 4 if by_patient(args) else 16
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
     for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
@@ -142,6 +142,11 @@ def parse(argv=None):
     if wrong := [word for word in listed(args.augment) if word not in AUGMENT]:
         raise ValueError(f"--augment {args.augment}: {wrong[0]!r} is none of {', '.join(AUGMENT)}")
     return args
+
+
+def by_patient(args):
+    """Does a sample of this model hold all photographs of a patient?"""
+    return args.model == "multivit" and args.mode != "baseline"
 
 
 def listed(text):
@@ -256,13 +261,12 @@ def count(model):
 # the data
 
 
-def load_data(args, model=None):
+def load_data(args):
     """Flags -> Cohort. Models that see a patient at once need one target a patient."""
     data = synthetic.make(args.data, args.cache_dir) if args.data in synthetic.COHORTS else args.data
     cohort = load_cohort(data, args.images, args.patient_column, args.image_column, args.target, args.split_column,
                          args.uncertain, args.blank, args.cache_dir)
-    together = "images" in model.inputs if model else args.model == "multivit" and args.mode != "baseline"
-    return per_patient(cohort, args.patient_target) if together or args.patient_target else cohort
+    return per_patient(cohort, args.patient_target) if by_patient(args) or args.patient_target else cohort
 
 
 def run_options(args, model, cohort, device):
@@ -331,10 +335,10 @@ def lr_at(step, steps, warmup, lr, lr_end):
 
 def make_optimizer(model, args, device):
     """AdamW; weight decay on matrices only, not on biases, norms, tokens and positions."""
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    small = [p for name, p in parameters if p.ndim < 2 or re.search(r"token|pos_embed", name)]
-    large = [p for name, p in parameters if not (p.ndim < 2 or re.search(r"token|pos_embed", name))]
-    groups = [{"params": large, "weight_decay": args.weight_decay}, {"params": small, "weight_decay": 0.0}]
+    groups = [{"params": [], "weight_decay": args.weight_decay}, {"params": [], "weight_decay": 0.0}]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim < 2 or bool(re.search(r"token|pos_embed", name))]["params"].append(parameter)
     return torch.optim.AdamW(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
 
 
@@ -442,6 +446,12 @@ class Stop:
     def __bool__(self):
         return self.signal is not None
 
+    def leave(self, bar, run):
+        """Once everything is saved."""
+        bar.close()
+        print(f"stopped; go on with: python train.py --resume {run}")
+        sys.exit(128 + self.signal)
+
 
 def main(argv=None):
     args = parse(argv)
@@ -508,9 +518,7 @@ def main(argv=None):
             if stop and step < steps - 1:
                 check_finite(pending, run)
                 save_last(run, args, model, tasks, optimizer, {**state, "epoch": epoch, "step": step + 1, "loss": total.item()})
-                bar.close()
-                print(f"stopped; go on with: python train.py --resume {run}")
-                sys.exit(128 + stop.signal)
+                stop.leave(bar, run)
         check_finite(pending, run)
         table = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
         name, value, lower = main_metric(tasks, table)
@@ -527,9 +535,7 @@ def main(argv=None):
         bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {total.item() / steps:.4f}   val {name} {value:.4f}{' best' * better}   "
                   f"{seconds:.1f} s, {waited / seconds:.0%} waiting for data")
         if stop:
-            bar.close()
-            print(f"stopped; go on with: python train.py --resume {run}")
-            sys.exit(128 + stop.signal)
+            stop.leave(bar, run)
     bar.close()
     best, tasks, _ = open_model(run)
     print_table(tasks, evaluate(best.to(device), tasks, cohort, indices, run, options, by="fst" if "fst" in cohort.columns else None))

@@ -211,8 +211,7 @@ class ViT(nn.Module):
             config = new
         if channels and channels != config.channels:
             if "patch_embed.proj.weight" in tensors:
-                weight = tensors["patch_embed.proj.weight"].float().sum(1, keepdim=True) / channels
-                tensors["patch_embed.proj.weight"] = weight.expand(-1, channels, -1, -1).contiguous()
+                tensors["patch_embed.proj.weight"] = spread_channels(tensors["patch_embed.proj.weight"], channels)
             notes.append(f"patch_embed from {config.channels} to {channels} channels")
             config = replace(config, channels=channels, mean=(sum(config.mean) / len(config.mean),) * channels,
                              std=(sum(config.std) / len(config.std),) * channels)
@@ -283,6 +282,11 @@ def resize_pos_embed(pos, old, new):
     grid = pos[:, 1:].float().unflatten(1, old).movedim(-1, 1)     # (1, D, rows, columns)
     grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True)
     return torch.cat([pos[:, :1].float(), grid.movedim(1, -1).flatten(1, 2)], 1)
+
+
+def spread_channels(weight, channels):
+    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB."""
+    return (weight.float().sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1).contiguous()
 
 
 def from_dict(config_class, values, name):
