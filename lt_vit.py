@@ -107,7 +107,9 @@ class LTViT(nn.Module):
 
     logits     {task: (B, outputs)}, one label token per output, tasks in their order
     map        (B, H, T), the class token's attention in the last block
-    label_map  (B, L, T), the labels' attention to the patches there, mean over heads; the rest of 1 is other tokens'"""
+    label_map  (B, L, T), the labels' attention to the patches there, mean over heads; the rest of 1 is other tokens'
+    mean_map, mean_label_map   the same two, mean over the last N2 blocks. A label token reads the image in each of them, and
+               the earlier ones see patches that have mixed less with the rest of the image: these maps point better"""
     inputs = ("image",)
 
     def __init__(self, config: LTViTConfig, tasks):
@@ -122,21 +124,24 @@ class LTViT(nn.Module):
         self.label_head = nn.Linear(D, 1).apply(init_weights) if config.shared_head else LabelHead(L, D)
 
     def encode(self, tokens):
-        """(B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm, map, label_map."""
+        """(B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm, and the class token's
+        and the labels' maps of the last N2 blocks, (N2, B, H, T) and (N2, B, L, T)."""
         vit, kind, N2 = self.vit, self.config.label_attention, self.config.label_layers
         x, y = tokens, self.label_tokens.expand(len(tokens), -1, -1)
         for block in vit.blocks[:-N2]:
             x = block(x)
-        for block in vit.blocks[-N2:-1]:
-            x, y = label_block(block, x, y, kind)
-        x, y, map, label_map = label_block(vit.blocks[-1], x, y, kind, want_map=True)
+        maps, label_maps = [], []
+        for block in vit.blocks[-N2:]:
+            x, y, map, label_map = label_block(block, x, y, kind, want_map=True)
+            maps.append(map), label_maps.append(label_map)
         R, T = vit.config.registers, vit.config.tokens             # keep the patches: after registers, before labels
-        return vit.norm(x), vit.norm(y), map[..., R:R + T], label_map[..., R:R + T]
+        return vit.norm(x), vit.norm(y), torch.stack(maps)[..., R:R + T], torch.stack(label_maps)[..., R:R + T]
 
     def forward(self, image):
-        _, y, map, label_map = self.encode(self.vit.embed(image))
+        _, y, maps, label_maps = self.encode(self.vit.embed(image))
         logits = self.label_head(y).flatten(1).split(list(self.tasks.values()), -1)
-        return {"logits": dict(zip(self.tasks, logits)), "map": map, "label_map": label_map}
+        return {"logits": dict(zip(self.tasks, logits)), "map": maps[-1], "label_map": label_maps[-1],
+                "mean_map": maps.mean(0), "mean_label_map": label_maps.mean(0)}
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, changes=None, **fields):

@@ -29,7 +29,7 @@ from statistics import NormalDist
 import numpy as np
 from PIL import Image, ImageDraw
 
-VERSION = 1                                     # raise when pixels or rows change: it is part of the folder's name
+VERSION = 2                                     # raise when pixels or rows change: it is part of the folder's name
 
 # psoriasis: the weight of each region in PASI
 WEIGHTS = {"head": 0.1, "upper limbs": 0.2, "trunk": 0.3, "lower limbs": 0.4}
@@ -242,8 +242,8 @@ def draw_film(rng, anatomy, view, findings):
     Each finding has a generator of its own: with and without it, the rest of the film is the same to the pixel."""
     own = dict(zip(FINDINGS, rng.spawn(len(FINDINGS))))
     wide, tall, heart, spacing = anatomy
-    x, y = frame(rng, FILM, FILM, tilt=4, zoom=0.06, shift=0.06)
-    breath, boxes = rng.uniform(-0.06, 0.06), []
+    x, y = frame(rng, FILM, FILM, tilt=2, zoom=0.03, shift=0.03)
+    breath, boxes = rng.uniform(-0.04, 0.04), []
 
     def found(label, where):
         """Note the box of a (FILM, FILM) bool map."""
@@ -268,7 +268,7 @@ def draw_film(rng, anatomy, view, findings):
                               + 0.3 * np.exp(-(far / 0.12) ** 2))
     size = heart + 0.02 * (view == "AP")                                           # half its width
     if "Cardiomegaly" in findings:
-        size += own["Cardiomegaly"].uniform(0.05, 0.13)
+        size += own["Cardiomegaly"].uniform(0.07, 0.14)
     cx, cy = 0.06 + 0.3 * (size - 0.28), 0.3 + breath
     oval = 1 - np.hypot((x - cx) / size, (y - cy - 0.25 * (x - cx)) / (0.85 * size))
     if "Cardiomegaly" in findings:
@@ -290,7 +290,8 @@ def draw_film(rng, anatomy, view, findings):
     for label in findings:
         dice = own[label]
         both = label == "Fibrosis" or label != "Pneumothorax" and dice.random() < 0.35
-        for side in dice.permutation((-1, 1))[:1 + both]:
+        many = dice.integers(1, 5) if label == "Nodule" else 0
+        for side in dice.choice((-1, 1), many) if many else dice.permutation((-1, 1))[:1 + both]:
             inside, out = lungs[side], x * side                                    # out: how far from the midline
             spots = np.argwhere((inside > 0.95) & (out > 0.22) & (y < 0.35))       # where a center may lie
             py, px = spots[dice.integers(len(spots))]
@@ -305,23 +306,23 @@ def draw_film(rng, anatomy, view, findings):
                 t += 0.55 * np.clip(haze * (1 + 0.45 * noise(dice, FILM, FILM, 22)), 0, 1)
                 found(label, haze > 0.35)
             elif label == "Nodule":
-                disc = dice.uniform(0.05, 0.085) - np.hypot(x - x[py, px], y - y[py, px])       # radius 5 to 8 px
-                t += 0.9 * ramp(disc, 0.025)
+                disc = dice.uniform(0.06, 0.1) - np.hypot(x - x[py, px], y - y[py, px])       # radius 6 to 10 px
+                t += 1.4 * ramp(disc, 0.025)
                 found(label, disc > 0)
             elif label == "Pneumothorax":                                          # air at the apex: no vessels, a thin line
                 gone = dice.uniform(0.5, 0.8) * ramp(0.1 - y, 0.9) * ramp(out - 0.2, 0.3) - depths[side]
                 air = ramp(gone, 0.05) * inside
                 marks *= 1 - air
-                t = t * (1 - 0.35 * air) + 0.25 * np.exp(-(gone / 0.04) ** 2) * inside * (y < 0) * (out > 0.1)
+                t = t * (1 - 0.6 * air) + 0.4 * np.exp(-(gone / 0.04) ** 2) * inside * (y < 0) * (out > 0.1)
                 found(label, air * inside > 0.5)
             elif label == "Fibrosis":                                              # a fine net at both bases
-                net = np.exp(-(noise(dice, FILM, FILM, 32) / 0.35) ** 2) - 0.3
+                net = np.exp(-(noise(dice, FILM, FILM, 24) / 0.35) ** 2) - 0.3
                 zone = inside * (1 - inner) * ramp(y - dice.uniform(-0.1, 0.1), 0.4)
-                t += 0.5 * net * zone
+                t += 0.9 * net * zone
                 found(label, zone > 0.5)
     t += marks + 0.03 * lung * noise(rng, FILM, FILM, 90)
-    film = 1 - np.exp(-np.clip(t, 0, None) * rng.uniform(0.85, 1.3))
-    film = 255 * np.clip(film * rng.uniform(0.95, 1.08), 0, 1) ** rng.uniform(0.8, 1.25)
+    film = 1 - np.exp(-np.clip(t, 0, None) * rng.uniform(0.95, 1.15))
+    film = 255 * np.clip(film * rng.uniform(0.95, 1.08), 0, 1) ** rng.uniform(0.9, 1.1)
     film += rng.standard_normal(film.shape, np.float32) * rng.uniform(1, 4)
     film = Image.fromarray(np.clip(film, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(film)
@@ -339,7 +340,7 @@ def chest_patient(folder, seed, index):
     patient, sex = f"p{index:04d}", str(rng.choice(["F", "M"]))
     shared, own = rng.normal(size=3), rng.normal(size=len(FINDINGS))
     age = int(np.clip(55 + 8 * shared[0] + 6 * shared[2] + 12 * rng.normal(), 18, 95))
-    anatomy = (*rng.uniform(0.92, 1.08, 2), rng.uniform(0.25, 0.34), rng.uniform(0.15, 0.19))
+    anatomy = (*rng.uniform(0.95, 1.05, 2), rng.uniform(0.26, 0.32), rng.uniform(0.15, 0.19))
     boxes, rows = [], []
     for number in range(1 + int(rng.choice(4, p=(.65, .22, .09, .04)))):
         view = "AP" if rng.random() < 0.3 + 0.1 * np.clip(shared[0], -1, 2) else "PA"

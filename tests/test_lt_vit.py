@@ -55,7 +55,7 @@ def slow_block(block, z, mask):
 
 
 def slow_forward(model, image):
-    """-> tokens [X ; Y] after the final norm, and the last block's attention matrix."""
+    """-> tokens [X ; Y] after the final norm, and the attention matrices of the last N2 blocks."""
     vit, kind, N2 = model.vit, model.config.label_attention, model.config.label_layers
     z = vit.embed(image)
     S, L = z.shape[1], model.label_tokens.shape[1]
@@ -64,11 +64,13 @@ def slow_forward(model, image):
         mask[:S, S:] = False                                       # image queries, label keys
     if kind == "no-label-self":
         mask[S:, S:] = False
+    each = []
     for i, block in enumerate(vit.blocks):
         if i == len(vit.blocks) - N2:
             z = torch.cat([z, model.label_tokens.expand(len(z), -1, -1)], 1)
         z, scores = slow_block(block, z, mask[:z.shape[1], :z.shape[1]])
-    return vit.norm(z), scores
+        each.append(scores)
+    return vit.norm(z), torch.stack(each[-N2:])
 
 
 @torch.no_grad()
@@ -98,7 +100,7 @@ def test_one_way_image_tokens_are_the_plain_vits(kind, N2, dtype):
     """L1: image tokens, and the class token's map, equal the plain ViT's in every bit, registers and layer scale included."""
     for vit in (VIT, replace(VIT, registers=2, layer_scale=True)):
         model, image = filled(kind, N2, vit).to(dtype), images().to(dtype)
-        x, _, map, _ = model.encode(model.vit.embed(image))
+        x, _, (*_, map), _ = model.encode(model.vit.embed(image))
         plain, plain_map = model.vit.encode(model.vit.embed(image), want_map=True)
         assert torch.equal(x, plain) and torch.equal(map, plain_map)
 
@@ -115,15 +117,15 @@ def test_full_image_tokens_have_seen_the_labels():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("N2", [1, 3, 4])
 def test_two_part_attention_is_one_masked_attention(kind, N2):
-    """L2: tokens and both maps agree with one explicit, masked softmax over image and label tokens."""
+    """L2: tokens, and both maps of every label block, agree with one explicit, masked softmax over image and label tokens."""
     for vit in (VIT, replace(VIT, registers=2, layer_scale=True)):
         model = filled(kind, N2, vit)
-        x, y, map, label_map = model.encode(model.vit.embed(images()))
+        x, y, maps, label_maps = model.encode(model.vit.embed(images()))
         z, scores = slow_forward(model, images())
         S, first, T = x.shape[1], 1 + vit.registers, vit.tokens
         torch.testing.assert_close(torch.cat([x, y], 1), z, atol=1e-12, rtol=0)
-        torch.testing.assert_close(map, scores[:, :, 0, first:first + T], atol=1e-12, rtol=0)
-        torch.testing.assert_close(label_map, scores.mean(1)[:, S:, first:first + T], atol=1e-12, rtol=0)
+        torch.testing.assert_close(maps, scores[:, :, :, 0, first:first + T], atol=1e-12, rtol=0)
+        torch.testing.assert_close(label_maps, scores.mean(2)[:, :, S:, first:first + T], atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
@@ -248,6 +250,10 @@ def test_shapes_and_pixels():
     assert model.inputs == ("image",)
     assert out["logits"]["labels"].shape == (2, 5) and out["map"].shape == (2, 4, 16) and out["label_map"].shape == (2, 5, 16)
     torch.testing.assert_close(out["logits"], same["logits"])
+    maps, label_maps = model.encode(model.vit.embed(pixels))[2:]
+    assert len(maps) == len(label_maps) == model.config.label_layers == 4
+    torch.testing.assert_close(out["mean_map"], sum(maps) / 4), torch.testing.assert_close(out["map"], maps[3])
+    torch.testing.assert_close(out["mean_label_map"], sum(label_maps) / 4), torch.testing.assert_close(out["label_map"], label_maps[3])
 
 
 def test_config_survives_json():
