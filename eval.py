@@ -23,6 +23,7 @@ from huggingface_hub.utils import tqdm
 
 import plots
 from data import Samples, make_loader, read_image
+from localization import each_map, look, read_boxes, score_maps
 from tables import SPLITS, per_patient
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
@@ -281,23 +282,38 @@ def subgroup(column, value):
     return value or "(blank)"
 
 
-def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3):
+def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3, boxes=None):
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
     indices: {split: images}, of which train gives the constant predictor; options: dict of size, n, r, channels, batch_size,
-    workers, device, autocast, by_image; by: column of the subgroups, a patient is in that of his first image."""
+    workers, device, autocast, by_image; by: column of the subgroups, a patient is in that of his first image;
+    boxes: a CSV of boxes, see localization.py, by default boxes.csv beside the table; images that have some are drawn."""
     if by and by not in cohort.columns:
         raise ValueError(f"--by {by}: no such column, there are {', '.join(cohort.columns)}")
     device, by_image = options["device"], options["by_image"]
     samples = Samples(cohort, indices[split], options["size"], options["n"], options["r"], options["channels"])
     loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
     shown = {}                                                     # patient -> images, what the model looked at
+    grids = model.config.grids if hasattr(model.config, "grids") else [getattr(model.config, "vit", model.config).grid]
+    findings = next((task for task in tasks if task.kind == "labels"), None)
+    first = sum(task.outputs for task in tasks[:tasks.index(findings)]) if findings else 0   # of its label tokens
+    beside = os.path.join(cohort.folder, "boxes.csv") if cohort.folder else ""
+    boxes = boxes or beside * os.path.isfile(beside)
+    boxes = read_boxes(boxes, cohort, findings.classes) if boxes and findings and options["n"] is None else {}
+    seen_boxes = []                                                # (patient, label, {map: its numbers})
 
     def watch(batch, out):
         for i, patient in enumerate(batch["patient"]):
-            if len(shown) < figures and patient not in shown:
+            marked = boxes.get(batch["index"][i][0], {})
+            draw = len(shown) < figures and patient not in shown and (marked or not boxes)
+            maps = each_map(out, i, grids, first) if marked or draw and "label_map" in out else {}
+            seen_boxes.extend((patient, label, {name: look(map(label), box) for name, map in maps.items()}) for label, box in marked.items() if maps)
+            if draw:
                 looked = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
                 shown[patient] = batch["index"][i], {key: [x[i].float().cpu() for x in each] for key, each in looked.items()}
+                there = marked or {label: [] for label in batch["targets"][findings.name][i].eq(1).nonzero()[:, 0].tolist()} if maps else {}
+                shown[patient][1]["findings"] = {findings.classes[label]: (box, {name: map(label) for name, map in maps.items()})
+                                                 for label, box in there.items()}
 
     table = predict(model, tasks, loader, device, by_image, options["autocast"], watch, progress=f"evaluating {split}")
     result = {"split": split, "patients": len(set(table["patient"])), "images": sum(map(len, table["images"])),
@@ -315,6 +331,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         if by:
             groups = {f"{by} {name}": score(task, table, keep=np.flatnonzero(member == name)) for name in sorted(set(member))}
             result[task.name]["subgroups"] = {name: {**group, "small": group["patients"] < SMALL} for name, group in groups.items()}
+    if seen_boxes:
+        result["localization"] = score_maps(seen_boxes, findings.classes, bootstrap_weights, summary)
     write_predictions(os.path.join(run, "predictions.csv"), tasks, table, cohort)
     write_json(os.path.join(run, "metrics.json"), result)
     draw_figures(os.path.join(run, "figures"), tasks, table, cohort, shown, model.config, options["size"])
@@ -347,6 +365,8 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
             kept = [sorted(out["token"][0][out["image"][0] == j].int().tolist()) for j in range(N)]
             composite = out["composite"][0].expand(3, -1, -1).permute(1, 2, 0).byte().numpy() if "composite" in out else None
             save(plots.filter_figure(photos + [None] * (N - len(photos)), kept, grid, composite, "   ".join(words)), f"patient_{patient}")
+        elif out["findings"]:
+            save(finding_figure(photos[0], out["findings"], dict(zip(task.classes, prediction)), words[0]), f"patient_{patient}")
         elif "map" in out:
             save(map_figure(photos, out["map"], config, "   ".join(words)), f"patient_{patient}")
 
@@ -361,6 +381,16 @@ def map_figure(photos, maps, config, title):
         each = [map.reshape(-1, *map.shape[-2:])[j].abs().mean(0).view(grid) for map, grid in zip(maps, grids)]
         rows.append(plots.row([photo, *(plots.heat(photo, heat) for heat in each)], title="" if j else title,
                               captions=["", *("attention, {} x {} patches".format(*grid) for grid in grids)]))
+    return plots.grid(rows)
+
+
+def finding_figure(photo, findings, probability, title):
+    """A row a finding, {label: (boxes, {name: map})}: the film with the boxes, and the same under the heat of every map."""
+    rows = []
+    for label, (boxes, maps) in findings.items():
+        frames = [box * (photo.shape[1::-1] * 2) for box in boxes]
+        rows.append(plots.row([plots.boxes(picture, frames) for picture in (photo, *(plots.heat(photo, map) for map in maps.values()))],
+                              [f"{label}, predicted {probability[label]:.2f}", *maps], title=None if rows else title))
     return plots.grid(rows)
 
 
@@ -393,6 +423,22 @@ def print_table(tasks, result):
                 line("", *names[:2], what)
             for group, entries in (groups or {}).items():
                 line(f"  {group}", *(entry_text(entries[name]) for name in names[:2]), f"{entries[what]}{', small' * entries.get('small', False)}")
+    if "localization" in result:
+        print_localization(result["localization"])
+
+
+def print_localization(result):
+    """Pointing game and mass in the box of every map, over all labels and label by label."""
+    def line(*cells):
+        print(("  " + f"{cells[0]:38} " + "".join(f"{cell:27} " for cell in cells[1:])).rstrip())
+
+    some = next(iter(result.values()))
+    line(f"boxes of {some['findings']} findings", "pointing game", "mass in the box")
+    for name, entry in result.items():
+        line(f"  {name}", entry_text(entry["pointing"]), entry_text(entry["mass"]))
+    line("  pointing game, " + " | ".join(result), "findings")
+    for label, entry in some["per_label"].items():
+        line(f"  {label}", " | ".join(f"{other['per_label'][label]['pointing']['value']:.2f}" for other in result.values()), entry["findings"])
 
 
 def match(cohort, tasks, run):
@@ -430,6 +476,7 @@ def main(argv=None):
     parser.add_argument("--images", help="image folder of that table")
     parser.add_argument("--target", help="targets of that table, as in train.py; default: as the run was told")
     parser.add_argument("--by", help="column of the table to make subgroups of, e.g. fst, sex, age, site; default: fst where there is one")
+    parser.add_argument("--boxes", help="CSV of boxes to hold the maps against: image,label,x0,y0,x1,y1; default: boxes.csv beside the table")
     parser.add_argument("--figures", type=int, default=3, help="patients to draw")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
@@ -457,7 +504,7 @@ def main(argv=None):
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
-    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures)
+    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, args.boxes)
     print_table(cohort.tasks, result)
 
 

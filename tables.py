@@ -35,7 +35,8 @@ KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b":
     "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
                   labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
     "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index", patient="Patient ID|patient_id",
-                findings="Finding Labels|finding_labels", files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
+                findings="Finding Labels|finding_labels", lists={"train": "train_val_list.txt", "test": "test_list.txt"},
+                files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
                 labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,Consolidation,Edema,"
                        "Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
     "chexpert": dict(header=("Path", "Frontal/Lateral"), image="Path", patient="Path", patient_regex=r"patient\d+", blanks=True,
@@ -79,6 +80,7 @@ class Task:
     classes: tuple = ()              # names of the classes or labels
     center: float = 0.0
     scale: float = 1.0
+    positive_weight: tuple = ()      # of each label in the loss, () for 1
 
     @property
     def outputs(self):
@@ -97,6 +99,7 @@ class Cohort:
     splits: list = None              # official split of every image: train, val, test; None where there is none
     pixels: np.ndarray = None        # uint8 (images, h, w) or (images, h, w, 3) when they are not files
     notes: list = field(default_factory=list)          # what the reader should know, one line each
+    folder: str = None               # of the table, for what lies beside it
 
     def groups(self, indices=None):
         """{patient: [indices of its images]} in the order of the table."""
@@ -118,7 +121,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
 
     images: folder the image paths start from (the table's own by default); patient, image, target, split: column names,
     target as NAME[:regression|classes|labels],...; uncertain: what a label of -1 means, and blank what an empty label of
-    CheXpert means: zeros, ones or ignore (unknown, left out of the loss)."""
+    CheXpert means: zeros, ones or ignore (unknown, left out of the loss), for single labels as zeros,LABEL=ones,..."""
     known = KNOWN.get(data, {})
     if data.startswith("medmnist:") or os.path.isdir(data) and not known:
         given = {"images": images, "patient-column": patient, "image-column": image, "target": target, "split-column": split}
@@ -147,7 +150,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "readers" in known:
         rows = majority(rows, image)
     tasks, targets = read_targets(data, header, rows, target or known.get("target") or ",".join(labels), labels,
-                                  POLICIES[uncertain], POLICIES[blank if "blanks" in known else "ignore"])
+                                  policy("uncertain", uncertain, header), policy("blank", blank if "blanks" in known else "ignore", header))
     images = images or os.path.dirname(os.path.abspath(data))
     find = finder(images)
     paths = [find(row[image], at(data, row, image)) for row in rows]
@@ -159,11 +162,14 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "" in patients:
         raise ValueError(f"{at(data, rows[patients.index('')], patient)}: no patient")
     splits = [SPLIT_NAMES.get(row[split].lower()) for row in rows] if split else None
+    if "lists" in known and not split:                             # NIH's: val is cut from train, by patient
+        splits = official_lists(os.path.dirname(os.path.abspath(data)), known["lists"], data, rows, image)
     if split and None in splits:
         row = rows[splits.index(None)]
         raise ValueError(f"{at(data, row, split)}: {row[split]!r}, need train, val or test")
     return Cohort(os.path.splitext(os.path.basename(data))[0], tasks, patients, paths, targets,
-                  {name: [row[name] for row in rows] for name in header}, splits, notes=NO_PATIENTS * (patient == image and regex == ".+"))
+                  {name: [row[name] for row in rows] for name in header}, splits, notes=NO_PATIENTS * (patient == image and regex == ".+"),
+                  folder=os.path.dirname(os.path.abspath(data)))
 
 
 def read_csv(path):
@@ -249,6 +255,32 @@ def majority(rows, image):
     return [{name: max(sorted(cells), key=cells.count) for name, cells in row.items()} for row in said]
 
 
+def policy(flag, text, header):
+    """ "zeros,Edema=ones" -> {None: 0.0, "Edema": 1.0}: the value for every label, and for single ones."""
+    says = {None: POLICIES["zeros"]}
+    for part in text.split(","):
+        label, _, what = part.rpartition("=")
+        if what not in POLICIES or label and label not in header:
+            wrong = f"{label!r} is no column of the table" if what in POLICIES else f"{what!r} is none of {', '.join(POLICIES)}"
+            raise ValueError(f"--{flag} {text}: {wrong}; need e.g. zeros or zeros,Edema=ones")
+        says[label or None] = POLICIES[what]
+    return says
+
+
+def official_lists(folder, files, path, rows, image):
+    """Split of every row by the lists {split: file of image names} in the folder; None where the lists are not there."""
+    if not all(os.path.isfile(os.path.join(folder, file)) for file in files.values()):
+        return None
+    split = {}
+    for name, file in files.items():
+        with open(os.path.join(folder, file), encoding="utf-8") as lines:
+            split.update((os.path.splitext(line.strip())[0], name) for line in lines)
+    for row in rows:
+        if (stem := os.path.splitext(row[image])[0]) not in split:
+            raise ValueError(f"{at(path, row, image)}: {row[image]} is in none of {', '.join(files.values())}; --split-column names another split")
+    return [split[os.path.splitext(row[image])[0]] for row in rows]
+
+
 def numbers(path, rows, name):
     """A column -> floats, "" -> NaN."""
     for row in rows:
@@ -266,7 +298,7 @@ def is_number(text):
 
 def read_targets(path, header, rows, target, labels, uncertain, blank):
     """-> tasks, {task: values}. Without a kind: words and a lone 0/1 column are classes; several 0/1 columns, and those of
-    `labels`, are labels; other numbers are regression. uncertain, blank: values of a label of -1 and of an empty one."""
+    `labels`, are labels; other numbers are regression. uncertain, blank: what `policy` makes of a label of -1 and of an empty one."""
     target = target or ",".join(name for name in header if name in ("target", "label") or name.startswith("label_"))
     if not target:
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... of {', '.join(header[:20])}")
@@ -304,7 +336,8 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             row, name = rows[wrong[0][0]], chosen[wrong[0][1]]
             raise ValueError(f"{at(path, row, name)}: {row[name]!r} is no label, need 0, 1, -1 or blank")
         tasks.append(Task("findings", "labels", chosen))
-        targets["findings"] = np.where(np.isnan(values), blank, np.where(values == -1, uncertain, values)).astype(np.float32)
+        doubt, empty = ([says.get(name, says[None]) for name in chosen] for says in (uncertain, blank))
+        targets["findings"] = np.where(np.isnan(values), empty, np.where(values == -1, doubt, values)).astype(np.float32)
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would be called {Counter(task.name for task in tasks).most_common(1)[0][0]!r}")
     return tasks, targets
@@ -507,8 +540,9 @@ def deal(cohort, groups, parts, part, seed):
     return {group for i, group in enumerate(order) if place[i // parts][i % parts] == part}
 
 
-def fit_tasks(tasks, cohort, train):
-    """Tasks with center and scale from the training images: the mean and standard deviation of regression targets."""
+def fit_tasks(tasks, cohort, train, positive_weight=False):
+    """Tasks with what the training images say: mean and standard deviation of regression targets, and with positive_weight
+    negatives / positives of every label (1 for a label without positives)."""
     fitted = []
     for task in tasks:
         values = cohort.targets[task.name][train].astype(float)
@@ -518,7 +552,12 @@ def fit_tasks(tasks, cohort, train):
         if task.kind != "labels" and known.min() == known.max():
             said = f"{known[0]:g}" if task.kind == "regression" else task.classes[int(known[0])]
             raise ValueError(f"{task.name} is {said} for every patient of the training split: nothing to learn")
-        fitted.append(replace(task, center=float(known.mean()), scale=float(known.std())) if task.kind == "regression" else task)
+        if task.kind == "regression":
+            task = replace(task, center=float(known.mean()), scale=float(known.std()))
+        elif task.kind == "labels" and positive_weight:
+            positives, negatives = (values == 1).sum(0), (values == 0).sum(0)
+            task = replace(task, positive_weight=tuple((np.where(positives, negatives, 1) / np.maximum(positives, 1)).tolist()))
+        fitted.append(task)
     return fitted
 
 

@@ -88,8 +88,9 @@ def parse(argv=None):
     for role in ("patient", "image", "split"):
         group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it")
     group.add_argument("--patient-target", choices=("first", "mean", "max"), help="one target a patient where his images differ")
-    group.add_argument("--uncertain", choices=POLICIES, default="zeros", help="what a label of -1 (CheXpert) counts as")
-    group.add_argument("--blank", choices=POLICIES, default="zeros", help="what a blank CheXpert label counts as; ignore: unknown")
+    group.add_argument("--uncertain", default="zeros", help=f"what a label of -1 (CheXpert) counts as: {', '.join(POLICIES)}; single "
+                       "labels as zeros,Edema=ones")
+    group.add_argument("--blank", default="zeros", help="what a blank CheXpert label counts as, said likewise; ignore: unknown")
     group.add_argument("--folds", type=int, default=5, help="patients are dealt into so many parts, one of them is the test split")
     group.add_argument("--fold", type=int, default=0, help="which part")
     group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
@@ -109,6 +110,8 @@ def parse(argv=None):
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA")
     group.add_argument("--compile", action="store_true", help="torch.compile the model")
+    group.add_argument("--positive-weight", action="store_true", help="weigh a label's positives by negatives / positives of the "
+                       "training split; its probabilities are then no longer calibrated")
     group = parser.add_argument_group("output")
     group.add_argument("--name", help="of the run folder below --runs; default: model, mode, N and R, and a number if taken")
     group.add_argument("--runs", default="runs", help="folder of run folders")
@@ -308,7 +311,8 @@ def task_loss(tasks, logits, targets):
         elif task.kind == "classes":
             each = F.cross_entropy(y.movedim(-1, 1), safe.long(), reduction="none")
         else:
-            each = F.binary_cross_entropy_with_logits(y, safe, reduction="none")
+            weight = y.new_tensor(task.positive_weight) if task.positive_weight else None
+            each = F.binary_cross_entropy_with_logits(y, safe, reduction="none", pos_weight=weight)
         total = total + (each * known).sum() / known.sum().clamp(min=1)
     return total
 
@@ -415,7 +419,7 @@ def new_run(args):
 def read_args(run):
     try:
         with open(os.path.join(run, "args.json"), encoding="utf-8") as file:
-            return argparse.Namespace(**json.load(file))
+            return argparse.Namespace(**{**vars(parse([])), **json.load(file)})              # a flag that came later has its default
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{run}: no run folder, its args.json cannot be read ({error})") from error
 
@@ -461,7 +465,7 @@ def main(argv=None):
         torch.set_float32_matmul_precision("high")                 # TF32
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    tasks = fit_tasks(cohort.tasks, cohort, indices["train"])
+    tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
     cohort = replace(cohort, tasks=tasks)
     model, report = build_model(args, tasks)
     model.to(device)

@@ -101,6 +101,35 @@ def test_chexpert_policies_and_patient_from_the_path(tmp_path):
     assert one.tasks[0].kind == "labels" and one.targets["findings"].tolist() == [[0], [1]] and one.patients == ["F", "M"]
 
 
+def test_uncertain_says_it_label_by_label(tmp_path):
+    """zeros for all but the labels named; a label or a word that does not exist is one line."""
+    path = write(tmp_path, "t.csv", "patient_id,image,a,b", "p,x,-1,-1", "q,y,1,0", images=("x.png", "y.png"))
+    said = load_cohort(path, target="a:labels,b:labels", uncertain="zeros,b=ones").targets["findings"]
+    np.testing.assert_array_equal(said, [[0, 1], [1, 0]])
+    said = load_cohort(path, target="a:labels,b:labels", uncertain="ones,a=ignore").targets["findings"]
+    np.testing.assert_array_equal(said, [[np.nan, 1], [1, 0]])
+    for wrong, line in (("maybe", "'maybe' is none of"), ("zeros,c=ones", "'c' is no column"), ("a=often", "'often' is none of")):
+        with pytest.raises(ValueError, match=line):
+            load_cohort(path, target="a:labels,b:labels", uncertain=wrong)
+
+
+def test_nih_lists_are_the_split(tmp_path):
+    """train_val_list.txt and test_list.txt beside the table; val is cut from train by patient; a film in neither is an error."""
+    rows = [f"{i}_{j}.png,{('No Finding', 'Edema')[i % 2]},0,{i},57,M,PA,2682,2749,0.143,0.143" for i in range(20) for j in range(2)]
+    write(tmp_path, "Data_Entry_2017_v2020.csv", NIH, *rows, images=[f"{i}_{j}.png" for i in range(20) for j in range(2)])
+    assert load_cohort("nih", str(tmp_path)).splits is None
+    lists = {"train_val_list.txt": range(16), "test_list.txt": range(16, 20)}
+    for name, patients in lists.items():
+        (tmp_path / name).write_text("".join(f"{i}_{j}.png\n" for i in patients for j in range(2)))
+    cohort = load_cohort("nih", str(tmp_path))
+    indices, _ = split_patients(cohort, val=0.25)
+    assert {cohort.patients[i] for i in indices["test"]} == set(map(str, range(16, 20)))
+    assert len({cohort.patients[i] for i in indices["val"]}) == 4 and len(indices["train"]) == 24
+    (tmp_path / "test_list.txt").write_text("16_0.png\n")
+    with pytest.raises(ValueError, match="16_1.png is in none of train_val_list.txt, test_list.txt"):
+        load_cohort("nih", str(tmp_path))
+
+
 def test_an_image_that_could_be_two_is_refused(tmp_path):
     """A name alone finds a file anywhere below, but not when two different ones have it; equal copies do no harm."""
     path = write(tmp_path, "t.csv", "patient_id,image,target", "p,x,0.5", "q,y,1.5", images=("m/x.png", "n/x.png", "m/y.png"))
@@ -564,6 +593,14 @@ def test_splits_that_cannot_be():
         split_patients(cohort_of("pq", [1, 2], splits=["val", "test"]))
     with pytest.raises(ValueError, match="need 0, the table has its own test split"):
         split_patients(cohort_of("pqr", [1, 2, 3], splits=list(SPLITS)), 5, 1)
+
+
+def test_positive_weights_are_negatives_over_positives_of_the_training_split():
+    """Label by label, of the known ones; 1 where no positive is known."""
+    values = np.array([[1, 0, 0], [0, 0, np.nan], [0, 1, 0], [0, np.nan, 0], [1, 1, 1]], np.float32)
+    cohort = Cohort("c", [Task("findings", "labels", ("a", "b", "c"))], list("pqrst"), list("pqrst"), {"findings": values})
+    assert fit_tasks(cohort.tasks, cohort, [0, 1, 2, 3], True)[0].positive_weight == (3.0, 2.0, 1.0)
+    assert fit_tasks(cohort.tasks, cohort, [0, 1, 2, 3])[0].positive_weight == ()
 
 
 def test_fit_tasks():

@@ -349,6 +349,14 @@ def test_a_broken_photograph_stops_with_its_name(table, workers, monkeypatch, ca
     assert "_0.png: not a readable image" in line
 
 
+def test_positive_weight_multiplies_the_loss_of_positives():
+    """By hand: -w log p of a positive, -log (1 - p) of a negative."""
+    task = train.Task("f", "labels", ("a", "b"), positive_weight=(3.0, 0.5))
+    y, target = torch.tensor([[0.3, -1.2], [2.0, 0.4]]), torch.tensor([[1.0, 1.0], [0.0, float("nan")]])
+    by_hand = (3 * math.log(1 + math.exp(-0.3)) + 0.5 * math.log(1 + math.exp(1.2)) + math.log(1 + math.exp(2.0))) / 3
+    assert abs(train.task_loss([task], {"f": y}, {"f": target}).item() - by_hand) < 1e-6
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_files(table, monkeypatch, capsys):
     """The message names step, learning rate and photographs; nothing broken is saved."""
     real = train.model_loss
@@ -374,9 +382,9 @@ def test_the_process_itself_exits_with_2_and_one_line(table):
 def test_import_graph():
     """Mechanisms import only what a reader was told they do; nobody imports train but eval's main and what measures it."""
     allowed = {"attention": "", "attention_filter": "", "data": "", "tables": "", "plots": "", "synthetic": "", "daft": "", "weights": "",
-               "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
+               "localization": "tables", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
                "lt_vit": "vit attention weights", "q2l": "vit attention weights", "probe": "vit weights",
-               "eval": "data tables plots report train", "report": "plots"}
+               "eval": "data localization tables plots report train", "report": "plots"}
     files = {name[:-3] for name in os.listdir(ROOT) if name.endswith(".py")}
     for name in files & set(allowed):
         text = open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8").read()

@@ -1,0 +1,118 @@
+"""Boxes against maps: reading, overlap, the two numbers, and their means."""
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval import bootstrap_weights, summary
+from localization import each_map, inside, look, read_boxes, score_maps
+from tables import Cohort
+
+
+def cohort(tmp_path, names, size=(80, 40)):
+    for name in names:
+        Image.new("L", size).save(tmp_path / name)
+    return Cohort("c", [], ["p"] * len(names), [str(tmp_path / name) for name in names], {})
+
+
+def table(tmp_path, *lines):
+    with open(tmp_path / "boxes.csv", "w", newline="") as file:
+        csv.writer(file).writerows([line.split(",") for line in lines])
+    return str(tmp_path / "boxes.csv")
+
+
+def test_boxes_are_shares_of_their_image(tmp_path):
+    """Several boxes of a label come together; other images and labels are left out."""
+    films = cohort(tmp_path, ["a.png", "b.png"])
+    path = table(tmp_path, "image,label,x0,y0,x1,y1", "images/a.png,Edema,8,4,40,20", "a.png,Edema,0,0,80,40", "c.png,Edema,0,0,1,1",
+                 "b.png,Mass,0,0,1,1", "b.png,Nodule,20,10,40,20")
+    boxes = read_boxes(path, films, ("Nodule", "Edema"))
+    assert {i: list(of) for i, of in boxes.items()} == {0: [1], 1: [0]}
+    np.testing.assert_allclose(boxes[0][1], [[.1, .1, .5, .5], [0, 0, 1, 1]])
+    np.testing.assert_allclose(boxes[1][0], [[.25, .25, .5, .5]])
+
+
+def test_nih_boxes_are_of_the_1024_px_films(tmp_path):
+    """The header as distributed; x, y, width, height; the file says Infiltrate."""
+    films = cohort(tmp_path, ["00000013_005.jpg"], (512, 512))
+    path = table(tmp_path, "Image Index,Finding Label,Bbox [x,y,w,h],,,", "00000013_005.png,Infiltrate,256,512,128,64,,,")
+    np.testing.assert_allclose(read_boxes(path, films, ("Infiltration",))[0][0], [[.25, .5, .375, .5625]])
+
+
+@pytest.mark.parametrize("line, said", (("a.png,Edema,8,4,8,20", "column x0: .* is no box"), ("a.png,Edema,8,,40,20", "is no box"),
+                                        ("a.png,Edema,8,x,40,20", "column y0: 'x' is not a number"), ("a.png,Edema,-1,4,40,20", "is no box")))
+def test_what_is_no_box_is_named(tmp_path, line, said):
+    films = cohort(tmp_path, ["a.png"])
+    with pytest.raises(ValueError, match="row 2, .*" + said):
+        read_boxes(table(tmp_path, "image,label,x0,y0,x1,y1", line), films, ("Edema",))
+    with pytest.raises(ValueError, match="no column 'y1'"):
+        read_boxes(table(tmp_path, "image,label,x0,y0,x1", "a.png,Edema,1,1,2"), films, ("Edema",))
+
+
+def test_inside_is_the_area_of_the_union():
+    """Against patch by patch geometry for one box; two equal boxes count once; a half patch is a half."""
+    grid, (x0, y0, x1, y1) = (4, 8), (.25, .125, .8125, .5)
+    area = np.array([[max(0, min(x1, (j + 1) / 8) - max(x0, j / 8)) * max(0, min(y1, (i + 1) / 4) - max(y0, i / 4)) * 32
+                      for j in range(8)] for i in range(4)])
+    np.testing.assert_allclose(inside(np.array([[x0, y0, x1, y1]]), grid), area, atol=1e-12)
+    np.testing.assert_allclose(inside(np.array([[x0, y0, x1, y1]] * 2), grid), area, atol=1e-12)
+    assert area[1, 6] == 0.5 and area[0, 3] == 0.5
+
+
+def test_hit_mass_and_chance():
+    """The strongest patch touches the box or does not; a flat map has the mass of chance."""
+    box = np.array([[0, 0, .5, .25]])                              # two of 4 x 4 patches, wholly
+    map = np.ones((4, 4))
+    map[0, 1] = 5
+    assert look(map, box) == (1.0, 6 / 20, 2 / 16, 2 / 16)
+    map[3, 3] = 9
+    assert look(map, box)[0] == 0.0
+    assert look(np.ones((4, 4)), box)[1] == 2 / 16
+    assert look(map, np.array([[.8, .8, .9, .9]]))[0] == 1.0       # a box within one patch is touched by it
+    hit, _, by_chance, _ = look(map, np.array([[.2, .2, .3, .3]]))  # a box across four patches
+    assert hit == 0.0 and by_chance == 4 / 16
+
+
+def test_every_map_of_a_model_is_found():
+    """Labels have maps of their own, behind those of earlier tasks; the class token's is the mean over heads; branches are apart."""
+    out = {"map": torch.rand(2, 3, 6), "label_map": torch.rand(2, 5, 6)}
+    maps = each_map(out, 1, [(2, 3)], first=2)
+    assert list(maps) == ["class token", "label token"]
+    np.testing.assert_allclose(maps["class token"](0), out["map"][1].mean(0).view(2, 3))
+    np.testing.assert_allclose(maps["label token"](1), out["label_map"][1, 3].view(2, 3))
+    pair = {"map": [torch.rand(1, 3, 6), torch.rand(1, 3, 4)]}
+    assert {name: map(0).shape for name, map in each_map(pair, 0, [(2, 3), (2, 2)], 0).items()} == {
+        "class token, branch S": (2, 3), "class token, branch L": (2, 2)}
+
+
+def test_scores_are_means_over_labels_of_means_over_findings():
+    """Three findings of one label and one of another weigh the same; chance stands beside them; intervals hold the value."""
+    records = [("p", 0, {"m": (1.0, .2, .1, .05)}), ("q", 0, {"m": (0.0, .4, .1, .05)}), ("q", 0, {"m": (0.0, .6, .1, .05)}),
+               ("r", 1, {"m": (1.0, .8, .3, .25)})]
+    scores = score_maps(records, ("a", "b"), bootstrap_weights, summary)
+    assert scores["m"]["findings"] == 4 and abs(scores["m"]["pointing"]["value"] - (1 / 3 + 1) / 2) < 1e-12
+    assert abs(scores["m"]["mass"]["value"] - (.4 + .8) / 2) < 1e-12
+    assert abs(scores["chance"]["pointing"]["value"] - .2) < 1e-12 and abs(scores["chance"]["mass"]["value"] - .15) < 1e-12
+    assert scores["m"]["per_label"]["a"]["pointing"]["value"] == pytest.approx(1 / 3) and scores["m"]["per_label"]["a"]["findings"] == 3
+    assert scores["m"]["pointing"]["low"] <= 2 / 3 <= scores["m"]["pointing"]["high"]
+
+
+def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
+    """LT-ViT and CrossViT on a few simulated films, whose boxes.csv lies beside the table: metrics.json, table and pictures."""
+    import synthetic
+    import train
+    monkeypatch.chdir(tmp_path)
+    data = synthetic.make("chest", str(tmp_path), patients=24)
+    common = ["--data", data, "--epochs", "1", "--name"]
+    train.main([*common, "a", "--model", "lt_vit", "--label-layers", "2", "--image", "32"])
+    result = json.load(open("runs/a/metrics.json"))["localization"]
+    assert list(result) == ["class token", "class token, mean of label blocks", "label token", "label token, mean of label blocks", "chance"]
+    assert all(0 <= entry[metric]["value"] <= 1 for entry in result.values() for metric in ("pointing", "mass"))
+    assert "mass in the box" in capsys.readouterr().out
+    assert len([name for name in os.listdir("runs/a/figures") if name.startswith("patient_")]) == 3
+    train.main([*common, "b", "--model", "crossvit", "--variant", "9", "--image", "48"])
+    assert list(json.load(open("runs/b/metrics.json"))["localization"]) == ["class token, branch S", "class token, branch L", "chance"]
