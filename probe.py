@@ -187,7 +187,8 @@ if __name__ == "__main__":
     x = torch.randn(2, 1 + config.tokens, config.dim)
     for name in HEADS:
         head = HEADS[name](ProbeConfig(config, name), {"pneumonia": 2})
-        print(f"{name:10} {sum(p.numel() for p in head.parameters()):7,} parameters   tokens {tuple(x.shape)} -> pneumonia {tuple(head(x)['pneumonia'].shape)}")
+        print(f"{name:10} {sum(p.numel() for p in head.parameters()):7,} parameters   tokens {tuple(x.shape)} -> pneumonia "
+              f"{tuple(head(x)['pneumonia'].shape)}")
     model = CNN(CNNConfig(), {"pneumonia": 2}).eval()
     x = torch.zeros(2, 3, 256, 256, dtype=torch.uint8)
     print(f"{'cnn':10} {sum(p.numel() for p in model.parameters()):7,} parameters   image {tuple(x.shape)} -> pneumonia "

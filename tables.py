@@ -332,14 +332,15 @@ def read_class_folders(folder):
     if None in splits and set(splits) != {None}:
         raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split, and none of {', '.join(SPLITS)}")
     films = [FILM.match(os.path.basename(path)) for path in paths]
-    patients = [os.path.join(split or "", film[0]) if film else os.path.relpath(path, folder) for split, film, path in zip(splits, films, paths)]
+    patients = [os.path.join(split or "", film[0]) if film else os.path.relpath(path, folder)
+                for split, film, path in zip(splits, films, paths)]
     notes, named = list(NO_PATIENTS), [(film[0], split) for split, film in zip(splits, films) if film]
     if named:
         notes = [f"patients from the names of {len(named)} files, as {named[0][0]}" + (
             f"; {len(paths) - len(named)} other files count as a patient each" if len(named) < len(paths) else "")]
     if crossing := sum(count > 1 for count in Counter(name for name, _ in set(named)).values()):
-        notes.append(f"WARNING: {crossing} of these numbers are on two sides of the official split, of the same patients or not: nothing says; "
-                     "without the folders train, val and test they would be kept together")
+        notes.append(f"WARNING: {crossing} of these numbers are on two sides of the official split, of the same patients or not; without "
+                     "the folders train, val and test they would be kept together")
     return Cohort(os.path.basename(os.path.abspath(folder)), [Task("class", "classes", tuple(classes))],
                   patients, list(paths),
                   {"class": np.array([classes.index(name) for name in names], dtype=np.float32)},

@@ -84,7 +84,7 @@ def parse(argv=None):
     group.add_argument("--label-attention", choices=LABEL_ATTENTION, help="the paper's Table 3; default one-way")
     group.add_argument("--shared-head", action="store_true", default=None, help="one head for all labels, not one each")
     group = parser.add_argument_group("probe")
-    group.add_argument("--head", choices=HEADS, help="what looks at the tokens of the frozen ViT, --pretrained: see probe.py; default tokens")
+    group.add_argument("--head", choices=HEADS, help="what looks at the tokens of the frozen ViT, --pretrained; default tokens")
     group = parser.add_argument_group("data")
     group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest), a CSV, a folder of class folders, "
                        "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
@@ -99,7 +99,7 @@ def parse(argv=None):
     group.add_argument("--fold", type=int, default=0, help="which part")
     group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
     group.add_argument("--augment", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (the paper's only "
-                       "one); default crop,hflip; a probe, whose images are seen once, has none")
+                       "one); default crop,hflip; none for a probe, which sees every image once")
     group.add_argument("--balanced", action=argparse.BooleanOptionalAction, help="as many of each class of the first target in a batch; "
                        "default: probe and cnn, where it has classes")
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
@@ -321,6 +321,18 @@ def usable(args, cohort, train):
                                             f"split ({(~known[train]).sum()}) are left out, the others are predicted but not scored"]
 
 
+def seen_before(args, cohort, indices):
+    """A line, where --pretrained is a run that learned from this table's patients who are for val or test now."""
+    path = os.path.join(args.pretrained or "", "split.csv")
+    if not args.pretrained or not os.path.isfile(path) or read_args(args.pretrained).data != args.data:
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        learned = {row["patient"] for row in csv.DictReader(file) if row["split"] == "train"}
+    found = [f"{len(seen)} {split}" for split in ("val", "test") if (seen := learned & {cohort.patients[i] for i in indices[split]})]
+    return [f"WARNING: {args.pretrained} learned from {' and '.join(found)} patients of this split; what is measured on them is too "
+            "good"] * bool(found)
+
+
 def classes_of(args, cohort, samples):
     """The class of every sample by the first task, -1 where it is unknown, to balance batches by; None: they are not balanced."""
     task, possible = cohort.tasks[0], cohort.tasks[0].kind == "classes"
@@ -528,7 +540,7 @@ def main(argv=None):
     run = args.resume or new_run(args)
     aims = ", ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{' '.join(task.classes)})" for task in tasks)
     for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}",
-                 f"predicts {aims}", *notes, *unknown, report):
+                 f"predicts {aims}", *notes, *unknown, report, *seen_before(args, cohort, indices)):
         print(line)
     optimizer = make_optimizer(model, args, device)
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}
