@@ -180,7 +180,7 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     whence = "read from"
     if not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        part, whence = f"{path}.{os.getpid()}.part", "written to"
+        part, began = f"{path}.{os.getpid()}.part", time.perf_counter()
         shape = (len(cohort.paths), 1 + model.config.vit.tokens, model.config.vit.dim)
         loader, _ = make_loader(Samples(cohort, range(len(cohort.paths)), size, channels=channels), 16, workers=workers)
         model.eval()
@@ -192,6 +192,7 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
+            whence = f"computed in {time.perf_counter() - began:.0f} s, now in"
         finally:
             if os.path.exists(part):
                 os.remove(part)
