@@ -88,6 +88,9 @@ def test_only_the_2d_resize_keeps_a_picture():
     assert y[0] == 1000 and torch.allclose(rows, torch.tensor(expected).expand(16, 16), atol=1e-5)
     z = resize_list(x, (16, 16))[0, :, 0]
     assert z[1] > 100 and not (z[1:].view(16, 16).diff(dim=1) > 0).all()
+    for name, stretched in (("resized", z), ("resized-2d", y)):    # and each head has its own
+        head = HEADS[name](ProbeConfig(ViTConfig(dim=1, heads=1), name, hidden=3), {"a": 2})
+        assert torch.equal(head(x)["a"], head.large(stretched[None, :, None])["a"]) and not torch.equal(z, y)
     tall = torch.randn(2, 1 + 2 * 3, 4)
     assert torch.equal(resize_grid(tall, (2, 3), (2, 3)), tall) and resize_grid(tall, (2, 3), (4, 5)).shape == (2, 21, 4)
 
