@@ -3,20 +3,25 @@
     picture        one decode and one crop give the low and the high resolution
     Samples        one sample is one patient with up to N photographs, or one image
     batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w);
+                   or features (B, 1 + T, D), what a frozen model once said of the image, read from disk;
                    targets {task: (B,), or (B, L) for labels}, float, NaN where unknown; patient, path, index: lists
 
 Images stay uint8 until they are on the device: the model normalizes them.
 Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
 Run: python data.py [IMAGE ...]                    times the reading of pictures, or of a drawn one of 12 megapixels
 """
+import hashlib
 import io
 import math
+import os
 import sys
 import time
 import warnings
 
 import numpy as np
+import PIL
 import torch
+from huggingface_hub.utils import tqdm
 from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
@@ -78,10 +83,12 @@ class Samples(torch.utils.data.Dataset):
         rng = np.random.default_rng((self.seed, epoch, number))
         if self.n and len(chosen) > self.n:
             chosen = [chosen[i] for i in sorted(rng.choice(len(chosen), self.n, replace=False))]
-        pictures = [self.picture(i, rng) for i in chosen]
         sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
                   "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
                   "index": chosen}
+        if self.cohort.features is not None:
+            return {**sample, "features": self.cohort.features[chosen[0]]}
+        pictures = [self.picture(i, rng) for i in chosen]
         if not self.n:
             return {**sample, "image": pictures[0][0]}
         sample["present"] = np.arange(self.n) < len(chosen)
@@ -106,7 +113,7 @@ class Samples(torch.utils.data.Dataset):
 def collate(samples):
     """List of samples -> batch."""
     batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index")}
-    for key in ("image", "images", "images_hr", "present"):
+    for key in ("image", "images", "images_hr", "present", "features"):
         if key in samples[0]:
             batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
     batch["targets"] = {task: torch.from_numpy(np.stack([sample["targets"][task] for sample in samples]))
@@ -115,10 +122,13 @@ def collate(samples):
 
 
 class Batches:
-    """Batch sampler whose order depends on (seed, epoch) only; set `epoch` before each pass, `start` to skip batches."""
+    """Batch sampler whose order depends on (seed, epoch) only; set `epoch` before each pass, `start` to skip batches.
 
-    def __init__(self, length, batch_size, seed=0, shuffle=False):
-        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+    classes: one entry a sample; with it every batch holds as many samples of each class, to within one. An epoch stays as long
+    as it was: of the frequent classes other samples come in another epoch, those of the rare ones come more than once."""
+
+    def __init__(self, length, batch_size, seed=0, shuffle=False, classes=None):
+        self.length, self.batch_size, self.seed, self.shuffle, self.classes = length, batch_size, seed, shuffle, classes
         self.epoch = self.start = 0
 
     def __len__(self):
@@ -127,18 +137,70 @@ class Batches:
     def __iter__(self):
         order = range(self.length)
         if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch, self.length)).permutation(self.length).tolist()
+            rng = np.random.default_rng((self.seed, self.epoch, self.length))
+            order = rng.permutation(self.length).tolist()
+            if self.classes is not None:
+                each = [np.flatnonzero(self.classes == c) for c in np.unique(self.classes)]
+                share = -(-self.length // len(each))
+                turns = [np.resize(rng.permutation(numbers), share) for numbers in each]     # resize repeats
+                order = np.stack(turns, 1).ravel()[:self.length].tolist()                    # one of each class in turn
         for i in range(self.start * self.batch_size, self.length, self.batch_size):
             yield [(self.epoch, number) for number in order[i:i + self.batch_size]]
 
 
-def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False):
+def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False, classes=None):
     """-> DataLoader, and its Batches, whose epoch is to be set."""
-    batches = Batches(len(samples), batch_size, seed, shuffle)
+    batches = Batches(len(samples), batch_size, seed, shuffle, classes)
     loader = torch.utils.data.DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers,
                                          pin_memory=pin_memory, persistent_workers=workers > 0,
                                          generator=torch.Generator())  # so that it draws no seed from dropout's random numbers
     return loader, batches
+
+
+# -----------------------------------------------------------------------------
+# features of a frozen model
+
+
+def cached_features(cohort, model, folder, size, channels, device, workers=0):
+    """-> float32 (images, 1 + T, D), memory-mapped: model.tokens of every image of the cohort; and a line that says whence.
+
+    They are computed once and kept as folder/features/KEY.npy. KEY is a digest of all they depend on: the tensors of the frozen
+    model.vit and its config, size and channels of the images, and path, length and time of every image file (or the pixels);
+    so nothing in the folder is ever out of date, and what is no longer wanted can be deleted. The file appears whole or not at
+    all; of two runs that make it at once each writes its own, and the last to end replaces an equal one."""
+    key = hashlib.sha256(repr((model.config.vit, size, channels, device.type, torch.__version__, PIL.__version__)).encode())
+    for name, tensor in model.vit.state_dict().items():
+        key.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    if cohort.pixels is not None:
+        key.update(repr(cohort.pixels.shape).encode()), key.update(np.ascontiguousarray(cohort.pixels))
+    for path in cohort.paths if cohort.pixels is None else ():
+        about = os.stat(path)
+        key.update(repr((os.path.abspath(path), about.st_size, about.st_mtime_ns)).encode())
+    path = os.path.join(folder, "features", key.hexdigest()[:32] + ".npy")
+    whence = "read from"
+    if not os.path.isfile(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        part, began = f"{path}.{os.getpid()}.part", time.perf_counter()
+        shape = (len(cohort.paths), 1 + model.config.vit.tokens, model.config.vit.dim)
+        loader, _ = make_loader(Samples(cohort, range(len(cohort.paths)), size, channels=channels), 16, workers=workers)
+        model.eval()
+        try:
+            with open(part, "wb") as file:
+                np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                for batch in tqdm(loader, desc="features, once", disable=None):
+                    file.write(model.tokens(batch["image"].to(device)).cpu().numpy().tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            whence = f"computed in {time.perf_counter() - began:.0f} s, now in"
+        finally:
+            if os.path.exists(part):
+                os.remove(part)
+    try:
+        features = np.load(path, mmap_mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path}: not a file of features ({error}); delete it, it will be made again") from error
+    return features, f"features of {len(features)} images {whence} {path} ({os.path.getsize(path) / 1e6:.0f} MB)"
 
 
 def main(paths):

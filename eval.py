@@ -467,7 +467,7 @@ def match(cohort, tasks, run):
 
 
 def main(argv=None):
-    from train import find_device, load_data, open_model, run_options  # the run knows how its data and model are made
+    from train import add_features, find_device, load_data, open_model, run_options  # the run knows how its data and model are made
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     parser.add_argument("run", help="run folder, runs/NAME")
@@ -504,7 +504,8 @@ def main(argv=None):
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
-    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, args.boxes)
+    add_features(saved, model.to(device), cohort, options)
+    result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, args.boxes)
     print_table(cohort.tasks, result)
 
 

@@ -29,6 +29,7 @@ SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FILM = re.compile(r"person\d+(?=_(bacteria|virus)_\d+)|(NORMAL2-)?IM-\d+(?=-\d+)")            # chest_xray: person12_bacteria_34.jpeg
 
 KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
@@ -100,6 +101,7 @@ class Cohort:
     pixels: np.ndarray = None        # uint8 (images, h, w) or (images, h, w, 3) when they are not files
     notes: list = field(default_factory=list)          # what the reader should know, one line each
     folder: str = None               # of the table, for what lies beside it
+    features: np.ndarray = None      # float32 (images, ...), read instead of the images: data.cached_features
 
     def groups(self, indices=None):
         """{patient: [indices of its images]} in the order of the table."""
@@ -146,7 +148,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         for row in rows:
             said = row[findings].split("|")
             row.update((name, str(int(name in said))) for name in labels)
-        header = header + [name for name in labels if name not in header]
+            row["pneumonia"] = "1" if "Pneumonia" in said else "0" if said == ["No Finding"] else ""         # against healthy films
+        header = header + [name for name in (*labels, "pneumonia") if name not in header]
     if "readers" in known:
         rows = majority(rows, image)
     tasks, targets = read_targets(data, header, rows, target or known.get("target") or ",".join(labels), labels,
@@ -344,7 +347,9 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
 
 
 def read_class_folders(folder):
-    """folder/CLASS/*.jpg or folder/SPLIT/CLASS/*.jpg -> Cohort of one task, `class`; every file counts as a patient."""
+    """folder/CLASS/*.jpg or folder/SPLIT/CLASS/*.jpg -> Cohort of one task, `class`. Every file counts as a patient, but where the
+    names say whose it is, as in Kermany's chest_xray. There an official split stays, and its patients are told apart by it, for
+    the same number on two sides need not be the same child: how many there are is a note."""
     found = []                                                     # (split or None, class, file)
     for place, inside, files in os.walk(folder):
         inside.sort()
@@ -359,10 +364,20 @@ def read_class_folders(folder):
         raise ValueError(f"--data {folder}: need a CSV file, or folders of images, one a class (found {', '.join(classes) or 'none'})")
     if None in splits and set(splits) != {None}:
         raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split, and none of {', '.join(SPLITS)}")
+    films = [FILM.match(os.path.basename(path)) for path in paths]
+    patients = [os.path.join(split or "", film[0]) if film else os.path.relpath(path, folder)
+                for split, film, path in zip(splits, films, paths)]
+    notes, named = list(NO_PATIENTS), [(film[0], split) for split, film in zip(splits, films) if film]
+    if named:
+        notes = [f"patients from the names of {len(named)} files, as {named[0][0]}" + (
+            f"; {len(paths) - len(named)} other files count as a patient each" if len(named) < len(paths) else "")]
+    if crossing := sum(count > 1 for count in Counter(name for name, _ in set(named)).values()):
+        notes.append(f"WARNING: {crossing} of these numbers are on two sides of the official split, of the same patients or not; without "
+                     "the folders train, val and test they would be kept together")
     return Cohort(os.path.basename(os.path.abspath(folder)), [Task("class", "classes", tuple(classes))],
-                  [os.path.relpath(path, folder) for path in paths], list(paths),
+                  patients, list(paths),
                   {"class": np.array([classes.index(name) for name in names], dtype=np.float32)},
-                  {"class": list(names)}, None if None in splits else list(splits), notes=NO_PATIENTS)
+                  {"class": list(names)}, None if None in splits else list(splits), notes=notes)
 
 
 def read_medmnist(data, cache):

@@ -28,10 +28,11 @@ from safetensors.torch import save_file
 import synthetic
 from attention import KINDS
 from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
-from data import AUGMENT, Samples, make_loader
+from data import AUGMENT, Samples, cached_features, make_loader
 from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
+from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
 from tables import POLICIES, Task, fit_tasks, load_cohort, per_patient, split_patients, targets_agree
 from vit import SIZES, ViT, ViTConfig, from_dict
@@ -47,8 +48,10 @@ OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; 
     "crossvit": {"variant": "9", "fusion": "cross"},
     "lt_vit": {**SCRATCH, "label_layers": 4, "label_attention": "one-way", "shared_head": False},
     "q2l": {**SCRATCH},
+    "probe": {"head": "tokens"},
+    "cnn": {},
 }
-IMAGE = {"crossvit": "96"}                                         # px without --image and --pretrained; others: 64
+IMAGE = {"crossvit": "96", "cnn": "256"}                           # px without --image and --pretrained; others: 64
 
 
 def parse(argv=None):
@@ -58,7 +61,7 @@ def parse(argv=None):
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
     group.add_argument("--size", choices=SIZES, help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}")
-    group.add_argument("--image", help="px, SIDE or HEIGHTxWIDTH; default 64 (crossvit: 96), or the checkpoint's")
+    group.add_argument("--image", help="px, SIDE or HEIGHTxWIDTH; default 64 (crossvit: 96, cnn: 256), or the checkpoint's")
     group.add_argument("--patch", type=int, help=f"P, px; default {SCRATCH['patch']}")
     group.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 reads images as grey")
     group.add_argument("--attention", choices=KINDS, default="softmax", help="see attention.py")
@@ -80,6 +83,8 @@ def parse(argv=None):
     group.add_argument("--label-layers", type=int, help="N2, last blocks in which label tokens take part; default 4, the paper's best")
     group.add_argument("--label-attention", choices=LABEL_ATTENTION, help="the paper's Table 3; default one-way")
     group.add_argument("--shared-head", action="store_true", default=None, help="one head for all labels, not one each")
+    group = parser.add_argument_group("probe")
+    group.add_argument("--head", choices=HEADS, help="what looks at the tokens of the frozen ViT, --pretrained; default tokens")
     group = parser.add_argument_group("data")
     group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest), a CSV, a folder of class folders, "
                        "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
@@ -94,8 +99,10 @@ def parse(argv=None):
     group.add_argument("--folds", type=int, default=5, help="patients are dealt into so many parts, one of them is the test split")
     group.add_argument("--fold", type=int, default=0, help="which part")
     group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
-    group.add_argument("--augment", default="crop,hflip", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each "
-                       "border (the paper's only one)")
+    group.add_argument("--augment", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (the paper's only "
+                       "one); default crop,hflip; none for a probe, which sees every image once")
+    group.add_argument("--balanced", action=argparse.BooleanOptionalAction, help="as many of each class of the first target in a batch; "
+                       "default: probe and cnn, where it has classes")
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
@@ -118,12 +125,18 @@ def parse(argv=None):
     group.add_argument("--overwrite", action="store_true", help="start anew in an existing run folder")
     group.add_argument("--resume", metavar="RUN", help="go on with this run folder, with the flags it was started with")
     args = parser.parse_args(argv)
+    typed = {token.split("=")[0] for token in (sys.argv[1:] if argv is None else argv) if token.startswith("--")}
     if args.resume:
-        given = {token.split("=")[0] for token in (sys.argv[1:] if argv is None else argv) if token.startswith("--")}
-        if extra := given - {"--resume", "--device", "--workers"}:
+        if extra := typed - {"--resume", "--device", "--workers"}:
             raise ValueError(f"--resume keeps the flags of the run; {sorted(extra)[0]} cannot change (only --device, --workers)")
         return resumed(args)
     own = OWN_FLAGS[args.model]
+    if args.model in ("probe", "cnn"):
+        if wrong := typed & {"--attention", "--dropout", "--drop-path", "--train-blocks"}:
+            raise ValueError(f"{min(wrong)} is for a ViT that is trained, not for --model {args.model}")
+        if (args.model == "probe") != bool(args.pretrained):
+            raise ValueError("--model probe needs --pretrained, the weights of the ViT to freeze" if args.model == "probe" else
+                             "--pretrained: --model cnn starts from random weights")
     for name in {name for flags in OWN_FLAGS.values() for name in flags}:
         given, flag = getattr(args, name), "--" + name.replace("_", "-")
         if given is not None and name not in own:
@@ -134,6 +147,8 @@ def parse(argv=None):
             setattr(args, name, own[name])
     if args.batch_size is None:
         args.batch_size = 4 if by_patient(args) else 16
+    if args.augment is None:
+        args.augment = "none" if args.model == "probe" else "crop,hflip"
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
     for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
@@ -184,6 +199,11 @@ def build_model(args, tasks):
             model = CrossViT(variant(args.variant, image, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels,
                                      fusion=args.fusion, **changes), outputs)
         return frozen(model, args, model.config.encoders, getattr(model, "report", RANDOM))
+    if args.model == "probe":
+        vit = ViT.from_pretrained(args.pretrained, image, channels)
+        return Probe(ProbeConfig(vit.config, args.head), outputs, vit), f"{vit.report}; all of it frozen"
+    if args.model == "cnn":
+        return CNN(CNNConfig(image, channels, (0.5,) * channels, (0.5,) * channels), outputs), RANDOM
     if args.pretrained:
         vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
     else:
@@ -228,6 +248,10 @@ def model_from_config(config, outputs, name):
         return LTViT(from_dict(LTViTConfig, config["lt_vit"], name), outputs)
     if config.get("model") == "q2l":
         return Q2L(from_dict(Q2LConfig, config["q2l"], name), outputs)
+    if config.get("model") == "probe":
+        return Probe(from_dict(ProbeConfig, config["probe"], name), outputs)
+    if config.get("model") == "cnn":
+        return CNN(from_dict(CNNConfig, config["cnn"], name), outputs)
     raise ValueError(f"{name}: config.json is of model {config.get('model')!r}, not one that train.py writes")
 
 
@@ -279,7 +303,47 @@ def run_options(args, model, cohort, device):
     return dict(size=vit.image, n=args.n if "images" in model.inputs else None, r=args.r if "images_hr" in model.inputs else 1,
                 channels=vit.channels, batch_size=args.batch_size, device=device,
                 workers=args.workers if args.workers is not None else 0 if device.type == "cpu" else 4,
-                autocast=torch.bfloat16 if amp else None, by_image="image" in model.inputs and not targets_agree(cohort))
+                autocast=torch.bfloat16 if amp else None, by_image="images" not in model.inputs and not targets_agree(cohort))
+
+
+def add_features(args, model, cohort, options):
+    """For a model with a frozen part, give the cohort what that part says of its images."""
+    if "features" in model.inputs:
+        features, note = cached_features(cohort, model, args.cache_dir, options["size"], options["channels"], options["device"],
+                                         options["workers"])
+        cohort.features = features[:, :1] if model.config.head == "class" else features      # no more is read than is used
+        print(note + "; --augment does not change them" * bool(listed(args.augment)))
+
+
+def usable(args, cohort, train):
+    """-> the training images of which a one-image model can learn something, and a line about the others, where there are any."""
+    known = np.any([~np.isnan(cohort.targets[task.name]).reshape(len(cohort.paths), -1).any(1) for task in cohort.tasks], 0)
+    if by_patient(args) or known.all():
+        return train, []
+    return [i for i in train if known[i]], [f"{(~known).sum()} of {len(known)} images have no known target: those of the training "
+                                            f"split ({(~known[train]).sum()}) are left out, the others are predicted but not scored"]
+
+
+def seen_before(args, cohort, indices):
+    """A line, where --pretrained is a run that learned from this table's patients who are for val or test now."""
+    path = os.path.join(args.pretrained or "", "split.csv")
+    if not args.pretrained or not os.path.isfile(path) or read_args(args.pretrained).data != args.data:
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        learned = {row["patient"] for row in csv.DictReader(file) if row["split"] == "train"}
+    found = [f"{len(seen)} {split}" for split in ("val", "test") if (seen := learned & {cohort.patients[i] for i in indices[split]})]
+    return [f"WARNING: {args.pretrained} learned from {' and '.join(found)} patients of this split; what is measured on them is too "
+            "good"] * bool(found)
+
+
+def classes_of(args, cohort, samples):
+    """The class of every sample by the first task, -1 where it is unknown, to balance batches by; None: they are not balanced."""
+    task, possible = cohort.tasks[0], cohort.tasks[0].kind == "classes"
+    if args.balanced and not possible:
+        raise ValueError(f"--balanced: {task.name}, the first target, is a task of {task.kind}, need classes")
+    if not possible or args.balanced is False or args.balanced is None and args.model not in ("probe", "cnn"):
+        return None
+    return np.nan_to_num(cohort.targets[task.name][[images[0] for images in samples]], nan=-1)
 
 
 def find_device(name):
@@ -471,14 +535,16 @@ def main(argv=None):
     model.to(device)
     options = run_options(args, model, cohort, device)
     common = (options["size"], options["n"], options["r"], options["channels"])
-    train = Samples(cohort, indices["train"], *common, listed(args.augment), train=True, seed=args.seed)
+    learned, unknown = usable(args, cohort, indices["train"])
+    train = Samples(cohort, learned, *common, listed(args.augment), train=True, seed=args.seed)
     val = Samples(cohort, indices["val"], *common)
-    loader, batches = make_loader(train, args.batch_size, args.seed, True, options["workers"], device.type == "cuda")
+    loader, batches = make_loader(train, args.batch_size, args.seed, True, options["workers"], device.type == "cuda",
+                                  classes_of(args, cohort, train.samples))
     val_loader, _ = make_loader(val, args.batch_size, workers=options["workers"])
     run = args.resume or new_run(args)
     aims = ", ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{' '.join(task.classes)})" for task in tasks)
     for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}",
-                 f"predicts {aims}", *notes, report):
+                 f"predicts {aims}", *notes, *unknown, report, *seen_before(args, cohort, indices)):
         print(line)
     optimizer = make_optimizer(model, args, device)
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}
@@ -487,6 +553,7 @@ def main(argv=None):
         state = load_state(run, model, optimizer, state)
         write_log(run, state["history"])                           # the kill may have come between state.pt and log.csv
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
+    add_features(args, model, cohort, options)                     # now, that a resumed model has its own weights
     where = {patient: split for split, part in indices.items() for patient in (cohort.patients[i] for i in part)}
     write_csv(os.path.join(run, "split.csv"), [("patient", "split"), *where.items()])
     steps, stop = len(batches), Stop()
