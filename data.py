@@ -1,13 +1,13 @@
 """From pictures and volumes to batches: decode, crop, augment, stack.
 
     picture        one decode and one crop give the low and the high resolution
-    volume         an array (D, H, W) or (C, D, H, W) of a .npy or .npz file
+    volume, bag    an array (D, H, W), (C, D, H, W) or (S, F) of a .npy, .npz or .pt file
     Samples        one sample is one patient with up to N photographs, or one image
     batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w),
-                   for volumes (B, C, d, h, w);
+                   for volumes (B, C, d, h, w), or bag (B, S, F) and bag_mask (B, S), True for the S vectors a bag has;
                    targets {task: (B,), or (B, L) for labels}, float, NaN where unknown; patient, path, index: lists
 
-Images stay uint8 until they are on the device: the model normalizes them.
+Images and volumes stay uint8 until they are on the device: the model normalizes them.
 Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
 Run: python data.py [IMAGE ...]                    times the reading of pictures, or of a drawn one of 12 megapixels
 """
@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-ARRAYS = (".npy", ".npz")
+ARRAYS = (".npy", ".npz", ".pt")
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")             # flips of width, height and depth
-IMAGES = {2: "pictures", 3: "volumes"}                             # by their axes
+IMAGES = {0: "bags of vectors", 2: "pictures", 3: "volumes"}       # by their axes
 
 # -----------------------------------------------------------------------------
 # pictures
@@ -64,16 +64,24 @@ def read_image(source, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0), name=No
 
 
 def axes_of(cohort):
-    """How many axes its images have, 2 or 3; the first of them tells."""
+    """How many axes its images have, 2 or 3, or 0 for bags of vectors; the first of them tells."""
     if cohort.pixels is not None:
         return 3 if cohort.pixels.ndim == 4 and cohort.pixels.shape[-1] != 3 else 2
-    return 3 if cohort.paths[0].lower().endswith(ARRAYS) else 2
+    if not cohort.paths[0].lower().endswith(ARRAYS):
+        return 2
+    return 0 if read_array(cohort.paths[0]).ndim == 2 else 3
 
 
 def read_array(path):
-    """.npy, or .npz with one array in it -> array of finite numbers. Nothing is unpickled."""
+    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers. No object is unpickled."""
     try:
-        array = np.load(path, allow_pickle=False)
+        if path.lower().endswith(".pt"):
+            array = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(array, torch.Tensor):
+                raise ValueError(f"holds a {type(array).__name__}, need one tensor")
+            array = array.float().numpy() if array.dtype == torch.bfloat16 else array.numpy()
+        else:
+            array = np.load(path, allow_pickle=False)
         if isinstance(array, np.lib.npyio.NpzFile):
             with array as arrays:
                 if len(arrays.files) != 1:
@@ -82,7 +90,7 @@ def read_array(path):
     except Exception as error:                                     # numpy, zip and zlib raise many kinds
         raise ValueError(f"{path}: not a readable array ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
     if array.dtype.kind not in "buif" or not array.size or not np.isfinite(array).all():
-        raise ValueError(f"{path}: {array.dtype} {array.shape}, need numbers, all of them finite")
+        raise ValueError(f"{path}: {array.dtype} {array.shape}, need numbers, at least one, all of them finite")
     return array
 
 
@@ -110,6 +118,14 @@ def read_volume(source, size, channels=1, crop=(0.0, 0.0, 0.0, 0.0), name=None):
     return np.broadcast_to(volume, (channels, *size))
 
 
+def read_bag(path, width):
+    """File -> (S, F) float, F = width; the type of the file is kept."""
+    bag = read_array(path)
+    if bag.ndim != 2 or bag.shape[1] != width:
+        raise ValueError(f"{path}: {bag.shape}, need a bag of vectors (S, {width})")
+    return bag
+
+
 # -----------------------------------------------------------------------------
 # samples and batches
 
@@ -119,7 +135,8 @@ class Samples(torch.utils.data.Dataset):
 
     n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
     when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
-    the patient. size: (h, w) of pictures, (d, h, w) of volumes. augment: any of AUGMENT, for training only; crop cuts up to
+    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, whose width
+    is `channels`; a sample of those is `bag`. augment: any of AUGMENT, for training only; crop cuts up to
     10 % off each border."""
 
     def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
@@ -139,10 +156,12 @@ class Samples(torch.utils.data.Dataset):
         rng = np.random.default_rng((self.seed, epoch, number))
         if self.n and len(chosen) > self.n:
             chosen = [chosen[i] for i in sorted(rng.choice(len(chosen), self.n, replace=False))]
-        pictures = [self.picture(i, rng) for i in chosen]
         sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
                   "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
                   "index": chosen}
+        if not self.size:
+            return {**sample, "bag": read_bag(self.cohort.paths[chosen[0]], self.channels)}
+        pictures = [self.picture(i, rng) for i in chosen]
         if not self.n:
             return {**sample, "image": pictures[0][0]}
         sample["present"] = np.arange(self.n) < len(chosen)
@@ -173,6 +192,13 @@ def collate(samples):
     for key in ("image", "images", "images_hr", "present"):
         if key in samples[0]:
             batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
+    if "bag" in samples[0]:
+        longest = max(len(sample["bag"]) for sample in samples)
+        batch["bag"] = torch.zeros(len(samples), longest, samples[0]["bag"].shape[1])
+        batch["bag_mask"] = torch.zeros(len(samples), longest, dtype=torch.bool)
+        for i, sample in enumerate(samples):
+            batch["bag"][i, :len(sample["bag"])] = torch.from_numpy(sample["bag"])
+            batch["bag_mask"][i, :len(sample["bag"])] = True
     batch["targets"] = {task: torch.from_numpy(np.stack([sample["targets"][task] for sample in samples]))
                         for task in samples[0]["targets"]}
     return batch

@@ -322,7 +322,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
 
 def draw_figures(folder, tasks, table, cohort, shown, config, size):
-    """Errors and scatter of every regression task; for a few patients what the model looked at, of a volume its middle slice."""
+    """Errors and scatter of every regression task; for a few patients what the model looked at, of a volume its middle slice,
+    of a bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
 
     def photo(i):
@@ -340,7 +341,7 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
             prediction, target = table["prediction"][task.name], table["target"][task.name]              # NaN where unknown: not drawn
             save(plots.histogram(prediction - target, task.name, f"predicted {task.name} - actual {task.name}"), f"{task.name}_errors")
             save(plots.scatter(target, prediction, task.name, f"actual {task.name}", f"predicted {task.name}"), f"{task.name}_scatter")
-    for patient, (images, out) in shown.items():
+    for patient, (images, out) in shown.items() if size else ():
         unit, words = next(i for i, seen in enumerate(table["images"]) if images[0] in seen), [f"patient {patient}"]
         for task in tasks:
             target, prediction = table["target"][task.name][unit], table["prediction"][task.name][unit]

@@ -1,7 +1,7 @@
 """What is known about which image: tables of every kind become one Cohort, and its patients are split.
 
-    table          a CSV with a patient, an image (or volume) and targets; public tables by their own headers (KNOWN); a folder
-                   of class folders; MedMNIST arrays
+    table          a CSV with a patient, an image (or volume, or bag of feature vectors) and targets; public tables by their own
+                   headers (KNOWN); a folder of class folders; MedMNIST arrays
     split          patients, never images, go to train, val or test; patients who share a byte-identical image stay together
 
 What a user can get wrong ends in a ValueError of one line that names file, row and column. No row is dropped.
@@ -28,12 +28,14 @@ KINDS = ("regression", "classes", "labels")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz", ".pt")
 
 KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
     "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
                   labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
+    "bag": dict(header=("bag", "subtype"), image="bag", target="subtype:classes"),
+    "clam": dict(header=("case_id", "slide_id", "label"), image="slide_id", patient="case_id", target="label:classes"),
     "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index", patient="Patient ID|patient_id",
                 findings="Finding Labels|finding_labels", files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
                 labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,Consolidation,Edema,"
@@ -123,7 +125,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     """-> Cohort. data: a CSV, a folder of class folders, `medmnist:FLAG[:SIDE]`, or a name of KNOWN with `images`, its folder.
 
     images: folder the image paths start from (the table's own by default); patient, image, target, split: column names,
-    target as NAME[:regression|classes|labels],...; uncertain: what a label of -1 means, and blank what an empty label of
+    target as NAME[:regression|classes|labels],...; split may also be CLAM's splits_K.csv; uncertain: what a label of -1 means, and blank what an empty label of
     CheXpert means: zeros, ones or ignore (unknown, left out of the loss)."""
     known = KNOWN.get(data, {})
     if data.startswith("medmnist:") or os.path.isdir(data) and not known:
@@ -144,6 +146,13 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     regex = ".+" if patient else known.get("patient_regex", ".+")
     patient = column(data, header, patient or known.get("patient", "patient_id"), "patient")
     image = column(data, header, image or known.get("image", "image"), "image")
+    if split and os.path.isfile(split):
+        where = read_splits(split)
+        for row in rows:
+            if row[image] not in where:
+                raise ValueError(f"{at(data, row, image)}: {row[image]!r} is in none of train, val, test of {split}")
+            row["split"] = where[row[image]]
+        header, split = header + ["split"] * ("split" not in header), "split"
     split = column(data, header, split, "split") if split else pick(header, "split")
     if findings := pick(header, known.get("findings", "")):        # "Edema|Mass" -> a column a label
         for row in rows:
@@ -194,6 +203,18 @@ def read_csv(path):
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     return [name for name in header if name], rows
+
+
+def read_splits(path):
+    """CLAM's splits_K.csv, three columns of image names, train, val and test -> {image: split}."""
+    header, rows = read_csv(path)
+    if not set(SPLITS) <= set(header):
+        raise ValueError(f"{path}: need the columns train, val and test, there are {', '.join(header[:20])}")
+    named = [(row[split], split) for split in SPLITS for row in rows if row[split]]
+    doubles = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    if doubles:
+        raise ValueError(f"{path}: {doubles[0]!r} stands there twice")
+    return dict(named)
 
 
 def at(path, row, name):

@@ -28,13 +28,13 @@ from safetensors.torch import save_file
 import synthetic
 from attention import KINDS
 from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
-from data import AUGMENT, IMAGES, Samples, axes_of, make_loader
+from data import AUGMENT, IMAGES, Samples, axes_of, make_loader, read_array
 from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from q2l import Q2L, Q2LConfig
 from tables import POLICIES, Task, fit_tasks, load_cohort, per_patient, split_patients, targets_agree
-from vit import SIZES, ViT, ViTConfig, from_dict
+from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, from_dict, named
 from weights import load_weights, read_checkpoint
 
 # -----------------------------------------------------------------------------
@@ -49,8 +49,8 @@ OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; 
     "q2l": {**SCRATCH},
 }
 IMAGE = {"crossvit": "96"}                                         # px without --image and --pretrained; others: 64
-AXES = {"vit": (2, 3), "lt_vit": (2, 3), "q2l": (2, 3)}            # of the images a model takes; others: 2
-DEFAULTS = {2: dict(channels=3, augment="crop,hflip"), 3: dict(channels=1, augment="hflip,vflip,dflip")}     # by the axes
+AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3)}         # of the images a model takes; others: 2
+CHANNELS, AUGMENTED = {2: 3, 3: 1}, {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}      # by the axes of the images
 
 
 def parse(argv=None):
@@ -59,10 +59,12 @@ def parse(argv=None):
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
-    group.add_argument("--size", choices=SIZES, help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}")
+    group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}; "
+                       "vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
     group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96), or the checkpoint's")
     group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")
-    group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; or the checkpoint's")
+    group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; bags: as wide as their "
+                       "vectors; or the checkpoint's")
     group.add_argument("--attention", choices=KINDS, default="softmax", help="see attention.py")
     group.add_argument("--dropout", type=float, default=0.1, help="after embedding, attention and MLP; the paper's 0.1")
     group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth")
@@ -83,12 +85,13 @@ def parse(argv=None):
     group.add_argument("--label-attention", choices=LABEL_ATTENTION, help="the paper's Table 3; default one-way")
     group.add_argument("--shared-head", action="store_true", default=None, help="one head for all labels, not one each")
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest), a CSV, a folder of class folders, "
+    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest, bag), a CSV, a folder of class folders, "
                        "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
     group.add_argument("--images", help="folder the table's image paths start from; default: the table's own")
     group.add_argument("--target", help="what to predict: COLUMN[:regression|classes|labels],...")
     for role in ("patient", "image", "split"):
-        group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it")
+        group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it"
+                           + "; or a file, CLAM's splits_K.csv" * (role == "split"))
     group.add_argument("--patient-target", choices=("first", "mean", "max"), help="one target a patient where his images differ")
     group.add_argument("--uncertain", choices=POLICIES, default="zeros", help="what a label of -1 (CheXpert) counts as")
     group.add_argument("--blank", choices=POLICIES, default="zeros", help="what a blank CheXpert label counts as; ignore: unknown")
@@ -101,7 +104,7 @@ def parse(argv=None):
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
     group.add_argument("--epochs", type=int, default=20, help="the paper: 300")
-    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16)")
+    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16), or bags (default 1)")
     group.add_argument("--lr", type=float, default=5e-4, help="peak of AdamW's learning rate; the paper, from pretrained weights: 1e-4")
     group.add_argument("--lr-end", type=float, default=1.25e-7, help="where the linear decay ends (paper)")
     group.add_argument("--warmup", type=float, default=2, help="epochs of linear rise; the paper: 0")
@@ -122,6 +125,9 @@ def parse(argv=None):
         if extra := given - {"--resume", "--device", "--workers"}:
             raise ValueError(f"--resume keeps the flags of the run; {sorted(extra)[0]} cannot change (only --device, --workers)")
         return resumed(args)
+    for name in ("image", "patch"):
+        if getattr(args, name) is None and args.size in SOFTMAX_FREE and SOFTMAX_FREE[args.size][name]:
+            setattr(args, name, "x".join(map(str, SOFTMAX_FREE[args.size][name])))
     own = OWN_FLAGS[args.model]
     for name in {name for flags in OWN_FLAGS.values() for name in flags}:
         given, flag = getattr(args, name), "--" + name.replace("_", "-")
@@ -131,11 +137,10 @@ def parse(argv=None):
             raise ValueError(f"{flag} is fixed by --pretrained {args.pretrained}; leave it out")
         if given is None and name in own and not (args.pretrained and name in (*SCRATCH, "variant")):
             setattr(args, name, own[name])
-    if args.batch_size is None:
-        args.batch_size = 4 if by_patient(args) else 16
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("channels", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1),
+                        ("channels", 1)):
         if (value := getattr(args, name)) is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
     for name in ("dropout", "drop_path", "val"):
@@ -164,10 +169,15 @@ def pixels(text, axes=2, flag="image"):
 
 
 def settle(args, cohort):
-    """Write into args what depends on the data: is an image a picture or a volume, and what is the default for those?"""
+    """Write into args what depends on the data: is an image a picture, a volume or a bag, and what is the default for those?"""
     axes = axes_of(cohort)
     if axes not in AXES.get(args.model, (2,)):
-        raise ValueError(f"{cohort.name} holds {IMAGES[axes]}, --model {args.model} takes none; use {' or '.join(m for m in AXES if axes in AXES[m])}")
+        raise ValueError(f"{cohort.name} holds {IMAGES[axes]}, --model {args.model} takes none; "
+                         f"use {' or '.join(model for model in AXES if axes in AXES[model])}")
+    if axes == 0:
+        if wrong := {args.image, args.patch} - {None, "", "64", SCRATCH["patch"]} or {args.augment} - {None, "none"}:
+            raise ValueError(f"--image, --patch, --augment {wrong.pop()}: {cohort.name} holds {IMAGES[axes]}, which have no pixels")
+        args.image, args.patch = "", ""
     for name in ("image", "patch"):
         if text := getattr(args, name):
             sides = pixels(text, axes, name)
@@ -175,8 +185,9 @@ def settle(args, cohort):
                 raise ValueError(f"--{name} {text}: {cohort.name} holds {IMAGES[axes]}, need one number or {axes}")
             setattr(args, name, "x".join(map(str, sides)))
     if not args.pretrained:                                        # a checkpoint brings its own
-        args.channels = args.channels or DEFAULTS[axes]["channels"]
-    args.augment = args.augment or DEFAULTS[axes]["augment"]
+        args.channels = args.channels or CHANNELS.get(axes) or read_array(cohort.paths[0]).shape[1]
+    args.augment = args.augment or AUGMENTED[axes]
+    args.batch_size = args.batch_size or (4 if by_patient(args) else 16 if axes else 1)
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
         raise ValueError(f"--channels {args.channels}, --augment {args.augment}: pictures have 1 or 3 channels, and no depth to flip")
 
@@ -204,9 +215,9 @@ def build_model(args, tasks):
     if args.pretrained:
         vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
     else:
-        dim, depth, heads = SIZES[args.size]
-        config = ViTConfig(image=image, patch=pixels(args.patch, len(image), "patch"), channels=channels, dim=dim, depth=depth, heads=heads,
-                           mlp=4 * dim, mean=(0.5,) * channels, std=(0.5,) * channels, **changes)
+        fields = dict(image=image or (), patch=pixels(args.patch, len(image), "patch") if image else (), channels=channels,
+                      mean=(0.5,) * channels, std=(0.5,) * channels)
+        config = ViTConfig(**{**named(args.size), **fields, **changes})
         vit = ViT(config, outputs if args.model == "vit" else None)
     report = getattr(vit, "report", RANDOM)
     if args.model == "vit":
@@ -293,12 +304,13 @@ def run_options(args, model, cohort, device):
     """What evaluation needs to know of a run."""
     vit = getattr(model.config, "vit", model.config)
     if len(vit.image) != axes_of(cohort):
-        raise ValueError(f"{cohort.name} holds {IMAGES[axes_of(cohort)]}, the model was made for {IMAGES[len(vit.image)]} of {vit.image} px")
+        raise ValueError(f"{cohort.name} holds {IMAGES[axes_of(cohort)]}, "
+                         f"the model was made for {IMAGES[len(vit.image)]}{f' of {vit.image} px' * bool(vit.image)}")
     amp = args.amp == "bf16" or args.amp == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     return dict(size=vit.image, n=args.n if "images" in model.inputs else None, r=args.r if "images_hr" in model.inputs else 1,
                 channels=vit.channels, batch_size=args.batch_size, device=device,
                 workers=args.workers if args.workers is not None else 0 if device.type == "cpu" else 4,
-                autocast=torch.bfloat16 if amp else None, by_image="image" in model.inputs and not targets_agree(cohort))
+                autocast=torch.bfloat16 if amp else None, by_image="images" not in model.inputs and not targets_agree(cohort))
 
 
 def find_device(name):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFile
 
 import data
-from data import AUGMENT, Batches, Samples, axes_of, collate, make_loader, read_image, read_volume
+from data import AUGMENT, Batches, Samples, axes_of, collate, make_loader, read_bag, read_image, read_volume
 from tables import Cohort, Task
 
 NO_CROP = (0.0, 0.0, 0.0, 0.0)
@@ -454,6 +454,52 @@ def test_samples_of_volumes(tmp_path):
     assert any(np.array_equal(turned[epoch, 0]["image"][0], np.rot90(x, 1, (1, 2))) for epoch in range(20))
     batch = collate([samples[0, 0], samples[0, 1]])
     assert batch["image"].shape == (2, 1, 4, 6, 6) and batch["image"].dtype == torch.uint8
+
+
+# -----------------------------------------------------------------------------
+# bags
+
+
+def bag_cohort(folder, *arrays):
+    """One file a bag: .npy, and .pt for tensors."""
+    paths = [str(folder / f"{i}.{'pt' if isinstance(array, torch.Tensor) else 'npy'}") for i, array in enumerate(arrays)]
+    for path, array in zip(paths, arrays):
+        torch.save(array, path) if path.endswith("pt") else np.save(path, array)
+    return Cohort("bags", [Task("y", "regression")], list("abcdef"[:len(paths)]), paths, {"y": np.arange(len(paths), dtype=np.float32)})
+
+
+def test_bags_are_padded_to_the_longest(tmp_path):
+    """float16, float64, bfloat16 and integers become float32; the mask says which vectors are real, the rest is zero."""
+    arrays = [np.float16([[1, 2], [3, 4], [5, 6]]), torch.tensor([[7.0, 8]], dtype=torch.bfloat16), np.array([[9, 9], [8, 8]])]
+    cohort = bag_cohort(tmp_path, *arrays)
+    assert axes_of(cohort) == 0 and axes_of(bag_cohort(tmp_path, arrays[1])) == 0
+    cohort = bag_cohort(tmp_path, *arrays)
+    samples = Samples(cohort, [0, 1, 2], (), channels=2)
+    batch = collate([samples[0, i] for i in range(3)])
+    assert batch["bag"].dtype == torch.float32 and batch["bag"].tolist() == [[[1, 2], [3, 4], [5, 6]], [[7, 8], [0, 0], [0, 0]],
+                                                                             [[9, 9], [8, 8], [0, 0]]]
+    assert batch["bag_mask"].tolist() == [[True] * 3, [True, False, False], [True, True, False]] and "image" not in batch
+
+
+@pytest.mark.parametrize("array, message", (
+    (np.zeros((3, 4)), r"\(3, 4\), need a bag of vectors \(S, 2\)"), (np.zeros((3, 2, 2)), "need a bag of vectors"),
+    (np.zeros((0, 2)), r"\(0, 2\), need numbers, at least one"), (np.array([[1, np.inf]]), "all of them finite"),
+    (torch.zeros(2), "need a bag"), (torch.zeros(1, 2, dtype=torch.complex64), "need numbers")))
+def test_what_is_no_bag_is_named_in_one_line(tmp_path, array, message):
+    """Another width, more axes, no vector, not finite."""
+    cohort = bag_cohort(tmp_path, array)
+    with pytest.raises(ValueError, match=message) as error:
+        Samples(cohort, [0], (), channels=2)[0, 0]
+    assert cohort.paths[0] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_pt_file_is_a_tensor_and_runs_nothing(tmp_path):
+    """A dict is no bag, and an object is not unpickled."""
+    torch.save({"features": torch.zeros(1, 2)}, tmp_path / "a.pt"), torch.save(Cohort("x", [], [], [], {}), tmp_path / "b.pt")
+    for name, message in (("a.pt", "holds a dict, need one tensor"), ("b.pt", "not a readable array")):
+        with pytest.raises(ValueError, match=message) as error:
+            read_bag(str(tmp_path / name), 2)
+        assert "\n" not in str(error.value)
 
 
 def test_collate(cohort):

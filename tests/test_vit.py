@@ -5,7 +5,7 @@ import torch
 
 from attention import KINDS
 from tests.golden import unit, values
-from vit import SIZES, Block, PatchEmbed, ViT, ViTConfig, resize_pos_embed, spread_channels
+from vit import SIZES, SOFTMAX_FREE, Block, PatchEmbed, ViT, ViTConfig, named, resize_pos_embed, spread_channels
 
 TINY = ViTConfig(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=40)                      # 6 patches
 
@@ -263,6 +263,55 @@ def test_a_volume_one_slab_deep_is_a_picture():
 
 
 # -----------------------------------------------------------------------------
+# bags of vectors
+
+BAG = ViTConfig(image=(), patch=(), channels=5, dim=24, depth=3, heads=3, mlp=40, registers=2)
+
+
+def bags(lengths, width=5):
+    """-> list of (S, width), and the same padded with large numbers to (B, longest, width), with its mask."""
+    generator = torch.Generator().manual_seed(0)
+    each = [torch.randn(S, width, dtype=torch.float64, generator=generator) for S in lengths]
+    batch, mask = torch.full((len(each), max(lengths), width), 1e3, dtype=torch.float64), torch.zeros(len(each), max(lengths), dtype=torch.bool)
+    for i, bag in enumerate(each):
+        batch[i, :len(bag)], mask[i, :len(bag)] = bag, True
+    return each, batch, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_bags_equals_the_bags_one_by_one(kind):
+    """What stands in the padding reaches no logit and no map, through all blocks; a bag may hold a single vector."""
+    model = random_vit(ViTConfig(**{**vars(BAG), "attention": kind}), {"y": 2})
+    each, batch, mask = bags((7, 30, 1, 19))
+    together = model(batch, mask)
+    assert model.inputs == ("bag", "bag_mask") and together["map"].shape == (4, 3, 30)
+    for i, bag in enumerate(each):
+        alone = model(bag[None])
+        assert torch.allclose(together["logits"]["y"][i], alone["logits"]["y"][0], atol=1e-10)
+        assert torch.allclose(together["map"][i, :, :len(bag)], alone["map"][0], atol=1e-10)
+        assert not together["map"][i, :, len(bag):].any() or kind != "softmax"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bag_has_no_order(kind):
+    """Vectors in another order give the same logits, and the map in that order."""
+    model = random_vit(ViTConfig(**{**vars(BAG), "attention": kind}), {"y": 2})
+    (bag,), order = bags((11,))[0], torch.randperm(11, generator=torch.Generator().manual_seed(1))
+    one, other = model(bag[None]), model(bag[None, order])
+    assert torch.allclose(one["logits"]["y"], other["logits"]["y"]) and torch.allclose(one["map"][..., order], other["map"])
+
+
+def test_a_vector_becomes_a_token_by_one_linear_layer():
+    """No position, no normalization; the class token keeps its row of pos_embed, so that every ViT has the same parameters."""
+    model = random_vit(BAG)
+    _, batch, _ = bags((6,))
+    tokens = model.embed(batch)
+    assert tokens.shape == (1, 1 + 2 + 6, 24) and BAG.tokens == 0 and BAG.mean == () and model.pos_embed.shape == (1, 1, 24)
+    assert torch.allclose(tokens[0, 3:], batch[0] @ model.patch_embed.proj.weight.T + model.patch_embed.proj.bias)
+    assert torch.equal(tokens[0, 0], (model.cls_token + model.pos_embed)[0, 0])
+
+
+# -----------------------------------------------------------------------------
 # published constants, what a config refuses
 
 
@@ -285,10 +334,15 @@ def test_large_vit_has_the_backbone_of_multivit():
 
 
 def test_softmax_free_vit_has_the_size_of_the_paper():
-    """ViT2D: width 1024, 8 layers of 8 heads of 64; sequence norm costs 8 x 512 x 6 parameters, SimA none."""
-    fields = dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False)
-    count = {kind: parameters(ViTConfig(attention=kind, **fields), {"y": 1}) for kind in KINDS}
-    assert count == {"softmax": 34_605_057, "seqnorm": 34_629_633, "sima": 34_605_057}
+    """Width 1024, 8 layers of 8 heads of 64; slides 512 and 2 layers. Sequence norm costs layers x 512 x 6 parameters, SimA none."""
+    def count(size, **changes):
+        return [parameters(ViTConfig(**{**named(size), **changes, "attention": kind}), {"y": 1}) for kind in ("softmax", "seqnorm", "sima")]
+    assert count("vit2d") == [34_605_057, 34_629_633, 34_605_057]
+    assert count("vit2d", image=(1024, 1024)) == [38_598_657, 38_623_233, 38_598_657]
+    assert count("vit_wsi") == [4_204_545, 4_210_689, 4_204_545]
+    flat = parameters(ViTConfig(**SOFTMAX_FREE["vit2d"]))          # 3-D: other patches, 16 x 16 x 8 positions instead of 14 x 14
+    deep = parameters(ViTConfig(**SOFTMAX_FREE["vit3d"]))
+    assert ViTConfig(**SOFTMAX_FREE["vit3d"]).tokens == 2048 and deep - flat == 1024 * (16 * 16 * 4 - 3 * 16 * 16 + 2048 - 196)
 
 
 def test_a_vit_can_be_filled_by_the_golden_rule():
@@ -300,7 +354,7 @@ def test_a_vit_can_be_filled_by_the_golden_rule():
 
 @pytest.mark.parametrize("changes, message", [
     ({"image": (20, 24)}, r"image \(20, 24\) px is not a multiple of the patch \(8, 8\) px"),
-    ({"image": (16,), "patch": (8,)}, "2 axes or volumes of 3"), ({"heads": 5}, "width 24 does not divide into 5 heads"),
+    ({"image": (16,), "patch": (8,)}, "2 axes, volumes of 3"), ({"heads": 5}, "width 24 does not divide into 5 heads"),
     ({"depth": 0}, "depth 0.*need whole numbers"), ({"dim": 24.0}, "dim 24.0.*need whole numbers"),
     ({"channels": 1}, "1 channels need as many means and stds above 0"), ({"std": (1, 1, 0)}, "stds above 0"),
     ({"attention": "cosine"}, "'cosine' is not known")])
