@@ -69,6 +69,18 @@ def volumes(tmp_path_factory):
     return str(folder / "volumes.csv")
 
 
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """20 simulated bags of vectors, cut to 40 so that they train in no time, but for one of 70."""
+    import synthetic
+    folder = tmp_path_factory.mktemp("slides")
+    synthetic.bag(str(folder), patients=20)
+    for i in range(20):
+        path = folder / "images" / f"p{i:04d}.npy"
+        np.save(path, np.load(path)[:70 if i == 3 else 40])
+    return str(folder / "cohort.csv")
+
+
 # -----------------------------------------------------------------------------
 # the command
 
@@ -360,6 +372,76 @@ def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypat
         more = (*more, "--epochs", "3")
     assert message in fails([*argv, *more], monkeypatch, capsys)
     assert not os.path.exists("runs")
+
+
+def test_bags_train_one_at_a_time_or_padded(slides):
+    """Batch size 1 unless told otherwise, width from the files, no augmentation, no figure; the default target is the subtype."""
+    args = ["--data", slides, "--model", "vit", "--attention", "seqnorm", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    main([*args, "--name", "a"]), main([*args, "--name", "b", "--batch-size", "5"])
+    for run, batch_size in (("runs/a", 1), ("runs/b", 5)):
+        saved, config = json.load(open(f"{run}/args.json")), json.load(open(f"{run}/best/config.json"))["vit"]
+        assert (saved["batch_size"], saved["channels"], saved["augment"]) == (batch_size, 64, "none")
+        assert (config["image"], config["patch"], config["channels"], config["mean"]) == ([], [], 64, [])
+        assert math.isfinite(json.load(open(f"{run}/metrics.json"))["subtype"]["accuracy"]["value"]) and not os.listdir(f"{run}/figures")
+    main(["--resume", "runs/a"])
+    main([*args, "--pretrained", "runs/a", "--name", "c"])
+    assert json.load(open("runs/c/best/config.json"))["vit"]["channels"] == 64
+
+
+def test_the_papers_sizes_are_named(slides):
+    """--size vit_wsi, vit3d and vit2d bring the widths of the paper, and its image and patch where the data have pixels."""
+    from data import axes_of
+    from tables import load_cohort
+    args = parse(["--model", "vit", "--size", "vit_wsi", "--attention", "seqnorm"])
+    train.settle(args, load_cohort(slides))
+    model, _ = build_model(args, [Task("y", "regression")])
+    assert train.count(model) == 4_210_689 - (2048 - 64) * 512     # the simulated vectors are 64 wide, RetCCL's 2048
+    args = parse(["--model", "vit", "--size", "vit3d"])
+    assert (args.image, args.patch) == ("32x256x256", "4x16x16")
+    assert parse(["--model", "vit", "--size", "vit2d", "--image", "64"]).image == "64"
+
+
+@pytest.mark.parametrize("attention", ("seqnorm", "sima"))
+def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
+    """Khader et al. fine-tune the vanilla ViT: every tensor is loaded, and of seqnorm gamma = 1 and beta = 0 are new, which the report says."""
+    main(flags(table, "--model", "vit", "--name", "a"))
+    before = load_file("runs/a/best/model.safetensors")
+    args = parse(["--model", "vit", "--pretrained", "runs/a", "--attention", attention])
+    model, report = build_model(args, train.open_model("runs/a")[1])
+    after = model.state_dict()
+    new = {key for key in after if "seq_scale" in key or "seq_shift" in key}
+    assert set(after) - new == set(before) and all(torch.equal(after[key], before[key]) for key in before)
+    assert len(new) == (8 if attention == "seqnorm" else 0) and f"loaded {len(before)}/{len(after)} tensors" in report
+    assert all((after[key] == ("scale" in key)).all() for key in new)
+    said = report.partition(", new ")[2].split()
+    assert said == [f"blocks.{i}.attn" for i in range(4)] * (attention == "seqnorm")
+    capsys.readouterr()
+    main([x for i, x in enumerate(flags(table, "--model", "vit", "--attention", attention, "--pretrained", "runs/a", "--name", "b"))
+          if x not in ("--image", "--patch") and flags(table)[i - 1:i] not in (["--image"], ["--patch"])])
+    assert f"loaded {len(before)}/{len(after)} tensors from runs/a" in capsys.readouterr().out
+    assert json.load(open("runs/b/best/config.json"))["vit"]["attention"] == attention
+
+
+@pytest.mark.parametrize("attention", ("seqnorm", "sima"))
+@pytest.mark.parametrize("more", (MULTI, ("--model", "crossvit", "--variant", "Ti", "--image", "24"), ("--model", "q2l")), ids=lambda more: more[1])
+def test_other_models_take_the_softmax_free_kinds(table, more, attention):
+    """Their ViT blocks are softmax-free, and every one of the new scales and shifts learns."""
+    args = flags(table, *more, "--attention", attention, "--name", "a", "--epochs", "1")
+    if "crossvit" in more:                                         # it has patches of its own
+        args = [x for i, x in enumerate(args) if "--patch" not in (x, args[i - 1])]
+    main(args)
+    weights = load_file("runs/a/last/model.safetensors")
+    new = [value for key, value in weights.items() if "seq_s" in key]
+    assert bool(new) == (attention == "seqnorm") and all((value != value.round()).any() for value in new)
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "lt_vit"), "holds bags of vectors, --model lt_vit takes none; use vit"), (("--model", "vit", "--image", "32"), "have no pixels"),
+    (("--model", "vit", "--augment", "hflip"), "hflip: cohort holds bags of vectors, which have no pixels"),
+    (("--model", "vit", "--channels", "9"), "need a bag of vectors (S, 9)")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_bags_cannot_do_ends_in_one_line(slides, more, message, monkeypatch, capsys):
+    """They are for the ViT, have no pixels, and all one width."""
+    assert message in fails(["--data", slides, "--epochs", "1", "--workers", "0", "--device", "cpu", *more], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("more, message", (
