@@ -1,12 +1,14 @@
-"""From pictures to batches: decode, crop, augment, stack.
+"""From pictures and volumes to batches: decode, crop, augment, stack.
 
     picture        one decode and one crop give the low and the high resolution
+    volume, bag    an array (D, H, W), (C, D, H, W) or (S, F) of a .npy, .npz or .pt file
     Samples        one sample is one patient with up to N photographs, or one image
-    batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w);
+    batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w),
+                   for volumes (B, C, d, h, w), or bag (B, S, F) and bag_mask (B, S), True for the S vectors a bag has,
                    or features (B, 1 + T, D), what a frozen model once said of the image, read from disk;
                    targets {task: (B,), or (B, L) for labels}, float, NaN where unknown; patient, path, index: lists
 
-Images stay uint8 until they are on the device: the model normalizes them.
+Images and volumes stay uint8 until they are on the device: the model normalizes them.
 Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
 Run: python data.py [IMAGE ...]                    times the reading of pictures, or of a drawn one of 12 megapixels
 """
@@ -21,11 +23,14 @@ import warnings
 import numpy as np
 import PIL
 import torch
+import torch.nn.functional as F
 from huggingface_hub.utils import tqdm
 from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-AUGMENT = ("crop", "hflip", "vflip", "rot90")
+ARRAYS = (".npy", ".npz", ".pt")
+AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")             # flips of width, height and depth
+IMAGES = {0: "bags of vectors", 2: "pictures", 3: "volumes"}       # by their axes
 
 # -----------------------------------------------------------------------------
 # pictures
@@ -59,12 +64,85 @@ def read_image(source, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0), name=No
     return arrays[0], arrays[1] if r > 1 else None
 
 
+# -----------------------------------------------------------------------------
+# arrays
+
+
+def axes_of(cohort):
+    """How many axes its images have, 2 or 3, or 0 for bags of vectors; the first of them tells."""
+    if cohort.pixels is not None:
+        return 3 if cohort.pixels.ndim == 4 and cohort.pixels.shape[-1] != 3 else 2
+    if not cohort.paths[0].lower().endswith(ARRAYS):
+        return 2
+    return 0 if read_array(cohort.paths[0]).ndim == 2 else 3
+
+
+def read_array(path):
+    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers. No object is unpickled."""
+    try:
+        if path.lower().endswith(".pt"):
+            array = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(array, torch.Tensor):
+                raise ValueError(f"holds a {type(array).__name__}, need one tensor")
+            array = array.float().numpy() if array.dtype == torch.bfloat16 else array.numpy()
+        else:
+            array = np.load(path, allow_pickle=False)
+        if isinstance(array, np.lib.npyio.NpzFile):
+            with array as arrays:
+                if len(arrays.files) != 1:
+                    raise ValueError(f"holds {len(arrays.files)} arrays, need one")
+                array = arrays[arrays.files[0]]
+    except Exception as error:                                     # numpy, zip and zlib raise many kinds
+        raise ValueError(f"{path}: not a readable array ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    if array.dtype.kind not in "buif" or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{path}: {array.dtype} {array.shape}, need numbers, at least one, all of them finite")
+    return array
+
+
+def read_volume(source, size, channels=1, crop=(0.0, 0.0, 0.0, 0.0), name=None):
+    """File or array, (D, H, W) or (C, D, H, W) -> uint8 (C, d, h, w), size: (d, h, w); one channel is copied to as many as asked.
+
+    crop: shares cut off left, top, right, bottom of every slice. Types other than uint8 are stretched, each channel from its own
+    range. Axes that shrink are averaged, those that grow are interpolated."""
+    volume = source if isinstance(source, np.ndarray) else read_array(source)
+    if volume.ndim not in (3, 4):
+        raise ValueError(f"{name or source}: {volume.shape}, need a volume (D, H, W) or (C, D, H, W)")
+    volume = volume.reshape(-1, *volume.shape[-3:])
+    if len(volume) not in (1, channels):
+        raise ValueError(f"{name or source}: {len(volume)} channels of {volume.shape[1:]}, need 1 or {channels}; --channels says how many")
+    if volume.dtype != np.uint8:
+        low, high = (edge(volume, axis=(1, 2, 3), keepdims=True).astype(float) for edge in (np.min, np.max))
+        volume = np.uint8(255 * (volume - low) / np.maximum(high - low, 1e-12))
+    height, width = volume.shape[2:]
+    top, left, bottom, right = round(crop[1] * height), round(crop[0] * width), round(crop[3] * height), round(crop[2] * width)
+    volume = volume[:, :, top:height - bottom, left:width - right]
+    if volume.shape[1:] != tuple(size):
+        x = torch.from_numpy(np.ascontiguousarray(volume)).float()[None]
+        x = F.interpolate(x, size=[min(s, side) for s, side in zip(size, x.shape[2:])], mode="area")
+        volume = F.interpolate(x, size=tuple(size), mode="trilinear")[0].round().byte().numpy()
+    return np.broadcast_to(volume, (channels, *size))
+
+
+def read_bag(path, width):
+    """File -> (S, F) float, F = width; the type of the file is kept."""
+    bag = read_array(path)
+    if bag.ndim != 2 or bag.shape[1] != width:
+        raise ValueError(f"{path}: {bag.shape}, need a bag of vectors (S, {width})")
+    return bag
+
+
+# -----------------------------------------------------------------------------
+# samples and batches
+
+
 class Samples(torch.utils.data.Dataset):
     """Samples of a cohort, to be asked for by (epoch, number).
 
     n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
     when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
-    the patient. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border."""
+    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, whose width
+    is `channels`; a sample of those is `bag`. augment: any of AUGMENT, for training only; crop cuts up to
+    10 % off each border."""
 
     def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
         self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed
@@ -88,6 +166,8 @@ class Samples(torch.utils.data.Dataset):
                   "index": chosen}
         if self.cohort.features is not None:
             return {**sample, "features": self.cohort.features[chosen[0]]}
+        if not self.size:
+            return {**sample, "bag": read_bag(self.cohort.paths[chosen[0]], self.channels)}
         pictures = [self.picture(i, rng) for i in chosen]
         if not self.n:
             return {**sample, "image": pictures[0][0]}
@@ -100,12 +180,15 @@ class Samples(torch.utils.data.Dataset):
     def picture(self, i, rng):
         crop = rng.uniform(0, 0.1, 4) if "crop" in self.augment else (0.0,) * 4
         source = self.cohort.paths[i] if self.cohort.pixels is None else self.cohort.pixels[i]
-        low, high = read_image(source, self.size, self.r, self.channels, crop, self.cohort.paths[i])
-        for name, axis in (("hflip", -1), ("vflip", -2)):
+        if len(self.size) == 3:
+            low, high = read_volume(source, self.size, self.channels, crop, self.cohort.paths[i]), None
+        else:
+            low, high = read_image(source, self.size, self.r, self.channels, crop, self.cohort.paths[i])
+        for name, axis in (("hflip", -1), ("vflip", -2), ("dflip", -3))[:len(self.size)]:
             if name in self.augment and rng.random() < 0.5:
                 low, high = np.flip(low, axis), None if high is None else np.flip(high, axis)
         if "rot90" in self.augment:
-            turns = rng.integers(4) if self.size[0] == self.size[1] else 2 * rng.integers(2)     # a quarter needs a square
+            turns = rng.integers(4) if self.size[-2] == self.size[-1] else 2 * rng.integers(2)     # a quarter needs a square
             low, high = np.rot90(low, turns, (-2, -1)), None if high is None else np.rot90(high, turns, (-2, -1))
         return low, high
 
@@ -116,6 +199,13 @@ def collate(samples):
     for key in ("image", "images", "images_hr", "present", "features"):
         if key in samples[0]:
             batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
+    if "bag" in samples[0]:
+        longest = max(len(sample["bag"]) for sample in samples)
+        batch["bag"] = torch.zeros(len(samples), longest, samples[0]["bag"].shape[1])
+        batch["bag_mask"] = torch.zeros(len(samples), longest, dtype=torch.bool)
+        for i, sample in enumerate(samples):
+            batch["bag"][i, :len(sample["bag"])] = torch.from_numpy(sample["bag"])
+            batch["bag_mask"][i, :len(sample["bag"])] = True
     batch["targets"] = {task: torch.from_numpy(np.stack([sample["targets"][task] for sample in samples]))
                         for task in samples[0]["targets"]}
     return batch

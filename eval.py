@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.utils import tqdm
 
 import plots
-from data import Samples, make_loader, read_image
+from data import Samples, make_loader, read_image, read_volume
 from localization import each_map, look, read_boxes, score_maps
 from tables import SPLITS, per_patient
 
@@ -294,7 +294,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     samples = Samples(cohort, indices[split], options["size"], options["n"], options["r"], options["channels"])
     loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
     shown = {}                                                     # patient -> images, what the model looked at
-    grids = model.config.grids if hasattr(model.config, "grids") else [getattr(model.config, "vit", model.config).grid]
+    grids = grids_of(model.config)
     findings = next((task for task in tasks if task.kind == "labels"), None)
     first = sum(task.outputs for task in tasks[:tasks.index(findings)]) if findings else 0   # of its label tokens
     beside = os.path.join(cohort.folder, "boxes.csv") if cohort.folder else ""
@@ -306,7 +306,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         for i, patient in enumerate(batch["patient"]):
             marked = boxes.get(batch["index"][i][0], {})
             draw = len(shown) < figures and patient not in shown and (marked or not boxes)
-            maps = each_map(out, i, grids, first) if marked or draw and "label_map" in out else {}
+            maps = each_map(out, i, grids, first) if marked or draw and findings and "label_map" in out else {}
             seen_boxes.extend((patient, label, {name: look(map(label), box) for name, map in maps.items()}) for label, box in marked.items() if maps)
             if draw:
                 looked = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
@@ -340,8 +340,16 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
 
 def draw_figures(folder, tasks, table, cohort, shown, config, size):
-    """Errors and scatter of every regression task; for a few patients what the model looked at."""
+    """Errors and scatter of every regression task; for a few patients what the model looked at, of a volume its middle slice,
+    of a bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
+
+    def photo(i):
+        """-> uint8 (240, width, 3)"""
+        source = cohort.paths[i] if cohort.pixels is None else cohort.pixels[i]
+        if len(size) == 3:
+            source = read_volume(source, size, getattr(config, "vit", config).channels, name=cohort.paths[i])[0, size[0] // 2]
+        return read_image(source, (240, 240 * size[-1] // size[-2]), name=cohort.paths[i])[0].transpose(1, 2, 0)
 
     def save(figure, name):
         figure.save(os.path.join(folder, re.sub(r"[^\w-]", "_", name) + ".png"))
@@ -351,15 +359,14 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
             prediction, target = table["prediction"][task.name], table["target"][task.name]              # NaN where unknown: not drawn
             save(plots.histogram(prediction - target, task.name, f"predicted {task.name} - actual {task.name}"), f"{task.name}_errors")
             save(plots.scatter(target, prediction, task.name, f"actual {task.name}", f"predicted {task.name}"), f"{task.name}_scatter")
-    for patient, (images, out) in shown.items():
+    for patient, (images, out) in shown.items() if size else ():
         unit, words = next(i for i, seen in enumerate(table["images"]) if images[0] in seen), [f"patient {patient}"]
         for task in tasks:
             target, prediction = table["target"][task.name][unit], table["prediction"][task.name][unit]
             if task.kind != "labels":
                 said = f"{prediction:.3g}" if task.kind == "regression" else task.classes[prediction.argmax()]
                 words.append(f"{task.name} {target_text(task, target)[0] or 'unknown'}, predicted {said}")
-        photos = [read_image(cohort.paths[i] if cohort.pixels is None else cohort.pixels[i], (240, 240 * size[1] // size[0]),
-                             name=cohort.paths[i])[0].transpose(1, 2, 0) for i in images]
+        photos = [photo(i) for i in images]
         if "token" in out:
             N, grid = len(out["map"][0]), config.vit.grid
             kept = [sorted(out["token"][0][out["image"][0] == j].int().tolist()) for j in range(N)]
@@ -371,16 +378,22 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
             save(map_figure(photos, out["map"], config, "   ".join(words)), f"patient_{patient}")
 
 
+def grids_of(config):
+    """The grids of patches a model's maps are over: one, one a branch, or none."""
+    return config.grids if hasattr(config, "grids") else [vit.grid] if hasattr(vit := getattr(config, "vit", config), "grid") else []
+
+
 def map_figure(photos, maps, config, title):
     """A row a photograph: itself, and under the heat of the class token's attention to its patches, mean over heads.
 
     maps: one of (H, T) or (N, H, T), or one a branch, beside each other."""
-    grids = config.grids if hasattr(config, "grids") else [getattr(config, "vit", config).grid]
+    grids = grids_of(config)
     rows = []
     for j, photo in enumerate(photos):
         each = [map.reshape(-1, *map.shape[-2:])[j].abs().mean(0).view(grid) for map, grid in zip(maps, grids)]
+        each = [heat[len(heat) // 2] if heat.dim() == 3 else heat for heat in each]            # of a volume the middle slab
         rows.append(plots.row([photo, *(plots.heat(photo, heat) for heat in each)], title="" if j else title,
-                              captions=["", *("attention, {} x {} patches".format(*grid) for grid in grids)]))
+                              captions=["", *(f"attention, {' x '.join(map(str, grid))} patches" for grid in grids)]))
     return plots.grid(rows)
 
 

@@ -15,7 +15,9 @@ batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4.
 
 B samples, T patches, D width, H heads, d width of a head, L labels (c in the paper), N2 label_layers.
 Differs: there is no released code. Residuals and LayerNorms, left out of eq. 2, are those of the ViT, its final norm
-included. The class token stays among X and is not read out. Label tokens have no position embedding.
+included. The class token stays among X and is not read out. Label tokens have no position embedding. Softmax only: it is a
+function of one query and the keys it sees. Sequence norm and SimA normalize every key over all tokens of a sequence, and with
+one-way the image and the labels see different ones: one key would need two norms. Refused, as are bags: masks do not get here.
 Run: python lt_vit.py
 """
 from dataclasses import dataclass
@@ -48,8 +50,10 @@ class LTViTConfig:
         if self.label_layers not in range(1, self.vit.depth + 1):
             raise ValueError(f"label_layers {self.label_layers}: label tokens join before the last 1 .. {self.vit.depth} "
                              f"blocks of a ViT of depth {self.vit.depth}")
-        if self.vit.attention != "softmax":                        # the paper's eq. 2 says nothing about other kinds
-            raise ValueError(f"LT-ViT needs softmax attention, not {self.vit.attention!r}")
+        if self.vit.attention != "softmax":
+            raise ValueError(f"LT-ViT needs softmax attention, not {self.vit.attention!r}, which normalizes over all tokens at once")
+        if not self.vit.image:
+            raise ValueError("LT-ViT sees pictures or volumes, not bags of vectors")
 
 
 # -----------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Q2LConfig:
             raise ValueError(f"Query2Label with {self.encoder_layers} encoder layers, {self.decoder_layers} decoder layers "
                              f"and {self.ff} hidden units: needs at least 0, 1 and 1")
         D, heads, axes = self.vit.dim, self.heads or self.vit.heads, len(self.vit.grid)
-        if heads < 1 or D % heads or D % (2 * axes):
+        if heads < 1 or D % heads or not axes or D % (2 * axes):
             raise ValueError(f"width {D} does not divide into {heads} heads, or not into sine and cosine for {axes} axes")
 
 

@@ -5,6 +5,7 @@ Here every pixel has a cause that is written down beside it, so that a paper's c
 
     psoriasis  severity is spread over several photographs, and a third of it is fine texture   Murray 2024
     chest      films with up to six findings of different size, which come together             Chen 2021; Marikkar 2023
+    bag        slides of up to 11,039 feature vectors, of which a few tell the subtype          Khader et al. 2024
 
 The files are read by the same code as a user's own table. Each patient is drawn by a generator seeded with (cohort,
 seed, patient), so patient 7 is the same in a cohort of 10 or of 1000, drawn by one thread or by many.
@@ -65,6 +66,10 @@ FINDINGS = {"Cardiomegaly": (.28, .8, .0, .1), "Effusion": (.30, .6, .5, .0), "C
 FILM_COLUMNS = ["patient_id", "image", "age", "sex", "view", *FINDINGS]
 BOX_COLUMNS = "image label x0 y0 x1 y1".split()  # pixels of the file; x1 and y1 are one past the last
 FILM = 192                                      # px, side of a film
+
+# bag
+WIDTH, LONGEST = 64, 11039                      # of a vector; vectors of the longest bag, as in the paper
+BAG_COLUMNS = "patient_id bag subtype vectors tumor".split()
 
 # -----------------------------------------------------------------------------
 # drawing: float32 (H, W) maps
@@ -359,6 +364,25 @@ def chest_patient(folder, seed, index):
 
 
 # -----------------------------------------------------------------------------
+# bag
+
+
+def bag_patient(folder, seed, index):
+    """Draw one patient's bag of vectors into the folder -> rows of tumor.csv, rows of cohort.csv."""
+    world, rng = np.random.default_rng((4, seed)), np.random.default_rng((4, seed, index))     # what all slides share; this slide
+    tissues = world.normal(size=(8, WIDTH))
+    tumors = 6 * np.linalg.qr(world.normal(size=(WIDTH, 2)))[0].T  # as far from the mean as noise is long, and at right angles
+    patient, subtype = f"p{index:04d}", int(rng.integers(2))
+    S = LONGEST if index == 0 else int(np.clip(np.exp(rng.normal(6.5, 0.6)), 200, 2000))
+    vectors = tissues[rng.choice(8, S, p=rng.dirichlet(np.full(8, 0.5)))] + 0.5 * rng.normal(size=WIDTH)       # mixture, and stain
+    rows = np.sort(rng.choice(S, max(4, round(S * rng.uniform(0.003, 0.012))), replace=False))
+    vectors[rows] = tumors[subtype]
+    name = f"images/{patient}.npy"
+    np.save(os.path.join(folder, name), (vectors + rng.normal(size=(S, WIDTH))).astype(np.float16))
+    return [(name, int(row)) for row in rows], [(patient, name, "AB"[subtype], S, len(rows))]
+
+
+# -----------------------------------------------------------------------------
 # cohorts
 
 
@@ -400,7 +424,18 @@ def chest(folder, seed=0, patients=1000, workers=None, progress=None):
           seed, patients, workers, progress)
 
 
-COHORTS = {"psoriasis": psoriasis, "chest": chest}
+def bag(folder, seed=0, patients=400, workers=None, progress=None):
+    """Bags of 200 to 2,000 vectors (.npy, 64 wide, float16), the first of 11,039, as from the tiles of whole-slide images.
+
+    Tests Khader et al. 2024: attention of linear cost reads a bag whole, and finds the 1 to 3 % of its vectors that are tumor,
+    whose place tells subtype A from B. The other vectors are a mixture of eight tissues that is another in every slide, and
+    every slide has its own stain: the mean of a bag tells nothing (logistic regression on it: AUROC about 0.5), a model has
+    to look at single vectors.
+    cohort.csv: a row a bag; tumor.csv: a row a tumor vector, and which row of its bag that is."""
+    write(folder, bag_patient, {"tumor.csv": ("bag", "row"), "cohort.csv": BAG_COLUMNS}, seed, patients, workers, progress)
+
+
+COHORTS = {"psoriasis": psoriasis, "chest": chest, "bag": bag}
 
 
 def make(name, root="data_cache", seed=0, patients=None, progress=None):

@@ -28,20 +28,20 @@ from safetensors.torch import save_file
 import synthetic
 from attention import KINDS
 from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
-from data import AUGMENT, Samples, cached_features, make_loader
+from data import AUGMENT, IMAGES, Samples, axes_of, cached_features, make_loader, read_array
 from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
 from tables import POLICIES, Task, fit_tasks, load_cohort, per_patient, split_patients, targets_agree
-from vit import SIZES, ViT, ViTConfig, from_dict
+from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, from_dict, named
 from weights import load_weights, read_checkpoint
 
 # -----------------------------------------------------------------------------
 # flags
 
-SCRATCH = dict(size="micro", patch=8)                              # of a ViT with random weights; a checkpoint brings its own
+SCRATCH = dict(size="micro", patch="8")                             # of a ViT with random weights; a checkpoint brings its own
 OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; with any other model they are an error
     "vit": {**SCRATCH},
     "multivit": {**SCRATCH, "mode": "multi", "n": 3, "r": 1, "cls_token": "fused", "hidden": "256,128"},
@@ -52,6 +52,8 @@ OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; 
     "cnn": {},
 }
 IMAGE = {"crossvit": "96", "cnn": "256"}                           # px without --image and --pretrained; others: 64
+AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3)}         # of the images a model takes; others: 2
+CHANNELS, AUGMENTED = {2: 3, 3: 1}, {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}      # by the axes of the images
 
 
 def parse(argv=None):
@@ -60,10 +62,13 @@ def parse(argv=None):
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
-    group.add_argument("--size", choices=SIZES, help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}")
-    group.add_argument("--image", help="px, SIDE or HEIGHTxWIDTH; default 64 (crossvit: 96, cnn: 256), or the checkpoint's")
-    group.add_argument("--patch", type=int, help=f"P, px; default {SCRATCH['patch']}")
-    group.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 reads images as grey")
+    group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}; "
+                       "vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
+    group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96, cnn: 256), or the "
+                       "checkpoint's")
+    group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")
+    group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; bags: as wide as their "
+                       "vectors; or the checkpoint's")
     group.add_argument("--attention", choices=KINDS, default="softmax", help="see attention.py")
     group.add_argument("--dropout", type=float, default=0.1, help="after embedding, attention and MLP; the paper's 0.1")
     group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth")
@@ -86,12 +91,13 @@ def parse(argv=None):
     group = parser.add_argument_group("probe")
     group.add_argument("--head", choices=HEADS, help="what looks at the tokens of the frozen ViT, --pretrained; default tokens")
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest), a CSV, a folder of class folders, "
+    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest, bag), a CSV, a folder of class folders, "
                        "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
     group.add_argument("--images", help="folder the table's image paths start from; default: the table's own")
     group.add_argument("--target", help="what to predict: COLUMN[:regression|classes|labels],...")
     for role in ("patient", "image", "split"):
-        group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it")
+        group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it"
+                           + "; or a file, CLAM's splits_K.csv" * (role == "split"))
     group.add_argument("--patient-target", choices=("first", "mean", "max"), help="one target a patient where his images differ")
     group.add_argument("--uncertain", default="zeros", help=f"what a label of -1 (CheXpert) counts as: {', '.join(POLICIES)}; single "
                        "labels as zeros,Edema=ones")
@@ -99,15 +105,15 @@ def parse(argv=None):
     group.add_argument("--folds", type=int, default=5, help="patients are dealt into so many parts, one of them is the test split")
     group.add_argument("--fold", type=int, default=0, help="which part")
     group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
-    group.add_argument("--augment", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (the paper's only "
-                       "one); default crop,hflip; none for a probe, which sees every image once")
+    group.add_argument("--augment", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (MultiViT's paper); "
+                       "default crop,hflip; of volumes hflip,vflip,dflip (the softmax-free paper); of a probe none")
     group.add_argument("--balanced", action=argparse.BooleanOptionalAction, help="as many of each class of the first target in a batch; "
                        "default: probe and cnn, where it has classes")
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
     group.add_argument("--epochs", type=int, default=20, help="the paper: 300")
-    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16)")
+    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16), or bags (default 1)")
     group.add_argument("--lr", type=float, default=5e-4, help="peak of AdamW's learning rate; the paper, from pretrained weights: 1e-4")
     group.add_argument("--lr-end", type=float, default=1.25e-7, help="where the linear decay ends (paper)")
     group.add_argument("--warmup", type=float, default=2, help="epochs of linear rise; the paper: 0")
@@ -130,6 +136,9 @@ def parse(argv=None):
         if extra := typed - {"--resume", "--device", "--workers"}:
             raise ValueError(f"--resume keeps the flags of the run; {sorted(extra)[0]} cannot change (only --device, --workers)")
         return resumed(args)
+    for name in ("image", "patch"):
+        if getattr(args, name) is None and args.size in SOFTMAX_FREE and SOFTMAX_FREE[args.size][name]:
+            setattr(args, name, "x".join(map(str, SOFTMAX_FREE[args.size][name])))
     own = OWN_FLAGS[args.model]
     if args.model in ("probe", "cnn"):
         if wrong := typed & {"--attention", "--dropout", "--drop-path", "--train-blocks"}:
@@ -145,13 +154,10 @@ def parse(argv=None):
             raise ValueError(f"{flag} is fixed by --pretrained {args.pretrained}; leave it out")
         if given is None and name in own and not (args.pretrained and name in (*SCRATCH, "variant")):
             setattr(args, name, own[name])
-    if args.batch_size is None:
-        args.batch_size = 4 if by_patient(args) else 16
-    if args.augment is None:
-        args.augment = "none" if args.model == "probe" else "crop,hflip"
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1),
+                        ("channels", 1)):
         if (value := getattr(args, name)) is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
     for name in ("dropout", "drop_path", "val"):
@@ -171,12 +177,36 @@ def listed(text):
     return [] if text in (None, "", "none") else text.split(",")
 
 
-def pixels(text):
-    """ "64" or "96x64" -> (height, width)."""
-    if not re.fullmatch(r"\d+(x\d+)?", text):
-        raise ValueError(f"--image {text}: need SIDE or HEIGHTxWIDTH in px, e.g. 224 or 256x192")
-    sides = [int(side) for side in text.split("x")]
-    return sides[0], sides[-1]
+def pixels(text, axes=2, flag="image"):
+    """ "64" -> 64 px on every axis; "96x64" -> (height, width); "32x64x64" -> (depth, height, width)."""
+    if not re.fullmatch(r"\d+(x\d+){0,2}", text):
+        raise ValueError(f"--{flag} {text}: need SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH in px, e.g. 224, 256x192 or 32x256x256")
+    sides = tuple(int(side) for side in text.split("x"))
+    return sides * axes if len(sides) == 1 else sides
+
+
+def settle(args, cohort):
+    """Write into args what depends on the data: is an image a picture, a volume or a bag, and what is the default for those?"""
+    axes = axes_of(cohort)
+    if axes not in AXES.get(args.model, (2,)):
+        raise ValueError(f"{cohort.name} holds {IMAGES[axes]}, --model {args.model} takes none; "
+                         f"use {' or '.join(model for model in AXES if axes in AXES[model])}")
+    if axes == 0:
+        if wrong := {args.image, args.patch} - {None, "", "64", SCRATCH["patch"]} or {args.augment} - {None, "none"}:
+            raise ValueError(f"--image, --patch, --augment {wrong.pop()}: {cohort.name} holds {IMAGES[axes]}, which have no pixels")
+        args.image, args.patch = "", ""
+    for name in ("image", "patch"):
+        if text := getattr(args, name):
+            sides = pixels(text, axes, name)
+            if len(sides) != axes:
+                raise ValueError(f"--{name} {text}: {cohort.name} holds {IMAGES[axes]}, need one number or {axes}")
+            setattr(args, name, "x".join(map(str, sides)))
+    if not args.pretrained:                                        # a checkpoint brings its own
+        args.channels = args.channels or CHANNELS.get(axes) or read_array(cohort.paths[0]).shape[1]
+    args.augment = args.augment or ("none" if args.model == "probe" else AUGMENTED[axes])            # a probe sees every image once
+    args.batch_size = args.batch_size or (4 if by_patient(args) else 16 if axes else 1)
+    if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
+        raise ValueError(f"--channels {args.channels}, --augment {args.augment}: pictures have 1 or 3 channels, and no depth to flip")
 
 
 # -----------------------------------------------------------------------------
@@ -190,7 +220,7 @@ def build_model(args, tasks):
     if taken := [task.name for task in tasks if hasattr(torch.nn.ModuleDict(), task.name)]:
         raise ValueError(f"--target {taken[0]}: PyTorch keeps that name for itself; rename the column")
     outputs = {task.name: task.outputs for task in tasks}
-    image, channels = pixels(args.image) if args.image else None, args.channels
+    image, channels = pixels(args.image) if args.image else None, args.channels or (None if args.pretrained else 3)
     changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
     if args.model == "crossvit":
         if args.pretrained:
@@ -207,9 +237,9 @@ def build_model(args, tasks):
     if args.pretrained:
         vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
     else:
-        dim, depth, heads = SIZES[args.size]
-        config = ViTConfig(image=image, patch=(args.patch, args.patch), channels=channels, dim=dim, depth=depth, heads=heads,
-                           mlp=4 * dim, mean=(0.5,) * channels, std=(0.5,) * channels, **changes)
+        fields = dict(image=image or (), patch=pixels(args.patch, len(image), "patch") if image else (), channels=channels,
+                      mean=(0.5,) * channels, std=(0.5,) * channels)
+        config = ViTConfig(**{**named(args.size), **fields, **changes})
         vit = ViT(config, outputs if args.model == "vit" else None)
     report = getattr(vit, "report", RANDOM)
     if args.model == "vit":
@@ -299,6 +329,9 @@ def load_data(args):
 def run_options(args, model, cohort, device):
     """What evaluation needs to know of a run."""
     vit = getattr(model.config, "vit", model.config)
+    if len(vit.image) != axes_of(cohort):
+        raise ValueError(f"{cohort.name} holds {IMAGES[axes_of(cohort)]}, "
+                         f"the model was made for {IMAGES[len(vit.image)]}{f' of {vit.image} px' * bool(vit.image)}")
     amp = args.amp == "bf16" or args.amp == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     return dict(size=vit.image, n=args.n if "images" in model.inputs else None, r=args.r if "images_hr" in model.inputs else 1,
                 channels=vit.channels, batch_size=args.batch_size, device=device,
@@ -528,6 +561,7 @@ def main(argv=None):
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")                 # TF32
     cohort = load_data(args)
+    settle(args, cohort)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
     tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
     cohort = replace(cohort, tasks=tasks)

@@ -7,11 +7,15 @@
 
 B samples, C channels, P patch side in pixels, G patches per side, T = G G patch tokens, D width, H heads.
 (Other codebases call the tokens N; here N is the number of images of one patient.)
+Images have two axes or, volumes, three: depth, height, width. A bag of S feature vectors, say of the tiles of a whole-slide
+image, is a ViT without axes: its vectors pass one Linear and become tokens without position, S may differ from bag to bag, and
+a mask (B, S) tells real vectors from the padding of a batch.
 Parameter names are timm's. uint8 images are normalized by the model itself, with the mean and std that belong to its
 weights; float images are taken as normalized. Pretrained weights: weights.py finds and renames them, from_pretrained
 reads their architecture and resizes what must be resized.
 Run: python vit.py
 """
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -27,14 +31,21 @@ SIZES = {  # name: D, depth, H; the MLP has 4 D hidden units
     "tiny": (192, 12, 3), "small": (384, 12, 6),                   # DeiT, Table 1
     "base": (768, 12, 12), "large": (1024, 24, 16),                # ViT, Table 1
 }
+SOFTMAX_FREE = {  # name: fields of ViTConfig; Khader et al. 2024, Table 1: 8 heads of 64 whatever the width
+    "vit2d": dict(image=(224, 224), patch=(16, 16), dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),
+    "vit3d": dict(image=(32, 256, 256), patch=(4, 16, 16), channels=1, mean=(0.5,), std=(0.5,), dim=1024, depth=8, heads=8,
+                  head_dim=64, mlp=1024, qkv_bias=False),
+    "vit_wsi": dict(image=(), patch=(), channels=2048, dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),
+}
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}                                # by the axes of an image
 
 
 @dataclass(frozen=True)
 class ViTConfig:
     """Architecture only; asdict() of it is what config.json stores."""
-    image: tuple = (224, 224)        # px, one entry an axis
+    image: tuple = (224, 224)        # px, one entry an axis: (height, width), (depth, height, width), or () for bags
     patch: tuple = (16, 16)          # P, px
-    channels: int = 3                # C
+    channels: int = 3                # C; of bags the width of a vector
     dim: int = 384                   # D
     depth: int = 12
     heads: int = 6                   # H
@@ -53,26 +64,30 @@ class ViTConfig:
     def __post_init__(self):
         for name in ("image", "patch", "mean", "std"):             # lists, when read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.image:                                         # vectors are taken as they come
+            object.__setattr__(self, "mean", ()), object.__setattr__(self, "std", ())
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
         if any(not isinstance(size, int) or not 0 < size < 2 ** 16 for size in sizes):
             raise ValueError(f"a ViT of image {self.image}, patch {self.patch}, channels {self.channels}, dim {self.dim}, "
                              f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535")
         if len(self.image) != len(self.patch) or any(i % p for i, p in zip(self.image, self.patch)):
             raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px on every axis")
+        if len(self.image) not in (0, *CONV):
+            raise ValueError(f"image {self.image}: a ViT sees pictures of 2 axes, volumes of 3, or bags, ()")
         if not self.head_dim and self.dim % self.heads:
             raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
-        if not len(self.mean) == len(self.std) == self.channels or not all(std > 0 for std in self.std):
+        if not len(self.mean) == len(self.std) == self.channels * bool(self.image) or not all(std > 0 for std in self.std):
             raise ValueError(f"{self.channels} channels need as many means and stds above 0, not {self.mean}, {self.std}")
 
     @property
     def grid(self):
-        """(rows, columns) of patches."""
+        """Patches along each axis: (rows, columns), or (slabs, rows, columns)."""
         return tuple(i // p for i, p in zip(self.image, self.patch))
 
     @property
     def tokens(self):
-        """T, patches of an image."""
-        return self.grid[0] * self.grid[1]
+        """T, patches of an image; 0 for bags, each of which has a number of its own."""
+        return math.prod(self.grid) if self.image else 0
 
 
 # -----------------------------------------------------------------------------
@@ -132,25 +147,30 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """(B, C, G P, G P) -> (B, T, D): cut into patches, one Linear for all; a convolution of stride P does both."""
+    """(B, C, G P, G P) -> (B, T, D): cut into patches, one Linear for all; a convolution of stride P does both.
+
+    Also (B, C, G P, G P, G P), T = G G G. A bag (B, S, C) is cut already: -> (B, S, D)."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        self.proj = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
+        if config.patch:
+            self.proj = CONV[len(config.patch)](config.channels, config.dim, config.patch, stride=config.patch)
+        else:
+            self.proj = nn.Linear(config.channels, config.dim)
 
     def forward(self, x):
-        return self.proj(x).flatten(2).transpose(1, 2)
+        return self.proj(x) if isinstance(self.proj, nn.Linear) else self.proj(x).flatten(2).transpose(1, 2)
 
 
 class ViT(nn.Module):
     """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T) the class token's attention in the last block.
 
-    tasks: {name: outputs}, one Linear head each on the class token."""
-    inputs = ("image",)
+    tasks: {name: outputs}, one Linear head each on the class token. Of bags forward(bag, bag_mask), map (B, H, S)."""
 
     def __init__(self, config: ViTConfig, tasks=None):
         super().__init__()
         self.config = config
+        self.inputs = ("image",) if config.image else ("bag", "bag_mask")
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, config.dim))
@@ -161,20 +181,22 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.head = nn.ModuleDict({task: nn.Linear(config.dim, outputs) for task, outputs in (tasks or {}).items()})
         self.drop = nn.Dropout(config.dropout)
-        self.register_buffer("mean", torch.tensor(config.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(-1, 1, 1), persistent=False)
+        ones = [1] * len(config.image)
+        self.register_buffer("mean", torch.tensor(config.mean).view(-1, *ones), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(-1, *ones), persistent=False)
         self.apply(init_weights)
         for token in (self.cls_token, self.pos_embed, *([self.reg_token] if config.registers else [])):
             nn.init.trunc_normal_(token, std=0.02)
 
     def normalize(self, images):
-        """uint8 (..., C, side, side) -> float, (x / 255 - mean) / std; float images pass as they are."""
+        """uint8 (..., C, side, side), or with three sides -> float, (x / 255 - mean) / std; float images pass as they are."""
         return (images / 255 - self.mean) / self.std if images.dtype == torch.uint8 else images
 
     def embed(self, images):
         """(B, C, side, side) -> (B, 1 + T, D); DINOv2's registers come between class token and patches."""
         x = self.patch_embed(self.normalize(images))
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        pos = self.pos_embed if self.config.image else F.pad(self.pos_embed, (0, 0, 0, x.shape[1]))        # vectors have none
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + pos
         if self.config.registers:
             x = torch.cat([x[:, :1], self.reg_token.expand(len(x), -1, -1), x[:, 1:]], 1)
         return self.drop(x)
@@ -188,21 +210,25 @@ class ViT(nn.Module):
         tokens = self.norm(tokens)
         return (tokens, map[:, :, self.config.registers:]) if want_map else tokens
 
-    def forward(self, image):
-        tokens, map = self.encode(self.embed(image), want_map=True)
+    def forward(self, image, mask=None):
+        if mask is not None:                                       # of the vectors; class token and registers are real
+            mask = F.pad(mask, (1 + self.config.registers, 0), value=True)
+        tokens, map = self.encode(self.embed(image), True, mask)
         return {"logits": {task: head(tokens[:, 0]) for task, head in self.head.items()}, "map": map}
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name`: a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file.
 
-        image: (height, width) in px, position embeddings are resized to it; channels: the kernel is summed or spread;
+        image: (height, width), or (depth, height, width), in px, position embeddings are resized to it; channels: the kernel is summed or spread;
         changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
         stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
         tensors, config, preprocessor = read_checkpoint(name)
         tensors, layout = timm_names(tensors)
         config = read_config(name, tensors, layout, config, preprocessor)
         notes = []
+        if image and len(image) != len(config.image):
+            raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, not for {tuple(image)}")
         if image and tuple(image) != config.image:
             new = replace(config, image=tuple(image))
             if "pos_embed" in tensors and tensors["pos_embed"].shape[1:2] == (1 + config.tokens,):       # else refused below
@@ -210,6 +236,8 @@ class ViT(nn.Module):
             notes.append(f"resized pos_embed {'x'.join(map(str, config.grid))} -> {'x'.join(map(str, new.grid))}")
             config = new
         if channels and channels != config.channels:
+            if not config.image:
+                raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
             if "patch_embed.proj.weight" in tensors:
                 tensors["patch_embed.proj.weight"] = spread_channels(tensors["patch_embed.proj.weight"], channels)
             notes.append(f"patch_embed from {config.channels} to {channels} channels")
@@ -278,15 +306,25 @@ def read_image_size(name, tokens, patch, said):
 def resize_pos_embed(pos, old, new):
     """(1, 1 + T, D) for the grid `old` -> for the grid `new`; the class token's row is kept.
 
-    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)"""
+    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)
+    On three axes trilinear, the only one that PyTorch has there."""
     grid = pos[:, 1:].float().unflatten(1, old).movedim(-1, 1)     # (1, D, rows, columns)
-    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True)
-    return torch.cat([pos[:, :1].float(), grid.movedim(1, -1).flatten(1, 2)], 1)
+    how = dict(mode="bicubic", antialias=True) if len(new) == 2 else dict(mode="trilinear")
+    return torch.cat([pos[:, :1].float(), F.interpolate(grid, size=new, **how).movedim(1, -1).flatten(1, -2)], 1)
 
 
 def spread_channels(weight, channels):
-    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB."""
-    return (weight.float().sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1).contiguous()
+    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB.
+    Also (D, C, P, P, P)."""
+    return (weight.float().sum(1, keepdim=True) / channels).repeat_interleave(channels, 1)
+
+
+def named(size):
+    """A name of SIZES or SOFTMAX_FREE -> fields of ViTConfig."""
+    if size in SOFTMAX_FREE:
+        return SOFTMAX_FREE[size]
+    dim, depth, heads = SIZES[size]
+    return dict(dim=dim, depth=depth, heads=heads, mlp=4 * dim)
 
 
 def from_dict(config_class, values, name):
@@ -298,9 +336,11 @@ def from_dict(config_class, values, name):
 
 
 if __name__ == "__main__":
-    for size, (dim, depth, heads) in SIZES.items():
-        model = ViT(ViTConfig(dim=dim, depth=depth, heads=heads, mlp=4 * dim), {"grade": 5})
-        with torch.no_grad():
-            out = model.eval()(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
-        print(f"{size:6} {sum(p.numel() for p in model.parameters()) / 1e6:7.2f} M params   (1, 3, 224, 224) -> tokens "
-              f"(1, {1 + model.config.tokens}, {dim}) -> grade {tuple(out['logits']['grade'].shape)}, map {tuple(out['map'].shape)}")
+    for size in (*SIZES, *SOFTMAX_FREE):
+        with torch.device("meta"):                                 # shapes without numbers
+            model = ViT(ViTConfig(**named(size)), {"grade": 5}).eval()
+            config = model.config
+            image = torch.empty(1, config.channels, *config.image) if config.image else torch.empty(1, 11039, config.channels)
+            tokens = model.embed(image)
+        print(f"{size:7} {sum(p.numel() for p in model.parameters()) / 1e6:6.2f} M params   {tuple(image.shape)} -> tokens "
+              f"{tuple(tokens.shape)} -> grade {tuple(model.head['grade'](tokens[:, 0]).shape)}")

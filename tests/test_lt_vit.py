@@ -193,7 +193,8 @@ def test_pretrained_at_another_size_and_channels(tmp_path):
 
 @pytest.mark.parametrize("fields, words", [
     (dict(label_layers=0), "label_layers 0"), (dict(label_layers=5), "1 .. 4"), (dict(label_attention="oneway"), "one-way"),
-    (dict(vit=replace(VIT, attention="sima")), "sima")])
+    (dict(vit=replace(VIT, attention="sima")), "'sima'"), (dict(vit=replace(VIT, attention="seqnorm")), "all tokens at once"),
+    (dict(vit=replace(VIT, image=(), patch=())), "not bags")])
 def test_what_cannot_be_is_refused_in_one_line(fields, words):
     """L7: no label layers, more than there are, unknown and linear attention raise with what was given or is possible."""
     with pytest.raises(ValueError) as error:

@@ -173,7 +173,7 @@ def test_isic_and_ham10000(tmp_path):
     assert ham.targets["dx"].tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("name, tasks", (("chest", [Task("findings", "labels", tuple(synthetic.FINDINGS))]),
+@pytest.mark.parametrize("name, tasks", (("bag", [Task("subtype", "classes", ("A", "B"))]), ("chest", [Task("findings", "labels", tuple(synthetic.FINDINGS))]),
                                          ("psoriasis", [Task("pasi", "regression"), Task("pga", "classes")])))
 def test_the_simulated_cohorts_need_no_target(name, tasks, tmp_path):
     """The header that synthetic.py writes is recognized: six findings, or PASI and PGA."""
@@ -181,6 +181,49 @@ def test_the_simulated_cohorts_need_no_target(name, tasks, tmp_path):
     assert [(task.name, task.kind) for task in cohort.tasks] == [(task.name, task.kind) for task in tasks]
     assert name == "psoriasis" or cohort.tasks == tasks
     assert len(set(cohort.patients)) == 6 and all(map(os.path.isfile, cohort.paths))
+
+
+def clam(folder):
+    """CLAM's layout: a slide table, pt_files beside h5_files, splits of ragged columns."""
+    slides = ["TCGA-05.1a", "TCGA-05.2b", "TCGA-21.3c", "TCGA-22.4d"]
+    for slide in slides:
+        for kind in ("pt", "h5"):
+            os.makedirs(folder / f"features/{kind}_files", exist_ok=True)
+            (folder / f"features/{kind}_files/{slide}.{kind}").write_bytes(b"")
+    write(folder, "slides.csv", "case_id,slide_id,label", *(f"{slide[:7]},{slide},{'LUAD' if i < 2 else 'LUSC'}" for i, slide in enumerate(slides)))
+    write(folder, "splits_0.csv", ",train,val,test", f"0,{slides[0]},{slides[2]},{slides[3]}", f"1,{slides[1]},,")
+    return str(folder / "slides.csv"), str(folder / "features"), str(folder / "splits_0.csv")
+
+
+def test_clam_tables_features_and_splits(tmp_path):
+    """case_id is the patient, slide_id names the .pt file wherever it is, label is the class, splits_0.csv the official split."""
+    table, features, splits = clam(tmp_path)
+    cohort = load_cohort(table, features, split=splits)
+    assert cohort.tasks == [Task("label", "classes", ("LUAD", "LUSC"))] and cohort.splits == ["train", "train", "val", "test"]
+    assert cohort.patients == ["TCGA-05", "TCGA-05", "TCGA-21", "TCGA-22"]
+    assert [os.path.relpath(path, features) for path in cohort.paths][:2] == ["pt_files/TCGA-05.1a.pt", "pt_files/TCGA-05.2b.pt"]
+    assert load_cohort(table, features).splits is None
+
+
+@pytest.mark.parametrize("content, message", (
+    (",train,val,test\n0,TCGA-05.1a,,\n", "row 3, column slide_id: 'TCGA-05.2b' is in none of train, val, test of"),
+    (",train,val\n0,TCGA-05.1a,\n", "need the columns train, val and test"),
+    (",train,val,test\n0,TCGA-05.1a,TCGA-05.1a,\n", "'TCGA-05.1a' stands there twice")))
+def test_splits_that_do_not_fit_the_slides(tmp_path, content, message):
+    """A slide in no split or in two, or no split at all."""
+    table, features, splits = clam(tmp_path)
+    open(splits, "w").write(content)
+    with pytest.raises(ValueError, match=message):
+        load_cohort(table, features, split=splits)
+
+
+def test_a_split_of_slides_that_divides_a_patient_is_refused(tmp_path):
+    """Two slides of TCGA-05 on two sides."""
+    table, features, splits = clam(tmp_path)
+    open(splits, "w").write(",train,val,test\n0,TCGA-05.1a,TCGA-21.3c,TCGA-22.4d\n1,,,TCGA-05.2b\n")
+    cohort = load_cohort(table, features, split=splits)
+    with pytest.raises(ValueError, match="patient TCGA-05 is in train and in test"):
+        split_patients(cohort)
 
 
 # -----------------------------------------------------------------------------
@@ -411,10 +454,38 @@ def test_a_medmnist_file_that_is_not_one(home, monkeypatch, content, known, mess
 
 
 def test_every_published_md5_is_there():
-    """Twelve flags, four sides each, as many hexadecimal digits."""
+    """Twelve flags of pictures, four sides each; six of volumes, two each; as many hexadecimal digits."""
     rows = [row.split() for row in tables.MEDMNIST.strip().splitlines()]
-    assert len(rows) == 12 and all(len(row) == 7 and row[1] in tables.KINDS and int(row[2]) > 1 for row in rows)
-    assert len({int(md5, 16) for row in rows for md5 in row[3:]}) == 48 and {len(md5) for row in rows for md5 in row[3:]} == {24}
+    assert len(rows) == 18 and all(len(row) == (5 if "3d" in row[0] else 7) and row[1] in tables.KINDS and int(row[2]) > 1 for row in rows)
+    assert len({int(md5, 16) for row in rows for md5 in row[3:]}) == 60 and {len(md5) for row in rows for md5 in row[3:]} == {24}
+
+
+def test_medmnist_volumes(home, monkeypatch):
+    """(n, D, H, W) arrays are volumes; there are none of 128 px, and the message says so."""
+    content = npz((6, 6, 5))
+    publish(monkeypatch, content, "vesselmnist3d classes 2")
+    os.makedirs(home / "cache")
+    (home / "cache" / "vesselmnist3d.npz").write_bytes(content)
+    assert load_cohort("medmnist:vesselmnist3d", cache=str(home / "cache")).pixels.shape == (11, 6, 6, 5)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="of the 3-D ones 28 or 64"):
+        load_cohort("medmnist:vesselmnist3d:128", cache=str(home / "cache"))
+
+
+def test_adrenal_volumes_are_the_published_ones():
+    """The real file, where it is: 1188, 98 and 298 volumes of 64 px, 22 % of them positive."""
+    folder = real("medmnist")
+    cohort = load_cohort("medmnist:adrenalmnist3d:64", cache=folder)
+    assert cohort.pixels.shape == (1584, 64, 64, 64) and [cohort.splits.count(split) for split in SPLITS] == [1188, 98, 298]
+    assert 0.21 < cohort.targets["class"].mean() < 0.23
+
+
+def test_volumes_are_found_by_their_names(tmp_path):
+    """A CSV of .npy and .npz files, with their ending or without it."""
+    write(tmp_path, "t.csv", "patient_id,image,target", "p,a.npy,1.5", "q,b,2.5")
+    for name in ("a.npy", "b.npz"):
+        (tmp_path / name).write_bytes(b"")
+    assert [os.path.basename(path) for path in load_cohort(str(tmp_path / "t.csv")).paths] == ["a.npy", "b.npz"]
 
 
 @pytest.fixture

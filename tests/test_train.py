@@ -57,6 +57,30 @@ def flags(table, *more):
 
 MULTI = ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "2")
 
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A CSV of 20 volumes of 6 x 16 x 16 voxels, int16, brighter where the target is 1."""
+    folder, rng = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0)
+    lines = ["patient_id,image,target,sex"]
+    for patient in range(20):
+        np.save(folder / f"{patient}.npy", rng.integers(-1000, 100 + 900 * (patient % 2), (6, 16, 16)).astype(np.int16))
+        lines.append(f"p{patient},{patient}.npy,{patient % 2},{'FM'[patient // 2 % 2]}")
+    (folder / "volumes.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "volumes.csv")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """20 simulated bags of vectors, cut to 40 so that they train in no time, but for one of 70."""
+    import synthetic
+    folder = tmp_path_factory.mktemp("slides")
+    synthetic.bag(str(folder), patients=20)
+    for i in range(20):
+        path = folder / "images" / f"p{i:04d}.npy"
+        np.save(path, np.load(path)[:70 if i == 3 else 40])
+    return str(folder / "cohort.csv")
+
+
 # -----------------------------------------------------------------------------
 # the command
 
@@ -85,6 +109,31 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     assert math.isfinite(metrics["redness"]["mae"]["value"]) and metrics["redness"]["constant"]["mae"]["value"] > 0
     assert len(list(csv.DictReader(open(f"{run}/log.csv")))) == 2
     assert "split by patient, none in two" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", (("--model", "vit", "--attention", "seqnorm"), ("--model", "lt_vit", "--label-layers", "2")))
+def test_volumes_train_and_are_drawn(volumes, more, monkeypatch):
+    """One number for --image is a cube, resized to it; channels and flips are those of volumes; the run is resumed and evaluated as any."""
+    args = ["--data", volumes, "--image", "8", "--patch", "4", "--epochs", "2", "--warmup", "0", "--workers", "0", "--device", "cpu"]
+    main([*args, *more, "--name", "a"])
+    saved, config = json.load(open("runs/a/args.json")), json.load(open("runs/a/best/config.json"))
+    assert (saved["image"], saved["patch"], saved["channels"], saved["augment"]) == ("8x8x8", "4x4x4", 1, "hflip,vflip,dflip")
+    assert config[more[1]].get("vit", config[more[1]])["image"] == [8, 8, 8]
+    before = load_file("runs/a/last/model.safetensors")
+    main(["--resume", "runs/a"])
+    assert all(torch.equal(before[key], value) for key, value in load_file("runs/a/last/model.safetensors").items())
+    drawn = [Image.open(f"runs/a/figures/{name}") for name in os.listdir("runs/a/figures")]
+    assert drawn and all(image.width > 480 for image in drawn)     # the middle slice, and the heat over it
+    assert json.load(open("runs/a/metrics.json"))["patients"] == 4
+
+
+def test_a_run_on_volumes_is_a_starting_point_at_another_size(volumes):
+    """Its positions are resized on three axes, its one channel is kept, and pictures are refused."""
+    args = ["--data", volumes, "--model", "vit", "--epochs", "1", "--workers", "0", "--device", "cpu"]
+    main([*args, "--image", "6x16x16", "--patch", "3x8x8", "--name", "a"])
+    main([*args, "--pretrained", "runs/a", "--image", "9x16x8", "--name", "b"])
+    config = json.load(open("runs/b/best/config.json"))["vit"]
+    assert config["image"] == [9, 16, 8] and config["patch"] == [3, 8, 8] and config["channels"] == 1
 
 
 def test_several_columns_of_zeros_and_ones_train_as_labels(table):
@@ -323,6 +372,103 @@ def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypat
         more = (*more, "--epochs", "3")
     assert message in fails([*argv, *more], monkeypatch, capsys)
     assert not os.path.exists("runs")
+
+
+def test_bags_train_one_at_a_time_or_padded(slides):
+    """Batch size 1 unless told otherwise, width from the files, no augmentation, no figure; the default target is the subtype."""
+    args = ["--data", slides, "--model", "vit", "--attention", "seqnorm", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    main([*args, "--name", "a"]), main([*args, "--name", "b", "--batch-size", "5"])
+    for run, batch_size in (("runs/a", 1), ("runs/b", 5)):
+        saved, config = json.load(open(f"{run}/args.json")), json.load(open(f"{run}/best/config.json"))["vit"]
+        assert (saved["batch_size"], saved["channels"], saved["augment"]) == (batch_size, 64, "none")
+        assert (config["image"], config["patch"], config["channels"], config["mean"]) == ([], [], 64, [])
+        assert math.isfinite(json.load(open(f"{run}/metrics.json"))["subtype"]["accuracy"]["value"]) and not os.listdir(f"{run}/figures")
+    main(["--resume", "runs/a"])
+    main([*args, "--pretrained", "runs/a", "--name", "c"])
+    assert json.load(open("runs/c/best/config.json"))["vit"]["channels"] == 64
+
+
+def test_the_papers_sizes_are_named(slides):
+    """--size vit_wsi, vit3d and vit2d bring the widths of the paper, and its image and patch where the data have pixels."""
+    from data import axes_of
+    from tables import load_cohort
+    args = parse(["--model", "vit", "--size", "vit_wsi", "--attention", "seqnorm"])
+    train.settle(args, load_cohort(slides))
+    model, _ = build_model(args, [Task("y", "regression")])
+    assert train.count(model) == 4_210_689 - (2048 - 64) * 512     # the simulated vectors are 64 wide, RetCCL's 2048
+    args = parse(["--model", "vit", "--size", "vit3d"])
+    assert (args.image, args.patch) == ("32x256x256", "4x16x16")
+    assert parse(["--model", "vit", "--size", "vit2d", "--image", "64"]).image == "64"
+
+
+@pytest.mark.parametrize("attention", ("seqnorm", "sima"))
+def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
+    """Khader et al. fine-tune the vanilla ViT: every tensor is loaded, and of seqnorm gamma = 1 and beta = 0 are new, which the report says."""
+    main(flags(table, "--model", "vit", "--name", "a"))
+    before = load_file("runs/a/best/model.safetensors")
+    args = parse(["--model", "vit", "--pretrained", "runs/a", "--attention", attention])
+    model, report = build_model(args, train.open_model("runs/a")[1])
+    after = model.state_dict()
+    new = {key for key in after if "seq_scale" in key or "seq_shift" in key}
+    assert set(after) - new == set(before) and all(torch.equal(after[key], before[key]) for key in before)
+    assert len(new) == (8 if attention == "seqnorm" else 0) and f"loaded {len(before)}/{len(after)} tensors" in report
+    assert all((after[key] == ("scale" in key)).all() for key in new)
+    said = report.partition(", new ")[2].split()
+    assert said == [f"blocks.{i}.attn" for i in range(4)] * (attention == "seqnorm")
+    capsys.readouterr()
+    main([x for i, x in enumerate(flags(table, "--model", "vit", "--attention", attention, "--pretrained", "runs/a", "--name", "b"))
+          if x not in ("--image", "--patch") and flags(table)[i - 1:i] not in (["--image"], ["--patch"])])
+    assert f"loaded {len(before)}/{len(after)} tensors from runs/a" in capsys.readouterr().out
+    assert json.load(open("runs/b/best/config.json"))["vit"]["attention"] == attention
+
+
+@pytest.mark.parametrize("attention", ("seqnorm", "sima"))
+@pytest.mark.parametrize("more", (MULTI, ("--model", "crossvit", "--variant", "Ti", "--image", "24"), ("--model", "q2l")), ids=lambda more: more[1])
+def test_other_models_take_the_softmax_free_kinds(table, more, attention):
+    """Their ViT blocks are softmax-free, and every one of the new scales and shifts learns."""
+    args = flags(table, *more, "--attention", attention, "--name", "a", "--epochs", "1")
+    if "crossvit" in more:                                         # it has patches of its own
+        args = [x for i, x in enumerate(args) if "--patch" not in (x, args[i - 1])]
+    main(args)
+    weights = load_file("runs/a/last/model.safetensors")
+    new = [value for key, value in weights.items() if "seq_s" in key]
+    assert bool(new) == (attention == "seqnorm") and all((value != value.round()).any() for value in new)
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "lt_vit"), "holds bags of vectors, --model lt_vit takes none; use vit"), (("--model", "vit", "--image", "32"), "have no pixels"),
+    (("--model", "vit", "--augment", "hflip"), "hflip: cohort holds bags of vectors, which have no pixels"),
+    (("--model", "vit", "--channels", "9"), "need a bag of vectors (S, 9)")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_bags_cannot_do_ends_in_one_line(slides, more, message, monkeypatch, capsys):
+    """They are for the ViT, have no pixels, and all one width."""
+    assert message in fails(["--data", slides, "--epochs", "1", "--workers", "0", "--device", "cpu", *more], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "multivit"), "volumes holds volumes, --model multivit takes none; use vit"),
+    (("--model", "vit", "--image", "16x16"), "--image 16x16: volumes holds volumes, need one number or 3"),
+    (("--model", "vit", "--patch", "8x"), "--patch 8x: need SIDE"),
+    (("--model", "vit", "--image", "6x16x16"), "not a multiple of the patch"),
+    (("--model", "vit", "--channels", "2"), "1 channels")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeypatch, capsys):
+    """A model of photographs, two sides, half a patch, a second channel that nobody measured: one is copied, none refused."""
+    argv = ["--data", volumes, "--epochs", "1", "--workers", "0", "--device", "cpu", *more]
+    if "--channels" in more:
+        main([*argv, "--image", "8", "--name", "two"])
+        assert json.load(open("runs/two/best/config.json"))["vit"]["channels"] == 2
+    else:
+        assert message in fails(argv, monkeypatch, capsys) and not os.path.exists("runs")
+
+
+def test_pictures_are_no_volumes(table, volumes, monkeypatch, capsys):
+    """Nor is a model of one for the other; --augment and --channels say what they lack."""
+    assert "need one number or 2" in fails(flags(table, "--model", "vit", "--image", "8x16x16"), monkeypatch, capsys)
+    assert "no depth to flip" in fails(flags(table, "--augment", "dflip"), monkeypatch, capsys)
+    main(flags(table, "--model", "vit", "--name", "a"))
+    line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--device", "cpu"], monkeypatch, capsys)
+    assert "volumes holds volumes, the model was made for pictures of (16, 16) px" in line
+    line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--image", "8", "--device", "cpu"], monkeypatch, capsys)
+    assert "runs/a is for images of 2 axes" in line
 
 
 def test_an_existing_run_is_kept(table, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import torch
 
 from attention import KINDS
 from tests.golden import unit, values
-from vit import SIZES, Block, PatchEmbed, ViT, ViTConfig, resize_pos_embed
+from vit import SIZES, SOFTMAX_FREE, Block, PatchEmbed, ViT, ViTConfig, named, resize_pos_embed, spread_channels
 
 TINY = ViTConfig(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=40)                      # 6 patches
 
@@ -200,10 +200,115 @@ def test_positions_are_resized_as_timm_does():
         -0.27681315, 0.20651668], abs=1e-6)
 
 
-def test_positions_of_an_equal_grid_stay():
+@pytest.mark.parametrize("grid", ((3, 5), (2, 3, 5)))
+def test_positions_of_an_equal_grid_stay(grid):
     """Resizing to the same grid is the identity."""
-    pos = unit((1, 1 + 15, 4), 7).float()
-    assert torch.allclose(resize_pos_embed(pos, (3, 5), (3, 5)), pos, atol=1e-6)
+    pos = unit((1, 1 + math.prod(grid), 4), 7).float()
+    assert torch.allclose(resize_pos_embed(pos, grid, grid), pos, atol=1e-6)
+
+
+def test_positions_of_volumes_are_resized_on_three_axes():
+    """Trilinear: doubling each axis puts the mean of neighbors, 3 : 1, between them, and keeps what is linear along every axis."""
+    z, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (4, 3, 5)), indexing="ij")
+    pos = torch.stack([z, y, x], -1).flatten(0, 2)
+    new = resize_pos_embed(torch.cat([torch.full((1, 3), 9.0), pos])[None], (4, 3, 5), (8, 6, 10))
+    assert new.shape == (1, 1 + 480, 3) and torch.equal(new[0, 0], torch.full((3,), 9.0))
+    new = new[0, 1:].unflatten(0, (8, 6, 10))
+    for axis, n in enumerate((4, 3, 5)):
+        line = new.movedim(axis, 0)[:, 2, 2, axis]
+        assert torch.allclose(line, ((torch.arange(2 * n) - 0.5) / 2).clamp(0, n - 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", (2, 3))
+def test_a_grey_image_answers_as_its_copy_in_other_channels(axes):
+    """spread_channels keeps the sum of the kernel."""
+    weight = torch.randn(6, 3, *[4] * axes)
+    spread = spread_channels(weight, 2)
+    assert spread.shape == (6, 2, *[4] * axes) and torch.allclose(spread.sum(1), weight.sum(1), atol=1e-6)
+
+
+# -----------------------------------------------------------------------------
+# volumes
+
+BOX = ViTConfig(image=(4, 8, 12), patch=(2, 4, 4), channels=2, dim=24, depth=2, heads=3, mlp=40, mean=(.4, .6), std=(.2, .3))    # 2 x 2 x 3
+
+
+def test_a_volume_is_cut_into_boxes():
+    """Token by token what the loop over depth, rows and columns gives; 12 tokens, numbered in that order; a map as long."""
+    model = random_vit(BOX, {"y": 1})
+    volumes = torch.randint(256, (2, 2, 4, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    kernel, bias, pos = model.patch_embed.proj.weight.flatten(1), model.patch_embed.proj.bias, model.pos_embed[0]
+    tokens = model.embed(volumes)
+    assert tokens.shape == (2, 13, 24) and BOX.grid == (2, 2, 3) and BOX.tokens == 12
+    for b, volume in enumerate(volumes.double()):
+        for c in range(2):
+            volume[c] = (volume[c] / 255 - BOX.mean[c]) / BOX.std[c]
+        t = 0
+        for z in range(0, 4, 2):
+            for y in range(0, 8, 4):
+                for x in range(0, 12, 4):
+                    t += 1
+                    assert torch.allclose(tokens[b, t], kernel @ volume[:, z:z + 2, y:y + 4, x:x + 4].flatten() + bias + pos[t], atol=1e-5)
+    assert model(volumes)["map"].shape == (2, 3, 12)
+
+
+def test_a_volume_one_slab_deep_is_a_picture():
+    """Depth of one patch and of one voxel: the same numbers as the ViT of pictures with that kernel."""
+    flat, deep = random_vit(TINY, {"y": 2}), random_vit(ViTConfig(**{**vars(TINY), "image": (1, 16, 24), "patch": (1, 8, 8)}), {"y": 2})
+    weights = flat.state_dict()
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].unsqueeze(2)
+    deep.load_state_dict(weights)
+    images = random_images()
+    assert torch.allclose(flat(images)["logits"]["y"], deep(images.unsqueeze(2))["logits"]["y"], atol=1e-12)
+
+
+# -----------------------------------------------------------------------------
+# bags of vectors
+
+BAG = ViTConfig(image=(), patch=(), channels=5, dim=24, depth=3, heads=3, mlp=40, registers=2)
+
+
+def bags(lengths, width=5):
+    """-> list of (S, width), and the same padded with large numbers to (B, longest, width), with its mask."""
+    generator = torch.Generator().manual_seed(0)
+    each = [torch.randn(S, width, dtype=torch.float64, generator=generator) for S in lengths]
+    batch, mask = torch.full((len(each), max(lengths), width), 1e3, dtype=torch.float64), torch.zeros(len(each), max(lengths), dtype=torch.bool)
+    for i, bag in enumerate(each):
+        batch[i, :len(bag)], mask[i, :len(bag)] = bag, True
+    return each, batch, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_bags_equals_the_bags_one_by_one(kind):
+    """What stands in the padding reaches no logit and no map, through all blocks; a bag may hold a single vector."""
+    model = random_vit(ViTConfig(**{**vars(BAG), "attention": kind}), {"y": 2})
+    each, batch, mask = bags((7, 30, 1, 19))
+    together = model(batch, mask)
+    assert model.inputs == ("bag", "bag_mask") and together["map"].shape == (4, 3, 30)
+    for i, bag in enumerate(each):
+        alone = model(bag[None])
+        assert torch.allclose(together["logits"]["y"][i], alone["logits"]["y"][0], atol=1e-10)
+        assert torch.allclose(together["map"][i, :, :len(bag)], alone["map"][0], atol=1e-10)
+        assert not together["map"][i, :, len(bag):].any() or kind != "softmax"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bag_has_no_order(kind):
+    """Vectors in another order give the same logits, and the map in that order."""
+    model = random_vit(ViTConfig(**{**vars(BAG), "attention": kind}), {"y": 2})
+    (bag,), order = bags((11,))[0], torch.randperm(11, generator=torch.Generator().manual_seed(1))
+    one, other = model(bag[None]), model(bag[None, order])
+    assert torch.allclose(one["logits"]["y"], other["logits"]["y"]) and torch.allclose(one["map"][..., order], other["map"])
+
+
+def test_a_vector_becomes_a_token_by_one_linear_layer():
+    """No position, no normalization; the class token keeps its row of pos_embed, so that every ViT has the same parameters."""
+    model = random_vit(BAG)
+    _, batch, _ = bags((6,))
+    tokens = model.embed(batch)
+    assert tokens.shape == (1, 1 + 2 + 6, 24) and BAG.tokens == 0 and BAG.mean == () and model.pos_embed.shape == (1, 1, 24)
+    assert torch.allclose(tokens[0, 3:], batch[0] @ model.patch_embed.proj.weight.T + model.patch_embed.proj.bias)
+    assert torch.equal(tokens[0, 0], (model.cls_token + model.pos_embed)[0, 0])
 
 
 # -----------------------------------------------------------------------------
@@ -229,10 +334,15 @@ def test_large_vit_has_the_backbone_of_multivit():
 
 
 def test_softmax_free_vit_has_the_size_of_the_paper():
-    """ViT2D: width 1024, 8 layers of 8 heads of 64; sequence norm costs 8 x 512 x 6 parameters, SimA none."""
-    fields = dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False)
-    count = {kind: parameters(ViTConfig(attention=kind, **fields), {"y": 1}) for kind in KINDS}
-    assert count == {"softmax": 34_605_057, "seqnorm": 34_629_633, "sima": 34_605_057}
+    """Width 1024, 8 layers of 8 heads of 64; slides 512 and 2 layers. Sequence norm costs layers x 512 x 6 parameters, SimA none."""
+    def count(size, **changes):
+        return [parameters(ViTConfig(**{**named(size), **changes, "attention": kind}), {"y": 1}) for kind in ("softmax", "seqnorm", "sima")]
+    assert count("vit2d") == [34_605_057, 34_629_633, 34_605_057]
+    assert count("vit2d", image=(1024, 1024)) == [38_598_657, 38_623_233, 38_598_657]
+    assert count("vit_wsi") == [4_204_545, 4_210_689, 4_204_545]
+    flat = parameters(ViTConfig(**SOFTMAX_FREE["vit2d"]))          # 3-D: other patches, 16 x 16 x 8 positions instead of 14 x 14
+    deep = parameters(ViTConfig(**SOFTMAX_FREE["vit3d"]))
+    assert ViTConfig(**SOFTMAX_FREE["vit3d"]).tokens == 2048 and deep - flat == 1024 * (16 * 16 * 4 - 3 * 16 * 16 + 2048 - 196)
 
 
 def test_a_vit_can_be_filled_by_the_golden_rule():
@@ -244,7 +354,7 @@ def test_a_vit_can_be_filled_by_the_golden_rule():
 
 @pytest.mark.parametrize("changes, message", [
     ({"image": (20, 24)}, r"image \(20, 24\) px is not a multiple of the patch \(8, 8\) px"),
-    ({"heads": 5}, "width 24 does not divide into 5 heads"),
+    ({"image": (16,), "patch": (8,)}, "2 axes, volumes of 3"), ({"heads": 5}, "width 24 does not divide into 5 heads"),
     ({"depth": 0}, "depth 0.*need whole numbers"), ({"dim": 24.0}, "dim 24.0.*need whole numbers"),
     ({"channels": 1}, "1 channels need as many means and stds above 0"), ({"std": (1, 1, 0)}, "stds above 0"),
     ({"attention": "cosine"}, "'cosine' is not known")])
