@@ -3,7 +3,9 @@
     picture        one decode and one crop give the low and the high resolution
     Samples        one sample is one patient with up to N photographs, or one image
     batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w);
-                   targets {task: (B,), or (B, L) for labels}, float, NaN where unknown; patient, path, index: lists
+                   tabular (B, P), the patient's table, where columns were asked for;
+                   targets {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown;
+                   patient, path, index: lists
 
 Images stay uint8 until they are on the device: the model normalizes them.
 Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
@@ -82,6 +84,8 @@ class Samples(torch.utils.data.Dataset):
         sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
                   "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
                   "index": chosen}
+        if self.cohort.tabular is not None:
+            sample["tabular"] = self.cohort.tabular[chosen[0]]
         if not self.n:
             return {**sample, "image": pictures[0][0]}
         sample["present"] = np.arange(self.n) < len(chosen)
@@ -106,7 +110,7 @@ class Samples(torch.utils.data.Dataset):
 def collate(samples):
     """List of samples -> batch."""
     batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index")}
-    for key in ("image", "images", "images_hr", "present"):
+    for key in ("image", "images", "images_hr", "present", "tabular"):
         if key in samples[0]:
             batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
     batch["targets"] = {task: torch.from_numpy(np.stack([sample["targets"][task] for sample in samples]))
