@@ -34,6 +34,7 @@ KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b":
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
     "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
                   labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
+    "brain": dict(header=("education", "apoe", "diagnosis"), target="diagnosis:classes", tabular="age,sex,education,apoe"),
     "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index", patient="Patient ID|patient_id",
                 findings="Finding Labels|finding_labels", files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
                 labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,Consolidation,Edema,"

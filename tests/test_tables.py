@@ -145,9 +145,10 @@ def test_isic_and_ham10000(tmp_path):
 
 
 @pytest.mark.parametrize("name, tasks", (("chest", [Task("findings", "labels", tuple(synthetic.FINDINGS))]),
+                                         ("brain", [Task("diagnosis", "classes", ("AD", "CN", "MCI"))]),
                                          ("psoriasis", [Task("pasi", "regression"), Task("pga", "classes")])))
 def test_the_simulated_cohorts_need_no_target(name, tasks, tmp_path):
-    """The header that synthetic.py writes is recognized: six findings, or PASI and PGA."""
+    """The header that synthetic.py writes is recognized: six findings, a diagnosis, or PASI and PGA."""
     cohort = load_cohort(synthetic.make(name, str(tmp_path), patients=6))
     assert [(task.name, task.kind) for task in cohort.tasks] == [(task.name, task.kind) for task in tasks]
     assert name == "psoriasis" or cohort.tasks == tasks
@@ -638,8 +639,10 @@ def test_survival_targets_are_time_and_event(tmp_path):
 
 
 @pytest.mark.parametrize("target, row, message", (
-    ("days:survival", "p1,a.png,1,1", "--target days:survival: need two columns"), ("days/dead:survival", "p1,a.png,1,1", "no column 'dead'"),
-    ("days/died:survival", "p1,a.png,1,2", "row 2, column died: '2', need 1"), ("days/died:survival", "p1,a.png,-3,1", "column days: '-3', need a time"),
+    ("days:survival", "p1,a.png,1,1", "--target days:survival: need two columns"),
+    ("days/dead:survival", "p1,a.png,1,1", "no column 'dead'"),
+    ("days/died:survival", "p1,a.png,1,2", "row 2, column died: '2', need 1"),
+    ("days/died:survival", "p1,a.png,-3,1", "column days: '-3', need a time"),
     ("days/died:survival", "p1,a.png,soon,1", "'soon' is not a number")))
 def test_survival_mistakes(tmp_path, target, row, message):
     """One line with file, row and column."""
@@ -665,7 +668,8 @@ def test_columns_become_standardized_numbers_categories_and_indicators():
     assert filled.tabular.dtype == np.float32 and sum(c.width for c in columns) == 7
     #                                    age  blank  F  M  a  b  blank
     assert np.array_equal(filled.tabular, [[-1, 0, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1, 0], [6, 0, 0, 0, 0, 0, 1]])
-    assert notes == ["age: 1 rows blank, filled with the mean", "sex: 1 rows of X, unknown to the training split, count as none of its values",
+    assert notes == ["age: 1 rows blank, filled with the mean",
+                     "sex: 1 rows of X, unknown to the training split, count as none of its values",
                      "site: 2 rows blank, they count as none of its values"]
     assert tables.tabulate(cohort, [])[0].tabular is None
 
@@ -677,9 +681,11 @@ def test_numbers_can_be_categories():
 
 
 @pytest.mark.parametrize("wanted, message", (
-    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, id, mixed"), ("age:word", "kind 'word', need number or category"),
+    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, id, mixed"),
+    ("age:word", "kind 'word', need number or category"),
     ("y", "y is what is to be predicted"), ("age,age", "age is named twice"), ("same", "same: 1 in every row of the training split"),
-    ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"), ("sex:number", "'F' is not a number")))
+    ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"),
+    ("sex:number", "'F' is not a number")))
 def test_columns_that_cannot_be_input(wanted, message):
     """One line that names column and, where it is a cell, the patient."""
     n = range(60)
