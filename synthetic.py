@@ -390,8 +390,8 @@ def brain_patient(folder, seed, index):
     apoe = str(rng.choice(list(APOE), p=list(APOE.values())))
     atrophy, widening = rng.normal(size=2)
     mismatch = widening - (age - 73) / 7                           # ventricles wider than the age explains
-    severity = 1.4 * atrophy * mismatch + 0.3 * atrophy + 0.3 * apoe.count("e4") - 0.3 * (education - 15) / 3 + 0.2 * rng.normal()
-    stage = STAGES[int(severity > -0.4) + int(severity > 0.6)]
+    severity = 1.5 * atrophy * math.copysign(1, mismatch) + 0.3 * apoe.count("e4") - 0.3 * (education - 15) / 3 + 0.2 * rng.normal()
+    stage = STAGES[int(severity > -0.5) + int(severity > 0.75)]
     event, last = rng.exponential(6 * math.exp(-0.9 * severity)), rng.uniform(1, 8)          # years to dementia, years watched
     name = f"images/{patient}.npy"
     np.save(os.path.join(folder, name), draw_brain(rng, atrophy, widening))
