@@ -1,8 +1,10 @@
-"""From pictures to batches: decode, crop, augment, stack.
+"""From pictures and volumes to batches: decode, crop, augment, stack.
 
     picture        one decode and one crop give the low and the high resolution
+    volume         an array (D, H, W) or (C, D, H, W) of a .npy or .npz file
     Samples        one sample is one patient with up to N photographs, or one image
-    batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w);
+    batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w),
+                   for volumes (B, C, d, h, w);
                    tabular (B, P), the patient's table, where columns were asked for;
                    targets {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown;
                    patient, path, index: lists
@@ -19,10 +21,13 @@ import warnings
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-AUGMENT = ("crop", "hflip", "vflip", "rot90")
+ARRAYS = (".npy", ".npz")
+AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")             # flips of width, height and depth
+IMAGES = {2: "pictures", 3: "volumes"}                             # by their axes
 
 # -----------------------------------------------------------------------------
 # pictures
@@ -56,12 +61,68 @@ def read_image(source, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0), name=No
     return arrays[0], arrays[1] if r > 1 else None
 
 
+# -----------------------------------------------------------------------------
+# arrays
+
+
+def axes_of(cohort):
+    """How many axes its images have, 2 or 3; the first of them tells."""
+    if cohort.pixels is not None:
+        return 3 if cohort.pixels.ndim == 4 and cohort.pixels.shape[-1] != 3 else 2
+    return 3 if cohort.paths[0].lower().endswith(ARRAYS) else 2
+
+
+def read_array(path):
+    """.npy, or .npz with one array in it -> array of finite numbers. Nothing is unpickled."""
+    try:
+        array = np.load(path, allow_pickle=False)
+        if isinstance(array, np.lib.npyio.NpzFile):
+            with array as arrays:
+                if len(arrays.files) != 1:
+                    raise ValueError(f"holds {len(arrays.files)} arrays, need one")
+                array = arrays[arrays.files[0]]
+    except Exception as error:                                     # numpy, zip and zlib raise many kinds
+        raise ValueError(f"{path}: not a readable array ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    if array.dtype.kind not in "buif" or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{path}: {array.dtype} {array.shape}, need numbers, all of them finite")
+    return array
+
+
+def read_volume(source, size, channels=1, crop=(0.0, 0.0, 0.0, 0.0), name=None):
+    """File or array, (D, H, W) or (C, D, H, W) -> uint8 (C, d, h, w), size: (d, h, w); one channel is copied to as many as asked.
+
+    crop: shares cut off left, top, right, bottom of every slice. Types other than uint8 are stretched, each channel from its own
+    range. Axes that shrink are averaged, those that grow are interpolated."""
+    volume = source if isinstance(source, np.ndarray) else read_array(source)
+    if volume.ndim not in (3, 4):
+        raise ValueError(f"{name or source}: {volume.shape}, need a volume (D, H, W) or (C, D, H, W)")
+    volume = volume.reshape(-1, *volume.shape[-3:])
+    if len(volume) not in (1, channels):
+        raise ValueError(f"{name or source}: {len(volume)} channels of {volume.shape[1:]}, need 1 or {channels}; --channels says how many")
+    if volume.dtype != np.uint8:
+        low, high = (edge(volume, axis=(1, 2, 3), keepdims=True).astype(float) for edge in (np.min, np.max))
+        volume = np.uint8(255 * (volume - low) / np.maximum(high - low, 1e-12))
+    height, width = volume.shape[2:]
+    top, left, bottom, right = round(crop[1] * height), round(crop[0] * width), round(crop[3] * height), round(crop[2] * width)
+    volume = volume[:, :, top:height - bottom, left:width - right]
+    if volume.shape[1:] != tuple(size):
+        x = torch.from_numpy(np.ascontiguousarray(volume)).float()[None]
+        x = F.interpolate(x, size=[min(s, side) for s, side in zip(size, x.shape[2:])], mode="area")
+        volume = F.interpolate(x, size=tuple(size), mode="trilinear")[0].round().byte().numpy()
+    return np.broadcast_to(volume, (channels, *size))
+
+
+# -----------------------------------------------------------------------------
+# samples and batches
+
+
 class Samples(torch.utils.data.Dataset):
     """Samples of a cohort, to be asked for by (epoch, number).
 
     n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
     when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
-    the patient. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border."""
+    the patient. size: (h, w) of pictures, (d, h, w) of volumes. augment: any of AUGMENT, for training only; crop cuts up to
+    10 % off each border."""
 
     def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
         self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed
@@ -97,12 +158,15 @@ class Samples(torch.utils.data.Dataset):
     def picture(self, i, rng):
         crop = rng.uniform(0, 0.1, 4) if "crop" in self.augment else (0.0,) * 4
         source = self.cohort.paths[i] if self.cohort.pixels is None else self.cohort.pixels[i]
-        low, high = read_image(source, self.size, self.r, self.channels, crop, self.cohort.paths[i])
-        for name, axis in (("hflip", -1), ("vflip", -2)):
+        if len(self.size) == 3:
+            low, high = read_volume(source, self.size, self.channels, crop, self.cohort.paths[i]), None
+        else:
+            low, high = read_image(source, self.size, self.r, self.channels, crop, self.cohort.paths[i])
+        for name, axis in (("hflip", -1), ("vflip", -2), ("dflip", -3))[:len(self.size)]:
             if name in self.augment and rng.random() < 0.5:
                 low, high = np.flip(low, axis), None if high is None else np.flip(high, axis)
         if "rot90" in self.augment:
-            turns = rng.integers(4) if self.size[0] == self.size[1] else 2 * rng.integers(2)     # a quarter needs a square
+            turns = rng.integers(4) if self.size[-2] == self.size[-1] else 2 * rng.integers(2)     # a quarter needs a square
             low, high = np.rot90(low, turns, (-2, -1)), None if high is None else np.rot90(high, turns, (-2, -1))
         return low, high
 

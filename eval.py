@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.utils import tqdm
 
 import plots
-from data import Samples, make_loader, read_image
+from data import Samples, make_loader, read_image, read_volume
 from tables import SPLITS, per_patient, tabulate
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
@@ -347,8 +347,15 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
 
 def draw_figures(folder, tasks, table, cohort, shown, config, size):
-    """Errors and scatter of every regression task; for a few patients what the model looked at."""
+    """Errors and scatter of every regression task; for a few patients what the model looked at, of a volume its middle slice."""
     os.makedirs(folder, exist_ok=True)
+
+    def photo(i):
+        """-> uint8 (240, width, 3)"""
+        source = cohort.paths[i] if cohort.pixels is None else cohort.pixels[i]
+        if len(size) == 3:
+            source = read_volume(source, size, getattr(config, "vit", config).channels, name=cohort.paths[i])[0, size[0] // 2]
+        return read_image(source, (240, 240 * size[-1] // size[-2]), name=cohort.paths[i])[0].transpose(1, 2, 0)
 
     def save(figure, name):
         figure.save(os.path.join(folder, re.sub(r"[^\w-]", "_", name) + ".png"))
@@ -366,8 +373,7 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
                 said = task.classes[prediction.argmax()] if task.kind == "classes" else f"{prediction:.3g}"
                 known = " ".join(target_text(task, target)).strip() or "unknown"
                 words.append(f"{task.name} {known}, predicted {'risk ' * (task.kind == 'survival')}{said}")
-        photos = [read_image(cohort.paths[i] if cohort.pixels is None else cohort.pixels[i], (240, 240 * size[1] // size[0]),
-                             name=cohort.paths[i])[0].transpose(1, 2, 0) for i in images]
+        photos = [photo(i) for i in images]
         if "token" in out:
             N, grid = len(out["map"][0]), config.vit.grid
             kept = [sorted(out["token"][0][out["image"][0] == j].int().tolist()) for j in range(N)]
@@ -385,8 +391,9 @@ def map_figure(photos, maps, config, title):
     rows = []
     for j, photo in enumerate(photos):
         each = [map.reshape(-1, *map.shape[-2:])[j].abs().mean(0).view(grid) for map, grid in zip(maps, grids)]
+        each = [heat[len(heat) // 2] if heat.dim() == 3 else heat for heat in each]            # of a volume the middle slab
         rows.append(plots.row([photo, *(plots.heat(photo, heat) for heat in each)], title="" if j else title,
-                              captions=["", *("attention, {} x {} patches".format(*grid) for grid in grids)]))
+                              captions=["", *(f"attention, {' x '.join(map(str, grid))} patches" for grid in grids)]))
     return plots.grid(rows)
 
 

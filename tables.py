@@ -1,7 +1,7 @@
 """What is known about which image: tables of every kind become one Cohort, and its patients are split.
 
-    table          a CSV with a patient, an image and targets; public tables by their own headers (KNOWN); a folder of class
-                   folders; MedMNIST arrays
+    table          a CSV with a patient, an image (or volume) and targets; public tables by their own headers (KNOWN); a folder
+                   of class folders; MedMNIST arrays
     split          patients, never images, go to train, val or test; patients who share a byte-identical image stay together
 
 What a user can get wrong ends in a ValueError of one line that names file, row and column. No row is dropped.
@@ -28,7 +28,7 @@ KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz")
 
 KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
@@ -68,7 +68,13 @@ tissuemnist    classes 8  ebe78ee8b05294063de985d8 123ece2eba09d0aa5d698fda 61b9
 organamnist    classes 11 68e3f8846a6bd62f0c9bf841 2dcccc29b88e6da5a01161ef eeae80d0a227a8d099027e1b 50747347e05c87dd3aaf92c4
 organcmnist    classes 11 b9ceb9546e10131b32923c5b 3ce34a8724ea6f548e6db474 773c1f009daa3fe5d9a2a201 050f5e875dc056f6768abf94
 organsmnist    classes 11 9ab87b696fb54e2a387ebe99 53a6d115339d874c25e309a9 ded0c5fa01a95dc4978b956f b354719e553fbbb2513d5533
-"""        # flag, kind of target, classes, first 24 digits of the MD5 of the files of 28, 64, 128, 224 px (medmnist 3.0.2)
+organmnist3d     classes 11 a0c5a1ff56af4f155c46d46f 58a2205adf14a9d0a189cb06
+nodulemnist3d    classes 2  8755a7e9e05a4d9ce80a24c3 c47c5b7d457bf6332200d2ea
+adrenalmnist3d   classes 2  bbd3c5a5576322bc4cdfea78 17721accfe9fb005146a47d3
+fracturemnist3d  classes 3  6aa7b0143a6b42da40027a9d f01d7e6316aedf4210da0da5
+vesselmnist3d    classes 2  b41fd4f7e7e2feedddb20158 6bb274a8846e1097066dcd64
+synapsemnist3d   classes 2  1235b78a3cd6280881dd7850 43bd14ebf3af9d3dd072446f
+"""        # flag, kind of target, classes, first 24 digits of the MD5 of the files of 28, 64, 128, 224 px (medmnist 3.0.2); 3-D: 28, 64
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class Cohort:
     targets: dict                    # task -> float32 (images,), (images, L) or (images, 2) for time and event; NaN where unknown
     columns: dict = field(default_factory=dict)        # all columns of the table, column -> list of str
     splits: list = None              # official split of every image: train, val, test; None where there is none
-    pixels: np.ndarray = None        # uint8 (images, h, w) or (images, h, w, 3) when they are not files
+    pixels: np.ndarray = None        # uint8 (images, h, w), (images, h, w, 3) or (images, d, h, w) when they are not files
     notes: list = field(default_factory=list)          # what the reader should know, one line each
     inputs: str = ""                 # columns a known table offers to --tabular
     tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see tabulate
@@ -378,8 +384,9 @@ def read_medmnist(data, cache):
     flag, _, side = data.removeprefix("medmnist:").partition(":")
     table, sides = {row.split()[0]: row.split()[1:] for row in MEDMNIST.strip().splitlines()}, ("28", "64", "128", "224")
     side = side or "28"
-    if flag not in table or side not in sides:
-        raise ValueError(f"--data {data}: need medmnist:FLAG[:SIDE], FLAG one of {', '.join(table)}, SIDE one of {', '.join(sides)}")
+    if flag not in table or side not in sides[:len(table[flag]) - 2]:
+        raise ValueError(f"--data {data}: need medmnist:FLAG[:SIDE], FLAG one of {', '.join(table)}, "
+                         f"SIDE one of {', '.join(sides)}, of the 3-D ones 28 or 64")
     kind, count, *sums = table[flag]
     file, md5 = (f"{flag}.npz" if side == "28" else f"{flag}_{side}.npz"), sums[sides.index(side)]
     places = [os.path.join(folder, file) for folder in (cache, os.path.expanduser("~/.medmnist"))]

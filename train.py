@@ -29,7 +29,7 @@ import synthetic
 from attention import KINDS
 from crossvit import FUSIONS as CROSS_FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
 from daft import ACTIVATIONS, FUSIONS as TABLE_FUSIONS, LOCATIONS, DAFTConfig, DAFTViT, DAFTViTConfig, ResNet
-from data import AUGMENT, Samples, make_loader
+from data import AUGMENT, IMAGES, Samples, axes_of, make_loader, read_array
 from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
@@ -41,7 +41,7 @@ from weights import load_weights, read_checkpoint
 # -----------------------------------------------------------------------------
 # flags
 
-SCRATCH = dict(size="micro", patch=8)                              # of a ViT with random weights; a checkpoint brings its own
+SCRATCH = dict(size="micro", patch="8")                             # of a ViT with random weights; a checkpoint brings its own
 OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; with any other model they are an error
     "vit": {**SCRATCH, "tabular": None},
     "multivit": {**SCRATCH, "mode": "multi", "n": 3, "r": 1, "cls_token": "fused", "hidden": "256,128"},
@@ -54,6 +54,8 @@ OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; 
 FUSIONS = {"crossvit": CROSS_FUSIONS, "daft": tuple(TABLE_FUSIONS)}
 LR, BATCH = {"daft": 5e-3}, {"daft": 32}                           # without --lr and --batch-size; others: 5e-4, and 16 images
 IMAGE = {"crossvit": "96"}                                         # px without --image and --pretrained; others: 64
+AXES = {"vit": (2, 3), "lt_vit": (2, 3), "q2l": (2, 3), "daft": (2, 3)}      # of the images a model takes; others: 2
+DEFAULTS = {2: dict(channels=3, augment="crop,hflip"), 3: dict(channels=1, augment="hflip,vflip,dflip")}     # by the axes
 
 
 def parse(argv=None):
@@ -63,9 +65,10 @@ def parse(argv=None):
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
     group.add_argument("--size", choices=SIZES, help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}")
-    group.add_argument("--image", help="px, SIDE or HEIGHTxWIDTH; default 64 (crossvit: 96), or the checkpoint's")
-    group.add_argument("--patch", type=int, help=f"P, px; default {SCRATCH['patch']}")
-    group.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 reads images as grey")
+    group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96; daft: volumes as "
+                       "they are), or the checkpoint's")
+    group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")
+    group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; or the checkpoint's")
     group.add_argument("--attention", choices=KINDS, default="softmax", help="see attention.py")
     group.add_argument("--dropout", type=float, default=0.1, help="after embedding, attention and MLP; the paper's 0.1")
     group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth")
@@ -109,8 +112,8 @@ def parse(argv=None):
     group.add_argument("--folds", type=int, default=5, help="patients are dealt into so many parts, one of them is the test split")
     group.add_argument("--fold", type=int, default=0, help="which part")
     group.add_argument("--val", type=float, default=0.125, help="share of the other patients that chooses the best epoch")
-    group.add_argument("--augment", default="crop,hflip", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each "
-                       "border (the paper's only one)")
+    group.add_argument("--augment", help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (MultiViT's paper); "
+                       "default crop,hflip; of volumes hflip,vflip,dflip (the softmax-free paper)")
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
@@ -152,8 +155,8 @@ def parse(argv=None):
         args.batch_size = 4 if by_patient(args) else BATCH.get(args.model, 16)
     args.lr = LR.get(args.model, 5e-4) if args.lr is None else args.lr
     if not args.pretrained:
-        args.image = args.image or IMAGE.get(args.model, "64")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
+        args.image = args.image or (None if args.model == "daft" else IMAGE.get(args.model, "64"))
+    for name, least in (("epochs", 1), ("batch_size", 1), ("channels", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
         if (value := getattr(args, name)) is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
     for name in ("dropout", "drop_path", "val"):
@@ -180,12 +183,33 @@ def listed(text):
     return [] if text in (None, "", "none") else text.split(",")
 
 
-def pixels(text):
-    """ "64" or "96x64" -> (height, width)."""
-    if not re.fullmatch(r"\d+(x\d+)?", text):
-        raise ValueError(f"--image {text}: need SIDE or HEIGHTxWIDTH in px, e.g. 224 or 256x192")
-    sides = [int(side) for side in text.split("x")]
-    return sides[0], sides[-1]
+def pixels(text, axes=2, flag="image"):
+    """ "64" -> 64 px on every axis; "96x64" -> (height, width); "32x64x64" -> (depth, height, width)."""
+    if not re.fullmatch(r"\d+(x\d+){0,2}", text):
+        raise ValueError(f"--{flag} {text}: need SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH in px, e.g. 224, 256x192 or 32x256x256")
+    sides = tuple(int(side) for side in text.split("x"))
+    return sides * axes if len(sides) == 1 else sides
+
+
+def settle(args, cohort):
+    """Write into args what depends on the data: is an image a picture or a volume, and what is the default for those?"""
+    axes = axes_of(cohort)
+    if axes not in AXES.get(args.model, (2,)):
+        raise ValueError(f"{cohort.name} holds {IMAGES[axes]}, --model {args.model} takes none; use {' or '.join(m for m in AXES if axes in AXES[m])}")
+    if args.model == "daft" and not args.image and not args.pretrained:
+        first = None if axes == 2 else read_array(cohort.paths[0]) if cohort.pixels is None else cohort.pixels[0]
+        args.image = "64" if axes == 2 else "x".join(map(str, first.shape[-3:]))
+    for name in ("image", "patch"):
+        if text := getattr(args, name):
+            sides = pixels(text, axes, name)
+            if len(sides) != axes:
+                raise ValueError(f"--{name} {text}: {cohort.name} holds {IMAGES[axes]}, need one number or {axes}")
+            setattr(args, name, "x".join(map(str, sides)))
+    if not args.pretrained:                                        # a checkpoint brings its own
+        args.channels = args.channels or DEFAULTS[axes]["channels"]
+    args.augment = args.augment or DEFAULTS[axes]["augment"]
+    if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
+        raise ValueError(f"--channels {args.channels}, --augment {args.augment}: pictures have 1 or 3 channels, and no depth to flip")
 
 
 # -----------------------------------------------------------------------------
@@ -200,7 +224,7 @@ def build_model(args, tasks, columns=()):
     if taken := [task.name for task in tasks if hasattr(torch.nn.ModuleDict(), task.name)]:
         raise ValueError(f"--target {taken[0]}: PyTorch keeps that name for itself; rename the column")
     outputs, P = {task.name: task.outputs for task in tasks}, sum(column.width for column in columns)
-    image, channels = pixels(args.image) if args.image else None, args.channels
+    image, channels = pixels(args.image) if args.image else None, args.channels or (None if args.pretrained else 3)
     changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
     if args.model == "crossvit":
         if args.pretrained:
@@ -213,6 +237,7 @@ def build_model(args, tasks, columns=()):
         tensors, saved, _ = read_checkpoint(args.pretrained) if args.pretrained else ({}, {"daft": {}}, {})
         if "daft" not in saved:
             raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft")
+        channels = channels or saved["daft"]["channels"]
         model = ResNet(DAFTConfig(image or saved["daft"]["image"], channels, args.width or saved["daft"]["width"], P, args.fusion,
                                   args.location, args.without != "scale", args.without != "shift", args.activation,
                                   args.identity_init, (0.5,) * channels, (0.5,) * channels), outputs)
@@ -223,7 +248,7 @@ def build_model(args, tasks, columns=()):
         vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
     else:
         dim, depth, heads = SIZES[args.size]
-        config = ViTConfig(image=image, patch=(args.patch, args.patch), channels=channels, dim=dim, depth=depth, heads=heads,
+        config = ViTConfig(image=image, patch=pixels(args.patch, len(image), "patch"), channels=channels, dim=dim, depth=depth, heads=heads,
                            mlp=4 * dim, mean=(0.5,) * channels, std=(0.5,) * channels, **changes)
         vit = ViT(config, outputs if args.model == "vit" else None)
     report = getattr(vit, "report", RANDOM)
@@ -326,6 +351,8 @@ def input_columns(args, cohort, train):
 def run_options(args, model, cohort, device):
     """What evaluation needs to know of a run."""
     vit = getattr(model.config, "vit", model.config)
+    if len(vit.image) != axes_of(cohort):
+        raise ValueError(f"{cohort.name} holds {IMAGES[axes_of(cohort)]}, the model was made for {IMAGES[len(vit.image)]} of {vit.image} px")
     amp = args.amp == "bf16" or args.amp == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     return dict(size=vit.image, n=args.n if "images" in model.inputs else None, r=args.r if "images_hr" in model.inputs else 1,
                 channels=vit.channels, batch_size=args.batch_size, device=device,
@@ -529,6 +556,7 @@ def main(argv=None):
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")                 # TF32
     cohort = load_data(args)
+    settle(args, cohort)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
     tasks = fit_tasks(cohort.tasks, cohort, indices["train"])
     columns = input_columns(args, cohort, indices["train"])

@@ -7,11 +7,13 @@
 
 B samples, C channels, P patch side in pixels, G patches per side, T = G G patch tokens, D width, H heads.
 (Other codebases call the tokens N; here N is the number of images of one patient.)
+Images have two axes or, volumes, three: depth, height, width.
 Parameter names are timm's. uint8 images are normalized by the model itself, with the mean and std that belong to its
 weights; float images are taken as normalized. Pretrained weights: weights.py finds and renames them, from_pretrained
 reads their architecture and resizes what must be resized.
 Run: python vit.py
 """
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -27,12 +29,13 @@ SIZES = {  # name: D, depth, H; the MLP has 4 D hidden units
     "tiny": (192, 12, 3), "small": (384, 12, 6),                   # DeiT, Table 1
     "base": (768, 12, 12), "large": (1024, 24, 16),                # ViT, Table 1
 }
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}                                # by the axes of an image
 
 
 @dataclass(frozen=True)
 class ViTConfig:
     """Architecture only; asdict() of it is what config.json stores."""
-    image: tuple = (224, 224)        # px, one entry an axis
+    image: tuple = (224, 224)        # px, one entry an axis: (height, width) or (depth, height, width)
     patch: tuple = (16, 16)          # P, px
     channels: int = 3                # C
     dim: int = 384                   # D
@@ -59,6 +62,8 @@ class ViTConfig:
                              f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535")
         if len(self.image) != len(self.patch) or any(i % p for i, p in zip(self.image, self.patch)):
             raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px on every axis")
+        if len(self.image) not in CONV:
+            raise ValueError(f"image {self.image}: a ViT sees pictures of 2 axes or volumes of 3")
         if not self.head_dim and self.dim % self.heads:
             raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
         if not len(self.mean) == len(self.std) == self.channels or not all(std > 0 for std in self.std):
@@ -66,13 +71,13 @@ class ViTConfig:
 
     @property
     def grid(self):
-        """(rows, columns) of patches."""
+        """Patches along each axis: (rows, columns), or (slabs, rows, columns)."""
         return tuple(i // p for i, p in zip(self.image, self.patch))
 
     @property
     def tokens(self):
         """T, patches of an image."""
-        return self.grid[0] * self.grid[1]
+        return math.prod(self.grid)
 
 
 # -----------------------------------------------------------------------------
@@ -132,11 +137,11 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """(B, C, G P, G P) -> (B, T, D): cut into patches, one Linear for all; a convolution of stride P does both."""
+    """(B, C, G P, G P) -> (B, T, D): cut into patches, one Linear for all; a convolution of stride P does both. Also in 3-D."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        self.proj = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
+        self.proj = CONV[len(config.patch)](config.channels, config.dim, config.patch, stride=config.patch)
 
     def forward(self, x):
         return self.proj(x).flatten(2).transpose(1, 2)
@@ -161,14 +166,15 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.head = nn.ModuleDict({task: nn.Linear(config.dim, outputs) for task, outputs in (tasks or {}).items()})
         self.drop = nn.Dropout(config.dropout)
-        self.register_buffer("mean", torch.tensor(config.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(-1, 1, 1), persistent=False)
+        ones = [1] * len(config.image)
+        self.register_buffer("mean", torch.tensor(config.mean).view(-1, *ones), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(-1, *ones), persistent=False)
         self.apply(init_weights)
         for token in (self.cls_token, self.pos_embed, *([self.reg_token] if config.registers else [])):
             nn.init.trunc_normal_(token, std=0.02)
 
     def normalize(self, images):
-        """uint8 (..., C, side, side) -> float, (x / 255 - mean) / std; float images pass as they are."""
+        """uint8 (..., C, side, side), or with three sides -> float, (x / 255 - mean) / std; float images pass as they are."""
         return (images / 255 - self.mean) / self.std if images.dtype == torch.uint8 else images
 
     def embed(self, images):
@@ -196,13 +202,15 @@ class ViT(nn.Module):
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name`: a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file.
 
-        image: (height, width) in px, position embeddings are resized to it; channels: the kernel is summed or spread;
+        image: (height, width), or (depth, height, width), in px, position embeddings are resized to it; channels: the kernel is summed or spread;
         changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
         stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
         tensors, config, preprocessor = read_checkpoint(name)
         tensors, layout = timm_names(tensors)
         config = read_config(name, tensors, layout, config, preprocessor)
         notes = []
+        if image and len(image) != len(config.image):
+            raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, not for {tuple(image)}")
         if image and tuple(image) != config.image:
             new = replace(config, image=tuple(image))
             if "pos_embed" in tensors and tensors["pos_embed"].shape[1:2] == (1 + config.tokens,):       # else refused below
@@ -278,15 +286,17 @@ def read_image_size(name, tokens, patch, said):
 def resize_pos_embed(pos, old, new):
     """(1, 1 + T, D) for the grid `old` -> for the grid `new`; the class token's row is kept.
 
-    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)"""
+    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)
+    On three axes trilinear, the only one that PyTorch has there."""
     grid = pos[:, 1:].float().unflatten(1, old).movedim(-1, 1)     # (1, D, rows, columns)
-    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True)
-    return torch.cat([pos[:, :1].float(), grid.movedim(1, -1).flatten(1, 2)], 1)
+    how = dict(mode="bicubic", antialias=True) if len(new) == 2 else dict(mode="trilinear")
+    return torch.cat([pos[:, :1].float(), F.interpolate(grid, size=new, **how).movedim(1, -1).flatten(1, -2)], 1)
 
 
 def spread_channels(weight, channels):
-    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB."""
-    return (weight.float().sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1).contiguous()
+    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB.
+    Also (D, C, P, P, P)."""
+    return (weight.float().sum(1, keepdim=True) / channels).repeat_interleave(channels, 1)
 
 
 def from_dict(config_class, values, name):

@@ -383,10 +383,38 @@ def test_a_medmnist_file_that_is_not_one(home, monkeypatch, content, known, mess
 
 
 def test_every_published_md5_is_there():
-    """Twelve flags, four sides each, as many hexadecimal digits."""
+    """Twelve flags of pictures, four sides each; six of volumes, two each; as many hexadecimal digits."""
     rows = [row.split() for row in tables.MEDMNIST.strip().splitlines()]
-    assert len(rows) == 12 and all(len(row) == 7 and row[1] in tables.KINDS and int(row[2]) > 1 for row in rows)
-    assert len({int(md5, 16) for row in rows for md5 in row[3:]}) == 48 and {len(md5) for row in rows for md5 in row[3:]} == {24}
+    assert len(rows) == 18 and all(len(row) == (5 if "3d" in row[0] else 7) and row[1] in tables.KINDS and int(row[2]) > 1 for row in rows)
+    assert len({int(md5, 16) for row in rows for md5 in row[3:]}) == 60 and {len(md5) for row in rows for md5 in row[3:]} == {24}
+
+
+def test_medmnist_volumes(home, monkeypatch):
+    """(n, D, H, W) arrays are volumes; there are none of 128 px, and the message says so."""
+    content = npz((6, 6, 5))
+    publish(monkeypatch, content, "vesselmnist3d classes 2")
+    os.makedirs(home / "cache")
+    (home / "cache" / "vesselmnist3d.npz").write_bytes(content)
+    assert load_cohort("medmnist:vesselmnist3d", cache=str(home / "cache")).pixels.shape == (11, 6, 6, 5)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="of the 3-D ones 28 or 64"):
+        load_cohort("medmnist:vesselmnist3d:128", cache=str(home / "cache"))
+
+
+def test_adrenal_volumes_are_the_published_ones():
+    """The real file, where it is: 1188, 98 and 298 volumes of 64 px, 22 % of them positive."""
+    folder = real("medmnist")
+    cohort = load_cohort("medmnist:adrenalmnist3d:64", cache=folder)
+    assert cohort.pixels.shape == (1584, 64, 64, 64) and [cohort.splits.count(split) for split in SPLITS] == [1188, 98, 298]
+    assert 0.21 < cohort.targets["class"].mean() < 0.23
+
+
+def test_volumes_are_found_by_their_names(tmp_path):
+    """A CSV of .npy and .npz files, with their ending or without it."""
+    write(tmp_path, "t.csv", "patient_id,image,target", "p,a.npy,1.5", "q,b,2.5")
+    for name in ("a.npy", "b.npz"):
+        (tmp_path / name).write_bytes(b"")
+    assert [os.path.basename(path) for path in load_cohort(str(tmp_path / "t.csv")).paths] == ["a.npy", "b.npz"]
 
 
 @pytest.fixture

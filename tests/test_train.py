@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+import synthetic
 import train
 from tables import Task
 from train import build_model, lr_at, main, make_optimizer, model_loss, parse, task_loss, write_folder, recover
@@ -57,6 +58,18 @@ def flags(table, *more):
 
 MULTI = ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "2")
 
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A CSV of 20 volumes of 6 x 16 x 16 voxels, int16, brighter where the target is 1."""
+    folder, rng = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0)
+    lines = ["patient_id,image,target,sex"]
+    for patient in range(20):
+        np.save(folder / f"{patient}.npy", rng.integers(-1000, 100 + 900 * (patient % 2), (6, 16, 16)).astype(np.int16))
+        lines.append(f"p{patient},{patient}.npy,{patient % 2},{'FM'[patient // 2 % 2]}")
+    (folder / "volumes.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "volumes.csv")
+
+
 # -----------------------------------------------------------------------------
 # the command
 
@@ -87,6 +100,31 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     assert math.isfinite(metrics["redness"]["mae"]["value"]) and metrics["redness"]["constant"]["mae"]["value"] > 0
     assert len(list(csv.DictReader(open(f"{run}/log.csv")))) == 2
     assert "split by patient, none in two" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", (("--model", "vit", "--attention", "seqnorm"), ("--model", "lt_vit", "--label-layers", "2")))
+def test_volumes_train_and_are_drawn(volumes, more, monkeypatch):
+    """One number for --image is a cube, resized to it; channels and flips are those of volumes; the run is resumed and evaluated as any."""
+    args = ["--data", volumes, "--image", "8", "--patch", "4", "--epochs", "2", "--warmup", "0", "--workers", "0", "--device", "cpu"]
+    main([*args, *more, "--name", "a"])
+    saved, config = json.load(open("runs/a/args.json")), json.load(open("runs/a/best/config.json"))
+    assert (saved["image"], saved["patch"], saved["channels"], saved["augment"]) == ("8x8x8", "4x4x4", 1, "hflip,vflip,dflip")
+    assert config[more[1]].get("vit", config[more[1]])["image"] == [8, 8, 8]
+    before = load_file("runs/a/last/model.safetensors")
+    main(["--resume", "runs/a"])
+    assert all(torch.equal(before[key], value) for key, value in load_file("runs/a/last/model.safetensors").items())
+    drawn = [Image.open(f"runs/a/figures/{name}") for name in os.listdir("runs/a/figures")]
+    assert drawn and all(image.width > 480 for image in drawn)     # the middle slice, and the heat over it
+    assert json.load(open("runs/a/metrics.json"))["patients"] == 4
+
+
+def test_a_run_on_volumes_is_a_starting_point_at_another_size(volumes):
+    """Its positions are resized on three axes, its one channel is kept, and pictures are refused."""
+    args = ["--data", volumes, "--model", "vit", "--epochs", "1", "--workers", "0", "--device", "cpu"]
+    main([*args, "--image", "6x16x16", "--patch", "3x8x8", "--name", "a"])
+    main([*args, "--pretrained", "runs/a", "--image", "9x16x8", "--name", "b"])
+    config = json.load(open("runs/b/best/config.json"))["vit"]
+    assert config["image"] == [9, 16, 8] and config["patch"] == [3, 8, 8] and config["channels"] == 1
 
 
 def test_several_columns_of_zeros_and_ones_train_as_labels(table):
@@ -169,6 +207,18 @@ def test_the_statistics_of_the_table_are_those_of_the_training_split(table, tmp_
     first, again = ({row["patient"]: row["redness predicted"] for row in csv.DictReader(open(f"runs/a/{path}predictions.csv"))}
                     for path in ("", "other-test/"))
     assert list(again) == [patient] and float(again[patient]) == pytest.approx(float(first[patient]), rel=1e-5)
+
+
+@pytest.mark.parametrize("more", (("--model", "daft"), ("--model", "vit", "--tabular", "age,apoe", "--patch", "8", "--image", "16"),
+                                  ("--model", "daft", "--target", "time/event:survival", "--fusion", "film", "--location", "4")))
+def test_volumes_and_their_table_train_together(more, tmp_path):
+    """The simulated brains: volumes at their own size, and the columns the table offers unless others are asked for."""
+    data = synthetic.make("brain", str(tmp_path / "cache"), patients=40)
+    main(["--data", data, "--epochs", "1", "--device", "cpu", "--name", "a", *more])
+    config, args = (json.load(open(f"runs/a/{path}")) for path in ("best/config.json", "args.json"))
+    assert [column["name"] for column in config["columns"]] == (["age", "apoe"] if "vit" in more else ["age", "sex", "education", "apoe"])
+    assert args["image"] == ("16x16x16" if "vit" in more else "24x24x24") and len(list(csv.DictReader(open("runs/a/predictions.csv")))) == 8
+    assert config["model"] == ("daft_vit" if "vit" in more else "daft")
 
 
 def test_features_of_an_image_only_run_feed_a_linear_model(table):
@@ -419,6 +469,33 @@ def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypat
         more = (*more, "--epochs", "3")
     assert message in fails([*argv, *more], monkeypatch, capsys)
     assert not os.path.exists("runs")
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "multivit"), "volumes holds volumes, --model multivit takes none; use vit"),
+    (("--model", "vit", "--image", "16x16"), "--image 16x16: volumes holds volumes, need one number or 3"),
+    (("--model", "vit", "--patch", "8x"), "--patch 8x: need SIDE"),
+    (("--model", "vit", "--image", "6x16x16"), "not a multiple of the patch"),
+    (("--model", "vit", "--channels", "2"), "1 channels")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeypatch, capsys):
+    """A model of photographs, two sides, half a patch, a second channel that nobody measured: one is copied, none refused."""
+    argv = ["--data", volumes, "--epochs", "1", "--workers", "0", "--device", "cpu", *more]
+    if "--channels" in more:
+        main([*argv, "--image", "8", "--name", "two"])
+        assert json.load(open("runs/two/best/config.json"))["vit"]["channels"] == 2
+    else:
+        assert message in fails(argv, monkeypatch, capsys) and not os.path.exists("runs")
+
+
+def test_pictures_are_no_volumes(table, volumes, monkeypatch, capsys):
+    """Nor is a model of one for the other; --augment and --channels say what they lack."""
+    assert "need one number or 2" in fails(flags(table, "--model", "vit", "--image", "8x16x16"), monkeypatch, capsys)
+    assert "no depth to flip" in fails(flags(table, "--augment", "dflip"), monkeypatch, capsys)
+    main(flags(table, "--model", "vit", "--name", "a"))
+    line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--device", "cpu"], monkeypatch, capsys)
+    assert "volumes holds volumes, the model was made for pictures of (16, 16) px" in line
+    line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--image", "8", "--device", "cpu"], monkeypatch, capsys)
+    assert "runs/a is for images of 2 axes" in line
 
 
 def test_an_existing_run_is_kept(table, monkeypatch, capsys):

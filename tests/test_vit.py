@@ -5,7 +5,7 @@ import torch
 
 from attention import KINDS
 from tests.golden import unit, values
-from vit import SIZES, Block, PatchEmbed, ViT, ViTConfig, resize_pos_embed
+from vit import SIZES, Block, PatchEmbed, ViT, ViTConfig, resize_pos_embed, spread_channels
 
 TINY = ViTConfig(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=40)                      # 6 patches
 
@@ -200,10 +200,66 @@ def test_positions_are_resized_as_timm_does():
         -0.27681315, 0.20651668], abs=1e-6)
 
 
-def test_positions_of_an_equal_grid_stay():
+@pytest.mark.parametrize("grid", ((3, 5), (2, 3, 5)))
+def test_positions_of_an_equal_grid_stay(grid):
     """Resizing to the same grid is the identity."""
-    pos = unit((1, 1 + 15, 4), 7).float()
-    assert torch.allclose(resize_pos_embed(pos, (3, 5), (3, 5)), pos, atol=1e-6)
+    pos = unit((1, 1 + math.prod(grid), 4), 7).float()
+    assert torch.allclose(resize_pos_embed(pos, grid, grid), pos, atol=1e-6)
+
+
+def test_positions_of_volumes_are_resized_on_three_axes():
+    """Trilinear: doubling each axis puts the mean of neighbors, 3 : 1, between them, and keeps what is linear along every axis."""
+    z, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (4, 3, 5)), indexing="ij")
+    pos = torch.stack([z, y, x], -1).flatten(0, 2)
+    new = resize_pos_embed(torch.cat([torch.full((1, 3), 9.0), pos])[None], (4, 3, 5), (8, 6, 10))
+    assert new.shape == (1, 1 + 480, 3) and torch.equal(new[0, 0], torch.full((3,), 9.0))
+    new = new[0, 1:].unflatten(0, (8, 6, 10))
+    for axis, n in enumerate((4, 3, 5)):
+        line = new.movedim(axis, 0)[:, 2, 2, axis]
+        assert torch.allclose(line, ((torch.arange(2 * n) - 0.5) / 2).clamp(0, n - 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", (2, 3))
+def test_a_grey_image_answers_as_its_copy_in_other_channels(axes):
+    """spread_channels keeps the sum of the kernel."""
+    weight = torch.randn(6, 3, *[4] * axes)
+    spread = spread_channels(weight, 2)
+    assert spread.shape == (6, 2, *[4] * axes) and torch.allclose(spread.sum(1), weight.sum(1), atol=1e-6)
+
+
+# -----------------------------------------------------------------------------
+# volumes
+
+BOX = ViTConfig(image=(4, 8, 12), patch=(2, 4, 4), channels=2, dim=24, depth=2, heads=3, mlp=40, mean=(.4, .6), std=(.2, .3))    # 2 x 2 x 3
+
+
+def test_a_volume_is_cut_into_boxes():
+    """Token by token what the loop over depth, rows and columns gives; 12 tokens, numbered in that order; a map as long."""
+    model = random_vit(BOX, {"y": 1})
+    volumes = torch.randint(256, (2, 2, 4, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    kernel, bias, pos = model.patch_embed.proj.weight.flatten(1), model.patch_embed.proj.bias, model.pos_embed[0]
+    tokens = model.embed(volumes)
+    assert tokens.shape == (2, 13, 24) and BOX.grid == (2, 2, 3) and BOX.tokens == 12
+    for b, volume in enumerate(volumes.double()):
+        for c in range(2):
+            volume[c] = (volume[c] / 255 - BOX.mean[c]) / BOX.std[c]
+        t = 0
+        for z in range(0, 4, 2):
+            for y in range(0, 8, 4):
+                for x in range(0, 12, 4):
+                    t += 1
+                    assert torch.allclose(tokens[b, t], kernel @ volume[:, z:z + 2, y:y + 4, x:x + 4].flatten() + bias + pos[t], atol=1e-5)
+    assert model(volumes)["map"].shape == (2, 3, 12)
+
+
+def test_a_volume_one_slab_deep_is_a_picture():
+    """Depth of one patch and of one voxel: the same numbers as the ViT of pictures with that kernel."""
+    flat, deep = random_vit(TINY, {"y": 2}), random_vit(ViTConfig(**{**vars(TINY), "image": (1, 16, 24), "patch": (1, 8, 8)}), {"y": 2})
+    weights = flat.state_dict()
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].unsqueeze(2)
+    deep.load_state_dict(weights)
+    images = random_images()
+    assert torch.allclose(flat(images)["logits"]["y"], deep(images.unsqueeze(2))["logits"]["y"], atol=1e-12)
 
 
 # -----------------------------------------------------------------------------
@@ -244,7 +300,7 @@ def test_a_vit_can_be_filled_by_the_golden_rule():
 
 @pytest.mark.parametrize("changes, message", [
     ({"image": (20, 24)}, r"image \(20, 24\) px is not a multiple of the patch \(8, 8\) px"),
-    ({"heads": 5}, "width 24 does not divide into 5 heads"),
+    ({"image": (16,), "patch": (8,)}, "2 axes or volumes of 3"), ({"heads": 5}, "width 24 does not divide into 5 heads"),
     ({"depth": 0}, "depth 0.*need whole numbers"), ({"dim": 24.0}, "dim 24.0.*need whole numbers"),
     ({"channels": 1}, "1 channels need as many means and stds above 0"), ({"std": (1, 1, 0)}, "stds above 0"),
     ({"attention": "cosine"}, "'cosine' is not known")])
