@@ -99,7 +99,7 @@ def parse(argv=None):
     group.add_argument("--label-attention", choices=LABEL_ATTENTION, help="the paper's Table 3; default one-way")
     group.add_argument("--shared-head", action="store_true", default=None, help="one head for all labels, not one each")
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest), a CSV, a folder of class folders, "
+    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest, brain), a CSV, a folder of class folders, "
                        "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
     group.add_argument("--images", help="folder the table's image paths start from; default: the table's own")
     group.add_argument("--target", help="what to predict: COLUMN[:regression|classes|labels],..., or TIME/EVENT:survival with a "

@@ -258,6 +258,17 @@ def test_cox_loss_equals_a_loop_over_risk_sets():
         assert task_loss(task, {"t": far}, {"t": nothing}).item() == 0
 
 
+def test_every_photograph_of_stage_1_carries_the_time_of_its_patient():
+    """MultiViT's first stage: the risk set are the photographs that are present."""
+    rng = np.random.default_rng(0)
+    present = torch.tensor([[True, True], [True, False], [True, True]])
+    target = torch.tensor([[2.0, 1], [1, 1], [3, 0]])
+    stage1, last = torch.tensor(rng.normal(size=(3, 2, 1))), torch.tensor(rng.normal(size=(3, 1)))
+    loss = model_loss([Task("t", "survival", ("t", "e"))], {"logits": {"t": last}, "stage1": {"t": stage1}}, {"t": target}, present)
+    photos = [(stage1[i, j, 0].item(), *target[i].tolist()) for i in range(3) for j in range(2) if present[i, j]]
+    assert loss.item() == pytest.approx(loop_cox(last[:, 0].tolist(), *target.T.tolist()) + loop_cox(*zip(*photos)), rel=1e-5)
+
+
 def test_survival_from_a_table_to_a_c_index(table, tmp_path):
     """--target TIME/EVENT:survival: redder patients' event comes sooner; a run predicts it, and predictions.csv holds time, event, risk."""
     rows = list(csv.DictReader(open(table)))
