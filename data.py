@@ -6,7 +6,9 @@
     batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w),
                    for volumes (B, C, d, h, w), or bag (B, S, F) and bag_mask (B, S), True for the S vectors a bag has,
                    or features (B, 1 + T, D), what a frozen model once said of the image, read from disk;
-                   targets {task: (B,), or (B, L) for labels}, float, NaN where unknown; patient, path, index: lists
+                   tabular (B, P), the patient's table, where columns were asked for;
+                   targets {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown;
+                   patient, path, index: lists
 
 Images and volumes stay uint8 until they are on the device: the model normalizes them.
 Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
@@ -164,6 +166,8 @@ class Samples(torch.utils.data.Dataset):
         sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
                   "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
                   "index": chosen}
+        if self.cohort.tabular is not None:
+            sample["tabular"] = self.cohort.tabular[chosen[0]]
         if self.cohort.features is not None:
             return {**sample, "features": self.cohort.features[chosen[0]]}
         if not self.size:
@@ -196,7 +200,7 @@ class Samples(torch.utils.data.Dataset):
 def collate(samples):
     """List of samples -> batch."""
     batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index")}
-    for key in ("image", "images", "images_hr", "present", "features"):
+    for key in ("image", "images", "images_hr", "present", "features", "tabular"):
         if key in samples[0]:
             batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
     if "bag" in samples[0]:

@@ -24,7 +24,7 @@ from huggingface_hub.utils import tqdm
 import plots
 from data import Samples, make_loader, read_image, read_volume
 from localization import each_map, look, read_boxes, score_maps
-from tables import SPLITS, per_patient
+from tables import SPLITS, per_patient, tabulate
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
 
@@ -93,6 +93,21 @@ def macro_auroc(prediction, target, weights):
     return mean_defined([auroc(prediction[:, c], (target == c).astype(float), weights) for c in range(prediction.shape[1])])
 
 
+def c_index(prediction, target, weights):
+    """Harrell's concordance: of the pairs whose order is known, the share in which the higher risk came first. target: (n, 2)
+    time and event. The order of a pair is known when the earlier time is that of an event; of equal times an event comes before
+    a last look, and two events have no order. Equal risks count half. NaN without such a pair."""
+    time, event = target.T
+    agreed, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for rows in np.array_split(np.flatnonzero(event == 1), 1 + len(time) ** 2 // 1_000_000):
+        t, risk = time[rows, None], prediction[rows, None]
+        before = (t < time) | (t == time) & (event == 0)           # (rows, n)
+        right = before * ((risk > prediction) + (risk == prediction) / 2)
+        pairs += (weights[:, rows] * (weights @ before.T)).sum(1)
+        agreed += (weights[:, rows] * (weights @ right.T)).sum(1)
+    return ratio(agreed, pairs)
+
+
 def ratio(a, b):
     """a / b, NaN where b is 0."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
@@ -108,9 +123,11 @@ METRICS = {  # kind of task -> name -> function; the first decides which epoch i
     "regression": {"mae": mae, "mean_error": mean_error, "rmse": rmse, "r2": r2},
     "classes": {"auroc": macro_auroc, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy},
     "labels": {"auroc": auroc, "auprc": auprc},
+    "survival": {"c_index": c_index},
 }
 LOWER_IS_BETTER = ("mae",)
-UNDEFINED = {"r2": "all targets are equal", "auroc": "one class only", "auprc": "no positive"}       # where there are units
+UNDEFINED = {"r2": "all targets are equal", "auroc": "one class only", "auprc": "no positive",       # where there are units
+             "c_index": "no pair with a known order"}
 
 
 def bootstrap_weights(patients, resamples=1000, seed=0):
@@ -150,7 +167,7 @@ def score(task, table, resamples=1000, keep=slice(None)):
     `labels` for which they are defined, the AUROC of classes over the `classes` that are there."""
     prediction, target, patients = (x[keep] for x in (table["prediction"][task.name], table["target"][task.name], table["patient"]))
     known = ~np.isnan(target)
-    some = known.any(1) if task.kind == "labels" else known
+    some = known.any(1) if known.ndim > 1 else known
     prediction, target, patients, known = prediction[some], target[some], patients[some], known[some]
     weights = np.concatenate([np.ones((1, len(patients)), np.int16), bootstrap_weights(patients, resamples)])
     result = {"units": len(patients), "patients": len(set(patients))}
@@ -185,11 +202,13 @@ def main_metric(tasks, table):
 
 
 def answers(tasks, logits):
-    """{task: (B, outputs)} -> {task: float array}: the target's unit (B,), class probabilities (B, C), or label probabilities (B, L)."""
+    """{task: (B, outputs)} -> {task: float array}: the target's unit (B,), class probabilities (B, C), label probabilities (B, L),
+    or the logarithm of the risk (B,)."""
     result = {}
     for task in tasks:
         y = logits[task.name].float()
-        y = y[:, 0] * task.scale + task.center if task.kind == "regression" else y.softmax(1) if task.kind == "classes" else y.sigmoid()
+        y = y[:, 0] * task.scale + task.center if task.kind == "regression" else y.softmax(1) if task.kind == "classes" else \
+            y[:, 0] if task.kind == "survival" else y.sigmoid()
         result[task.name] = y.cpu().double().numpy()
     return result
 
@@ -234,6 +253,9 @@ def write_predictions(path, tasks, table, cohort):
     root = os.path.commonpath([os.path.dirname(image) for image in cohort.paths])
     header = ["patient", "images"]
     for task in tasks:
+        if task.kind == "survival":
+            header += [*task.classes, f"{task.name} risk"]
+            continue
         names = [task.name] if task.kind == "regression" else [f"{task.name}[{c}]" for c in task.classes]
         header += [f"{name} target" for name in (names if task.kind == "labels" else [task.name])] + [f"{name} predicted" for name in names]
     lines = []
@@ -263,8 +285,11 @@ def write_whole(path, write):
 
 
 def constant_prediction(task, target):
-    """The best that can be said without looking: the median of the training targets, or the shares of the classes or labels."""
+    """The best that can be said without looking: the median of the training targets, the shares of the classes or labels, or
+    the same risk for all."""
     known = ~np.isnan(target)
+    if task.kind == "survival":
+        return 0.0
     if task.kind == "labels":
         return np.nan_to_num(ratio(np.nansum(target, 0), known.sum(0)))      # 0 for a label never known: any constant ranks alike
     if task.kind == "regression":
@@ -364,8 +389,9 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
         for task in tasks:
             target, prediction = table["target"][task.name][unit], table["prediction"][task.name][unit]
             if task.kind != "labels":
-                said = f"{prediction:.3g}" if task.kind == "regression" else task.classes[prediction.argmax()]
-                words.append(f"{task.name} {target_text(task, target)[0] or 'unknown'}, predicted {said}")
+                said = task.classes[prediction.argmax()] if task.kind == "classes" else f"{prediction:.3g}"
+                known = " ".join(target_text(task, target)).strip() or "unknown"
+                words.append(f"{task.name} {known}, predicted {'risk ' * (task.kind == 'survival')}{said}")
         photos = [photo(i) for i in images]
         if "token" in out:
             N, grid = len(out["map"][0]), config.vit.grid
@@ -499,7 +525,8 @@ def main(argv=None):
     model, tasks, saved = open_model(args.run)
     if args.data:
         saved.data, saved.images, saved.target, saved.split_column = args.data, args.images, args.target or saved.target, None
-    cohort = match(load_data(saved), tasks, args.run)
+    cohort, notes = tabulate(match(load_data(saved), tasks, args.run), model.columns)
+    print(*notes, sep="\n", end="\n" * bool(notes))
     with open(os.path.join(args.run, "split.csv"), newline="", encoding="utf-8") as file:
         where = {row["patient"]: row["split"] for row in csv.DictReader(file)}
     if args.data:

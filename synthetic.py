@@ -5,6 +5,7 @@ Here every pixel has a cause that is written down beside it, so that a paper's c
 
     psoriasis  severity is spread over several photographs, and a third of it is fine texture   Murray 2024
     chest      films with up to six findings of different size, which come together             Chen 2021; Marikkar 2023
+    brain      volumes whose meaning depends on the table, and the table's on the volume        Pölsterl 2021
     bag        slides of up to 11,039 feature vectors, of which a few tell the subtype          Khader et al. 2024
 
 The files are read by the same code as a user's own table. Each patient is drawn by a generator seeded with (cohort,
@@ -67,6 +68,11 @@ FILM_COLUMNS = ["patient_id", "image", "age", "sex", "view", *FINDINGS]
 BOX_COLUMNS = "image label x0 y0 x1 y1".split()  # pixels of the file; x1 and y1 are one past the last
 FILM = 192                                      # px, side of a film
 
+SIDE = 24                                       # brain: px, side of a volume
+APOE = {"e3/e3": .6, "e3/e4": .32, "e4/e4": .08}    # shares of the genotypes
+STAGES = ("CN", "MCI", "AD")                    # cognitively normal, mild impairment, dementia: thirds of the patients
+BRAIN_COLUMNS = "patient_id image age sex education apoe diagnosis time event".split()
+BRAIN_TRUTH = "patient_id atrophy widening severity".split()
 # bag
 WIDTH, LONGEST = 64, 11039                      # of a vector; vectors of the longest bag, as in the paper
 BAG_COLUMNS = "patient_id bag subtype vectors tumor".split()
@@ -364,6 +370,39 @@ def chest_patient(folder, seed, index):
 
 
 # -----------------------------------------------------------------------------
+# brain
+
+
+def draw_brain(rng, atrophy, widening):
+    """-> (SIDE, SIDE, SIDE) uint8: a head with two dark ventricles, `widening` wide, and two bright hippocampi, less by `atrophy`."""
+    ticks = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1
+    z, y, x = np.meshgrid(*(ticks - shift for shift in rng.uniform(-0.06, 0.06, 3)), indexing="ij")
+    turn, size = rng.uniform(-0.12, 0.12), rng.uniform(0.95, 1.05)
+    z, y, x = z / size, (y * np.cos(turn) - x * np.sin(turn)) / size, (x * np.cos(turn) + y * np.sin(turn)) / size
+    head = ramp(0.9 - 0.9 * np.sqrt((x / 0.85) ** 2 + y ** 2 + (z / 0.9) ** 2), 0.08)
+    ventricles = ramp(0.17 * np.exp(0.22 * widening) - np.sqrt((abs(x) - 0.22) ** 2 + (y / 2.2) ** 2 + ((z - 0.25) / 1.3) ** 2), 0.08)
+    hippocampi = ramp(0.2 * np.exp(-0.22 * atrophy) - np.sqrt((abs(x) - 0.45) ** 2 + ((y + 0.1) / 2) ** 2 + (z + 0.35) ** 2), 0.08)
+    brain = 0.5 * head - 0.38 * ventricles + 0.45 * hippocampi * (1 - ventricles)
+    brain = brain * rng.uniform(0.85, 1.15) + 0.05 * rng.standard_normal(brain.shape, np.float32)
+    return np.uint8(255 * brain.clip(0, 1))
+
+
+def brain_patient(folder, seed, index):
+    """Draw one patient's volume into the folder -> rows of truth.csv, rows of cohort.csv."""
+    rng = np.random.default_rng((3, seed, index))
+    patient, sex = f"p{index:04d}", str(rng.choice(["F", "M"]))
+    age, education = int(np.clip(round(73 + 7 * rng.normal()), 55, 95)), int(np.clip(round(15 + 3 * rng.normal()), 6, 21))
+    apoe = str(rng.choice(list(APOE), p=list(APOE.values())))
+    atrophy, widening = rng.normal(size=2)
+    mismatch = widening - (age - 73) / 7                           # ventricles wider than the age explains
+    severity = 1.5 * atrophy * math.copysign(1, mismatch) + 0.3 * apoe.count("e4") - 0.3 * (education - 15) / 3 + 0.2 * rng.normal()
+    stage = STAGES[int(severity > -0.5) + int(severity > 0.75)]
+    event, last = rng.exponential(6 * math.exp(-0.9 * severity)), rng.uniform(1, 8)          # years to dementia, years watched
+    name = f"images/{patient}.npy"
+    np.save(os.path.join(folder, name), draw_brain(rng, atrophy, widening))
+    said = "" if rng.random() < 0.05 else education
+    return ([(patient, round(atrophy, 4), round(widening, 4), round(severity, 4))],
+            [(patient, name, age, sex, said, apoe, stage, round(min(event, last), 3), int(event <= last))])
 # bag
 
 
@@ -424,6 +463,16 @@ def chest(folder, seed=0, patients=1000, workers=None, progress=None):
           seed, patients, workers, progress)
 
 
+def brain(folder, seed=0, patients=1000, workers=None, progress=None):
+    """Volumes (24 px a side, uint8 .npy) beside age, sex, education (5 % blank) and APOE; diagnosis, and time to dementia.
+
+    Tests Pölsterl 2021: small hippocampi mean disease when the ventricles are wider than the patient's age explains, and
+    health when they are narrower. So the volume alone and the table alone say little; adding their evidence up says little
+    more; and what changes the meaning of the hippocampi is neither in the table (FiLM) nor in the volume, but in both (DAFT).
+    The table counts by itself too: education protects and e4 harms. Sex says nothing.
+    cohort.csv: a row a volume; time is years to dementia where event is 1, else to the last look. truth.csv: what was drawn."""
+    write(folder, brain_patient, {"truth.csv": BRAIN_TRUTH, "cohort.csv": BRAIN_COLUMNS}, seed, patients, workers, progress)
+
 def bag(folder, seed=0, patients=400, workers=None, progress=None):
     """Bags of 200 to 2,000 vectors (.npy, 64 wide, float16), the first of 11,039, as from the tiles of whole-slide images.
 
@@ -435,7 +484,7 @@ def bag(folder, seed=0, patients=400, workers=None, progress=None):
     write(folder, bag_patient, {"tumor.csv": ("bag", "row"), "cohort.csv": BAG_COLUMNS}, seed, patients, workers, progress)
 
 
-COHORTS = {"psoriasis": psoriasis, "chest": chest, "bag": bag}
+COHORTS = {"psoriasis": psoriasis, "chest": chest, "brain": brain, "bag": bag}
 
 
 def make(name, root="data_cache", seed=0, patients=None, progress=None):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-KINDS = ("regression", "classes", "labels")
+KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
@@ -35,6 +35,7 @@ KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b":
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
     "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
                   labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
+    "brain": dict(header=("education", "apoe", "diagnosis"), target="diagnosis:classes", tabular="age,sex,education,apoe"),
     "bag": dict(header=("bag", "subtype"), image="bag", target="subtype:classes"),
     "clam": dict(header=("case_id", "slide_id", "label"), image="slide_id", patient="case_id", target="label:classes"),
     "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index", patient="Patient ID|patient_id",
@@ -83,7 +84,8 @@ synapsemnist3d   classes 2  1235b78a3cd6280881dd7850 43bd14ebf3af9d3dd072446f
 @dataclass(frozen=True)
 class Task:
     """One thing to predict. regression: MSE of (target - center) / scale, both from the training split;
-    classes: cross entropy over `classes`; labels: one binary label for each of `classes`."""
+    classes: cross entropy over `classes`; labels: one binary label for each of `classes`; survival: a risk, by Cox's partial
+    likelihood of a time and whether it is that of an event (1) or of the last look (0), the two columns in `classes`."""
     name: str
     kind: str                        # one of KINDS
     classes: tuple = ()              # names of the classes or labels
@@ -93,7 +95,23 @@ class Task:
 
     @property
     def outputs(self):
-        return len(self.classes) or 1
+        return 1 if self.kind == "survival" else len(self.classes) or 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table as input of a model. number: (x - mean) / std, a blank counts as the mean; category: a 0/1 for each
+    of `values`, all 0 where the cell is none of them. blanks: one more 0/1 that says whether the cell is blank."""
+    name: str
+    kind: str                        # number or category
+    mean: float = 0.0                # all of the training split
+    std: float = 1.0
+    values: tuple = ()
+    blanks: bool = False
+
+    @property
+    def width(self):
+        return (len(self.values) or 1) + self.blanks
 
 
 @dataclass
@@ -103,13 +121,15 @@ class Cohort:
     tasks: list
     patients: list                   # str
     paths: list                      # files, or names of the rows of `pixels`
-    targets: dict                    # task -> float32 (images,) or (images, L), NaN where unknown
+    targets: dict                    # task -> float32 (images,), (images, L) or (images, 2) for time and event; NaN where unknown
     columns: dict = field(default_factory=dict)        # all columns of the table, column -> list of str
     splits: list = None              # official split of every image: train, val, test; None where there is none
     pixels: np.ndarray = None        # uint8 (images, h, w), (images, h, w, 3) or (images, d, h, w) when they are not files
     notes: list = field(default_factory=list)          # what the reader should know, one line each
     folder: str = None               # of the table, for what lies beside it
     features: np.ndarray = None      # float32 (images, ...), read instead of the images: data.cached_features
+    inputs: str = ""                 # columns a known table offers to --tabular
+    tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see tabulate
 
     def groups(self, indices=None):
         """{patient: [indices of its images]} in the order of the table."""
@@ -130,9 +150,9 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     """-> Cohort. data: a CSV, a folder of class folders, `medmnist:FLAG[:SIDE]`, or a name of KNOWN with `images`, its folder.
 
     images: folder the image paths start from (the table's own by default); patient, image, target, split: column names,
-    target as NAME[:regression|classes|labels],...; split may also be CLAM's splits_K.csv; uncertain: what a label of -1 means,
-    and blank what an empty label of CheXpert means: zeros, ones or ignore (unknown, left out of the loss), for single labels as
-    zeros,LABEL=ones,..."""
+    target as NAME[:regression|classes|labels],... or TIME/EVENT:survival; split may also be CLAM's splits_K.csv; uncertain:
+    what a label of -1 means, and blank what an empty label of CheXpert means: zeros, ones or ignore (unknown, left out of the
+    loss), for single labels as zeros,LABEL=ones,..."""
     known = KNOWN.get(data, {})
     if data.startswith("medmnist:") or os.path.isdir(data) and not known:
         given = {"images": images, "patient-column": patient, "image-column": image, "target": target, "split-column": split}
@@ -188,7 +208,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         raise ValueError(f"{at(data, row, split)}: {row[split]!r}, need train, val or test")
     return Cohort(os.path.splitext(os.path.basename(data))[0], tasks, patients, paths, targets,
                   {name: [row[name] for row in rows] for name in header}, splits, notes=NO_PATIENTS * (patient == image and regex == ".+"),
-                  folder=os.path.dirname(os.path.abspath(data)))
+                  folder=os.path.dirname(os.path.abspath(data)), inputs=known.get("tabular", ""))
 
 
 def read_csv(path):
@@ -333,11 +353,17 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     target = target or ",".join(name for name in header if name in ("target", "label") or name.startswith("label_"))
     if not target:
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... of {', '.join(header[:20])}")
-    kinds = {}                                                     # column -> kind
+    kinds, events = {}, {}                                         # column -> kind, column of times -> column of events
     for spec in map(str.strip, target.split(",")):
         name, _, kind = (spec, "", "") if spec in header or ":" not in spec else spec.rpartition(":")
         if kind not in ("", *KINDS):
             raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
+        if kind == "survival":
+            name, _, event = name.partition("/")
+            if not event:
+                raise ValueError(f"--target {spec}: need two columns, TIME/EVENT:survival, EVENT 1 where TIME is that of the event, "
+                                 "0 where it is that of the last look")
+            events[name] = column(path, header, event, "target")
         kinds[column(path, header, name, "target")] = kind
     cells = {name: {row[name] for row in rows} - {""} for name in kinds}
     binary = [name for name, kind in kinds.items() if not kind and cells[name] <= {"0", "1", "0.0", "1.0", "-1", "-1.0"}]
@@ -353,7 +379,11 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             continue
         if not cells[name]:
             raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
-        task = Task(name.replace(".", "_"), kinds[name])           # a module name has no dot
+        task = Task(name.replace(".", "_"), kinds[name], (name, events[name]) if name in events else ())      # a module name has no dot
+        if task.kind == "survival":
+            tasks.append(task)
+            targets[task.name] = read_survival(path, rows, name, events[name])
+            continue
         if task.kind == "classes":
             order = sorted(cells[name] - words, key=float) + sorted(words)
             task = replace(task, classes=tuple(order))
@@ -372,6 +402,16 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would be called {Counter(task.name for task in tasks).most_common(1)[0][0]!r}")
     return tasks, targets
+
+
+def read_survival(path, rows, time, event):
+    """-> (rows, 2): time and event, both NaN where one is blank."""
+    values = np.stack([numbers(path, rows, time), numbers(path, rows, event)], 1)
+    for row, (t, e) in zip(rows, values):
+        if t < 0 or not np.isnan(e) and e not in (0, 1):
+            name, need = (time, "a time of at least 0") if t < 0 else (event, "1 (the event came) or 0 (it had not, when last looked)")
+            raise ValueError(f"{at(path, row, name)}: {row[name]!r}, need {need}")
+    return np.where(np.isnan(values).any(1, keepdims=True), np.nan, values).astype(np.float32)
 
 
 def read_class_folders(folder):
@@ -483,8 +523,9 @@ def per_patient(cohort, how=None):
                 raise ValueError(f"patient {names[who[image[i]]]} has images with different targets for "
                                  f"{task.classes[label[i]] if task.kind == 'labels' else task.name} ({one[which[i]]:g} and {known[i]:g}); "
                                  "--patient-target first, mean or max says which counts")
-            if how == "mean" and task.kind != "regression":
-                raise ValueError(f"--patient-target mean does not apply to {task.name}, a task of {task.kind}; use first or max")
+            if how == "mean" and task.kind != "regression" or how == "max" and task.kind == "survival":
+                raise ValueError(f"--patient-target {how} does not apply to {task.name}, a task of {task.kind}; "
+                                 f"use first{' or max' * (task.kind != 'survival')}")
             if how == "mean":
                 one = np.bincount(which, known) / np.bincount(which)
             elif how == "max":
@@ -578,6 +619,8 @@ def deal(cohort, groups, parts, part, seed):
         raise ValueError(f"{cohort.name}: {len(groups)} patients do not fill {parts} parts (--folds, --val)")
     rng = np.random.default_rng((seed, len(groups)))
     first = cohort.targets[cohort.tasks[0].name].reshape(len(cohort.patients), -1)
+    if cohort.tasks[0].kind == "survival":
+        first = first * (1e-9, 1)                                  # by event, then by time
     value = dict(zip(cohort.patients[::-1], np.nan_to_num(first).sum(1)[::-1]))              # of the patient's first image
     order = sorted((groups[i] for i in rng.permutation(len(groups))), key=value.get)
     place = [rng.permutation(parts) for _ in range(0, len(order), parts)]
@@ -593,7 +636,9 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
         known = values[~np.isnan(values)]
         if not len(known):
             raise ValueError(f"no known value of {task.name} in the training split")
-        if task.kind != "labels" and known.min() == known.max():
+        if task.kind == "survival" and not (values[:, 1] == 1).any():
+            raise ValueError(f"{task.name}: no event in the training split")
+        if task.kind in ("regression", "classes") and known.min() == known.max():
             said = f"{known[0]:g}" if task.kind == "regression" else task.classes[int(known[0])]
             raise ValueError(f"{task.name} is {said} for every patient of the training split: nothing to learn")
         if task.kind == "regression":
@@ -603,6 +648,72 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
             task = replace(task, positive_weight=tuple((np.where(positives, negatives, 1) / np.maximum(positives, 1)).tolist()))
         fitted.append(task)
     return fitted
+
+
+# -----------------------------------------------------------------------------
+# columns as input
+
+
+def fit_columns(cohort, wanted, train):
+    """NAME[:number|category],... -> [Column], with the statistics of the training images. Without a kind, words are categories."""
+    columns, targets = [], {name for task in cohort.tasks for name in (task.name, *(task.classes if task.kind != "classes" else ()))}
+    for spec in map(str.strip, wanted.split(",")):
+        name, _, kind = (spec, "", "") if spec in cohort.columns or ":" not in spec else spec.rpartition(":")
+        if name not in cohort.columns:
+            raise ValueError(f"--tabular {spec}: {cohort.name} has no column {name!r}, "
+                             f"there are {', '.join(list(cohort.columns)[:20]) or 'none'}")
+        if kind not in ("", "number", "category"):
+            raise ValueError(f"--tabular {spec}: kind {kind!r}, need number or category")
+        if name.replace(".", "_") in targets or name in targets or name in (column.name for column in columns):
+            raise ValueError(f"--tabular {spec}: {name} is {'what is to be predicted' if name in targets else 'named twice'}")
+        cells = [cohort.columns[name][i] for i in train]
+        known = {cell for cell in cells if cell}
+        words = {cell for cell in known if not is_number(cell)}
+        kind = kind or ("category" if words else "number")
+        x = np.array([to_number(cohort, name, i) for i in train if cohort.columns[name][i]]) if kind == "number" else ()
+        if len(set(x) or known) < 2:
+            raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training split, nothing to learn from")
+        if kind == "category" and len(known) > 50:
+            raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 make a category; "
+                             f"{min(words or known)!r} is one of them")
+        fitted = dict(mean=float(x.mean()), std=float(x.std())) if kind == "number" else dict(values=tuple(sorted(known)))
+        columns.append(Column(name, kind, blanks="" in cells, **fitted))
+    return columns
+
+
+def to_number(cohort, name, i):
+    """The cell of a column in row i -> float, NaN where blank."""
+    cell = cohort.columns[name][i]
+    if cell and not is_number(cell):
+        raise ValueError(f"{cohort.name}, column {name}, patient {cohort.patients[i]}: {cell!r} is not a number; --tabular {name}:category "
+                         "allows words")
+    return float(cell or "nan")
+
+
+def tabulate(cohort, columns):
+    """-> the cohort with `tabular` (images, P), the columns as numbers beside each other; notes on what was filled in."""
+    parts, notes = [], []
+    for column in columns:
+        if column.name not in cohort.columns:
+            raise ValueError(f"{cohort.name} has no column {column.name!r}, which the model takes as input; "
+                             f"there are {', '.join(list(cohort.columns)[:20]) or 'none'}")
+        cells = cohort.columns[column.name]
+        blank = np.array([not cell for cell in cells])
+        if column.kind == "number":
+            x = np.array([to_number(cohort, column.name, i) for i in range(len(cells))])
+            parts.append(np.nan_to_num((x - column.mean) / column.std)[:, None])
+        else:
+            parts.append(np.array([[cell == value for value in column.values] for cell in cells]))
+            unseen = [cell for cell in cells if cell and cell not in column.values]
+            if unseen:
+                notes.append(f"{column.name}: {len(unseen)} rows of {', '.join(sorted(set(unseen))[:5])}, unknown to the training split, "
+                             "count as none of its values")
+        if column.blanks:
+            parts.append(blank[:, None])
+        if blank.any():
+            notes.append(f"{column.name}: {blank.sum()} rows blank, "
+                         + ("filled with the mean" if column.kind == "number" else "they count as none of its values"))
+    return replace(cohort, tabular=np.concatenate(parts, 1).astype(np.float32) if parts else None), notes
 
 
 def main(data=None, images=None):

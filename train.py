@@ -27,14 +27,15 @@ from safetensors.torch import save_file
 
 import synthetic
 from attention import KINDS
-from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
+from crossvit import FUSIONS as CROSS_FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
+from daft import ACTIVATIONS, FUSIONS as TABLE_FUSIONS, LOCATIONS, DAFTConfig, DAFTViT, DAFTViTConfig, ResNet
 from data import AUGMENT, IMAGES, Samples, axes_of, cached_features, make_loader, read_array
 from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
-from tables import POLICIES, Task, fit_tasks, load_cohort, per_patient, split_patients, targets_agree
+from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, split_patients, tabulate, targets_agree
 from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, from_dict, named
 from weights import load_weights, read_checkpoint
 
@@ -43,16 +44,20 @@ from weights import load_weights, read_checkpoint
 
 SCRATCH = dict(size="micro", patch="8")                             # of a ViT with random weights; a checkpoint brings its own
 OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; with any other model they are an error
-    "vit": {**SCRATCH},
+    "vit": {**SCRATCH, "tabular": None},
     "multivit": {**SCRATCH, "mode": "multi", "n": 3, "r": 1, "cls_token": "fused", "hidden": "256,128"},
     "crossvit": {"variant": "9", "fusion": "cross"},
     "lt_vit": {**SCRATCH, "label_layers": 4, "label_attention": "one-way", "shared_head": False},
     "q2l": {**SCRATCH},
+    "daft": {"tabular": None, "fusion": "daft", "location": 2, "activation": "identity", "without": None, "identity_init": False,
+             "width": 4},
     "probe": {"head": "tokens"},
     "cnn": {},
 }
-IMAGE = {"crossvit": "96", "cnn": "256"}                           # px without --image and --pretrained; others: 64
-AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3)}         # of the images a model takes; others: 2
+FUSIONS = {"crossvit": CROSS_FUSIONS, "daft": tuple(TABLE_FUSIONS)}
+LR, BATCH = {"daft": 5e-3}, {"daft": 32}                           # without --lr and --batch-size; others: 5e-4, and 16 images
+IMAGE = {"crossvit": "96", "cnn": "256", "daft": None}             # px without --image and --pretrained; others: 64; None: as it is
+AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3), "daft": (2, 3)}   # of the images a model takes; others: 2
 CHANNELS, AUGMENTED = {2: 3, 3: 1}, {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}      # by the axes of the images
 
 
@@ -64,8 +69,8 @@ def parse(argv=None):
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
     group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}; "
                        "vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
-    group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96, cnn: 256), or the "
-                       "checkpoint's")
+    group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96, cnn: 256, daft: volumes "
+                       "as they are), or the checkpoint's")
     group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")
     group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; bags: as wide as their "
                        "vectors; or the checkpoint's")
@@ -83,7 +88,17 @@ def parse(argv=None):
     group.add_argument("--hidden", help="units of the heads' hidden layers, task by task; default 256,128, the paper's best")
     group = parser.add_argument_group("crossvit")
     group.add_argument("--variant", choices=VARIANTS, help="row of the paper's Table 1; default 9")
-    group.add_argument("--fusion", choices=FUSIONS, help="the paper's Table 6; default cross")
+    group.add_argument("--fusion", choices=[*CROSS_FUSIONS, *TABLE_FUSIONS], metavar="FUSION",
+                       help=f"crossvit: {', '.join(CROSS_FUSIONS)} (the paper's Table 6), default cross; daft: {', '.join(TABLE_FUSIONS)} "
+                       "(the paper's Table 2), default daft")
+    group = parser.add_argument_group("daft, and vit with --tabular")
+    group.add_argument("--tabular", help="columns the model sees beside the image: COLUMN[:number|category],...; default with daft: "
+                       "those the simulated table offers")
+    group.add_argument("--location", type=int, choices=LOCATIONS, help="where daft or film stands in the last block; default 2 (paper)")
+    group.add_argument("--activation", choices=ACTIVATIONS, help="of the scale; default identity")
+    group.add_argument("--without", choices=("scale", "shift"), help="alpha = 1, or beta = 0 (the paper's Table 3)")
+    group.add_argument("--identity-init", action="store_true", default=None, help="alpha = 1 + ..., and starts as 1")
+    group.add_argument("--width", type=int, help="n, maps of the first block; default 4, the paper's")
     group = parser.add_argument_group("lt_vit")
     group.add_argument("--label-layers", type=int, help="N2, last blocks in which label tokens take part; default 4, the paper's best")
     group.add_argument("--label-attention", choices=LABEL_ATTENTION, help="the paper's Table 3; default one-way")
@@ -91,10 +106,11 @@ def parse(argv=None):
     group = parser.add_argument_group("probe")
     group.add_argument("--head", choices=HEADS, help="what looks at the tokens of the frozen ViT, --pretrained; default tokens")
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest, bag), a CSV, a folder of class folders, "
+    group.add_argument("--data", default="psoriasis", help="a simulated cohort (psoriasis, chest, brain, bag), a CSV, a folder of class folders, "
                        "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, ham10000)")
     group.add_argument("--images", help="folder the table's image paths start from; default: the table's own")
-    group.add_argument("--target", help="what to predict: COLUMN[:regression|classes|labels],...")
+    group.add_argument("--target", help="what to predict: COLUMN[:regression|classes|labels],..., or TIME/EVENT:survival with a "
+                       "column of times and one that says whether the event came then (1) or had not yet (0)")
     for role in ("patient", "image", "split"):
         group.add_argument(f"--{role}-column", help=f"default: {role}{'_id' * (role == 'patient')}, or what the public table calls it"
                            + "; or a file, CLAM's splits_K.csv" * (role == "split"))
@@ -113,8 +129,10 @@ def parse(argv=None):
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
     group.add_argument("--epochs", type=int, default=20, help="the paper: 300")
-    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16), or bags (default 1)")
-    group.add_argument("--lr", type=float, default=5e-4, help="peak of AdamW's learning rate; the paper, from pretrained weights: 1e-4")
+    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16; daft: 32), or bags "
+                       "(default 1)")
+    group.add_argument("--lr", type=float, help=f"peak of AdamW's learning rate; default 5e-4 (daft: {LR['daft']:g}); MultiViT's "
+                       "paper, from pretrained weights: 1e-4")
     group.add_argument("--lr-end", type=float, default=1.25e-7, help="where the linear decay ends (paper)")
     group.add_argument("--warmup", type=float, default=2, help="epochs of linear rise; the paper: 0")
     group.add_argument("--weight-decay", type=float, default=0.01, help="of matrices only (paper)")
@@ -139,7 +157,7 @@ def parse(argv=None):
     for name in ("image", "patch"):
         if getattr(args, name) is None and args.size in SOFTMAX_FREE and SOFTMAX_FREE[args.size][name]:
             setattr(args, name, "x".join(map(str, SOFTMAX_FREE[args.size][name])))
-    own = OWN_FLAGS[args.model]
+    own, fixed = OWN_FLAGS[args.model], (*SCRATCH, "variant", "width")
     if args.model in ("probe", "cnn"):
         if wrong := typed & {"--attention", "--dropout", "--drop-path", "--train-blocks"}:
             raise ValueError(f"{min(wrong)} is for a ViT that is trained, not for --model {args.model}")
@@ -150,19 +168,28 @@ def parse(argv=None):
         given, flag = getattr(args, name), "--" + name.replace("_", "-")
         if given is not None and name not in own:
             raise ValueError(f"{flag} belongs to --model {' or '.join(m for m in OWN_FLAGS if name in OWN_FLAGS[m])}, not to {args.model}")
-        if given is not None and args.pretrained and name in (*SCRATCH, "variant"):
+        if name == "fusion" and given is not None and given not in FUSIONS[args.model]:
+            raise ValueError(f"--fusion {given} is not of {args.model}; need one of {', '.join(FUSIONS[args.model])}")
+        if given is not None and args.pretrained and name in fixed:
             raise ValueError(f"{flag} is fixed by --pretrained {args.pretrained}; leave it out")
-        if given is None and name in own and not (args.pretrained and name in (*SCRATCH, "variant")):
+        if given is None and name in own and not (args.pretrained and name in fixed):
             setattr(args, name, own[name])
+    args.lr = LR.get(args.model, 5e-4) if args.lr is None else args.lr
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1),
-                        ("channels", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("channels", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
         if (value := getattr(args, name)) is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
     for name in ("dropout", "drop_path", "val"):
         if not 0 <= getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: need 0 <= x < 1")
+    for name in ("attention", "dropout", "drop_path"):
+        if args.model == "daft" and getattr(args, name) != parser.get_default(name):
+            raise ValueError(f"--{name.replace('_', '-')} is of a ViT; daft has none")
+    if args.fusion == "image" and args.tabular:
+        raise ValueError("--fusion image sees no table; leave --tabular out")
+    if args.fusion == "linear-features" and not args.pretrained:
+        raise ValueError("--fusion linear-features needs --pretrained RUN, of --fusion image, whose features it takes")
     if wrong := [word for word in listed(args.augment) if word not in AUGMENT]:
         raise ValueError(f"--augment {args.augment}: {wrong[0]!r} is none of {', '.join(AUGMENT)}")
     return args
@@ -195,6 +222,9 @@ def settle(args, cohort):
         if wrong := {args.image, args.patch} - {None, "", "64", SCRATCH["patch"]} or {args.augment} - {None, "none"}:
             raise ValueError(f"--image, --patch, --augment {wrong.pop()}: {cohort.name} holds {IMAGES[axes]}, which have no pixels")
         args.image, args.patch = "", ""
+    if args.model == "daft" and not args.image and not args.pretrained:
+        first = None if axes == 2 else read_array(cohort.paths[0]) if cohort.pixels is None else cohort.pixels[0]
+        args.image = "64" if axes == 2 else "x".join(map(str, first.shape[-3:]))
     for name in ("image", "patch"):
         if text := getattr(args, name):
             sides = pixels(text, axes, name)
@@ -204,7 +234,7 @@ def settle(args, cohort):
     if not args.pretrained:                                        # a checkpoint brings its own
         args.channels = args.channels or CHANNELS.get(axes) or read_array(cohort.paths[0]).shape[1]
     args.augment = args.augment or ("none" if args.model == "probe" else AUGMENTED[axes])            # a probe sees every image once
-    args.batch_size = args.batch_size or (4 if by_patient(args) else 16 if axes else 1)
+    args.batch_size = args.batch_size or (4 if by_patient(args) else BATCH.get(args.model, 16) if axes else 1)
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
         raise ValueError(f"--channels {args.channels}, --augment {args.augment}: pictures have 1 or 3 channels, and no depth to flip")
 
@@ -215,11 +245,12 @@ def settle(args, cohort):
 RANDOM = "weights drawn at random"
 
 
-def build_model(args, tasks):
-    """Flags and tasks -> model, and the line that says where its weights come from. Every flag's way into a model is here."""
+def build_model(args, tasks, columns=()):
+    """Flags, tasks, and the columns of the table that are input -> model, and the line that says where its weights come from.
+    Every flag's way into a model is here."""
     if taken := [task.name for task in tasks if hasattr(torch.nn.ModuleDict(), task.name)]:
         raise ValueError(f"--target {taken[0]}: PyTorch keeps that name for itself; rename the column")
-    outputs = {task.name: task.outputs for task in tasks}
+    outputs, P = {task.name: task.outputs for task in tasks}, sum(column.width for column in columns)
     image, channels = pixels(args.image) if args.image else None, args.channels or (None if args.pretrained else 3)
     changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
     if args.model == "crossvit":
@@ -231,9 +262,20 @@ def build_model(args, tasks):
         return frozen(model, args, model.config.encoders, getattr(model, "report", RANDOM))
     if args.model == "probe":
         vit = ViT.from_pretrained(args.pretrained, image, channels)
-        return Probe(ProbeConfig(vit.config, args.head), outputs, vit), f"{vit.report}; all of it frozen"
+        return frozen(Probe(ProbeConfig(vit.config, args.head), outputs, vit), args, 0, f"{vit.report}; all of it frozen")
     if args.model == "cnn":
-        return CNN(CNNConfig(image, channels, (0.5,) * channels, (0.5,) * channels), outputs), RANDOM
+        return frozen(CNN(CNNConfig(image, channels, (0.5,) * channels, (0.5,) * channels), outputs), args, 0, RANDOM)
+    if args.model == "daft":
+        tensors, saved, _ = read_checkpoint(args.pretrained) if args.pretrained else ({}, {"daft": {}}, {})
+        if "daft" not in saved:
+            raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft")
+        channels = channels or saved["daft"]["channels"]
+        model = ResNet(DAFTConfig(image or saved["daft"]["image"], channels, args.width or saved["daft"]["width"], P, args.fusion,
+                                  args.location, args.without != "scale", args.without != "shift", args.activation,
+                                  args.identity_init, (0.5,) * channels, (0.5,) * channels), outputs)
+        tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(("stem.", "blocks.")) and ".daft." not in key}
+        report = load_weights(model, tensors, args.pretrained, ("head.", "hidden.", "factors.", ".daft.")) if tensors else RANDOM
+        return frozen(model, args, len(getattr(model, "blocks", ())), report, columns)
     if args.pretrained:
         vit = ViT.from_pretrained(args.pretrained, image, channels, outputs if args.model == "vit" else None, **changes)
     else:
@@ -243,7 +285,7 @@ def build_model(args, tasks):
         vit = ViT(config, outputs if args.model == "vit" else None)
     report = getattr(vit, "report", RANDOM)
     if args.model == "vit":
-        model = vit
+        model = DAFTViT(DAFTViTConfig(vit.config, P), vit=vit) if columns else vit
     elif args.model == "multivit":
         hidden = [int(width) if width.isdigit() else 0 for width in args.hidden.split(",")]
         model = MultiViT(MultiViTConfig(vit.config, args.mode, args.n, args.r, args.cls_token, hidden), outputs)
@@ -255,11 +297,12 @@ def build_model(args, tasks):
     elif args.model == "q2l":
         model = Q2L(Q2LConfig(vit.config), outputs)
         model.vit = vit
-    return frozen(model, args, vit.config.depth, report)
+    return frozen(model, args, vit.config.depth, report, columns)
 
 
-def frozen(model, args, depth, report):
-    """--train-blocks -> model and report, with what was frozen."""
+def frozen(model, args, depth, report, columns=()):
+    """--train-blocks -> model and report, with what was frozen. model.columns: what its entry `tabular` holds."""
+    model.columns = columns
     if args.train_blocks is not None:
         still = freeze(model, depth - args.train_blocks)
         report += f"; first {depth - args.train_blocks} blocks frozen ({still / 1e6:.1f} M of {count(model) / 1e6:.1f} M parameters)"
@@ -282,6 +325,10 @@ def model_from_config(config, outputs, name):
         return Probe(from_dict(ProbeConfig, config["probe"], name), outputs)
     if config.get("model") == "cnn":
         return CNN(from_dict(CNNConfig, config["cnn"], name), outputs)
+    if config.get("model") == "daft":
+        return ResNet(from_dict(DAFTConfig, config["daft"], name), outputs)
+    if config.get("model") == "daft_vit":
+        return DAFTViT(from_dict(DAFTViTConfig, config["daft_vit"], name), outputs)
     raise ValueError(f"{name}: config.json is of model {config.get('model')!r}, not one that train.py writes")
 
 
@@ -293,6 +340,7 @@ def open_model(run):
     tensors, config, _ = read_checkpoint(run)
     tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in config.get("tasks", [])]
     model = model_from_config(config, {task.name: task.outputs for task in tasks}, run)
+    model.columns = [Column(**{**column, "values": tuple(column["values"])}) for column in config.get("columns", [])]
     load_weights(model, tensors, run, new=())
     return model, tasks, read_args(run)
 
@@ -324,6 +372,16 @@ def load_data(args):
     cohort = load_cohort(data, args.images, args.patient_column, args.image_column, args.target, args.split_column,
                          args.uncertain, args.blank, args.cache_dir)
     return per_patient(cohort, args.patient_target) if by_patient(args) or args.patient_target else cohort
+
+
+def input_columns(args, cohort, train):
+    """--tabular, or with daft what the simulated table offers -> [Column], with the statistics of the training images."""
+    needed = args.model == "daft" and args.fusion != "image"
+    wanted = args.tabular or cohort.inputs * needed
+    if needed and not wanted:
+        raise ValueError("--model daft needs --tabular COLUMN,..., what it sees beside the image; "
+                         f"there are {', '.join(list(cohort.columns)[:20]) or 'none, --data is no CSV table'}")
+    return fit_columns(cohort, wanted, train) if wanted else []
 
 
 def run_options(args, model, cohort, device):
@@ -398,10 +456,13 @@ def task_loss(tasks, logits, targets):
     """Sum over the tasks of the mean over the known targets. logits {task: (..., outputs)}, targets {task: (...) or (..., L)}.
 
     regression: squared error in units of the training targets' standard deviation; classes: cross entropy; labels: binary
-    cross entropy, mean over the labels. An unknown target is NaN and counts for nothing."""
+    cross entropy, mean over the labels; survival: cox_loss. An unknown target is NaN and counts for nothing."""
     total = 0.0
     for task in tasks:
         y, target = logits[task.name].float(), targets[task.name]
+        if task.kind == "survival":                                # target (..., 2)
+            total = total + cox_loss(y.flatten(), *target.flatten(0, -2).unbind(1))
+            continue
         known, safe = ~target.isnan(), target.nan_to_num()
         if task.kind == "regression":
             each = (y.squeeze(-1) - (safe - task.center) / task.scale).square()
@@ -412,6 +473,16 @@ def task_loss(tasks, logits, targets):
             each = F.binary_cross_entropy_with_logits(y, safe, reduction="none", pos_weight=weight)
         total = total + (each * known).sum() / known.sum().clamp(min=1)
     return total
+
+
+def cox_loss(risk, time, event):
+    """(n,) each -> - sum over events i of (risk_i - log sum over j with time_j >= time_i of exp risk_j) / n.
+
+    Cox's partial likelihood with Breslow's ties; the batch is the risk set. 0 without an event; a NaN time counts for nothing."""
+    known = ~time.isnan()
+    gone = (time < time[:, None]) | ~known                         # (n, n): j is not at risk at the time of i
+    at_risk = risk.expand_as(gone).masked_fill(gone.fill_diagonal_(False), -torch.inf).logsumexp(1)
+    return ((at_risk - risk) * (event.nan_to_num() * known)).sum() / known.sum().clamp(min=1)
 
 
 def model_loss(tasks, out, targets, present=None):
@@ -475,7 +546,9 @@ def recover(path):
 
 def save_model(folder, args, model, tasks, state=None):
     """config.json + model.safetensors, and state.pt when there is a state."""
-    config = {"model": args.model, args.model: asdict(model.config), "tasks": [asdict(task) for task in tasks]}
+    name = "daft_vit" if isinstance(model, DAFTViT) else args.model
+    config = {"model": name, name: asdict(model.config), "tasks": [asdict(task) for task in tasks],
+              "columns": [asdict(column) for column in model.columns]}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     files = {"config.json": lambda path: write_json(path, config),
              "model.safetensors": lambda path: save_file(weights, path, {"format": "pt"})}
@@ -564,8 +637,9 @@ def main(argv=None):
     settle(args, cohort)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
     tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
-    cohort = replace(cohort, tasks=tasks)
-    model, report = build_model(args, tasks)
+    columns = input_columns(args, cohort, indices["train"])
+    cohort, filled = tabulate(replace(cohort, tasks=tasks), columns)
+    model, report = build_model(args, tasks, columns)
     model.to(device)
     options = run_options(args, model, cohort, device)
     common = (options["size"], options["n"], options["r"], options["channels"])
@@ -577,8 +651,9 @@ def main(argv=None):
     val_loader, _ = make_loader(val, args.batch_size, workers=options["workers"])
     run = args.resume or new_run(args)
     aims = ", ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{' '.join(task.classes)})" for task in tasks)
+    sees = [f"sees {', '.join(f'{column.name} ({column.kind})' for column in columns)} beside the image"] * bool(columns)
     for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}",
-                 f"predicts {aims}", *notes, *unknown, report, *seen_before(args, cohort, indices)):
+                 f"predicts {aims}", *sees, *notes, *filled, *unknown, report, *seen_before(args, cohort, indices)):
         print(line)
     optimizer = make_optimizer(model, args, device)
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}

@@ -174,9 +174,10 @@ def test_isic_and_ham10000(tmp_path):
 
 
 @pytest.mark.parametrize("name, tasks", (("bag", [Task("subtype", "classes", ("A", "B"))]), ("chest", [Task("findings", "labels", tuple(synthetic.FINDINGS))]),
+                                         ("brain", [Task("diagnosis", "classes", ("AD", "CN", "MCI"))]),
                                          ("psoriasis", [Task("pasi", "regression"), Task("pga", "classes")])))
 def test_the_simulated_cohorts_need_no_target(name, tasks, tmp_path):
-    """The header that synthetic.py writes is recognized: six findings, or PASI and PGA."""
+    """The header that synthetic.py writes is recognized: six findings, a diagnosis, or PASI and PGA."""
     cohort = load_cohort(synthetic.make(name, str(tmp_path), patients=6))
     assert [(task.name, task.kind) for task in cohort.tasks] == [(task.name, task.kind) for task in tasks]
     assert name == "psoriasis" or cohort.tasks == tasks
@@ -726,3 +727,87 @@ def test_nih_sample():
     for j, name in enumerate(cohort.tasks[0].classes):
         assert cohort.targets["findings"][:, j].sum() == sum(row[name] == "1" for row in rows) > 0
     assert cohort.targets["findings"][:, cohort.tasks[0].classes.index("Pneumonia")].sum() == 500
+
+
+# -----------------------------------------------------------------------------
+# times to an event, columns as input
+
+
+def test_survival_targets_are_time_and_event(tmp_path):
+    """Two columns become one task of one output; a row with one of them blank is unknown; the rest of the split spreads events evenly."""
+    path = generic(tmp_path, "p1,a.png,12.5,1", "p2,b.png,3,0", "p3,c.png,,1", header="patient_id,image,days,died")
+    cohort = load_cohort(path, target="days/died:survival")
+    assert cohort.tasks == [Task("days", "survival", ("days", "died"))] and cohort.tasks[0].outputs == 1
+    assert np.array_equal(cohort.targets["days"], [[12.5, 1], [3, 0], [np.nan, np.nan]], equal_nan=True)
+    many = cohort_of([f"p{i}" for i in range(40)], [[i % 17, i < 10] for i in range(40)], "survival")
+    for part in split_patients(many, folds=5, val=0.25)[0].values():
+        assert 0.15 < many.targets["y"][part, 1].mean() < 0.35
+    with pytest.raises(ValueError, match="no event in the training split"):
+        fit_tasks(many.tasks, many, range(10, 40))
+
+
+@pytest.mark.parametrize("target, row, message", (
+    ("days:survival", "p1,a.png,1,1", "--target days:survival: need two columns"),
+    ("days/dead:survival", "p1,a.png,1,1", "no column 'dead'"),
+    ("days/died:survival", "p1,a.png,1,2", "row 2, column died: '2', need 1"),
+    ("days/died:survival", "p1,a.png,-3,1", "column days: '-3', need a time"),
+    ("days/died:survival", "p1,a.png,soon,1", "'soon' is not a number")))
+def test_survival_mistakes(tmp_path, target, row, message):
+    """One line with file, row and column."""
+    with pytest.raises(ValueError, match=message) as error:
+        load_cohort(generic(tmp_path, row, header="patient_id,image,days,died"), target=target)
+    assert "\n" not in str(error.value)
+
+
+def table_cohort(**columns):
+    n = len(next(iter(columns.values())))
+    cohort = cohort_of([f"p{i}" for i in range(n)], range(n))
+    cohort.columns = columns
+    return cohort
+
+
+def test_columns_become_standardized_numbers_categories_and_indicators():
+    """Mean and spread of the training rows, one 0/1 a word they hold, the mean for a blank and a column that says so."""
+    cohort = table_cohort(age=["20", "40", "", "90"], sex=["F", "M", "F", "X"], site=["a", "", "b", ""])
+    columns = tables.fit_columns(cohort, "age,sex, site", [0, 1, 2])
+    assert [(c.kind, c.mean, c.std, c.values, c.blanks) for c in columns] == [
+        ("number", 30, 10, (), True), ("category", 0, 1, ("F", "M"), False), ("category", 0, 1, ("a", "b"), True)]
+    filled, notes = tables.tabulate(cohort, columns)
+    assert filled.tabular.dtype == np.float32 and sum(c.width for c in columns) == 7
+    #                                    age  blank  F  M  a  b  blank
+    assert np.array_equal(filled.tabular, [[-1, 0, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1, 0], [6, 0, 0, 0, 0, 0, 1]])
+    assert notes == ["age: 1 rows blank, filled with the mean",
+                     "sex: 1 rows of X, unknown to the training split, count as none of its values",
+                     "site: 2 rows blank, they count as none of its values"]
+    assert tables.tabulate(cohort, [])[0].tabular is None
+
+
+def test_numbers_can_be_categories():
+    """NAME:category makes 0/1 columns of numbers."""
+    cohort = table_cohort(stage=["1", "2", "4", "2"])
+    assert tables.fit_columns(cohort, "stage:category", range(4))[0].values == ("1", "2", "4")
+
+
+@pytest.mark.parametrize("wanted, message", (
+    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, id, mixed"),
+    ("age:word", "kind 'word', need number or category"),
+    ("y", "y is what is to be predicted"), ("age,age", "age is named twice"), ("same", "same: 1 in every row of the training split"),
+    ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"),
+    ("sex:number", "'F' is not a number")))
+def test_columns_that_cannot_be_input(wanted, message):
+    """One line that names column and, where it is a cell, the patient."""
+    n = range(60)
+    cohort = table_cohort(age=[str(i) for i in n], sex=["FM"[i % 2] for i in n], y=["1"] * 60, same=["1", "1.0"] * 30,
+                          id=[f"x{i}" for i in n], mixed=[f"x{i}" if i == 3 else str(i) for i in n])
+    with pytest.raises(ValueError, match=message) as error:
+        tables.fit_columns(cohort, wanted, n)
+    assert "\n" not in str(error.value)
+
+
+def test_another_table_lacks_a_column():
+    """What the model takes as input must be there, and be numbers where they were."""
+    columns = tables.fit_columns(table_cohort(age=["1", "2"]), "age", [0, 1])
+    with pytest.raises(ValueError, match="made has no column 'age', which the model takes as input"):
+        tables.tabulate(table_cohort(sex=["F"]), columns)
+    with pytest.raises(ValueError, match="patient p0: 'old' is not a number; --tabular age:category allows words"):
+        tables.tabulate(table_cohort(age=["old"]), columns)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+import synthetic
 import train
 from tables import Task
 from train import build_model, lr_at, main, make_optimizer, model_loss, parse, task_loss, write_folder, recover
@@ -90,12 +91,14 @@ def slides(tmp_path_factory):
                                   ("--model", "multivit", "--mode", "joint", "--n", "2"), ("--model", "multivit", "--mode", "baseline"),
                                   ("--model", "vit", "--attention", "sima"), ("--model", "vit", "--channels", "1", "--image", "16x24"),
                                   ("--model", "lt_vit", "--label-layers", "2"), ("--model", "q2l", "--epochs", "2"),
-                                  ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class")),
+                                  ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class"),
+                                  ("--model", "vit", "--tabular", "sex,dot"), ("--model", "daft", "--tabular", "sex,bar:category"),
+                                  ("--model", "daft", "--tabular", "sex", "--fusion", "linear"), ("--model", "daft", "--fusion", "image")),
                          ids=lambda more: "-".join(more[1::2]))
 def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     """Two epochs end with every file the docstring of train.py promises, metrics beside the constant, and a prediction for every test patient."""
     args = flags(table, *more, "--name", "a")
-    if "crossvit" in more:                                         # it has patches of its own
+    if "crossvit" in more or "daft" in more:                       # they have patches of their own, or none
         args = [x for i, x in enumerate(args) if "--patch" not in (x, args[i - 1])]
     main(args)
     run = "runs/a"
@@ -154,10 +157,11 @@ def test_a_run_is_a_starting_point(table):
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()) and "loaded" in report and "new" not in report
 
 
-def test_evaluating_a_saved_run_gives_the_numbers_it_printed(table):
+@pytest.mark.parametrize("more", (MULTI, ("--model", "vit", "--tabular", "sex,dot")), ids=lambda more: more[1])
+def test_evaluating_a_saved_run_gives_the_numbers_it_printed(table, more):
     """eval.py on the run folder: metrics.json stays equal to the bit."""
     import eval as evaluation
-    main(flags(table, *MULTI, "--name", "a"))
+    main(flags(table, *more, "--name", "a"))
     before = json.load(open("runs/a/metrics.json"))
     evaluation.main(["runs/a", "--device", "cpu"])
     assert json.load(open("runs/a/metrics.json")) == before
@@ -192,6 +196,106 @@ def test_losses_equal_loops_over_what_is_known():
     assert task_loss(tasks, logits, targets).item() == pytest.approx((a + b + c).item(), rel=1e-5)
     unknown = {name: torch.full_like(target, nan) for name, target in targets.items()}
     assert task_loss(tasks, logits, unknown).item() == 0
+
+
+def daft_flags(table, *more):
+    argv = flags(table, "--model", "daft", *more)
+    return [x for i, x in enumerate(argv) if "--patch" not in (x, argv[i - 1])]
+
+
+def test_the_statistics_of_the_table_are_those_of_the_training_split(table, tmp_path):
+    """config.json holds them, and another table is standardized by them, not by its own: same rows, same predictions."""
+    import eval as evaluation
+    main(daft_flags(table, "--tabular", "sex,bar", "--name", "a"))
+    columns = json.load(open("runs/a/best/config.json"))["columns"]
+    assert [column["name"] for column in columns] == ["sex", "bar"] and columns[0]["values"] == ["F", "M"]
+    split = {row["patient"]: row["split"] for row in csv.DictReader(open("runs/a/split.csv"))}
+    train_bars = [float(row["bar"]) for row in csv.DictReader(open(table)) if split[row["patient_id"]] == "train"]
+    assert columns[1]["mean"] == pytest.approx(np.mean(train_bars)) and columns[1]["std"] == pytest.approx(np.std(train_bars))
+    header, *lines = open(table).read().splitlines()
+    other, patient = os.path.join(os.path.dirname(table), "other.csv"), next(p for p in split if split[p] == "test")
+    open(other, "w").write("\n".join([header, *(line for line in lines if line.startswith(patient + ","))]) + "\n")
+    evaluation.main(["runs/a", "--data", other, "--device", "cpu"])
+    first, again = ({row["patient"]: row["redness predicted"] for row in csv.DictReader(open(f"runs/a/{path}predictions.csv"))}
+                    for path in ("", "other-test/"))
+    assert list(again) == [patient] and float(again[patient]) == pytest.approx(float(first[patient]), rel=1e-5)
+
+
+@pytest.mark.parametrize("more", (("--model", "daft"), ("--model", "vit", "--tabular", "age,apoe", "--patch", "8", "--image", "16"),
+                                  ("--model", "daft", "--target", "time/event:survival", "--fusion", "film", "--location", "4")))
+def test_volumes_and_their_table_train_together(more, tmp_path):
+    """The simulated brains: volumes at their own size, and the columns the table offers unless others are asked for."""
+    data = synthetic.make("brain", str(tmp_path / "cache"), patients=40)
+    main(["--data", data, "--epochs", "1", "--device", "cpu", "--name", "a", *more])
+    config, args = (json.load(open(f"runs/a/{path}")) for path in ("best/config.json", "args.json"))
+    assert [column["name"] for column in config["columns"]] == (["age", "apoe"] if "vit" in more else ["age", "sex", "education", "apoe"])
+    assert args["image"] == ("16x16x16" if "vit" in more else "24x24x24") and len(list(csv.DictReader(open("runs/a/predictions.csv")))) == 8
+    assert config["model"] == ("daft_vit" if "vit" in more else "daft")
+
+
+def test_features_of_an_image_only_run_feed_a_linear_model(table):
+    """--fusion linear-features keeps the ResNet of --pretrained bit for bit and trains a Linear on it and the table."""
+    main(daft_flags(table, "--fusion", "image", "--name", "a"))
+    main(daft_flags(table, "--fusion", "linear-features", "--tabular", "sex", "--pretrained", "runs/a", "--name", "b"))
+    a, b = (load_file(f"runs/{name}/best/model.safetensors") for name in "ab")
+    body = [key for key in a if not key.startswith("head.")]
+    assert len(body) > 40 and all(torch.equal(a[key], b[key]) for key in body) and b["head.redness.weight"].shape == (1, 32 + 2)
+
+
+def loop_cox(risk, time, event):
+    """The partial likelihood as it is written, over the known samples."""
+    total, known = 0.0, [i for i in range(len(time)) if not math.isnan(time[i])]
+    for i in known:
+        if event[i] == 1:
+            total -= risk[i] - math.log(sum(math.exp(risk[j]) for j in known if time[j] >= time[i]))
+    return total / max(1, len(known))
+
+
+def test_cox_loss_equals_a_loop_over_risk_sets():
+    """Ties share a risk set, censored samples are only at risk, unknown ones are not there, far risks stay finite."""
+    rng, nan = np.random.default_rng(0), float("nan")
+    for n in (1, 2, 7, 30):
+        time, event, risk = rng.integers(1, 6, n) * 1.0, rng.integers(0, 2, n) * 1.0, rng.normal(size=n)
+        time[rng.random(n) < 0.2] = nan
+        event[np.isnan(time)] = nan
+        y = torch.tensor(risk, requires_grad=True)
+        loss = train.cox_loss(y, torch.tensor(time), torch.tensor(event))
+        assert loss.item() == pytest.approx(loop_cox(risk, time, event), abs=1e-10)
+        loss.backward()
+        assert y.grad.isfinite().all() and (y.grad[torch.tensor(time).isnan()] == 0).all()
+    task, far = [Task("t", "survival", ("t", "e"))], torch.tensor([[1000.0], [-1000.0], [0.0]])
+    target = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 0.0]])
+    assert task_loss(task, {"t": far}, {"t": target}).item() == pytest.approx(1000 / 3)
+    for nothing in (target * torch.tensor([1.0, 0.0]), torch.full_like(target, nan)):
+        assert task_loss(task, {"t": far}, {"t": nothing}).item() == 0
+
+
+def test_every_photograph_of_stage_1_carries_the_time_of_its_patient():
+    """MultiViT's first stage: the risk set are the photographs that are present."""
+    rng = np.random.default_rng(0)
+    present = torch.tensor([[True, True], [True, False], [True, True]])
+    target = torch.tensor([[2.0, 1], [1, 1], [3, 0]])
+    stage1, last = torch.tensor(rng.normal(size=(3, 2, 1))), torch.tensor(rng.normal(size=(3, 1)))
+    loss = model_loss([Task("t", "survival", ("t", "e"))], {"logits": {"t": last}, "stage1": {"t": stage1}}, {"t": target}, present)
+    photos = [(stage1[i, j, 0].item(), *target[i].tolist()) for i in range(3) for j in range(2) if present[i, j]]
+    assert loss.item() == pytest.approx(loop_cox(last[:, 0].tolist(), *target.T.tolist()) + loop_cox(*zip(*photos)), rel=1e-5)
+
+
+def test_survival_from_a_table_to_a_c_index(table, tmp_path):
+    """--target TIME/EVENT:survival: redder patients' event comes sooner; a run predicts it, and predictions.csv holds time, event, risk."""
+    rows = list(csv.DictReader(open(table)))
+    with open(other := os.path.join(os.path.dirname(table), "survival.csv"), "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "time", "event"])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, "time": round(300 - float(row["redness"])), "event": int(int(row["patient_id"][1:]) % 4 > 0)})
+    args = daft_flags(other, "--fusion", "image", "--epochs", "15", "--val", "0.3", "--name", "a")
+    args[3] = "time/event:survival"
+    main(args)
+    metrics = json.load(open("runs/a/metrics.json"))["time"]
+    assert metrics["c_index"]["value"] > 0.8 and metrics["constant"]["c_index"]["value"] == 0.5
+    rows = list(csv.DictReader(open("runs/a/predictions.csv")))
+    assert list(rows[0]) == ["patient", "images", "time", "event", "time risk"] and {row["event"] for row in rows} <= {"0", "1"}
 
 
 def test_learning_rate_is_the_papers():
@@ -360,11 +464,27 @@ def fails(argv, monkeypatch, capsys):
     (("--pretrained", "x.bin", "--size", "tiny"), "--size is fixed by --pretrained"),
     (("--resume", "runs/none"), "--resume keeps the flags"),
     (("--mode", "full"), "invalid choice: 'full'"),
+    (("--tabular", "sex"), "--tabular belongs to --model vit or daft"),
+    (("--model", "vit", "--tabular", "height"), "no column 'height'"),
+    (("--model", "vit", "--tabular", "redness"), "redness is what is to be predicted"),
+    (("--model", "vit", "--location", "1"), "--location belongs to --model daft"),
+    (("--model", "crossvit", "--fusion", "film"), "--fusion film is not of crossvit; need one of cross"),
+    (("--model", "daft", "--patch", "8"), "--patch belongs to"),
+    (("--model", "daft"), "--model daft needs --tabular"),
+    (("--model", "daft", "--tabular", "sex", "--fusion", "image"), "sees no table"),
+    (("--model", "daft", "--tabular", "sex", "--fusion", "linear-features"), "needs --pretrained RUN"),
+    (("--model", "daft", "--dropout", "0.3"), "--dropout is of a ViT"),
+    (("--model", "vit", "--target", "redness:survival"), "need two columns, TIME/EVENT:survival"),
+    (("--model", "vit", "--target", "redness/sex:survival"), "column sex: 'F' is not a number"),
 ), ids=lambda value: value if isinstance(value, str) else " ".join(value))
 def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypatch, capsys):
     """What was given and what is needed, no traceback, nothing written."""
     argv = [] if "--resume" in more else flags(table)
-    if more[0] in ("--data", "--target", "--image", "--epochs", "--device"):
+    if "daft" in more or "crossvit" in more:                       # they have patches of their own, or none
+        argv = [x for i, x in enumerate(argv) if "--patch" not in (x, argv[i - 1])]
+    if "--target" in more:
+        argv[argv.index("--target"):argv.index("--target") + 2] = []
+    elif more[0] in ("--data", "--target", "--image", "--epochs", "--device"):
         argv[argv.index(more[0]):argv.index(more[0]) + 2] = []
     if more[0] == "--pretrained":
         argv = [x for i, x in enumerate(argv) if not {"--image", "--patch"} & {x, argv[i - 1]}]
@@ -527,7 +647,7 @@ def test_the_process_itself_exits_with_2_and_one_line(table):
 
 def test_import_graph():
     """Mechanisms import only what a reader was told they do; nobody imports train but eval's main and what measures it."""
-    allowed = {"attention": "", "attention_filter": "", "data": "", "tables": "", "plots": "", "synthetic": "", "daft": "", "weights": "",
+    allowed = {"attention": "", "attention_filter": "", "data": "", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
                "localization": "tables", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
                "lt_vit": "vit attention weights", "q2l": "vit attention weights", "probe": "vit weights",
                "eval": "data localization tables plots report train", "report": "plots"}
