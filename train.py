@@ -56,7 +56,7 @@ OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; 
 }
 FUSIONS = {"crossvit": CROSS_FUSIONS, "daft": tuple(TABLE_FUSIONS)}
 LR, BATCH = {"daft": 5e-3}, {"daft": 32}                           # without --lr and --batch-size; others: 5e-4, and 16 images
-IMAGE = {"crossvit": "96", "cnn": "256", "daft": None}             # px without --image and --pretrained; others: 64; None: as it is
+IMAGE = {"crossvit": "60", "cnn": "256", "daft": None}             # px without --image and --pretrained; others: 64; None: as it is
 AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3), "daft": (2, 3)}   # of the images a model takes; others: 2
 CHANNELS, AUGMENTED = {2: 3, 3: 1}, {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}      # by the axes of the images
 
@@ -69,7 +69,7 @@ def parse(argv=None):
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
     group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}; "
                        "vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
-    group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96, cnn: 256, daft: volumes "
+    group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 60, cnn: 256, daft: volumes "
                        "as they are), or the checkpoint's")
     group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")
     group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; bags: as wide as their "
