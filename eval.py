@@ -3,6 +3,7 @@
     python eval.py runs/NAME                       the test split of the run, again
     python eval.py runs/NAME --by sex              subgroups; without --by it is fst, Fitzpatrick I-IV against V-VI, if there
     python eval.py runs/NAME --data other.csv      another table, refused when it holds a patient the run learned from
+    python eval.py runs/NAME --against runs/OTHER  the differences of two runs on the test patients they have in common
 
 The unit is the patient: the predictions for his images, or groups of N images, are averaged. Only where the images of a
 patient have targets of their own (`follow-up` films, say) is it the image. Intervals are percentile bootstraps over patients,
@@ -23,7 +24,7 @@ from huggingface_hub.utils import tqdm
 
 import plots
 from data import Samples, make_loader, read_image
-from tables import SPLITS, per_patient
+from tables import SPLITS, Task, per_patient
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
 
@@ -41,8 +42,13 @@ def mean_error(prediction, target, weights):
     return ratio(weights @ (prediction - target), weights.sum(1))
 
 
+def mse(prediction, target, weights):
+    """Mean squared error; of the probability of a label, the Brier score."""
+    return ratio(weights @ (prediction - target) ** 2, weights.sum(1))
+
+
 def rmse(prediction, target, weights):
-    return np.sqrt(ratio(weights @ (prediction - target) ** 2, weights.sum(1)))
+    return np.sqrt(mse(prediction, target, weights))
 
 
 def r2(prediction, target, weights):
@@ -51,6 +57,19 @@ def r2(prediction, target, weights):
     total = (weights * (target - mean[:, None]) ** 2).sum(1)
     total[total <= 1e-24 * (weights @ target ** 2)] = 0            # rounding of the mean is no variance
     return 1 - ratio(weights @ (prediction - target) ** 2, total)
+
+
+def spearman(prediction, target, weights):
+    """Correlation of the ranks; NaN when all predictions or all targets are equal."""
+    a, b = ranks(prediction, weights), ranks(target, weights)
+    return ratio((weights * a * b).sum(1), np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1)))
+
+
+def ranks(values, weights):
+    """(W, n) ranks about their mean, which are 0 where all values are equal; ties share the mean of theirs."""
+    at, _ = by_score(values, np.ones(len(values)), weights)        # (W, distinct values)
+    upto = np.cumsum(at, 1)
+    return (upto - at / 2 - upto[:, -1:] / 2)[:, np.unique(values, return_inverse=True)[1]]
 
 
 def auroc(prediction, target, weights):
@@ -92,6 +111,22 @@ def macro_auroc(prediction, target, weights):
     return mean_defined([auroc(prediction[:, c], (target == c).astype(float), weights) for c in range(prediction.shape[1])])
 
 
+def brier(prediction, target, weights):
+    """Half the squared distance of the probabilities from the truth, which of two classes is (p - y)^2; 0 is best, 1 worst."""
+    truth = np.eye(prediction.shape[1])[target.astype(int)]
+    return ratio(weights @ ((prediction - truth) ** 2).sum(1), 2 * weights.sum(1))
+
+
+def sensitivity(called, target, weights):
+    """Share of the positive that are called so."""
+    return ratio(weights @ (called * target), weights @ target)
+
+
+def specificity(called, target, weights):
+    """Share of the negative that are not called positive."""
+    return sensitivity(1 - called, 1 - target, weights)
+
+
 def ratio(a, b):
     """a / b, NaN where b is 0."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
@@ -104,12 +139,13 @@ def mean_defined(values):
 
 
 METRICS = {  # kind of task -> name -> function; the first decides which epoch is the best
-    "regression": {"mae": mae, "mean_error": mean_error, "rmse": rmse, "r2": r2},
-    "classes": {"auroc": macro_auroc, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy},
-    "labels": {"auroc": auroc, "auprc": auprc},
+    "regression": {"mae": mae, "mean_error": mean_error, "rmse": rmse, "r2": r2, "spearman": spearman},
+    "classes": {"auroc": macro_auroc, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "brier": brier},
+    "labels": {"auroc": auroc, "auprc": auprc, "brier": mse},
 }
 LOWER_IS_BETTER = ("mae",)
-UNDEFINED = {"r2": "all targets are equal", "auroc": "one class only", "auprc": "no positive"}       # where there are units
+UNDEFINED = {"r2": "all targets are equal", "spearman": "all predictions or all targets are equal", "auroc": "one class only",
+             "auprc": "no positive", "sensitivity": "no positive", "specificity": "no negative"}                  # where there are units
 
 
 def bootstrap_weights(patients, resamples=1000, seed=0):
@@ -122,6 +158,11 @@ def bootstrap_weights(patients, resamples=1000, seed=0):
     for row in counts:
         row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
     return counts[:, who]
+
+
+def with_resamples(patients, resamples=1000):
+    """(1 + resamples, units): the units as they are, then bootstrap_weights."""
+    return np.concatenate([np.ones((1, len(patients)), np.int16), bootstrap_weights(patients, resamples)])
 
 
 def measure(function, prediction, target, weights):
@@ -142,6 +183,13 @@ def summary(values, reason):
     return {"value": float(value), "low": low, "high": high, **({"skipped": skipped} if skipped else {})}
 
 
+def replicates(task, function, prediction, target, weights):
+    """A metric, one row a label (L, W), or one in all (1, W); of a label only where it is known."""
+    if task.kind != "labels":
+        return [measure(function, prediction, target, weights)]
+    return [measure(function, prediction[k, i], target[k, i], weights[:, k]) for i, k in enumerate(~np.isnan(target).T)]
+
+
 def score(task, table, resamples=1000, keep=slice(None)):
     """One task of a table of predictions -> {units, patients, metric: {value, low, high}}, for labels also {"per_label": ...}.
 
@@ -150,8 +198,10 @@ def score(task, table, resamples=1000, keep=slice(None)):
     prediction, target, patients = (x[keep] for x in (table["prediction"][task.name], table["target"][task.name], table["patient"]))
     known = ~np.isnan(target)
     some = known.any(1) if task.kind == "labels" else known
-    prediction, target, patients, known = prediction[some], target[some], patients[some], known[some]
-    weights = np.concatenate([np.ones((1, len(patients)), np.int16), bootstrap_weights(patients, resamples)])
+    prediction, target, patients = prediction[some], target[some], patients[some]
+    if len(lost := np.argwhere(~np.isfinite(prediction))):
+        raise ValueError(f"{task.name} of patient {patients[lost[0][0]]}: the prediction is {prediction[lost[0][0]]}")
+    weights = with_resamples(patients, resamples)
     result = {"units": len(patients), "patients": len(set(patients))}
 
     def reason(name, units):
@@ -159,7 +209,7 @@ def score(task, table, resamples=1000, keep=slice(None)):
 
     for name, function in METRICS[task.kind].items():
         if task.kind == "labels":
-            each = [measure(function, prediction[k, i], target[k, i], weights[:, k]) for i, k in enumerate(known.T)]       # (L, 1 + resamples)
+            each = replicates(task, function, prediction, target, weights)                                                 # (L, 1 + resamples)
             for label, y, draws in zip(task.classes, target.T, each):
                 entry = result.setdefault("per_label", {}).setdefault(label, {"positives": int(np.nansum(y))})
                 entry[name] = summary(draws, reason(name, np.isfinite(y).any()))
@@ -170,6 +220,72 @@ def score(task, table, resamples=1000, keep=slice(None)):
     if task.kind == "classes":
         result["auroc"]["classes"] = len(set(target)) if len(set(target)) > 1 else 0
     return result
+
+
+def questions(task, table):
+    """A task as questions of yes or no -> {label or class: probability and answer of the units where it is known, patients}.
+
+    The classes are each asked against the rest, of two classes the second only."""
+    if task.kind not in ("classes", "labels"):
+        return {}
+    prediction, target, found = table["prediction"][task.name], table["target"][task.name], {}
+    for i, name in enumerate(task.classes):
+        y = target[:, i] if task.kind == "labels" else np.where(np.isnan(target), np.nan, target == i)
+        if (known := ~np.isnan(y)).any() and (task.kind == "labels" or i > 0 or len(task.classes) > 2):
+            found[name] = prediction[known, i], y[known], table["patient"][known]
+    return found
+
+
+def reliability(probability, answer, bins=10):
+    """Ten bins of equal width, the upper edge in the last: mean prediction and share of yes, None in an empty bin, and units."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    units, *sums = (np.bincount(which, x, bins) for x in (np.ones(len(which)), probability, answer))
+    predicted, observed = ([None if np.isnan(x) else x for x in ratio(total, units).tolist()] for total in sums)
+    return {"predicted": predicted, "observed": observed, "units": units.astype(int).tolist()}
+
+
+def youden(probability, answer):
+    """The threshold, one of the probabilities, with the largest sensitivity + specificity of "at or above it is yes"; of equals
+    the most sensitive. None with one class."""
+    if len(set(answer)) < 2:
+        return None
+    positive, negative = (x[0] for x in by_score(probability, answer, np.ones((1, len(answer)))))
+    found, cleared = positive[::-1].cumsum()[::-1], negative.cumsum() - negative                      # numbers of units: equals are exact
+    return float(np.unique(probability)[np.argmax(found * negative.sum() + cleared * positive.sum())])
+
+
+def operating_point(probability, answer, patients, threshold, resamples=1000):
+    """What calling everything at or above a threshold positive comes to. It is chosen elsewhere: on the validation split."""
+    if threshold is None:
+        return {"threshold": None, "reason": "one class only in the validation split"}
+    called, weights = (probability >= threshold).astype(float), with_resamples(patients, resamples)
+    counts = {f"{right}_{side}s": int(((called == (side == "positive")) & ((called == answer) == (right == "true"))).sum())
+              for right in ("true", "false") for side in ("positive", "negative")}
+    return {"threshold": threshold, **counts, **{function.__name__: summary(measure(function, called, answer, weights), UNDEFINED[function.__name__])
+                                                 for function in (sensitivity, specificity)}}
+
+
+def details(task, table, thresholds=None):
+    """Of classes and labels: {"confusion": counts [actual][predicted], "reliability": {...}, "operating_point": {...}}.
+
+    thresholds: {label, or the second of two classes: threshold}; without it, and with more classes, no operating point."""
+    asked, result = questions(task, table), {}
+    if task.kind == "classes":
+        known, n = ~np.isnan(table["target"][task.name]), len(task.classes)
+        pairs = table["target"][task.name][known].astype(int) * n + table["prediction"][task.name][known].argmax(1)
+        result["confusion"] = np.bincount(pairs, minlength=n * n).reshape(n, n).tolist()
+    if asked:
+        result["reliability"] = {name: reliability(*each[:2]) for name, each in asked.items()}
+    if asked and thresholds:
+        result["operating_point"] = {name: operating_point(*each, thresholds.get(name)) for name, each in asked.items()}
+    return result
+
+
+def choose_thresholds(task, table):
+    """-> {label, or the second of two classes: Youden's threshold in this table}, {} for other tasks."""
+    if task.kind == "classes" and len(task.classes) != 2:
+        return {}
+    return {name: youden(*each[:2]) for name, each in questions(task, table).items()}
 
 
 def main_metric(tasks, table):
@@ -281,16 +397,20 @@ def subgroup(column, value):
     return value or "(blank)"
 
 
-def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3):
+def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3, thresholds=None):
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
-    indices: {split: images}, of which train gives the constant predictor; options: dict of size, n, r, channels, batch_size,
-    workers, device, autocast, by_image; by: column of the subgroups, a patient is in that of his first image."""
+    indices: {split: images}, of which train gives the constant predictor, and val the thresholds of operating points, unless
+    they are given; options: dict of size, n, r, channels, batch_size, workers, device, autocast, by_image; by: column of the
+    subgroups, a patient is in that of his first image."""
     if by and by not in cohort.columns:
         raise ValueError(f"--by {by}: no such column, there are {', '.join(cohort.columns)}")
     device, by_image = options["device"], options["by_image"]
-    samples = Samples(cohort, indices[split], options["size"], options["n"], options["r"], options["channels"])
-    loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
+
+    def loader(part):
+        samples = Samples(cohort, indices[part], options["size"], options["n"], options["r"], options["channels"])
+        return make_loader(samples, options["batch_size"], workers=options["workers"])[0]
+
     shown = {}                                                     # patient -> images, what the model looked at
 
     def watch(batch, out):
@@ -299,14 +419,18 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
                 looked = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
                 shown[patient] = batch["index"][i], {key: [x[i].float().cpu() for x in each] for key, each in looked.items()}
 
-    table = predict(model, tasks, loader, device, by_image, options["autocast"], watch, progress=f"evaluating {split}")
+    table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watch, progress=f"evaluating {split}")
+    thresholds = thresholds or {}
+    if not thresholds and split != "val" and indices.get("val") and any(task.kind in ("classes", "labels") for task in tasks):
+        chosen = predict(model, tasks, loader("val"), device, by_image, options["autocast"], progress="choosing thresholds on val")
+        thresholds = {task.name: choose_thresholds(task, chosen) for task in tasks}
     result = {"split": split, "patients": len(set(table["patient"])), "images": sum(map(len, table["images"])),
-              "unit": "image" if by_image else "patient"}
+              "unit": "image" if by_image else "patient", "device": str(device)}
     member = np.array([subgroup(by, cohort.columns[by][images[0]]) for images in table["images"]]) if by else ()
     train = list(indices["train"]) if by_image else [images[0] for images in cohort.groups(indices["train"]).values()]
     agreed = cohort if by_image else per_patient(cohort)           # where a patient's first image has no target, another may
     for task in tasks:
-        result[task.name] = score(task, table)
+        result[task.name] = {**score(task, table), **details(task, table, thresholds.get(task.name))}
         if train:
             value = constant_prediction(task, agreed.targets[task.name][train])
             constant = {**table, "prediction": {task.name: np.broadcast_to(value, table["prediction"][task.name].shape)}}
@@ -388,6 +512,10 @@ def print_table(tasks, result):
         for name in names:
             defined = next((f", {scores[name][what]} of {n} {what}" for what in ("classes", "labels") if scores[name].get(what, n) < n), "")
             line(f"  {name}{defined}", entry_text(scores[name]), entry_text(constant[name]) if constant else "")
+        if points := {name: point for name, point in scores.get("operating_point", {}).items() if point["threshold"] is not None}:
+            line("", "sensitivity", "specificity", "at or above, chosen on val")
+        for name, point in points.items():
+            line(f"  {name}", entry_text(point["sensitivity"]), entry_text(point["specificity"]), f"{point['threshold']:.3g}")
         for what, groups in (("patients", scores.get("subgroups")), ("positives", scores.get("per_label"))):
             if groups:
                 line("", *names[:2], what)
@@ -420,6 +548,101 @@ def match(cohort, tasks, run):
     return replace(cohort, tasks=tasks, targets=targets)
 
 
+def saved_thresholds(run):
+    """The thresholds that the run chose on its own validation split: another table has none."""
+    try:
+        with open(os.path.join(run, "metrics.json"), encoding="utf-8") as file:
+            return {task: {name: point["threshold"] for name, point in scores.get("operating_point", {}).items()}
+                    for task, scores in json.load(file).items() if isinstance(scores, dict)}
+    except (OSError, ValueError):
+        return {}                                                  # not evaluated yet: no operating point
+
+
+# -----------------------------------------------------------------------------
+# two runs
+
+
+def read_predictions(run):
+    """Run folder -> its tasks, and the table of predictions of its test split."""
+    try:
+        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
+            tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in json.load(file)["tasks"]]
+        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        table = {"patient": np.array([row["patient"] for row in rows]), "images": [row["images"] for row in rows], "prediction": {}, "target": {}}
+        for task in tasks:
+            names = [f"{task.name}[{c}]" for c in task.classes] or [task.name]
+            code = {c: i for i, c in enumerate(task.classes)} if task.kind == "classes" else {}
+            said = [[float(row[f"{name} predicted"]) for name in names] for row in rows]
+            true = [[float(code.get(row[f"{name} target"], row[f"{name} target"] or "nan")) for name in (names if task.kind == "labels" else [task.name])]
+                    for row in rows]
+            table["prediction"][task.name], table["target"][task.name] = (
+                np.array(x)[:, 0] if len(x[0]) == 1 and task.kind != "labels" else np.array(x) for x in (said, true))
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read ({error!r})") from error
+    return tasks, table
+
+
+def compare(a, b, resamples=1000):
+    """Two run folders -> {"patients": n, task: {metric: {a, b, difference: {value, low, high}}, "per_label": {label: ...}}}.
+
+    What each said of the test patients that both have (predictions.csv, nine digits); the same patients are drawn for both, so
+    what makes a patient hard for either cancels. ValueError when there are none, or when the two mean different targets."""
+    (tasks, one), (others, two) = read_predictions(a), read_predictions(b)
+    by_image = [len(set(table["patient"])) < len(table["patient"]) for table in (one, two)]
+    keys = [list(zip(table["patient"], table["images"] if any(by_image) else table["patient"])) for table in (one, two)]
+    place = {key: i for i, key in enumerate(keys[1])}
+    pairs = [(i, place[key]) for i, key in enumerate(keys[0]) if key in place]
+    if not pairs:
+        raise ValueError(f"{a} and {b} have no test {'image' if any(by_image) else 'patient'} in common")
+    mine, theirs = map(list, zip(*pairs))
+    patients = one["patient"][mine]
+    result = {"a": a, "b": b, "patients": len(set(patients))}
+    shared = [(task, other) for task in tasks for other in others if task.name == other.name]
+    if not shared:
+        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} {', '.join(task.name for task in others)}: no task in common")
+    for task, other in shared:
+        if (task.kind, task.classes) != (other.kind, other.classes):
+            raise ValueError(f"{task.name} is {task.kind} {' '.join(task.classes)} in {a}, and {other.kind} {' '.join(other.classes)} in {b}")
+        target = one["target"][task.name][mine]
+        same = np.isclose(target, two["target"][task.name][theirs], rtol=1e-6, atol=0, equal_nan=True).reshape(len(target), -1).all(1)
+        if not same.all():
+            raise ValueError(f"{task.name} of patient {patients[~same][0]} is not the same in {a} and in {b}: other targets, or other patients")
+        known = ~np.isnan(target).reshape(len(target), -1).all(1)
+        said = [table["prediction"][task.name][rows][known] for table, rows in ((one, mine), (two, theirs))]
+        weights = with_resamples(patients[known], resamples)
+        result[task.name] = {"units": int(known.sum())}
+        for name, function in METRICS[task.kind].items():
+            each = [np.array(replicates(task, function, prediction, target[known], weights)) for prediction in said]   # (L or 1, 1 + resamples)
+            pair = [mean_defined(x) for x in each]
+            result[task.name][name] = difference(*pair, UNDEFINED.get(name))
+            for i, label in enumerate(task.classes if task.kind == "labels" else ()):
+                result[task.name].setdefault("per_label", {}).setdefault(label, {})[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name))
+    return result
+
+
+def difference(a, b, reason):
+    """Two (1 + resamples,) -> {a, b, difference}, entries as of `summary`."""
+    return {"a": summary(a, reason), "b": summary(b, reason), "difference": summary(a - b, reason)}
+
+
+def print_comparison(result):
+    """A line a metric: the first run, the second, and the first minus the second."""
+    print(f"a {result['a']}, b {result['b']}: {result['patients']} test patients in common; 95 % intervals, the same patients resampled for both")
+
+    def lines(indent, entries):
+        for name, entry in entries.items():
+            if "difference" in entry:
+                print("  " + "".join(f"{cell:29}" for cell in (indent + name, *(entry_text(entry[key]) for key in ("a", "b", "difference")))).rstrip())
+
+    for task, entries in result.items():
+        if isinstance(entries, dict):
+            print("  " + "".join(f"{cell:29}" for cell in (f"{task}, {entries['units']} units", "a", "b", "a - b")).rstrip())
+            lines("  ", {name: entry for name, entry in entries.items() if isinstance(entry, dict) and name != "per_label"})
+            for label, each in entries.get("per_label", {}).items():
+                lines(f"  {label} ", each)
+
+
 def main(argv=None):
     from train import find_device, load_data, open_model, run_options  # the run knows how its data and model are made
 
@@ -430,11 +653,18 @@ def main(argv=None):
     parser.add_argument("--images", help="image folder of that table")
     parser.add_argument("--target", help="targets of that table, as in train.py; default: as the run was told")
     parser.add_argument("--by", help="column of the table to make subgroups of, e.g. fst, sex, age, site; default: fst where there is one")
+    parser.add_argument("--against", metavar="RUN", help="another run: differences of the metrics on the test patients they have in common")
     parser.add_argument("--figures", type=int, default=3, help="patients to draw")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
     if args.data and args.split != "test" or not args.data and (args.images or args.target):
         raise ValueError("--split is of the run's own table, --images and --target belong to another one, --data")
+    if args.against:
+        result = compare(args.run, args.against)
+        print_comparison(result)
+        path = os.path.join(args.run, f"against-{os.path.basename(os.path.abspath(args.against))}.json")
+        write_json(path, result)
+        return print(path)
     device = find_device(args.device)
     model, tasks, saved = open_model(args.run)
     if args.data:
@@ -452,12 +682,13 @@ def main(argv=None):
         if changed := set(cohort.patients) ^ set(where):
             raise ValueError(f"{saved.data} has changed: patient {min(changed)} is not both there and in {args.run}/split.csv")
         indices = {split: [i for i, patient in enumerate(cohort.patients) if where[patient] == split] for split in SPLITS}
+    thresholds = saved_thresholds(args.run) if args.data else None
     folder = args.run                                              # what the run itself wrote is of its test split
     if args.data or args.split != "test":
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
-    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures)
+    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, thresholds)
     print_table(cohort.tasks, result)
 
 
