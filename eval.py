@@ -23,6 +23,7 @@ import torch
 from huggingface_hub.utils import tqdm
 
 import plots
+import report
 from data import Samples, make_loader, read_image
 from tables import SPLITS, Task, per_patient
 
@@ -690,6 +691,9 @@ def main(argv=None):
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
     result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, thresholds)
     print_table(cohort.tasks, result)
+    if folder == args.run:
+        report.write_card(args.run)
+        print(report.write_report(args.run))
 
 
 if __name__ == "__main__":
