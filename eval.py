@@ -3,7 +3,9 @@
     python eval.py runs/NAME                       the test split of the run, again
     python eval.py runs/NAME --by sex              subgroups; without --by it is fst, Fitzpatrick I-IV against V-VI, if there
     python eval.py runs/NAME --data other.csv      another table, refused when it holds a patient the run learned from
-    python eval.py runs/NAME --against runs/OTHER  the differences of two runs on the test patients they have in common
+    python eval.py runs/NAME --against runs/OTHER  the differences of two runs on the test patients they have in common: compare.py
+    python eval.py runs/NAME --predict SOURCE --out new.csv        new images, a folder or a CSV, without targets: deploy.py
+    python eval.py runs/NAME --export FOLDER       the best model as a folder for the Hub: deploy.py
 
 The unit is the patient: the predictions for his images, or groups of N images, are averaged. Only where the images of a
 patient have targets of their own (`follow-up` films, say) is it the image. Intervals are percentile bootstraps over patients,
@@ -25,7 +27,7 @@ from huggingface_hub.utils import tqdm
 import plots
 import report
 from data import Samples, make_loader, read_image
-from tables import SPLITS, Task, per_patient
+from tables import SPLITS, per_patient
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
 
@@ -413,14 +415,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         return make_loader(samples, options["batch_size"], workers=options["workers"])[0]
 
     shown = {}                                                     # patient -> images, what the model looked at
-
-    def watch(batch, out):
-        for i, patient in enumerate(batch["patient"]):
-            if len(shown) < figures and patient not in shown:
-                looked = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
-                shown[patient] = batch["index"][i], {key: [x[i].float().cpu() for x in each] for key, each in looked.items()}
-
-    table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watch, progress=f"evaluating {split}")
+    table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watcher(shown, figures), progress=f"evaluating {split}")
     thresholds = thresholds or {}
     if not thresholds and split != "val" and indices.get("val") and any(task.kind in ("classes", "labels") for task in tasks):
         chosen = predict(model, tasks, loader("val"), device, by_image, options["autocast"], progress="choosing thresholds on val")
@@ -446,6 +441,17 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     return result
 
 
+def watcher(shown, figures):
+    """-> function (batch, out) for `predict` that keeps in `shown` what the model looked at of the first patients."""
+    def watch(batch, out):
+        for i, patient in enumerate(batch["patient"]):
+            if len(shown) < figures and patient not in shown:
+                looked = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
+                shown[patient] = batch["index"][i], {key: [x[i].float().cpu() for x in each] for key, each in looked.items()}
+
+    return watch
+
+
 def draw_figures(folder, tasks, table, cohort, shown, config, size):
     """Errors and scatter of every regression task; for a few patients what the model looked at."""
     os.makedirs(folder, exist_ok=True)
@@ -454,7 +460,7 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
         figure.save(os.path.join(folder, re.sub(r"[^\w-]", "_", name) + ".png"))
 
     for task in tasks:
-        if task.kind == "regression":
+        if task.kind == "regression" and not np.isnan(table["target"][task.name]).all():
             prediction, target = table["prediction"][task.name], table["target"][task.name]              # NaN where unknown: not drawn
             save(plots.histogram(prediction - target, task.name, f"predicted {task.name} - actual {task.name}"), f"{task.name}_errors")
             save(plots.scatter(target, prediction, task.name, f"actual {task.name}", f"predicted {task.name}"), f"{task.name}_scatter")
@@ -559,92 +565,9 @@ def saved_thresholds(run):
         return {}                                                  # not evaluated yet: no operating point
 
 
-# -----------------------------------------------------------------------------
-# two runs
-
-
-def read_predictions(run):
-    """Run folder -> its tasks, and the table of predictions of its test split."""
-    try:
-        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
-            tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in json.load(file)["tasks"]]
-        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        table = {"patient": np.array([row["patient"] for row in rows]), "images": [row["images"] for row in rows], "prediction": {}, "target": {}}
-        for task in tasks:
-            names = [f"{task.name}[{c}]" for c in task.classes] or [task.name]
-            code = {c: i for i, c in enumerate(task.classes)} if task.kind == "classes" else {}
-            said = [[float(row[f"{name} predicted"]) for name in names] for row in rows]
-            true = [[float(code.get(row[f"{name} target"], row[f"{name} target"] or "nan")) for name in (names if task.kind == "labels" else [task.name])]
-                    for row in rows]
-            table["prediction"][task.name], table["target"][task.name] = (
-                np.array(x)[:, 0] if len(x[0]) == 1 and task.kind != "labels" else np.array(x) for x in (said, true))
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read ({error!r})") from error
-    return tasks, table
-
-
-def compare(a, b, resamples=1000):
-    """Two run folders -> {"patients": n, task: {metric: {a, b, difference: {value, low, high}}, "per_label": {label: ...}}}.
-
-    What each said of the test patients that both have (predictions.csv, nine digits); the same patients are drawn for both, so
-    what makes a patient hard for either cancels. ValueError when there are none, or when the two mean different targets."""
-    (tasks, one), (others, two) = read_predictions(a), read_predictions(b)
-    by_image = [len(set(table["patient"])) < len(table["patient"]) for table in (one, two)]
-    keys = [list(zip(table["patient"], table["images"] if any(by_image) else table["patient"])) for table in (one, two)]
-    place = {key: i for i, key in enumerate(keys[1])}
-    pairs = [(i, place[key]) for i, key in enumerate(keys[0]) if key in place]
-    if not pairs:
-        raise ValueError(f"{a} and {b} have no test {'image' if any(by_image) else 'patient'} in common")
-    mine, theirs = map(list, zip(*pairs))
-    patients = one["patient"][mine]
-    result = {"a": a, "b": b, "patients": len(set(patients))}
-    shared = [(task, other) for task in tasks for other in others if task.name == other.name]
-    if not shared:
-        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} {', '.join(task.name for task in others)}: no task in common")
-    for task, other in shared:
-        if (task.kind, task.classes) != (other.kind, other.classes):
-            raise ValueError(f"{task.name} is {task.kind} {' '.join(task.classes)} in {a}, and {other.kind} {' '.join(other.classes)} in {b}")
-        target = one["target"][task.name][mine]
-        same = np.isclose(target, two["target"][task.name][theirs], rtol=1e-6, atol=0, equal_nan=True).reshape(len(target), -1).all(1)
-        if not same.all():
-            raise ValueError(f"{task.name} of patient {patients[~same][0]} is not the same in {a} and in {b}: other targets, or other patients")
-        known = ~np.isnan(target).reshape(len(target), -1).all(1)
-        said = [table["prediction"][task.name][rows][known] for table, rows in ((one, mine), (two, theirs))]
-        weights = with_resamples(patients[known], resamples)
-        result[task.name] = {"units": int(known.sum())}
-        for name, function in METRICS[task.kind].items():
-            each = [np.array(replicates(task, function, prediction, target[known], weights)) for prediction in said]   # (L or 1, 1 + resamples)
-            pair = [mean_defined(x) for x in each]
-            result[task.name][name] = difference(*pair, UNDEFINED.get(name))
-            for i, label in enumerate(task.classes if task.kind == "labels" else ()):
-                result[task.name].setdefault("per_label", {}).setdefault(label, {})[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name))
-    return result
-
-
-def difference(a, b, reason):
-    """Two (1 + resamples,) -> {a, b, difference}, entries as of `summary`."""
-    return {"a": summary(a, reason), "b": summary(b, reason), "difference": summary(a - b, reason)}
-
-
-def print_comparison(result):
-    """A line a metric: the first run, the second, and the first minus the second."""
-    print(f"a {result['a']}, b {result['b']}: {result['patients']} test patients in common; 95 % intervals, the same patients resampled for both")
-
-    def lines(indent, entries):
-        for name, entry in entries.items():
-            if "difference" in entry:
-                print("  " + "".join(f"{cell:29}" for cell in (indent + name, *(entry_text(entry[key]) for key in ("a", "b", "difference")))).rstrip())
-
-    for task, entries in result.items():
-        if isinstance(entries, dict):
-            print("  " + "".join(f"{cell:29}" for cell in (f"{task}, {entries['units']} units", "a", "b", "a - b")).rstrip())
-            lines("  ", {name: entry for name, entry in entries.items() if isinstance(entry, dict) and name != "per_label"})
-            for label, each in entries.get("per_label", {}).items():
-                lines(f"  {label} ", each)
-
-
 def main(argv=None):
+    from compare import compare, print_comparison
+    from deploy import export, predict_new
     from train import find_device, load_data, open_model, run_options  # the run knows how its data and model are made
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
@@ -655,11 +578,25 @@ def main(argv=None):
     parser.add_argument("--target", help="targets of that table, as in train.py; default: as the run was told")
     parser.add_argument("--by", help="column of the table to make subgroups of, e.g. fst, sex, age, site; default: fst where there is one")
     parser.add_argument("--against", metavar="RUN", help="another run: differences of the metrics on the test patients they have in common")
-    parser.add_argument("--figures", type=int, default=3, help="patients to draw")
+    parser.add_argument("--predict", metavar="SOURCE", help="new images without targets: a CSV, or a folder with a sub-folder a patient")
+    parser.add_argument("--out", metavar="CSV", help="where --predict writes")
+    parser.add_argument("--skip-broken", action="store_true", help="with --predict: list pictures that cannot be read, and go on")
+    parser.add_argument("--export", metavar="FOLDER", help="write the best model, its config and a model card to a new folder, for the Hub")
+    parser.add_argument("--figures", type=int, help="patients to draw; default 3, and 0 with --predict")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
-    if args.data and args.split != "test" or not args.data and (args.images or args.target):
+    if args.data and args.split != "test" or not (args.data or args.predict) and args.images or not args.data and args.target:
         raise ValueError("--split is of the run's own table, --images and --target belong to another one, --data")
+    if bool(args.predict) != bool(args.out) or args.skip_broken and not args.predict:
+        raise ValueError("--predict SOURCE, --out CSV and --skip-broken go together")
+    if bool(args.data) + bool(args.predict) + bool(args.against) + bool(args.export) > 1:
+        raise ValueError("--data, --predict, --against and --export are four things to do; give one")
+    if args.predict:
+        rows = predict_new(args.run, args.predict, args.out, args.images, args.skip_broken, args.figures or 0, args.device)
+        return print(f"{rows} patients in {args.out}")
+    if args.export:
+        library = export(args.run, args.export)
+        return print(f"{args.export} holds the model for {library}, and its card. Read the card, then: hf upload ORG/NAME {args.export} .")
     if args.against:
         result = compare(args.run, args.against)
         print_comparison(result)
@@ -689,7 +626,7 @@ def main(argv=None):
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
-    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, thresholds)
+    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, 3 if args.figures is None else args.figures, thresholds)
     print_table(cohort.tasks, result)
     if folder == args.run:
         report.write_card(args.run)

@@ -195,7 +195,7 @@ def svg(kind, series, xlabel, ylabel, identity=False):
     x, y = (np.concatenate([np.asarray(pair[axis], float) for pair in series.values()]) for axis in (0, 1))
     (x0, x1), (y0, y1) = [plots.limits(np.append(x, y))] * 2 if identity else (plots.limits(x), plots.limits(y))
     if kind == "bars":
-        (x0, x1), (y0, y1) = (x[0], x[-1]), (0, 1.05 * y.max())
+        (x0, x1), (y0, y1) = (x[0], x[-1]), (0, 1.05 * y.max() or 1)
 
     def px(a, b):
         return f"{48 + 322 * (a - x0) / (x1 - x0):.1f}", f"{230 - 205 * (b - y0) / (y1 - y0):.1f}"
@@ -229,7 +229,7 @@ def charts(run, task):
         if len(pairs) < 2:
             return []
         errors = pairs[:, 1] - pairs[:, 0]
-        step = plots.nice(max(np.ptp(errors), 1e-9) / 20)
+        step = plots.nice(max(np.ptp(errors), abs(errors).max() / 100, 1e-9) / 20)
         edges = step * np.arange(np.floor(errors.min() / step), np.floor(errors.max() / step) + 2)
         return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", identity=True), "Predicted and actual", ()),
                 (svg("bars", {"": (edges, [*np.histogram(errors, edges)[0], 0])}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]

@@ -14,9 +14,10 @@ from PIL import Image
 
 import eval as evaluation
 import train
+from compare import compare
 from crossvit import CrossViT, CrossViTConfig
 from data import Samples, make_loader
-from eval import (METRICS, answers, bootstrap_weights, compare, constant_prediction, details, evaluate, main_metric, match, operating_point,
+from eval import (METRICS, answers, bootstrap_weights, constant_prediction, details, evaluate, main_metric, match, operating_point,
                   predict, print_table, score, subgroup, write_predictions, youden)
 from lt_vit import LTViT, LTViTConfig
 from multivit import MultiViT, MultiViTConfig
