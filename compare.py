@@ -22,15 +22,16 @@ def read_predictions(run):
             tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in json.load(file)["tasks"]]
         with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        table = {"patient": np.array([row["patient"] for row in rows]), "images": [row["images"] for row in rows], "prediction": {}, "target": {}}
+        table = {"patient": np.array([row["patient"] for row in rows]), "images": [row["images"] for row in rows],
+                 "prediction": {}, "target": {}}
         for task in tasks:
             names = [f"{task.name}[{c}]" for c in task.classes] or [task.name]
             code = {c: i for i, c in enumerate(task.classes)} if task.kind == "classes" else {}
-            said = [[float(row[f"{name} predicted"]) for name in names] for row in rows]
-            true = [[float(code.get(row[f"{name} target"], row[f"{name} target"] or "nan")) for name in (names if task.kind == "labels" else [task.name])]
-                    for row in rows]
-            table["prediction"][task.name], table["target"][task.name] = (
-                np.array(x)[:, 0] if len(x[0]) == 1 and task.kind != "labels" else np.array(x) for x in (said, true))
+            asked = names if task.kind == "labels" else [task.name]
+            said = np.array([[float(row[f"{name} predicted"]) for name in names] for row in rows])
+            true = np.array([[float(code.get(cell := row[f"{name} target"], cell or "nan")) for name in asked] for row in rows])
+            table["prediction"][task.name] = said if task.classes else said[:, 0]
+            table["target"][task.name] = true if task.kind == "labels" else true[:, 0]
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read ({error!r})") from error
     return tasks, table
@@ -53,24 +54,27 @@ def compare(a, b, resamples=1000):
     result = {"a": a, "b": b, "patients": len(set(patients))}
     shared = [(task, other) for task in tasks for other in others if task.name == other.name]
     if not shared:
-        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} {', '.join(task.name for task in others)}: no task in common")
+        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} {', '.join(task.name for task in others)}: "
+                         "no task in common")
     for task, other in shared:
         if (task.kind, task.classes) != (other.kind, other.classes):
-            raise ValueError(f"{task.name} is {task.kind} {' '.join(task.classes)} in {a}, and {other.kind} {' '.join(other.classes)} in {b}")
+            raise ValueError(f"{task.name} is {task.kind} {' '.join(task.classes)} in {a}, "
+                             f"and {other.kind} {' '.join(other.classes)} in {b}")
         target = one["target"][task.name][mine]
         same = np.isclose(target, two["target"][task.name][theirs], rtol=1e-6, atol=0, equal_nan=True).reshape(len(target), -1).all(1)
         if not same.all():
-            raise ValueError(f"{task.name} of patient {patients[~same][0]} is not the same in {a} and in {b}: other targets, or other patients")
+            raise ValueError(f"{task.name} of patient {patients[~same][0]} is not the same in {a} and in {b}: other targets, or other "
+                             "patients")
         known = ~np.isnan(target).reshape(len(target), -1).all(1)
         said = [table["prediction"][task.name][rows][known] for table, rows in ((one, mine), (two, theirs))]
         weights = with_resamples(patients[known], resamples)
-        result[task.name] = {"units": int(known.sum())}
+        scores = result[task.name] = {"units": int(known.sum())}
         for name, function in METRICS[task.kind].items():
-            each = [np.array(replicates(task, function, prediction, target[known], weights)) for prediction in said]   # (L or 1, 1 + resamples)
-            pair = [mean_defined(x) for x in each]
-            result[task.name][name] = difference(*pair, UNDEFINED.get(name))
+            each = [replicates(task, function, prediction, target[known], weights) for prediction in said]   # (L or 1, 1 + resamples)
+            scores[name] = difference(*map(mean_defined, each), UNDEFINED.get(name))
             for i, label in enumerate(task.classes if task.kind == "labels" else ()):
-                result[task.name].setdefault("per_label", {}).setdefault(label, {})[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name))
+                entry = scores.setdefault("per_label", {}).setdefault(label, {})
+                entry[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name))
     return result
 
 
@@ -81,16 +85,18 @@ def difference(a, b, reason):
 
 def print_comparison(result):
     """A line a metric: the first run, the second, and the first minus the second."""
-    print(f"a {result['a']}, b {result['b']}: {result['patients']} test patients in common; 95 % intervals, the same patients resampled for both")
+    print(f"a {result['a']}, b {result['b']}: {result['patients']} test patients in common; 95 % intervals, the same resamples for both")
+
+    def line(*cells):
+        print(("  " + "".join(f"{cell:29}" for cell in cells)).rstrip())
 
     def lines(indent, entries):
         for name, entry in entries.items():
-            if "difference" in entry:
-                print("  " + "".join(f"{cell:29}" for cell in (indent + name, *(entry_text(entry[key]) for key in ("a", "b", "difference")))).rstrip())
+            line(indent + name, *(entry_text(entry[key]) for key in ("a", "b", "difference")))
 
     for task, entries in result.items():
         if isinstance(entries, dict):
-            print("  " + "".join(f"{cell:29}" for cell in (f"{task}, {entries['units']} units", "a", "b", "a - b")).rstrip())
+            line(f"{task}, {entries['units']} units", "a", "b", "a - b")
             lines("  ", {name: entry for name, entry in entries.items() if isinstance(entry, dict) and name != "per_label"})
             for label, each in entries.get("per_label", {}).items():
                 lines(f"  {label} ", each)

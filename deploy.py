@@ -43,7 +43,8 @@ def load_images(source, args, images=None):
         raise ValueError(f"--predict {source}: no such file or folder")
     header, rows = read_csv(source)
     known = KNOWN.get(args.data) or next((known for known in KNOWN.values() if all(pick(header, names) for names in known["header"])), {})
-    named = {"patient": args.patient_column or known.get("patient", "patient_id"), "image": args.image_column or known.get("image", "image")}
+    named = {"patient": args.patient_column or known.get("patient", "patient_id"),
+             "image": args.image_column or known.get("image", "image")}
     column = {role: pick(header, names) for role, names in named.items()}
     if lost := next((role for role in column if column[role] is None), None):
         raise ValueError(f"{source}: no column {named[lost]!r}, which is what the run calls the {lost}; there are {', '.join(header[:20])}")
@@ -51,7 +52,8 @@ def load_images(source, args, images=None):
     find, regex = finder(images), ".+" if args.patient_column else known.get("patient_regex", ".+")
     paths = [find(row[column["image"]], at(source, row, column["image"])) for row in rows]
     patients = [(re.search(regex, row[column["patient"]], re.DOTALL) or [""])[0] for row in rows]
-    for values, role, missing in ((paths, "image", f"no such image under {images}; --images names the folder"), (patients, "patient", "no patient")):
+    for values, role, missing in ((paths, "image", f"no such image under {images}; --images names the folder"),
+                                  (patients, "patient", "no patient")):
         if lost := next((row for row, value in zip(rows, values) if not value), None):
             raise ValueError(f"{at(source, lost, column[role])}: {lost[column[role]]!r}, {missing}")
     return Cohort(os.path.basename(source), [], patients, paths, {})
@@ -77,13 +79,13 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     device = find_device(device)
     model, tasks, args = open_model(run)
     cohort = load_images(source, args, images)
-    unknown = {task.name: np.full((len(cohort.paths), *[len(task.classes)] * (task.kind == "labels")), np.nan, np.float32) for task in tasks}
-    cohort = replace(cohort, tasks=tasks, targets=unknown)
+    shapes = {task.name: (len(cohort.paths), *[len(task.classes)] * (task.kind == "labels")) for task in tasks}
+    cohort = replace(cohort, tasks=tasks, targets={name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()})
     with open(os.path.join(run, "split.csv"), newline="", encoding="utf-8") as file:
         learned = {row["patient"] for row in csv.DictReader(file) if row["split"] != "test"} & set(cohort.patients)
     if learned:
-        print(f"note: {len(learned)} of these patients, {min(learned)} first, have names that are in {run}'s train or val split: if they are "
-              "the same people, this is no test", file=sys.stderr)
+        print(f"note: {len(learned)} of these patients, {min(learned)} first, have names that are in {run}'s train or val split: "
+              "if they are the same people, this is no test", file=sys.stderr)
     options = run_options(args, model, cohort, device)
     broken = unreadable(cohort, options) if skip_broken else {}
     for reason in broken.values():
@@ -145,8 +147,9 @@ def transformers_config(config, task):
     """ViTConfig and the task -> config.json of transformers."""
     names = {str(i): name for i, name in enumerate(task.classes)}
     one = lambda pair: pair[0] if pair[0] == pair[1] else list(pair)
-    return {"model_type": "vit", "architectures": ["ViTForImageClassification"], "image_size": one(config.image), "patch_size": one(config.patch),
-            "num_channels": config.channels, "hidden_size": config.dim, "num_hidden_layers": config.depth, "num_attention_heads": config.heads,
+    return {"model_type": "vit", "architectures": ["ViTForImageClassification"],
+            "image_size": one(config.image), "patch_size": one(config.patch), "num_channels": config.channels,
+            "hidden_size": config.dim, "num_hidden_layers": config.depth, "num_attention_heads": config.heads,
             "intermediate_size": config.mlp, "hidden_act": "gelu", "qkv_bias": config.qkv_bias, "layer_norm_eps": config.eps,
             "hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": 0.0, "id2label": names,
             "label2id": {name: int(i) for i, name in names.items()},
@@ -162,8 +165,9 @@ def export(run, folder):
     read_run(run)                                                  # refused here when there are no metrics for the card
     model, tasks, args = open_model(run)
     config = model.config
-    plain = (args.model == "vit" and len(tasks) == 1 and tasks[0].kind in ("classes", "labels") and config.attention == "softmax" and len(config.image) == 2
-             and not config.registers and not config.layer_scale and config.head_dim in (0, config.dim // config.heads))
+    plain = (args.model == "vit" and len(tasks) == 1 and tasks[0].kind in ("classes", "labels") and config.attention == "softmax"
+             and len(config.image) == 2 and not config.registers and not config.layer_scale
+             and config.head_dim in (0, config.dim // config.heads))
     library = "transformers" if plain else "pytorch"
     os.makedirs(folder)
     if plain:

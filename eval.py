@@ -212,7 +212,7 @@ def score(task, table, resamples=1000, keep=slice(None)):
 
     for name, function in METRICS[task.kind].items():
         if task.kind == "labels":
-            each = replicates(task, function, prediction, target, weights)                                                 # (L, 1 + resamples)
+            each = replicates(task, function, prediction, target, weights)                                   # (L, 1 + resamples)
             for label, y, draws in zip(task.classes, target.T, each):
                 entry = result.setdefault("per_label", {}).setdefault(label, {"positives": int(np.nansum(y))})
                 entry[name] = summary(draws, reason(name, np.isfinite(y).any()))
@@ -264,8 +264,9 @@ def operating_point(probability, answer, patients, threshold, resamples=1000):
     called, weights = (probability >= threshold).astype(float), with_resamples(patients, resamples)
     counts = {f"{right}_{side}s": int(((called == (side == "positive")) & ((called == answer) == (right == "true"))).sum())
               for right in ("true", "false") for side in ("positive", "negative")}
-    return {"threshold": threshold, **counts, **{function.__name__: summary(measure(function, called, answer, weights), UNDEFINED[function.__name__])
-                                                 for function in (sensitivity, specificity)}}
+    rates = {name: summary(measure(function, called, answer, weights), UNDEFINED[name])
+             for name, function in (("sensitivity", sensitivity), ("specificity", specificity))}
+    return {"threshold": threshold, **counts, **rates}
 
 
 def details(task, table, thresholds=None):
@@ -415,7 +416,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         return make_loader(samples, options["batch_size"], workers=options["workers"])[0]
 
     shown = {}                                                     # patient -> images, what the model looked at
-    table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watcher(shown, figures), progress=f"evaluating {split}")
+    table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watcher(shown, figures), f"evaluating {split}")
     thresholds = thresholds or {}
     if not thresholds and split != "val" and indices.get("val") and any(task.kind in ("classes", "labels") for task in tasks):
         chosen = predict(model, tasks, loader("val"), device, by_image, options["autocast"], progress="choosing thresholds on val")
@@ -626,7 +627,8 @@ def main(argv=None):
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
-    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, 3 if args.figures is None else args.figures, thresholds)
+    figures = 3 if args.figures is None else args.figures
+    result = evaluate(model.to(device), cohort.tasks, cohort, indices, folder, options, args.split, by, figures, thresholds)
     print_table(cohort.tasks, result)
     if folder == args.run:
         report.write_card(args.run)

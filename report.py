@@ -25,7 +25,8 @@ import plots
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error", "r2": "R²",
          "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision", "brier": "Brier score",
          "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
-CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes", "labels": "the training share of each label"}
+CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
+            "labels": "the training share of each label"}
 COLORS = ["#%02x%02x%02x" % color for color in plots.PALETTE]      # as many lines can be told apart
 OPAQUE, NO_BREAK = ' fill-opacity=".45"', r"<span>\1</span>"
 
@@ -112,8 +113,8 @@ def split_table(run):
     rows = []
     for split in ("train", "val", "test"):
         mine = [row for row in run.split if row["split"] == split]
-        images = sum(int(row["images"]) for row in mine) if mine and mine[0].get("images") else run.metrics["images"] if split == "test" else ""
-        rows.append([{"val": "validation"}.get(split, split), len(mine), images])
+        counted = [int(row["images"]) for row in mine if row.get("images")]
+        rows.append([{"val": "validation"}.get(split, split), len(mine), sum(counted) if counted else ""])
     return "Split by patient: nobody is in two of them", ["split", "patients", "images"], rows
 
 
@@ -125,13 +126,14 @@ def tables(task, unit):
     scores, names, found = task.scores, metric_names(task.scores), []
     constant = scores.get("constant", {})
     count = f"{scores['units']} {unit}s" + f" of {scores['patients']} patients" * (unit != "patient")
-    found.append((f"{count}; 95 % intervals, patients resampled",
-                  ["metric", "test", *(["constant"] if constant else [])],
-                  [[NAMES.get(name, name.replace("_", " ")), scores[name], *([said(constant.get(name))] if constant else [])] for name in names]))
+    rows = [[NAMES.get(name, name.replace("_", " ")), scores[name], *[said(constant.get(name))] * bool(constant)] for name in names]
+    found.append((f"{count}; 95 % intervals, patients resampled", ["metric", "test", *["constant"] * bool(constant)], rows))
     short = names[:2]
-    for caption, what, groups in (("Label by label", "positives", scores.get("per_label")), ("Subgroups", "patients", scores.get("subgroups"))):
+    for caption, what, groups in (("Label by label", "positives", scores.get("per_label")),
+                                  ("Subgroups", "patients", scores.get("subgroups"))):
         if groups:
-            rows = [[name, f"{group[what]}{', small' * group.get('small', False)}", *(group[metric] for metric in short)] for name, group in groups.items()]
+            rows = [[name, f"{group[what]}{', small' * group.get('small', False)}", *(group[metric] for metric in short)]
+                    for name, group in groups.items()]
             found.append((caption, ["", what, *(NAMES.get(name, name).split(",")[0] for name in short)], rows))
     if points := scores.get("operating_point"):
         rows = [[name, number(point["threshold"]), point["sensitivity"], point["specificity"],
@@ -158,9 +160,11 @@ def limits(run):
     if small:
         said.append(f"Fewer than 20 patients, so that little can be said: {', '.join(dict.fromkeys(small))}.")
     for task in run.tasks:
-        if missing := [f"{name} ({task.scores[name]['reason']})" for name in metric_names(task.scores) if task.scores[name]["value"] is None]:
+        undefined = {name: entry for name, entry in task.scores.items() if isinstance(entry, dict) and entry.get("value", 0) is None}
+        if missing := [f"{name} ({entry['reason']})" for name, entry in undefined.items()]:
             said.append(f"Undefined for {task.name}: {', '.join(missing)}.")
-        if missing := [name for name, each in task.scores.get("per_label", {}).items() if any(each[m]["value"] is None for m in metric_names(each))]:
+        labels = task.scores.get("per_label", {}).items()
+        if missing := [label for label, each in labels if any(each[name]["value"] is None for name in metric_names(each))]:
             said.append(f"Not measurable in this split: {', '.join(missing)}.")
     return said
 
@@ -200,14 +204,17 @@ def svg(kind, series, xlabel, ylabel, identity=False):
     def px(a, b):
         return f"{48 + 322 * (a - x0) / (x1 - x0):.1f}", f"{230 - 205 * (b - y0) / (y1 - y0):.1f}"
 
-    parts = [f'<svg viewBox="0 0 380 272" role="img" aria-label="{cell(ylabel)} over {cell(xlabel)}">', '<path class="axis" d="M48 25V230H370"/>',
+    parts = [f'<svg viewBox="0 0 380 272" role="img" aria-label="{cell(ylabel)} over {cell(xlabel)}">',
+             '<path class="axis" d="M48 25V230H370"/>',
              f'<text x="48" y="14">{cell(ylabel)}</text>', f'<text x="209" y="268" class="middle">{cell(xlabel)}</text>']
     for value, name in plots.ticks(x0, x1).items():
-        parts.append(f'<path class="axis" d="M{px(value, y0)[0]} 230v4"/><text x="{px(value, y0)[0]}" y="247" class="middle">{name}</text>')
+        a, _ = px(value, y0)
+        parts.append(f'<path class="axis" d="M{a} 230v4"/><text x="{a}" y="247" class="middle">{name}</text>')
     for value, name in plots.ticks(y0, y1, whole=kind == "bars").items():
-        parts.append(f'<path class="axis" d="M44 {px(x0, value)[1]}h4"/><text x="40" y="{px(x0, value)[1]}" dy=".35em" class="end">{name}</text>')
+        _, b = px(x0, value)
+        parts.append(f'<path class="axis" d="M44 {b}h4"/><text x="40" y="{b}" dy=".35em" class="end">{name}</text>')
     if identity:
-        parts.append("<path class=\"axis\" d=\"M{} {}L{} {}\"/>".format(*px(x0, y0), *px(x1, y1)))
+        parts.append('<path class="axis" d="M{} {}L{} {}"/>'.format(*px(x0, y0), *px(x1, y1)))
     for (xs, ys), color in zip(series.values(), COLORS * len(series)):
         points = [px(a, b) for a, b in zip(xs, ys)]
         if kind == "bars":
@@ -231,18 +238,19 @@ def charts(run, task):
         errors = pairs[:, 1] - pairs[:, 0]
         step = plots.nice(max(np.ptp(errors), abs(errors).max() / 100, 1e-9) / 20)
         edges = step * np.arange(np.floor(errors.min() / step), np.floor(errors.max() / step) + 2)
-        return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", identity=True), "Predicted and actual", ()),
-                (svg("bars", {"": (edges, [*np.histogram(errors, edges)[0], 0])}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]
+        bars = edges, [*np.histogram(errors, edges)[0], 0]
+        return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", True), "Predicted and actual", ()),
+                (svg("bars", {"": bars}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]
     asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2} if task.classes else {}
     if not asked:
         return []
     most = sorted(asked, key=lambda name: -asked[name][1].sum())[:len(COLORS)]
     shown = [name for name in asked if name in most]
     note = f", the {len(shown)} with most positives of {len(asked)}" * (len(asked) > len(shown))
-    found = [(svg("line", {name: roc(*asked[name]) for name in shown}, "1 - specificity", "sensitivity", identity=True), f"ROC{note}", shown)]
-    if bins := {name: each for name, each in task.scores.get("reliability", {}).items() if name in shown}:
-        series = {name: [[x for x, n in zip(bins[name][key], bins[name]["units"]) if n] for key in ("predicted", "observed")] for name in shown}
-        found.append((svg("line", series, "predicted probability, ten bins", "share observed", identity=True),
+    found = [(svg("line", {name: roc(*asked[name]) for name in shown}, "1 - specificity", "sensitivity", True), f"ROC{note}", shown)]
+    if bins := task.scores.get("reliability"):                     # empty bins are None
+        series = {name: [[x for x in bins[name][key] if x is not None] for key in ("predicted", "observed")] for name in shown}
+        found.append((svg("line", series, "predicted probability, ten bins", "share observed", True),
                       f"Reliability{note}: on the grey line a probability means what it says; bins of few {run.unit}s scatter", shown))
     return found
 
@@ -268,7 +276,8 @@ body { margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 52rem; background:
        font: 1.0625rem/1.55 Charter, "Bitstream Charter", "Iowan Old Style", "Palatino Linotype", Georgia, serif }
 h1 { margin: 0 0 .5rem; font-size: 2rem; font-weight: 600; line-height: 1.15; letter-spacing: -.01em; overflow-wrap: anywhere }
 p, li { max-width: 42rem }
-h2 { margin: 2.5rem 0 .75rem; padding-top: .9rem; border-top: 1px solid #d9dcdf; font-size: 1.25rem; font-weight: 600; overflow-wrap: anywhere }
+h2 { margin: 2.5rem 0 .75rem; padding-top: .9rem; border-top: 1px solid #d9dcdf; font-size: 1.25rem; font-weight: 600;
+     overflow-wrap: anywhere }
 p { margin: .5rem 0 }
 .lead { font-size: 1.2rem; line-height: 1.45; color: #33373a }
 .wide { overflow-x: auto; margin: 1.1rem 0 }
@@ -284,7 +293,8 @@ td:first-child { min-width: 5.5rem }
 small { color: #5d6368; font-size: .88em }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem }
 figure { margin: .75rem 0; break-inside: avoid }
-svg { display: block; width: 100%; max-width: 27rem; height: auto; font: 11px/1 system-ui, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; fill: #5d6368 }
+svg { display: block; width: 100%; max-width: 27rem; height: auto; fill: #5d6368;
+      font: 11px/1 system-ui, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif }
 .axis { fill: none; stroke: #b9bec3 }
 .middle { text-anchor: middle }
 .end { text-anchor: end }
@@ -295,8 +305,14 @@ pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7; white-space: p
 pre span, .key { display: inline-block }
 .key { margin-right: .6rem }
 li { margin: .35rem 0 }
-@media (max-width: 34rem) { body { padding-top: 1.5rem } th, td { padding-right: .6rem } .entry th + th, .entry td + td { white-space: normal } td small { display: block } }
-@media print { body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } .wide { overflow: visible } .entry td + td { white-space: normal } tr { break-inside: avoid } }
+@media (max-width: 34rem) {
+  body { padding-top: 1.5rem } th, td { padding-right: .6rem }
+  .entry th + th, .entry td + td { white-space: normal } td small { display: block }
+}
+@media print {
+  body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } tr { break-inside: avoid }
+  .wide { overflow: visible } .entry td + td { white-space: normal }
+}
 """
 
 
@@ -314,15 +330,17 @@ def html_table(caption, head, rows, kind=""):
         return "<tr>" + "".join(f"<{tag}>{cell(content)}</{tag}>" for content in cells) + "</tr>"
 
     return "\n".join([f'<div class="wide"><table class="{kind}">', *[f"<caption>{cell(caption)}</caption>"] * bool(caption),
-                      *[f"<thead>{row(head, 'th')}</thead>"] * bool(head), "<tbody>", *(row(cells, "td") for cells in rows), "</tbody></table></div>"])
+                      *[f"<thead>{row(head, 'th')}</thead>"] * bool(head),
+                      "<tbody>", *(row(cells, "td") for cells in rows), "</tbody></table></div>"])
 
 
 def html_charts(charts):
     """[(SVG, caption, names)] -> figures side by side, the names in the colors of their lines."""
     parts = []
     for picture, caption, names in charts:
-        key = " ".join(f'<span class="key"><b style="color:{color}">&#9632;</b> {cell(name)}</span>' for name, color in zip(names, COLORS)) if len(names) > 1 else ""
-        parts.append(f"<figure>{picture}<figcaption>{cell(caption)}{'<br>' * bool(key)}{key}</figcaption></figure>")
+        key = [f'<span class="key"><b style="color:{color}">&#9632;</b> {cell(name)}</span>' for name, color in zip(names, COLORS)]
+        lines = [cell(caption), *[" ".join(key)] * (len(key) > 1)]
+        parts.append(f"<figure>{picture}<figcaption>{'<br>'.join(lines)}</figcaption></figure>")
     return f'<div class="charts">{"".join(parts)}</div>'
 
 
@@ -344,7 +362,8 @@ def page(run):
             body.append(f"<p><small>Constant: always predicting {cell(CONSTANT.get(task.kind, 'the same'))}, without looking.</small></p>")
     body += ["<h2>Learning curves</h2>", html_charts(learning_curves(run))]
     folder = os.path.join(run.folder, "figures")                   # errors and scatter are among the charts already
-    looks = [name for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()) if re.fullmatch(r".*(?<!_errors)(?<!_scatter)\.png", name)]
+    there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    looks = [name for name in there if name.endswith(".png") and not name.endswith(("_errors.png", "_scatter.png"))]
     if looks:
         body += ["<h2>What the model looked at</h2>", *(html_picture(os.path.join(folder, name)) for name in looks)]
     body += ["<h2>Limits</h2>", "<ul>", *(f"<li>{cell(text)}</li>" for text in limits(run)), "</ul>",
@@ -367,14 +386,16 @@ def write_report(folder):
 
 def plain(content):
     """A text, a number or an entry -> one line of Markdown without markup of its own."""
+    if isinstance(content, dict) and content["value"] is None:
+        return f"undefined: {plain(content['reason'])}"
     if isinstance(content, dict):
-        return f"{number(content['value'])} {interval(content)}".strip() if content["value"] is not None else f"undefined: {plain(content['reason'])}"
+        return f"{number(content['value'])} {interval(content)}".strip()
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(content).split()))
 
 
 def markdown_table(caption, head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join([*[plain(caption), ""] * bool(caption), *("| " + " | ".join("---" if x == "---" else plain(x) for x in line) + " |" for line in lines), ""])
+    lines = [map(plain, head), ["---"] * len(head), *(map(plain, row) for row in rows)]
+    return "\n".join([*[plain(caption), ""] * bool(caption), *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def card(run, library="pytorch"):
@@ -389,7 +410,7 @@ def card(run, library="pytorch"):
     use = ("It opens with `transformers.ViTForImageClassification.from_pretrained`." if library == "transformers" else
            "`python train.py --pretrained FOLDER` starts from it; it is read by the code that wrote it.")
     parts = ["---", *yaml, "---", "", f"# {plain(run.name)}", "", plain(headline(run)), "", "**Not for clinical use.** " + use, "",
-             "## What was trained on what", "", markdown_table("", ["", ""], [row for row in facts(run)]), markdown_table(*split_table(run))]
+             "## What was trained on what", "", markdown_table("", ["", ""], facts(run)), markdown_table(*split_table(run))]
     for task in run.tasks:
         parts += [f"## Results: {plain(task.name)}", "", *(markdown_table(*each) for each in tables(task, run.unit))]
     parts += ["## Limits", "", *(f"- {plain(text)}" for text in limits(run)), ""]
@@ -408,7 +429,8 @@ def preprocessor(config):
     own = config[config["model"]]
     vit = own.get("vit", own)
     size = vit["image"] if "image" in vit else [side * own["patch"][0] for side in own["grids"][0]]    # CrossViT: that of its small patches
-    return {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": dict(zip(("width", "height", "depth"), size[::-1])), "resample": 2,
+    return {"image_processor_type": "ViTImageProcessor",
+            "do_resize": True, "size": dict(zip(("width", "height", "depth"), size[::-1])), "resample": 2,            # bilinear
             "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": vit["mean"], "image_std": vit["std"]}
 
 
