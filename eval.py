@@ -258,14 +258,20 @@ def youden(probability, answer):
 
 
 def operating_point(probability, answer, patients, threshold, resamples=1000):
-    """What calling everything at or above a threshold positive comes to. It is chosen elsewhere: on the validation split."""
+    """What calling everything at or above a threshold positive comes to. It is chosen elsewhere: on the validation split.
+
+    Of rates of 0 or 1 the interval is Clopper and Pearson's, with as many trials as there are patients on that side."""
     if threshold is None:
         return {"threshold": None, "reason": "one class only in the validation split"}
     called, weights = (probability >= threshold).astype(float), with_resamples(patients, resamples)
     counts = {f"{right}_{side}s": int(((called == (side == "positive")) & ((called == answer) == (right == "true"))).sum())
               for right in ("true", "false") for side in ("positive", "negative")}
-    rates = {name: summary(measure(function, called, answer, weights), UNDEFINED[name])
-             for name, function in (("sensitivity", sensitivity), ("specificity", specificity))}
+    rates = {}
+    for name, function, side in (("sensitivity", sensitivity, 1), ("specificity", specificity, 0)):
+        rates[name] = summary(measure(function, called, answer, weights), UNDEFINED[name])
+        unseen = 0.025 ** (1 / max(len(set(patients[answer == side])), 1))
+        if rates[name]["value"] in (0, 1):                         # resamples never hold what nobody in the sample has
+            rates[name].update(low=0.0, high=1 - unseen) if rates[name]["value"] == 0 else rates[name].update(low=unseen, high=1.0)
     return {"threshold": threshold, **counts, **rates}
 
 

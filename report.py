@@ -100,11 +100,12 @@ def facts(run):
     model = " ".join(str(args[name]) for name in ("model", "mode", "variant") if args.get(name))
     sides = "" if not args.get("image") else f", {args['image']} px"
     seconds = sum(float(row.get("seconds") or 0) for row in run.log)
+    took = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     return [("Model", ", ".join([model, *shape]) + sides), ("Parameters", f"{run.parameters:,}"),
             ("Started from", args.get("pretrained") or "weights drawn at random"),
             ("Data", args["data"] + (f", images in {args['images']}" if args.get("images") else "")),
             ("Predicts", "; ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{', '.join(task.classes)})" for task in run.tasks)),
-            ("Training", f"{len(run.log)} epochs, {seconds / 60:.1f} minutes{best or ''}"), ("Seed", str(args["seed"])),
+            ("Training", f"{len(run.log)} epochs, {took}{best or ''}"), ("Seed", str(args["seed"])),
             ("Device", f"{args['device']}{', evaluated on ' + run.metrics['device'] if 'device' in run.metrics else ''}"),
             ("Evaluated", run.date)]
 
@@ -195,9 +196,11 @@ def roc(probability, answer):
 
 
 def svg(kind, series, xlabel, ylabel, identity=False):
-    """{name: (xs, ys)} -> a chart as SVG. kind: line, dots, or bars, whose xs are the edges; identity: the line y = x, one scale."""
+    """{name: (xs, ys)} -> a chart as SVG. kind: line, dots, or bars, whose xs are the edges; identity: the line y = x, and one
+    scale for both axes, which is 0 to 1 for lines."""
     x, y = (np.concatenate([np.asarray(pair[axis], float) for pair in series.values()]) for axis in (0, 1))
-    (x0, x1), (y0, y1) = [plots.limits(np.append(x, y))] * 2 if identity else (plots.limits(x), plots.limits(y))
+    both = plots.limits([0, 1] if kind == "line" else np.append(x, y))
+    (x0, x1), (y0, y1) = (both, both) if identity else (plots.limits(x), plots.limits(y))
     if kind == "bars":
         (x0, x1), (y0, y1) = (x[0], x[-1]), (0, 1.05 * y.max() or 1)
 
@@ -207,7 +210,7 @@ def svg(kind, series, xlabel, ylabel, identity=False):
     parts = [f'<svg viewBox="0 0 380 272" role="img" aria-label="{cell(ylabel)} over {cell(xlabel)}">',
              '<path class="axis" d="M48 25V230H370"/>',
              f'<text x="48" y="14">{cell(ylabel)}</text>', f'<text x="209" y="268" class="middle">{cell(xlabel)}</text>']
-    for value, name in plots.ticks(x0, x1).items():
+    for value, name in plots.ticks(x0, x1, whole=xlabel == "epoch").items():
         a, _ = px(value, y0)
         parts.append(f'<path class="axis" d="M{a} 230v4"/><text x="{a}" y="247" class="middle">{name}</text>')
     for value, name in plots.ticks(y0, y1, whole=kind == "bars").items():
@@ -298,7 +301,7 @@ svg { display: block; width: 100%; max-width: 27rem; height: auto; fill: #5d6368
 .axis { fill: none; stroke: #b9bec3 }
 .middle { text-anchor: middle }
 .end { text-anchor: end }
-img { display: block; max-width: 100%; height: auto }
+img { display: block; max-width: 100%; max-height: 22rem; width: auto; height: auto }
 figcaption { margin-top: .4rem; color: #5d6368; font-size: .9rem; overflow-wrap: anywhere }
 pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7; white-space: pre-wrap; overflow-wrap: anywhere;
       font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }

@@ -257,6 +257,10 @@ def test_operating_point_is_chosen_on_val_and_counted_on_test(tmp_path):
     assert point["sensitivity"]["value"] == pytest.approx(tp / (tp + fn)) and point["specificity"]["value"] == pytest.approx(tn / (tn + fp))
     assert all(point[name]["low"] < point[name]["value"] < point[name]["high"] for name in ("sensitivity", "specificity"))
     assert found["mass"] == {"threshold": None, "reason": "one class only in the validation split"}
+    sure = operating_point(np.array([0.9, 0.8, 0.7, 0.6, 0.1]), np.array([1, 1, 1, 0, 0.0]), np.array(["a", "b", "c", "d", "e"]), 0.5)
+    assert sure["sensitivity"]["low"] ** 3 == pytest.approx(0.025) and sure["sensitivity"]["high"] == 1      # three of three could be luck
+    sure = operating_point(np.array([0.9, 0.1]), np.array([0, 1.0]), np.array(["a", "b"]), 0.5)["sensitivity"]
+    assert sure["value"] == 0 and (1 - sure["high"]) == pytest.approx(0.025) and sure["low"] == 0
     none = operating_point(said[:3, 0], np.zeros(3), np.array(["a", "b", "c"]), 0.4)
     assert none["sensitivity"]["reason"] == "no positive" and none["specificity"]["value"] is not None
     cohort, indices = photographs(tmp_path)
