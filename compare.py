@@ -14,6 +14,7 @@ import numpy as np
 from eval import METRICS, UNDEFINED, entry_text, mean_defined, replicates, summary, with_resamples
 from tables import Task
 
+NOTHING = "no unit with a known target"
 
 def read_predictions(run):
     """Run folder -> its tasks, and the table of predictions of its test split."""
@@ -71,10 +72,10 @@ def compare(a, b, resamples=1000):
         scores = result[task.name] = {"units": int(known.sum())}
         for name, function in METRICS[task.kind].items():
             each = [replicates(task, function, prediction, target[known], weights) for prediction in said]   # (L or 1, 1 + resamples)
-            scores[name] = difference(*map(mean_defined, each), UNDEFINED.get(name))
+            scores[name] = difference(*map(mean_defined, each), UNDEFINED.get(name, NOTHING))
             for i, label in enumerate(task.classes if task.kind == "labels" else ()):
                 entry = scores.setdefault("per_label", {}).setdefault(label, {})
-                entry[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name))
+                entry[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name, NOTHING))
     return result
 
 

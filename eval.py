@@ -11,7 +11,7 @@ The unit is the patient: the predictions for his images, or groups of N images, 
 patient have targets of their own (`follow-up` films, say) is it the image. Intervals are percentile bootstraps over patients,
 95 %, 1,000 resamples. Every metric takes weights, (W, n) numbers of times that each of n units counts, and gives W values:
 the point estimate is a row of ones, the bootstrap a thousand rows of multiplicities. A metric that is undefined (one class
-only) is NaN, never 0.5 and never a crash; it is null, with the reason, in metrics.json.
+only) is NaN, never 0.5 and never a crash; it is null, with the reason, in metrics.json. A prediction that is no number is refused.
 """
 import argparse
 import csv

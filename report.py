@@ -106,7 +106,7 @@ def facts(run):
             ("Data", args["data"] + (f", images in {args['images']}" if args.get("images") else "")),
             ("Predicts", "; ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{', '.join(task.classes)})" for task in run.tasks)),
             ("Training", f"{len(run.log)} epochs, {took}{best or ''}"), ("Seed", str(args["seed"])),
-            ("Device", f"{args['device']}{', evaluated on ' + run.metrics['device'] if 'device' in run.metrics else ''}"),
+            ("Device", ", evaluated on ".join(dict.fromkeys([args["device"], run.metrics.get("device", args["device"])]))),
             ("Evaluated", run.date)]
 
 

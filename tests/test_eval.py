@@ -18,7 +18,7 @@ from compare import compare
 from crossvit import CrossViT, CrossViTConfig
 from data import Samples, make_loader
 from eval import (METRICS, answers, bootstrap_weights, constant_prediction, details, evaluate, main_metric, match, operating_point,
-                  predict, print_table, score, subgroup, write_predictions, youden)
+                  predict, print_table, saved_thresholds, score, subgroup, write_predictions, youden)
 from lt_vit import LTViT, LTViTConfig
 from multivit import MultiViT, MultiViTConfig
 from tables import Cohort, Task
@@ -275,6 +275,20 @@ def test_operating_point_is_chosen_on_val_and_counted_on_test(tmp_path):
     second = evaluate(model, TASKS, cohort, indices, str(tmp_path), options_of(model), figures=0)["findings"]["operating_point"]
     assert second["edema"]["threshold"] == first["edema"]["threshold"] and second["edema"]["true_positives"] == first["edema"]["false_positives"]
     assert "operating_point" not in evaluate(model, TASKS, cohort, indices, str(tmp_path), options_of(model), "val", figures=0)["findings"]
+
+
+def test_another_table_is_judged_at_the_thresholds_of_the_run(tmp_path):
+    """It has no validation split: the thresholds are read from the run's metrics.json, and there are none where it has none."""
+    cohort, indices = photographs(tmp_path)
+    model = MODELS["vit"]({task.name: task.outputs for task in TASKS})
+    evaluate(model, TASKS, cohort, {**indices, "val": indices["train"]}, str(tmp_path), options_of(model), figures=0)
+    saved = saved_thresholds(str(tmp_path))
+    assert saved["findings"]["edema"] > 0 and saved["findings"]["mass"] is None and saved["pasi"] == saved["grade"] == {}
+    os.makedirs(tmp_path / "other")
+    there = {"train": [], "test": indices["test"]}
+    again = evaluate(model, TASKS, cohort, there, str(tmp_path / "other"), options_of(model), figures=0, thresholds=saved)
+    assert again["findings"]["operating_point"]["edema"]["threshold"] == saved["findings"]["edema"]
+    assert "reason" in again["findings"]["operating_point"]["mass"] and saved_thresholds(str(tmp_path / "none")) == {}
 
 
 # -----------------------------------------------------------------------------
