@@ -91,21 +91,22 @@ def headline(run):
 
 def facts(run):
     """[(what, text)]: what was trained on what."""
-    args, best = run.args, None
+    args, best = run.args, ""
     if run.log and (column := next((name for name in run.log[0] if name.startswith("val_")), None)):
         values = [float(row[column]) for row in run.log]
         pick = np.nanargmin if column.endswith("_mae") else np.nanargmax
-        best = f", the best is epoch {run.log[pick(values)]['epoch']} ({column.replace('_', ' ', 1)})" if np.isfinite(values).any() else ""
+        if np.isfinite(values).any():
+            best = f", the best is epoch {run.log[pick(values)]['epoch']} ({column.replace('_', ' ', 1)})"
     shape = [f"{name.upper()} = {args[name]}" for name in ("n", "r") if args.get(name)]
     model = " ".join(str(args[name]) for name in ("model", "mode", "variant") if args.get(name))
-    sides = "" if not args.get("image") else f", {args['image']} px"
+    sides = f", {args['image']} px" if args.get("image") else ""
     seconds = sum(float(row.get("seconds") or 0) for row in run.log)
     took = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     return [("Model", ", ".join([model, *shape]) + sides), ("Parameters", f"{run.parameters:,}"),
             ("Started from", args.get("pretrained") or "weights drawn at random"),
             ("Data", args["data"] + (f", images in {args['images']}" if args.get("images") else "")),
             ("Predicts", "; ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{', '.join(task.classes)})" for task in run.tasks)),
-            ("Training", f"{len(run.log)} epochs, {took}{best or ''}"), ("Seed", str(args["seed"])),
+            ("Training", f"{len(run.log)} epochs, {took}{best}"), ("Seed", str(args["seed"])),
             ("Device", ", evaluated on ".join(dict.fromkeys([args["device"], run.metrics.get("device", args["device"])]))),
             ("Evaluated", run.date)]
 
@@ -305,7 +306,7 @@ img { display: block; max-width: 100%; max-height: 22rem; width: auto; height: a
 figcaption { margin-top: .4rem; color: #5d6368; font-size: .9rem; overflow-wrap: anywhere }
 pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7; white-space: pre-wrap; overflow-wrap: anywhere;
       font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
-pre span, .key { display: inline-block }
+pre span, .key { display: inline-block; max-width: 100% }
 .key { margin-right: .6rem }
 li { margin: .35rem 0 }
 @media (max-width: 34rem) {
@@ -314,7 +315,7 @@ li { margin: .35rem 0 }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } tr { break-inside: avoid }
-  .wide { overflow: visible } .entry td + td { white-space: normal }
+  .wide { overflow: visible; break-inside: avoid } img { max-height: 14rem } .entry td + td { white-space: normal }
 }
 """
 
