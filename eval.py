@@ -3,12 +3,12 @@
     python eval.py runs/NAME                       the test split of the run, again
     python eval.py runs/NAME --by sex              subgroups; without --by it is fst, Fitzpatrick I-IV against V-VI, if there
     python eval.py runs/NAME --data other.csv      another table, refused when it holds a patient the run learned from
+    python eval.py runs/NAME --against runs/OTHER  the differences of two runs on the test patients they have in common: compare.py
+    python eval.py runs/NAME --predict SOURCE --out new.csv        new images, a folder or a CSV, without targets: deploy.py
+    python eval.py runs/NAME --export FOLDER       the best model as a folder for the Hub: deploy.py
 
 The unit is the patient: the predictions for his images, or groups of N images, are averaged. Only where the images of a
-patient have targets of their own (`follow-up` films, say) is it the image. Intervals are percentile bootstraps over patients,
-95 %, 1,000 resamples. Every metric takes weights, (W, n) numbers of times that each of n units counts, and gives W values:
-the point estimate is a row of ones, the bootstrap a thousand rows of multiplicities. A metric that is undefined (one class
-only) is NaN, never 0.5 and never a crash; it is null, with the reason, in metrics.json.
+patient have targets of their own (`follow-up` films, say) is it the image. What a number is worth: metrics.py.
 """
 import argparse
 import csv
@@ -22,180 +22,13 @@ import torch
 from huggingface_hub.utils import tqdm
 
 import plots
+import report
 from data import Samples, make_loader, read_image, read_volume
 from localization import each_map, look, read_boxes, score_maps
+from metrics import METRICS, choose_thresholds, details, entry_text, ratio, score
 from tables import SPLITS, per_patient, tabulate
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
-
-# -----------------------------------------------------------------------------
-# metrics: prediction and target (n,), weights (W, n) -> (W,)
-
-
-def mae(prediction, target, weights):
-    """Mean absolute error."""
-    return ratio(weights @ np.abs(prediction - target), weights.sum(1))
-
-
-def mean_error(prediction, target, weights):
-    """Mean signed error: below 0 the model underestimates."""
-    return ratio(weights @ (prediction - target), weights.sum(1))
-
-
-def rmse(prediction, target, weights):
-    return np.sqrt(ratio(weights @ (prediction - target) ** 2, weights.sum(1)))
-
-
-def r2(prediction, target, weights):
-    """1 - residual / total sum of squares about the weighted mean of the target; NaN when all targets are equal."""
-    mean = ratio(weights @ target, weights.sum(1))
-    total = (weights * (target - mean[:, None]) ** 2).sum(1)
-    total[total <= 1e-24 * (weights @ target ** 2)] = 0            # rounding of the mean is no variance
-    return 1 - ratio(weights @ (prediction - target) ** 2, total)
-
-
-def auroc(prediction, target, weights):
-    """Chance that a positive unit scores above a negative one, ties count half; NaN with one class."""
-    positive, negative = by_score(prediction, target, weights)     # (W, distinct scores), lowest first
-    below = np.cumsum(negative, 1) - negative
-    return ratio((positive * (below + negative / 2)).sum(1), positive.sum(1) * negative.sum(1))
-
-
-def auprc(prediction, target, weights):
-    """Average precision: the precision at each distinct score, weighted by the positives found there; NaN without a positive."""
-    positive, negative = by_score(-prediction, target, weights)    # (W, distinct scores), highest first
-    found, false = np.cumsum(positive, 1), np.cumsum(negative, 1)
-    precision = np.nan_to_num(ratio(found, found + false))         # 0 / 0 where a resample has nothing yet
-    return ratio((positive * precision).sum(1), positive.sum(1))
-
-
-def by_score(prediction, target, weights):
-    """Weights of positives and of negatives, (W, distinct scores), scores rising."""
-    order = np.argsort(prediction, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(prediction[order]) > 0])
-    target, weights = target[order], weights[:, order]
-    return (np.add.reduceat(weights * side, starts, axis=1) for side in (target, 1 - target))
-
-
-def accuracy(prediction, target, weights):
-    """prediction: (n, classes) probabilities."""
-    return ratio(weights @ (prediction.argmax(1) == target), weights.sum(1))
-
-
-def balanced_accuracy(prediction, target, weights):
-    """Mean over the classes present of the share of their units that are recognized."""
-    hit = prediction.argmax(1) == target
-    return mean_defined([ratio(weights @ (hit & (target == c)), weights @ (target == c)) for c in np.unique(target)])
-
-
-def macro_auroc(prediction, target, weights):
-    """Unweighted mean of the one-against-rest AUROC over the classes that have both sides."""
-    return mean_defined([auroc(prediction[:, c], (target == c).astype(float), weights) for c in range(prediction.shape[1])])
-
-
-def c_index(prediction, target, weights):
-    """Harrell's concordance: of the pairs whose order is known, the share in which the higher risk came first. target: (n, 2)
-    time and event. The order of a pair is known when the earlier time is that of an event; of equal times an event comes before
-    a last look, and two events have no order. Equal risks count half. NaN without such a pair."""
-    time, event = target.T
-    agreed, pairs = np.zeros(len(weights)), np.zeros(len(weights))
-    for rows in np.array_split(np.flatnonzero(event == 1), 1 + len(time) ** 2 // 1_000_000):
-        t, risk = time[rows, None], prediction[rows, None]
-        before = (t < time) | (t == time) & (event == 0)           # (rows, n)
-        right = before * ((risk > prediction) + (risk == prediction) / 2)
-        pairs += (weights[:, rows] * (weights @ before.T)).sum(1)
-        agreed += (weights[:, rows] * (weights @ right.T)).sum(1)
-    return ratio(agreed, pairs)
-
-
-def ratio(a, b):
-    """a / b, NaN where b is 0."""
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    return np.divide(a, b, out=np.full_like(a, np.nan), where=b != 0)
-
-
-def mean_defined(values):
-    """(k, W) -> (W,): the mean over those of k that are not NaN, NaN when all are."""
-    return ratio(np.nansum(values, 0), np.isfinite(values).sum(0))
-
-
-METRICS = {  # kind of task -> name -> function; the first decides which epoch is the best
-    "regression": {"mae": mae, "mean_error": mean_error, "rmse": rmse, "r2": r2},
-    "classes": {"auroc": macro_auroc, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy},
-    "labels": {"auroc": auroc, "auprc": auprc},
-    "survival": {"c_index": c_index},
-}
-LOWER_IS_BETTER = ("mae",)
-UNDEFINED = {"r2": "all targets are equal", "auroc": "one class only", "auprc": "no positive",       # where there are units
-             "c_index": "no pair with a known order"}
-
-
-def bootstrap_weights(patients, resamples=1000, seed=0):
-    """List of patients, one a unit -> (resamples, units): how often each unit counts when patients are drawn with replacement.
-
-    No row at all for a single patient: there is nothing to draw."""
-    names, who = np.unique(np.asarray(patients), return_inverse=True)
-    rng, n = np.random.default_rng(seed), len(names)
-    counts = np.zeros((resamples if n > 1 else 0, n), dtype=np.int16)
-    for row in counts:
-        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
-    return counts[:, who]
-
-
-def measure(function, prediction, target, weights):
-    """(W,) of a metric, in blocks of resamples that fit into memory; NaN where there is no unit."""
-    if not len(target):
-        return np.full(len(weights), np.nan)
-    return np.concatenate([function(prediction, target, block.astype(float))
-                           for block in np.array_split(weights, 1 + weights.size // 1_000_000)])
-
-
-def summary(values, reason):
-    """(1 + resamples,), the first of the units as they are -> {value, low, high}, None where undefined, then with the reason."""
-    value, draws = values[0], values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(value):
-        return {"value": None, "low": None, "high": None, "reason": reason}
-    low, high = np.percentile(draws, [2.5, 97.5]).tolist() if len(draws) else (None, None)
-    skipped = len(values) - 1 - len(draws)                         # resamples of one class only
-    return {"value": float(value), "low": low, "high": high, **({"skipped": skipped} if skipped else {})}
-
-
-def score(task, table, resamples=1000, keep=slice(None)):
-    """One task of a table of predictions -> {units, patients, metric: {value, low, high}}, for labels also {"per_label": ...}.
-
-    keep: indices of the units that count; those without a known target do not. The metrics of labels are means over the
-    `labels` for which they are defined, the AUROC of classes over the `classes` that are there."""
-    prediction, target, patients = (x[keep] for x in (table["prediction"][task.name], table["target"][task.name], table["patient"]))
-    known = ~np.isnan(target)
-    some = known.any(1) if known.ndim > 1 else known
-    prediction, target, patients, known = prediction[some], target[some], patients[some], known[some]
-    weights = np.concatenate([np.ones((1, len(patients)), np.int16), bootstrap_weights(patients, resamples)])
-    result = {"units": len(patients), "patients": len(set(patients))}
-
-    def reason(name, units):
-        return UNDEFINED.get(name) if units else "no unit with a known target"
-
-    for name, function in METRICS[task.kind].items():
-        if task.kind == "labels":
-            each = [measure(function, prediction[k, i], target[k, i], weights[:, k]) for i, k in enumerate(known.T)]       # (L, 1 + resamples)
-            for label, y, draws in zip(task.classes, target.T, each):
-                entry = result.setdefault("per_label", {}).setdefault(label, {"positives": int(np.nansum(y))})
-                entry[name] = summary(draws, reason(name, np.isfinite(y).any()))
-            result[name] = summary(mean_defined(each), f"{reason(name, len(target))}, for every label")
-            result[name]["labels"] = int(np.isfinite(each)[:, 0].sum())
-        else:
-            result[name] = summary(measure(function, prediction, target, weights), reason(name, len(target)))
-    if task.kind == "classes":
-        result["auroc"]["classes"] = len(set(target)) if len(set(target)) > 1 else 0
-    return result
-
-
-def main_metric(tasks, table):
-    """-> name, value of the first task's first metric, and whether lower is better."""
-    name = next(iter(METRICS[tasks[0].kind]))
-    value = score(tasks[0], table, resamples=0)[name]["value"]
-    return f"{tasks[0].name}_{name}", float("nan") if value is None else value, name in LOWER_IS_BETTER
-
 
 # -----------------------------------------------------------------------------
 # predictions
@@ -307,17 +140,21 @@ def subgroup(column, value):
     return value or "(blank)"
 
 
-def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3, boxes=None):
+def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3, thresholds=None, boxes=None):
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
-    indices: {split: images}, of which train gives the constant predictor; options: dict of size, n, r, channels, batch_size,
-    workers, device, autocast, by_image; by: column of the subgroups, a patient is in that of his first image;
-    boxes: a CSV of boxes, see localization.py, by default boxes.csv beside the table; images that have some are drawn."""
+    indices: {split: images}, of which train gives the constant predictor, and val the thresholds of operating points, unless
+    they are given; options: dict of size, n, r, channels, batch_size, workers, device, autocast, by_image; by: column of the
+    subgroups, a patient is in that of his first image; boxes: a CSV of boxes, see localization.py, by default boxes.csv beside
+    the table; images that have some are drawn."""
     if by and by not in cohort.columns:
         raise ValueError(f"--by {by}: no such column, there are {', '.join(cohort.columns)}")
     device, by_image = options["device"], options["by_image"]
-    samples = Samples(cohort, indices[split], options["size"], options["n"], options["r"], options["channels"])
-    loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
+
+    def loader(part):
+        samples = Samples(cohort, indices[part], options["size"], options["n"], options["r"], options["channels"])
+        return make_loader(samples, options["batch_size"], workers=options["workers"])[0]
+
     shown = {}                                                     # patient -> images, what the model looked at
     grids = grids_of(model.config)
     findings = next((task for task in tasks if task.kind == "labels"), None)
@@ -328,26 +165,29 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     seen_boxes = []                                                # (patient, label, {map: its numbers})
 
     def watch(batch, out):
+        """Keep what the model looked at of the first patients, and hold every map against the boxes."""
         for i, patient in enumerate(batch["patient"]):
             marked = boxes.get(batch["index"][i][0], {})
             draw = len(shown) < figures and patient not in shown and (marked or not boxes)
             maps = each_map(out, i, grids, first) if marked or draw and findings and "label_map" in out else {}
             seen_boxes.extend((patient, label, {name: look(map(label), box) for name, map in maps.items()}) for label, box in marked.items() if maps)
             if draw:
-                looked = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
-                shown[patient] = batch["index"][i], {key: [x[i].float().cpu() for x in each] for key, each in looked.items()}
                 there = marked or {label: [] for label in batch["targets"][findings.name][i].eq(1).nonzero()[:, 0].tolist()} if maps else {}
-                shown[patient][1]["findings"] = {findings.classes[label]: (box, {name: map(label) for name, map in maps.items()})
-                                                 for label, box in there.items()}
+                findings_seen = {findings.classes[label]: (box, {name: map(label) for name, map in maps.items()}) for label, box in there.items()}
+                shown[patient] = batch["index"][i], {**looked_at(out, i), "findings": findings_seen}
 
-    table = predict(model, tasks, loader, device, by_image, options["autocast"], watch, progress=f"evaluating {split}")
+    table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watch, f"evaluating {split}")
+    thresholds = thresholds or {}
+    if not thresholds and split != "val" and indices.get("val") and any(task.kind in ("classes", "labels") for task in tasks):
+        chosen = predict(model, tasks, loader("val"), device, by_image, options["autocast"], progress="choosing thresholds on val")
+        thresholds = {task.name: choose_thresholds(task, chosen) for task in tasks}
     result = {"split": split, "patients": len(set(table["patient"])), "images": sum(map(len, table["images"])),
-              "unit": "image" if by_image else "patient"}
+              "unit": "image" if by_image else "patient", "device": str(device)}
     member = np.array([subgroup(by, cohort.columns[by][images[0]]) for images in table["images"]]) if by else ()
     train = list(indices["train"]) if by_image else [images[0] for images in cohort.groups(indices["train"]).values()]
     agreed = cohort if by_image else per_patient(cohort)           # where a patient's first image has no target, another may
     for task in tasks:
-        result[task.name] = score(task, table)
+        result[task.name] = {**score(task, table), **details(task, table, thresholds.get(task.name))}
         if train:
             value = constant_prediction(task, agreed.targets[task.name][train])
             constant = {**table, "prediction": {task.name: np.broadcast_to(value, table["prediction"][task.name].shape)}}
@@ -357,11 +197,27 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             groups = {f"{by} {name}": score(task, table, keep=np.flatnonzero(member == name)) for name in sorted(set(member))}
             result[task.name]["subgroups"] = {name: {**group, "small": group["patients"] < SMALL} for name, group in groups.items()}
     if seen_boxes:
-        result["localization"] = score_maps(seen_boxes, findings.classes, bootstrap_weights, summary)
+        result["localization"] = score_maps(seen_boxes, findings.classes)
     write_predictions(os.path.join(run, "predictions.csv"), tasks, table, cohort)
     write_json(os.path.join(run, "metrics.json"), result)
     draw_figures(os.path.join(run, "figures"), tasks, table, cohort, shown, model.config, options["size"])
     return result
+
+
+def looked_at(out, i):
+    """What a model returns to be drawn, of sample i: {key: [tensor], one a branch}."""
+    each = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
+    return {key: [x[i].float().cpu() for x in branches] for key, branches in each.items()}
+
+
+def watcher(shown, figures):
+    """-> function (batch, out) for `predict` that keeps in `shown` what the model looked at of the first patients."""
+    def watch(batch, out):
+        for i, patient in enumerate(batch["patient"]):
+            if len(shown) < figures and patient not in shown:
+                shown[patient] = batch["index"][i], looked_at(out, i)
+
+    return watch
 
 
 def draw_figures(folder, tasks, table, cohort, shown, config, size):
@@ -380,7 +236,7 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
         figure.save(os.path.join(folder, re.sub(r"[^\w-]", "_", name) + ".png"))
 
     for task in tasks:
-        if task.kind == "regression":
+        if task.kind == "regression" and not np.isnan(table["target"][task.name]).all():
             prediction, target = table["prediction"][task.name], table["target"][task.name]              # NaN where unknown: not drawn
             save(plots.histogram(prediction - target, task.name, f"predicted {task.name} - actual {task.name}"), f"{task.name}_errors")
             save(plots.scatter(target, prediction, task.name, f"actual {task.name}", f"predicted {task.name}"), f"{task.name}_scatter")
@@ -398,7 +254,7 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
             kept = [sorted(out["token"][0][out["image"][0] == j].int().tolist()) for j in range(N)]
             composite = out["composite"][0].expand(3, -1, -1).permute(1, 2, 0).byte().numpy() if "composite" in out else None
             save(plots.filter_figure(photos + [None] * (N - len(photos)), kept, grid, composite, "   ".join(words)), f"patient_{patient}")
-        elif out["findings"]:
+        elif out.get("findings"):
             save(finding_figure(photos[0], out["findings"], dict(zip(task.classes, prediction)), words[0]), f"patient_{patient}")
         elif "map" in out:
             save(map_figure(photos, out["map"], config, "   ".join(words)), f"patient_{patient}")
@@ -433,16 +289,6 @@ def finding_figure(photo, findings, probability, title):
     return plots.grid(rows)
 
 
-def entry_text(entry):
-    """{value, low, high} -> "3.880 (2.910 to 4.760)"."""
-    def number(x):
-        return f"{x:.3f}" if x == 0 or 0.01 <= abs(x) < 1000 else f"{x:.3g}"
-
-    if entry["value"] is None:
-        return f"undefined: {entry['reason']}"
-    return number(entry["value"]) + (f" ({number(entry['low'])} to {number(entry['high'])})" if entry["low"] is not None else "")
-
-
 def print_table(tasks, result):
     """The metrics of every task beside those of the constant predictor; then a line a subgroup and a line a label."""
     print(f"{result['split']}: {result['patients']} patients, {result['images']} images; 95 % intervals, patients resampled")
@@ -457,6 +303,10 @@ def print_table(tasks, result):
         for name in names:
             defined = next((f", {scores[name][what]} of {n} {what}" for what in ("classes", "labels") if scores[name].get(what, n) < n), "")
             line(f"  {name}{defined}", entry_text(scores[name]), entry_text(constant[name]) if constant else "")
+        if points := {name: point for name, point in scores.get("operating_point", {}).items() if point["threshold"] is not None}:
+            line("", "sensitivity", "specificity", "at or above, chosen on val")
+        for name, point in points.items():
+            line(f"  {name}", entry_text(point["sensitivity"]), entry_text(point["specificity"]), f"{point['threshold']:.3g}")
         for what, groups in (("patients", scores.get("subgroups")), ("positives", scores.get("per_label"))):
             if groups:
                 line("", *names[:2], what)
@@ -505,7 +355,19 @@ def match(cohort, tasks, run):
     return replace(cohort, tasks=tasks, targets=targets)
 
 
+def saved_thresholds(run):
+    """The thresholds that the run chose on its own validation split: another table has none."""
+    try:
+        with open(os.path.join(run, "metrics.json"), encoding="utf-8") as file:
+            return {task: {name: point["threshold"] for name, point in scores.get("operating_point", {}).items()}
+                    for task, scores in json.load(file).items() if isinstance(scores, dict)}
+    except (OSError, ValueError):
+        return {}                                                  # not evaluated yet: no operating point
+
+
 def main(argv=None):
+    from compare import compare, print_comparison
+    from deploy import export, predict_new
     from train import add_features, find_device, load_data, open_model, run_options  # the run knows how its data and model are made
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
@@ -516,11 +378,32 @@ def main(argv=None):
     parser.add_argument("--target", help="targets of that table, as in train.py; default: as the run was told")
     parser.add_argument("--by", help="column of the table to make subgroups of, e.g. fst, sex, age, site; default: fst where there is one")
     parser.add_argument("--boxes", help="CSV of boxes to hold the maps against: image,label,x0,y0,x1,y1; default: boxes.csv beside the table")
-    parser.add_argument("--figures", type=int, default=3, help="patients to draw")
+    parser.add_argument("--against", metavar="RUN", help="another run: differences of the metrics on the test patients they have in common")
+    parser.add_argument("--predict", metavar="SOURCE", help="new images without targets: a CSV, or a folder with a sub-folder a patient")
+    parser.add_argument("--out", metavar="CSV", help="where --predict writes")
+    parser.add_argument("--skip-broken", action="store_true", help="with --predict: list pictures that cannot be read, and go on")
+    parser.add_argument("--export", metavar="FOLDER", help="write the best model, its config and a model card to a new folder, for the Hub")
+    parser.add_argument("--figures", type=int, help="patients to draw; default 3, and 0 with --predict")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
-    if args.data and args.split != "test" or not args.data and (args.images or args.target):
+    if args.data and args.split != "test" or not (args.data or args.predict) and args.images or not args.data and args.target:
         raise ValueError("--split is of the run's own table, --images and --target belong to another one, --data")
+    if bool(args.predict) != bool(args.out) or args.skip_broken and not args.predict:
+        raise ValueError("--predict SOURCE, --out CSV and --skip-broken go together")
+    if bool(args.data) + bool(args.predict) + bool(args.against) + bool(args.export) > 1:
+        raise ValueError("--data, --predict, --against and --export are four things to do; give one")
+    if args.predict:
+        rows = predict_new(args.run, args.predict, args.out, args.images, args.skip_broken, args.figures or 0, args.device)
+        return print(f"{rows} patients in {args.out}")
+    if args.export:
+        library = export(args.run, args.export)
+        return print(f"{args.export} holds the model for {library}, and its card. Read the card, then: hf upload ORG/NAME {args.export} .")
+    if args.against:
+        result = compare(args.run, args.against)
+        print_comparison(result)
+        path = os.path.join(args.run, f"against-{os.path.basename(os.path.abspath(args.against))}.json")
+        write_json(path, result)
+        return print(path)
     device = find_device(args.device)
     model, tasks, saved = open_model(args.run)
     if args.data:
@@ -539,14 +422,19 @@ def main(argv=None):
         if changed := set(cohort.patients) ^ set(where):
             raise ValueError(f"{saved.data} has changed: patient {min(changed)} is not both there and in {args.run}/split.csv")
         indices = {split: [i for i, patient in enumerate(cohort.patients) if where[patient] == split] for split in SPLITS}
+    thresholds = saved_thresholds(args.run) if args.data else None
     folder = args.run                                              # what the run itself wrote is of its test split
     if args.data or args.split != "test":
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
     add_features(saved, model.to(device), cohort, options)
-    result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split, by, args.figures, args.boxes)
+    figures = 3 if args.figures is None else args.figures
+    result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split, by, figures, thresholds, args.boxes)
     print_table(cohort.tasks, result)
+    if folder == args.run:
+        report.write_card(args.run)
+        print(report.write_report(args.run))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     mass in the box   share of the map's sum that lies inside the boxes of the finding
 
 A finding is one label of one image; all its boxes count as one region. Both numbers are means over the findings of a label, then
-over labels, beside what chance gives: a patch drawn at random, a flat map. An interval is the bootstrap over patients of eval.py.
+over labels, beside what chance gives: a patch drawn at random, a flat map. An interval is the bootstrap over patients of metrics.py.
 A table of boxes has the columns image,label,x0,y0,x1,y1, px of the image file, x1 and y1 one past the last; NIH's
 BBox_List_2017.csv is read as it is distributed. boxes.csv beside the table of a run is found by itself.
 """
@@ -13,6 +13,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from metrics import ratio, summary, with_resamples
 from tables import at, numbers, read_csv
 
 MAPS = {  # what a model returns: what the table calls it
@@ -76,10 +77,10 @@ def each_map(out, i, grids, first):
     return found
 
 
-def score_maps(records, labels, bootstrap_weights, summary):
+def score_maps(records, labels):
     """records: (patient, label, {map: what `look` gives}) -> {map: {pointing, mass: {value, low, high}, findings, per_label}}."""
     patients, which = np.array([patient for patient, *_ in records]), np.array([label for _, label, _ in records])
-    weights = np.concatenate([np.ones((1, len(records)), np.int16), bootstrap_weights(patients)]).astype(float)
+    weights = with_resamples(patients).astype(float)
     result = {}
     for name in [*records[0][2], "chance"]:
         source = name if name != "chance" else next(iter(records[0][2]))
@@ -88,7 +89,7 @@ def score_maps(records, labels, bootstrap_weights, summary):
             each = {}
             for label in np.unique(which):
                 w = weights * (which == label)
-                each[labels[label]] = np.divide(w @ values[:, column], w.sum(1), out=np.full(len(w), np.nan), where=w.sum(1) > 0)
+                each[labels[label]] = ratio(w @ values[:, column], w.sum(1))
             entry[metric] = summary(np.nanmean(list(each.values()), 0), "no finding")
             for label, draws in each.items():
                 entry["per_label"].setdefault(label, {"findings": int((which == labels.index(label)).sum())})[metric] = summary(draws, "no finding")

@@ -3,7 +3,7 @@
     python train.py --model multivit --mode multi --n 3 --r 2
 
 A run folder holds args.json, split.csv, log.csv (one row an epoch), best/ and last/ (config.json + model.safetensors; last/
-also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv and figures/. Everything is
+also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv, figures/ and report.html. Everything is
 written beside its place and renamed: a run killed at any moment goes on with --resume to the same weights, bit for bit on a
 CPU. Ctrl-C and SIGTERM save at the next step.
 """
@@ -30,11 +30,13 @@ from attention import KINDS
 from crossvit import FUSIONS as CROSS_FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
 from daft import ACTIVATIONS, FUSIONS as TABLE_FUSIONS, LOCATIONS, DAFTConfig, DAFTViT, DAFTViTConfig, ResNet
 from data import AUGMENT, IMAGES, Samples, axes_of, cached_features, make_loader, read_array
-from eval import evaluate, main_metric, predict, print_table, write_json, write_whole
+from eval import evaluate, predict, print_table, write_json, write_whole
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
+from metrics import main_metric
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
+from report import write_card, write_report
 from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, split_patients, tabulate, targets_agree
 from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, from_dict, named
 from weights import load_weights, read_checkpoint
@@ -664,7 +666,8 @@ def main(argv=None):
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
     add_features(args, model, cohort, options)                     # now, that a resumed model has its own weights
     where = {patient: split for split, part in indices.items() for patient in (cohort.patients[i] for i in part)}
-    write_csv(os.path.join(run, "split.csv"), [("patient", "split"), *where.items()])
+    write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images"), *((patient, where[patient], len(images))
+                                                                                 for patient, images in cohort.groups().items())])
     steps, stop = len(batches), Stop()
     if args.compile:
         model.compile()
@@ -719,7 +722,8 @@ def main(argv=None):
     bar.close()
     best, tasks, _ = open_model(run)
     print_table(tasks, evaluate(best.to(device), tasks, cohort, indices, run, options, by="fst" if "fst" in cohort.columns else None))
-    print(f"the whole run is in {run}: metrics.json, predictions.csv, figures/, best/")
+    write_card(run)
+    print(f"the whole run is in {run}: {os.path.basename(write_report(run))} to look at, metrics.json, predictions.csv, figures/, best/")
 
 
 def check_finite(pending, run):

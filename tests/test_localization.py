@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import bootstrap_weights, summary
 from localization import each_map, inside, look, read_boxes, score_maps
 from tables import Cohort
 
@@ -93,7 +92,7 @@ def test_scores_are_means_over_labels_of_means_over_findings():
     """Three findings of one label and one of another weigh the same; chance stands beside them; intervals hold the value."""
     records = [("p", 0, {"m": (1.0, .2, .1, .05)}), ("q", 0, {"m": (0.0, .4, .1, .05)}), ("q", 0, {"m": (0.0, .6, .1, .05)}),
                ("r", 1, {"m": (1.0, .8, .3, .25)})]
-    scores = score_maps(records, ("a", "b"), bootstrap_weights, summary)
+    scores = score_maps(records, ("a", "b"))
     assert scores["m"]["findings"] == 4 and abs(scores["m"]["pointing"]["value"] - (1 / 3 + 1) / 2) < 1e-12
     assert abs(scores["m"]["mass"]["value"] - (.4 + .8) / 2) < 1e-12
     assert abs(scores["chance"]["pointing"]["value"] - .2) < 1e-12 and abs(scores["chance"]["mass"]["value"] - .15) < 1e-12

@@ -103,7 +103,8 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     main(args)
     run = "runs/a"
     for name in ("args.json", "log.csv", "split.csv", "best/config.json", "best/model.safetensors", "last/config.json",
-                 "last/model.safetensors", "last/state.pt", "metrics.json", "predictions.csv", "figures/redness_errors.png"):
+                 "last/model.safetensors", "last/state.pt", "metrics.json", "predictions.csv", "figures/redness_errors.png", "report.html", "best/README.md",
+                 "best/preprocessor_config.json"):
         assert os.path.isfile(os.path.join(run, name)), name
     metrics = json.load(open(f"{run}/metrics.json"))
     split = {row["patient"]: row["split"] for row in csv.DictReader(open(f"{run}/split.csv"))}
@@ -648,9 +649,10 @@ def test_the_process_itself_exits_with_2_and_one_line(table):
 def test_import_graph():
     """Mechanisms import only what a reader was told they do; nobody imports train but eval's main and what measures it."""
     allowed = {"attention": "", "attention_filter": "", "data": "", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
-               "localization": "tables", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
+               "localization": "metrics tables", "metrics": "", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
                "lt_vit": "vit attention weights", "q2l": "vit attention weights", "probe": "vit weights",
-               "eval": "data localization tables plots report train", "report": "plots"}
+               "eval": "data localization metrics tables plots report train compare deploy", "compare": "metrics tables", "report": "plots",
+               "deploy": "data eval report tables train"}
     files = {name[:-3] for name in os.listdir(ROOT) if name.endswith(".py")}
     for name in files & set(allowed):
         text = open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8").read()

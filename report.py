@@ -1,0 +1,459 @@
+"""A run as one web page, and as a model card: what was trained on what, how well it does, and what it cannot know.
+
+    python report.py runs/NAME             writes runs/NAME/report.html; train.py does so at its end
+
+The page is one file: pictures are inside it, it asks nothing of the network and runs no script. Everything comes from the run
+folder. Text of the user's (names of patients, columns, classes) becomes HTML in one place, `cell`, and Markdown in another, `plain`;
+the card, which is meant to be published, holds no names of patients.
+"""
+import base64
+import csv
+import html
+import json
+import os
+import re
+import shlex
+import struct
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+
+import plots
+
+NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error", "r2": "R²",
+         "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision", "brier": "Brier score",
+         "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
+            "labels": "the training share of each label"}
+COLORS = ["#%02x%02x%02x" % color for color in plots.PALETTE]      # as many lines can be told apart
+OPAQUE, NO_BREAK = ' fill-opacity=".45"', r"<span>\1</span>"
+
+# -----------------------------------------------------------------------------
+# what a run folder says
+
+
+def read_run(folder):
+    """Run folder -> its JSON files, the rows of its CSV files, and the number of its parameters."""
+    run = SimpleNamespace(folder=folder, name=os.path.basename(os.path.abspath(folder)))
+    try:
+        for name, path in (("args", "args.json"), ("config", "best/config.json"), ("metrics", "metrics.json")):
+            with open(os.path.join(folder, path), encoding="utf-8") as file:
+                setattr(run, name, json.load(file))
+        for name in ("log", "split", "predictions"):
+            with open(os.path.join(folder, name + ".csv"), newline="", encoding="utf-8") as file:
+                setattr(run, name, list(csv.DictReader(file)))
+        with open(os.path.join(folder, "best", "model.safetensors"), "rb") as file:          # 8 bytes: length of the JSON head
+            head = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    except (OSError, ValueError, struct.error) as error:
+        raise ValueError(f"{folder}: no evaluated run ({error}); python eval.py {folder} evaluates it") from error
+    run.parameters = sum(int(np.prod(tensor["shape"])) for name, tensor in head.items() if name != "__metadata__")
+    run.date = time.strftime("%Y-%m-%d", time.localtime(os.path.getmtime(os.path.join(folder, "metrics.json"))))
+    run.tasks = [SimpleNamespace(**task, scores=run.metrics[task["name"]]) for task in run.config["tasks"] if task["name"] in run.metrics]
+    run.unit = run.metrics.get("unit", "patient")
+    return run
+
+
+def command(args):
+    """args.json -> the command that makes this run again; train.py's defaults are spelled out, since they may change."""
+    words = ["python", "train.py"]
+    for name, value in args.items():
+        if name not in ("resume", "overwrite") and value is not None and value is not False:
+            words += ["--" + name.replace("_", "-")] + [str(value)] * (value is not True)
+    return shlex.join(words)
+
+
+def number(x):
+    return f"{x:.3f}" if x == 0 or 0.01 <= abs(x) < 1000 else f"{x:.3g}"
+
+
+def interval(entry):
+    return f"({number(entry['low'])} to {number(entry['high'])})" if entry["low"] is not None else ""
+
+
+def metric_names(scores):
+    return [name for name, entry in scores.items() if isinstance(entry, dict) and "value" in entry]
+
+
+def headline(run):
+    """The first metric of the first task, in a sentence."""
+    task = run.tasks[0]
+    name = metric_names(task.scores)[0]
+    entry, constant = task.scores[name], task.scores.get("constant", {}).get(name)
+    if entry["value"] is None:
+        return f"{NAMES.get(name, name)} of {task.name} is undefined: {entry['reason']}."
+    said = f"{NAMES.get(name, name)} of {task.name}, {number(entry['value'])} {interval(entry)}, on {task.scores['units']} test {run.unit}s"
+    if constant and constant["value"] is not None:
+        said += f"; always predicting {CONSTANT.get(task.kind, 'a constant')} gives {number(constant['value'])}"
+    return said[0].upper() + said[1:] + "."
+
+
+def facts(run):
+    """[(what, text)]: what was trained on what."""
+    args, best = run.args, ""
+    if run.log and (column := next((name for name in run.log[0] if name.startswith("val_")), None)):
+        values = [float(row[column]) for row in run.log]
+        pick = np.nanargmin if column.endswith("_mae") else np.nanargmax
+        if np.isfinite(values).any():
+            best = f", the best is epoch {run.log[pick(values)]['epoch']} ({column.replace('_', ' ', 1)})"
+    shape = [f"{name.upper()} = {args[name]}" for name in ("n", "r") if args.get(name)]
+    model = " ".join(str(args[name]) for name in ("model", "mode", "variant") if args.get(name))
+    sides = f", {args['image']} px" if args.get("image") else ""
+    seconds = sum(float(row.get("seconds") or 0) for row in run.log)
+    took = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+    return [("Model", ", ".join([model, *shape]) + sides), ("Parameters", f"{run.parameters:,}"),
+            ("Started from", args.get("pretrained") or "weights drawn at random"),
+            ("Data", args["data"] + (f", images in {args['images']}" if args.get("images") else "")),
+            ("Predicts", "; ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{', '.join(task.classes)})" for task in run.tasks)),
+            ("Training", f"{len(run.log)} epochs, {took}{best}"), ("Seed", str(args["seed"])),
+            ("Device", ", evaluated on ".join(dict.fromkeys([args["device"], run.metrics.get("device", args["device"])]))),
+            ("Evaluated", run.date)]
+
+
+def split_table(run):
+    rows = []
+    for split in ("train", "val", "test"):
+        mine = [row for row in run.split if row["split"] == split]
+        counted = [int(row["images"]) for row in mine if row.get("images")]
+        rows.append([{"val": "validation"}.get(split, split), len(mine), sum(counted) if counted else ""])
+    return "Split by patient: nobody is in two of them", ["split", "patients", "images"], rows
+
+
+def tables(task, unit):
+    """[(caption, head, rows)] of one task; a cell is a text, a number, or an entry {value, low, high}."""
+    def said(entry):
+        return entry if entry and entry["value"] is not None else "undefined"
+
+    scores, names, found = task.scores, metric_names(task.scores), []
+    constant = scores.get("constant", {})
+    count = f"{scores['units']} {unit}s" + f" of {scores['patients']} patients" * (unit != "patient")
+    rows = [[NAMES.get(name, name.replace("_", " ")), scores[name], *[said(constant.get(name))] * bool(constant)] for name in names]
+    found.append((f"{count}; 95 % intervals, patients resampled", ["metric", "test", *["constant"] * bool(constant)], rows))
+    short = names[:2]
+    for caption, what, groups in (("Label by label", "positives", scores.get("per_label")),
+                                  ("Subgroups", "patients", scores.get("subgroups"))):
+        if groups:
+            rows = [[name, f"{group[what]}{', small' * group.get('small', False)}", *(group[metric] for metric in short)]
+                    for name, group in groups.items()]
+            found.append((caption, ["", what, *(NAMES.get(name, name).split(",")[0] for name in short)], rows))
+    if points := scores.get("operating_point"):
+        rows = [[name, number(point["threshold"]), point["sensitivity"], point["specificity"],
+                 *(point[f"{a}_{b}s"] for a in ("true", "false") for b in ("positive", "negative"))] if point["threshold"] is not None
+                else [name, point["reason"], *[""] * 6] for name, point in points.items()]
+        found.append(("At or above a threshold, chosen on the validation split (Youden's J)",
+                      ["", "threshold", "sensitivity", "specificity", "true +", "true -", "false +", "false -"], rows))
+    if "confusion" in scores:
+        found.append((f"Confusion: {unit}s by what was there (rows) and what was said (columns)", ["", *task.classes],
+                      [[name, *counts] for name, counts in zip(task.classes, scores["confusion"])]))
+    return found
+
+
+def limits(run):
+    """What these numbers do not say."""
+    said = ["Not for clinical use. The model has been tested on this split only, not on another clinic's patients.",
+            "Intervals say how much the result depends on which patients are in the test split, not what another training would give: "
+            f"this is one seed ({run.args['seed']})."]
+    if run.args["data"] in ("psoriasis", "chest"):
+        said.append("The patients are simulated. The result says that the method works, not how well it does on people.")
+    if run.metrics["patients"] < 100:
+        said.append(f"{run.metrics['patients']} test patients are few: intervals are wide, and a little too narrow for what they promise.")
+    small = [name for task in run.tasks for name, group in task.scores.get("subgroups", {}).items() if group.get("small")]
+    if small:
+        said.append(f"Fewer than 20 patients, so that little can be said: {', '.join(dict.fromkeys(small))}.")
+    for task in run.tasks:
+        undefined = {name: entry for name, entry in task.scores.items() if isinstance(entry, dict) and entry.get("value", 0) is None}
+        if missing := [f"{name} ({entry['reason']})" for name, entry in undefined.items()]:
+            said.append(f"Undefined for {task.name}: {', '.join(missing)}.")
+        labels = task.scores.get("per_label", {}).items()
+        if missing := [label for label, each in labels if any(each[name]["value"] is None for name in metric_names(each))]:
+            said.append(f"Not measurable in this split: {', '.join(missing)}.")
+    return said
+
+
+# -----------------------------------------------------------------------------
+# charts
+
+
+def questions(task, rows):
+    """-> {label or class: probability, answer} of the units where it is known; of two classes the second only."""
+    found = {}
+    for i, name in enumerate(task.classes):
+        if task.kind == "classes" and len(task.classes) == 2 and i == 0:
+            continue
+        asked = f"{task.name}[{name}]" if task.kind == "labels" else task.name
+        known = [row for row in rows if row[f"{asked} target"]]
+        yes = [float(row[f"{asked} target"]) if task.kind == "labels" else row[f"{asked} target"] == name for row in known]
+        found[name] = np.array([float(row[f"{task.name}[{name}] predicted"]) for row in known]), np.array(yes, float)
+    return found
+
+
+def roc(probability, answer):
+    """-> false positive rate, true positive rate at every threshold, from (0, 0) to (1, 1)."""
+    order = np.argsort(-probability, kind="stable")
+    last = np.r_[np.flatnonzero(np.diff(probability[order])), len(order) - 1]                # of every distinct threshold
+    true, false = np.cumsum(answer[order])[last], np.cumsum(1 - answer[order])[last]
+    return np.r_[0, false / false[-1]], np.r_[0, true / true[-1]]
+
+
+def svg(kind, series, xlabel, ylabel, identity=False):
+    """{name: (xs, ys)} -> a chart as SVG. kind: line, dots, or bars, whose xs are the edges; identity: the line y = x, and one
+    scale for both axes, which is 0 to 1 for lines."""
+    x, y = (np.concatenate([np.asarray(pair[axis], float) for pair in series.values()]) for axis in (0, 1))
+    both = plots.limits([0, 1] if kind == "line" else np.append(x, y))
+    (x0, x1), (y0, y1) = (both, both) if identity else (plots.limits(x), plots.limits(y))
+    if kind == "bars":
+        (x0, x1), (y0, y1) = (x[0], x[-1]), (0, 1.05 * y.max() or 1)
+
+    def px(a, b):
+        return f"{48 + 322 * (a - x0) / (x1 - x0):.1f}", f"{230 - 205 * (b - y0) / (y1 - y0):.1f}"
+
+    parts = [f'<svg viewBox="0 0 380 272" role="img" aria-label="{cell(ylabel)} over {cell(xlabel)}">',
+             '<path class="axis" d="M48 25V230H370"/>',
+             f'<text x="48" y="14">{cell(ylabel)}</text>', f'<text x="209" y="268" class="middle">{cell(xlabel)}</text>']
+    for value, name in plots.ticks(x0, x1, whole=xlabel == "epoch").items():
+        a, _ = px(value, y0)
+        parts.append(f'<path class="axis" d="M{a} 230v4"/><text x="{a}" y="247" class="middle">{name}</text>')
+    for value, name in plots.ticks(y0, y1, whole=kind == "bars").items():
+        _, b = px(x0, value)
+        parts.append(f'<path class="axis" d="M44 {b}h4"/><text x="40" y="{b}" dy=".35em" class="end">{name}</text>')
+    if identity:
+        parts.append('<path class="axis" d="M{} {}L{} {}"/>'.format(*px(x0, y0), *px(x1, y1)))
+    for (xs, ys), color in zip(series.values(), COLORS * len(series)):
+        points = [px(a, b) for a, b in zip(xs, ys)]
+        if kind == "bars":
+            parts += [f'<path fill="{color}"{OPAQUE} d="M{a} 230V{top}H{b}V230Z" stroke="#fff" stroke-width=".6"/>'
+                      for (a, top), (b, _) in zip(points, [*points[1:], px(xs[-1], 0)])]
+            continue
+        if kind == "line":
+            parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.7" points="{" ".join(map(",".join, points))}"/>')
+        if kind == "dots" or len(points) <= 12:
+            parts += [f'<circle cx="{a}" cy="{b}" r="2.6" fill="{color}"{OPAQUE * (kind == "dots")}/>' for a, b in points]
+    return "".join([*parts, "</svg>"])
+
+
+def charts(run, task):
+    """-> [(SVG, caption, names of the lines)] of a task."""
+    if task.kind == "regression":
+        pairs = np.array([[float(row[f"{task.name} target"]), float(row[f"{task.name} predicted"])] for row in run.predictions
+                          if row[f"{task.name} target"]]).reshape(-1, 2)
+        if len(pairs) < 2:
+            return []
+        errors = pairs[:, 1] - pairs[:, 0]
+        step = plots.nice(max(np.ptp(errors), abs(errors).max() / 100, 1e-9) / 20)
+        edges = step * np.arange(np.floor(errors.min() / step), np.floor(errors.max() / step) + 2)
+        bars = edges, [*np.histogram(errors, edges)[0], 0]
+        return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", True), "Predicted and actual", ()),
+                (svg("bars", {"": bars}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]
+    asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2} if task.classes else {}
+    if not asked:
+        return []
+    most = sorted(asked, key=lambda name: -asked[name][1].sum())[:len(COLORS)]
+    shown = [name for name in asked if name in most]
+    note = f", the {len(shown)} with most positives of {len(asked)}" * (len(asked) > len(shown))
+    found = [(svg("line", {name: roc(*asked[name]) for name in shown}, "1 - specificity", "sensitivity", True), f"ROC{note}", shown)]
+    if bins := task.scores.get("reliability"):                     # empty bins are None
+        series = {name: [[x for x in bins[name][key] if x is not None] for key in ("predicted", "observed")] for name in shown}
+        found.append((svg("line", series, "predicted probability, ten bins", "share observed", True),
+                      f"Reliability{note}: on the grey line a probability means what it says; bins of few {run.unit}s scatter", shown))
+    return found
+
+
+def learning_curves(run):
+    """-> [(SVG, caption, ())]: training loss, and the number that chose the best epoch."""
+    found, epochs = [], [float(row["epoch"]) for row in run.log]
+    for name in [name for name in (run.log[0] if run.log else ()) if name == "train_loss" or name.startswith("val_")]:
+        points = [(epoch, float(row[name])) for epoch, row in zip(epochs, run.log) if np.isfinite(float(row[name]))]
+        if points:
+            found.append((svg("line", {"": list(zip(*points))}, "epoch", name.replace("_", " ")),
+                          "Training" if name == "train_loss" else "Validation, which chose the best epoch", ()))
+    return found
+
+
+# -----------------------------------------------------------------------------
+# the page
+
+STYLE = """
+:root { color-scheme: light }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 52rem; background: #fff; color: #1d1f21;
+       font: 1.0625rem/1.55 Charter, "Bitstream Charter", "Iowan Old Style", "Palatino Linotype", Georgia, serif }
+h1 { margin: 0 0 .5rem; font-size: 2rem; font-weight: 600; line-height: 1.15; letter-spacing: -.01em; overflow-wrap: anywhere }
+p, li { max-width: 42rem }
+h2 { margin: 2.5rem 0 .75rem; padding-top: .9rem; border-top: 1px solid #d9dcdf; font-size: 1.25rem; font-weight: 600;
+     overflow-wrap: anywhere }
+p { margin: .5rem 0 }
+.lead { font-size: 1.2rem; line-height: 1.45; color: #33373a }
+.wide { overflow-x: auto; margin: 1.1rem 0 }
+table { border-collapse: collapse; width: 100%; font-size: .94rem; font-variant-numeric: lining-nums tabular-nums }
+caption { text-align: left; color: #5d6368; font-size: .9rem; padding-bottom: .35rem }
+th, td { padding: .32rem .8rem .32rem 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid #eceef0 }
+th { font-weight: 600; border-bottom-color: #b9bec3 }
+th + th, td + td { white-space: nowrap }
+td:first-child { min-width: 5.5rem }
+.facts td + td { white-space: normal; overflow-wrap: anywhere }
+.facts td:first-child { color: #5d6368; width: 9rem }
+.count td + td, .count th + th { text-align: right }
+small { color: #5d6368; font-size: .88em }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem }
+figure { margin: .75rem 0; break-inside: avoid }
+svg { display: block; width: 100%; max-width: 27rem; height: auto; fill: #5d6368;
+      font: 11px/1 system-ui, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif }
+.axis { fill: none; stroke: #b9bec3 }
+.middle { text-anchor: middle }
+.end { text-anchor: end }
+img { display: block; max-width: 100%; max-height: 22rem; width: auto; height: auto }
+figcaption { margin-top: .4rem; color: #5d6368; font-size: .9rem; overflow-wrap: anywhere }
+pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7; white-space: pre-wrap; overflow-wrap: anywhere;
+      font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
+pre span, .key { display: inline-block; max-width: 100% }
+.key { margin-right: .6rem }
+li { margin: .35rem 0 }
+@media (max-width: 34rem) {
+  body { padding-top: 1.5rem } th, td { padding-right: .6rem }
+  .entry th + th, .entry td + td { white-space: normal } td small { display: block }
+}
+@media print {
+  body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } tr { break-inside: avoid }
+  .wide { overflow: visible; break-inside: avoid } img { max-height: 14rem } .entry td + td { white-space: normal }
+}
+"""
+
+
+def cell(content):
+    """A text, a number or an entry {value, low, high} -> HTML. The one place where text becomes HTML."""
+    if not isinstance(content, dict):
+        return html.escape(str(content))
+    if content["value"] is None:
+        return f"<small>undefined: {html.escape(content['reason'])}</small>"
+    return f"{number(content['value'])} <small>{interval(content)}</small>".replace(" <small></small>", "")
+
+
+def html_table(caption, head, rows, kind=""):
+    def row(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{cell(content)}</{tag}>" for content in cells) + "</tr>"
+
+    return "\n".join([f'<div class="wide"><table class="{kind}">', *[f"<caption>{cell(caption)}</caption>"] * bool(caption),
+                      *[f"<thead>{row(head, 'th')}</thead>"] * bool(head),
+                      "<tbody>", *(row(cells, "td") for cells in rows), "</tbody></table></div>"])
+
+
+def html_charts(charts):
+    """[(SVG, caption, names)] -> figures side by side, the names in the colors of their lines."""
+    parts = []
+    for picture, caption, names in charts:
+        key = [f'<span class="key"><b style="color:{color}">&#9632;</b> {cell(name)}</span>' for name, color in zip(names, COLORS)]
+        lines = [cell(caption), *[" ".join(key)] * (len(key) > 1)]
+        parts.append(f"<figure>{picture}<figcaption>{'<br>'.join(lines)}</figcaption></figure>")
+    return f'<div class="charts">{"".join(parts)}</div>'
+
+
+def html_picture(path):
+    with open(path, "rb") as file:
+        data = base64.b64encode(file.read()).decode()
+    return f'<figure><img alt="{cell(os.path.basename(path))}" src="data:image/png;base64,{data}"></figure>'
+
+
+def page(run):
+    """-> the whole page, HTML."""
+    body = [f"<h1>{cell(run.name)}</h1>", f'<p class="lead">{cell(headline(run))}</p>', html_table("", [], facts(run), "facts"),
+            html_table(*split_table(run), "count")]
+    for task in run.tasks:
+        body.append(f"<h2>Results: {cell(task.name)}</h2>")
+        body += [html_table(*each, "count" if each[0].startswith("Confusion") else "entry") for each in tables(task, run.unit)]
+        body.append(html_charts(charts(run, task)))
+        if "constant" in task.scores:
+            body.append(f"<p><small>Constant: always predicting {cell(CONSTANT.get(task.kind, 'the same'))}, without looking.</small></p>")
+    body += ["<h2>Learning curves</h2>", html_charts(learning_curves(run))]
+    folder = os.path.join(run.folder, "figures")                   # errors and scatter are among the charts already
+    there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    looks = [name for name in there if name.endswith(".png") and not name.endswith(("_errors.png", "_scatter.png"))]
+    if looks:
+        body += ["<h2>What the model looked at</h2>", *(html_picture(os.path.join(folder, name)) for name in looks)]
+    body += ["<h2>Limits</h2>", "<ul>", *(f"<li>{cell(text)}</li>" for text in limits(run)), "</ul>",
+             "<h2>The command</h2>", f"<pre>{re.sub(r'(--[^ ]+( [^ -][^ ]*)?)', NO_BREAK, cell(command(run.args)))}</pre>"]
+    return "\n".join(['<!doctype html>', '<html lang="en">', "<head>", '<meta charset="utf-8">',
+                      '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<title>{cell(run.name)}</title>",
+                      f"<style>{STYLE}</style>", "</head>", "<body>", *body, "</body>", "</html>", ""])
+
+
+def write_report(folder):
+    """Write report.html to a run folder; -> its path."""
+    path = os.path.join(folder, "report.html")
+    write_text(path, page(read_run(folder)))
+    return path
+
+
+# -----------------------------------------------------------------------------
+# the model card
+
+
+def plain(content):
+    """A text, a number or an entry -> one line of Markdown without markup of its own."""
+    if isinstance(content, dict) and content["value"] is None:
+        return f"undefined: {plain(content['reason'])}"
+    if isinstance(content, dict):
+        return f"{number(content['value'])} {interval(content)}".strip()
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(content).split()))
+
+
+def markdown_table(caption, head, rows):
+    lines = [map(plain, head), ["---"] * len(head), *(map(plain, row) for row in rows)]
+    return "\n".join([*[plain(caption), ""] * bool(caption), *(f"| {' | '.join(line)} |" for line in lines), ""])
+
+
+def card(run, library="pytorch"):
+    """-> README.md for a model's folder on the Hub: a YAML head, then what the report says."""
+    args = {key: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value for key, value in run.args.items()}
+    run = SimpleNamespace(**{**vars(run), "args": args})           # folders of one's own machine are not for publishing
+    kinds = {task.kind for task in run.tasks}
+    head = {"license": "other" if args.get("pretrained") else "mit", "library_name": library,
+            "pipeline_tag": "image-classification" if kinds & {"classes", "labels"} else None,
+            "tags": ["medical-imaging", "vision-transformer", args["model"]], "base_model": hub_id(args.get("pretrained"))}
+    yaml = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value]               # JSON is YAML
+    use = ("It opens with `transformers.ViTForImageClassification.from_pretrained`." if library == "transformers" else
+           "`python train.py --pretrained FOLDER` starts from it; it is read by the code that wrote it.")
+    parts = ["---", *yaml, "---", "", f"# {plain(run.name)}", "", plain(headline(run)), "", "**Not for clinical use.** " + use, "",
+             "## What was trained on what", "", markdown_table("", ["", ""], facts(run)), markdown_table(*split_table(run))]
+    for task in run.tasks:
+        parts += [f"## Results: {plain(task.name)}", "", *(markdown_table(*each) for each in tables(task, run.unit))]
+    parts += ["## Limits", "", *(f"- {plain(text)}" for text in limits(run)), ""]
+    if args.get("pretrained"):
+        parts += [f"The weights it started from, {plain(args['pretrained'])}, have a license of their own.", ""]
+    return "\n".join([*parts, "## The command", "", "    " + command(args), ""])
+
+
+def hub_id(name):
+    """ORG/NAME[@revision] -> ORG/NAME; None for a folder or file, which is nobody else's business."""
+    return name.partition("@")[0] if name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not os.path.exists(name) else None
+
+
+def preprocessor(config):
+    """config.json of a run -> preprocessor_config.json, what must be done to a picture before the model sees it."""
+    own = config[config["model"]]
+    vit = own.get("vit", own)
+    size = vit["image"] if "image" in vit else [side * own["patch"][0] for side in own["grids"][0]]    # CrossViT: that of its small patches
+    return {"image_processor_type": "ViTImageProcessor",
+            "do_resize": True, "size": dict(zip(("width", "height", "depth"), size[::-1])), "resample": 2,            # bilinear
+            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": vit["mean"], "image_std": vit["std"]}
+
+
+def write_card(folder, to=None, library="pytorch"):
+    """Write README.md and preprocessor_config.json beside the weights: to a run's best/, or to another folder."""
+    run, to = read_run(folder), to or os.path.join(folder, "best")
+    for name, text in (("README.md", card(run, library)), ("preprocessor_config.json", json.dumps(preprocessor(run.config), indent=1))):
+        write_text(os.path.join(to, name), text)
+
+
+def write_text(path, text):
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".part", path)
+
+
+if __name__ == "__main__":
+    try:
+        print(write_report(*sys.argv[1:]) if len(sys.argv) == 2 else __doc__)
+    except ValueError as error:
+        print(f"report.py: {error}", file=sys.stderr)
+        sys.exit(2)
