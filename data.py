@@ -135,9 +135,8 @@ class Samples(torch.utils.data.Dataset):
 
     n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
     when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
-    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, whose width
-    is `channels`; a sample of those is `bag`. augment: any of AUGMENT, for training only; crop cuts up to
-    10 % off each border."""
+    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, then `channels` is the width of a vector and the
+    batch entry `bag`. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border."""
 
     def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
         self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed

@@ -28,7 +28,7 @@ KINDS = ("regression", "classes", "labels")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz", ".pt")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz", ".pt")     # and arrays: data.py
 
 KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
@@ -125,8 +125,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     """-> Cohort. data: a CSV, a folder of class folders, `medmnist:FLAG[:SIDE]`, or a name of KNOWN with `images`, its folder.
 
     images: folder the image paths start from (the table's own by default); patient, image, target, split: column names,
-    target as NAME[:regression|classes|labels],...; split may also be CLAM's splits_K.csv; uncertain: what a label of -1 means, and blank what an empty label of
-    CheXpert means: zeros, ones or ignore (unknown, left out of the loss)."""
+    target as NAME[:regression|classes|labels],..., split also the path of a splits_K.csv of CLAM; uncertain: what a label of -1
+    means, and blank what an empty label of CheXpert means: zeros, ones or ignore (unknown, left out of the loss)."""
     known = KNOWN.get(data, {})
     if data.startswith("medmnist:") or os.path.isdir(data) and not known:
         given = {"images": images, "patient-column": patient, "image-column": image, "target": target, "split-column": split}

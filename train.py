@@ -59,8 +59,8 @@ def parse(argv=None):
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
-    group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}; "
-                       "vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
+    group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help="width, depth and heads of a ViT from scratch; default "
+                       f"{SCRATCH['size']}; vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
     group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 96), or the checkpoint's")
     group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")
     group.add_argument("--channels", type=int, help="default 3 for pictures, 1 reads them as grey; volumes: 1; bags: as wide as their "
@@ -104,7 +104,7 @@ def parse(argv=None):
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
     group.add_argument("--epochs", type=int, default=20, help="the paper: 300")
-    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16), or bags (default 1)")
+    group.add_argument("--batch-size", type=int, help="patients (default 4), images of a one-image model (default 16), or bags (default 1)")
     group.add_argument("--lr", type=float, default=5e-4, help="peak of AdamW's learning rate; the paper, from pretrained weights: 1e-4")
     group.add_argument("--lr-end", type=float, default=1.25e-7, help="where the linear decay ends (paper)")
     group.add_argument("--warmup", type=float, default=2, help="epochs of linear rise; the paper: 0")
