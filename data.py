@@ -79,7 +79,7 @@ def read_array(path):
             array = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(array, torch.Tensor):
                 raise ValueError(f"holds a {type(array).__name__}, need one tensor")
-            array = array.float().numpy() if array.dtype == torch.bfloat16 else array.numpy()
+            array = (array.float() if array.dtype == torch.bfloat16 else array).detach().numpy()
         else:
             array = np.load(path, allow_pickle=False)
         if isinstance(array, np.lib.npyio.NpzFile):
@@ -119,11 +119,11 @@ def read_volume(source, size, channels=1, crop=(0.0, 0.0, 0.0, 0.0), name=None):
 
 
 def read_bag(path, width):
-    """File -> (S, F) float, F = width; the type of the file is kept."""
+    """File -> float32 (S, F), F = width."""
     bag = read_array(path)
     if bag.ndim != 2 or bag.shape[1] != width:
         raise ValueError(f"{path}: {bag.shape}, need a bag of vectors (S, {width})")
-    return bag
+    return bag.astype(np.float32)
 
 
 # -----------------------------------------------------------------------------
