@@ -86,7 +86,7 @@ def read_array(path):
             array = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(array, torch.Tensor):
                 raise ValueError(f"holds a {type(array).__name__}, need one tensor")
-            array = array.float().numpy() if array.dtype == torch.bfloat16 else array.numpy()
+            array = (array.float() if array.dtype == torch.bfloat16 else array).detach().numpy()
         else:
             array = np.load(path, allow_pickle=False)
         if isinstance(array, np.lib.npyio.NpzFile):
@@ -126,11 +126,11 @@ def read_volume(source, size, channels=1, crop=(0.0, 0.0, 0.0, 0.0), name=None):
 
 
 def read_bag(path, width):
-    """File -> (S, F) float, F = width; the type of the file is kept."""
+    """File -> float32 (S, F), F = width."""
     bag = read_array(path)
     if bag.ndim != 2 or bag.shape[1] != width:
         raise ValueError(f"{path}: {bag.shape}, need a bag of vectors (S, {width})")
-    return bag
+    return bag.astype(np.float32)
 
 
 # -----------------------------------------------------------------------------
@@ -142,9 +142,8 @@ class Samples(torch.utils.data.Dataset):
 
     n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
     when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
-    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, whose width
-    is `channels`; a sample of those is `bag`. augment: any of AUGMENT, for training only; crop cuts up to
-    10 % off each border."""
+    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, then `channels` is the width of a vector and the
+    batch entry `bag`. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border."""
 
     def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
         self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed

@@ -245,7 +245,7 @@ def charts(run, task):
         bars = edges, [*np.histogram(errors, edges)[0], 0]
         return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", True), "Predicted and actual", ()),
                 (svg("bars", {"": bars}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]
-    asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2} if task.classes else {}
+    asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2} if task.kind in ("classes", "labels") else {}
     if not asked:
         return []
     most = sorted(asked, key=lambda name: -asked[name][1].sum())[:len(COLORS)]

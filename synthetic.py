@@ -410,11 +410,11 @@ def bag_patient(folder, seed, index):
     """Draw one patient's bag of vectors into the folder -> rows of tumor.csv, rows of cohort.csv."""
     world, rng = np.random.default_rng((4, seed)), np.random.default_rng((4, seed, index))     # what all slides share; this slide
     tissues = world.normal(size=(8, WIDTH))
-    tumors = 6 * np.linalg.qr(world.normal(size=(WIDTH, 2)))[0].T  # as far from the mean as noise is long, and at right angles
+    tumors = 8 * np.linalg.qr(world.normal(size=(WIDTH, 2)))[0].T  # as far from the mean as noise is long, and at right angles
     patient, subtype = f"p{index:04d}", int(rng.integers(2))
     S = LONGEST if index == 0 else int(np.clip(np.exp(rng.normal(6.5, 0.6)), 200, 2000))
     vectors = tissues[rng.choice(8, S, p=rng.dirichlet(np.full(8, 0.5)))] + 0.5 * rng.normal(size=WIDTH)       # mixture, and stain
-    rows = np.sort(rng.choice(S, max(4, round(S * rng.uniform(0.003, 0.012))), replace=False))
+    rows = np.sort(rng.choice(S, max(4, round(S * rng.uniform(0.005, 0.02))), replace=False))
     vectors[rows] = tumors[subtype]
     name = f"images/{patient}.npy"
     np.save(os.path.join(folder, name), (vectors + rng.normal(size=(S, WIDTH))).astype(np.float16))
@@ -476,10 +476,10 @@ def brain(folder, seed=0, patients=1000, workers=None, progress=None):
 def bag(folder, seed=0, patients=400, workers=None, progress=None):
     """Bags of 200 to 2,000 vectors (.npy, 64 wide, float16), the first of 11,039, as from the tiles of whole-slide images.
 
-    Tests Khader et al. 2024: attention of linear cost reads a bag whole, and finds the 1 to 3 % of its vectors that are tumor,
-    whose place tells subtype A from B. The other vectors are a mixture of eight tissues that is another in every slide, and
-    every slide has its own stain: the mean of a bag tells nothing (logistic regression on it: AUROC about 0.5), a model has
-    to look at single vectors.
+    Tests Khader et al. 2024: attention of linear cost reads a bag whole, and finds the 0.5 to 2 % of its vectors that are tumor,
+    whose place tells subtype A from B. The other vectors are a mixture of eight tissues, another in every slide, and every slide
+    has a stain of its own: the mean of a bag tells nothing (logistic regression on it: AUROC about 0.5), a model has to look
+    at single vectors.
     cohort.csv: a row a bag; tumor.csv: a row a tumor vector, and which row of its bag that is."""
     write(folder, bag_patient, {"tumor.csv": ("bag", "row"), "cohort.csv": BAG_COLUMNS}, seed, patients, workers, progress)
 

@@ -28,7 +28,7 @@ KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz", ".pt")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz", ".pt")     # and arrays: data.py
 FILM = re.compile(r"person\d+(?=_(bacteria|virus)_\d+)|(NORMAL2-)?IM-\d+(?=-\d+)")            # chest_xray: person12_bacteria_34.jpeg
 
 KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what

@@ -69,8 +69,8 @@ def parse(argv=None):
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=OWN_FLAGS, default="multivit", help="see the file of that name")
     group.add_argument("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run folder, or file")
-    group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help=f"width, depth and heads of a ViT from scratch; default {SCRATCH['size']}; "
-                       "vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
+    group.add_argument("--size", choices=(*SIZES, *SOFTMAX_FREE), help="width, depth and heads of a ViT from scratch; default "
+                       f"{SCRATCH['size']}; vit2d, vit3d and vit_wsi are the softmax-free paper's, with its image and patch")
     group.add_argument("--image", help="px, SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default 64 (crossvit: 60, cnn: 256, daft: volumes "
                        "as they are), or the checkpoint's")
     group.add_argument("--patch", help=f"P, px, as --image; default {SCRATCH['patch']}")

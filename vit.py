@@ -166,11 +166,13 @@ class ViT(nn.Module):
     """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T) the class token's attention in the last block.
 
     tasks: {name: outputs}, one Linear head each on the class token. Of bags forward(bag, bag_mask), map (B, H, S)."""
+    inputs = ("image",)
 
     def __init__(self, config: ViTConfig, tasks=None):
         super().__init__()
         self.config = config
-        self.inputs = ("image",) if config.image else ("bag", "bag_mask")
+        if not config.image:
+            self.inputs = ("bag", "bag_mask")
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, config.dim))
@@ -220,8 +222,8 @@ class ViT(nn.Module):
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name`: a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file.
 
-        image: (height, width), or (depth, height, width), in px, position embeddings are resized to it; channels: the kernel is summed or spread;
-        changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
+        image: (height, width), or with a depth before them, in px, position embeddings are resized to it; channels: the kernel is
+        summed or spread; changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
         stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
         tensors, config, preprocessor = read_checkpoint(name)
         tensors, layout = timm_names(tensors)

@@ -469,8 +469,8 @@ def bag_cohort(folder, *arrays):
 
 
 def test_bags_are_padded_to_the_longest(tmp_path):
-    """float16, float64, bfloat16 and integers become float32; the mask says which vectors are real, the rest is zero."""
-    arrays = [np.float16([[1, 2], [3, 4], [5, 6]]), torch.tensor([[7.0, 8]], dtype=torch.bfloat16), np.array([[9, 9], [8, 8]])]
+    """float16, bfloat16 and integers of either byte order become float32; the mask says which vectors are real, the rest is zero."""
+    arrays = [np.float16([[1, 2], [3, 4], [5, 6]]), torch.tensor([[7.0, 8]], dtype=torch.bfloat16, requires_grad=True), np.array([[9, 9], [8, 8]], ">i2")]
     cohort = bag_cohort(tmp_path, *arrays)
     assert axes_of(cohort) == 0 and axes_of(bag_cohort(tmp_path, arrays[1])) == 0
     cohort = bag_cohort(tmp_path, *arrays)

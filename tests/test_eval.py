@@ -628,6 +628,22 @@ def test_every_photograph_gets_its_own_heat(monkeypatch):
         assert shade == photo and np.allclose(weights, [[map[:, r * side + c].abs().mean() for c in range(side)] for r in range(side)])
 
 
+@pytest.mark.parametrize("depth, patch", ((12, 4), (8, 4), (5, 1)))
+def test_a_volume_is_drawn_by_its_middle_slice_under_the_heat_of_that_slab(monkeypatch, tmp_path, depth, patch):
+    """The slab of patches drawn is the one that holds the slice drawn."""
+    config = ViTConfig(image=(depth, 8, 8), patch=(patch, 4, 4), channels=1, dim=24, depth=1, heads=2, mlp=8, mean=(.5,), std=(.5,))
+    volume = np.repeat(np.arange(depth, dtype=np.uint8) * 9, 64).reshape(1, depth, 8, 8)
+    cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume)
+    drawn = []
+    monkeypatch.setattr(evaluation.plots, "heat", lambda photo, weights: drawn.append((photo[0, 0, 0], weights.numpy())) or photo)
+    slab = torch.arange(config.grid[0]).repeat_interleave(4).expand(2, -1).float()               # each weight is its slab's number
+    table = {"images": [[0]], "prediction": {}, "target": {}}
+    evaluation.draw_figures(str(tmp_path), [], table, cohort, {"p": ([0], {"map": [slab]})}, config, config.image)
+    (shade, weights), = drawn
+    assert weights.shape == (2, 2) and shade == 9 * (depth // 2) and (weights == depth // 2 // patch).all()
+    assert os.listdir(tmp_path) == ["patient_p.png"]
+
+
 def test_an_unknown_column_is_refused_before_anything_is_computed(tmp_path):
     """--by names the columns there are."""
     model = MODELS["vit"]({task.name: task.outputs for task in TASKS})
