@@ -24,9 +24,9 @@ import plots
 
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error", "r2": "R²",
          "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision", "brier": "Brier score",
-         "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+         "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "c_index": "concordance"}
 CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
-            "labels": "the training share of each label"}
+            "labels": "the training share of each label", "survival": "the same risk for all"}
 COLORS = ["#%02x%02x%02x" % color for color in plots.PALETTE]      # as many lines can be told apart
 OPAQUE, NO_BREAK = ' fill-opacity=".45"', r"<span>\1</span>"
 
@@ -178,7 +178,7 @@ def limits(run):
 def questions(task, rows):
     """-> {label or class: probability, answer} of the units where it is known; of two classes the second only."""
     found = {}
-    for i, name in enumerate(task.classes):
+    for i, name in enumerate(task.classes if task.kind in ("classes", "labels") else ()):
         if task.kind == "classes" and len(task.classes) == 2 and i == 0:
             continue
         asked = f"{task.name}[{name}]" if task.kind == "labels" else task.name
@@ -245,7 +245,7 @@ def charts(run, task):
         bars = edges, [*np.histogram(errors, edges)[0], 0]
         return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", True), "Predicted and actual", ()),
                 (svg("bars", {"": bars}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]
-    asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2} if task.kind in ("classes", "labels") else {}
+    asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2}
     if not asked:
         return []
     most = sorted(asked, key=lambda name: -asked[name][1].sum())[:len(COLORS)]

@@ -819,14 +819,14 @@ def made_run(folder, task, patients, prediction, target):
     return str(folder)
 
 
-@pytest.mark.parametrize("task", (PASI, GRADE, FINDINGS), ids=lambda task: task.kind)
+@pytest.mark.parametrize("task", (PASI, GRADE, FINDINGS, Task("days", "survival", ("days", "died"))), ids=lambda task: task.kind)
 def test_a_difference_is_that_of_two_scores_over_the_same_resamples(task, tmp_path):
     """Values are those of `score` on the common patients, whatever the order; the interval is that of the paired loop."""
     rng = np.random.default_rng(0)
     n = 40
     names = np.array([f"p{i}" for i in range(n)])
     said, true = draw(task.kind, rng, n) if task is not FINDINGS else (rng.random((n, 2)), rng.integers(2, size=(n, 2)).astype(float))
-    worse = np.clip(said + rng.normal(0, 0.3, said.shape), 0, 1) if task is not PASI else said + rng.normal(0, 2, n)
+    worse = np.clip(said + rng.normal(0, 0.3, said.shape), 0, 1) if task.kind in ("classes", "labels") else said + rng.normal(0, 2, n)
     true[3] = NAN
     order = rng.permutation(n)[:30]
     a = made_run(tmp_path / "a", task, names, said, true)
@@ -845,10 +845,11 @@ def test_a_difference_is_that_of_two_scores_over_the_same_resamples(task, tmp_pa
         assert entry["difference"]["value"] == pytest.approx(one["value"] - two["value"], rel=1e-6, abs=1e-8)
         draws = []                                                 # resample by resample, each of the two by itself
         for w in weights.astype(float)[:, None]:
-            pair = [np.mean([function(x[known, i], true[known, i], w)[0] for i in range(2)]) if task is FINDINGS else function(x[known], true[known], w)[0]
-                    for x in (said, worse)]
+            pair = [np.mean([function(x[known, i], true[known, i], w)[0] for i in range(2)]) if task is FINDINGS else
+                    function(x[known], true[known], w)[0] for x in (said, worse)]
             draws.append(pair[0] - pair[1])
-        assert [entry["difference"][key] for key in ("low", "high")] == pytest.approx(np.percentile(draws, [2.5, 97.5]), rel=1e-6, abs=1e-7), name
+        low, high = np.percentile(draws, [2.5, 97.5])
+        assert [entry["difference"][key] for key in ("low", "high")] == pytest.approx([low, high], rel=1e-6, abs=1e-7), name
     if task is FINDINGS:
         assert set(result["findings"]["per_label"]) == {"edema", "mass"}
 
@@ -857,12 +858,14 @@ def test_a_run_does_not_differ_from_itself_and_pairing_narrows(run, tmp_path, ca
     """Against itself every difference is 0 to 0; of two models with the same hard patients it is narrower than either interval."""
     evaluation.main([str(run / "runs/a"), "--against", str(run / "runs/a")])
     result = json.load(open(run / "runs/a/against-a.json"))
-    assert all(result[task][name]["difference"]["value"] in (0, None) for task in ("redness", "grade") for name in METRICS["regression" if task == "redness" else "classes"])
+    for task, kind in (("redness", "regression"), ("grade", "classes")):
+        assert all(result[task][name]["difference"]["value"] in (0, None) for name in METRICS[kind])
     assert "against-a.json" in capsys.readouterr().out
     rng = np.random.default_rng(0)
     true, hard = rng.normal(size=60), rng.normal(size=60)
     names = [f"p{i}" for i in range(60)]
-    pair = compare(made_run(tmp_path / "a", PASI, names, true + hard, true), made_run(tmp_path / "b", PASI, names, true + 0.9 * hard, true))["pasi"]["mae"]
+    a, b = (made_run(tmp_path / name, PASI, names, true + share * hard, true) for name, share in (("a", 1), ("b", 0.9)))
+    pair = compare(a, b)["pasi"]["mae"]
     assert pair["difference"]["low"] > 0 and pair["a"]["low"] < pair["b"]["high"]
 
 

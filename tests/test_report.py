@@ -168,6 +168,20 @@ def test_undefined_and_missing_things_are_said(folder, tmp_path):
     assert "one class only in the validation split" in text
 
 
+def test_times_to_an_event_have_a_table_and_no_curves(folder, tmp_path):
+    """A survival task's classes are the columns of time and event: no question of yes or no."""
+    shutil.copytree(folder / "a", tmp_path / "a")
+    for path, change in (("best/config.json", lambda config: config["tasks"].append(
+            {"name": "days", "kind": "survival", "classes": ["days", "died"], "center": 0.0, "scale": 1.0})),
+            ("metrics.json", lambda metrics: metrics.update(days={"units": 4, "patients": 4, "c_index": {"value": 0.7, "low": 0.6, "high": 0.8},
+                                                                  "constant": {"c_index": {"value": 0.5, "low": None, "high": None}}}))):
+        content = json.load(open(tmp_path / "a" / path))
+        change(content)
+        json.dump(content, open(tmp_path / "a" / path, "w"))
+    read = Page(page(read_run(str(tmp_path / "a"))))
+    assert "Results: days" in read.text and "concordance" in read.text and "(0.600 to 0.800)" in read.text and read.tags.count("svg") == 6
+
+
 def test_the_card_says_what_a_hub_wants_and_no_patient(folder, tmp_path):
     """YAML head, metrics with intervals, limits; no name of a patient, no folder of the author's machine."""
     for name in "abc":
