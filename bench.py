@@ -109,7 +109,7 @@ def alone(queue, threads, device, build, arguments):
 def measure(args, cases, baseline=None):
     """{name: (build, *arguments)} -> {name: dict(cpu, wall, ratio, mb, note)}; build(device, *arguments) -> step.
 
-    First each alone, for its memory; then all that took less than --limit seconds in turns, for their times. ratio: CPU
+    First each alone, for its memory; then in turns, for their times, all that took less than a 20th of --limit. ratio: CPU
     time over that of `baseline`, default the first."""
     rows, steps, context = {}, {}, multiprocessing.get_context("spawn")
     for name, (build, *arguments) in cases.items():
@@ -128,7 +128,7 @@ def measure(args, cases, baseline=None):
         child.kill()
         child.join()
         rows[name] = {"cpu_s": cpu, "wall_s": None, "ratio": None, "memory_mb": peak and peak / 2 ** 20, "note": note}
-        if cpu is not None and cpu < args.limit / 4:
+        if cpu is not None and cpu < args.limit / 20:
             steps[name] = build(args.device, *arguments)
         elif cpu is not None:
             rows[name]["note"] = "one step, in a process of its own"
@@ -355,7 +355,7 @@ def scaling(args):
             print(f"{kind}: {large / small:.2f} times the memory for 4 times the tokens")
     last = {kind: at[kind, tokens[-1]] for kind in attention.KINDS}
     for a, b in (("softmax", "seqnorm"), ("softmax", "sima"), ("seqnorm", "sima")):
-        if last[a]["cpu_s"] and last[b]["cpu_s"]:
+        if all(last[kind][key] for kind in (a, b) for key in ("cpu_s", "memory_mb")):
             print(f"{a} / {b} at {tokens[-1]:,} tokens: {last[a]['cpu_s'] / last[b]['cpu_s']:.2f} in time, "
                   f"{last[a]['memory_mb'] / last[b]['memory_mb']:.2f} in memory")
 
