@@ -7,10 +7,13 @@
 
 Mean, variance and sum run over the T tokens of one sample, one feature at a time: there is nothing to share
 between samples, and no running statistics. K^T V is a d x d matrix, so the cost is O(T d^2) instead of O(T^2 d).
+Q~, K~, V~, Q^ and K^ are never made: what one feature is multiplied with acts on its row or column of the d x d matrix,
+which leaves few passes over the tokens, and few tensors to keep for the gradient.
 
 B samples, T tokens (class token included), D width, H heads, d width of a head.
-Differs: the paper of seqnorm is silent on eps (1e-5 here, as BatchNorm) and always multiplies K^T V first; here
-the cheaper order is taken. Both are computed in float32 under autocast: the products of 16,384 tokens leave float16.
+Differs: the paper of seqnorm is silent on eps (1e-5 here, as BatchNorm). The released code of SimA multiplies Q K^T first
+when T < d: the same result, and little to win. Both are computed in float32 under autocast: the products of 16,384 tokens
+leave float16.
 Run: python attention.py
 """
 import torch
@@ -28,31 +31,36 @@ def softmax_attention(q, k, v, mask=None):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
 
 
-def sequence_norm(x, scale, shift, mask=None, eps=1e-5):
-    """(B, H, T, d) -> same, every feature normalised over the T tokens; scale, shift: (H, 1, d), gamma and beta.
-
-    Biased variance over the real tokens; masked tokens become 0, so that they add nothing to K^T V."""
+def center(x, mask=None):
+    """(B, T, D) -> x - mean(x) over the real tokens; masked ones become 0, so that they add nothing to any sum."""
     if mask is None:
-        mean, var = x.mean(-2, keepdim=True), x.var(-2, keepdim=True, unbiased=False)
-        return (x - mean) * (scale * (var + eps).rsqrt()) + shift
-    real = mask[:, None, :, None]                                  # (B, 1, T, 1)
-    count = real.sum(-2, keepdim=True)
-    mean = (x * real).sum(-2, keepdim=True) / count
-    var = ((x - mean).square() * real).sum(-2, keepdim=True) / count
-    return ((x - mean) * (scale * (var + eps).rsqrt()) + shift) * real
+        return x - x.mean(1, keepdim=True)
+    real = mask[:, :, None]                                        # (B, T, 1)
+    return (x - (x * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)) * real
 
 
-def l1_norm(x, mask=None, eps=1e-12):
-    """(B, H, T, d) -> same, every feature divided by the sum of its absolute values over the T tokens."""
-    if mask is not None:
-        x = x * mask[:, None, :, None]
-    return F.normalize(x, p=1.0, dim=-2, eps=eps)
+def seqnorm_factor(x, gamma, count, eps=1e-5):
+    """(B, H, T, d) of mean 0 -> gamma / sqrt(var(x) + eps), (B, H, 1, d); the variance is biased, over `count` tokens."""
+    return gamma * (torch.linalg.vector_norm(x, dim=-2, keepdim=True).square() / count + eps).rsqrt()
 
 
-def linear_attention(q, k, v):
-    """Three (B, H, T, d) -> Q (K^T V): the same product in whichever order costs less."""
-    T, d = q.shape[-2:]
-    return (q @ k.transpose(-2, -1)) @ v if T < d else q @ (k.transpose(-2, -1) @ v)
+def seqnorm_attention(q, k, v, gamma, beta, count):
+    """Three (B, H, T, d) of mean 0 -> (B, H, T, d); gamma, beta: three (H, 1, d) each; count: tokens that are real.
+
+    With x~ = a x + beta the sums of k and v, being 0, drop out:  1/T K~^T V~ = a_k a_v (K^T V) / T + beta_k beta_v."""
+    a_q, a_k, a_v = (seqnorm_factor(x, g, count) for x, g in zip((q, k, v), gamma))
+    m = a_k.mT * a_v / count * (k.mT @ v) + beta[1].mT @ beta[2]   # (B, H, d, d)
+    return q @ (a_q.mT * m) + beta[0] @ m
+
+
+def sima_factor(x, eps=1e-12):
+    """(B, H, T, d) -> 1 / sum |x|, (B, H, 1, d)."""
+    return 1 / x.abs().sum(-2, keepdim=True).clamp(min=eps)
+
+
+def sima_attention(q, k, v):
+    """Three (B, H, T, d) -> (B, H, T, d); masked tokens are 0 in all three."""
+    return q @ ((sima_factor(q) * sima_factor(k)).mT * (k.mT @ v))
 
 
 # -----------------------------------------------------------------------------
@@ -76,43 +84,56 @@ class Attention(nn.Module):
         if kind == "seqnorm":
             self.seq_scale = nn.Parameter(torch.ones(3, inner))    # gamma of q, k, v
             self.seq_shift = nn.Parameter(torch.zeros(3, inner))   # beta
+            if qkv_bias:
+                self.qkv.bias.requires_grad_(False)                # X - mean(X) is without it; it is there for checkpoints
 
     def forward(self, x, mask=None, want_map=False):
-        q, k, v = self.project(x)
+        q, k, v = self.project(x, mask)
         if self.kind == "softmax":
             y = softmax_attention(q, k, v, mask)
         else:
             with torch.autocast(x.device.type, enabled=False):
-                q, k, v = self.normalize(q, k, v, mask)
-                y = linear_attention(q, k, v)
+                y = sima_attention(q, k, v) if self.kind == "sima" else seqnorm_attention(q, k, v, *self.line(q), self.count(q, mask))
         y = self.proj(y.transpose(1, 2).flatten(2).to(x.dtype))    # (B, T, D)
         return (y, self.class_map(q, k, mask)) if want_map else y
 
-    def project(self, x):
-        """(B, T, D) -> q, k, v: (B, H, T, d) each."""
-        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def project(self, x, mask=None):
+        """(B, T, D) -> q, k, v: (B, H, T, d) each; for seqnorm of mean 0, for both linear kinds float32 and 0 where masked.
 
-    def normalize(self, q, k, v, mask=None):
-        """The step of the two linear kinds that takes the place of softmax; the 1/T of seqnorm goes into q."""
-        wide = torch.promote_types(q.dtype, torch.float32)
-        q, k, v = (x.to(wide) for x in (q, k, v))
-        if self.kind == "sima":
-            return l1_norm(q, mask), l1_norm(k, mask), v
-        scale, shift = (p.to(wide).unflatten(-1, (self.heads, 1, -1)) for p in (self.seq_scale, self.seq_shift))
-        q, k, v = (sequence_norm(x, scale[i], shift[i], mask) for i, x in enumerate((q, k, v)))
-        count = q.shape[-2] if mask is None else mask.sum(-1)[:, None, None, None]
-        return q / count, k, v
+        A Linear layer and a mean can change places: centering x, a third as wide, centers all three, and needs no bias."""
+        if self.kind == "seqnorm":
+            qkv = F.linear(center(x, mask), self.qkv.weight)
+        else:
+            qkv = self.qkv(x)                                      # (B, T, 3 H d)
+        if self.kind != "softmax":
+            qkv = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
+        if self.kind == "sima" and mask is not None:
+            qkv = qkv * mask[:, :, None]
+        return (z.transpose(1, 2) for z in qkv.unflatten(-1, (3, self.heads, -1)).unbind(2))
+
+    def line(self, q):
+        """gamma and beta in the type of q: (3, H, 1, d) each."""
+        return (p.to(q.dtype).unflatten(-1, (self.heads, 1, -1)) for p in (self.seq_scale, self.seq_shift))
+
+    def count(self, q, mask):
+        """T, or how many tokens of each sample are real, (B, 1, 1, 1)."""
+        return q.shape[-2] if mask is None else mask.sum(-1)[:, None, None, None]
 
     def class_map(self, q, k, mask=None):
-        """q, k as they enter the product -> (B, H, T - 1), row 0 of the weights without the class token's own."""
-        wide = torch.promote_types(q.dtype, torch.float32)         # in float16 SimA's products are 0, in bfloat16 many tie
+        """q, k of project() -> (B, H, T - 1), row 0 of the weights without the class token's own."""
+        wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
         with torch.autocast(q.device.type, enabled=False):
-            row = q[:, :, :1].to(wide) @ k.to(wide).transpose(-2, -1)                # (B, H, 1, T)
-        if self.kind == "softmax":
-            row = row * q.shape[-1] ** -0.5
-            if mask is not None:
-                row = row.masked_fill(~mask[:, None, None, :], float("-inf"))
-            row = row.softmax(-1)
+            row, k = q[:, :, :1].to(wide), k.to(wide)              # (B, H, 1, d), (B, H, T, d)
+            if self.kind == "softmax":
+                row = row @ k.mT * q.shape[-1] ** -0.5             # (B, H, 1, T)
+                row = (row if mask is None else row.masked_fill(~mask[:, None, None, :], float("-inf"))).softmax(-1)
+            elif self.kind == "sima":
+                row = sima_factor(q) * sima_factor(k) * row @ k.mT
+            else:
+                (gamma, beta), count = self.line(q), self.count(q, mask)
+                row = (seqnorm_factor(q, gamma[0], count) * row + beta[0]) / count
+                row = seqnorm_factor(k, gamma[1], count) * row @ k.mT + row @ beta[1].mT
+                row = row if mask is None else row * mask[:, None, None, :]
         return row[:, :, 0, 1:]
 
 

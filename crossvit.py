@@ -164,7 +164,10 @@ def resize(x, old, new):
 
 
 class CrossAttention(nn.Module):
-    """(B, 1 + T, D) -> (B, 1, D): token 0 asks, all answer; and its weights of the others, (B, H, T)."""
+    """(B, 1 + T, D) -> (B, 1, D): token 0 asks, all answer; and its weights of the others, (B, H, T).
+
+    One query needs no keys and values: q (W_k x + b_k) = (W_k' q) x + q b_k, and the weights sum to 1, so that
+    sum w (W_v x + b_v) = W_v (sum w x) + b_v. That leaves T D H products for T D^2 (attn is the same to the last digits)."""
 
     def __init__(self, dim, heads):
         super().__init__()
@@ -172,10 +175,13 @@ class CrossAttention(nn.Module):
         self.wq, self.wk, self.wv, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x, want_map=True):                           # called as attention.Attention is
-        q, k, v = self.wq(x[:, :1]), self.wk(x), self.wv(x)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))      # (B, H, 1 or 1 + T, d)
-        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)                 # (B, H, 1, 1 + T)
-        return self.proj((weights @ v).transpose(1, 2).flatten(2)), weights[:, :, 0, 1:]
+        q, b_k = (y.unflatten(-1, (self.heads, -1)) for y in (self.wq(x[:, 0]), self.wk.bias))    # (B, H, d), (H, d)
+        w_k, w_v = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.wk, self.wv))  # (H, d, D)
+        q = q * q.shape[-1] ** -0.5
+        scores = torch.einsum("bhd,hdD->bhD", q, w_k) @ x.mT + (q * b_k).sum(-1, keepdim=True)    # (B, H, 1 + T)
+        weights = scores.softmax(-1)
+        y = torch.einsum("bhD,hdD->bhd", weights @ x, w_v)
+        return self.proj(y.flatten(1)[:, None] + self.wv.bias), weights[:, :, 1:]
 
 
 class Attend(nn.Module):

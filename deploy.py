@@ -74,7 +74,7 @@ def unreadable(cohort, options):
 
 def predict_new(run, source, out, images=None, skip_broken=False, figures=0, device="auto"):
     """Write what the run's best model says of new images to a CSV, and its pictures beside it; -> the number of its rows."""
-    from train import find_device, open_model, run_options
+    from train import fast_float32, find_device, open_model, run_options
 
     if os.path.exists(out):
         raise ValueError(f"--out {out}: exists; it is not overwritten")
@@ -92,6 +92,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         print(f"note: {len(learned)} of these patients, {min(learned)} first, have names that are in {run}'s train or val split: "
               "if they are the same people, this is no test", file=sys.stderr)
     options = run_options(args, model, cohort, device)
+    fast_float32(model, device)                                    # as in training
     if "features" in model.inputs:                                 # a probe takes images too, and these are seen once
         model.inputs = ("image",)
     broken = unreadable(cohort, options) if skip_broken else {}

@@ -368,7 +368,7 @@ def saved_thresholds(run):
 def main(argv=None):
     from compare import compare, print_comparison
     from deploy import export, predict_new
-    from train import add_features, find_device, load_data, open_model, run_options  # the run knows how its data and model are made
+    from train import add_features, fast_float32, find_device, load_data, open_model, run_options  # the run knows how its data and model are made
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     parser.add_argument("run", help="run folder, runs/NAME")
@@ -428,6 +428,7 @@ def main(argv=None):
         folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
         os.makedirs(folder, exist_ok=True)
     by, options = args.by or ("fst" if "fst" in cohort.columns else None), run_options(saved, model, cohort, device)
+    fast_float32(model, device)                                    # as in training, to the last bit
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split, by, figures, thresholds, args.boxes)

@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attention import KINDS, Attention, l1_norm, linear_attention, sequence_norm, softmax_attention
+from attention import KINDS, Attention, center, seqnorm_factor, sima_attention, sima_factor, softmax_attention
 from tests.golden import unit, values
 
 LINEAR = ("seqnorm", "sima")
@@ -119,7 +120,7 @@ def test_padded_batch_equals_the_samples_one_by_one(kind):
     (20, 10.321874552, (0.038615456, -0.011145179, 0.035172493, 0.093777512, 0.012884391, 0.030161408),
      (0.043853453, -0.035154647, 0.002818844, 0.085877376))])
 def test_sima_gives_the_numbers_of_the_released_code(tokens, total, first, last):
-    """5 tokens take one order of the product, 20 the other."""
+    """There, 5 tokens take one order of the product and 20 the other."""
     layer = Attention(32, heads=4, kind="sima").double()
     layer.load_state_dict(values({key: tensor.shape for key, tensor in layer.state_dict().items()}))
     y = layer(unit((2, tokens, 32), 9999))
@@ -146,31 +147,40 @@ def test_seqnorm_gives_the_reference_numbers():
 # algebra
 
 
-def test_sequence_norm_is_instance_norm():
-    """Per sample and per feature over the tokens, with biased variance: InstanceNorm1d, channels second."""
-    x = random_tokens(T=9).unflatten(-1, (3, 4)).transpose(1, 2)   # (B, H, T, d)
-    scale, shift = random_tokens(B=2, T=3, D=4, seed=2)[:, :, None]
-    other = nn.InstanceNorm1d(12, affine=True, eps=1e-5).double()
-    other.load_state_dict({"weight": scale.flatten(), "bias": shift.flatten()})
-    expected = other(x.transpose(1, 2).flatten(2).transpose(1, 2))                   # (B, H d, T)
-    expected = expected.unflatten(1, (3, 4)).transpose(2, 3)       # (B, H, T, d)
-    assert torch.allclose(sequence_norm(x, scale, shift), expected, atol=1e-12)
+def test_seqnorm_is_instance_norm_and_two_products():
+    """Per sample and per feature over the tokens, with biased variance: InstanceNorm1d, channels second; then Q (K^T V) / T.
+    Also the other order, (Q K^T) V: it is the same for fewer tokens than a head is wide, as many, and more."""
+    for T in (7, 8, 9):
+        layer, x = random_layer("seqnorm", dim=24), random_tokens(T=T, D=24)
+        other = nn.InstanceNorm1d(72, affine=True, eps=1e-5).double()
+        other.load_state_dict({"weight": layer.seq_scale.flatten(), "bias": layer.seq_shift.flatten()})
+        q, k, v = other(layer.qkv(x).mT).unflatten(1, (3, 3, 8)).transpose(-2, -1).unbind(1)       # (B, H, T, d)
+        for y in (q @ (k.mT @ v) / T, (q @ k.mT) @ v / T):
+            assert torch.allclose(layer(x), layer.proj(y.transpose(1, 2).flatten(2)), atol=1e-12)
+
+
+def test_sima_is_an_l1_norm_and_two_products():
+    """F.normalize with p = 1 over the tokens, in either order of the products."""
+    for T in (7, 8, 9):
+        q, k, v = random_tokens(B=3, T=T, D=8)[:, None]
+        q1, k1 = (F.normalize(x, p=1.0, dim=-2) for x in (q, k))
+        for y in (q1 @ (k1.mT @ v), (q1 @ k1.mT) @ v):
+            assert torch.allclose(sima_attention(q, k, v), y, atol=1e-12)
 
 
 def test_l1_norm_sums_to_one():
-    """The absolute values of every feature sum to 1 over the real tokens of a sample."""
-    x, mask = random_tokens(B=4, T=9).view(2, 2, 9, 12), torch.arange(9) < torch.tensor([[9], [5]])
-    one = torch.ones((), dtype=torch.float64)
-    assert torch.allclose(l1_norm(x).abs().sum(-2), one) and torch.allclose(l1_norm(x, mask).abs().sum(-2), one)
-    assert not l1_norm(x, mask)[1, :, 5:].any()
+    """The absolute values of every feature sum to 1 over the tokens of a sample; a feature that is 0 stays 0."""
+    x = random_tokens(B=4, T=9).view(2, 2, 9, 12)
+    x[0, 0, :, 3] = 0
+    total = (sima_factor(x) * x).abs().sum(-2)
+    assert total[0, 0, 3] == 0 and torch.allclose(total.flatten().sort()[0][1:], torch.ones(47, dtype=torch.float64))
 
 
-def test_both_product_orders_agree():
-    """(Q K^T) V = Q (K^T V), on both sides of the switch at T = d."""
-    for T in (7, 8, 9):
-        q, k, v = random_tokens(B=3, T=T, D=8)[:, None]
-        assert torch.allclose(linear_attention(q, k, v), (q @ k.mT) @ v, atol=1e-12)
-        assert torch.allclose(linear_attention(q, k, v), q @ (k.mT @ v), atol=1e-12)
+def test_center_gives_mean_zero_over_the_real_tokens():
+    """Masked tokens become 0 and leave the mean alone."""
+    x, mask = random_tokens(B=2, T=9), torch.arange(9) < torch.tensor([[9], [5]])
+    assert torch.allclose(center(x)[0], x[0] - x[0].mean(0)) and torch.allclose(center(x, mask)[0], center(x)[0])
+    assert torch.allclose(center(x, mask)[1, :5], x[1, :5] - x[1, :5].mean(0)) and not center(x, mask)[1, 5:].any()
 
 
 @torch.no_grad()
@@ -185,10 +195,9 @@ def test_qkv_bias_has_no_effect_under_seqnorm():
 @torch.no_grad()
 def test_scale_of_features_has_no_effect():
     """A feature of q, k (or v, under seqnorm with eps = 0) times a positive constant changes nothing."""
-    x, factor = random_tokens(B=2, T=9, D=4)[:, None], torch.tensor([0.1, 2, 7, 30], dtype=torch.float64)
-    one, zero = torch.ones(1, 1, 4, dtype=torch.float64), torch.zeros(1, 1, 4, dtype=torch.float64)
-    assert torch.allclose(sequence_norm(x * factor, one, zero, eps=0), sequence_norm(x, one, zero, eps=0), atol=1e-12)
-    assert torch.allclose(l1_norm(x * factor), l1_norm(x), atol=1e-12)
+    x, factor = center(random_tokens(B=2, T=9, D=4))[:, None], torch.tensor([0.1, 2, 7, 30], dtype=torch.float64)
+    for f in (lambda x: seqnorm_factor(x, 1, 9, eps=0), sima_factor):
+        assert torch.allclose(f(x * factor) * x * factor, f(x) * x, atol=1e-12)
 
 
 @torch.no_grad()
@@ -245,6 +254,19 @@ def test_linear_attention_never_makes_a_square_matrix(kind):
     with Largest() as largest:
         Attention(16, heads=2, kind=kind)(torch.randn(1, 512, 16), torch.ones(1, 512, dtype=torch.bool), want_map=True)
     assert largest.size == 3 * 512 * 16 < 512 * 512
+
+
+def test_memory_kept_for_the_gradient_is_linear_in_tokens():
+    """Four times the tokens keep at most 4.3 times the bytes, and seqnorm no more than 1.15 times those of SimA."""
+    def kept(kind, T):
+        layer, sizes = Attention(64, heads=4, kind=kind), {}
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda x: sizes.update({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}) or x, lambda x: x):
+            layer(torch.randn(1, T, 64, requires_grad=True)).sum()
+            return sum(sizes.values())
+    for kind in LINEAR:
+        assert kept(kind, 2048) < 4.3 * kept(kind, 512)
+    assert kept("seqnorm", 2048) < 1.15 * kept("sima", 2048) < 1.15 * 6 * 2048 * 64 * 4
 
 
 @torch.no_grad()
