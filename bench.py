@@ -6,7 +6,7 @@ Time: the candidates take turns (A B A B ...), so that whatever else the machine
 time of all threads, which a busy machine changes little, and of the wall time. On CUDA both are the time between two events.
 Memory: of one step alone in a process of its own, the largest resident set above what was there before the step (Linux), or
 CUDA's max_memory_allocated above that. FLOPs are PyTorch's count (2 a multiply-add); `peak` is the share of the rate
-that a large matrix product reaches here, in the type the candidate computes in.
+that a large matrix product reaches here, in the type and at the precision of the candidate.
 Every table is printed and written to FOLDER/NAME.csv, with a PNG. What is not installed is left out and named.
 """
 import argparse
@@ -310,14 +310,15 @@ def build_data(device, who, path, side, r):
 def networks(args, name, build, whos, settings, batch):
     """One table of forward passes and training steps at three precisions; ratio: over ours."""
     rows, series = [], {}
-    rates = {precision: matmul_rate(args.device, torch.bfloat16 if precision == "bf16" else torch.float32, 512 if args.quick else 2048)
-             for precision in ("float32", "bf16")}
+    before = torch.get_float32_matmul_precision()
     for precision in ("float32", "medium", "bf16"):
+        torch.set_float32_matmul_precision("medium" if precision == "medium" else before)
+        rate = matmul_rate(args.device, torch.bfloat16 if precision == "bf16" else torch.float32, 512 if args.quick else 2048)
+        torch.set_float32_matmul_precision(before)
         for train in (False, True):
             result = measure(args, {who: (build, who, *settings, batch, train, precision) for who in whos})
             flops = flops_of(build(args.device, "ours", *settings, batch, train, precision))
             for who, row in result.items():
-                rate = rates["bf16" if precision == "bf16" else "float32"]
                 rows.append({"precision": precision, "step": "train" if train else "forward", "who": who, **row,
                              "peak": flops / row["wall_s"] / rate if row["wall_s"] else None})
                 xs, ys = series.setdefault(who, ([], []))
