@@ -368,8 +368,14 @@ def page(run):
     folder = os.path.join(run.folder, "figures")                   # errors and scatter are among the charts already
     there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     looks = [name for name in there if name.endswith(".png") and not name.endswith(("_errors.png", "_scatter.png"))]
-    if looks:
-        body += ["<h2>What the model looked at</h2>", *(html_picture(os.path.join(folder, name)) for name in looks)]
+    maps = run.metrics.get("localization", {})
+    if looks or maps:
+        body.append("<h2>What the model looked at</h2>")
+        if maps:
+            caption = "Do the maps point at the finding? Strongest patch touches the box, and share of the map inside it; localization.py"
+            body.append(html_table(caption, ["map", "pointing game", "mass in the box"],
+                                   [[name, entry["pointing"], entry["mass"]] for name, entry in maps.items()], "entry"))
+        body += [*(html_picture(os.path.join(folder, name)) for name in looks)]
     body += ["<h2>Limits</h2>", "<ul>", *(f"<li>{cell(text)}</li>" for text in limits(run)), "</ul>",
              "<h2>The command</h2>", f"<pre>{re.sub(r'(--[^ ]+( [^ -][^ ]*)?)', NO_BREAK, cell(command(run.args)))}</pre>"]
     return "\n".join(['<!doctype html>', '<html lang="en">', "<head>", '<meta charset="utf-8">',

@@ -111,7 +111,7 @@ def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
     result = json.load(open("runs/a/metrics.json"))["localization"]
     assert list(result) == ["class token", "class token, mean of label blocks", "label token", "label token, mean of label blocks", "chance"]
     assert all(0 <= entry[metric]["value"] <= 1 for entry in result.values() for metric in ("pointing", "mass"))
-    assert "mass in the box" in capsys.readouterr().out
+    assert "mass in the box" in capsys.readouterr().out and "pointing game" in open("runs/a/report.html").read()
     assert len([name for name in os.listdir("runs/a/figures") if name.startswith("patient_")]) == 3
     train.main([*common, "b", "--model", "crossvit", "--variant", "9", "--image", "48"])
     assert list(json.load(open("runs/b/metrics.json"))["localization"]) == ["class token, branch S", "class token, branch L", "chance"]
