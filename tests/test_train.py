@@ -635,6 +635,21 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_files(table, monkeypatch,
         assert all(value.isfinite().all() for value in load_file(f"runs/a/{part}/model.safetensors").values())
 
 
+def test_crossvit_learns_from_medmnist_arrays(tmp_path, monkeypatch, capsys):
+    """Arrays of the official layout and split, at a size of their own; the file's MD5 is taken as right."""
+    import tables
+    monkeypatch.chdir(tmp_path)
+    rng, sizes = np.random.default_rng(0), {"train": 16, "val": 6, "test": 8}
+    arrays = {f"{split}_images": rng.integers(256, size=(n, 28, 28), dtype=np.uint8) for split, n in sizes.items()}
+    arrays.update({f"{split}_labels": np.arange(n, dtype=np.uint8)[:, None] % 2 for split, n in sizes.items()})
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    monkeypatch.setattr(tables, "digest", lambda *_: tables.MEDMNIST.split("pneumoniamnist")[1].split()[2])
+    main(["--model", "crossvit", "--data", "medmnist:pneumoniamnist", "--cache-dir", ".", "--image", "36", "--epochs", "1", "--name", "a"])
+    result = json.load(open("runs/a/metrics.json"))
+    assert result["patients"] == 8 and result["class"]["units"] == 8
+    assert "train 16 patients 16 images, val 6 patients 6 images, test 8 patients 8 images" in capsys.readouterr().out
+
+
 def test_the_process_itself_exits_with_2_and_one_line(table):
     """Once as a user does it, in a shell."""
     done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--data", "nowhere.csv"], capture_output=True, text=True)
