@@ -643,7 +643,7 @@ def read_args(run):
         for flag in make_parser()._actions:
             value, kind = getattr(args, flag.dest, None), bool if flag.nargs == 0 else flag.type or str
             if value is not None and not isinstance(value, (float, int) if kind is float else kind) or flag.choices and value not in (
-                    None, *flag.choices):
+                    None, *flag.choices) or value is None and flag.default not in (None, argparse.SUPPRESS):
                 raise ValueError(f"{flag.dest} cannot be {value!r}")
         check_ranges(args)
         return args

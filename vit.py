@@ -333,7 +333,7 @@ def named(size):
 def check_size(make, tensors, name):
     """Refuse a config.json that asks for far more than the file holds, before any memory is taken: make() is tried without numbers.
 
-    What is a little more (2^27 numbers, half a GB) is left to load_weights, which names every tensor."""
+    What is a little more (2^25 numbers, 134 MB) is left to load_weights, which names every tensor."""
     try:
         with torch.device("meta"):
             asked = sum(parameter.numel() for parameter in make().parameters())
@@ -341,7 +341,7 @@ def check_size(make, tensors, name):
         raise
     except Exception as error:                                     # sizes that cannot be, and what is no number
         raise ValueError(f"{name}: config.json describes no model ({str(error).splitlines()[0]})") from error
-    if asked > (held := sum(tensor.numel() for tensor in tensors.values())) + 2 ** 27:
+    if asked > (held := sum(tensor.numel() for tensor in tensors.values())) + 2 ** 25:
         raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, the file holds {held / 1e6:.0f} M numbers")
 
 

@@ -17,10 +17,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Hub:
     """repos: {"org/name": {revision: {file: bytes}}}; "gated" instead of the revisions is a gated repository.
     cut: files whose bodies end half way; short: files whose length is said to be less than HEAD said; busy: {path: statuses to answer
-    first}. `requests` lists what was asked for, as "GET /org/name/resolve/main/file"."""
+    first}; moved: set it after a change of the files. `requests` lists what was asked for, as "GET /org/name/resolve/main/file"."""
 
     def __init__(self, repos, cut=(), short=(), busy=None):
-        self.repos, self.cut, self.short, self.busy, self.requests = repos, cut, short, busy or {}, []
+        self.repos, self.cut, self.short, self.busy, self.requests, self.moved = repos, cut, short, busy or {}, [], ""
 
     def __enter__(self):
         hub = self
@@ -64,7 +64,7 @@ class Hub:
             return 401, {"X-Error-Code": "RepoNotFound"}, b""
         if revisions == "gated":
             return 403, {"X-Error-Code": "GatedRepo"}, b""
-        commits = {hashlib.sha1(f"{org}/{name}/{r}".encode()).hexdigest(): r for r in revisions}
+        commits = {hashlib.sha1(f"{org}/{name}/{r}{self.moved}".encode()).hexdigest(): r for r in revisions}
         revision = commits.get(revision, revision)
         if revision not in revisions:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""

@@ -260,6 +260,7 @@ class Frozen(torch.nn.Module):
         self.vit = ViT(TINY)
         self.config = type("Config", (), {"vit": TINY})
 
+    @torch.inference_mode()
     def tokens(self, image):
         return self.vit.embed(image)
 
@@ -532,9 +533,9 @@ def test_safetensors_that_lie_are_refused(tmp_path, content):
 @pytest.mark.parametrize("change", ({"dim": 65528, "mlp": 65535, "depth": 900}, {"depth": 60000}, {"registers": 10 ** 9}, {"head_dim": 10 ** 8},
                                     {"head_dim": -1}, {"registers": "many"}, {"image": [65528, 65528]}, {"image": [10 ** 9, 10 ** 9]},
                                     {"channels": 65535, "mean": [0.5] * 65535, "std": [0.5] * 65535, "patch": [16, 16]},
-                                    {"eps": "small"}, {"dropout": 7}, {"layer_scale": []}, {"attention": "all"}), ids=str)
+                                    {"eps": "small"}, {"dropout": 7}, {"attention": "all"}), ids=str)
 def test_a_config_json_with_absurd_sizes_takes_no_memory(table, change):
-    """Refused in a moment, by from_pretrained and by open_model, with no more memory than half a GB."""
+    """Refused in a moment, by from_pretrained and by open_model, with no more memory than 0.3 GB."""
     folder = os.path.join("runs", "a", "best")
     os.makedirs(folder)
     model, config = ViT(TINY, {"grey": 1}), {**vars(TINY), **change}
@@ -542,11 +543,9 @@ def test_a_config_json_with_absurd_sizes_takes_no_memory(table, change):
     json.dump({"model": "vit", "vit": config, "tasks": [vars(Task("grey", "regression"))]}, open(f"{folder}/config.json", "w"))
     json.dump({}, open("runs/a/args.json", "w"))
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    if change == {"layer_scale": []}:                              # as good as false
-        return train.open_model("runs/a")
-    assert refused(ViT.from_pretrained, folder).startswith(f"{folder}")
-    assert refused(train.open_model, "runs/a").startswith("runs/a")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000 and time.perf_counter() - began < 5
+    assert re.match(f"{folder}: |attention 'all'", refused(ViT.from_pretrained, folder))
+    assert re.match("runs/a: |attention 'all'", refused(train.open_model, "runs/a"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000 and time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("change, message", (
@@ -565,7 +564,7 @@ def test_a_config_json_edited_by_hand_is_one_line(table, change, message):
 
 @pytest.mark.parametrize("change, message", (
     ({"epochs": "many"}, "epochs cannot be 'many'"), ({"epochs": -2}, "--epochs -2: need at least 1"), ({"dropout": 3.0}, "--dropout 3.0"),
-    ({"seed": 1.5}, "seed cannot be 1.5"), ({"model": "resnet"}, "model cannot be 'resnet'"), ({"data": None}, "--data None"),
+    ({"seed": 1.5}, "seed cannot be 1.5"), ({"model": "resnet"}, "model cannot be 'resnet'"), ({"data": None}, "data cannot be None"),
     ({"compile": "yes"}, "compile cannot be 'yes'"), ({"lr": [1]}, "lr cannot be [1]"), ([1], "args.json cannot be read"),
     ({"image": "9" * 99}, "need whole numbers")), ids=str)
 def test_an_args_json_edited_by_hand_is_one_line(table, change, message):
@@ -651,3 +650,174 @@ def test_a_million_rows_take_less_than_a_minute(tmp_path):
     status, said = wait(fork(read))
     seconds, gigabytes, rows = map(float, said.split())
     assert status == 0 and rows == 10 ** 6 and seconds < 60 and gigabytes < 3, said
+
+
+# -----------------------------------------------------------------------------
+# the readers, fed with nonsense
+
+
+def mutated(content, rng):
+    """A valid file -> one that was cut, overwritten, shortened, lengthened or shuffled at random."""
+    content, kind, n = bytearray(content), rng.integers(7), len(content)
+    i, j = sorted(rng.integers(0, n + 1, 2))
+    if kind == 0:
+        return bytes(content[:i])
+    if kind == 1:
+        for _ in range(rng.integers(1, 9)):
+            content[rng.integers(n)] ^= 1 << rng.integers(8)
+    elif kind == 2:
+        del content[i:min(j, i + 64)]
+    elif kind == 3:
+        content[i:i] = content[i:min(j, i + 64)] * int(rng.integers(1, 50))
+    elif kind == 4:
+        content[i:i] = rng.bytes(rng.integers(1, 40))
+    elif kind == 5:                                                # numbers that readers take for sizes
+        word = (b"\xff" * 4, b"\xff" * 8, bytes(8), b"\x7f\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f")[rng.integers(6)]
+        content[i:i + len(word)] = word
+    else:
+        old = re.findall(rb"\d+|[A-Za-z_]+|[^\w\s]", bytes(content[i:i + 200]))
+        new = (b"-1", b"0", b"99999999999999999999", b"1e999", b"NaN", b"null", b"[]", b'"', b"\n", b"\r\n", b",", b"true", b"\0", b"\xff", b"2")
+        if old:
+            content = content.replace(old[rng.integers(len(old))], new[rng.integers(len(new))], 1 + 3 * int(rng.integers(2)))
+    return bytes(content)
+
+
+def small_files(table):
+    """{name: (file to change, valid content, what reads it)} under the current folder."""
+    pixels, rng = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8), np.random.default_rng(0)
+    for name, picture in (("a.jpg", pixels), ("a.png", pixels), ("b.png", pixels[..., 0].astype(np.uint16) * 200), ("a.tif", pixels),
+                          ("b.tif", pixels[..., 0].astype(np.float32)), ("a.bmp", pixels), ("a.webp", pixels), ("a.ppm", pixels)):
+        Image.fromarray(picture).save(name)
+    np.save("a.npy", rng.normal(size=(4, 4, 4)).astype(np.float32)), np.savez_compressed("a.npz", a=rng.integers(0, 9, (4, 4, 4)))
+    torch.save(torch.randn(3, 2), "a.pt"), torch.save(torch.randn(3, 2), "old.pt", _use_new_zipfile_serialization=False)
+    files = {name: lambda name=name: read_image(name, (8, 8), 2) for name in ("a.jpg", "a.png", "b.png", "a.tif", "b.tif", "a.bmp", "a.webp", "a.ppm")}
+    files |= {name: lambda name=name: read_volume(name, (4, 4, 4)) for name in ("a.npy", "a.npz")}
+    files |= {name: lambda name=name: read_bag(name, 2) for name in ("a.pt", "old.pt")}
+    open("t.csv", "wb").write(b'\xef\xbb\xbfpatient_id,image,target,grade,"label_a",label_b,split\r\n'
+                              b'p,a.png,1.5,one,0,1,train\r\nq,a.jpg,2.5,two,,-1,val\r\n"r",b.png,,,1,0,test\r\n')
+    files["t.csv"] = lambda: load_cohort("t.csv", target="target,grade,label_a,label_b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.stdout, said = io.StringIO(), sys.stdout
+        train.main(flags(table, "--name", "a"))
+        sys.stdout = said
+    best, model = "runs/a/best", ViT(TINY, {"grey": 1})
+    safetensors.torch.save_file(model.state_dict(), f"{best}/model.safetensors")
+    config = json.load(open(f"{best}/config.json"))
+    json.dump({**config, "vit": vars(TINY)}, open(f"{best}/config.json", "w"))
+    os.makedirs("pickled"), torch.save(model.state_dict(), "pickled/pytorch_model.bin")
+    os.makedirs("hf"), safetensors.torch.save_file(model.state_dict(), "hf/model.safetensors")
+    json.dump({"hidden_size": 8, "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "layer_norm_eps": 1e-12, "hidden_act": "gelu"},
+              open("hf/config.json", "w"))
+    json.dump({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 16}, open("hf/preprocessor_config.json", "w"))
+    json.dump({"num_attention_heads": 2}, open("pickled/config.json", "w"))
+    files[f"{best}/model.safetensors"] = files[f"{best}/config.json"] = files["runs/a/args.json"] = lambda: train.open_model("runs/a")
+    files["hf/config.json"] = files["hf/preprocessor_config.json"] = files["hf/model.safetensors"] = lambda: ViT.from_pretrained("hf", channels=1)
+    files["pickled/pytorch_model.bin"] = lambda: ViT.from_pretrained("pickled")
+    last, _, args = train.open_model("runs/a")
+    safetensors.torch.save_file(last.state_dict(), "runs/a/last/model.safetensors")
+    with open("runs/a/last/config.json", "w") as file:
+        file.write(open(f"{best}/config.json").read())
+    optimizer, state = train.make_optimizer(last, args, torch.device("cpu")), {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.save({**state, "optimizer": optimizer.state_dict(), "random": {"cpu": torch.get_rng_state()}}, "runs/a/last/state.pt")
+    files["runs/a/last/state.pt"] = lambda: train.load_state("runs/a", last, optimizer, state)
+    return {name: (open(name, "rb").read(), reader) for name, reader in files.items()}
+
+
+@pytest.mark.parametrize("inputs", (300, pytest.param(40_000, marks=pytest.mark.slow)))
+def test_readers_read_or_refuse_whatever_they_are_given(table, inputs):
+    """Thousands of damaged files of 20 kinds: each is read, or refused by a ValueError of one line, within 5 s, and all of them with
+    at most 1 GB more than before (more is denied by the system)."""
+    def feed():
+        files, rng = small_files(table), np.random.default_rng(inputs)
+        for content, reader in files.values():
+            reader()                                               # whole files are read
+        warnings.simplefilter("ignore")
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if os.path.exists("/proc/self/statm") else 2 ** 36
+        resource.setrlimit(resource.RLIMIT_AS, (size + 2 ** 30, size + 2 ** 30))
+        refusals = {name: [0, 0] for name in files}
+        os.dup2(os.open("stderr.txt", os.O_WRONLY | os.O_CREAT), 2)                          # libtiff speaks
+        for i in range(inputs):
+            name, (content, reader) = list(files.items())[i % len(files)]
+            with open(name, "wb") as file:
+                file.write(damaged := mutated(content, rng))
+            signal.alarm(5)                                        # a reader that hangs ends the process
+            try:
+                reader()
+            except ValueError as error:
+                assert "\n" not in str(error), (name, str(error), damaged[:2000])
+                refusals[name][0] += 1
+            except BaseException as error:
+                raise AssertionError(f"{name}, input {i}: {type(error).__name__} {error}\n{damaged[:2000]}") from error
+            signal.alarm(0)
+            refusals[name][1] += 1
+            with open(name, "wb") as file:
+                file.write(content)
+        print(json.dumps(refusals))
+
+    status, said = wait(fork(feed))
+    assert status == 0, (status, said[-4000:])
+    refusals = json.loads(said.strip().splitlines()[-1])
+    assert sum(n for _, n in refusals.values()) == inputs and all(refused for refused, _ in refusals.values())
+
+
+# -----------------------------------------------------------------------------
+# the Hub, served on loopback
+
+ASK = """
+import json, sys, time
+time.sleep = lambda seconds: None                                  # between the retries
+from weights import read_checkpoint
+answers = {}
+for name in sys.stdin.read().split() if not NAMES else NAMES:
+    try:
+        answers[name] = float(read_checkpoint(name)[0]["a"].sum())
+    except ValueError as error:
+        answers[name] = str(error)
+print(json.dumps(answers))
+"""
+
+
+def test_an_unreliable_hub_leaves_no_broken_file_in_the_cache(tmp_path):
+    """Too many requests and broken gateways are tried again; a body shorter than the Hub said is not kept, and the next try has it
+    whole; a file that changed under the same name is fetched anew. (No repository, terms to accept, no network: tests/test_weights.py.)"""
+    def weights(x):
+        return {"model.safetensors": safetensors.torch.save({"a": torch.full((5000,), x)})}
+
+    path = "/org/{}/resolve/main/model.safetensors"
+    repos = {f"org/{name}": {"main": weights(1.0)} for name in ("busy", "gateway", "never", "short", "cut", "moves")}
+    busy = {path.format("busy"): [429, 429], path.format("gateway"): [503, 502], path.format("never"): [429] * 100}
+    with Hub(repos, busy=busy, short=["/org/short/resolve/main/model.safetensors"], cut=["/org/cut/resolve/main/model.safetensors"]) as hub:
+        def ask(*names):
+            return json.loads(python(f"NAMES = {names}{ASK}", tmp_path, hub.url))
+
+        first = ask(*repos)
+        assert first["org/busy"] == first["org/gateway"] == first["org/moves"] == 5000
+        for name in ("never", "short", "cut"):
+            assert first[f"org/{name}"].startswith(f"org/{name}: model.safetensors ") and "\n" not in first[f"org/{name}"]
+        files = [os.path.join(place, file) for place, _, files in os.walk(tmp_path / "hub") for file in files if "snapshots" in place]
+        assert len(files) == 3 and all(open(file, "rb").read() == weights(1.0)["model.safetensors"] for file in files)
+        hub.short, hub.cut, hub.busy = (), (), {}
+        hub.moved = "later"
+        repos["org/moves"]["main"] = weights(2.0)
+        second = ask(*repos)
+        assert second == {**dict.fromkeys(repos, 5000.0), "org/moves": 10000.0}
+
+
+# -----------------------------------------------------------------------------
+# RELIABILITY.md
+
+
+def test_reliability_md_names_tests_that_exist():
+    """No row without a test, no test that is not there."""
+    text = open(os.path.join(ROOT, "RELIABILITY.md"), encoding="utf-8").read()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    faults = rows[1:next(i for i, row in enumerate(rows) if row.startswith("| place "))]
+    named = [re.findall(r"`(test_\w+)::(test_\w+)`", row) for row in faults]
+    assert len(faults) > 30 and all(named)
+    for file, test in {pair for pairs in named for pair in pairs}:
+        assert f"def {test}(" in open(os.path.join(ROOT, "tests", f"{file}.py"), encoding="utf-8").read(), (file, test)
