@@ -247,6 +247,16 @@ def read_splits(path):
     return dict(named)
 
 
+def read_run_split(run):
+    """split.csv of a run folder -> {patient: split}."""
+    path = os.path.join(run, "split.csv")
+    header, rows = read_csv(path)
+    for row in rows:
+        if row.get("split") not in SPLITS or "patient" not in row:
+            raise ValueError(f"{path} row {row[None]}: need the columns patient and split, which is train, val or test")
+    return {row["patient"]: row["split"] for row in rows}
+
+
 def at(path, row, name):
     return f"{path} row {row[None]}, column {name}"
 
@@ -327,7 +337,7 @@ def official_lists(folder, files, path, rows, image):
         return None
     split = {}
     for name, file in files.items():
-        with open(os.path.join(folder, file), encoding="utf-8") as lines:
+        with open(os.path.join(folder, file), encoding="utf-8", errors="replace") as lines:  # a name that is none is found in no table
             split.update((os.path.splitext(line.strip())[0], name) for line in lines)
     for row in rows:
         if (stem := os.path.splitext(row[image])[0]) not in split:

@@ -5,7 +5,7 @@
 A run folder holds args.json, split.csv, log.csv (one row an epoch), best/ and last/ (config.json + model.safetensors; last/
 also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv and figures/. Everything is
 written beside its place and renamed: a run killed at any moment goes on with --resume to the same weights, bit for bit on a
-CPU. Ctrl-C and SIGTERM save at the next step.
+CPU. Ctrl-C and SIGTERM save at the next step. `lock` is empty; who holds it trains the run, nobody else may.
 """
 import argparse
 import csv
@@ -36,7 +36,8 @@ from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
-from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, split_patients, tabulate, targets_agree
+from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, read_run_split, split_patients, tabulate, \
+    targets_agree
 from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, check_size, from_dict, named
 from weights import first_line, load_weights, read_checkpoint
 
@@ -446,8 +447,7 @@ def seen_before(args, cohort, indices):
     path = os.path.join(args.pretrained or "", "split.csv")
     if not args.pretrained or not os.path.isfile(path) or read_args(args.pretrained).data != args.data:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        learned = {row["patient"] for row in csv.DictReader(file) if row["split"] == "train"}
+    learned = {patient for patient, split in read_run_split(args.pretrained).items() if split == "train"}
     found = [f"{len(seen)} {split}" for split in ("val", "test") if (seen := learned & {cohort.patients[i] for i in indices[split]})]
     return [f"WARNING: {args.pretrained} learned from {' and '.join(found)} patients of this split; what is measured on them is too "
             "good"] * bool(found)
