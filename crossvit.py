@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import Attention
-from vit import Block, PatchEmbed, ViTConfig, from_dict, init_weights, read_image_size, resize_pos_embed, spread_channels
+from vit import Block, PatchEmbed, ViTConfig, check_size, from_dict, init_weights, read_image_size, resize_pos_embed, spread_channels
 from weights import PREFIX, load_weights, read_checkpoint
 
 FUSIONS = ("cross", "none", "class", "pairwise", "all")
@@ -324,6 +324,7 @@ class CrossViT(nn.Module):
             notes.append(f"patch_embed from {config.channels} to {channels} channels")
             mean, std = ((sum(x) / len(x),) * channels for x in (config.mean, config.std))
             resized = replace(resized, channels=channels, mean=mean, std=std)
+        check_size(lambda: cls(resized), tensors, name)
         model = cls(replace(resized, **changes), tasks)
         new = ("head.", *(["seq_scale", "seq_shift"] if model.config.attention == "seqnorm" else []))
         model.report = load_weights(model, tensors, name, new, notes)

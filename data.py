@@ -31,6 +31,7 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 ARRAYS = (".npy", ".npz", ".pt")
+LARGEST = 2 ** 32                                                  # bytes of an array; a header that says more is taken for a lie
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")             # flips of width, height and depth
 IMAGES = {0: "bags of vectors", 2: "pictures", 3: "volumes"}       # by their axes
 
@@ -54,6 +55,8 @@ def read_image(source, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0), name=No
         picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith(("I", "F")):
             wide = np.asarray(picture, dtype=np.float64)
+            if not np.isfinite(wide).all():
+                raise ValueError("holds values that are not finite")
             picture = Image.fromarray(np.uint8(255 * (wide - wide.min()) / max(wide.max() - wide.min(), 1e-12)))
         picture = picture.convert(mode)
         width, height = picture.size
@@ -80,20 +83,27 @@ def axes_of(cohort):
 
 
 def read_array(path):
-    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers. No object is unpickled."""
+    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers. No object is unpickled, and no more memory
+    is taken than LARGEST, whatever the header says."""
     try:
         if path.lower().endswith(".pt"):
             array = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(array, torch.Tensor):
                 raise ValueError(f"holds a {type(array).__name__}, need one tensor")
-            array = (array.float() if array.dtype == torch.bfloat16 else array).detach().numpy()
+            if array.numel() * array.element_size() > LARGEST:     # one number in the file may stand for all of them
+                raise ValueError(f"says it is {tuple(array.shape)}, more than {LARGEST >> 30} GiB")
+            array = array.detach()
+            array = array.float().numpy() if array.dtype == torch.bfloat16 else array.numpy()
         else:
-            array = np.load(path, allow_pickle=False)
+            array = np.load(path, mmap_mode="r", allow_pickle=False)         # a .npy that is shorter than its header says is refused here
         if isinstance(array, np.lib.npyio.NpzFile):
             with array as arrays:
                 if len(arrays.files) != 1:
                     raise ValueError(f"holds {len(arrays.files)} arrays, need one")
+                if arrays.zip.infolist()[0].file_size > LARGEST:
+                    raise ValueError(f"unpacks to {arrays.zip.infolist()[0].file_size >> 30} GiB, more than {LARGEST >> 30}")
                 array = arrays[arrays.files[0]]
+        array = array if array.flags.writeable else np.array(array)          # a map of the file becomes memory
     except Exception as error:                                     # numpy, zip and zlib raise many kinds
         raise ValueError(f"{path}: not a readable array ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
     if array.dtype.kind not in "buif" or not array.size or not np.isfinite(array).all():
@@ -270,11 +280,10 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
         about = os.stat(path)
         key.update(repr((os.path.abspath(path), about.st_size, about.st_mtime_ns)).encode())
     path = os.path.join(folder, "features", key.hexdigest()[:32] + ".npy")
-    whence = "read from"
+    whence, shape = "read from", (len(cohort.paths), 1 + model.config.vit.tokens, model.config.vit.dim)
     if not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         part, began = f"{path}.{os.getpid()}.part", time.perf_counter()
-        shape = (len(cohort.paths), 1 + model.config.vit.tokens, model.config.vit.dim)
         loader, _ = make_loader(Samples(cohort, range(len(cohort.paths)), size, channels=channels), 16, workers=workers)
         model.eval()
         try:
@@ -291,7 +300,9 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
                 os.remove(part)
     try:
         features = np.load(path, mmap_mode="r")
-    except ValueError as error:
+        if features.shape != shape or features.dtype != np.float32:
+            raise ValueError(f"{features.dtype} {features.shape}, not {shape}")
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a file of features ({error}); delete it, it will be made again") from error
     return features, f"features of {len(features)} images {whence} {path} ({os.path.getsize(path) / 1e6:.0f} MB)"
 

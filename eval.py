@@ -26,7 +26,7 @@ import report
 from data import Samples, make_loader, read_image, read_volume
 from localization import each_map, look, read_boxes, score_maps
 from metrics import METRICS, choose_thresholds, details, entry_text, ratio, score
-from tables import SPLITS, per_patient, tabulate
+from tables import SPLITS, per_patient, read_run_split, tabulate
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
 
@@ -410,8 +410,7 @@ def main(argv=None):
         saved.data, saved.images, saved.target, saved.split_column = args.data, args.images, args.target or saved.target, None
     cohort, notes = tabulate(match(load_data(saved), tasks, args.run), model.columns)
     print(*notes, sep="\n", end="\n" * bool(notes))
-    with open(os.path.join(args.run, "split.csv"), newline="", encoding="utf-8") as file:
-        where = {row["patient"]: row["split"] for row in csv.DictReader(file)}
+    where = read_run_split(args.run)
     if args.data:
         seen = sorted(patient for patient in set(cohort.patients) if where.get(patient) in ("train", "val"))
         if seen:

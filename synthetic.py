@@ -20,6 +20,7 @@ Run: python synthetic.py                                             a few patie
 """
 import argparse
 import csv
+import io
 import math
 import os
 import shutil
@@ -232,7 +233,7 @@ def psoriasis_patient(folder, seed, index):
         area, *grades = regions[region]
         photo, area = draw_photo(rng, region, fst, site, area * rng.uniform(0.85, 1.0) if area else 0.0, *grades)
         name = f"images/{patient}_{number}.jpg"
-        Image.fromarray(photo).save(os.path.join(folder, name), quality=92)
+        save_jpeg(os.path.join(folder, name), photo)
         files.append((name, region, round(area, 4), *grades))
     for region in set(order):                                                      # the truth is what was drawn
         drawn = [f[2] for f in files if f[1] == region]
@@ -363,7 +364,7 @@ def chest_patient(folder, seed, index):
                 findings.append(label)
         film, found = draw_film(rng, anatomy, view, findings)
         name = f"images/{patient}_{number}.jpg"
-        Image.fromarray(film).save(os.path.join(folder, name), quality=92)
+        save_jpeg(os.path.join(folder, name), film)
         boxes += [(name, *box) for box in found]
         rows.append((patient, name, age, sex, view, *(int(label in findings) for label in FINDINGS)))
     return boxes, rows
@@ -485,6 +486,13 @@ def bag(folder, seed=0, patients=400, workers=None, progress=None):
 
 
 COHORTS = {"psoriasis": psoriasis, "chest": chest, "brain": brain, "bag": bag}
+
+
+def save_jpeg(path, pixels):
+    """Through memory: Pillow itself leaves half a JPEG on a full disk and says nothing."""
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), "JPEG", quality=92)
+    with open(path, "wb") as file:
+        file.write(buffer.getvalue())
 
 
 def make(name, root="data_cache", seed=0, patients=None, progress=None):

@@ -216,7 +216,7 @@ def read_csv(path):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [name.strip().replace("\n", " ") for name in next(reader, [])]         # a cell may hold lines, a message may not
             while header and not header[-1]:
                 header.pop()                                       # some tables end every line with a comma
             doubles = [name for name, count in Counter(header).items() if name and count > 1]
@@ -227,7 +227,7 @@ def read_csv(path):
                 if len(cells) < len(header) and any(cells) or any(cells[len(header):]):
                     raise ValueError(f"{path} row {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
                 if any(cells):
-                    rows.append({**{name: cell.strip() for name, cell in zip(header, cells) if name}, None: reader.line_num})
+                    rows.append({**{name: cell.strip().replace("\n", " ") for name, cell in zip(header, cells) if name}, None: reader.line_num})
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file ({error})") from error
     if not rows:
@@ -245,6 +245,16 @@ def read_splits(path):
     if doubles:
         raise ValueError(f"{path}: {doubles[0]!r} stands there twice")
     return dict(named)
+
+
+def read_run_split(run):
+    """split.csv of a run folder -> {patient: split}."""
+    path = os.path.join(run, "split.csv")
+    header, rows = read_csv(path)
+    for row in rows:
+        if row.get("split") not in SPLITS or "patient" not in row:
+            raise ValueError(f"{path} row {row[None]}: need the columns patient and split, which is train, val or test")
+    return {row["patient"]: row["split"] for row in rows}
 
 
 def at(path, row, name):
@@ -266,7 +276,8 @@ def column(path, header, names, role):
 
 def finder(folder):
     """-> function (image, where) -> file in the folder, or None. It looks where the table says; then without the table's first
-    folders, which may be above ours; then for the one picture of that name, with its ending or without, anywhere below."""
+    folders, which may be above ours; then for the one picture of that name, with its ending or without, anywhere below.
+    A table cannot name a file outside of the folder. A link inside it is followed: whoever owns the folder made it, not the table."""
     root = os.path.abspath(folder)
     if not os.path.isdir(root):
         raise ValueError(f"--images {folder}: no such folder")
@@ -282,6 +293,8 @@ def finder(folder):
         return files
 
     def find(image, where):
+        if len(image) > 4096:                                      # no system has longer paths, and looking for them takes long
+            return None
         path = os.path.normpath(os.path.join(root, image))
         if os.path.commonpath([root, path]) != root:
             raise ValueError(f"{where}: {image!r} leaves the image folder {root}")
@@ -324,7 +337,7 @@ def official_lists(folder, files, path, rows, image):
         return None
     split = {}
     for name, file in files.items():
-        with open(os.path.join(folder, file), encoding="utf-8") as lines:
+        with open(os.path.join(folder, file), encoding="utf-8", errors="replace") as lines:  # a name that is none is found in no table
             split.update((os.path.splitext(line.strip())[0], name) for line in lines)
     for row in rows:
         if (stem := os.path.splitext(row[image])[0]) not in split:
@@ -341,8 +354,9 @@ def numbers(path, rows, name):
 
 
 def is_number(text):
+    """Is it one that float32 can hold? Python alone would take 1_0 for ten."""
     try:
-        return math.isfinite(float(text))
+        return abs(float(text)) < 3.4e38 and "_" not in text
     except ValueError:
         return False
 
@@ -468,6 +482,10 @@ def read_medmnist(data, cache):
         with np.load(path, allow_pickle=False) as arrays:
             pixels, values = (np.concatenate([arrays[f"{split}_{what}"] for split in SPLITS]) for what in ("images", "labels"))
             splits = [split for split in SPLITS for _ in arrays[f"{split}_labels"]]
+        outputs, top = (int(count), 1) if kind == "labels" else (1, int(count) - 1)
+        if pixels.dtype != np.uint8 or values.shape != (len(pixels), outputs) or not np.isin(values, range(top + 1)).all():
+            raise ValueError(f"{pixels.dtype} images, labels {values.shape} from {values.min()} to {values.max()}, need uint8, "
+                             f"({len(pixels)}, {outputs}) and 0 .. {top}")
     except Exception as error:                                     # zip, zlib, KeyError, ValueError
         raise ValueError(f"{path}: not a MedMNIST file ({error})") from error
     task = Task("findings" if kind == "labels" else "class", kind, tuple(map(str, range(int(count)))))

@@ -5,10 +5,11 @@
 A run folder holds args.json, split.csv, log.csv (one row an epoch), best/ and last/ (config.json + model.safetensors; last/
 also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv, figures/ and report.html. Everything is
 written beside its place and renamed: a run killed at any moment goes on with --resume to the same weights, bit for bit on a
-CPU. Ctrl-C and SIGTERM save at the next step.
+CPU. Ctrl-C and SIGTERM save at the next step. `lock` is empty; who holds it trains the run, nobody else may.
 """
 import argparse
 import csv
+import functools
 import json
 import math
 import os
@@ -37,9 +38,15 @@ from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
 from report import write_card, write_report
-from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, split_patients, tabulate, targets_agree
-from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, from_dict, named
-from weights import load_weights, read_checkpoint
+from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, read_run_split, split_patients, tabulate, \
+    targets_agree
+from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, check_size, from_dict, named
+from weights import first_line, load_weights, read_checkpoint
+
+try:
+    import fcntl
+except ImportError:                                                # Windows: nobody stops two processes from training one run
+    fcntl = None
 
 # -----------------------------------------------------------------------------
 # flags
@@ -63,7 +70,7 @@ AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3), "daft": (2, 3)}   # o
 CHANNELS, AUGMENTED = {2: 3, 3: 1}, {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}      # by the axes of the images
 
 
-def parse(argv=None):
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     group = parser.add_argument_group("model")
@@ -143,6 +150,8 @@ def parse(argv=None):
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA")
     group.add_argument("--compile", action="store_true", help="torch.compile the model")
+    group.add_argument("--deterministic", action="store_true", help="the same bits from every run on one kind of GPU, slower (a CPU "
+                       "gives them anyway); an operation that PyTorch cannot do so on CUDA ends the run with its name")
     group.add_argument("--positive-weight", action="store_true", help="weigh a label's positives by negatives / positives of the "
                        "training split; its probabilities are then no longer calibrated")
     group = parser.add_argument_group("output")
@@ -150,6 +159,11 @@ def parse(argv=None):
     group.add_argument("--runs", default="runs", help="folder of run folders")
     group.add_argument("--overwrite", action="store_true", help="start anew in an existing run folder")
     group.add_argument("--resume", metavar="RUN", help="go on with this run folder, with the flags it was started with")
+    return parser
+
+
+def parse(argv=None):
+    parser = make_parser()
     args = parser.parse_args(argv)
     typed = {token.split("=")[0] for token in (sys.argv[1:] if argv is None else argv) if token.startswith("--")}
     if args.resume:
@@ -179,12 +193,7 @@ def parse(argv=None):
     args.lr = LR.get(args.model, 5e-4) if args.lr is None else args.lr
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("channels", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
-        if (value := getattr(args, name)) is not None and not value >= least:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
-    for name in ("dropout", "drop_path", "val"):
-        if not 0 <= getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: need 0 <= x < 1")
+    check_ranges(args)
     for name in ("attention", "dropout", "drop_path"):
         if args.model == "daft" and getattr(args, name) != parser.get_default(name):
             raise ValueError(f"--{name.replace('_', '-')} is of a ViT; daft has none")
@@ -195,6 +204,15 @@ def parse(argv=None):
     if wrong := [word for word in listed(args.augment) if word not in AUGMENT]:
         raise ValueError(f"--augment {args.augment}: {wrong[0]!r} is none of {', '.join(AUGMENT)}")
     return args
+
+
+def check_ranges(args):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("channels", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
+        if (value := getattr(args, name)) is not None and not value >= least:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
+    for name in ("dropout", "drop_path", "val"):
+        if not 0 <= getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: need 0 <= x < 1")
 
 
 def by_patient(args):
@@ -338,11 +356,20 @@ def open_model(run):
     """Run folder -> its best model, its tasks, its flags."""
     if not os.path.isfile(os.path.join(run, "args.json")):
         raise ValueError(f"{run}: no run folder (it holds no args.json)")
-    recover(os.path.join(run, "best"))
+    if not os.path.isdir(os.path.join(run, "best")):               # else the files beside it may be those a process is writing now
+        held = lock(run)
+        recover(os.path.join(run, "best"))
+        held.close()
     tensors, config, _ = read_checkpoint(run)
-    tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in config.get("tasks", [])]
-    model = model_from_config(config, {task.name: task.outputs for task in tasks}, run)
-    model.columns = [Column(**{**column, "values": tuple(column["values"])}) for column in config.get("columns", [])]
+    try:
+        tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in config.get("tasks", [])]
+        columns = [Column(**{**column, "values": tuple(column["values"])}) for column in config.get("columns", [])]
+        make = functools.partial(model_from_config, config, {task.name: task.outputs for task in tasks}, run)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{run}: the tasks or columns of config.json are not as train.py writes them ({error})") from error
+    check_size(make, tensors, run)
+    model = make()
+    model.columns = columns
     load_weights(model, tensors, run, new=())
     return model, tasks, read_args(run)
 
@@ -422,8 +449,7 @@ def seen_before(args, cohort, indices):
     path = os.path.join(args.pretrained or "", "split.csv")
     if not args.pretrained or not os.path.isfile(path) or read_args(args.pretrained).data != args.data:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        learned = {row["patient"] for row in csv.DictReader(file) if row["split"] == "train"}
+    learned = {patient for patient, split in read_run_split(args.pretrained).items() if split == "train"}
     found = [f"{len(seen)} {split}" for split in ("val", "test") if (seen := learned & {cohort.patients[i] for i in indices[split]})]
     return [f"WARNING: {args.pretrained} learned from {' and '.join(found)} patients of this split; what is measured on them is too "
             "good"] * bool(found)
@@ -541,11 +567,15 @@ def write_folder(path, files):
     fresh, old = path + ".new", path + ".old"
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(fresh)
-    for name, write in files.items():
-        write(os.path.join(fresh, name))
-        with open(os.path.join(fresh, name), "rb") as file:
-            os.fsync(file.fileno())
+    try:
+        os.makedirs(fresh)
+        for name, write in files.items():
+            write(os.path.join(fresh, name))
+            with open(os.path.join(fresh, name), "rb") as file:
+                os.fsync(file.fileno())
+    except Exception as error:                                     # a full disk; the writers of both formats raise kinds of their own
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise OSError(f"{path} could not be written ({first_line(error)}); what was there before is whole") from error
     with open(os.path.join(fresh, "complete"), "w"):               # from here on `recover` may take it
         pass
     if os.path.isdir(path):
@@ -581,33 +611,60 @@ def write_csv(path, lines):
 
 def write_log(run, history):
     """log.csv, one row an epoch; always written whole, from what state.pt remembers."""
-    write_csv(os.path.join(run, "log.csv"), [list(history[0]), *[list(row.values()) for row in history]] if history else [])
+    last = history[-1] if history else {}                          # a column that came later is empty before
+    write_csv(os.path.join(run, "log.csv"), [list(last), *[[row.get(name, "") for name in last] for row in history]] if history else [])
+
+
+def lock(run):
+    """-> an open file. While it is open no other process gets past this line: two that train one run would mix their weights.
+
+    The kernel keeps the lock and drops it when the process ends, however it ends, so none is ever left behind."""
+    file = open(os.path.join(run, "lock"), "w")
+    try:
+        if fcntl:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        raise ValueError(f"{run}: another process is training this run; wait for it, or take another --name") from error
+    return file
 
 
 def new_run(args):
-    """Make the run folder; -> its path."""
+    """Make the run folder; -> its path, and its lock."""
     name = args.name or "-".join(str(x) for x in (args.model, args.mode, args.n, args.r) if x is not None)
-    run = os.path.join(args.runs, name)
-    if not args.name and not args.overwrite:
-        number = 1
-        while os.path.exists(run):
+    run, number = os.path.join(args.runs, name), 1
+    while True:
+        try:
+            os.makedirs(run)                                       # of two processes one makes it
+            break
+        except FileExistsError as error:
+            if args.overwrite and os.path.isdir(run):
+                break
+            if args.name or args.overwrite:
+                raise ValueError(f"{run} exists; --resume {run} goes on with it, --overwrite starts anew, --name takes another") from error
             number += 1
             run = os.path.join(args.runs, f"{name}-{number}")
-    if os.path.exists(run):
-        if not args.overwrite:
-            raise ValueError(f"{run} exists; --resume {run} goes on with it, --overwrite starts anew, --name takes another")
-        if os.listdir(run) and not os.path.isfile(os.path.join(run, "args.json")):
-            raise ValueError(f"{run} is no run folder (it holds no args.json); --overwrite does not delete it")
-        shutil.rmtree(run)
-    os.makedirs(run)
+    if set(os.listdir(run)) - {"lock", "args.json.part"} and not os.path.isfile(os.path.join(run, "args.json")):
+        raise ValueError(f"{run} is no run folder (it holds no args.json); --overwrite does not delete it")
+    held = lock(run)
+    for entry in list(os.scandir(run)):                            # what an older run left, but not the lock
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
     write_json(os.path.join(run, "args.json"), vars(args))
-    return run
+    return run, held
 
 
 def read_args(run):
+    """The flags of a run; someone may have edited them."""
     try:
         with open(os.path.join(run, "args.json"), encoding="utf-8") as file:
-            return argparse.Namespace(**{**vars(parse([])), **json.load(file)})              # a flag that came later has its default
+            args = argparse.Namespace(**{**vars(parse([])), **json.load(file)})              # a flag that came later has its default
+        for flag in make_parser()._actions:
+            value, kind = getattr(args, flag.dest, None), bool if flag.nargs == 0 else flag.type or str
+            if value is not None and not isinstance(value, (float, int) if kind is float else kind) or flag.choices and value not in (
+                    None, *flag.choices) or value is None and flag.default not in (None, argparse.SUPPRESS):
+                raise ValueError(f"{flag.dest} cannot be {value!r}")
+        check_ranges(args)
+        return args
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{run}: no run folder, its args.json cannot be read ({error})") from error
 
@@ -648,6 +705,10 @@ class Stop:
 def main(argv=None):
     args = parse(argv)
     torch.manual_seed(args.seed)
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")                          # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     device = find_device(args.device)
     cohort = load_data(args)
     settle(args, cohort)
@@ -665,7 +726,7 @@ def main(argv=None):
     loader, batches = make_loader(train, args.batch_size, args.seed, True, options["workers"], device.type == "cuda",
                                   classes_of(args, cohort, train.samples))
     val_loader, _ = make_loader(val, args.batch_size, workers=options["workers"])
-    run = args.resume or new_run(args)
+    run, held = (args.resume, lock(args.resume)) if args.resume else new_run(args)           # held until main ends
     aims = ", ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{' '.join(task.classes)})" for task in tasks)
     sees = [f"sees {', '.join(f'{column.name} ({column.kind})' for column in columns)} beside the image"] * bool(columns)
     for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}",
@@ -673,7 +734,7 @@ def main(argv=None):
                  *fast_float32(model, device)):
         print(line)
     optimizer = make_optimizer(model, args, device)
-    state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0}
+    state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0, "norm": 0.0}
     recover(os.path.join(run, "best")), recover(os.path.join(run, "last"))
     if args.resume and os.path.isdir(os.path.join(run, "last")):
         state = load_state(run, model, optimizer, state)
@@ -690,7 +751,8 @@ def main(argv=None):
     for epoch in range(state["epoch"], args.epochs):
         model.train()
         batches.epoch, batches.start = epoch, state["step"] if epoch == state["epoch"] else 0
-        total, began, waited = torch.as_tensor(state["loss"] if batches.start else 0.0, device=device), time.perf_counter(), 0.0
+        total, largest = (torch.as_tensor(state[what] if batches.start else 0.0, device=device) for what in ("loss", "norm"))
+        began, waited = time.perf_counter(), 0.0
         pending = None                                             # the last loss: looked at one step later, so nothing waits for it
         stream = iter(loader)
         for step in range(batches.start, steps):
@@ -707,27 +769,28 @@ def main(argv=None):
             loss = model_loss(tasks, out, targets, inputs.get("present"))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)             # what it was before
             optimizer.step()
             check_finite(pending, run)
-            pending = (loss.detach(), f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
-            total += loss.detach()
+            pending = (torch.stack([loss.detach(), norm]), f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
+            total, largest = total + loss.detach(), torch.maximum(largest, norm)
             bar.update()
             if stop and step < steps - 1:
                 check_finite(pending, run)
-                save_last(run, args, model, tasks, optimizer, {**state, "epoch": epoch, "step": step + 1, "loss": total.item()})
+                save_last(run, args, model, tasks, optimizer, {**state, "epoch": epoch, "step": step + 1, "loss": total.item(),
+                                                                   "norm": largest.item()})
                 stop.leave(bar, run)
         check_finite(pending, run)
         table = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
         name, value, lower = main_metric(tasks, table)
         seconds = time.perf_counter() - began
-        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / steps, f"val_{name}": value,
+        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / steps, "grad_norm": largest.item(), f"val_{name}": value,
                                  "seconds": round(seconds, 2), "waited": round(waited, 2)})
         better = math.isfinite(value) and (state["best"] is None or (value < state["best"] if lower else value > state["best"]))
         if better or not os.path.isdir(os.path.join(run, "best")):
             state["best"] = value if better else state["best"]
             save_model(os.path.join(run, "best"), args, model, tasks)
-        state.update(epoch=epoch + 1, step=0, loss=0.0)
+        state.update(epoch=epoch + 1, step=0, loss=0.0, norm=0.0)
         save_last(run, args, model, tasks, optimizer, state)
         write_log(run, state["history"])
         bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {total.item() / steps:.4f}   val {name} {value:.4f}{' best' * better}   "
@@ -742,9 +805,10 @@ def main(argv=None):
 
 
 def check_finite(pending, run):
-    if pending is not None and not pending[0].isfinite():
+    if pending is not None and not pending[0].isfinite().all():
+        loss, norm = pending[0].tolist()
         paths = [path for paths in pending[2] for path in paths]
-        raise ValueError(f"the loss is {pending[0].item()} at {pending[1]}; the batch held {', '.join(paths[:6])}"
+        raise ValueError(f"the loss is {loss} at {pending[1]}, the gradient's norm {norm}; the batch held {', '.join(paths[:6])}"
                          + f" and {len(paths) - 6} more" * (len(paths) > 6) + f"; {run}/best and last are from before")
 
 
@@ -764,7 +828,7 @@ def load_state(run, model, optimizer, state):
         torch.set_rng_state(saved["random"]["cpu"])
         if torch.cuda.is_available() and "cuda" in saved["random"]:
             torch.cuda.set_rng_state_all(saved["random"]["cuda"])
-        return {key: saved[key] for key in state}
+        return {key: saved.get(key, value) for key, value in state.items()}                  # what came later has its default
     except Exception as error:                                     # pickle and torch raise many kinds
         raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
 
@@ -775,8 +839,18 @@ def run_main(main):
         main()
     except (ValueError, OSError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("ValueError: ")
-        print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
-        sys.exit(2)
+    except RuntimeError as error:
+        line = first_line(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            line = f"out of memory; a smaller --batch-size or --image needs less ({line})"
+        elif "DataLoader worker (pid" in line:                      # killed, as a rule by a system out of memory
+            line = f"a process that reads images died; with --resume RUN --workers 0 the run goes on ({line})"
+        else:
+            raise
+    else:
+        return
+    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -67,9 +67,11 @@ class ViTConfig:
         if not self.image:                                         # vectors are taken as they come
             object.__setattr__(self, "mean", ()), object.__setattr__(self, "std", ())
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
-        if any(not isinstance(size, int) or not 0 < size < 2 ** 16 for size in sizes):
+        if any(not isinstance(size, int) or not 0 < size < 2 ** 16 for size in sizes) or self.depth > 999:
             raise ValueError(f"a ViT of image {self.image}, patch {self.patch}, channels {self.channels}, dim {self.dim}, "
-                             f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535")
+                             f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535, a depth below 1000")
+        if any(not isinstance(share, (int, float)) or not 0 <= share < 1 for share in (self.eps, self.dropout, self.drop_path)):
+            raise ValueError(f"eps {self.eps!r}, dropout {self.dropout!r}, drop_path {self.drop_path!r}: need numbers 0 <= x < 1")
         if len(self.image) != len(self.patch) or any(i % p for i, p in zip(self.image, self.patch)):
             raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px on every axis")
         if len(self.image) not in (0, *CONV):
@@ -246,6 +248,7 @@ class ViT(nn.Module):
             config = replace(config, channels=channels, mean=(sum(config.mean) / len(config.mean),) * channels,
                              std=(sum(config.std) / len(config.std),) * channels)
         notes.append(" ".join(["mean", *(f"{x:g}" for x in config.mean), "std", *(f"{x:g}" for x in config.std)]))
+        check_size(lambda: cls(config), tensors, name)
         model = cls(replace(config, **changes), tasks)
         new = ("head.", *(["seq_scale", "seq_shift"] if model.config.attention == "seqnorm" else []))
         model.report = load_weights(model, tensors, name, new, notes)
@@ -327,6 +330,21 @@ def named(size):
         return SOFTMAX_FREE[size]
     dim, depth, heads = SIZES[size]
     return dict(dim=dim, depth=depth, heads=heads, mlp=4 * dim)
+
+
+def check_size(make, tensors, name):
+    """Refuse a config.json that asks for far more than the file holds, before any memory is taken: make() is tried without numbers.
+
+    What is a little more (2^25 numbers, 134 MB) is left to load_weights, which names every tensor."""
+    try:
+        with torch.device("meta"):
+            asked = sum(parameter.numel() for parameter in make().parameters())
+    except ValueError:
+        raise
+    except Exception as error:                                     # sizes that cannot be, and what is no number
+        raise ValueError(f"{name}: config.json describes no model ({str(error).splitlines()[0]})") from error
+    if asked > (held := sum(tensor.numel() for tensor in tensors.values())) + 2 ** 25:
+        raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, the file holds {held / 1e6:.0f} M numbers")
 
 
 def from_dict(config_class, values, name):

@@ -16,10 +16,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 class Hub:
     """repos: {"org/name": {revision: {file: bytes}}}; "gated" instead of the revisions is a gated repository.
-    cut: files whose bodies end half way. `requests` lists what was asked for, as "GET /org/name/resolve/main/file"."""
+    cut: files whose bodies end half way; short: files whose length is said to be less than HEAD said; busy: {path: statuses to answer
+    first}; moved: set it after a change of the files. `requests` lists what was asked for, as "GET /org/name/resolve/main/file"."""
 
-    def __init__(self, repos, cut=()):
-        self.repos, self.cut, self.requests = repos, cut, []
+    def __init__(self, repos, cut=(), short=(), busy=None):
+        self.repos, self.cut, self.short, self.busy, self.requests, self.moved = repos, cut, short, busy or {}, [], ""
 
     def __enter__(self):
         hub = self
@@ -30,6 +31,10 @@ class Hub:
             def do_HEAD(self):
                 hub.requests.append(f"{self.command} {self.path}")
                 status, headers, body = hub.answer(self.path)
+                if hub.busy.get(self.path):
+                    status, headers, body = hub.busy[self.path].pop(0), {"Retry-After": "0"}, b""
+                if self.command == "GET" and self.path.endswith(tuple(hub.short) or ("\0",)):
+                    body = body[:len(body) // 2]
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -59,7 +64,7 @@ class Hub:
             return 401, {"X-Error-Code": "RepoNotFound"}, b""
         if revisions == "gated":
             return 403, {"X-Error-Code": "GatedRepo"}, b""
-        commits = {hashlib.sha1(f"{org}/{name}/{r}".encode()).hexdigest(): r for r in revisions}
+        commits = {hashlib.sha1(f"{org}/{name}/{r}{self.moved}".encode()).hexdigest(): r for r in revisions}
         revision = commits.get(revision, revision)
         if revision not in revisions:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""

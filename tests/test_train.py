@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -385,26 +384,6 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_from_there(table, m
     assert torch.load("runs/cut/last/state.pt", weights_only=True)["step"] == 2
     monkeypatch.setattr(train, "lr_at", real)
     main(["--resume", "runs/cut", "--device", "cpu"])
-    assert weights_of("runs/cut") == weights_of("runs/whole")
-
-
-@pytest.mark.parametrize("kills", (2, pytest.param(25, marks=pytest.mark.slow)))
-def test_sigkill_at_random_moments(table, kills):
-    """A process killed with SIGKILL again and again ends with the bits of one that was left alone."""
-    environment = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, os.path.join(ROOT, "train.py")]
-    more = flags(table, *MULTI, "--epochs", "12")
-    began = time.time()
-    subprocess.run([*command, *more, "--name", "whole"], check=True, env=environment, capture_output=True)
-    seconds = time.time() - began
-    rng = np.random.default_rng(kills)
-    for i in range(kills):
-        go_on = ["--resume", "runs/cut", "--device", "cpu"] if os.path.isfile("runs/cut/args.json") else [*more, "--name", "cut", "--overwrite"]
-        try:
-            subprocess.run([*command, *go_on], env=environment, capture_output=True, timeout=rng.uniform(0.4, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            pass                                                   # run() kills with SIGKILL
-    subprocess.run([*command, "--resume", "runs/cut", "--device", "cpu"], check=True, env=environment, capture_output=True)
     assert weights_of("runs/cut") == weights_of("runs/whole")
 
 
