@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from data import Samples, make_loader
 from eval import draw_figures, predict, watcher, write_json, write_whole
 from report import read_run, write_card
-from tables import KNOWN, PICTURES, Cohort, at, finder, pick, read_csv, tabulate
+from tables import KNOWN, PICTURES, Cohort, at, finder, pick, read_csv, read_run_split, tabulate
 
 # -----------------------------------------------------------------------------
 # new images
@@ -86,8 +86,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     cohort, notes = tabulate(cohort, model.columns)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    with open(os.path.join(run, "split.csv"), newline="", encoding="utf-8") as file:
-        learned = {row["patient"] for row in csv.DictReader(file) if row["split"] != "test"} & set(cohort.patients)
+    learned = {patient for patient, split in read_run_split(run).items() if split != "test"} & set(cohort.patients)
     if learned:
         print(f"note: {len(learned)} of these patients, {min(learned)} first, have names that are in {run}'s train or val split: "
               "if they are the same people, this is no test", file=sys.stderr)

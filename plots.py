@@ -243,6 +243,35 @@ def curves(series, title="", xlabel="", ylabel="", log_x=False, log_y=False, ide
     return page.done()
 
 
+def dots(rows, title="", xlabel=""):
+    """{name: values} -> a line a name, a dot a value, a bar at their mean; NaN is left out."""
+    rows = {plain(name): np.asarray(values, float) for name, values in rows.items()}
+    rows = {name: values[np.isfinite(values)] for name, values in rows.items()}
+    lim, step = limits(np.concatenate([*rows.values(), []])), 2 * TEXT
+    title, xlabel = wrap(title, WIDTH - 2 * MARGIN, TITLE), wrap(xlabel, WIDTH / 2, TEXT)
+    left, end = MARGIN + math.ceil(max([text_width(name, TEXT) for name in rows], default=0)) + 14, WIDTH - MARGIN - 10
+    top = MARGIN + block_height(title, TITLE) + 10 * bool(title)
+    bottom = top + step * max(len(rows), 1)
+    page = Page(WIDTH, bottom + SMALL + 17 + block_height(xlabel, TEXT) + MARGIN)
+    page.text(MARGIN, MARGIN, title, TITLE)
+    page.text((left + end) / 2, bottom + SMALL + 17, xlabel, TEXT, AXIS, "ma")
+    page.line([(left, top), (left, bottom), (end, bottom)], AXIS)
+    if lim is None:
+        page.text((left + end) / 2, (top + bottom) / 2, "no data", TEXT, GREY, "mm")
+    to_px = lambda value: left + (value - lim[0]) / (lim[1] - lim[0]) * (end - left)
+    for value, name in (ticks(*lim) if lim else {}).items():
+        page.line([(to_px(value), top), (to_px(value), bottom + 5)], BAR)
+        page.text(to_px(value), bottom + 9, name, SMALL, AXIS, "ma")
+    for i, (name, values) in enumerate(rows.items()):
+        y = top + (i + 0.5) * step
+        page.text(left - 9, y, name, TEXT, INK, "rm")
+        for value in values:
+            page.dot(to_px(value), y, 5, (*ACCENT, 150))
+        if len(values):
+            page.line([(to_px(values.mean()), y - 10), (to_px(values.mean()), y + 10)], INK, 2)
+    return page.done()
+
+
 # -----------------------------------------------------------------------------
 # over an image
 

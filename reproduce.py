@@ -1,0 +1,353 @@
+"""The papers' comparisons at laptop scale: the rows of their tables, trained on simulated cohorts with several seeds.
+
+    python reproduce.py multivit                    also: crossvit, softmax_free, lt_vit, daft, probes, all
+    python reproduce.py all --quick                 a few patients, one epoch, one seed: does it run? The numbers mean nothing
+
+EXPERIMENTS is the thing to read: a row of a table is a command, a claim of a paper is an order of rows. A seed draws the split,
+the weights and the order of training; the rows of one seed share its split, so rows are compared seed by seed. A claim holds
+in a seed if the numbers of that seed have its order, be it by little: three seeds are no test of significance.
+
+Every run is a `python train.py` of its own, in OUT/runs. One that has its metrics.json is not trained again, one that was
+stopped goes on: after a kill, the same line again. A run's folder has a digest of its flags in its name, so a row that is
+changed below is trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md, NAME.csv and NAME.png.
+"""
+import argparse
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from statistics import mean
+
+import plots
+import synthetic
+from eval import write_whole
+from metrics import LOWER_IS_BETTER
+from train import run_main
+
+# name: about, flags of all rows, and
+#       metrics   {name: (where it is in metrics.json, A|B: B where there is no A; where chance is; flags of its runs)}
+#       first     {name: flags} of runs that are no rows. In flags, {name} is the folder of that run, or row, of the same seed
+#       rows      {row: flags}; reference: the row that the others are compared with
+#       claims    (what the paper says, the order of rows that would show it, in which metrics; none named: in each)
+#                 "A, B > C": A and B are each better than C; >=: or equal; "A + 0.02": were A better by so much; chance is a row too
+EXPERIMENTS = {
+    "multivit": dict(
+        about="Murray et al. 2024, on the simulated psoriasis cohort. A photograph costs Baseline less: it has 28 epochs in the time "
+              "in which the others have 20.",
+        flags="--model multivit --data psoriasis",
+        metrics={"MAE of PASI": ("pasi/mae", "pasi/constant/mae", "")},
+        rows={"Baseline": "--mode baseline --epochs 28",
+              "Partial-3-1": "--mode partial --n 3 --r 1",
+              "Partial-3-2": "--mode partial --n 3 --r 2",
+              "Multi-3-1": "--mode multi --n 3 --r 1",
+              "Multi-3-2": "--mode multi --n 3 --r 2",
+              "Multi-3-2 with its own class token": "--mode multi --n 3 --r 2 --cls-token stage2"},
+        reference="Baseline",
+        claims=[("several photographs beat one", "Partial-3-1, Partial-3-2, Multi-3-1, Multi-3-2 > Baseline"),
+                ("handing over tokens beats handing over pixels alone, R = 1", "Multi-3-1 > Partial-3-1"),
+                ("handing over tokens beats handing over pixels alone, R = 2", "Multi-3-2 > Partial-3-2"),
+                ("Multi-3-1 is the best", "Multi-3-1 > Baseline, Partial-3-1, Partial-3-2, Multi-3-2")]),
+    "crossvit": dict(
+        about="Chen, Fan, Panda 2021, Table 6, on the simulated chest films: CrossViT-9 at 60 px.",
+        flags="--model crossvit --variant 9 --image 60 --data chest",
+        metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", "")},
+        rows={"None": "--fusion none",
+              "All-attention": "--fusion all",
+              "Class token": "--fusion class",
+              "Pairwise": "--fusion pairwise",
+              "Cross-attention": "--fusion cross"},
+        reference="None",
+        claims=[("cross-attention is the best of the five", "Cross-attention > None, All-attention, Class token, Pairwise"),
+                ("fusing class tokens, or tokens pair by pair, helps", "Class token, Pairwise > None"),
+                ("attention over all tokens does not help", "None >= All-attention")]),
+    "softmax_free": dict(
+        about="Khader et al. 2024, on simulated bags of up to 11,039 vectors, and on MedMNIST's adrenal glands where that file is here.",
+        flags="--model vit",
+        metrics={"AUROC, bags": ("subtype/auroc", "subtype/constant/auroc", "--data bag --epochs 12"),
+                 "AUROC, adrenal glands": ("class/auroc", "class/constant/auroc",
+                                           "--data medmnist:adrenalmnist3d:64 --image 32 --patch 8 --epochs 40 --lr 1e-3")},
+        rows={"softmax": "--attention softmax",
+              "SimA": "--attention sima",
+              "sequence norm": "--attention seqnorm"},
+        reference="softmax",
+        claims=[("sequence norm is at least as good as SimA", "sequence norm >= SimA"),
+                ("sequence norm is about as good as softmax (here: not worse by 0.02)", "sequence norm + 0.02 > softmax")]),
+    "lt_vit": dict(
+        about="Marikkar et al. 2023, Tables 1 and 3 and Figure 2, on the simulated chest films. Pointing game: how often the strongest "
+              "patch of the last block's map, the label's or else the class token's, touches the finding.",
+        flags="--data chest --lr 1e-3 --batch-size 8 --epochs 30",
+        metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", ""),
+                 "pointing game": ("localization/label token/pointing|localization/class token/pointing",
+                                   "localization/chance/pointing", "")},
+        rows={"class token": "--model vit",
+              "Query2Label": "--model q2l",
+              "LT-ViT": "--model lt_vit --label-layers 2",
+              "full attention": "--model lt_vit --label-layers 2 --label-attention full",
+              "no label self-attention": "--model lt_vit --label-layers 2 --label-attention no-label-self"},
+        reference="class token",
+        claims=[("label tokens beat the class token", "LT-ViT > class token", "mean AUROC of the findings"),
+                ("label tokens beat Query2Label's decoder", "LT-ViT > Query2Label", "mean AUROC of the findings"),
+                ("one-way attention is the best of the three", "LT-ViT > full attention, no label self-attention",
+                 "mean AUROC of the findings"),
+                ("a label's map shows its finding", "LT-ViT > chance", "pointing game"),
+                ("and better than the class token's map does", "LT-ViT > class token", "pointing game")]),
+    "daft": dict(
+        about="Pölsterl et al. 2021, Tables 2 and 3, on the simulated brain cohort: diagnosis of three classes, and time to dementia.",
+        flags="--model daft --data brain",
+        metrics={"balanced accuracy": ("diagnosis/balanced_accuracy", "diagnosis/constant/balanced_accuracy", "--target diagnosis:classes"),
+                 "c-index": ("time/c_index", "time/constant/c_index", "--target time/event:survival")},
+        rows={"Linear": "--fusion linear",
+              "ResNet": "--fusion image",
+              "Linear on ResNet features": "--fusion linear-features --pretrained {ResNet}",
+              "Concat-1FC": "--fusion concat-1fc",
+              "Concat-2FC": "--fusion concat-2fc",
+              "1FC-Concat-1FC": "--fusion 1fc-concat-1fc",
+              "Duanmu": "--fusion duanmu",
+              "FiLM": "--fusion film",
+              "DAFT": "--fusion daft",
+              "before the block": "--fusion daft --location 0",
+              "before the shortcut": "--fusion daft --location 1",
+              "before the first ReLU": "--fusion daft --location 3",
+              "before the second conv": "--fusion daft --location 4",
+              "alpha = 1": "--fusion daft --without scale",
+              "beta = 0": "--fusion daft --without shift",
+              "sigmoid": "--fusion daft --activation sigmoid",
+              "tanh": "--fusion daft --activation tanh"},
+        reference="DAFT",
+        claims=[("DAFT is the best of Table 2",
+                 "DAFT > Linear, ResNet, Linear on ResNet features, Concat-1FC, Concat-2FC, 1FC-Concat-1FC, Duanmu, FiLM"),
+                ("the table alone beats the volume alone", "Linear > ResNet"),
+                ("both together beat the volume alone", "Concat-1FC, Concat-2FC, 1FC-Concat-1FC, Duanmu, FiLM, DAFT > ResNet"),
+                ("FiLM beats every concatenation", "FiLM > Concat-1FC, Concat-2FC, 1FC-Concat-1FC", "balanced accuracy"),
+                ("DAFT needs its scale", "DAFT > alpha = 1"),
+                ("DAFT needs its shift", "DAFT > beta = 0"),
+                ("the scale matters more than the shift", "beta = 0 > alpha = 1"),
+                ("no other place is better", "DAFT >= before the block, before the shortcut, before the first ReLU, before the second conv",
+                 "balanced accuracy")]),
+    "probes": dict(
+        about="Mindlina 2024, on the simulated chest films. The frozen ViT has learned from photographs of skin, as the article's had "
+              "from the photographs of ImageNet: it has seen no film.",
+        first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
+        flags="--data chest --lr 1e-3",
+        metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", "")},
+        rows={"CNN": "--model cnn --image 64",
+              "Model1 (class)": "--model probe --head class --pretrained {backbone}",
+              "Model2 (tokens)": "--model probe --head tokens --pretrained {backbone}",
+              "Model3 (resized)": "--model probe --head resized --pretrained {backbone}",
+              "resized-2d": "--model probe --head resized-2d --pretrained {backbone}"},
+        reference="CNN",
+        claims=[("the tokens beat the CNN", "Model2 (tokens) > CNN"),
+                ("the CNN beats the class token", "CNN > Model1 (class)")]),
+}
+PATIENTS = {"psoriasis": 40, "chest": 40, "brain": 40, "bag": 20}  # of --quick
+
+# -----------------------------------------------------------------------------
+# runs
+
+
+def available(name, args):
+    """-> the metrics that can be measured here, and a line for each that cannot."""
+    metrics, notes = {}, []
+    for metric, (*places, flags) in EXPERIMENTS[name]["metrics"].items():
+        file = re.search(r"medmnist:(\w+):(\d+)", flags)
+        folders = [args.cache_dir, os.path.expanduser("~/.medmnist")]
+        if file and not any(os.path.isfile(os.path.join(folder, f"{file[1]}_{file[2]}.npz")) for folder in folders):
+            notes.append(f"Left out: {metric}. There is no {file[1]}_{file[2]}.npz in {' or '.join(folders)}; "
+                         f"`python train.py --data {file[0]}` downloads it.")
+        elif args.quick and metrics and flags != next(iter(metrics.values()))[-1]:
+            notes.append(f"Left out, --quick: {metric}.")
+        else:
+            metrics[metric] = (*places, flags)
+    return metrics, notes
+
+
+def plan(name, metrics, seed, args):
+    """-> {(row, flags of the metric): (flags, run folder)} in the order of training; flags is a list."""
+    experiment, runs, folders = EXPERIMENTS[name], {}, {}
+    wanted = [(row, flags, "") for row, flags in experiment.get("first", {}).items()]
+    wanted += [(row, f"{experiment['flags']} {flags}", extra) for extra in dict.fromkeys(extra for *_, extra in metrics.values())
+               for row, flags in experiment["rows"].items()]
+    for row, flags, extra in wanted:
+        flags = [flag.format_map(folders) for flag in f"{flags} {extra} --seed {seed}{' --epochs 1' * args.quick}".split()]
+        if args.quick and (data := flags[flags.index("--data") + 1]) in PATIENTS:
+            flags[flags.index("--data") + 1] = synthetic.make(data, args.cache_dir, patients=PATIENTS[data])
+        digest = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8]
+        words = re.sub(r"\W+", "-", row).strip("-").lower()
+        folders[row] = os.path.join(args.out, "runs", name, f"{words}-seed{seed}-{digest}")
+        runs[row, extra] = flags, folders[row]
+    return runs
+
+
+def read_metrics(run):
+    """metrics.json of a run that has ended, otherwise None: the file is the last but the figures, and appears whole."""
+    path = os.path.join(run, "metrics.json")
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+
+
+def train_run(flags, run, args):
+    """Train what is not yet trained, in a process of its own -> was there anything to train? Ctrl-C and SIGTERM let it save itself."""
+    folder, name = os.path.split(run)
+    os.makedirs(folder, exist_ok=True)
+    with open(run + ".log", "a+", encoding="utf-8") as log:
+        if os.name == "posix":                                     # a train.py outlives the kill -9 of its reproduce.py: wait for it
+            import fcntl
+            fcntl.flock(log, fcntl.LOCK_EX)                        # whoever has the file open as its output keeps the lock
+        if read_metrics(run):
+            return False
+        command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py"), "--device", args.device]
+        if os.path.isfile(os.path.join(run, "args.json")):
+            command += ["--resume", run]
+        else:                                                      # new, or killed before its flags were written
+            shutil.rmtree(run, ignore_errors=True)
+            command += [*flags, "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
+        child, came = subprocess.Popen(command, stdout=log, stderr=log), []
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: came.append(signal.SIGINT)),   # the terminal has told both
+                  signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: (came.append(signal.SIGTERM), child.terminate()))}
+        status = child.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            print("stopped; the same line again goes on")
+            sys.exit(128 + came[0])
+        if status or not read_metrics(run):
+            log.seek(0)
+            last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise ValueError(f"python train.py {' '.join(flags)}: status {status}, {last}; see {run}.log")
+    return True
+
+
+# -----------------------------------------------------------------------------
+# numbers
+
+
+def look_up(metrics, places):
+    """metrics.json, "a/b|c/d" -> the value at the first place that is there; NaN where it is null."""
+    for place in places.split("|"):
+        entry = metrics
+        for key in place.split("/"):
+            entry = entry.get(key, {})
+        if entry:
+            return math.nan if entry["value"] is None else entry["value"]
+    raise ValueError(f"no {places} in metrics.json, which has {', '.join(metrics)}")
+
+
+def seconds_of(run):
+    """Seconds of training and validation, all epochs; the start of the process and the test are not among them."""
+    with open(os.path.join(run, "log.csv"), newline="", encoding="utf-8") as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+
+
+def holds(order, values, lower=False):
+    """Is "A, B > C" true of {row: value}? None where a value is not defined. lower: lower values are better."""
+    groups = re.split(r" (>=?) ", order)
+    worth = []
+    for group in groups[::2]:
+        pairs = [row.partition(" + ") for row in group.split(", ")]
+        worth.append([(-1 if lower else 1) * values[row] + float(help or 0) for row, _, help in pairs])
+    if any(math.isnan(value) for group in worth for value in group):
+        return None
+    return all(min(left) > max(right) or mark == ">=" and min(left) == max(right)
+               for left, mark, right in zip(worth, groups[1::2], worth[1:]))
+
+
+def verdict(order, values, lower=False):
+    """{row: [value a seed]} -> "holds in 2 of 3 seeds"."""
+    found = [holds(order, dict(zip(values, each)), lower) for each in zip(*values.values())]
+    known = sum(each is not None for each in found)
+    if not known:
+        return "cannot be told, a value is undefined"
+    seeds = f"{known} seed{'s' * (known != 1)}" + f", undefined in {len(found) - known}" * (known < len(found))
+    return f"holds in {found.count(True)} of {seeds}" if True in found else f"does not hold, in 0 of {seeds}"
+
+
+def gather(experiment, metrics, plans):
+    """-> values, seconds: {metric: {row: [one a seed]}}; chance is a row of values. plans: one a seed, all of whose runs have ended."""
+    values, seconds = {}, {}
+    for metric, (place, chance, extra) in metrics.items():
+        runs = {row: [plan[row, extra][1] for plan in plans] for row in experiment["rows"]}
+        values[metric] = {row: [look_up(read_metrics(run), place) for run in each] for row, each in runs.items()}
+        values[metric]["chance"] = [look_up(read_metrics(run), chance) for run in runs[experiment["reference"]]]
+        seconds[metric] = {row: [seconds_of(run) for run in each] for row, each in runs.items()}
+    return values, seconds
+
+
+# -----------------------------------------------------------------------------
+# tables
+
+
+def table(experiment, metrics, metric, values, seconds):
+    """values, seconds: {row: [one a seed]} of one metric -> lines of Markdown, and what the numbers say to the paper's claims."""
+    place, _, extra = metrics[metric]
+    reference, lower = experiment["reference"], place.split("/")[-1] in LOWER_IS_BETTER
+    lines = ["", f"## {metric}, {'lower' if lower else 'higher'} is better", "",
+             f"| row | mean | seeds | difference to {reference} | s | command |", "|---|---|---|---|---|---|"]
+    for row, each in values.items():
+        away = [a - b for a, b in zip(each, values[reference])]
+        cells = [row, f"{mean(each):.3f}", ", ".join(f"{value:.3f}" for value in each), "", "", ""]
+        if row != reference:
+            cells[3] = f"{mean(away):+.3f}" + f" ({min(away):+.3f} to {max(away):+.3f})" * (len(away) > 1)
+        if row in seconds:
+            command = f"python train.py {experiment['flags']} {experiment['rows'][row]} {extra}"
+            cells[4:] = f"{mean(seconds[row]):.0f}", f"`{' '.join(command.split())}`"
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", *(f"- {claim}: {verdict(order, values, lower)}" for claim, order, *which in experiment["claims"]
+                          if metric in (which or metrics))]
+
+
+def reproduce(name, args):
+    """Train what is not yet trained of one experiment, then write and print its tables."""
+    experiment, (metrics, notes) = EXPERIMENTS[name], available(name, args)
+    plans = [plan(name, metrics, seed, args) for seed in range(args.seeds)]
+    todo = [(row, *run) for runs in plans for (row, _), run in runs.items()]
+    for number, (row, flags, run) in enumerate(todo, 1):
+        trained = train_run(flags, run, args)
+        print(f"{name} {number}/{len(todo)}   {row}   {seconds_of(run):.0f} s{'' if trained else ', was there'}   {run}", flush=True)
+    values, seconds = gather(experiment, metrics, plans)
+    patients = {read_metrics(runs[row, extra][1])["patients"] for runs in plans for row, extra in runs if row in experiment["rows"]}
+    text = [f"# {name}", "", experiment["about"], "",
+            f"With `--seed` {', '.join(map(str, range(args.seeds)))}; tested on {' or '.join(map(str, sorted(patients)))} patients each time. "
+            "Differences are taken seed by seed: mean, and range. s: seconds of training and validation, mean over the seeds."]
+    notes = ["**Quick: few patients, one epoch. These numbers mean nothing.**"] * args.quick + notes
+    notes += [f"`{{{run}}}`: `python train.py {flags}`, same seed" for run, flags in experiment.get("first", {}).items()]
+    text += [line for note in notes for line in ("", note)]
+    lines, pictures = [["metric", "row", "seed", "value", "difference", "seconds", "run"]], []
+    for metric, rows in values.items():
+        text += table(experiment, metrics, metric, rows, seconds[metric])
+        pictures.append(plots.dots(rows, name + ": these numbers mean nothing" * args.quick, f"{metric}: a dot a seed, and their mean"))
+        lines += [[metric, row, seed, value, value - rows[experiment["reference"]][seed], took, plans[seed][row, metrics[metric][-1]][1]]
+                  for row, each in seconds[metric].items() for seed, (value, took) in enumerate(zip(rows[row], each))]
+    path = os.path.join(args.out, name)
+    write_whole(path + ".md", lambda file: file.write("\n".join(text) + "\n"))
+    write_whole(path + ".csv", lambda file: csv.writer(file).writerows(lines))
+    plots.grid(pictures).save(path + ".png")
+    print("\n".join(text) + f"\n\nwrote {path}.md, .csv and .png", flush=True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("name", choices=[*EXPERIMENTS, "all"], help="which comparison")
+    parser.add_argument("--seeds", type=int, help="how many, counted from 0; default 3, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="few patients, one epoch, the runs of the first metric: does it run?")
+    parser.add_argument("--out", default="runs/reproduce", help="folder of the tables and, in runs/, of the run folders")
+    parser.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    args = parser.parse_args(argv)
+    args.seeds = (1 if args.quick else 3) if args.seeds is None else args.seeds
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds}: need at least 1")
+    args.out = os.path.join(args.out, "quick" * args.quick)        # beside, not over, numbers that mean something
+    for name in EXPERIMENTS if args.name == "all" else [args.name]:
+        reproduce(name, args)
+
+
+if __name__ == "__main__":
+    run_main(main)
