@@ -835,8 +835,11 @@ def load_state(run, model, optimizer, state):
 
 def run_main(main):
     """Call main; what a user can cause ends in one line and status 2."""
+    died = "a process that reads images died; with --resume RUN --workers 0 the run goes on"
     try:
         main()
+    except ConnectionError as error:                               # its pipe breaks, if PyTorch does not notice first
+        line = f"{died} ({error})"
     except (ValueError, OSError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("ValueError: ")
     except RuntimeError as error:
@@ -844,7 +847,7 @@ def run_main(main):
         if isinstance(error, torch.OutOfMemoryError):
             line = f"out of memory; a smaller --batch-size or --image needs less ({line})"
         elif "DataLoader worker (pid" in line:                      # killed, as a rule by a system out of memory
-            line = f"a process that reads images died; with --resume RUN --workers 0 the run goes on ({line})"
+            line = f"{died} ({line})"
         else:
             raise
     else:
