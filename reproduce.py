@@ -208,7 +208,8 @@ def train_run(flags, run, args):
         else:                                                      # new, or killed before its flags were written
             shutil.rmtree(run, ignore_errors=True)
             command += [*flags, "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
-        child, came = subprocess.Popen(command, stdout=log, stderr=log), []
+        live = {**os.environ, "PYTHONUNBUFFERED": "1"}                # the log says at once what is going on
+        child, came = subprocess.Popen(command, stdout=log, stderr=log, env=live), []
         before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: came.append(signal.SIGINT)),   # the terminal has told both
                   signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: (came.append(signal.SIGTERM), child.terminate()))}
         status = child.wait()
@@ -313,7 +314,7 @@ def reproduce(name, args):
     values, seconds = gather(experiment, metrics, plans)
     patients = {read_metrics(runs[row, extra][1])["patients"] for runs in plans for row, extra in runs if row in experiment["rows"]}
     text = [f"# {name}", "", experiment["about"], "",
-            f"With `--seed` {', '.join(map(str, range(args.seeds)))}; tested on {' or '.join(map(str, sorted(patients)))} patients each time. "
+            f"With `--seed` {', '.join(map(str, range(args.seeds)))}; tested on {' or '.join(map(str, sorted(patients)))} patients. "
             "Differences are taken seed by seed: mean, and range. s: seconds of training and validation, mean over the seeds."]
     notes = ["**Quick: few patients, one epoch. These numbers mean nothing.**"] * args.quick + notes
     notes += [f"`{{{run}}}`: `python train.py {flags}`, same seed" for run, flags in experiment.get("first", {}).items()]
@@ -322,7 +323,8 @@ def reproduce(name, args):
     for metric, rows in values.items():
         text += table(experiment, metrics, metric, rows, seconds[metric])
         pictures.append(plots.dots(rows, name + ": these numbers mean nothing" * args.quick, f"{metric}: a dot a seed, and their mean"))
-        lines += [[metric, row, seed, value, value - rows[experiment["reference"]][seed], took, plans[seed][row, metrics[metric][-1]][1]]
+        reference, extra = rows[experiment["reference"]], metrics[metric][-1]
+        lines += [[metric, row, seed, value, value - reference[seed], took, plans[seed][row, extra][1]]
                   for row, each in seconds[metric].items() for seed, (value, took) in enumerate(zip(rows[row], each))]
     path = os.path.join(args.out, name)
     write_whole(path + ".md", lambda file: file.write("\n".join(text) + "\n"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plots import (ACCENT, BAR, HEAT, HEIGHT, MARGIN, boxes, curves, filter_figure, frame, grid, heat, histogram,
+from plots import (ACCENT, BAR, HEAT, HEIGHT, MARGIN, boxes, curves, dots, filter_figure, frame, grid, heat, histogram,
                    limits, number, outline, photo, row, scatter, text_width, ticks, wrap)
 
 NAN = float("nan")
@@ -290,3 +290,13 @@ def test_demo_writes_a_sheet():
     out = subprocess.run([sys.executable, "plots.py"], cwd=here, capture_output=True, text=True, check=True)
     with Image.open(out.stdout.split()[0]) as sheet:
         assert sheet.width > 1000
+
+
+def test_dots_stand_where_their_values_are():
+    """A dot further right for more, one line a name from the top, a mean between; NaN is left out, nothing at all is said."""
+    image = np.asarray(dots({"a": [0.0], "b": [1.0, 0.5], "c": [np.nan]}, xlabel="x")).astype(int)
+    blue = (image[..., 2] - image[..., 0]) > 60
+    rows = np.flatnonzero(blue.any(1))
+    lines = np.split(rows, np.flatnonzero(np.diff(rows) > 5) + 1)
+    assert len(lines) == 2 and np.flatnonzero(blue[lines[0]].any(0)).max() < np.flatnonzero(blue[lines[1]].any(0)).min()
+    assert dots({"a": [np.nan]}).size == dots({"a": [1.0]}).size and dots({}).width > 0

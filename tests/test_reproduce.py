@@ -80,7 +80,7 @@ def test_look_up():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_row_is_a_command_and_every_claim_names_rows(name, monkeypatch, tmp_path):
+def test_every_row_is_a_command_and_every_claim_names_rows(name):
     """train.py takes the flags of every run; claims, reference and metrics are spelled as the rows are; run folders differ."""
     experiment = EXPERIMENTS[name]
     runs = plan(name, experiment["metrics"], 1, ARGS)
@@ -99,7 +99,8 @@ def test_a_run_is_named_after_its_flags(monkeypatch):
     before = plan("toy", TOY["metrics"], 0, ARGS)
     monkeypatch.setitem(EXPERIMENTS, "toy", {**TOY, "rows": {**TOY["rows"], "small": "--size tiny"}})
     after = plan("toy", TOY["metrics"], 0, ARGS)
-    assert before["small", "--target age"][1] != after["small", "--target age"][1] and before["large", "--target age"] == after["large", "--target age"]
+    key, other = ("small", "--target age"), ("large", "--target age")
+    assert before[key][1] != after[key][1] and before[other] == after[other]
     probes = plan("probes", EXPERIMENTS["probes"]["metrics"], 2, ARGS)
     assert all((probes["backbone", ""][1] in flags) == ("probe" in flags) for (row, _), (flags, _) in probes.items() if row != "backbone")
 
@@ -114,6 +115,17 @@ def test_a_file_that_is_not_here_is_left_out_and_named(monkeypatch, tmp_path):
     assert len(available("softmax_free", args)[0]) == 2 and not available("softmax_free", args)[1]
 
 
+def test_quick_of_a_run_that_starts_from_another(monkeypatch, tmp_path, capsys):
+    """probes: the backbone is trained first, is no row, and the probe freezes it."""
+    short = {**EXPERIMENTS["probes"], "rows": {"Model1 (class)": EXPERIMENTS["probes"]["rows"]["Model1 (class)"]}, "claims": [],
+             "reference": "Model1 (class)", "first": {"backbone": EXPERIMENTS["probes"]["first"]["backbone"] + " --image 16"}}
+    monkeypatch.setitem(EXPERIMENTS, "probes", short)
+    monkeypatch.setattr(reproduce, "PATIENTS", {"psoriasis": 10, "chest": 12})
+    reproduce.main(["probes", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")])
+    said = capsys.readouterr().out
+    assert "probes 2/2" in said and "`{backbone}`: `python train.py" in said and "| backbone |" not in said
+
+
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """--quick with two rows, and how often a train.py was started."""
@@ -125,7 +137,7 @@ def quick(monkeypatch, tmp_path):
 
 
 def test_quick_writes_its_tables_and_trains_nothing_twice(quick, tmp_path, capsys):
-    """The second call trains nothing that is complete; a run without its metrics goes on, one without its flags starts anew."""
+    """The second call finds every run complete and writes the same table."""
     started, argv = quick
     reproduce.main(argv)
     said, out = capsys.readouterr().out, tmp_path / "out" / "quick"
@@ -137,14 +149,29 @@ def test_quick_writes_its_tables_and_trains_nothing_twice(quick, tmp_path, capsy
     saved = (out / "daft.csv").read_text()
     reproduce.main(argv)
     assert len(started) == 2 and "was there" in capsys.readouterr().out and (out / "daft.csv").read_text() == saved
-    table_run, volume_run = (line["run"] for line in lines)
-    os.remove(os.path.join(table_run, "metrics.json"))
-    for file in ("metrics.json", "args.json"):
-        os.remove(os.path.join(volume_run, file))
-    reproduce.main(argv)
-    assert len(started) == 4 and "--resume" in started[2] and "--resume" not in started[3]
-    with open(out / "daft.csv", newline="") as file:
-        assert [line["value"] for line in csv.DictReader(file)] == [line["value"] for line in lines]
+
+
+def test_what_is_complete_stays_what_is_half_done_goes_on(monkeypatch, tmp_path):
+    """No run folder or one without flags: anew. One with flags: --resume. One with metrics: no process at all."""
+    run, commands = str(tmp_path / "runs" / "a"), []
+
+    class Child:
+        def __init__(self, command, **rest):
+            commands.append(command)
+
+        def wait(self):
+            os.makedirs(run, exist_ok=True)
+            with open(os.path.join(run, "metrics.json"), "w") as file:
+                file.write('{"patients": 8}')
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    os.makedirs(run), open(os.path.join(run, "args.json.part"), "w").close()
+    assert reproduce.train_run(["--seed", "0"], run, ARGS) and "--resume" not in commands[0] and commands[0][-6:-2] == [
+        "--runs", os.path.dirname(run), "--name", "a"]
+    assert not reproduce.train_run(["--seed", "0"], run, ARGS) and len(commands) == 1
+    os.rename(os.path.join(run, "metrics.json"), os.path.join(run, "args.json"))
+    assert reproduce.train_run(["--seed", "0"], run, ARGS) and commands[1][-2:] == ["--resume", run] and "--seed" not in commands[1]
 
 
 def test_a_run_that_fails_is_named(quick, monkeypatch):
@@ -157,12 +184,13 @@ def test_a_run_that_fails_is_named(quick, monkeypatch):
 def test_a_signal_lets_the_run_save_itself(tmp_path):
     """SIGTERM ends both processes; the same line again resumes the run where it was."""
     code = ("import reproduce as r; from tests.test_reproduce import FAST\n"
-            "r.EXPERIMENTS['daft'] = {**FAST, 'rows': {'table': '--fusion image'}}; r.PATIENTS['brain'] = 400; r.main()")
-    argv = [sys.executable, "-c", code, "daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "c")]
+            "r.EXPERIMENTS['daft'] = {**FAST, 'rows': {'table': '--fusion image'}, 'claims': []}; r.PATIENTS['brain'] = 200; r.main()")
+    argv = [sys.executable, "-c", code, "daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"),
+            "--cache-dir", str(tmp_path / "cache")]
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     logs = tmp_path / "out" / "quick" / "runs" / "daft"
     for _ in range(400):
-        if any("parameters" in log.read_text() for log in logs.glob("*.log")):
+        if list(logs.glob("*/args.json")):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
