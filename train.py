@@ -149,8 +149,8 @@ def make_parser():
     group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA")
     group.add_argument("--compile", action="store_true", help="torch.compile the model")
     group.add_argument("--deterministic", action="store_true", help="the same bits from every run on one kind of GPU, slower (a CPU "
-                       "gives them anyway); an operation that PyTorch cannot do so on CUDA ends the run with its name (interpolation: crossvit "
-                       "--fusion pairwise)")
+                       "gives them anyway); an operation that PyTorch cannot do so on CUDA ends the run with its name (interpolation: "
+                       "crossvit --fusion pairwise)")
     group.add_argument("--positive-weight", action="store_true", help="weigh a label's positives by negatives / positives of the "
                        "training split; its probabilities are then no longer calibrated")
     group = parser.add_argument_group("output")
