@@ -227,7 +227,8 @@ def read_csv(path):
                 if len(cells) < len(header) and any(cells) or any(cells[len(header):]):
                     raise ValueError(f"{path} row {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
                 if any(cells):
-                    rows.append({**{name: cell.strip().replace("\n", " ") for name, cell in zip(header, cells) if name}, None: reader.line_num})
+                    row = {name: cell.strip().replace("\n", " ") for name, cell in zip(header, cells) if name}
+                    rows.append({**row, None: reader.line_num})
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file ({error})") from error
     if not rows:

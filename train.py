@@ -151,7 +151,8 @@ def make_parser():
     group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA")
     group.add_argument("--compile", action="store_true", help="torch.compile the model")
     group.add_argument("--deterministic", action="store_true", help="the same bits from every run on one kind of GPU, slower (a CPU "
-                       "gives them anyway); an operation that PyTorch cannot do so on CUDA ends the run with its name")
+                       "gives them anyway); an operation that PyTorch cannot do so on CUDA ends the run with its name (interpolation: "
+                       "crossvit --fusion pairwise)")
     group.add_argument("--positive-weight", action="store_true", help="weigh a label's positives by negatives / positives of the "
                        "training split; its probabilities are then no longer calibrated")
     group = parser.add_argument_group("output")
@@ -510,6 +511,8 @@ def task_loss(tasks, logits, targets):
         known, safe = ~target.isnan(), target.nan_to_num()
         if task.kind == "regression":
             each = (y.squeeze(-1) - (safe - task.center) / task.scale).square()
+        elif task.kind == "classes" and torch.are_deterministic_algorithms_enabled():        # CUDA has such a form for (n, C) only
+            each = F.cross_entropy(y.flatten(0, -2), safe.flatten().long(), reduction="none").view(target.shape)
         elif task.kind == "classes":
             each = F.cross_entropy(y.movedim(-1, 1), safe.long(), reduction="none")
         else:
@@ -784,8 +787,8 @@ def main(argv=None):
         table = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
         name, value, lower = main_metric(tasks, table)
         seconds = time.perf_counter() - began
-        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / steps, "grad_norm": largest.item(), f"val_{name}": value,
-                                 "seconds": round(seconds, 2), "waited": round(waited, 2)})
+        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / steps, "grad_norm": largest.item(),
+                                 f"val_{name}": value, "seconds": round(seconds, 2), "waited": round(waited, 2)})
         better = math.isfinite(value) and (state["best"] is None or (value < state["best"] if lower else value > state["best"]))
         if better or not os.path.isdir(os.path.join(run, "best")):
             state["best"] = value if better else state["best"]
@@ -846,6 +849,8 @@ def run_main(main):
         line = first_line(error)
         if isinstance(error, torch.OutOfMemoryError):
             line = f"out of memory; a smaller --batch-size or --image needs less ({line})"
+        elif "deterministic" in line:
+            line = f"--deterministic: {line}"
         elif "DataLoader worker (pid" in line:                      # killed, as a rule by a system out of memory
             line = f"{died} ({line})"
         else:

@@ -69,7 +69,8 @@ class ViTConfig:
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
         if any(not isinstance(size, int) or not 0 < size < 2 ** 16 for size in sizes) or self.depth > 999:
             raise ValueError(f"a ViT of image {self.image}, patch {self.patch}, channels {self.channels}, dim {self.dim}, "
-                             f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535, a depth below 1000")
+                             f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535, and "
+                             "a depth below 1000")
         if any(not isinstance(share, (int, float)) or not 0 <= share < 1 for share in (self.eps, self.dropout, self.drop_path)):
             raise ValueError(f"eps {self.eps!r}, dropout {self.dropout!r}, drop_path {self.drop_path!r}: need numbers 0 <= x < 1")
         if len(self.image) != len(self.patch) or any(i % p for i, p in zip(self.image, self.patch)):

@@ -398,6 +398,22 @@ def test_workers_and_the_deterministic_flag_change_no_bit_on_a_cpu(table, whole)
     assert ends_of(whole) == ends_of("runs/1") == ends_of("runs/4") == ends_of("runs/d")
 
 
+def test_what_cannot_be_deterministic_is_named(table, monkeypatch):
+    """PyTorch's word on it becomes the line; the loss of MultiViT's first stage (B, N, C), which CUDA could not, is brought to (B N, C)."""
+    torch.manual_seed(0)
+    tasks, y, target = [Task("a", "classes", ("x", "y", "z"))], {"a": torch.randn(4, 3, 3)}, {"a": torch.tensor([[0, 1, float("nan")]] * 4)}
+    plain = train.task_loss(tasks, y, target)
+    torch.use_deterministic_algorithms(True)
+    same = train.task_loss(tasks, y, target)
+    torch.use_deterministic_algorithms(False)
+    assert abs(plain - same) < 1e-6
+
+    def cannot(*args):
+        raise RuntimeError("upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but you set ...")
+    monkeypatch.setattr(train, "model_loss", cannot)
+    assert fails(flags(table)).startswith("train.py: --deterministic: upsample_bilinear2d_backward_out_cuda does not have")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("model", ("vit", "multivit", "lt_vit", "q2l", "crossvit"))
 def test_deterministic_runs_are_equal_on_cuda(table, model):
