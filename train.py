@@ -64,7 +64,7 @@ OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; 
     "cnn": {},
 }
 FUSIONS = {"crossvit": CROSS_FUSIONS, "daft": tuple(TABLE_FUSIONS)}
-LR, BATCH = {"daft": 5e-3}, {"daft": 32}                           # without --lr and --batch-size; others: 5e-4, and 16 images
+LR, BATCH, EPOCHS = {"daft": 5e-3}, {"daft": 32}, {"crossvit": 16}   # without a flag; others: 5e-4, 16 images, and 20 epochs
 IMAGE = {"crossvit": "60", "cnn": "256", "daft": None}             # px without --image and --pretrained; others: 64; None: as it is
 AXES = {"vit": (0, 2, 3), "lt_vit": (2, 3), "q2l": (2, 3), "daft": (2, 3)}   # of the images a model takes; others: 2
 CHANNELS, AUGMENTED = {2: 3, 3: 1}, {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}      # by the axes of the images
@@ -137,7 +137,7 @@ def make_parser():
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
     group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
     group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=int, default=20, help="the paper: 300")
+    group.add_argument("--epochs", type=int, help=f"default 20 (crossvit: {EPOCHS['crossvit']}); MultiViT's paper: 300")
     group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16; daft: 32), or bags "
                        "(default 1)")
     group.add_argument("--lr", type=float, help=f"peak of AdamW's learning rate; default 5e-4 (daft: {LR['daft']:g}); MultiViT's "
@@ -192,6 +192,7 @@ def parse(argv=None):
         if given is None and name in own and not (args.pretrained and name in fixed):
             setattr(args, name, own[name])
     args.lr = LR.get(args.model, 5e-4) if args.lr is None else args.lr
+    args.epochs = EPOCHS.get(args.model, 20) if args.epochs is None else args.epochs
     if not args.pretrained:
         args.image = args.image or IMAGE.get(args.model, "64")
     check_ranges(args)
