@@ -40,13 +40,7 @@ from weights import read_tensors
 TINY = ViTConfig(image=(16, 16), patch=(8, 8), dim=8, depth=1, heads=2, mlp=8)
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    """Each test in a folder of its own, signals as they were afterwards."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGTERM, before[0]), signal.signal(signal.SIGINT, before[1])
+pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 
 @pytest.fixture(scope="module")

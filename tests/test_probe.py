@@ -296,13 +296,7 @@ def test_nih_pneumonia_against_no_finding(nih):
 # the command
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    """Each test in a folder of its own, signals as they were afterwards."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGTERM, before[0]), signal.signal(signal.SIGINT, before[1])
+pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 
 def flags(nih, *more):

@@ -40,13 +40,7 @@ def table(tmp_path_factory):
     return str(folder / "photos.csv")
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    """Each test in a folder of its own, signals as they were afterwards."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGTERM, before[0]), signal.signal(signal.SIGINT, before[1])
+pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 
 def flags(table, *more):
