@@ -8,10 +8,10 @@
                    or features (B, 1 + T, D), what a frozen model once said of the image, read from disk;
                    tabular (B, P), the patient's table, where columns were asked for;
                    targets {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown;
-                   patient, path, index: lists
+                   patient, path, index, number: lists
 
 Images and volumes stay uint8 until they are on the device: the model normalizes them.
-Everything random is drawn from (seed, epoch, sample), so neither the number of workers nor a resumed run changes anything.
+Everything random is drawn from (seed, epoch, sample), so neither the number of workers or processes nor a resumed run changes anything.
 Run: python data.py [IMAGE ...]                    times the reading of pictures, or of a drawn one of 12 megapixels
 """
 import hashlib
@@ -21,6 +21,8 @@ import os
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import PIL
@@ -31,8 +33,10 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 ARRAYS = (".npy", ".npz", ".pt")
+VERSION = 1                                                        # of what read_image and read_volume make: one more, and caches start anew
 LARGEST = 2 ** 32                                                  # bytes of an array; a header that says more is taken for a lie
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")             # flips of width, height and depth
+CROP = 0.1                                                         # the largest share of a side that is cut off, at each of its ends
 IMAGES = {0: "bags of vectors", 2: "pictures", 3: "volumes"}       # by their axes
 
 # -----------------------------------------------------------------------------
@@ -143,6 +147,85 @@ def read_bag(path, width):
     return bag.astype(np.float32)
 
 
+def read(cohort, i, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0)):
+    """Image i of a cohort -> as read_image, or read_volume and None."""
+    source = cohort.paths[i] if cohort.pixels is None else cohort.pixels[i]
+    if len(size) == 3:
+        return read_volume(source, size, channels, crop, cohort.paths[i]), None
+    return read_image(source, size, r, channels, crop, cohort.paths[i])
+
+
+def digest(cohort, *what):
+    """-> 32 digits, other ones when anything in `what` differs, the version of a reader, or path, length or time of an image file
+    (or the pixels)."""
+    key = hashlib.sha256(repr((what, VERSION, PIL.__version__, torch.__version__)).encode())
+    if cohort.pixels is not None:
+        key.update(repr(cohort.pixels.shape).encode()), key.update(np.ascontiguousarray(cohort.pixels))
+    for path in cohort.paths if cohort.pixels is None else ():
+        about = os.stat(path)
+        key.update(repr((os.path.abspath(path), about.st_size, about.st_mtime_ns)).encode())
+    return key.hexdigest()[:32]
+
+
+@cache
+def mapped(path, shape):
+    """uint8 file of that shape, mapped into memory; made, with holes that take no disk, where there is none."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        if os.fstat(file.fileno()).st_size != math.prod(shape):
+            file.truncate(math.prod(shape))
+    return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+class Decoded:
+    """What reading made of the images, kept as folder/decoded/KEY.u8, one row an image, which the first to read an image fills.
+
+    crop False: a row holds the pixels as the model takes them, both resolutions, and reading is a copy. crop True: a picture as
+    large as the largest crop needs, from which every epoch cuts its own; cut from there a picture differs by about a grey value
+    from one cut from the file. A row's last byte becomes 1 when the others are in place, so any number of workers, processes
+    and runs may fill the file at once: they write the same. KEY is the digest of the image files and of all that is done to
+    them; what is no longer wanted can be deleted."""
+
+    def __init__(self, cohort, folder, size, r, channels, crop):
+        self.cohort, self.size, self.r, self.channels, self.crop = cohort, size, r, channels, crop
+        self.wide = [math.ceil(r * side / (1 - 2 * CROP)) for side in size]
+        shape = len(cohort.paths), 1 + channels * (math.prod(self.wide) if crop else math.prod(size) * (1 if r == 1 else 1 + r ** 2))
+        self.file = os.path.join(folder, "decoded", digest(cohort, size, r, channels, crop) + ".u8"), shape
+        try:
+            mapped(*self.file)
+        except OSError as error:
+            raise OSError(f"{self.file[0]}: the cache of decoded images cannot be made ({error}); --cache-dir says where it goes") from error
+
+    def read(self, i, crop):
+        """-> as read_image."""
+        row = mapped(*self.file)[i]
+        if not row[-1]:
+            row = self.fill(i)
+        if self.crop:
+            row = row[:-1].reshape(*self.wide, self.channels)
+            return read_image(row[:, :, 0] if self.channels == 1 else row, self.size, self.r, self.channels, crop, self.cohort.paths[i])
+        low, high = np.split(row[:-1], [self.channels * math.prod(self.size)])
+        return low.reshape(self.channels, *self.size), high.reshape(self.channels, *(self.r * side for side in self.size)) if self.r > 1 else None
+
+    def fill(self, i):
+        """Read image i and write its row -> the row."""
+        if self.crop:
+            pictures = [read(self.cohort, i, self.wide, 1, self.channels)[0].transpose(1, 2, 0)]
+        else:
+            pictures = [picture for picture in read(self.cohort, i, self.size, self.r, self.channels) if picture is not None]
+        row = np.concatenate([*(np.ravel(picture) for picture in pictures), np.ones(1, np.uint8)])
+        path, shape = self.file
+        try:
+            with open(path, "r+b", buffering=0) as file:
+                for start, part in ((i * shape[1], row[:-1]), ((i + 1) * shape[1] - 1, row[-1:])):
+                    file.seek(start)
+                    if file.write(part) < len(part):
+                        raise OSError("the disk is full")
+        except OSError as error:
+            raise OSError(f"{path}: the cache of decoded images cannot grow ({error}); make room, or leave out --cache") from error
+        return row
+
+
 # -----------------------------------------------------------------------------
 # samples and batches
 
@@ -153,11 +236,14 @@ class Samples(torch.utils.data.Dataset):
     n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
     when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
     the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, then `channels` is the width of a vector and the
-    batch entry `bag`. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border."""
+    batch entry `bag`. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border. folder: where decoded images
+    are kept for the next time, see Decoded. Sample ~number stands for sample number where a batch needs one more: no target is
+    known, and it is of no image (`index` is empty)."""
 
-    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0):
+    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0, folder=None):
         self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed
         self.augment = augment if train else ()
+        self.kept = Decoded(cohort, folder, size, r, channels, "crop" in self.augment) if folder else None
         self.samples = [[i] for i in indices]
         if n:
             groups = cohort.groups(indices).values()
@@ -168,13 +254,16 @@ class Samples(torch.utils.data.Dataset):
 
     def __getitem__(self, key):
         epoch, number = key
+        if number < 0:
+            sample = self[epoch, ~number]
+            return {**sample, "index": [], "targets": {task: np.full_like(target, np.nan) for task, target in sample["targets"].items()}}
         chosen = self.samples[number]
         rng = np.random.default_rng((self.seed, epoch, number))
         if self.n and len(chosen) > self.n:
             chosen = [chosen[i] for i in sorted(rng.choice(len(chosen), self.n, replace=False))]
         sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
                   "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
-                  "index": chosen}
+                  "index": chosen, "number": number}
         if self.cohort.tabular is not None:
             sample["tabular"] = self.cohort.tabular[chosen[0]]
         if self.cohort.features is not None:
@@ -187,16 +276,16 @@ class Samples(torch.utils.data.Dataset):
         sample["present"] = np.arange(self.n) < len(chosen)
         for j, name in enumerate(("images", "images_hr")[:1 + (self.r > 1)]):
             sample[name] = np.zeros((self.n, *pictures[0][j].shape), dtype=np.uint8)
-            sample[name][:len(chosen)] = [picture[j] for picture in pictures]
+            for slot, picture in zip(sample[name], pictures):
+                slot[:] = picture[j]
         return sample
 
     def picture(self, i, rng):
-        crop = rng.uniform(0, 0.1, 4) if "crop" in self.augment else (0.0,) * 4
-        source = self.cohort.paths[i] if self.cohort.pixels is None else self.cohort.pixels[i]
-        if len(self.size) == 3:
-            low, high = read_volume(source, self.size, self.channels, crop, self.cohort.paths[i]), None
+        crop = rng.uniform(0, CROP, 4) if "crop" in self.augment else (0.0,) * 4
+        if self.kept:
+            low, high = self.kept.read(i, crop)
         else:
-            low, high = read_image(source, self.size, self.r, self.channels, crop, self.cohort.paths[i])
+            low, high = read(self.cohort, i, self.size, self.r, self.channels, crop)
         for name, axis in (("hflip", -1), ("vflip", -2), ("dflip", -3))[:len(self.size)]:
             if name in self.augment and rng.random() < 0.5:
                 low, high = np.flip(low, axis), None if high is None else np.flip(high, axis)
@@ -208,7 +297,7 @@ class Samples(torch.utils.data.Dataset):
 
 def collate(samples):
     """List of samples -> batch."""
-    batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index")}
+    batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index", "number")}
     for key in ("image", "images", "images_hr", "present", "features", "tabular"):
         if key in samples[0]:
             batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
@@ -227,11 +316,15 @@ def collate(samples):
 class Batches:
     """Batch sampler whose order depends on (seed, epoch) only; set `epoch` before each pass, `start` to skip batches.
 
+    Of `world` processes the one of that rank has every world-th sample of each batch, at least one: see ~number in Samples.
+    fill: so many more that all batches are equally long, as compiled models like it.
+
     classes: one entry a sample; with it every batch holds as many samples of each class, to within one. An epoch stays as long
     as it was: of the frequent classes other samples come in another epoch, those of the rare ones come more than once."""
 
-    def __init__(self, length, batch_size, seed=0, shuffle=False, classes=None):
+    def __init__(self, length, batch_size, seed=0, shuffle=False, classes=None, rank=0, world=1, fill=False):
         self.length, self.batch_size, self.seed, self.shuffle, self.classes = length, batch_size, seed, shuffle, classes
+        self.rank, self.world, self.least = rank, world, -(-batch_size // world) if fill else 1
         self.epoch = self.start = 0
 
     def __len__(self):
@@ -248,15 +341,35 @@ class Batches:
                 turns = [np.resize(rng.permutation(numbers), share) for numbers in each]     # resize repeats
                 order = np.stack(turns, 1).ravel()[:self.length].tolist()                    # one of each class in turn
         for i in range(self.start * self.batch_size, self.length, self.batch_size):
-            yield [(self.epoch, number) for number in order[i:i + self.batch_size]]
+            batch = order[i:i + self.batch_size]
+            mine = batch[self.rank::self.world]
+            yield [(self.epoch, number) for number in [*mine, *[~batch[0]] * (self.least - len(mine))]]
 
 
-def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False, classes=None):
-    """-> DataLoader, and its Batches, whose epoch is to be set."""
-    batches = Batches(len(samples), batch_size, seed, shuffle, classes)
-    loader = torch.utils.data.DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers,
-                                         pin_memory=pin_memory, persistent_workers=workers > 0,
-                                         generator=torch.Generator())  # so that it draws no seed from dropout's random numbers
+class Loader(torch.utils.data.DataLoader):
+    """Where no worker process reads, a thread makes the next batch while the model computes: decoding needs little of Python's lock,
+    and small models leave a core idle. `waited`: seconds that whoever asked for a batch had to wait, all passes together."""
+    waited = 0.0
+
+    def __iter__(self):
+        stream = super().__iter__()
+        with ThreadPoolExecutor(1) as thread:
+            ahead = None if self.num_workers else thread.submit(next, stream, None)
+            while True:
+                began = time.perf_counter()
+                batch = ahead.result() if ahead else next(stream, None)
+                self.waited += time.perf_counter() - began
+                if batch is None:
+                    return
+                ahead = ahead and thread.submit(next, stream, None)
+                yield batch
+
+
+def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False, classes=None, **share):
+    """-> Loader, and its Batches, whose epoch is to be set. share: rank, world and fill of Batches."""
+    batches = Batches(len(samples), batch_size, seed, shuffle, classes, **share)
+    loader = Loader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin_memory,
+                    persistent_workers=workers > 0, generator=torch.Generator())   # so that it draws no seed from dropout's random numbers
     return loader, batches
 
 
@@ -271,15 +384,11 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     model.vit and its config, size and channels of the images, and path, length and time of every image file (or the pixels);
     so nothing in the folder is ever out of date, and what is no longer wanted can be deleted. The file appears whole or not at
     all; of two runs that make it at once each writes its own, and the last to end replaces an equal one."""
-    key = hashlib.sha256(repr((model.config.vit, size, channels, device.type, torch.__version__, PIL.__version__)).encode())
+    weights = hashlib.sha256()
     for name, tensor in model.vit.state_dict().items():
-        key.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    if cohort.pixels is not None:
-        key.update(repr(cohort.pixels.shape).encode()), key.update(np.ascontiguousarray(cohort.pixels))
-    for path in cohort.paths if cohort.pixels is None else ():
-        about = os.stat(path)
-        key.update(repr((os.path.abspath(path), about.st_size, about.st_mtime_ns)).encode())
-    path = os.path.join(folder, "features", key.hexdigest()[:32] + ".npy")
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    key = digest(cohort, model.config.vit, size, channels, device.type, weights.hexdigest())
+    path = os.path.join(folder, "features", key + ".npy")
     whence, shape = "read from", (len(cohort.paths), 1 + model.config.vit.tokens, model.config.vit.dim)
     if not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)

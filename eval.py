@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from huggingface_hub.utils import tqdm
 
+import parallel
 import plots
 import report
 from data import Samples, make_loader, read_image, read_volume
@@ -51,24 +52,33 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
     """-> table: patient (units,), prediction and target {task: (units, ...)}, images: list of lists of indices.
 
     by_image: every image is a unit; otherwise the samples of a patient are averaged, and his target is the first that is
-    known. watch(batch, out): sees every batch. ValueError when a prediction is not finite."""
+    known. Of several processes each predicts its share of the loader, and all get the table of all. watch(batch, out): sees every
+    batch. ValueError when a prediction is not finite."""
     model.eval()
-    units = {}                                                     # (patient, image or None) -> {task: predictions}, {task: target}, images
+    samples = []                                                   # number, patient, images, {task: prediction}, {task: target}
     for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             out = model(*(batch[name].to(device, non_blocking=True) for name in model.inputs))
         predictions = answers(tasks, out["logits"])
-        for i, (patient, images) in enumerate(zip(batch["patient"], batch["index"])):
-            said, known, seen = units.setdefault((patient, images[0] if by_image else None), ({}, {}, []))
-            seen.extend(images)
-            for name, each in predictions.items():
-                if not np.isfinite(each[i]).all():
-                    raise ValueError(f"the model predicts {each[i]} as {name} of patient {patient} ({', '.join(batch['path'][i])})")
-                said.setdefault(name, []).append(each[i])
-                target = batch["targets"][name][i].double().numpy()
-                known[name] = np.where(np.isnan(known.setdefault(name, target)), target, known[name])
+        for i, images in enumerate(batch["index"]):
+            said = {name: each[i] for name, each in predictions.items()}
+            if wrong := [name for name in said if not np.isfinite(said[name]).all()]:
+                raise ValueError(f"the model predicts {said[wrong[0]]} as {wrong[0]} of patient {batch['patient'][i]} "
+                                 f"({', '.join(batch['path'][i])})")
+            if images:                                             # otherwise it only fills the batch
+                samples.append((batch["number"][i], batch["patient"][i], images, said,
+                                {name: target[i].double().numpy() for name, target in batch["targets"].items()}))
         if watch:
             watch(batch, out)
+    if loader.batch_sampler.world > 1:
+        samples = sorted((sample for part in parallel.collect(samples) for sample in part), key=lambda sample: sample[0])
+    units = {}                                                     # (patient, image or None) -> {task: predictions}, {task: target}, images
+    for _, patient, images, said, target in samples:
+        all_said, known, seen = units.setdefault((patient, images[0] if by_image else None), ({}, {}, []))
+        seen.extend(images)
+        for name in said:
+            all_said.setdefault(name, []).append(said[name])
+            known[name] = np.where(np.isnan(known.setdefault(name, target[name])), target[name], known[name])
     said, known, images = zip(*units.values())
     return {"patient": np.array([patient for patient, _ in units]), "images": list(images),
             "prediction": {task.name: np.array([np.mean(unit[task.name], 0) for unit in said]) for task in tasks},
@@ -144,7 +154,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
     indices: {split: images}, of which train gives the constant predictor, and val the thresholds of operating points, unless
-    they are given; options: dict of size, n, r, channels, batch_size, workers, device, autocast, by_image; by: column of the
+    they are given; options: dict of size, n, r, channels, batch_size, workers, device, autocast, by_image, and folder, where there is a cache; by: column of the
     subgroups, a patient is in that of his first image; boxes: a CSV of boxes, see localization.py, by default boxes.csv beside
     the table; images that have some are drawn."""
     if by and by not in cohort.columns:
@@ -152,7 +162,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     device, by_image = options["device"], options["by_image"]
 
     def loader(part):
-        samples = Samples(cohort, indices[part], options["size"], options["n"], options["r"], options["channels"])
+        samples = Samples(cohort, indices[part], options["size"], options["n"], options["r"], options["channels"], folder=options.get("folder"))
         return make_loader(samples, options["batch_size"], workers=options["workers"])[0]
 
     shown = {}                                                     # patient -> images, what the model looked at

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from attention_filter import compose, gather_patches, gather_tokens, kept_text, refine, score, select
 from vit import ViT, ViTConfig, from_dict, init_weights
@@ -70,6 +71,7 @@ class MultiViT(nn.Module):
     def __init__(self, config: MultiViTConfig, tasks):
         super().__init__()
         self.config = config
+        self.chunk = None                                          # images that stage 1 sees at a time; None: all of the batch at once
         D, two_stages = config.vit.dim, config.mode in ("partial", "multi")
         self.inputs = {"baseline": ("image",), "joint": ("images", "present")}.get(config.mode, ("images", "present", "images_hr"))
         if two_stages and config.r == 1:
@@ -115,7 +117,7 @@ class MultiViT(nn.Module):
         if self.config.mode == "joint":
             return self.joint(images, present)
         B, N = images.shape[:2]
-        tokens, map = self.stage1.encode(self.stage1.embed(images.flatten(0, 1)), want_map=True)
+        tokens, map = self.first_look(images.flatten(0, 1))
         tokens, map = tokens.unflatten(0, (B, N)), map.unflatten(0, (B, N))    # (B, N, 1 + T, D), (B, N, H, T)
         stage1 = {task: head(tokens[:, :, 0]) for task, head in self.heads1.items()}
         if self.config.mode == "baseline":
@@ -125,6 +127,20 @@ class MultiViT(nn.Module):
         out = {"logits": {task: head(x[:, 0]) for task, head in self.heads2.items()}, "stage1": stage1,
                "map": map, "image": image, "token": token}
         return out if composite is None else {**out, "composite": composite}
+
+    def first_look(self, images):
+        """(B N, C, side, side) -> tokens and map of stage 1. In chunks, each is computed again when its gradient is asked for: the step
+        then never holds more of stage 1 than one chunk, and what comes out is the same."""
+        def look(part):
+            return self.stage1.encode(self.stage1.embed(part), want_map=True)
+
+        if self.chunk is None or self.chunk >= len(images):
+            return look(images)
+        if not torch.is_grad_enabled():
+            parts = [look(part) for part in images.split(self.chunk)]
+        else:
+            parts = [checkpoint(look, part, use_reentrant=False) for part in images.split(self.chunk)]
+        return [torch.cat(part) for part in zip(*parts)]
 
     def filter(self, map, present, pixels):
         """Class maps -> image, token (B, K) and the composite image (B, C, height, width), None where no pixel passes."""

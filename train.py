@@ -1,6 +1,7 @@
 """Train any model of this project on any cohort: flags -> data, model, loop, run folder, test evaluation.
 
     python train.py --model multivit --mode multi --n 3 --r 2
+    torchrun --nproc-per-node=4 -- train.py ...                    many GPUs: parallel.py
 
 A run folder holds args.json, split.csv, log.csv (one row an epoch), best/ and last/ (config.json + model.safetensors; last/
 also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv, figures/ and report.html. Everything is
@@ -18,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -25,7 +27,9 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.utils import tqdm
 from safetensors.torch import save_file
+from torch.utils.checkpoint import checkpoint
 
+import parallel
 import synthetic
 from attention import KINDS
 from crossvit import FUSIONS as CROSS_FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
@@ -40,7 +44,7 @@ from q2l import Q2L, Q2LConfig
 from report import write_card, write_report
 from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, read_run_split, split_patients, tabulate, \
     targets_agree
-from vit import SIZES, SOFTMAX_FREE, ViT, ViTConfig, check_size, from_dict, named
+from vit import SIZES, SOFTMAX_FREE, Block, ViT, ViTConfig, check_size, from_dict, named
 from weights import first_line, load_weights, read_checkpoint
 
 try:
@@ -54,7 +58,7 @@ except ImportError:                                                # Windows: no
 SCRATCH = dict(size="micro", patch="8")                             # of a ViT with random weights; a checkpoint brings its own
 OWN_FLAGS = {  # model: the flags that not every model has, and their defaults; with any other model they are an error
     "vit": {**SCRATCH, "tabular": None},
-    "multivit": {**SCRATCH, "mode": "multi", "n": 3, "r": 1, "cls_token": "fused", "hidden": "256,128"},
+    "multivit": {**SCRATCH, "mode": "multi", "n": 3, "r": 1, "cls_token": "fused", "hidden": "256,128", "chunk": None},
     "crossvit": {"variant": "9", "fusion": "cross"},
     "lt_vit": {**SCRATCH, "label_layers": 4, "label_attention": "one-way", "shared_head": False},
     "q2l": {**SCRATCH},
@@ -94,6 +98,8 @@ def make_parser():
     group.add_argument("--r", type=int, help="R, resolution of stage 2 over that of stage 1; default 1")
     group.add_argument("--cls-token", choices=CLS_TOKENS, help="class token that enters stage 2: fused from those of stage 1 (released "
                        "code, default), or stage2, its own (paper's text)")
+    group.add_argument("--chunk", type=int, help="photographs that stage 1 sees at a time; each such part is computed again for the gradient, so "
+                       "that a step needs the memory of one part; default: all of the batch, once")
     group.add_argument("--hidden", help="units of the heads' hidden layers, task by task; default 256,128, the paper's best")
     group = parser.add_argument_group("crossvit")
     group.add_argument("--variant", choices=VARIANTS, help="row of the paper's Table 1; default 9")
@@ -135,11 +141,18 @@ def make_parser():
     group.add_argument("--balanced", action=argparse.BooleanOptionalAction, help="as many of each class of the first target in a batch; "
                        "default: probe and cnn, where it has classes")
     group.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
-    group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs")
+    group.add_argument("--cache", action="store_true", help="keep what was decoded in CACHE_DIR/decoded, for all later epochs and runs; with "
+                       "crop in --augment pictures are kept a little larger, and cut from there")
+    group.add_argument("--workers", type=int, help="processes that read images; default 4, and 0 on a CPU, whose cores the model needs: there "
+                       "a thread reads ahead")
     group = parser.add_argument_group("optimization")
     group.add_argument("--epochs", type=int, help=f"default 20 (crossvit: {EPOCHS['crossvit']}); MultiViT's paper: 300")
-    group.add_argument("--batch-size", type=int, help="patients (default 4), or images of a one-image model (default 16; daft: 32), or bags "
-                       "(default 1)")
+    group.add_argument("--batch-size", type=int, help="of a step, all processes together: patients (default 4), or images of a one-image model "
+                       "(default 16; daft: 32), or bags (default 1)")
+    group.add_argument("--accumulate", type=int, default=1, help="parts a process sees its share of the batch in, one after the other: less "
+                       "memory, the same step")
+    group.add_argument("--grad-checkpointing", action="store_true", help="compute every block again for the gradient instead of keeping what "
+                       "it computed: less memory, a third more time, the same step")
     group.add_argument("--lr", type=float, help=f"peak of AdamW's learning rate; default 5e-4 (daft: {LR['daft']:g}); MultiViT's "
                        "paper, from pretrained weights: 1e-4")
     group.add_argument("--lr-end", type=float, default=1.25e-7, help="where the linear decay ends (paper)")
@@ -148,7 +161,8 @@ def make_parser():
     group.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
     group.add_argument("--seed", type=int, default=0, help="of split, weights, order, augmentation and dropout")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA")
+    group.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto", help="mixed precision; auto: bf16 on CUDA, and on "
+                       "CPUs that have it where it is faster")
     group.add_argument("--compile", action="store_true", help="torch.compile the model")
     group.add_argument("--deterministic", action="store_true", help="the same bits from every run on one kind of GPU, slower (a CPU "
                        "gives them anyway); an operation that PyTorch cannot do so on CUDA ends the run with its name (interpolation: "
@@ -209,7 +223,8 @@ def parse(argv=None):
 
 
 def check_ranges(args):
-    for name, least in (("epochs", 1), ("batch_size", 1), ("channels", 1), ("folds", 2), ("workers", 0), ("lr", 1e-12), ("warmup", 0), ("n", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("chunk", 1), ("channels", 1), ("folds", 2), ("workers", 0),
+                        ("lr", 1e-12), ("warmup", 0), ("n", 1)):
         if (value := getattr(args, name)) is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
     for name in ("dropout", "drop_path", "val"):
@@ -257,6 +272,13 @@ def settle(args, cohort):
         args.channels = args.channels or CHANNELS.get(axes) or read_array(cohort.paths[0]).shape[1]
     args.augment = args.augment or ("none" if args.model == "probe" else AUGMENTED[axes])            # a probe sees every image once
     args.batch_size = args.batch_size or (4 if by_patient(args) else BATCH.get(args.model, 16) if axes else 1)
+    if args.batch_size < args.accumulate * parallel.world():
+        raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate {args.accumulate} need at least "
+                         f"{args.accumulate * parallel.world()}")
+    if args.cache and (axes == 0 or args.model == "probe" or axes == 3 and "crop" in listed(args.augment)):
+        raise ValueError("--cache is for decoded pictures and volumes; " + (
+            "bags of vectors are not decoded" if axes == 0 else "a probe's images are seen once, and their features kept"
+            if args.model == "probe" else "volumes are kept as the model sees them, which --augment crop would change"))
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
         raise ValueError(f"--channels {args.channels}, --augment {args.augment}: pictures have 1 or 3 channels, and no depth to flip")
 
@@ -323,8 +345,16 @@ def build_model(args, tasks, columns=()):
 
 
 def frozen(model, args, depth, report, columns=()):
-    """--train-blocks -> model and report, with what was frozen. model.columns: what its entry `tabular` holds."""
+    """--train-blocks, --grad-checkpointing, --chunk -> model and report, with what was frozen. model.columns: what its entry
+    `tabular` holds."""
     model.columns = columns
+    if args.grad_checkpointing:
+        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        for block in blocks:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        report += f"; {len(blocks)} blocks are computed again for the gradient"
+    if args.chunk:
+        model.chunk = args.chunk
     if args.train_blocks is not None:
         still = freeze(model, depth - args.train_blocks)
         report += f"; first {depth - args.train_blocks} blocks frozen ({still / 1e6:.1f} M of {count(model) / 1e6:.1f} M parameters)"
@@ -399,9 +429,10 @@ def count(model):
 
 def load_data(args):
     """Flags -> Cohort. Models that see a patient at once need one target a patient."""
-    data = synthetic.make(args.data, args.cache_dir) if args.data in synthetic.COHORTS else args.data
-    cohort = load_cohort(data, args.images, args.patient_column, args.image_column, args.target, args.split_column,
-                         args.uncertain, args.blank, args.cache_dir)
+    with parallel.first_here():                                    # one makes or downloads what the others of its machine then find
+        data = synthetic.make(args.data, args.cache_dir) if args.data in synthetic.COHORTS else args.data
+        cohort = load_cohort(data, args.images, args.patient_column, args.image_column, args.target, args.split_column,
+                             args.uncertain, args.blank, args.cache_dir)
     return per_patient(cohort, args.patient_target) if by_patient(args) or args.patient_target else cohort
 
 
@@ -421,18 +452,20 @@ def run_options(args, model, cohort, device):
     if len(vit.image) != axes_of(cohort):
         raise ValueError(f"{cohort.name} holds {IMAGES[axes_of(cohort)]}, "
                          f"the model was made for {IMAGES[len(vit.image)]}{f' of {vit.image} px' * bool(vit.image)}")
-    amp = args.amp == "bf16" or args.amp == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     return dict(size=vit.image, n=args.n if "images" in model.inputs else None, r=args.r if "images_hr" in model.inputs else 1,
                 channels=vit.channels, batch_size=args.batch_size, device=device,
                 workers=args.workers if args.workers is not None else 0 if device.type == "cpu" else 4,
-                autocast=torch.bfloat16 if amp else None, by_image="images" not in model.inputs and not targets_agree(cohort))
+                autocast=torch.bfloat16 if args.amp == "bf16" or args.amp == "auto" and fast_bfloat16(model, device) else None,
+                by_image="images" not in model.inputs and not targets_agree(cohort),
+                folder=args.cache_dir if args.cache else None)
 
 
 def add_features(args, model, cohort, options):
     """For a model with a frozen part, give the cohort what that part says of its images."""
     if "features" in model.inputs:
-        features, note = cached_features(cohort, model, args.cache_dir, options["size"], options["channels"], options["device"],
-                                         options["workers"])
+        with parallel.first_here():
+            features, note = cached_features(cohort, model, args.cache_dir, options["size"], options["channels"], options["device"],
+                                             options["workers"])
         cohort.features = features[:, :1] if model.config.head == "class" else features      # no more is read than is used
         print(note + "; --augment does not change them" * bool(listed(args.augment)))
 
@@ -470,6 +503,8 @@ def classes_of(args, cohort, samples):
 def find_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:              # torchrun's processes have a GPU each
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -478,36 +513,68 @@ def find_device(name):
     return device
 
 
+def width_of(model):
+    """D of its widest Transformer, 0 of a model that has none."""
+    vit = getattr(model.config, "vit", model.config)
+    return getattr(vit, "dim", max(getattr(vit, "dims", (0,))))
+
+
+def cpu_flags():
+    """What the CPU can do, in the words of Linux."""
+    if not os.path.exists("/proc/cpuinfo"):
+        return ""
+    with open("/proc/cpuinfo") as file:
+        return file.read()
+
+
 def fast_float32(model, device):
     """Choose the kernels of float32 matrix products; -> a line for the log, in a list, or none.
 
     AMD CPUs with AVX-512: PyTorch's "medium" leaves MKL for oneDNN, still in float32 (gradients equal to 1e-6). Measured on
     an EPYC, CPU time of a training step, MKL over oneDNN, by width: 64 0.4 to 0.7, 128 0.8 to 1.1, 192 1.1 to 1.4, 384 1.3
     to 1.6, 768 1.7. On CPUs with AMX the same word would mean bfloat16. CUDA: "high" is TF32."""
-    vit = getattr(model.config, "vit", model.config)
-    width, flags = getattr(vit, "dim", max(getattr(vit, "dims", (0,)))), ""
-    if device.type == "cpu" and os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            flags = file.read()
+    width, flags = width_of(model), cpu_flags() if device.type == "cpu" else ""
     fast = "AuthenticAMD" in flags and "avx512f" in flags and "amx" not in flags and width >= 192
     torch.set_float32_matmul_precision("high" if device.type == "cuda" else "medium" if fast else "highest")
     return [f"float32 products by oneDNN, which is faster here at width {width}"] if fast else []
+
+
+def fast_bfloat16(model, device):
+    """Is bfloat16 worth it? On CUDA where the GPU has it; on CPUs that multiply in it, for Transformers from width 128.
+
+    Measured on an EPYC with avx512_bf16, CPU time of a training step with AdamW, float32 (the faster kernels) over bf16, by
+    width: 64 0.6 to 0.7, 128 1.3, 192 1.4 to 1.7, 384 1.6, 768 1.5; CrossViT-9 at 60 px 1.5."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and width_of(model) >= 128 and "features" not in model.inputs and any(
+        word in cpu_flags() for word in ("avx512_bf16", "amx_bf16"))
 
 
 # -----------------------------------------------------------------------------
 # the loss and the learning rate
 
 
-def task_loss(tasks, logits, targets):
+def known_counts(tasks, targets, present=None):
+    """-> (2, tasks): how many targets are known, and, with present (B, N), how many counted once for every image of their patient."""
+    rows = []
+    for task in tasks:
+        target = targets[task.name][..., 0] if task.kind == "survival" else targets[task.name]
+        known = (~target.isnan()).reshape(len(target), -1).sum(1)  # (B,)
+        rows.append(torch.stack([known.sum(), (known if present is None else known * present.sum(1)).sum()]))
+    return torch.stack(rows, 1)
+
+
+def task_loss(tasks, logits, targets, counts=None):
     """Sum over the tasks of the mean over the known targets. logits {task: (..., outputs)}, targets {task: (...) or (..., L)}.
 
-    regression: squared error in units of the training targets' standard deviation; classes: cross entropy; labels: binary
+    counts (tasks,): how many targets are known, here and in the other parts of the batch, so that the losses of its parts add up to
+    that of the whole. regression: squared error in units of the training targets' standard deviation; classes: cross entropy; labels: binary
     cross entropy, mean over the labels; survival: cox_loss. An unknown target is NaN and counts for nothing."""
-    total = 0.0
-    for task in tasks:
+    total, counts = 0.0, known_counts(tasks, targets)[0] if counts is None else counts
+    for task, count in zip(tasks, counts.clamp(min=1)):
         y, target = logits[task.name].float(), targets[task.name]
         if task.kind == "survival":                                # target (..., 2)
-            total = total + cox_loss(y.flatten(), *target.flatten(0, -2).unbind(1))
+            total = total + cox_loss(y.flatten(), *target.flatten(0, -2).unbind(1), count)
             continue
         known, safe = ~target.isnan(), target.nan_to_num()
         if task.kind == "regression":
@@ -517,32 +584,43 @@ def task_loss(tasks, logits, targets):
         elif task.kind == "classes":
             each = F.cross_entropy(y.movedim(-1, 1), safe.long(), reduction="none")
         else:
-            weight = y.new_tensor(task.positive_weight) if task.positive_weight else None
+            weight = on_device(task.positive_weight, y.device) if task.positive_weight else None
             each = F.binary_cross_entropy_with_logits(y, safe, reduction="none", pos_weight=weight)
-        total = total + (each * known).sum() / known.sum().clamp(min=1)
+        total = total + (each * known).sum() / count
     return total
 
 
-def cox_loss(risk, time, event):
-    """(n,) each -> - sum over events i of (risk_i - log sum over j with time_j >= time_i of exp risk_j) / n.
+@functools.cache
+def on_device(values, device):
+    """A tuple as a tensor, copied to the device once: a copy in every step would wait for the GPU."""
+    return torch.tensor(values, device=device)
 
-    Cox's partial likelihood with Breslow's ties; the batch is the risk set. 0 without an event; a NaN time counts for nothing."""
+
+def cox_loss(risk, time, event, count=None):
+    """(n,) each -> - sum over events i of (risk_i - log sum over j with time_j >= time_i of exp risk_j) / count, by default n.
+
+    Cox's partial likelihood with Breslow's ties; what is seen at once, a batch or its part, is the risk set. 0 without an event; a NaN
+    time counts for nothing."""
     known = ~time.isnan()
     gone = (time < time[:, None]) | ~known                         # (n, n): j is not at risk at the time of i
     at_risk = risk.expand_as(gone).masked_fill(gone.fill_diagonal_(False), -torch.inf).logsumexp(1)
-    return ((at_risk - risk) * (event.nan_to_num() * known)).sum() / known.sum().clamp(min=1)
+    return ((at_risk - risk) * (event.nan_to_num() * known)).sum() / (known.sum().clamp(min=1) if count is None else count)
 
 
-def model_loss(tasks, out, targets, present=None):
-    """The loss of the last stage, and of a first stage the mean over the images that are present (MultiViT, section 3.1)."""
-    loss = task_loss(tasks, out["logits"], targets)
-    if "stage1" in out:                                            # every image of a patient carries his target
-        N = next(iter(out["stage1"].values())).shape[1]
-        each = {name: target[:, None].expand(-1, N, *target.shape[1:]) for name, target in targets.items()}
-        if present is not None:
-            each = {name: target.masked_fill(~present.view(*present.shape, *[1] * (target.dim() - 2)), float("nan"))
-                    for name, target in each.items()}
-        loss = loss + task_loss(tasks, out["stage1"], each)
+def model_loss(tasks, out, targets, present=None, counts=None):
+    """The loss of the last stage, and of a first stage the mean over the images that are present (MultiViT, section 3.1).
+
+    counts: known_counts of the whole batch, where this is a part of it."""
+    stage1 = out.get("stage1")
+    if stage1 and present is None:
+        present = torch.ones_like(next(iter(stage1.values()))[..., 0], dtype=torch.bool)
+    counts = known_counts(tasks, targets, present) if counts is None else counts
+    loss = task_loss(tasks, out["logits"], targets, counts[0])
+    if stage1:                                                     # every image of a patient carries his target
+        N = present.shape[1]
+        each = {name: target[:, None].expand(-1, N, *target.shape[1:]).masked_fill(
+            ~present.view(*present.shape, *[1] * (target.dim() - 1)), float("nan")) for name, target in targets.items()}
+        loss = loss + task_loss(tasks, out["stage1"], each, counts[1])
     return loss
 
 
@@ -684,7 +762,7 @@ def resumed(args):
 
 
 class Stop:
-    """True once SIGINT or SIGTERM has come; a second Ctrl-C quits at once."""
+    """True once SIGINT or SIGTERM has come, to this process or to one that trains with it; a second Ctrl-C quits at once."""
 
     def __init__(self):
         self.signal = None
@@ -692,7 +770,7 @@ class Stop:
         signal.signal(signal.SIGINT, self.note)
 
     def note(self, number, frame):
-        if self.signal:
+        if self.signal and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.signal = number
 
@@ -703,17 +781,75 @@ class Stop:
         """Once everything is saved."""
         bar.close()
         print(f"stopped; go on with: python train.py --resume {run}")
-        sys.exit(128 + self.signal)
+        sys.exit(128 + (self.signal or signal.SIGTERM))
+
+
+class Pending:
+    """What a step found, [loss, norm of the gradient, processes that were told to stop], on its way to the CPU: it is looked at one step
+    later, so that the GPU always has work to do. place, paths: where and on what that was."""
+
+    def __init__(self, found, place, paths):
+        self.place, self.paths, self.copy, self.done = place, paths, found.to("cpu", non_blocking=True), None
+        if found.device.type == "cuda":
+            self.done = torch.cuda.Event()
+            self.done.record()
+
+    def check(self, run):
+        """-> was anyone told to stop? ValueError when loss or gradient are not finite."""
+        if self.done:
+            self.done.synchronize()
+        loss, norm, told = self.copy.tolist()
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            paths = [path for paths in self.paths for path in paths]
+            raise ValueError(f"the loss is {loss} at {self.place}, the gradient's norm {norm}; the batch held {', '.join(paths[:6])}"
+                             + f" and {len(paths) - 6} more" * (len(paths) > 6) + f"; {run}/best and last are from before")
+        return told > 0
+
+
+def train_step(net, model, tasks, optimizer, batch, args, options, told):
+    """One step on this process's share of a batch, in --accumulate parts -> [loss of the whole batch divided by the processes, gradient's
+    norm before it was clipped, processes told to stop] on the device. Nothing in it waits for a GPU."""
+    device = options["device"]
+    inputs = {name: batch[name].to(device, non_blocking=True) for name in model.inputs}
+    targets = {name: target.to(device, non_blocking=True) for name, target in batch["targets"].items()}
+    counts = known_counts(tasks, targets, inputs.get("present"))
+    shared = parallel.add(torch.cat([counts.flatten(), counts.new_full((1,), bool(told))]))  # in one message
+    counts, told, loss = shared[:-1].view_as(counts), shared[-1], 0.0
+    size = -(-len(batch["path"]) // args.accumulate)
+    starts = range(0, len(batch["path"]), size)
+    optimizer.zero_grad(set_to_none=True)
+    for start in starts:
+        part = {name: tensor[start:start + size] for name, tensor in inputs.items()}
+        with nullcontext() if net is model or start == starts[-1] else net.no_sync():        # gradients meet once a step
+            with torch.autocast(device.type, dtype=options["autocast"], enabled=options["autocast"] is not None):
+                out = net(*part.values())
+            each = model_loss(tasks, out, {name: target[start:start + size] for name, target in targets.items()}, part.get("present"), counts)
+            (each * parallel.world()).backward()                   # of whose gradients the processes take the mean
+        loss = loss + each.detach()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)                     # what it was before
+    optimizer.step()
+    return torch.stack([loss, norm, told.to(loss.dtype)])
 
 
 def main(argv=None):
     args = parse(argv)
+    with parallel.together(find_device(args.device)) as device:
+        if first := parallel.rank() == 0:
+            trained = fit(args, device)
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):                 # one process speaks
+                fit(args, device)
+    if first:
+        finish(*trained)
+
+
+def fit(args, device):
+    """The whole training, as one process of perhaps many; -> what `finish` needs."""
     torch.manual_seed(args.seed)
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")                          # read when CUDA starts
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    device = find_device(args.device)
     cohort = load_data(args)
     settle(args, cohort)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
@@ -722,104 +858,105 @@ def main(argv=None):
     cohort, filled = tabulate(replace(cohort, tasks=tasks), columns)
     model, report = build_model(args, tasks, columns)
     model.to(device)
-    options = run_options(args, model, cohort, device)
+    options, writes = run_options(args, model, cohort, device), parallel.rank() == 0
     common = (options["size"], options["n"], options["r"], options["channels"])
     learned, unknown = usable(args, cohort, indices["train"])
-    train = Samples(cohort, learned, *common, listed(args.augment), train=True, seed=args.seed)
-    val = Samples(cohort, indices["val"], *common)
-    loader, batches = make_loader(train, args.batch_size, args.seed, True, options["workers"], device.type == "cuda",
-                                  classes_of(args, cohort, train.samples))
-    val_loader, _ = make_loader(val, args.batch_size, workers=options["workers"])
-    run, held = (args.resume, lock(args.resume)) if args.resume else new_run(args)           # held until main ends
+    train = Samples(cohort, learned, *common, listed(args.augment), train=True, seed=args.seed, folder=options["folder"])
+    val = Samples(cohort, indices["val"], *common, folder=options["folder"])
+    share = dict(workers=options["workers"], pin_memory=device.type == "cuda", rank=parallel.rank(), world=parallel.world(), fill=args.compile)
+    loader, batches = make_loader(train, args.batch_size, args.seed, True, classes=classes_of(args, cohort, train.samples), **share)
+    val_loader, _ = make_loader(val, args.batch_size, **share)
+    run, held = ((args.resume, lock(args.resume)) if args.resume else new_run(args)) if writes else (None, None)
+    run = parallel.collect(run)[0]
     aims = ", ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{' '.join(task.classes)})" for task in tasks)
     sees = [f"sees {', '.join(f'{column.name} ({column.kind})' for column in columns)} beside the image"] * bool(columns)
+    many = [f"{parallel.world()} processes, {args.batch_size} samples a step in all"] * (parallel.world() > 1)
     for line in (f"{run}: {args.model}{' ' + args.mode if args.mode else ''}, {count(model) / 1e6:.2f} M parameters, {device}",
-                 f"predicts {aims}", *sees, *notes, *filled, *unknown, report, *seen_before(args, cohort, indices),
-                 *fast_float32(model, device)):
+                 *many, f"predicts {aims}", *sees, *notes, *filled, *unknown, report, *seen_before(args, cohort, indices),
+                 *fast_float32(model, device), *(["bfloat16 products (--amp off: float32)"] * (options["autocast"] is not None))):
         print(line)
     optimizer = make_optimizer(model, args, device)
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0, "norm": 0.0}
-    recover(os.path.join(run, "best")), recover(os.path.join(run, "last"))
+    if writes:
+        recover(os.path.join(run, "best")), recover(os.path.join(run, "last"))
+    parallel.collect(None)                                         # nobody reads what is still being put in place
+    if parallel.rank():
+        torch.manual_seed(args.seed + parallel.rank() * 2 ** 32)   # of dropout; the weights are the same in all processes
     if args.resume and os.path.isdir(os.path.join(run, "last")):
         state = load_state(run, model, optimizer, state)
-        write_log(run, state["history"])                           # the kill may have come between state.pt and log.csv
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
     add_features(args, model, cohort, options)                     # now, that a resumed model has its own weights
-    where = {patient: split for split, part in indices.items() for patient in (cohort.patients[i] for i in part)}
-    write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images"), *((patient, where[patient], len(images))
-                                                                                 for patient, images in cohort.groups().items())])
-    steps, stop = len(batches), Stop()
+    if writes:
+        write_log(run, state["history"])                           # a kill may have come between state.pt and log.csv
+        where = {patient: split for split, part in indices.items() for patient in (cohort.patients[i] for i in part)}
+        write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images"), *((patient, where[patient], len(images))
+                                                                                     for patient, images in cohort.groups().items())])
+    steps, stop, told = len(batches), Stop(), False
     if args.compile:
         model.compile()
-    bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training", unit="step", disable=None)
+    net = parallel.shared(model, device)
+    bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training", unit="step",
+               disable=None if writes else True)
+
+    def save(epoch, step, total, largest):
+        """What all processes know goes to last/."""
+        numbers = parallel.collect(random_numbers())
+        everything = {**state, "epoch": epoch, "step": step, "loss": total, "norm": largest, "random": numbers}
+        if writes:
+            save_model(os.path.join(run, "last"), args, model, tasks, {**everything, "optimizer": optimizer.state_dict()})
+
     for epoch in range(state["epoch"], args.epochs):
         model.train()
         batches.epoch, batches.start = epoch, state["step"] if epoch == state["epoch"] else 0
-        total, largest = (torch.as_tensor(state[what] if batches.start else 0.0, device=device) for what in ("loss", "norm"))
-        began, waited = time.perf_counter(), 0.0
-        pending = None                                             # the last loss: looked at one step later, so nothing waits for it
-        stream = iter(loader)
-        for step in range(batches.start, steps):
-            asked = time.perf_counter()
-            batch = next(stream)
-            waited += time.perf_counter() - asked
+        total, largest = (torch.as_tensor(state[what] if batches.start and writes else 0.0, device=device) for what in ("loss", "norm"))
+        began, loader.waited, val_loader.waited, pending = time.perf_counter(), 0.0, 0.0, None
+        for step, batch in enumerate(loader, batches.start):
             lr = lr_at(epoch * steps + step, args.epochs * steps, args.warmup * steps, args.lr, args.lr_end)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            inputs = {name: batch[name].to(device, non_blocking=True) for name in model.inputs}
-            targets = {name: target.to(device, non_blocking=True) for name, target in batch["targets"].items()}
-            with torch.autocast(device.type, dtype=options["autocast"], enabled=options["autocast"] is not None):
-                out = model(*inputs.values())
-            loss = model_loss(tasks, out, targets, inputs.get("present"))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)             # what it was before
-            optimizer.step()
-            check_finite(pending, run)
-            pending = (torch.stack([loss.detach(), norm]), f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
-            total, largest = total + loss.detach(), torch.maximum(largest, norm)
+            found = train_step(net, model, tasks, optimizer, batch, args, options, stop)
+            told = pending.check(run) if pending else False
+            pending = Pending(found, f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
+            total, largest = total + found[0], torch.maximum(largest, found[1])
             bar.update()
-            if stop and step < steps - 1:
-                check_finite(pending, run)
-                save_last(run, args, model, tasks, optimizer, {**state, "epoch": epoch, "step": step + 1, "loss": total.item(),
-                                                                   "norm": largest.item()})
+            if (told or stop and parallel.world() == 1) and step < steps - 1:
+                pending.check(run)
+                save(epoch, step + 1, parallel.add(total).item(), largest.item())
                 stop.leave(bar, run)
-        check_finite(pending, run)
+        pending.check(run)
+        loss = parallel.add(total).item() / steps
+        parallel.same_buffers(model)
         table = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
         name, value, lower = main_metric(tasks, table)
-        seconds = time.perf_counter() - began
-        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / steps, "grad_norm": largest.item(),
-                                 f"val_{name}": value, "seconds": round(seconds, 2), "waited": round(waited, 2)})
+        seconds, waited = time.perf_counter() - began, loader.waited + val_loader.waited
+        state["history"].append({"epoch": epoch + 1, "lr": lr, "train_loss": loss, "grad_norm": largest.item(), f"val_{name}": value,
+                                 "seconds": round(seconds, 2), "waited": round(waited, 2)})
         better = math.isfinite(value) and (state["best"] is None or (value < state["best"] if lower else value > state["best"]))
-        if better or not os.path.isdir(os.path.join(run, "best")):
-            state["best"] = value if better else state["best"]
+        if writes and (better or not os.path.isdir(os.path.join(run, "best"))):
             save_model(os.path.join(run, "best"), args, model, tasks)
-        state.update(epoch=epoch + 1, step=0, loss=0.0, norm=0.0)
-        save_last(run, args, model, tasks, optimizer, state)
-        write_log(run, state["history"])
-        bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {total.item() / steps:.4f}   val {name} {value:.4f}{' best' * better}   "
+        state.update(epoch=epoch + 1, step=0, best=value if better else state["best"])
+        save(epoch + 1, 0, 0.0, 0.0)
+        if writes:
+            write_log(run, state["history"])
+        bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {loss:.4f}   val {name} {value:.4f}{' best' * better}   "
                   f"{seconds:.1f} s, {waited / seconds:.0%} waiting for data")
-        if stop:
+        if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
+    return run, held, cohort, indices, options
+
+
+def finish(run, held, cohort, indices, options):
+    """The test patients, once, with the best weights: metrics, pictures, card and page. held: the lock of the run."""
     best, tasks, _ = open_model(run)
-    print_table(tasks, evaluate(best.to(device), tasks, cohort, indices, run, options, by="fst" if "fst" in cohort.columns else None))
+    print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options, by="fst" if "fst" in cohort.columns else None))
     write_card(run)
     print(f"the whole run is in {run}: {os.path.basename(write_report(run))} to look at, metrics.json, predictions.csv, figures/, best/")
 
 
-def check_finite(pending, run):
-    if pending is not None and not pending[0].isfinite().all():
-        loss, norm = pending[0].tolist()
-        paths = [path for paths in pending[2] for path in paths]
-        raise ValueError(f"the loss is {loss} at {pending[1]}, the gradient's norm {norm}; the batch held {', '.join(paths[:6])}"
-                         + f" and {len(paths) - 6} more" * (len(paths) > 6) + f"; {run}/best and last are from before")
-
-
-def save_last(run, args, model, tasks, optimizer, state):
-    """Everything that --resume needs, in plain types and tensors."""
-    numbers = {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})}
-    save_model(os.path.join(run, "last"), args, model, tasks, {**state, "optimizer": optimizer.state_dict(), "random": numbers})
+def random_numbers():
+    """The state of every generator of this process."""
+    return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
 
 
 def load_state(run, model, optimizer, state):
@@ -829,9 +966,13 @@ def load_state(run, model, optimizer, state):
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["random"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in saved["random"]:
-            torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+        numbers = saved["random"] if isinstance(saved["random"], list) else [saved["random"]]                # one a process
+        if len(numbers) == parallel.world():
+            torch.set_rng_state(numbers[parallel.rank()]["cpu"])
+            if torch.cuda.is_available() and "cuda" in numbers[parallel.rank()]:
+                torch.cuda.set_rng_state(numbers[parallel.rank()]["cuda"])
+        else:
+            print(f"processes: {len(numbers)} before, {parallel.world()} now; dropout draws other numbers than without the break")
         return {key: saved.get(key, value) for key, value in state.items()}                  # what came later has its default
     except Exception as error:                                     # pickle and torch raise many kinds
         raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
@@ -849,16 +990,19 @@ def run_main(main):
     except RuntimeError as error:
         line = first_line(error)
         if isinstance(error, torch.OutOfMemoryError):
-            line = f"out of memory; a smaller --batch-size or --image needs less ({line})"
+            line = f"out of memory; --accumulate, --grad-checkpointing, or a smaller --batch-size or --image need less ({line})"
         elif "deterministic" in line:
             line = f"--deterministic: {line}"
         elif "DataLoader worker (pid" in line:                      # killed, as a rule by a system out of memory
             line = f"{died} ({line})"
+        elif isinstance(error, torch.distributed.DistError) or "gloo" in line:
+            line = "another of the processes that train together ended; its own line says why"
         else:
             raise
     else:
         return
-    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+    who = f" (process {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    print(f"{os.path.basename(sys.argv[0])}{who}: {line}", file=sys.stderr)
     sys.exit(2)
 
 

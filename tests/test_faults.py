@@ -31,7 +31,7 @@ import eval as evaluation
 import synthetic
 import tables
 import train
-from data import Samples, cached_features, read_array, read_bag, read_image, read_volume
+from data import Samples, cached_features, mapped, read_array, read_bag, read_image, read_volume
 from tables import Cohort, Task, load_cohort
 from tests.hub import ROOT, Hub, python
 from vit import ViT, ViTConfig
@@ -208,7 +208,7 @@ def test_out_of_memory_says_which_flags_need_less(table, monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice")
     monkeypatch.setattr(train, "model_loss", full)
-    assert fails(flags(table)).startswith("train.py: out of memory; a smaller --batch-size or --image needs less (CUDA out of memory.")
+    assert fails(flags(table)).startswith("train.py: out of memory; --accumulate, --grad-checkpointing, or a smaller --batch-size or --image need less (CUDA out of memory.")
 
 
 # -----------------------------------------------------------------------------
@@ -280,6 +280,20 @@ def test_a_full_disk_leaves_no_half_cache(table, tmp_path):
         assert not [file for _, _, files in os.walk(name) for file in files], name
         call()
         assert [file for _, _, files in os.walk(name) for file in files], name
+
+
+def test_a_disk_that_fills_up_while_images_are_cached_is_one_line(table, monkeypatch):
+    """Before the file of decoded images exists, and while it grows; with room again it goes on, and no half row is ever read."""
+    cohort = load_cohort(table, target="grey")
+    make = lambda: Samples(cohort, range(4), (16, 16), folder="cache")
+    expected = [Samples(cohort, range(4), (16, 16))[0, i]["image"] for i in range(4)]
+    status, said = limited(100, lambda: train.run_main(make))
+    assert status == 2 and len(said.splitlines()) == 1 and "cannot be made" in said and "--cache-dir" in said
+    samples = make()
+    status, said = limited(1000, lambda: train.run_main(lambda: [samples[0, i] for i in range(4)]))         # a row has 769 bytes
+    assert status == 2 and len(said.splitlines()) == 1 and "cannot grow" in said and "leave out --cache" in said
+    mapped.cache_clear()
+    assert all(np.array_equal(make()[0, i]["image"], expected[i]) for i in range(4))
 
 
 @pytest.mark.parametrize("content", (b"", b"\x93NUMPY", "cut", "other"))

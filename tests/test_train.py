@@ -192,6 +192,112 @@ def test_losses_equal_loops_over_what_is_known():
     assert task_loss(tasks, logits, unknown).item() == 0
 
 
+def test_parts_of_a_batch_give_the_losses_of_the_whole(table):
+    """--accumulate, --chunk and --grad-checkpointing take less memory, and the same steps: with unknown targets, absent photographs and a
+    last batch that does not divide."""
+    logs = []
+    for name, more in enumerate(((), ("--accumulate", "3"), ("--chunk", "3"), ("--grad-checkpointing",))):
+        main(flags(table, *MULTI, "--dropout", "0", "--name", str(name), *more))
+        logs.append([{key: float(value) for key, value in row.items() if key not in ("seconds", "waited")}
+                     for row in csv.DictReader(open(f"runs/{name}/log.csv"))])
+    for log in logs[1:]:
+        assert len(log) == 2 and all(a == pytest.approx(b, rel=1e-5) for a, b in zip(logs[0], log))
+
+
+@pytest.mark.parametrize("more, least", ((("--chunk", "2"), 2.0), (("--grad-checkpointing",), 2.0)))
+def test_chunks_and_checkpoints_keep_less_for_the_gradient(more, least):
+    """Bytes of the tensors that a forward pass leaves for the backward pass, parameters apart."""
+    def kept(*more):
+        model, _ = build_model(parse(["--model", "multivit", "--n", "6", "--r", "2", *more]), [Task("y", "regression")])
+        sizes, own = {}, {p.data_ptr() for p in model.parameters()}
+
+        def note(tensor):
+            if tensor.data_ptr() not in own:
+                sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            held = model(torch.rand(2, 6, 3, 64, 64), None, torch.rand(2, 6, 3, 128, 128))
+        return sum(sizes.values()), held                           # held, so that no address is used twice
+    assert kept()[0] > least * kept(*more)[0]
+
+
+def test_a_step_asks_the_device_for_nothing():
+    """No number is read back between the first kernel and the loss, nor in the optimizer: what a GPU would have to be waited for."""
+    class Reads(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if any(word in str(function) for word in ("_local_scalar", "nonzero", "item", "masked_select", "unique")):
+                asked.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    args = parse(["--model", "multivit", "--n", "3", "--r", "2", "--accumulate", "2"])
+    tasks = [Task("y", "regression"), Task("g", "classes", ("a", "b")), Task("f", "labels", ("u", "v"), positive_weight=(2.0, 1.0)),
+             Task("t", "survival", ("t", "e"))]
+    model, _ = build_model(args, tasks)
+    batch = {"images": torch.zeros(4, 3, 3, 64, 64, dtype=torch.uint8), "images_hr": torch.zeros(4, 3, 3, 128, 128, dtype=torch.uint8),
+             "present": torch.ones(4, 3, dtype=torch.bool), "path": [[]] * 4,
+             "targets": {"y": torch.rand(4), "g": torch.tensor([0.0, 1.0, float("nan"), 1.0]), "f": torch.ones(4, 2), "t": torch.ones(4, 2)}}
+    optimizer, asked = make_optimizer(model, args, torch.device("cpu")), []
+    options = {"device": torch.device("cpu"), "autocast": None}
+    train.train_step(model, model, tasks, optimizer, batch, args, options, False)              # the optimizer makes its state
+    with Reads():
+        found = train.train_step(model, model, tasks, optimizer, batch, args, options, False)
+        assert asked == [] and found.shape == (3,)
+        found[0].item()
+        assert asked                                               # it does count
+
+
+def test_a_compiled_run_compiles_each_model_once(table, monkeypatch):
+    """Every batch has the same shape, the last ones filled up: one graph for training, one for validation, and the same losses."""
+    from torch._dynamo.testing import CompileCounter
+    counter, real = CompileCounter(), torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: real(self, backend=counter))
+    main(flags(table, *MULTI, "--dropout", "0", "--name", "plain"))
+    main(flags(table, *MULTI, "--dropout", "0", "--name", "compiled", "--compile"))
+    assert counter.frame_count == 2
+    plain, compiled = ([float(row["train_loss"]) for row in csv.DictReader(open(f"runs/{run}/log.csv"))] for run in ("plain", "compiled"))
+    assert plain == pytest.approx(compiled, rel=1e-5)
+    assert open("runs/plain/split.csv").read() == open("runs/compiled/split.csv").read()
+
+
+def test_a_cached_run_is_the_run(table):
+    """--cache without crop changes no bit; of what cannot be cached it says so."""
+    for name, more in (("plain", ()), ("first", ("--cache",)), ("second", ("--cache",))):
+        main(flags(table, *MULTI, "--augment", "hflip", "--name", name, *more))
+    runs = [load_file(f"runs/{name}/last/model.safetensors") for name in ("plain", "first", "second")]
+    assert all(torch.equal(runs[0][key], run[key]) for run in runs[1:] for key in runs[0])
+    assert len(os.listdir("data_cache/decoded")) == 1
+    before = open("runs/first/metrics.json").read()
+    import eval
+    eval.main(["runs/first", "--device", "cpu"])
+    assert open("runs/first/metrics.json").read() == before
+
+
+def test_what_cannot_be_cached_or_shared_is_refused(table, volumes, slides, monkeypatch, capsys):
+    assert "--cache is for decoded pictures and volumes; bags" in fails(["--data", slides, "--model", "vit", "--cache"], monkeypatch, capsys)
+    assert "which --augment crop would change" in fails(["--data", volumes, "--model", "vit", "--cache", "--augment", "crop"], monkeypatch, capsys)
+    assert "--batch-size 4: 1 processes with --accumulate 5 need at least 5" in fails(flags(table, "--accumulate", "5"), monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("device, words, size, expected", (
+    ("cpu", "avx512f avx512_bf16", "mini", True), ("cpu", "amx_bf16", "mini", True), ("cpu", "avx512f", "mini", False),
+    ("cpu", "avx512f avx512_bf16", "micro", False), ("mps", "avx512_bf16", "mini", False)))
+def test_bfloat16_is_for_wide_models_on_chips_that_have_it(monkeypatch, device, words, size, expected):
+    """Where it is slower, or not there, --amp auto leaves float32."""
+    monkeypatch.setattr(train, "cpu_flags", lambda: words)
+    model, _ = build_model(parse(["--model", "vit", "--size", size]), [Task("y", "regression")])
+    assert train.fast_bfloat16(model, torch.device(device)) is expected
+
+
+def test_a_second_ctrl_c_quits_and_a_sigterm_after_it_does_not(quiet):
+    """torchrun passes a Ctrl-C on as SIGTERM to processes that had it from the terminal."""
+    stop = train.Stop()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def daft_flags(table, *more):
     argv = flags(table, "--model", "daft", *more)
     return [x for i, x in enumerate(argv) if "--patch" not in (x, argv[i - 1])]
@@ -636,10 +742,10 @@ def test_the_process_itself_exits_with_2_and_one_line(table):
 
 def test_import_graph():
     """Mechanisms import only what a reader was told they do; nobody imports train but eval's main and what measures it."""
-    allowed = {"attention": "", "attention_filter": "", "data": "", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
+    allowed = {"attention": "", "attention_filter": "", "data": "", "parallel": "", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
                "localization": "metrics tables", "metrics": "", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
                "lt_vit": "vit attention weights", "q2l": "vit attention weights", "probe": "vit weights",
-               "eval": "data localization metrics tables plots report train compare deploy", "compare": "metrics tables", "report": "plots",
+               "eval": "data localization metrics parallel tables plots report train compare deploy", "compare": "metrics tables", "report": "plots",
                "deploy": "data eval report tables train", "reproduce": "train eval metrics plots synthetic"}
     files = {name[:-3] for name in os.listdir(ROOT) if name.endswith(".py")}
     for name in files & set(allowed):
