@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 import eval as evaluation
 import train
+from data import read_image
 from deploy import export, load_images, predict_new, transformers_config, transformers_tensors
 from report import preprocessor
 from tables import Task
+from tests.hub import Hub, python
 from vit import ViT, ViTConfig
 
 
@@ -165,6 +167,26 @@ def test_an_exported_vit_is_a_starting_point(place, tmp_path, capsys):
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items() if not key.startswith("head."))
 
 
+def test_what_is_uploaded_is_where_another_training_starts(place, tmp_path):
+    """The exported ViT, and MultiViT's best/ as it is, on a Hub: --pretrained ORG/NAME takes every backbone tensor of either."""
+    export(str(place / "runs" / "vit"), str(tmp_path / "hub"))
+    repos = {f"me/{name}": {"main": {file: (folder / file).read_bytes() for file in os.listdir(folder)}}
+             for name, folder in (("vit", tmp_path / "hub"), ("multi", place / "runs" / "multi" / "best"))}
+    code = """if True:
+        import torch, train
+        from safetensors.torch import load_file
+        from tables import Task
+        for name, prefix in (("vit", ""), ("multi", "vit.")):
+            args = train.parse(["--model", "vit", "--pretrained", f"me/{name}"])
+            model, line = train.build_model(args, [Task("other", "regression")])
+            saved = load_file(f"%s/{name}/best/model.safetensors")
+            print(sum(torch.equal(x, saved[prefix + key]) for key, x in model.state_dict().items() if not key.startswith("head.")))
+        print(sum(not key.startswith("head.") for key in model.state_dict()))""" % (place / "runs")
+    with Hub(repos) as hub:
+        vit, multi, tensors = map(int, python(code, tmp_path / "home", hub.url).split())
+    assert vit == multi == tensors > 20
+
+
 def test_any_other_model_keeps_its_own_format(place, tmp_path):
     """MultiViT: the same bytes, with a card, and --pretrained takes its ViT."""
     assert export(str(place / "runs" / "multi"), str(tmp_path / "hub")) == "pytorch"
@@ -182,13 +204,17 @@ def test_transformers_gives_the_same_logits(config, kind, tmp_path):
     """ViTForImageClassification.from_pretrained of the files we write; its own processor normalizes as the model does."""
     transformers = pytest.importorskip("transformers")
     from safetensors.torch import save_file
+    try:
+        theirs = transformers.ViTForImageClassification
+    except ModuleNotFoundError as error:                           # such as a torchvision that does not fit torch
+        pytest.skip(f"transformers is here and cannot be imported: {error}")
     torch.manual_seed(0)
     model = ViT(config, {"grade": 3}).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     save_file(transformers_tensors(model.state_dict()), tmp_path / "model.safetensors", {"format": "pt"})
     json.dump(transformers_config(config, Task("grade", kind, ("a", "b", "c"))), open(tmp_path / "config.json", "w"))
-    theirs, report = transformers.ViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = theirs.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.get(key) for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
     assert theirs.config.id2label[1] == "b"
     images = torch.randint(256, (4, config.channels, *config.image), dtype=torch.uint8)
@@ -199,6 +225,10 @@ def test_transformers_gives_the_same_logits(config, kind, tmp_path):
         processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
         pixels = processor(list(images.movedim(1, -1).numpy()), return_tensors="pt")["pixel_values"]
         assert torch.allclose(pixels, model.normalize(images), atol=1e-6)
+        film = Image.fromarray(np.random.default_rng(0).integers(256, size=(6, 9), dtype=np.uint8)).resize((300, 200), 2)         # grey, larger
+        pixels = processor(film, return_tensors="pt")["pixel_values"]
+        ours = model.normalize(torch.tensor(read_image(np.asarray(film), config.image)[0][None]))
+        assert (pixels - ours).abs().max() < 0.05 and (pixels - ours).abs().mean() < 0.01           # ours resizes in two steps
 
 
 def test_names_are_those_that_weights_py_reads(place):
