@@ -25,19 +25,20 @@ from vit import ViT, ViTConfig
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """photos.csv of 20 patients, and runs: `vit` with three classes, `multi` with regression and classes."""
+    """photos.csv of 20 patients, and runs: `vit` with three classes, `multi` with regression and classes, `lt` with two labels."""
     folder = tmp_path_factory.mktemp("deploy")
     rng = np.random.default_rng(0)
-    lines = ["who,picture,redness,grade"]
+    lines = ["who,picture,redness,grade,dots,stripes"]
     for patient in range(20):
         red = rng.uniform(0, 255)
         for photo in range(1 + patient % 3):
             Image.fromarray(np.uint8(rng.integers(0, 60, (20, 16, 3)) + [0.7 * red, 0, 0])).save(folder / f"{patient}_{photo}.png")
-            lines.append(f"p{patient},{patient}_{photo}.png,{red:.2f},{('low', 'middle', 'top')[int(red // 86)]}")
+            lines.append(f"p{patient},{patient}_{photo}.png,{red:.2f},{('low', 'middle', 'top')[int(red // 86)]},{int(red > 99)},{patient % 2}")
     (folder / "photos.csv").write_text("\n".join(lines) + "\n")
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     for name, target, more in (("vit", "grade:classes", ["--model", "vit"]),
-                               ("multi", "redness:regression,grade:classes", ["--model", "multivit", "--n", "2", "--r", "2"])):
+                               ("multi", "redness:regression,grade:classes", ["--model", "multivit", "--n", "2", "--r", "2"]),
+                               ("lt", "dots:labels,stripes:labels", ["--model", "lt_vit", "--label-layers", "2"])):
         train.main(["--data", str(folder / "photos.csv"), "--patient-column", "who", "--image-column", "picture", "--target", target,
                     "--image", "16", "--epochs", "1", "--workers", "0", "--device", "cpu", "--runs", str(folder / "runs"), "--name", name, *more])
     signal.signal(signal.SIGTERM, before[0]), signal.signal(signal.SIGINT, before[1])
@@ -168,23 +169,24 @@ def test_an_exported_vit_is_a_starting_point(place, tmp_path, capsys):
 
 
 def test_what_is_uploaded_is_where_another_training_starts(place, tmp_path):
-    """The exported ViT, and MultiViT's best/ as it is, on a Hub: --pretrained ORG/NAME takes every backbone tensor of either."""
-    export(str(place / "runs" / "vit"), str(tmp_path / "hub"))
+    """The exported ViT, and MultiViT's and LT-ViT's best/ as they are, on a Hub: --pretrained ORG/NAME takes every tensor of their ViT."""
+    runs = place / "runs"
+    export(str(runs / "vit"), str(tmp_path / "hub"))
     repos = {f"me/{name}": {"main": {file: (folder / file).read_bytes() for file in os.listdir(folder)}}
-             for name, folder in (("vit", tmp_path / "hub"), ("multi", place / "runs" / "multi" / "best"))}
+             for name, folder in (("vit", tmp_path / "hub"), ("multi", runs / "multi" / "best"), ("lt", runs / "lt" / "best"))}
     code = """if True:
         import torch, train
         from safetensors.torch import load_file
         from tables import Task
-        for name, prefix in (("vit", ""), ("multi", "vit.")):
-            args = train.parse(["--model", "vit", "--pretrained", f"me/{name}"])
-            model, line = train.build_model(args, [Task("other", "regression")])
+        for name, ours, theirs in (("vit", "", ""), ("multi", "", "stage1."), ("lt", "", "vit."), ("lt", "vit.", "vit.")):
+            model, line = train.build_model(train.parse(["--model", "lt_vit" if ours else "vit", "--pretrained", f"me/{name}"]),
+                                            [Task("other", "labels", ("a", "b"))])
             saved = load_file(f"%s/{name}/best/model.safetensors")
-            print(sum(torch.equal(x, saved[prefix + key]) for key, x in model.state_dict().items() if not key.startswith("head.")))
-        print(sum(not key.startswith("head.") for key in model.state_dict()))""" % (place / "runs")
+            mine = {key.removeprefix(ours): x for key, x in model.state_dict().items() if key.startswith(ours) and not key.startswith("head.")}
+            print(len(mine) > 20 and all(torch.equal(x, saved[theirs + key]) for key, x in mine.items()), line)""" % runs
     with Hub(repos) as hub:
-        vit, multi, tensors = map(int, python(code, tmp_path / "home", hub.url).split())
-    assert vit == multi == tensors > 20
+        lines = python(code, tmp_path / "home", hub.url).splitlines()
+    assert [line.split()[0] for line in lines] == ["True"] * 4 and "only the stage1 of its multivit" in lines[1], lines
 
 
 def test_any_other_model_keeps_its_own_format(place, tmp_path):
