@@ -109,6 +109,20 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
     assert [row["patient"] for row in rows_of(tmp_path / "none.csv")] == ["ghost"]
 
 
+def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place, tmp_path, monkeypatch):
+    """LT-ViT: a row a label, the surest first, said as in the CSV, under the class token's maps and the label's own."""
+    drawn = []
+    monkeypatch.setattr(evaluation.plots, "row", lambda pictures, captions, **rest: drawn.append(captions) or pictures[0].convert("RGB"))
+    as_folder(place, ["p0"], tmp_path / "new")
+    evaluation.main([str(place / "runs" / "lt"), "--predict", str(tmp_path / "new"), "--out", str(tmp_path / "o.csv"), "--figures", "1",
+                     "--device", "cpu"])
+    said, = rows_of(tmp_path / "o.csv")
+    said = {name: float(said[f"findings[{name}] predicted"]) for name in ("dots", "stripes")}
+    maps = ["class token", "class token, mean of label blocks", "label token", "label token, mean of label blocks"]
+    assert drawn == [[f"{name}, predicted {said[name]:.2f}", *maps] for name in sorted(said, key=said.get, reverse=True)]
+    assert os.listdir(tmp_path / "o-figures") == ["patient_p0.png"]
+
+
 def test_pictures_beside_the_folders_are_patients_of_their_own(place, tmp_path):
     """first sub-folder = patient, however deep; hidden files and other files are no pictures."""
     as_folder(place, ["p1"], tmp_path / "new")

@@ -549,6 +549,21 @@ def options_of(model, by_image=False):
                 workers=0, device=CPU, autocast=None, by_image=by_image)
 
 
+@pytest.mark.parametrize("first", ("regression", "labels"))
+def test_a_label_is_drawn_with_its_probability_wherever_its_task_stands(first, tmp_path, monkeypatch):
+    """The labels' task may come before others: captions are of the labels, 0 to 1, as in predictions.csv."""
+    torch.manual_seed(0)
+    tasks = TASKS if first == "regression" else TASKS[::-1]
+    model = MODELS["lt_vit"]({task.name: task.outputs for task in tasks})
+    cohort, indices = photographs(tmp_path)
+    said, row = [], evaluation.plots.row
+    monkeypatch.setattr(evaluation.plots, "row", lambda pictures, captions=None, **rest: said.extend(captions[:1]) or row(pictures, captions, **rest))
+    evaluate(model, tasks, cohort, indices, str(tmp_path), options_of(model), figures=6)
+    expected = [f"{name}, predicted {float(line[f'findings[{name}] predicted']):.2f}" for line in csv.DictReader(open(tmp_path / "predictions.csv"))
+                for name in FINDINGS.classes if line[f"findings[{name}] target"] == "1"]
+    assert [caption for caption in said if caption] == expected and len(expected) > 2
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_evaluate_leaves_metrics_predictions_and_pictures(name, tmp_path, capsys):
     """Every model on a tiny cohort: valid metrics.json, a row a patient, charts, and a picture of what it looked at."""
