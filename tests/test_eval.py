@@ -128,7 +128,7 @@ def test_every_metric_has_its_loop():
     assert {(kind, name) for kind, metrics in METRICS.items() for name in metrics} == set(LOOPS)
 
 
-@pytest.mark.parametrize("kind, name", LOOPS, ids="-".join)
+@pytest.mark.parametrize("kind, name", LOOPS)
 def test_a_weight_of_k_is_the_row_k_times(kind, name):
     """With weights 0..3 and ties, every metric equals the loop over physically repeated rows, also where few rows are left."""
     rng = np.random.default_rng(0)
@@ -145,10 +145,13 @@ def test_a_weight_of_k_is_the_row_k_times(kind, name):
 
 
 def test_metrics_equal_scikit_learn():
-    """The same, against the library everyone uses, with fractional weights."""
+    """The same, against the library everyone uses, to nine digits: with fractional weights where it takes some, and ties."""
     sk = pytest.importorskip("sklearn.metrics")
+    from scipy.stats import spearmanr
+    from sklearn.calibration import calibration_curve
     rng = np.random.default_rng(0)
     for kind, name, theirs in (("regression", "mae", sk.mean_absolute_error), ("regression", "r2", sk.r2_score),
+                               ("regression", "rmse", sk.root_mean_squared_error),
                                ("labels", "auroc", sk.roc_auc_score), ("labels", "auprc", sk.average_precision_score),
                                ("labels", "brier", lambda y, p, sample_weight: sk.brier_score_loss(y, p / 2, sample_weight=sample_weight)),
                                ("classes", "accuracy", sk.accuracy_score), ("classes", "balanced_accuracy", sk.balanced_accuracy_score)):
@@ -157,10 +160,23 @@ def test_metrics_equal_scikit_learn():
         expected = theirs(target, said, sample_weight=weight)
         prediction = prediction / 2 if name == "brier" else prediction       # draw's are 0 to 1.25
         assert METRICS[kind][name](prediction, target, weight[None])[0] == pytest.approx(expected, rel=1e-9), name
+    prediction, target = draw("regression", rng, 200)
+    assert METRICS["regression"]["spearman"](prediction, target, np.ones((1, 200)))[0] == pytest.approx(spearmanr(prediction, target)[0], rel=1e-9)
     prediction, target = draw("classes", rng, 200)
     prediction /= prediction.sum(1, keepdims=True)
-    expected = sk.roc_auc_score(target, prediction, multi_class="ovr", average="macro")
-    assert METRICS["classes"]["auroc"](prediction, target, np.ones((1, 200)))[0] == pytest.approx(expected, rel=1e-9)
+    for name, expected in (("auroc", sk.roc_auc_score(target, prediction, multi_class="ovr", average="macro")),
+                           ("brier", sk.brier_score_loss(target, prediction, labels=[0, 1, 2], scale_by_half=True))):
+        assert METRICS["classes"][name](prediction, target, np.ones((1, 200)))[0] == pytest.approx(expected, rel=1e-9)
+    found = details(GRADE, table_of(GRADE, prediction, target))
+    assert found["confusion"] == sk.confusion_matrix(target, prediction.argmax(1)).tolist()
+    observed, predicted = calibration_curve(target == 1, prediction[:, 1], n_bins=10)
+    bins = found["reliability"]["medium"]
+    assert [x for x in bins["observed"] if x is not None] == pytest.approx(observed, rel=1e-9)
+    assert [x for x in bins["predicted"] if x is not None] == pytest.approx(predicted, rel=1e-9)
+    answer, names = (target == 1).astype(float), np.arange(200).astype(str)
+    point = operating_point(prediction[:, 1], answer, names, 0.3)
+    assert point["sensitivity"]["value"] == pytest.approx(sk.recall_score(answer, prediction[:, 1] >= 0.3), rel=1e-9)
+    assert point["specificity"]["value"] == pytest.approx(sk.recall_score(1 - answer, prediction[:, 1] < 0.3), rel=1e-9)
 
 
 @pytest.mark.parametrize("value", (0.0, 0.1, 3.3, 1e7))
@@ -250,7 +266,7 @@ def test_youden_is_the_best_of_every_threshold():
     """Tried one by one, with ties: the largest J, and of equals the lowest threshold; with one class there is none."""
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 30, 30, 30):
-        said, true = rng.integers(6, size=n) / 4, (np.arange(n) % 2).astype(float)
+        said, true = rng.integers(6, size=n) / 4, (np.arange(n) % (2 if n < 4 else 5) == 1).astype(float)     # few positives
         J = {t: np.mean(said[true == 1] >= t) + np.mean(said[true == 0] < t) - 1 for t in sorted(set(said))}
         best = max(round(j, 12) for j in J.values())
         assert youden(said, true) == next(t for t in J if round(J[t], 12) == best)
