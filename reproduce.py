@@ -96,7 +96,8 @@ EXPERIMENTS = {
                  "pointing game": ("localization/label token/pointing|localization/class token/pointing",
                                    "localization/chance/pointing", ""),
                  "pointing game, mean of the label blocks": (
-                     "localization/label token, mean of label blocks/pointing|localization/class token/pointing",
+                     "localization/label token, mean of label blocks/pointing|localization/label token/pointing|"
+                     "localization/class token/pointing",
                      "localization/chance/pointing", "")},
         rows={"class token": "--model vit",
               "Query2Label": "--model q2l",
@@ -375,7 +376,7 @@ def table(experiment, metrics, metric, values, seconds):
         if row != reference:
             cells[4] = with_interval([a - b for a, b in zip(each, values[reference])], "+")
         if row in seconds:
-            cells[5] = f"{spread(seconds[row])[0]:.0f}"
+            cells[5] = f"{spread(seconds[row])[0]:.0f}".replace("nan", "")
         lines.append("| " + " | ".join(cells) + " |")
     asked = [(claim, *verdict(order, values, lower)) for claim, order, *which in experiment["claims"] if metric in (which or metrics)]
     if asked:
