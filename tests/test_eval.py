@@ -290,6 +290,8 @@ def test_operating_point_is_chosen_on_val_and_counted_on_test(tmp_path):
     assert sure["sensitivity"]["low"] ** 3 == pytest.approx(0.025) and sure["sensitivity"]["high"] == 1      # three of three could be luck
     sure = operating_point(np.array([0.9, 0.1]), np.array([0, 1.0]), np.array(["a", "b"]), 0.5)["sensitivity"]
     assert sure["value"] == 0 and (1 - sure["high"]) == pytest.approx(0.025) and sure["low"] == 0
+    at = operating_point(np.array([0.5, 0.5, 0.4]), np.array([1, 0, 0.0]), np.array(["a", "b", "c"]), 0.5)    # at the threshold is called
+    assert (at["true_positives"], at["false_positives"], at["true_negatives"], at["false_negatives"]) == (1, 1, 1, 0)
     none = operating_point(said[:3, 0], np.zeros(3), np.array(["a", "b", "c"]), 0.4)
     assert none["sensitivity"]["reason"] == "no positive" and none["specificity"]["value"] is not None
     cohort, indices = photographs(tmp_path)
@@ -835,6 +837,14 @@ def test_the_best_epochs_number_in_the_log_is_what_evaluation_finds(run):
     evaluation.main([str(run / "runs/a"), "--split", "val", "--figures", "0", "--device", "cpu"])
     found = json.load(open(run / "runs/a/photos-val/metrics.json"))["redness"]["mae"]["value"]
     assert found == min(float(row["val_redness_mae"]) for row in rows_of(run / "runs/a/log.csv"))
+
+
+def test_evaluating_a_run_again_writes_the_same_bytes(run):
+    """What training wrote of its test split at its end, metrics and predictions, to the last digit."""
+    before = {name: (run / "runs/a" / name).read_bytes() for name in ("metrics.json", "predictions.csv")}
+    os.remove(run / "runs/a/metrics.json"), os.remove(run / "runs/a/predictions.csv")
+    evaluation.main([str(run / "runs/a"), "--device", "cpu"])
+    assert {name: (run / "runs/a" / name).read_bytes() for name in before} == before
 
 
 # -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from subprocess import Popen                                       # the real one, whatever a test puts in its place
 
 import pytest
 
@@ -253,14 +254,12 @@ def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, 
     assert lines.index(("end", "b", "")) < lines.index(("start", "c", "4"))
 
 
-def test_a_signal_lets_the_run_save_itself(tmp_path):
+def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys):
     """SIGTERM ends both processes; the same line again resumes the run where it was."""
-    code = ("import reproduce as r; from tests.test_reproduce import FAST\n"
-            "r.EXPERIMENTS['daft'] = {**FAST, 'first': {}, 'rows': {'table': '--fusion image'}, 'claims': []}; r.PATIENTS['brain'] = 100; r.main()")
-    argv = [sys.executable, "-c", code, "daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"),
-            "--cache-dir", str(tmp_path / "cache")]
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    logs = tmp_path / "out" / "quick" / "runs" / "daft"
+    one = "{**FAST, 'first': {}, 'rows': {'table': '--fusion image --batch-size 1'}, 'claims': []}"
+    code = f"import reproduce as r; from tests.test_reproduce import FAST; r.EXPERIMENTS['daft'] = {one}; r.PATIENTS['brain'] = 100; r.main()"
+    logs, (started, argv) = tmp_path / "out" / "quick" / "runs" / "daft", quick
+    process = Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(400):
         if list(logs.glob("*/args.json")):
             break
@@ -268,6 +267,7 @@ def test_a_signal_lets_the_run_save_itself(tmp_path):
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and "the same line again" in said
-    assert not list(logs.glob("*/metrics.json"))
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and list(logs.glob("*/metrics.json")), done.stderr
+    assert not list(logs.glob("*/metrics.json")) and not started
+    monkeypatch.setitem(EXPERIMENTS, "daft", eval(one)), monkeypatch.setitem(reproduce.PATIENTS, "brain", 100)
+    reproduce.main(argv)
+    assert "--resume" in started[0] and len(started) == 1 and list(logs.glob("*/metrics.json")), capsys.readouterr().out
