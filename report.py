@@ -309,7 +309,7 @@ th:last-child, td:last-child { padding-right: 0 }
 td:first-child { min-width: 5.5rem }
 .facts td + td { white-space: normal; overflow-wrap: anywhere }
 .facts td:first-child { color: #5d6368; width: 9rem }
-.count td + td, .count th + th { text-align: right }
+.count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .8rem }
 small, .why { color: #5d6368; font-size: .88em }
 .entry .why { white-space: normal }
 small + small { margin-left: .5em }
