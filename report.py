@@ -25,7 +25,8 @@ import plots
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error", "r2": "R²",
          "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision", "brier": "Brier score",
          "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "c_index": "concordance"}
-HUB = {"auroc": "roc_auc", "auprc": "average_precision", "brier": "brier_score", "r2": "r_squared", "spearman": "spearmanr"}   # others as ours
+HUB = {"auroc": "roc_auc", "auprc": "average_precision", "brier": "brier_score", "r2": "r_squared",
+       "spearman": "spearmanr"}                                    # the Hub's names, where they are not ours
 CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
             "labels": "the training share of each label", "survival": "the same risk for all"}
 COLORS = ["#%02x%02x%02x" % color for color in plots.PALETTE]      # as many lines can be told apart
@@ -347,7 +348,8 @@ def cell(content):
         return html.escape(str(content))
     if content["value"] is None:
         return f'<span class="why">undefined: {html.escape(content["reason"])}</span>'
-    return number(content["value"]) + "".join(f" <small>{html.escape(said)}</small>" for said in (interval(content), content.get("of")) if said)
+    more = interval(content), content.get("of")
+    return number(content["value"]) + "".join(f" <small>{html.escape(said)}</small>" for said in more if said)
 
 
 def html_table(caption, head, rows, kind=""):
@@ -437,7 +439,8 @@ def card(run, library="pytorch"):
             "license_link": base and f"https://huggingface.co/{base}", "library_name": library,
             "pipeline_tag": "image-classification" if kinds & {"classes", "labels"} else None,
             "tags": ["medical-imaging", "vision-transformer", args["model"]], "base_model": base,
-            "metrics": list(dict.fromkeys(named)), "model-index": [{"name": run.name, "results": [hub_result(run, task) for task in run.tasks]}]}
+            "metrics": list(dict.fromkeys(named)),
+            "model-index": [{"name": run.name, "results": [hub_result(run, task) for task in run.tasks]}]}
     yaml = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value]               # JSON is YAML
     use = ("It opens with `transformers.ViTForImageClassification.from_pretrained`." if library == "transformers" else
            "`python train.py --pretrained ORG/NAME` starts from it; it is read by the code that wrote it.")

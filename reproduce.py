@@ -210,6 +210,8 @@ def read_metrics(run):
 def train_run(flags, run, args, children, came):
     """Train what is not yet trained, in a process of its own -> was there anything to train? children: the processes that run now;
     came: the signals that have come, after which nothing is started."""
+    if came:
+        return False
     folder, name = os.path.split(run)
     os.makedirs(folder, exist_ok=True)
     with open(run + ".log", "a+", encoding="utf-8") as log:
@@ -245,7 +247,8 @@ def train_run(flags, run, args, children, came):
 
 
 def train_all(name, todo, args):
-    """todo: (row, flags, run), a run behind those that it starts from -> {run: why it failed}. Ctrl-C and SIGTERM let all save themselves."""
+    """todo: (row, flags, run), a run behind those that it starts from -> {run: why it failed}. Ctrl-C and SIGTERM let all save
+    themselves."""
     children, came, jobs, failed = set(), [], {}, {}
 
     def stop(number, frame):
@@ -394,7 +397,7 @@ def reproduce(name, args):
     patients = {found["patients"] for runs in plans for row, extra in runs if row in experiment["rows"]
                 if (found := read_metrics(runs[row, extra][1]))}
     text = [f"# {name}", "", experiment["about"], "",
-            f"With `--seed` {', '.join(map(str, range(args.seeds)))}; tested on {' or '.join(map(str, sorted(patients))) or 'no'} patients. "
+            f"With `--seed` {', '.join(map(str, range(args.seeds)))}; tested on {' or '.join(map(str, sorted(patients)))} patients. "
             "Differences are taken seed by seed. Intervals: t intervals of the mean over the seeds. s: seconds of training and "
             "validation, mean over the seeds."]
     notes = ["**Quick: few patients, one epoch. These numbers mean nothing.**"] * args.quick + notes

@@ -196,7 +196,8 @@ def test_the_card_says_what_a_hub_wants_and_no_patient(folder, tmp_path):
     run = read_run(str(folder / "a"))
     run.args = {**run.args, "pretrained": "google/vit-base-patch16-224@main"}
     head = ModelCard(card(run)).data
-    assert (head.base_model, head.license, head.license_link) == ("google/vit-base-patch16-224", "other", "https://huggingface.co/google/vit-base-patch16-224")
+    base = "google/vit-base-patch16-224"
+    assert (head.base_model, head.license, head.license_link) == (base, "other", f"https://huggingface.co/{base}")
     assert head.license_name and ModelCard(card(read_run(str(folder / "a")))).data.license_name is None
 
 

@@ -26,7 +26,8 @@ TOY = dict(about="A toy.", flags="--model vit --data brain", metrics={"MAE": ("a
 FAST = dict(about="Runs of seconds.", flags="--model daft --data brain --target diagnosis", reference="table",
             metrics={"accuracy": ("diagnosis/accuracy", "diagnosis/constant/accuracy", "")},
             first={"volume": "--model daft --data brain --target diagnosis --fusion image"},
-            rows={"table": "--fusion linear", "both": "--fusion linear-features --pretrained {volume}"}, claims=[("the volume helps", "both > table")])
+            rows={"table": "--fusion linear", "both": "--fusion linear-features --pretrained {volume}"},
+            claims=[("the volume helps", "both > table")])
 
 
 class Forked:
@@ -83,7 +84,7 @@ def test_the_interval_is_students():
 
 
 def test_verdict_says_what_seeds_can_decide():
-    """Each seed is judged by its own numbers; 0 within the interval of the margin is undecided, as is one seed; an undefined one is said."""
+    """Each seed is judged by its own numbers; 0 within the margin's interval is undecided, as is one seed; an undefined one is said."""
     values = {"x": [1.0, 2.0, 9.0], "y": [2.0, 3.1, 1.0], "z": [0.0, 0.1, 0.2], "n": [math.nan, 1.0, -1.0], "t": [0.0, 0.1, 0.2]}
     assert verdict("x > z", values)[::2] == ("undecided", "3 of 3") and verdict("y > x", values)[::2] == ("undecided", "2 of 3")
     assert verdict("y > x", values, lower=True)[2] == "1 of 3" and verdict("x, y > z", values)[2] == "3 of 3"
@@ -213,7 +214,8 @@ def test_what_is_complete_stays_what_is_half_done_goes_on(monkeypatch, tmp_path)
         "--runs", os.path.dirname(run), "--name", "a"]
     assert not reproduce.train_run(["--seed", "0"], run, ARGS, set(), []) and len(commands) == 1
     os.rename(os.path.join(run, "metrics.json"), os.path.join(run, "args.json"))
-    assert reproduce.train_run(["--seed", "0"], run, ARGS, set(), []) and commands[1][-2:] == ["--resume", run] and "--seed" not in commands[1]
+    assert reproduce.train_run(["--seed", "0"], run, ARGS, set(), [])
+    assert commands[1][-2:] == ["--resume", run] and "--seed" not in commands[1]
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(quick, monkeypatch, tmp_path, capsys):
@@ -257,7 +259,8 @@ def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, 
 def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys):
     """SIGTERM ends both processes; the same line again resumes the run where it was."""
     one = "{**FAST, 'first': {}, 'rows': {'table': '--fusion image --batch-size 1'}, 'claims': []}"
-    code = f"import reproduce as r; from tests.test_reproduce import FAST; r.EXPERIMENTS['daft'] = {one}; r.PATIENTS['brain'] = 100; r.main()"
+    code = ("import reproduce as r; from tests.test_reproduce import FAST; "
+            f"r.EXPERIMENTS['daft'] = {one}; r.PATIENTS['brain'] = 100; r.main()")
     logs, (started, argv) = tmp_path / "out" / "quick" / "runs" / "daft", quick
     process = Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(400):
