@@ -310,7 +310,8 @@ th:last-child, td:last-child { padding-right: 0 }
 td:first-child { min-width: 5.5rem }
 .facts td + td { white-space: normal; overflow-wrap: anywhere }
 .facts td:first-child { color: #5d6368; width: 9rem }
-.count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .8rem }
+.count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .7rem }
+.count th { font-size: .88em; white-space: normal; vertical-align: bottom }
 small, .why { color: #5d6368; font-size: .88em }
 .entry .why { white-space: normal }
 small + small { margin-left: .5em }
@@ -332,7 +333,7 @@ li { margin: .35rem 0 }
 @media (max-width: 34rem) {
   body { padding-top: 1.5rem } th, td { padding-right: .6rem }
   .entry th + th, .entry td + td { white-space: normal } td small { display: block; margin: 0; white-space: nowrap }
-  .look { margin: 1.2rem 0 } img { max-width: none; max-height: none; width: max(100%, 36rem) }
+  .look { margin: 1.2rem 0 }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } tr { break-inside: avoid }
@@ -372,9 +373,12 @@ def html_charts(charts):
 
 
 def html_picture(path):
+    """A sheet of pictures, which on a phone is not made smaller than one can see: it slides sideways."""
     with open(path, "rb") as file:
-        data = base64.b64encode(file.read()).decode()
-    return f'<figure class="look"><img alt="{cell(os.path.basename(path))}" src="data:image/png;base64,{data}"></figure>'
+        data = file.read()
+    least, inside = 0.42 * struct.unpack(">I", data[16:20])[0], base64.b64encode(data).decode()        # a PNG's width
+    return (f'<figure class="look"><img style="min-width:{least:.0f}px" alt="{cell(os.path.basename(path))}" '
+            f'src="data:image/png;base64,{inside}"></figure>')
 
 
 def page(run):
