@@ -102,7 +102,8 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     if good:
         samples = Samples(cohort, good, options["size"], options["n"], options["r"], options["channels"])
         loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
-        table = predict(model.to(device), tasks, loader, device, False, options["autocast"], watcher(shown, figures), progress="predicting")
+        table = predict(model.to(device), tasks, loader, device, False, options["autocast"], watcher(shown, figures, tasks, model.config),
+                        progress="predicting")
     lines = new_rows(tasks, table, cohort, broken)
     write_whole(out, lambda file: csv.writer(file).writerows(lines))
     if figures and good:

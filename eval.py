@@ -166,9 +166,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         return make_loader(samples, options["batch_size"], workers=options["workers"])[0]
 
     shown = {}                                                     # patient -> images, what the model looked at
-    grids = grids_of(model.config)
-    findings = next((task for task in tasks if task.kind == "labels"), None)
-    first = sum(task.outputs for task in tasks[:tasks.index(findings)]) if findings else 0   # of its label tokens
+    grids, (findings, first) = grids_of(model.config), findings_of(tasks)
     beside = os.path.join(cohort.folder, "boxes.csv") if cohort.folder else ""
     boxes = boxes or beside * os.path.isfile(beside)
     boxes = read_boxes(boxes, cohort, findings.classes) if boxes and findings and options["n"] is None else {}
@@ -183,8 +181,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             seen_boxes.extend((patient, label, {name: look(map(label), box) for name, map in maps.items()}) for label, box in marked.items() if maps)
             if draw:
                 there = marked or {label: [] for label in batch["targets"][findings.name][i].eq(1).nonzero()[:, 0].tolist()} if maps else {}
-                findings_seen = {findings.classes[label]: (box, {name: map(label) for name, map in maps.items()}) for label, box in there.items()}
-                shown[patient] = batch["index"][i], {**looked_at(out, i), "findings": findings_seen}
+                shown[patient] = batch["index"][i], {**looked_at(out, i), "findings": maps_of(findings, there, maps)}
 
     table = predict(model, tasks, loader(split), device, by_image, options["autocast"], watch, f"evaluating {split}")
     thresholds = thresholds or {}
@@ -220,12 +217,29 @@ def looked_at(out, i):
     return {key: [x[i].float().cpu() for x in branches] for key, branches in each.items()}
 
 
-def watcher(shown, figures):
-    """-> function (batch, out) for `predict` that keeps in `shown` what the model looked at of the first patients."""
+def findings_of(tasks):
+    """-> the first task of labels, None without one, and the number of its first label token."""
+    findings = next((task for task in tasks if task.kind == "labels"), None)
+    return findings, sum(task.outputs for task in tasks[:tasks.index(findings)]) if findings else 0
+
+
+def maps_of(findings, boxes, maps):
+    """{label: its boxes}, {name of a map: function of the label} -> {name of the label: its boxes, {name of a map: map}}."""
+    return {findings.classes[label]: (of, {name: map(label) for name, map in maps.items()}) for label, of in boxes.items()}
+
+
+def watcher(shown, figures, tasks, config):
+    """-> function (batch, out) for `predict` that keeps in `shown` what the model looked at of the first patients; of a model
+    that has a map a label, the maps of the three labels it is surest of."""
+    grids, (findings, first) = grids_of(config), findings_of(tasks)
+
     def watch(batch, out):
         for i, patient in enumerate(batch["patient"]):
             if len(shown) < figures and patient not in shown:
                 shown[patient] = batch["index"][i], looked_at(out, i)
+                if findings and "label_map" in out:
+                    surest = out["logits"][findings.name][i].float().argsort(descending=True)[:3].tolist()
+                    shown[patient][1]["findings"] = maps_of(findings, {label: [] for label in surest}, each_map(out, i, grids, first))
 
     return watch
 
@@ -265,7 +279,9 @@ def draw_figures(folder, tasks, table, cohort, shown, config, size):
             composite = out["composite"][0].expand(3, -1, -1).permute(1, 2, 0).byte().numpy() if "composite" in out else None
             save(plots.filter_figure(photos + [None] * (N - len(photos)), kept, grid, composite, "   ".join(words)), f"patient_{patient}")
         elif out.get("findings"):
-            save(finding_figure(photos[0], out["findings"], dict(zip(task.classes, prediction)), words[0]), f"patient_{patient}")
+            task, _ = findings_of(tasks)
+            said = dict(zip(task.classes, table["prediction"][task.name][unit]))
+            save(finding_figure(photos[0], out["findings"], said, "   ".join(words)), f"patient_{patient}")
         elif "map" in out:
             save(map_figure(photos, out["map"], config, "   ".join(words)), f"patient_{patient}")
 

@@ -190,7 +190,8 @@ def score(task, table, resamples=1000, keep=slice(None)):
     """One task of a table of predictions -> {units, patients, metric: {value, low, high}}, for labels also {"per_label": ...}.
 
     keep: indices of the units that count; those without a known target do not. The metrics of labels are means over the
-    `labels` for which they are defined, the AUROC of classes over the `classes` that are there."""
+    `labels` for which they are defined, the AUROC of classes over the `classes` that are there. So in every resample too: with rare
+    labels such intervals held the truth in 93 to 96 % of simulated studies, those over the resamples with all labels in 72 to 95 %."""
     prediction, target, patients = (x[keep] for x in (table["prediction"][task.name], table["target"][task.name], table["patient"]))
     known = ~np.isnan(target)
     some = known.any(1) if known.ndim > 1 else known

@@ -25,6 +25,8 @@ import plots
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error", "r2": "R²",
          "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision", "brier": "Brier score",
          "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "c_index": "concordance"}
+HUB = {"auroc": "roc_auc", "auprc": "average_precision", "brier": "brier_score", "r2": "r_squared",
+       "spearman": "spearmanr"}                                    # the Hub's names, where they are not ours
 CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
             "labels": "the training share of each label", "survival": "the same risk for all"}
 COLORS = ["#%02x%02x%02x" % color for color in plots.PALETTE]      # as many lines can be told apart
@@ -89,24 +91,33 @@ def headline(run):
     return said[0].upper() + said[1:] + "."
 
 
+def validated(run):
+    """-> the values in log.csv that chose the best epoch, [] without, and what they are called."""
+    task = run.config["tasks"][0]["name"]
+    metric = next((name.removeprefix(f"val_{task}_") for name in (run.log[0] if run.log else ()) if name.startswith("val_")), None)
+    return [float(row[f"val_{task}_{metric}"]) for row in run.log if metric], metric, f"{NAMES.get(metric, metric)} of {task}"
+
+
 def facts(run):
     """[(what, text)]: what was trained on what."""
-    args, best = run.args, ""
-    if run.log and (column := next((name for name in run.log[0] if name.startswith("val_")), None)):
-        values = [float(row[column]) for row in run.log]
-        pick = np.nanargmin if column.endswith("_mae") else np.nanargmax
-        if np.isfinite(values).any():
-            best = f", the best is epoch {run.log[pick(values)]['epoch']} ({column.replace('_', ' ', 1)})"
+    args, best, (values, metric, name) = run.args, "", validated(run)
+    if np.isfinite(values).any():
+        i = (np.nanargmin if metric == "mae" else np.nanargmax)(values)
+        best = f"; the best on the validation patients is epoch {run.log[i]['epoch']}, {name} {number(values[i])}"
     shape = [f"{name.upper()} = {args[name]}" for name in ("n", "r") if args.get(name)]
-    model = " ".join(str(args[name]) for name in ("model", "mode", "variant") if args.get(name))
-    sides = f", {args['image']} px" if args.get("image") else ""
+    shape += [f"{name.replace('_', ' ')} {args[name]}" for name in ("fusion", "head", "label_layers") if args.get(name)]
+    shape += [f"attention {args['attention']}"] * (args.get("attention", "softmax") != "softmax")
+    model = " ".join(str(args[name]) for name in ("model", "mode", "variant", "size") if args.get(name))
+    unit = "voxels" if (args.get("image") or "").count("x") == 2 else "px"
+    sides = [f"{text}{args[name]} {unit}" for name, text in (("image", ""), ("patch", "patches of ")) if args.get(name)]
     seconds = sum(float(row.get("seconds") or 0) for row in run.log)
-    took = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
-    return [("Model", ", ".join([model, *shape]) + sides), ("Parameters", f"{run.parameters:,}"),
+    took = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.2g} seconds"
+    epochs = f"{len(run.log)} epoch{'s' * (len(run.log) != 1)}"
+    return [("Model", ", ".join([model, *sides, *shape])), ("Parameters", f"{run.parameters:,}"),
             ("Started from", args.get("pretrained") or "weights drawn at random"),
             ("Data", args["data"] + (f", images in {args['images']}" if args.get("images") else "")),
             ("Predicts", "; ".join(f"{task.name} ({task.kind}{': ' * bool(task.classes)}{', '.join(task.classes)})" for task in run.tasks)),
-            ("Training", f"{len(run.log)} epochs, {took}{best}"), ("Seed", str(args["seed"])),
+            ("Training", f"{epochs}, {took}{best}"), ("Seed", str(args["seed"])),
             ("Device", ", evaluated on ".join(dict.fromkeys([args["device"], run.metrics.get("device", args["device"])]))),
             ("Evaluated", run.date)]
 
@@ -129,7 +140,8 @@ def tables(task, unit):
     constant = scores.get("constant", {})
     count = f"{scores['units']} {unit}s" + f" of {scores['patients']} patients" * (unit != "patient")
     rows = [[NAMES.get(name, name.replace("_", " ")), scores[name], *[said(constant.get(name))] * bool(constant)] for name in names]
-    found.append((f"{count}; 95 % intervals, patients resampled", ["metric", "test", *["constant"] * bool(constant)], rows))
+    without = f". Constant: always predicting {CONSTANT.get(task.kind, 'the same')}" * bool(constant)
+    found.append((f"{count}; 95 % intervals, patients resampled{without}", ["metric", "test", *["constant"] * bool(constant)], rows))
     short = names[:2]
     for caption, what, groups in (("Label by label", "positives", scores.get("per_label")),
                                   ("Subgroups", "patients", scores.get("subgroups"))):
@@ -138,11 +150,15 @@ def tables(task, unit):
                     for name, group in groups.items()]
             found.append((caption, ["", what, *(NAMES.get(name, name).split(",")[0] for name in short)], rows))
     if points := scores.get("operating_point"):
-        rows = [[name, number(point["threshold"]), point["sensitivity"], point["specificity"],
-                 *(point[f"{a}_{b}s"] for a in ("true", "false") for b in ("positive", "negative"))] if point["threshold"] is not None
-                else [name, point["reason"], *[""] * 6] for name, point in points.items()]
+        rows = []
+        for name, point in points.items():
+            rows.append([name, "", {"value": None, **point}, ""])
+            if point["threshold"] is not None:
+                (tp, tn), (fp, fn) = ([point[f"{a}_{b}s"] for b in ("positive", "negative")] for a in ("true", "false"))
+                rows[-1][1:] = (number(point["threshold"]), {**point["sensitivity"], "of": f"{tp} of {tp + fn}"},
+                                {**point["specificity"], "of": f"{tn} of {tn + fp}"})
         found.append(("At or above a threshold, chosen on the validation split (Youden's J)",
-                      ["", "threshold", "sensitivity", "specificity", "true +", "true -", "false +", "false -"], rows))
+                      ["", "threshold", "sensitivity", "specificity"], rows))
     if "confusion" in scores:
         found.append((f"Confusion: {unit}s by what was there (rows) and what was said (columns)", ["", *task.classes],
                       [[name, *counts] for name, counts in zip(task.classes, scores["confusion"])]))
@@ -154,7 +170,7 @@ def limits(run):
     said = ["Not for clinical use. The model has been tested on this split only, not on another clinic's patients.",
             "Intervals say how much the result depends on which patients are in the test split, not what another training would give: "
             f"this is one seed ({run.args['seed']})."]
-    if run.args["data"] in ("psoriasis", "chest"):
+    if run.args["data"] in ("psoriasis", "chest", "brain", "bag"):
         said.append("The patients are simulated. The result says that the method works, not how well it does on people.")
     if run.metrics["patients"] < 100:
         said.append(f"{run.metrics['patients']} test patients are few: intervals are wide, and a little too narrow for what they promise.")
@@ -219,6 +235,8 @@ def svg(kind, series, xlabel, ylabel, identity=False):
         parts.append(f'<path class="axis" d="M44 {b}h4"/><text x="40" y="{b}" dy=".35em" class="end">{name}</text>')
     if identity:
         parts.append('<path class="axis" d="M{} {}L{} {}"/>'.format(*px(x0, y0), *px(x1, y1)))
+    if kind == "bars" and x0 < 0 < x1:
+        parts.append('<path class="axis" d="M{} {}L{} {}"/>'.format(*px(0, y0), *px(0, y1)))
     for (xs, ys), color in zip(series.values(), COLORS * len(series)):
         points = [px(a, b) for a, b in zip(xs, ys)]
         if kind == "bars":
@@ -244,7 +262,8 @@ def charts(run, task):
         edges = step * np.arange(np.floor(errors.min() / step), np.floor(errors.max() / step) + 2)
         bars = edges, [*np.histogram(errors, edges)[0], 0]
         return [(svg("dots", {"": pairs.T}, f"actual {task.name}", f"predicted {task.name}", True), "Predicted and actual", ()),
-                (svg("bars", {"": bars}, f"predicted - actual {task.name}", f"{run.unit}s"), "Errors", ())]
+                (svg("bars", {"": bars}, f"predicted - actual {task.name}", f"{run.unit}s"),
+                 f"Errors; their mean is {number(errors.mean())}", ())]
     asked = {name: pair for name, pair in questions(task, run.predictions).items() if len(set(pair[1])) == 2}
     if not asked:
         return []
@@ -261,13 +280,10 @@ def charts(run, task):
 
 def learning_curves(run):
     """-> [(SVG, caption, ())]: training loss, and the number that chose the best epoch."""
-    found, epochs = [], [float(row["epoch"]) for row in run.log]
-    for name in [name for name in (run.log[0] if run.log else ()) if name == "train_loss" or name.startswith("val_")]:
-        points = [(epoch, float(row[name])) for epoch, row in zip(epochs, run.log) if np.isfinite(float(row[name]))]
-        if points:
-            found.append((svg("line", {"": list(zip(*points))}, "epoch", name.replace("_", " ")),
-                          "Training" if name == "train_loss" else "Validation, which chose the best epoch", ()))
-    return found
+    values, _, name = validated(run)
+    lines = ([float(row["train_loss"]) for row in run.log], "loss", "Training"), (values, name, "Validation, which chose the best epoch")
+    shown = [([(float(row["epoch"]), y) for row, y in zip(run.log, ys) if np.isfinite(y)], *words) for ys, *words in lines]
+    return [(svg("line", {"": list(zip(*points))}, "epoch", label), caption, ()) for points, label, caption in shown if points]
 
 
 # -----------------------------------------------------------------------------
@@ -290,11 +306,15 @@ caption { text-align: left; color: #5d6368; font-size: .9rem; padding-bottom: .3
 th, td { padding: .32rem .8rem .32rem 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid #eceef0 }
 th { font-weight: 600; border-bottom-color: #b9bec3 }
 th + th, td + td { white-space: nowrap }
+th:last-child, td:last-child { padding-right: 0 }
 td:first-child { min-width: 5.5rem }
 .facts td + td { white-space: normal; overflow-wrap: anywhere }
 .facts td:first-child { color: #5d6368; width: 9rem }
-.count td + td, .count th + th { text-align: right }
-small { color: #5d6368; font-size: .88em }
+.count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .7rem }
+.count th { font-size: .88em; white-space: normal; vertical-align: bottom }
+small, .why { color: #5d6368; font-size: .88em }
+.entry .why { white-space: normal }
+small + small { margin-left: .5em }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem }
 figure { margin: .75rem 0; break-inside: avoid }
 svg { display: block; width: 100%; max-width: 27rem; height: auto; fill: #5d6368;
@@ -302,7 +322,8 @@ svg { display: block; width: 100%; max-width: 27rem; height: auto; fill: #5d6368
 .axis { fill: none; stroke: #b9bec3 }
 .middle { text-anchor: middle }
 .end { text-anchor: end }
-img { display: block; max-width: 100%; max-height: 22rem; width: auto; height: auto }
+.look { margin: 1.2rem -.75rem; overflow-x: auto }
+img { display: block; max-width: 100%; height: auto }
 figcaption { margin-top: .4rem; color: #5d6368; font-size: .9rem; overflow-wrap: anywhere }
 pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7; white-space: pre-wrap; overflow-wrap: anywhere;
       font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
@@ -311,11 +332,13 @@ pre span, .key { display: inline-block; max-width: 100% }
 li { margin: .35rem 0 }
 @media (max-width: 34rem) {
   body { padding-top: 1.5rem } th, td { padding-right: .6rem }
-  .entry th + th, .entry td + td { white-space: normal } td small { display: block }
+  .entry th + th, .entry td + td { white-space: normal } td small { display: block; margin: 0; white-space: nowrap }
+  .look { margin: 1.2rem 0 }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } tr { break-inside: avoid }
-  .wide { overflow: visible; break-inside: avoid } img { max-height: 14rem } .entry td + td { white-space: normal }
+  .wide, .look { overflow: visible; break-inside: avoid } .entry td + td { white-space: normal } td small { white-space: nowrap }
+  img { max-height: 22cm; width: auto }
 }
 """
 
@@ -325,8 +348,9 @@ def cell(content):
     if not isinstance(content, dict):
         return html.escape(str(content))
     if content["value"] is None:
-        return f"<small>undefined: {html.escape(content['reason'])}</small>"
-    return f"{number(content['value'])} <small>{interval(content)}</small>".replace(" <small></small>", "")
+        return f'<span class="why">undefined: {html.escape(content["reason"])}</span>'
+    more = interval(content), content.get("of")
+    return number(content["value"]) + "".join(f" <small>{html.escape(said)}</small>" for said in more if said)
 
 
 def html_table(caption, head, rows, kind=""):
@@ -349,9 +373,12 @@ def html_charts(charts):
 
 
 def html_picture(path):
+    """A sheet of pictures, which on a phone is not made smaller than one can see: it slides sideways."""
     with open(path, "rb") as file:
-        data = base64.b64encode(file.read()).decode()
-    return f'<figure><img alt="{cell(os.path.basename(path))}" src="data:image/png;base64,{data}"></figure>'
+        data = file.read()
+    least, inside = 0.42 * struct.unpack(">I", data[16:20])[0], base64.b64encode(data).decode()        # a PNG's width
+    return (f'<figure class="look"><img style="min-width:{least:.0f}px" alt="{cell(os.path.basename(path))}" '
+            f'src="data:image/png;base64,{inside}"></figure>')
 
 
 def page(run):
@@ -362,8 +389,6 @@ def page(run):
         body.append(f"<h2>Results: {cell(task.name)}</h2>")
         body += [html_table(*each, "count" if each[0].startswith("Confusion") else "entry") for each in tables(task, run.unit)]
         body.append(html_charts(charts(run, task)))
-        if "constant" in task.scores:
-            body.append(f"<p><small>Constant: always predicting {cell(CONSTANT.get(task.kind, 'the same'))}, without looking.</small></p>")
     body += ["<h2>Learning curves</h2>", html_charts(learning_curves(run))]
     folder = os.path.join(run.folder, "figures")                   # errors and scatter are among the charts already
     there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -399,7 +424,7 @@ def plain(content):
     if isinstance(content, dict) and content["value"] is None:
         return f"undefined: {plain(content['reason'])}"
     if isinstance(content, dict):
-        return f"{number(content['value'])} {interval(content)}".strip()
+        return " ".join(said for said in (number(content["value"]), interval(content), content.get("of")) if said)
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(content).split()))
 
 
@@ -413,12 +438,16 @@ def card(run, library="pytorch"):
     args = {key: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value for key, value in run.args.items()}
     run = SimpleNamespace(**{**vars(run), "args": args})           # folders of one's own machine are not for publishing
     kinds = {task.kind for task in run.tasks}
-    head = {"license": "other" if args.get("pretrained") else "mit", "library_name": library,
+    base, named = hub_id(args.get("pretrained")), [HUB.get(name, name) for task in run.tasks for name in metric_names(task.scores)]
+    head = {"license": "other" if args.get("pretrained") else "mit", "license_name": args.get("pretrained") and "that-of-the-base-model",
+            "license_link": base and f"https://huggingface.co/{base}", "library_name": library,
             "pipeline_tag": "image-classification" if kinds & {"classes", "labels"} else None,
-            "tags": ["medical-imaging", "vision-transformer", args["model"]], "base_model": hub_id(args.get("pretrained"))}
+            "tags": ["medical-imaging", "vision-transformer", args["model"]], "base_model": base,
+            "metrics": list(dict.fromkeys(named)),
+            "model-index": [{"name": run.name, "results": [hub_result(run, task) for task in run.tasks]}]}
     yaml = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value]               # JSON is YAML
     use = ("It opens with `transformers.ViTForImageClassification.from_pretrained`." if library == "transformers" else
-           "`python train.py --pretrained FOLDER` starts from it; it is read by the code that wrote it.")
+           "`python train.py --pretrained ORG/NAME` starts from it; it is read by the code that wrote it.")
     parts = ["---", *yaml, "---", "", f"# {plain(run.name)}", "", plain(headline(run)), "", "**Not for clinical use.** " + use, "",
              "## What was trained on what", "", markdown_table("", ["", ""], facts(run)), markdown_table(*split_table(run))]
     for task in run.tasks:
@@ -429,19 +458,30 @@ def card(run, library="pytorch"):
     return "\n".join([*parts, "## The command", "", "    " + command(args), ""])
 
 
+def hub_result(run, task):
+    """A task's test metrics as the Hub shows them beside a model; an undefined one is not among them."""
+    data = os.path.basename(os.path.abspath(run.args["data"]))
+    return {"task": {"type": "image-classification" if task.kind in ("classes", "labels") else "other", "name": task.name},
+            "dataset": {"name": data, "type": re.sub(r"[^\w.-]+", "-", data), "split": run.metrics["split"]},
+            "metrics": [{"type": HUB.get(name, name), "value": task.scores[name]["value"],
+                         "name": f"{NAMES.get(name, name)} {interval(task.scores[name])}".strip()}
+                        for name in metric_names(task.scores) if task.scores[name]["value"] is not None]}
+
+
 def hub_id(name):
     """ORG/NAME[@revision] -> ORG/NAME; None for a folder or file, which is nobody else's business."""
     return name.partition("@")[0] if name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not os.path.exists(name) else None
 
 
 def preprocessor(config):
-    """config.json of a run -> preprocessor_config.json, what must be done to a picture before the model sees it."""
+    """config.json of a run -> preprocessor_config.json, what must be done to a picture before the model sees it. Only of pictures
+    does transformers have a processor; of volumes and bags it is the same said in the same words."""
     own = config[config["model"]]
     vit = own.get("vit", own)
     size = vit["image"] if "image" in vit else [side * own["patch"][0] for side in own["grids"][0]]    # CrossViT: that of its small patches
-    return {"image_processor_type": "ViTImageProcessor",
-            "do_resize": True, "size": dict(zip(("width", "height", "depth"), size[::-1])), "resample": 2,            # bilinear
-            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": vit["mean"], "image_std": vit["std"]}
+    picture = {"image_processor_type": "ViTImageProcessor", "do_convert_rgb": len(vit["mean"]) == 3} if len(size) == 2 else {}
+    return {**picture, "do_resize": bool(size), "size": dict(zip(("width", "height", "depth"), size[::-1])), "resample": 2,  # bilinear
+            "do_rescale": bool(size), "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": vit["mean"], "image_std": vit["std"]}
 
 
 def write_card(folder, to=None, library="pytorch"):

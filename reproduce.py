@@ -1,15 +1,22 @@
 """The papers' comparisons at laptop scale: the rows of their tables, trained on simulated cohorts with several seeds.
 
     python reproduce.py multivit                    also: crossvit, softmax_free, lt_vit, daft, probes, all
+    python reproduce.py all --jobs 4                four trainings at a time, each with a quarter of the CPU's threads
     python reproduce.py all --quick                 a few patients, one epoch, one seed: does it run? The numbers mean nothing
 
 EXPERIMENTS is the thing to read: a row of a table is a command, a claim of a paper is an order of rows. A seed draws the split,
-the weights and the order of training; the rows of one seed share its split, so rows are compared seed by seed. A claim holds
-in a seed if the numbers of that seed have its order, be it by little: three seeds are no test of significance.
+the weights and the order of training; the rows of one seed share its split, so rows are compared seed by seed.
+
+    interval     mean +- t s / sqrt(n) of n seeds, s their standard deviation, t of Student's distribution (4.30 for three): where
+                 the mean of many more seeds would be; of a difference, of the n differences
+    margin       of "A, B > C" in a seed: the least lead of a row over one that it should beat, below 0 where one does not
+    holds        its interval is above 0; does not hold: below 0; undecided: 0 is inside. With three seeds only what is plain is
+                 decided; and "the best of nine" has the luckiest of eight against it, so its margin is below what each lead is
 
 Every run is a `python train.py` of its own, in OUT/runs. One that has its metrics.json is not trained again, one that was
-stopped goes on: after a kill, the same line again. A run's folder has a digest of its flags in its name, so a row that is
-changed below is trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md, NAME.csv and NAME.png.
+stopped goes on: after a kill, the same line again. One that fails is said, and the others go on. A run's folder has a digest of its
+flags in its name, so a row that is changed below is trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md,
+NAME.csv and NAME.png.
 """
 import argparse
 import csv
@@ -22,7 +29,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from statistics import mean
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import mean, stdev
 
 import plots
 import synthetic
@@ -71,7 +80,7 @@ EXPERIMENTS = {
         flags="--model vit",
         metrics={"AUROC, bags": ("subtype/auroc", "subtype/constant/auroc", "--data bag --epochs 12"),
                  "AUROC, adrenal glands": ("class/auroc", "class/constant/auroc",
-                                           "--data medmnist:adrenalmnist3d:64 --image 32 --patch 8 --epochs 40 --lr 1e-3")},
+                                           "--data medmnist:adrenalmnist3d:64 --image 32 --patch 8 --epochs 60 --lr 1e-3 --dropout 0")},
         rows={"softmax": "--attention softmax",
               "SimA": "--attention sima",
               "sequence norm": "--attention seqnorm"},
@@ -80,11 +89,16 @@ EXPERIMENTS = {
                 ("sequence norm is about as good as softmax (here: not worse by 0.02)", "sequence norm + 0.02 > softmax")]),
     "lt_vit": dict(
         about="Marikkar et al. 2023, Tables 1 and 3 and Figure 2, on the simulated chest films. Pointing game: how often the strongest "
-              "patch of the last block's map, the label's or else the class token's, touches the finding.",
+              "patch of the last block's map, the label's or else the class token's, touches the finding; and the same of the mean of "
+              "the label's maps in all blocks with label tokens, where a model has such.",
         flags="--data chest --lr 1e-3 --batch-size 8 --epochs 30",
         metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", ""),
                  "pointing game": ("localization/label token/pointing|localization/class token/pointing",
-                                   "localization/chance/pointing", "")},
+                                   "localization/chance/pointing", ""),
+                 "pointing game, mean of the label blocks": (
+                     "localization/label token, mean of label blocks/pointing|localization/label token/pointing|"
+                     "localization/class token/pointing",
+                     "localization/chance/pointing", "")},
         rows={"class token": "--model vit",
               "Query2Label": "--model q2l",
               "LT-ViT": "--model lt_vit --label-layers 2",
@@ -95,8 +109,9 @@ EXPERIMENTS = {
                 ("label tokens beat Query2Label's decoder", "LT-ViT > Query2Label", "mean AUROC of the findings"),
                 ("one-way attention is the best of the three", "LT-ViT > full attention, no label self-attention",
                  "mean AUROC of the findings"),
-                ("a label's map shows its finding", "LT-ViT > chance", "pointing game"),
-                ("and better than the class token's map does", "LT-ViT > class token", "pointing game")]),
+                ("a label's map shows its finding", "LT-ViT > chance", "pointing game", "pointing game, mean of the label blocks"),
+                ("and better than the class token's map does", "LT-ViT > class token", "pointing game",
+                 "pointing game, mean of the label blocks")]),
     "daft": dict(
         about="Pölsterl et al. 2021, Tables 2 and 3, on the simulated brain cohort: diagnosis of three classes, and time to dementia.",
         flags="--model daft --data brain",
@@ -192,15 +207,22 @@ def read_metrics(run):
             return json.load(file)
 
 
-def train_run(flags, run, args):
-    """Train what is not yet trained, in a process of its own -> was there anything to train? Ctrl-C and SIGTERM let it save itself."""
+def train_run(flags, run, args, children, came):
+    """Train what is not yet trained, in a process of its own -> was there anything to train? children: the processes that run now;
+    came: the signals that have come, after which nothing is started."""
+    if came:
+        return False
     folder, name = os.path.split(run)
     os.makedirs(folder, exist_ok=True)
     with open(run + ".log", "a+", encoding="utf-8") as log:
-        if os.name == "posix":                                     # a train.py outlives the kill -9 of its reproduce.py: wait for it
+        while os.name == "posix" and not came:                     # a train.py outlives the kill -9 of its reproduce.py: wait for it
             import fcntl
-            fcntl.flock(log, fcntl.LOCK_EX)                        # whoever has the file open as its output keeps the lock
-        if read_metrics(run):
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)    # whoever has the file open as its output keeps the lock
+                break
+            except BlockingIOError:
+                time.sleep(0.5)
+        if came or read_metrics(run):
             return False
         command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py"), "--device", args.device]
         if os.path.isfile(os.path.join(run, "args.json")):
@@ -208,21 +230,55 @@ def train_run(flags, run, args):
         else:                                                      # new, or killed before its flags were written
             shutil.rmtree(run, ignore_errors=True)
             command += [*flags, "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
-        live = {**os.environ, "PYTHONUNBUFFERED": "1"}                # the log says at once what is going on
-        child, came = subprocess.Popen(command, stdout=log, stderr=log, env=live), []
-        before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: came.append(signal.SIGINT)),   # the terminal has told both
-                  signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: (came.append(signal.SIGTERM), child.terminate()))}
-        status = child.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        live = {**os.environ, "PYTHONUNBUFFERED": "1"}             # the log says at once what is going on
+        if args.jobs > 1:
+            live.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // args.jobs)))
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=live)
+        children.add(child)
         if came:
-            print("stopped; the same line again goes on")
-            sys.exit(128 + came[0])
-        if status or not read_metrics(run):
+            child.terminate()
+        status = child.wait()
+        children.remove(child)
+        if not came and (status or not read_metrics(run)):
             log.seek(0)
             last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
             raise ValueError(f"python train.py {' '.join(flags)}: status {status}, {last}; see {run}.log")
     return True
+
+
+def train_all(name, todo, args):
+    """todo: (row, flags, run), a run behind those that it starts from -> {run: why it failed}. Ctrl-C and SIGTERM let all save
+    themselves."""
+    children, came, jobs, failed = set(), [], {}, {}
+
+    def stop(number, frame):
+        came.append(number)
+        for child in [*children] * (number == signal.SIGTERM):     # the terminal has told all of Ctrl-C
+            child.terminate()
+
+    def job(flags, run):
+        for first in set(flags) & set(jobs):                       # begun before this one, so none waits in a circle
+            jobs[first].result()
+        return train_run(flags, run, args, children, came)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for _, flags, run in todo:
+            jobs[run] = pool.submit(job, flags, run)
+        for number, (row, _, run) in enumerate(todo, 1):
+            try:
+                trained = jobs[run].result()
+                said = "" if came else f"{seconds_of(run):.0f} s{'' if trained else ', was there'}"
+            except ValueError as error:
+                failed[run] = said = f"failed: {error}"
+            if not came:
+                print(f"{name} {number}/{len(todo)}   {row}   {said}   {run}", flush=True)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if came:
+        print("stopped; the same line again goes on")
+        sys.exit(128 + came[0])
+    return failed
 
 
 # -----------------------------------------------------------------------------
@@ -230,7 +286,9 @@ def train_run(flags, run, args):
 
 
 def look_up(metrics, places):
-    """metrics.json, "a/b|c/d" -> the value at the first place that is there; NaN where it is null."""
+    """metrics.json, "a/b|c/d" -> the value at the first place that is there; NaN where it is null, and of a run that failed, None."""
+    if metrics is None:
+        return math.nan
     for place in places.split("|"):
         entry = metrics
         for key in place.split("/"):
@@ -241,41 +299,65 @@ def look_up(metrics, places):
 
 
 def seconds_of(run):
-    """Seconds of training and validation, all epochs; the start of the process and the test are not among them."""
+    """Seconds of training and validation, all epochs; the start of the process and the test are not among them. NaN where it failed."""
+    if not read_metrics(run):
+        return math.nan
     with open(os.path.join(run, "log.csv"), newline="", encoding="utf-8") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
-def holds(order, values, lower=False):
-    """Is "A, B > C" true of {row: value}? None where a value is not defined. lower: lower values are better."""
-    groups = re.split(r" (>=?) ", order)
+T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262  # Student's t, 97.5 %, for 2 to 10 values
+
+
+def spread(values):
+    """-> mean, and half of its 95 % t interval, of the values that are defined; NaN of none, and half of one. Of more than ten the
+    interval is a little wide."""
+    known = [value for value in values if not math.isnan(value)]
+    n = len(known)
+    return mean(known) if n else math.nan, T[min(n, 10) - 2] * stdev(known) / math.sqrt(n) if n > 1 else math.nan
+
+
+def margin(order, values, lower=False):
+    """By how much is "A, B > C" true of {row: value}: the least lead of a row over one that it should beat; below 0 it is not. NaN
+    where a value is not defined. lower: lower values are better."""
+    groups = re.split(" >=? ", order)
     worth = []
-    for group in groups[::2]:
+    for group in groups:
         pairs = [row.partition(" + ") for row in group.split(", ")]
         worth.append([(-1 if lower else 1) * values[row] + float(help or 0) for row, _, help in pairs])
     if any(math.isnan(value) for group in worth for value in group):
-        return None
-    return all(min(left) > max(right) or mark == ">=" and min(left) == max(right)
-               for left, mark, right in zip(worth, groups[1::2], worth[1:]))
+        return math.nan
+    return min(min(left) - max(right) for left, right in zip(worth, worth[1:]))
 
 
 def verdict(order, values, lower=False):
-    """{row: [value a seed]} -> "holds in 2 of 3 seeds"."""
-    found = [holds(order, dict(zip(values, each)), lower) for each in zip(*values.values())]
-    known = sum(each is not None for each in found)
+    """{row: [value a seed]} -> "holds", "does not hold" or "undecided"; the margin with its interval; in how many seeds it is so."""
+    margins = [margin(order, dict(zip(values, each)), lower) for each in zip(*values.values())]
+    known = [each for each in margins if not math.isnan(each)]
     if not known:
-        return "cannot be told, a value is undefined"
-    seeds = f"{known} seed{'s' * (known != 1)}" + f", undefined in {len(found) - known}" * (known < len(found))
-    return f"holds in {found.count(True)} of {seeds}" if True in found else f"does not hold, in 0 of {seeds}"
+        return "cannot be told, a value is undefined", "", ""
+    true = sum(each > 0 or each == 0 and " > " not in order for each in known)
+    center, half = spread(known)
+    seeds = f"{true} of {len(known)}" + f", undefined in {len(margins) - len(known)}" * (len(known) < len(margins))
+    said = "holds" if true == len(known) and center - half >= 0 else "does not hold" if not true and center + half <= 0 else "undecided"
+    return said, with_interval(margins, "+"), seeds
+
+
+def with_interval(values, sign=""):
+    """[one a seed] -> "0.812 (0.790 to 0.834)"; of one seed there is no interval."""
+    center, half = spread(values)
+    ends = "" if math.isnan(half) else f" ({center - half:{sign}.3f} to {center + half:{sign}.3f})"
+    return "failed" if math.isnan(center) else f"{center:{sign}.3f}{ends}"
 
 
 def gather(experiment, metrics, plans):
-    """-> values, seconds: {metric: {row: [one a seed]}}; chance is a row of values. plans: one a seed, all of whose runs have ended."""
+    """-> values, seconds: {metric: {row: [one a seed]}}; chance is a row of values; NaN of runs that failed. plans: one a seed."""
     values, seconds = {}, {}
     for metric, (place, chance, extra) in metrics.items():
         runs = {row: [plan[row, extra][1] for plan in plans] for row in experiment["rows"]}
         values[metric] = {row: [look_up(read_metrics(run), place) for run in each] for row, each in runs.items()}
-        values[metric]["chance"] = [look_up(read_metrics(run), chance) for run in runs[experiment["reference"]]]
+        values[metric]["chance"] = [look_up(next((found for row in runs.values() if (found := read_metrics(row[seed]))), None), chance)
+                                    for seed in range(len(plans))]
         seconds[metric] = {row: [seconds_of(run) for run in each] for row, each in runs.items()}
     return values, seconds
 
@@ -285,39 +367,42 @@ def gather(experiment, metrics, plans):
 
 
 def table(experiment, metrics, metric, values, seconds):
-    """values, seconds: {row: [one a seed]} of one metric -> lines of Markdown, and what the numbers say to the paper's claims."""
+    """values, seconds: {row: [one a seed]} of one metric -> lines of Markdown: the rows, and what they say to the paper's claims."""
     place, _, extra = metrics[metric]
     reference, lower = experiment["reference"], place.split("/")[-1] in LOWER_IS_BETTER
     lines = ["", f"## {metric}, {'lower' if lower else 'higher'} is better", "",
-             f"| row | mean | seeds | difference to {reference} | s | command |", "|---|---|---|---|---|---|"]
+             f"`{' '.join(['python train.py', *experiment['flags'].split(), *extra.split()])}` and", "",
+             f"| row | flags | mean (95 %) | seeds | minus {reference} (95 %) | s |", "|---|---|---|---|---|---|"]
     for row, each in values.items():
-        away = [a - b for a, b in zip(each, values[reference])]
-        cells = [row, f"{mean(each):.3f}", ", ".join(f"{value:.3f}" for value in each), "", "", ""]
+        cells = [row, f"`{experiment['rows'][row]}`" if row in seconds else "", with_interval(each),
+                 ", ".join("failed" if math.isnan(value) else f"{value:.3f}" for value in each), "", ""]
         if row != reference:
-            cells[3] = f"{mean(away):+.3f}" + f" ({min(away):+.3f} to {max(away):+.3f})" * (len(away) > 1)
+            cells[4] = with_interval([a - b for a, b in zip(each, values[reference])], "+")
         if row in seconds:
-            command = f"python train.py {experiment['flags']} {experiment['rows'][row]} {extra}"
-            cells[4:] = f"{mean(seconds[row]):.0f}", f"`{' '.join(command.split())}`"
+            cells[5] = f"{spread(seconds[row])[0]:.0f}".replace("nan", "")
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", *(f"- {claim}: {verdict(order, values, lower)}" for claim, order, *which in experiment["claims"]
-                          if metric in (which or metrics))]
+    asked = [(claim, *verdict(order, values, lower)) for claim, order, *which in experiment["claims"] if metric in (which or metrics)]
+    if asked:
+        lines += ["", "| the paper says | here it | margin (95 %) | in seeds |", "|---|---|---|---|"]
+    return [*lines, *("| " + " | ".join((claim, *said)) + " |" for claim, *said in asked)]
 
 
 def reproduce(name, args):
-    """Train what is not yet trained of one experiment, then write and print its tables."""
+    """Train what is not yet trained of one experiment, then write and print its tables; -> why runs failed, in a list."""
     experiment, (metrics, notes) = EXPERIMENTS[name], available(name, args)
     plans = [plan(name, metrics, seed, args) for seed in range(args.seeds)]
     todo = [(row, *run) for runs in plans for (row, _), run in runs.items()]
-    for number, (row, flags, run) in enumerate(todo, 1):
-        trained = train_run(flags, run, args)
-        print(f"{name} {number}/{len(todo)}   {row}   {seconds_of(run):.0f} s{'' if trained else ', was there'}   {run}", flush=True)
+    failed = train_all(name, todo, args)
     values, seconds = gather(experiment, metrics, plans)
-    patients = {read_metrics(runs[row, extra][1])["patients"] for runs in plans for row, extra in runs if row in experiment["rows"]}
+    patients = {found["patients"] for runs in plans for row, extra in runs if row in experiment["rows"]
+                if (found := read_metrics(runs[row, extra][1]))}
     text = [f"# {name}", "", experiment["about"], "",
             f"With `--seed` {', '.join(map(str, range(args.seeds)))}; tested on {' or '.join(map(str, sorted(patients)))} patients. "
-            "Differences are taken seed by seed: mean, and range. s: seconds of training and validation, mean over the seeds."]
+            "Differences are taken seed by seed. Intervals: t intervals of the mean over the seeds. s: seconds of training and "
+            "validation, mean over the seeds."]
     notes = ["**Quick: few patients, one epoch. These numbers mean nothing.**"] * args.quick + notes
     notes += [f"`{{{run}}}`: `python train.py {flags}`, same seed" for run, flags in experiment.get("first", {}).items()]
+    notes += [f"**{len(failed)} of {len(todo)} runs failed.**"] * bool(failed)
     text += [line for note in notes for line in ("", note)]
     lines, pictures = [["metric", "row", "seed", "value", "difference", "seconds", "run"]], []
     for metric, rows in values.items():
@@ -331,6 +416,7 @@ def reproduce(name, args):
     write_whole(path + ".csv", lambda file: csv.writer(file).writerows(lines))
     plots.grid(pictures).save(path + ".png")
     print("\n".join(text) + f"\n\nwrote {path}.md, .csv and .png", flush=True)
+    return list(failed.values())
 
 
 def main(argv=None):
@@ -339,16 +425,18 @@ def main(argv=None):
     parser.add_argument("name", choices=[*EXPERIMENTS, "all"], help="which comparison")
     parser.add_argument("--seeds", type=int, help="how many, counted from 0; default 3, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="few patients, one epoch, the runs of the first metric: does it run?")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--out", default="runs/reproduce", help="folder of the tables and, in runs/, of the run folders")
     parser.add_argument("--cache-dir", default="data_cache", help="where simulated cohorts and downloads are kept")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
     args.seeds = (1 if args.quick else 3) if args.seeds is None else args.seeds
-    if args.seeds < 1:
-        raise ValueError(f"--seeds {args.seeds}: need at least 1")
+    if min(args.seeds, args.jobs) < 1:
+        raise ValueError(f"--seeds {args.seeds}, --jobs {args.jobs}: need at least 1")
     args.out = os.path.join(args.out, "quick" * args.quick)        # beside, not over, numbers that mean something
-    for name in EXPERIMENTS if args.name == "all" else [args.name]:
-        reproduce(name, args)
+    failed = [each for name in (EXPERIMENTS if args.name == "all" else [args.name]) for each in reproduce(name, args)]
+    if failed:
+        raise ValueError(f"{len(failed)} run{'s' * (len(failed) > 1)} failed, the first: {failed[0].removeprefix('failed: ')}")
 
 
 if __name__ == "__main__":

@@ -229,9 +229,9 @@ class ViT(nn.Module):
         summed or spread; changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
         stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
         tensors, config, preprocessor = read_checkpoint(name)
+        tensors, config, notes = vit_inside(tensors, config)
         tensors, layout = timm_names(tensors)
         config = read_config(name, tensors, layout, config, preprocessor)
-        notes = []
         if image and len(image) != len(config.image):
             raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, not for {tuple(image)}")
         if image and tuple(image) != config.image:
@@ -267,6 +267,17 @@ def init_weights(module):
 
 # -----------------------------------------------------------------------------
 # the architecture of a file: sizes from the tensors themselves, so that no config.json can lie about them
+
+
+def vit_inside(tensors, config):
+    """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, MultiViT's stage 1): that ViT's tensors and config, and a note."""
+    model = config.get("model")
+    own = config.get(model) if isinstance(model, str) else None
+    if not isinstance(own, dict) or "vit" not in own:
+        return tensors, config, []
+    part = "stage1" if any(key.startswith("stage1.") for key in tensors) else "vit"
+    return ({key.removeprefix(part + "."): tensor for key, tensor in tensors.items() if key.startswith(part + ".")}, {"vit": own["vit"]},
+            [f"only the {part} of its {model}"])
 
 
 def read_config(name, tensors, layout, config, preprocessor):

@@ -15,27 +15,30 @@ from safetensors.torch import load_file
 
 import eval as evaluation
 import train
+from data import read_image
 from deploy import export, load_images, predict_new, transformers_config, transformers_tensors
 from report import preprocessor
 from tables import Task
+from tests.hub import Hub, python
 from vit import ViT, ViTConfig
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """photos.csv of 20 patients, and runs: `vit` with three classes, `multi` with regression and classes."""
+    """photos.csv of 20 patients, and runs: `vit` with three classes, `multi` with regression and classes, `lt` with two labels."""
     folder = tmp_path_factory.mktemp("deploy")
     rng = np.random.default_rng(0)
-    lines = ["who,picture,redness,grade"]
+    lines = ["who,picture,redness,grade,dots,stripes"]
     for patient in range(20):
         red = rng.uniform(0, 255)
         for photo in range(1 + patient % 3):
             Image.fromarray(np.uint8(rng.integers(0, 60, (20, 16, 3)) + [0.7 * red, 0, 0])).save(folder / f"{patient}_{photo}.png")
-            lines.append(f"p{patient},{patient}_{photo}.png,{red:.2f},{('low', 'middle', 'top')[int(red // 86)]}")
+            lines.append(f"p{patient},{patient}_{photo}.png,{red:.2f},{('low', 'middle', 'top')[int(red // 86)]},{int(red > 99)},{patient % 2}")
     (folder / "photos.csv").write_text("\n".join(lines) + "\n")
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     for name, target, more in (("vit", "grade:classes", ["--model", "vit"]),
-                               ("multi", "redness:regression,grade:classes", ["--model", "multivit", "--n", "2", "--r", "2"])):
+                               ("multi", "redness:regression,grade:classes", ["--model", "multivit", "--n", "2", "--r", "2"]),
+                               ("lt", "dots:labels,stripes:labels", ["--model", "lt_vit", "--label-layers", "2"])):
         train.main(["--data", str(folder / "photos.csv"), "--patient-column", "who", "--image-column", "picture", "--target", target,
                     "--image", "16", "--epochs", "1", "--workers", "0", "--device", "cpu", "--runs", str(folder / "runs"), "--name", name, *more])
     signal.signal(signal.SIGTERM, before[0]), signal.signal(signal.SIGINT, before[1])
@@ -106,6 +109,20 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
     assert [row["patient"] for row in rows_of(tmp_path / "none.csv")] == ["ghost"]
 
 
+def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place, tmp_path, monkeypatch):
+    """LT-ViT: a row a label, the surest first, said as in the CSV, under the class token's maps and the label's own."""
+    drawn = []
+    monkeypatch.setattr(evaluation.plots, "row", lambda pictures, captions, **rest: drawn.append(captions) or pictures[0].convert("RGB"))
+    as_folder(place, ["p0"], tmp_path / "new")
+    evaluation.main([str(place / "runs" / "lt"), "--predict", str(tmp_path / "new"), "--out", str(tmp_path / "o.csv"), "--figures", "1",
+                     "--device", "cpu"])
+    said, = rows_of(tmp_path / "o.csv")
+    said = {name: float(said[f"findings[{name}] predicted"]) for name in ("dots", "stripes")}
+    maps = ["class token", "class token, mean of label blocks", "label token", "label token, mean of label blocks"]
+    assert drawn == [[f"{name}, predicted {said[name]:.2f}", *maps] for name in sorted(said, key=said.get, reverse=True)]
+    assert os.listdir(tmp_path / "o-figures") == ["patient_p0.png"]
+
+
 def test_pictures_beside_the_folders_are_patients_of_their_own(place, tmp_path):
     """first sub-folder = patient, however deep; hidden files and other files are no pictures."""
     as_folder(place, ["p1"], tmp_path / "new")
@@ -165,6 +182,28 @@ def test_an_exported_vit_is_a_starting_point(place, tmp_path, capsys):
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items() if not key.startswith("head."))
 
 
+def test_what_is_uploaded_is_where_another_training_starts(place, tmp_path):
+    """The exported ViT, and MultiViT's and LT-ViT's best/ as they are, on a Hub: --pretrained ORG/NAME takes every tensor of their ViT."""
+    runs = place / "runs"
+    export(str(runs / "vit"), str(tmp_path / "hub"))
+    repos = {f"me/{name}": {"main": {file: (folder / file).read_bytes() for file in os.listdir(folder)}}
+             for name, folder in (("vit", tmp_path / "hub"), ("multi", runs / "multi" / "best"), ("lt", runs / "lt" / "best"))}
+    code = """if True:
+        import torch, train
+        from safetensors.torch import load_file
+        from tables import Task
+        for name, ours, theirs in (("vit", "", ""), ("multi", "", "stage1."), ("lt", "", "vit."), ("lt", "vit.", "vit.")):
+            model, line = train.build_model(train.parse(["--model", "lt_vit" if ours else "vit", "--pretrained", f"me/{name}"]),
+                                            [Task("other", "labels", ("a", "b"))])
+            saved = load_file(f"%s/{name}/best/model.safetensors")
+            mine = {key.removeprefix(ours): x for key, x in model.state_dict().items() if key.startswith(ours)}
+            mine = {key: x for key, x in mine.items() if not key.startswith("head.")}
+            print(len(mine) > 20 and all(torch.equal(x, saved[theirs + key]) for key, x in mine.items()), line)""" % runs
+    with Hub(repos) as hub:
+        lines = python(code, tmp_path / "home", hub.url).splitlines()
+    assert [line.split()[0] for line in lines] == ["True"] * 4 and "only the stage1 of its multivit" in lines[1], lines
+
+
 def test_any_other_model_keeps_its_own_format(place, tmp_path):
     """MultiViT: the same bytes, with a card, and --pretrained takes its ViT."""
     assert export(str(place / "runs" / "multi"), str(tmp_path / "hub")) == "pytorch"
@@ -182,13 +221,17 @@ def test_transformers_gives_the_same_logits(config, kind, tmp_path):
     """ViTForImageClassification.from_pretrained of the files we write; its own processor normalizes as the model does."""
     transformers = pytest.importorskip("transformers")
     from safetensors.torch import save_file
+    try:
+        theirs = transformers.ViTForImageClassification
+    except ModuleNotFoundError as error:                           # such as a torchvision that does not fit torch
+        pytest.skip(f"transformers is here and cannot be imported: {error}")
     torch.manual_seed(0)
     model = ViT(config, {"grade": 3}).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     save_file(transformers_tensors(model.state_dict()), tmp_path / "model.safetensors", {"format": "pt"})
     json.dump(transformers_config(config, Task("grade", kind, ("a", "b", "c"))), open(tmp_path / "config.json", "w"))
-    theirs, report = transformers.ViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = theirs.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.get(key) for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
     assert theirs.config.id2label[1] == "b"
     images = torch.randint(256, (4, config.channels, *config.image), dtype=torch.uint8)
@@ -199,6 +242,10 @@ def test_transformers_gives_the_same_logits(config, kind, tmp_path):
         processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
         pixels = processor(list(images.movedim(1, -1).numpy()), return_tensors="pt")["pixel_values"]
         assert torch.allclose(pixels, model.normalize(images), atol=1e-6)
+        film = Image.fromarray(np.random.default_rng(0).integers(256, size=(6, 9), dtype=np.uint8)).resize((300, 200), 2)    # grey
+        pixels = processor(film, return_tensors="pt")["pixel_values"]
+        ours = model.normalize(torch.tensor(read_image(np.asarray(film), config.image)[0][None]))
+        assert (pixels - ours).abs().max() < 0.05 and (pixels - ours).abs().mean() < 0.01           # ours resizes in two steps
 
 
 def test_names_are_those_that_weights_py_reads(place):

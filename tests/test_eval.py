@@ -128,7 +128,7 @@ def test_every_metric_has_its_loop():
     assert {(kind, name) for kind, metrics in METRICS.items() for name in metrics} == set(LOOPS)
 
 
-@pytest.mark.parametrize("kind, name", LOOPS, ids="-".join)
+@pytest.mark.parametrize("kind, name", LOOPS)
 def test_a_weight_of_k_is_the_row_k_times(kind, name):
     """With weights 0..3 and ties, every metric equals the loop over physically repeated rows, also where few rows are left."""
     rng = np.random.default_rng(0)
@@ -145,10 +145,13 @@ def test_a_weight_of_k_is_the_row_k_times(kind, name):
 
 
 def test_metrics_equal_scikit_learn():
-    """The same, against the library everyone uses, with fractional weights."""
+    """The same, against the library everyone uses, to nine digits: with fractional weights where it takes some, and ties."""
     sk = pytest.importorskip("sklearn.metrics")
+    from scipy.stats import spearmanr
+    from sklearn.calibration import calibration_curve
     rng = np.random.default_rng(0)
     for kind, name, theirs in (("regression", "mae", sk.mean_absolute_error), ("regression", "r2", sk.r2_score),
+                               ("regression", "rmse", sk.root_mean_squared_error),
                                ("labels", "auroc", sk.roc_auc_score), ("labels", "auprc", sk.average_precision_score),
                                ("labels", "brier", lambda y, p, sample_weight: sk.brier_score_loss(y, p / 2, sample_weight=sample_weight)),
                                ("classes", "accuracy", sk.accuracy_score), ("classes", "balanced_accuracy", sk.balanced_accuracy_score)):
@@ -157,10 +160,24 @@ def test_metrics_equal_scikit_learn():
         expected = theirs(target, said, sample_weight=weight)
         prediction = prediction / 2 if name == "brier" else prediction       # draw's are 0 to 1.25
         assert METRICS[kind][name](prediction, target, weight[None])[0] == pytest.approx(expected, rel=1e-9), name
+    prediction, target = draw("regression", rng, 200)
+    ours = METRICS["regression"]["spearman"](prediction, target, np.ones((1, 200)))[0]
+    assert ours == pytest.approx(spearmanr(prediction, target)[0], rel=1e-9)
     prediction, target = draw("classes", rng, 200)
     prediction /= prediction.sum(1, keepdims=True)
-    expected = sk.roc_auc_score(target, prediction, multi_class="ovr", average="macro")
-    assert METRICS["classes"]["auroc"](prediction, target, np.ones((1, 200)))[0] == pytest.approx(expected, rel=1e-9)
+    for name, expected in (("auroc", sk.roc_auc_score(target, prediction, multi_class="ovr", average="macro")),
+                           ("brier", sk.brier_score_loss(target, prediction, labels=[0, 1, 2], scale_by_half=True))):
+        assert METRICS["classes"][name](prediction, target, np.ones((1, 200)))[0] == pytest.approx(expected, rel=1e-9)
+    found = details(GRADE, table_of(GRADE, prediction, target))
+    assert found["confusion"] == sk.confusion_matrix(target, prediction.argmax(1)).tolist()
+    observed, predicted = calibration_curve(target == 1, prediction[:, 1], n_bins=10)
+    bins = found["reliability"]["medium"]
+    assert [x for x in bins["observed"] if x is not None] == pytest.approx(observed, rel=1e-9)
+    assert [x for x in bins["predicted"] if x is not None] == pytest.approx(predicted, rel=1e-9)
+    answer, names = (target == 1).astype(float), np.arange(200).astype(str)
+    point = operating_point(prediction[:, 1], answer, names, 0.3)
+    assert point["sensitivity"]["value"] == pytest.approx(sk.recall_score(answer, prediction[:, 1] >= 0.3), rel=1e-9)
+    assert point["specificity"]["value"] == pytest.approx(sk.recall_score(1 - answer, prediction[:, 1] < 0.3), rel=1e-9)
 
 
 @pytest.mark.parametrize("value", (0.0, 0.1, 3.3, 1e7))
@@ -250,7 +267,7 @@ def test_youden_is_the_best_of_every_threshold():
     """Tried one by one, with ties: the largest J, and of equals the lowest threshold; with one class there is none."""
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 30, 30, 30):
-        said, true = rng.integers(6, size=n) / 4, (np.arange(n) % 2).astype(float)
+        said, true = rng.integers(6, size=n) / 4, (np.arange(n) % (2 if n < 4 else 5) == 1).astype(float)     # few positives
         J = {t: np.mean(said[true == 1] >= t) + np.mean(said[true == 0] < t) - 1 for t in sorted(set(said))}
         best = max(round(j, 12) for j in J.values())
         assert youden(said, true) == next(t for t in J if round(J[t], 12) == best)
@@ -274,6 +291,8 @@ def test_operating_point_is_chosen_on_val_and_counted_on_test(tmp_path):
     assert sure["sensitivity"]["low"] ** 3 == pytest.approx(0.025) and sure["sensitivity"]["high"] == 1      # three of three could be luck
     sure = operating_point(np.array([0.9, 0.1]), np.array([0, 1.0]), np.array(["a", "b"]), 0.5)["sensitivity"]
     assert sure["value"] == 0 and (1 - sure["high"]) == pytest.approx(0.025) and sure["low"] == 0
+    at = operating_point(np.array([0.5, 0.5, 0.4]), np.array([1, 0, 0.0]), np.array(["a", "b", "c"]), 0.5)    # at the threshold is called
+    assert (at["true_positives"], at["false_positives"], at["true_negatives"], at["false_negatives"]) == (1, 1, 1, 0)
     none = operating_point(said[:3, 0], np.zeros(3), np.array(["a", "b", "c"]), 0.4)
     assert none["sensitivity"]["reason"] == "no positive" and none["specificity"]["value"] is not None
     cohort, indices = photographs(tmp_path)
@@ -549,6 +568,21 @@ def options_of(model, by_image=False):
                 workers=0, device=CPU, autocast=None, by_image=by_image)
 
 
+@pytest.mark.parametrize("first", ("regression", "labels"))
+def test_a_label_is_drawn_with_its_probability_wherever_its_task_stands(first, tmp_path, monkeypatch):
+    """The labels' task may come before others: captions are of the labels, 0 to 1, as in predictions.csv."""
+    torch.manual_seed(0)
+    tasks = TASKS if first == "regression" else TASKS[::-1]
+    model = MODELS["lt_vit"]({task.name: task.outputs for task in tasks})
+    cohort, indices = photographs(tmp_path)
+    said, row = [], evaluation.plots.row
+    monkeypatch.setattr(evaluation.plots, "row", lambda pictures, captions=None, **rest: said.extend(captions[:1]) or row(pictures, captions, **rest))
+    evaluate(model, tasks, cohort, indices, str(tmp_path), options_of(model), figures=6)
+    expected = [f"{name}, predicted {float(line[f'findings[{name}] predicted']):.2f}" for line in csv.DictReader(open(tmp_path / "predictions.csv"))
+                for name in FINDINGS.classes if line[f"findings[{name}] target"] == "1"]
+    assert [caption for caption in said if caption] == expected and len(expected) > 2
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_evaluate_leaves_metrics_predictions_and_pictures(name, tmp_path, capsys):
     """Every model on a tiny cohort: valid metrics.json, a row a patient, charts, and a picture of what it looked at."""
@@ -804,6 +838,14 @@ def test_the_best_epochs_number_in_the_log_is_what_evaluation_finds(run):
     evaluation.main([str(run / "runs/a"), "--split", "val", "--figures", "0", "--device", "cpu"])
     found = json.load(open(run / "runs/a/photos-val/metrics.json"))["redness"]["mae"]["value"]
     assert found == min(float(row["val_redness_mae"]) for row in rows_of(run / "runs/a/log.csv"))
+
+
+def test_evaluating_a_run_again_writes_the_same_bytes(run):
+    """What training wrote of its test split at its end, metrics and predictions, to the last digit."""
+    before = {name: (run / "runs/a" / name).read_bytes() for name in ("metrics.json", "predictions.csv")}
+    os.remove(run / "runs/a/metrics.json"), os.remove(run / "runs/a/predictions.csv")
+    evaluation.main([str(run / "runs/a"), "--device", "cpu"])
+    assert {name: (run / "runs/a" / name).read_bytes() for name in before} == before
 
 
 # -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import report
@@ -194,7 +195,23 @@ def test_the_card_says_what_a_hub_wants_and_no_patient(folder, tmp_path):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     run = read_run(str(folder / "a"))
     run.args = {**run.args, "pretrained": "google/vit-base-patch16-224@main"}
-    assert 'base_model: "google/vit-base-patch16-224"' in card(run) and 'license: "other"' in card(run)
+    head = ModelCard(card(run)).data
+    base = "google/vit-base-patch16-224"
+    assert (head.base_model, head.license, head.license_link) == (base, "other", f"https://huggingface.co/{base}")
+    assert head.license_name and ModelCard(card(read_run(str(folder / "a")))).data.license_name is None
+
+
+@pytest.mark.parametrize("name", "abc")
+def test_the_hub_reads_the_test_results_from_the_head(folder, name):
+    """huggingface_hub's own reader finds every defined metric of every task, to the last digit, and nothing else; a null is left out."""
+    run = read_run(str(folder / name))
+    run.tasks[0].scores["brier" if name != "a" else "r2"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
+    found = ModelCard(card(run)).data
+    expected = [(task.name, report.HUB.get(metric, metric), task.scores[metric]["value"]) for task in run.tasks for metric in METRICS[task.kind]
+                if task.scores[metric]["value"] is not None]
+    assert [(each.task_name, each.metric_type, each.metric_value) for each in found.eval_results] == expected and len(expected) > 1
+    assert {each.dataset_split for each in found.eval_results} == {"test"} and found.model_name == name
+    assert set(found.metrics) >= {metric for _, metric, _ in expected}
 
 
 def test_preprocessor_config_is_what_the_model_does(folder):
@@ -205,6 +222,8 @@ def test_preprocessor_config_is_what_the_model_does(folder):
     assert found["image_mean"] == list(model.config.mean) and found["image_std"] == list(model.config.std)
     own = {"grids": [[3, 4], [2, 2]], "patch": [12, 16], "mean": [0.5], "std": [0.5]}
     assert preprocessor({"model": "crossvit", "crossvit": own})["size"] == {"height": 36, "width": 48}
+    volume = preprocessor({"model": "daft", "daft": {"image": [8, 16, 24], "mean": [0.5], "std": [0.5]}})
+    assert volume["size"] == {"depth": 8, "height": 16, "width": 24} and "image_processor_type" not in volume        # it takes pictures only
 
 
 def test_the_command_line(folder):

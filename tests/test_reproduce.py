@@ -4,25 +4,51 @@ import csv
 import json
 import math
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from subprocess import Popen                                       # the real one, whatever a test puts in its place
 
 import pytest
 
 import reproduce
 import train
-from reproduce import EXPERIMENTS, available, gather, holds, look_up, plan, table, verdict
+from reproduce import EXPERIMENTS, T, available, gather, look_up, margin, plan, spread, table, train_all, verdict, with_interval
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-ARGS = argparse.Namespace(out="out", cache_dir="cache", device="cpu", quick=False, seeds=3)
+ARGS = argparse.Namespace(out="out", cache_dir="cache", device="cpu", quick=False, seeds=3, jobs=1)
 TOY = dict(about="A toy.", flags="--model vit --data brain", metrics={"MAE": ("age/mae", "age/constant/mae", "--target age")},
            rows={"small": "--size micro", "large": "--size mini"}, reference="small", claims=[("large is better", "large > small")])
-FAST = dict(about="Two runs of seconds.", flags="--model daft --data brain --target diagnosis", reference="table",
+FAST = dict(about="Runs of seconds.", flags="--model daft --data brain --target diagnosis", reference="table",
             metrics={"accuracy": ("diagnosis/accuracy", "diagnosis/constant/accuracy", "")},
-            rows={"table": "--fusion linear", "volume": "--fusion image"}, claims=[("the volume helps", "volume > table")])
+            first={"volume": "--model daft --data brain --target diagnosis --fusion image"},
+            rows={"table": "--fusion linear", "both": "--fusion linear-features --pretrained {volume}"},
+            claims=[("the volume helps", "both > table")])
+
+
+class Forked:
+    """subprocess.Popen of a train.py, as a fork of this process, which has imported everything. The test of signals has real ones."""
+
+    def __init__(self, command, stdout, **rest):
+        self.pid = os.fork()
+        if not self.pid:
+            sys.argv, status = command[1:], 1
+            sys.stdout = sys.stderr = os.fdopen(os.dup(stdout.fileno()), "w")
+            try:
+                train.run_main(train.main)
+                status = 0
+            except SystemExit as stop:
+                status = stop.code
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+
+    def wait(self):
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def write_run(run, metrics, seconds):
@@ -34,24 +60,41 @@ def write_run(run, metrics, seconds):
         file.write("epoch,seconds\n" + "".join(f"{i},{each}\n" for i, each in enumerate(seconds)))
 
 
-def test_claims_by_hand():
-    """Wins, losses and ties of every kind of order, for metrics of which more is better and of which less is."""
+def test_margins_by_hand():
+    """Leads of every kind of order, for metrics of which more is better and of which less is; undefined where a value is."""
     values = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0, "e": math.nan}
-    for order, truth in {"a > b": True, "b > a": False, "b > c": False, "b >= c": True, "a > b > d": True, "a > b > c": False,
-                         "a, b > d": True, "a, d > b": False, "a > b, c, d": True, "d + 0.5 > b": False, "d + 1.5 > b": True,
-                         "d + 1 >= b": True, "a > e": None, "e, a > d": None}.items():
-        assert holds(order, values) is truth, order
-    assert holds("d > a", values, lower=True) and not holds("a > d", values, lower=True)
-    assert holds("a + 2.5 > d", values, lower=True) and not holds("a + 1.5 > d", values, lower=True)
+    for order, lead in {"a > b": 1, "b > a": -1, "b > c": 0, "b >= c": 0, "a > b > d": 1, "a > b > c": 0, "a, b > d": 1, "a, d > b": -1,
+                        "a > b, c, d": 1, "d + 0.5 > b": -0.5, "d + 1.5 > b": 0.5, "d + 1 >= b": 0}.items():
+        assert margin(order, values) == lead, order
+    assert math.isnan(margin("a > e", values)) and math.isnan(margin("e, a > d", values))
+    assert margin("d > a", values, lower=True) == 2 and margin("a > d", values, lower=True) == -2
+    assert margin("a + 2.5 > d", values, lower=True) == 0.5 and margin("a + 1.5 > d", values, lower=True) == -0.5
 
 
-def test_verdict_counts_seeds():
-    """Each seed is judged by its own numbers, not by the means; an undefined one is said."""
-    values = {"x": [1.0, 2.0, 9.0], "y": [2.0, 3.0, 1.0], "z": [0.0, 0.0, 0.0], "n": [math.nan, 1.0, -1.0]}
-    assert verdict("y > x", values) == "holds in 2 of 3 seeds" and verdict("y > x", values, lower=True) == "holds in 1 of 3 seeds"
-    assert verdict("x, y > z", values) == "holds in 3 of 3 seeds" and verdict("z > x", values).startswith("does not hold, in 0 of 3")
-    assert verdict("n > z", values) == "holds in 1 of 2 seeds, undefined in 1"
-    assert verdict("n > z", {row: each[:1] for row, each in values.items()}).startswith("cannot be told")
+def test_the_interval_is_students():
+    """Against scipy where it is; by hand for three seeds; it covers the mean in 95 of 100 sets of three."""
+    center, half = spread([1.0, 2.0, 3.0])
+    assert center == 2 and half == pytest.approx(4.303 / 3 ** 0.5) and with_interval([1.0, 2.0, 3.0]) == "2.000 (-0.484 to 4.484)"
+    assert spread([1.0, math.nan, 3.0]) == spread([1.0, 3.0]) and with_interval([0.5]) == "0.500" and with_interval([math.nan]) == "failed"
+    dice = random.Random(0)
+    draws = (spread([dice.gauss(5, 2) for _ in range(3)]) for _ in range(3000))
+    assert 0.94 < sum(abs(center - 5) <= half for center, half in draws) / 3000 < 0.96
+    stats = pytest.importorskip("scipy.stats")
+    assert T == pytest.approx([stats.t.ppf(0.975, n) for n in range(1, 10)], abs=5e-4)
+
+
+def test_verdict_says_what_seeds_can_decide():
+    """Each seed is judged by its own numbers; 0 within the margin's interval is undecided, as is one seed; an undefined one is said."""
+    values = {"x": [1.0, 2.0, 9.0], "y": [2.0, 3.1, 1.0], "z": [0.0, 0.1, 0.2], "n": [math.nan, 1.0, -1.0], "t": [0.0, 0.1, 0.2]}
+    assert verdict("x > z", values)[::2] == ("undecided", "3 of 3") and verdict("y > x", values)[::2] == ("undecided", "2 of 3")
+    assert verdict("y > x", values, lower=True)[2] == "1 of 3" and verdict("x, y > z", values)[2] == "3 of 3"
+    clear = {"a": [5.0, 5.1, 5.3], "b": [4.0, 4.0, 4.1]}
+    assert verdict("a > b", clear) == ("holds", "+1.100 (+0.852 to +1.348)", "3 of 3")
+    assert verdict("b > a", clear)[::2] == ("does not hold", "0 of 3") and verdict("b > a", clear, lower=True)[0] == "holds"
+    assert verdict("z >= t", values)[::2] == ("holds", "3 of 3") and verdict("z > t", values)[::2] == ("does not hold", "0 of 3")
+    assert verdict("n > z", values)[2] == "1 of 2, undefined in 1"
+    first = {row: each[:1] for row, each in values.items()}
+    assert verdict("n > z", first)[0].startswith("cannot be told") and verdict("y > x", first) == ("undecided", "+1.000", "1 of 1")
 
 
 def test_table_of_written_runs(monkeypatch, tmp_path):
@@ -65,16 +108,25 @@ def test_table_of_written_runs(monkeypatch, tmp_path):
                       (1.5, 2.5 + seed))
     values, seconds = gather(TOY, TOY["metrics"], plans)
     text = table(TOY, TOY["metrics"], "MAE", values["MAE"], seconds["MAE"])
-    assert "| small | 6.000 | 5.000, 6.000, 7.000 |  | 5 | `python train.py --model vit --data brain --size micro --target age` |" in text
-    assert any(line.startswith("| large | 5.000 | 4.000, 6.500, 4.500 | -1.000 (-2.500 to +0.500) | 5 |") for line in text)
-    assert "| chance | 9.000 | 9.000, 9.000, 9.000 | +3.000 (+2.000 to +4.000) |  |  |" in text
-    assert text[1] == "## MAE, lower is better" and text[-1] == "- large is better: holds in 2 of 3 seeds"
+    assert "`python train.py --model vit --data brain --target age` and" in text
+    assert "| small | `--size micro` | 6.000 (3.516 to 8.484) | 5.000, 6.000, 7.000 |  | 5 |" in text
+    assert any(line.startswith("| large | `--size mini` | 5.000 (1.714 to 8.286) | 4.000, 6.500, 4.500 | -1.000 (-4.727 to +2.727) | 5 |")
+               for line in text)
+    assert "| chance |  | 9.000 (9.000 to 9.000) | 9.000, 9.000, 9.000 | +3.000 (+0.516 to +5.484) |  |" in text
+    assert text[1] == "## MAE, lower is better" and text[-1] == "| large is better | undecided | +1.000 (-2.727 to +4.727) | 2 of 3 |"
+    cells = [line.count("|") for line in text if line.startswith("|")]
+    assert cells == [7] * 5 + [5] * 3                              # every row of a table as wide as its head
+    os.remove(os.path.join(plans[1]["small", "--target age"][1], "metrics.json"))              # as a run that failed
+    text = table(TOY, TOY["metrics"], "MAE", *(found["MAE"] for found in gather(TOY, TOY["metrics"], plans)))
+    assert "| small | `--size micro` | 6.000 (-6.706 to 18.706) | 5.000, failed, 7.000 |  | 5 |" in text
+    assert text[-1].endswith("| 2 of 2, undefined in 1 |")
 
 
 def test_look_up():
     """The first place that is there; null is NaN; nowhere is an error, not a blank."""
     metrics = {"a": {"b": {"value": 1.0}, "c": {"value": None}}}
     assert look_up(metrics, "a/b") == look_up(metrics, "a/x|a/b|a/c") == 1.0 and math.isnan(look_up(metrics, "a/c"))
+    assert math.isnan(look_up(None, "a/b"))
     with pytest.raises(ValueError, match="no a/x"):
         look_up(metrics, "a/x")
 
@@ -115,40 +167,31 @@ def test_a_file_that_is_not_here_is_left_out_and_named(monkeypatch, tmp_path):
     assert len(available("softmax_free", args)[0]) == 2 and not available("softmax_free", args)[1]
 
 
-def test_quick_of_a_run_that_starts_from_another(monkeypatch, tmp_path, capsys):
-    """probes: the backbone is trained first, is no row, and the probe freezes it."""
-    short = {**EXPERIMENTS["probes"], "rows": {"Model1 (class)": EXPERIMENTS["probes"]["rows"]["Model1 (class)"]}, "claims": [],
-             "reference": "Model1 (class)", "first": {"backbone": EXPERIMENTS["probes"]["first"]["backbone"] + " --image 16"}}
-    monkeypatch.setitem(EXPERIMENTS, "probes", short)
-    monkeypatch.setattr(reproduce, "PATIENTS", {"psoriasis": 10, "chest": 12})
-    reproduce.main(["probes", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")])
-    said = capsys.readouterr().out
-    assert "probes 2/2" in said and "`{backbone}`: `python train.py" in said and "| backbone |" not in said
-
-
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    """--quick with two rows, and how often a train.py was started."""
+    """--quick with a run that is no row and two rows, and the commands that were started."""
     monkeypatch.setitem(EXPERIMENTS, "daft", FAST)
-    started, popen = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **rest: started.append(command) or popen(command, **rest))
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **rest: started.append(command) or Forked(command, **rest))
     monkeypatch.setitem(reproduce.PATIENTS, "brain", 20)
     return started, ["daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
 
 
 def test_quick_writes_its_tables_and_trains_nothing_twice(quick, tmp_path, capsys):
-    """The second call finds every run complete and writes the same table."""
+    """What a row starts from is trained first and is no row; the second call finds every run complete and writes the same table."""
     started, argv = quick
     reproduce.main(argv)
     said, out = capsys.readouterr().out, tmp_path / "out" / "quick"
-    assert len(started) == 2 and "mean nothing" in said and (out / "daft.png").is_file()
-    assert (out / "daft.md").read_text() in said and "the volume helps: " in said
+    assert len(started) == 3 and "mean nothing" in said and (out / "daft.png").is_file()
+    assert "daft 3/3" in said and "`{volume}`: `python train.py" in said and "| volume |" not in said
+    assert re.search(r"runs/daft/volume-seed0-\w+$", started[2][started[2].index("--pretrained") + 1])
+    assert (out / "daft.md").read_text() in said and "| the volume helps | undecided | " in said
     with open(out / "daft.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["row"] for line in lines] == ["table", "volume"] and all(os.path.isdir(line["run"]) for line in lines)
+    assert [line["row"] for line in lines] == ["table", "both"] and all(os.path.isdir(line["run"]) for line in lines)
     saved = (out / "daft.csv").read_text()
     reproduce.main(argv)
-    assert len(started) == 2 and "was there" in capsys.readouterr().out and (out / "daft.csv").read_text() == saved
+    assert len(started) == 3 and "was there" in capsys.readouterr().out and (out / "daft.csv").read_text() == saved
 
 
 def test_what_is_complete_stays_what_is_half_done_goes_on(monkeypatch, tmp_path):
@@ -167,28 +210,59 @@ def test_what_is_complete_stays_what_is_half_done_goes_on(monkeypatch, tmp_path)
 
     monkeypatch.setattr(subprocess, "Popen", Child)
     os.makedirs(run), open(os.path.join(run, "args.json.part"), "w").close()
-    assert reproduce.train_run(["--seed", "0"], run, ARGS) and "--resume" not in commands[0] and commands[0][-6:-2] == [
+    assert reproduce.train_run(["--seed", "0"], run, ARGS, set(), []) and "--resume" not in commands[0] and commands[0][-6:-2] == [
         "--runs", os.path.dirname(run), "--name", "a"]
-    assert not reproduce.train_run(["--seed", "0"], run, ARGS) and len(commands) == 1
+    assert not reproduce.train_run(["--seed", "0"], run, ARGS, set(), []) and len(commands) == 1
     os.rename(os.path.join(run, "metrics.json"), os.path.join(run, "args.json"))
-    assert reproduce.train_run(["--seed", "0"], run, ARGS) and commands[1][-2:] == ["--resume", run] and "--seed" not in commands[1]
+    assert reproduce.train_run(["--seed", "0"], run, ARGS, set(), [])
+    assert commands[1][-2:] == ["--resume", run] and "--seed" not in commands[1]
 
 
-def test_a_run_that_fails_is_named(quick, monkeypatch):
-    """One line with the command, what train.py said, and where the rest is."""
-    monkeypatch.setitem(EXPERIMENTS, "daft", {**FAST, "rows": {"table": "--fusion linear --location 7"}})
-    with pytest.raises(ValueError, match=r"python train.py .*--location 7.* status 2, .*location.*; see .*\.log"):
+def test_a_run_that_fails_is_named_and_the_others_are_kept(quick, monkeypatch, tmp_path, capsys):
+    """One line with the command, what train.py said, and where the rest is; what starts from it fails too; the table holds the others."""
+    monkeypatch.setitem(EXPERIMENTS, "daft", {**FAST, "first": {"volume": FAST["first"]["volume"] + " --location 7"}})
+    with pytest.raises(ValueError, match=r"2 runs failed, the first: python train.py .*--location 7.* status 2, .*location.*; see .*\.log"):
         reproduce.main(quick[1])
+    assert len(quick[0]) == 2                                      # nothing was started from what is not there
+    text = (tmp_path / "out" / "quick" / "daft.md").read_text()
+    assert "**2 of 3 runs failed.**" in text and re.search(r"\| both \| .* \| failed \| failed \|", text)
+    assert re.search(r"\| table \| `--fusion linear` \| 0\.\d{3} \| 0\.\d{3} \|", text) and "cannot be told" in text
+    assert "table   0 s" in capsys.readouterr().out
 
 
-def test_a_signal_lets_the_run_save_itself(tmp_path):
+def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, tmp_path):
+    """--jobs 2: two processes at once, each told its share of threads; a run that starts from another waits for it."""
+    together, lines = threading.Barrier(2, timeout=20), []
+
+    class Child:
+        def __init__(self, command, env, **rest):
+            self.run = os.path.join(command[command.index("--runs") + 1], command[command.index("--name") + 1])
+            lines.append(("start", os.path.basename(self.run), env["OMP_NUM_THREADS"]))
+
+        def wait(self):
+            if self.run[-1] in "ab":
+                together.wait()                                    # breaks if the other one is not running too
+            write_run(self.run, {"patients": 8}, [1])
+            lines.append(("end", os.path.basename(self.run), ""))
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    a, b, c = (str(tmp_path / "runs" / name) for name in "abc")
+    args = argparse.Namespace(**{**vars(ARGS), "jobs": 2})
+    assert train_all("toy", [("a", [], a), ("b", [], b), ("c", ["--pretrained", b], c)], args) == {}
+    assert {line[1:] for line in lines if line[0] == "start"} == {("a", "4"), ("b", "4"), ("c", "4")}
+    assert lines.index(("end", "b", "")) < lines.index(("start", "c", "4"))
+
+
+def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys):
     """SIGTERM ends both processes; the same line again resumes the run where it was."""
-    code = ("import reproduce as r; from tests.test_reproduce import FAST\n"
-            "r.EXPERIMENTS['daft'] = {**FAST, 'rows': {'table': '--fusion image'}, 'claims': []}; r.PATIENTS['brain'] = 200; r.main()")
-    argv = [sys.executable, "-c", code, "daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"),
-            "--cache-dir", str(tmp_path / "cache")]
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    logs = tmp_path / "out" / "quick" / "runs" / "daft"
+    one = "{**FAST, 'first': {}, 'rows': {'table': '--fusion image --batch-size 1'}, 'claims': []}"
+    code = ("import reproduce as r; from tests.test_reproduce import FAST; "
+            f"r.EXPERIMENTS['daft'] = {one}; r.PATIENTS['brain'] = 100; r.main()")
+    logs, (started, argv) = tmp_path / "out" / "quick" / "runs" / "daft", quick
+    process = Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(400):
         if list(logs.glob("*/args.json")):
             break
@@ -196,6 +270,7 @@ def test_a_signal_lets_the_run_save_itself(tmp_path):
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and "the same line again" in said
-    assert not list(logs.glob("*/metrics.json"))
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and list(logs.glob("*/metrics.json")), done.stderr
+    assert not list(logs.glob("*/metrics.json")) and not started
+    monkeypatch.setitem(EXPERIMENTS, "daft", eval(one)), monkeypatch.setitem(reproduce.PATIENTS, "brain", 100)
+    reproduce.main(argv)
+    assert "--resume" in started[0] and len(started) == 1 and list(logs.glob("*/metrics.json")), capsys.readouterr().out
