@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import select
 import shutil
 import signal
 import sys
@@ -663,14 +664,20 @@ def write_folder(path, files):
     if os.path.isdir(path):
         os.rename(path, old)
     os.rename(fresh, path)
+    os.remove(os.path.join(path, "complete"))
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(path):
     """After a kill between the two renames of write_folder: put the complete new folder, or the old one, in its place."""
-    for folder in (path + ".new", path + ".old"):
-        if not os.path.isdir(path) and os.path.isfile(os.path.join(folder, "complete")):
-            os.rename(folder, path)
+    fresh, old, marker = path + ".new", path + ".old", os.path.join(path, "complete")
+    if not os.path.isdir(path):
+        found = fresh if os.path.isfile(os.path.join(fresh, "complete")) else old
+        if os.path.isdir(found):
+            os.rename(found, path)
+    if os.path.isfile(marker):
+        os.remove(marker)
+    for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -985,6 +992,10 @@ def run_main(main):
         main()
     except ConnectionError as error:                               # its pipe breaks, if PyTorch does not notice first
         line = f"{died} ({error})"
+        if hasattr(select, "poll"):
+            (output := select.poll()).register(1, 0)
+            if any(event & select.POLLERR for _, event in output.poll(0)):                   # it is ours: `| head` has read enough
+                os._exit(128 + signal.SIGPIPE)
     except (ValueError, OSError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("ValueError: ")
     except RuntimeError as error:

@@ -736,6 +736,15 @@ def test_the_process_itself_exits_with_2_and_one_line(table):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_whoever_reads_what_is_printed_may_leave():
+    """`| head -1` ends the process without a word, and without blaming a reading process."""
+    code = "import train, sys; sys.argv[0] = 'train.py'; train.run_main(lambda: [print('x' * 100, flush=True) for _ in range(10 ** 5)])"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 141
+
+
 # -----------------------------------------------------------------------------
 # the project
 
