@@ -10,7 +10,6 @@
     transformers   a plain ViT with one task of classes or labels gets the names of transformers 4, which 5 reads too, and gives
                    the same logits there; any other model keeps ours, which train.py --pretrained reads
 """
-import csv
 import os
 import re
 import shutil
@@ -22,8 +21,9 @@ from huggingface_hub.utils import tqdm
 from safetensors.torch import save_file
 
 from data import Samples, make_loader
-from eval import draw_figures, predict, watcher, write_json, write_whole
+from eval import draw_figures, predict, watcher
 from report import read_run, write_card
+from run_folder import write_csv, write_json
 from tables import KNOWN, PICTURES, Cohort, at, finder, pick, read_csv, read_run_split, tabulate
 
 # -----------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         table = predict(model.to(device), tasks, loader, device, False, options["autocast"], watcher(shown, figures, tasks, model.config),
                         progress="predicting")
     lines = new_rows(tasks, table, cohort, broken)
-    write_whole(out, lambda file: csv.writer(file).writerows(lines))
+    write_csv(out, lines)
     if figures and good:
         draw_figures(os.path.splitext(out)[0] + "-figures", tasks, table, cohort, shown, model.config, options["size"])
     return len(lines) - 1

@@ -11,7 +11,6 @@ The unit is the patient: the predictions for his images, or groups of N images, 
 patient have targets of their own (`follow-up` films, say) is it the image. What a number is worth: metrics.py.
 """
 import argparse
-import csv
 import json
 import os
 import re
@@ -27,6 +26,7 @@ import report
 from data import Samples, make_loader, read_image, read_volume
 from localization import each_map, look, read_boxes, score_maps
 from metrics import METRICS, choose_thresholds, details, entry_text, ratio, score
+from run_folder import write_csv, write_json
 from tables import SPLITS, per_patient, read_run_split, tabulate
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
@@ -107,20 +107,7 @@ def write_predictions(path, tasks, table, cohort):
         for task in tasks:
             lines[-1] += target_text(task, table["target"][task.name][i])
             lines[-1] += [f"{p:.9g}" for p in np.atleast_1d(table["prediction"][task.name][i])]
-    write_whole(path, lambda file: csv.writer(file).writerows([header, *lines]))
-
-
-def write_json(path, content):
-    write_whole(path, lambda file: json.dump(content, file, indent=1, allow_nan=False))
-
-
-def write_whole(path, write):
-    """write(file) under a temporary name, which is then renamed: no half file under a real name."""
-    with open(path + ".part", "w", newline="", encoding="utf-8") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".part", path)
+    write_csv(path, [header, *lines])
 
 
 # -----------------------------------------------------------------------------

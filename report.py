@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import plots
+from run_folder import write_whole
 
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error", "r2": "R²",
          "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision", "brier": "Brier score",
@@ -411,7 +412,7 @@ def page(run):
 def write_report(folder):
     """Write report.html to a run folder; -> its path."""
     path = os.path.join(folder, "report.html")
-    write_text(path, page(read_run(folder)))
+    write_whole(path, lambda file: file.write(page(read_run(folder))))
     return path
 
 
@@ -488,13 +489,7 @@ def write_card(folder, to=None, library="pytorch"):
     """Write README.md and preprocessor_config.json beside the weights: to a run's best/, or to another folder."""
     run, to = read_run(folder), to or os.path.join(folder, "best")
     for name, text in (("README.md", card(run, library)), ("preprocessor_config.json", json.dumps(preprocessor(run.config), indent=1))):
-        write_text(os.path.join(to, name), text)
-
-
-def write_text(path, text):
-    with open(path + ".part", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(path + ".part", path)
+        write_whole(os.path.join(to, name), lambda file: file.write(text))
 
 
 if __name__ == "__main__":

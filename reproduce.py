@@ -35,8 +35,8 @@ from statistics import mean, stdev
 
 import plots
 import synthetic
-from eval import write_whole
 from metrics import LOWER_IS_BETTER
+from run_folder import write_csv, write_whole
 from train import run_main
 
 # name: about, flags of all rows, and
@@ -413,7 +413,7 @@ def reproduce(name, args):
                   for row, each in seconds[metric].items() for seed, (value, took) in enumerate(zip(rows[row], each))]
     path = os.path.join(args.out, name)
     write_whole(path + ".md", lambda file: file.write("\n".join(text) + "\n"))
-    write_whole(path + ".csv", lambda file: csv.writer(file).writerows(lines))
+    write_csv(path + ".csv", lines)
     plots.grid(pictures).save(path + ".png")
     print("\n".join(text) + f"\n\nwrote {path}.md, .csv and .png", flush=True)
     return list(failed.values())

@@ -13,7 +13,6 @@ import filecmp
 import functools
 import hashlib
 import http.client
-import math
 import os
 import re
 import shutil
@@ -341,7 +340,7 @@ def official_lists(folder, files, path, rows, image):
         with open(os.path.join(folder, file), encoding="utf-8", errors="replace") as lines:  # a name that is none is found in no table
             split.update((os.path.splitext(line.strip())[0], name) for line in lines)
     for row in rows:
-        if (stem := os.path.splitext(row[image])[0]) not in split:
+        if os.path.splitext(row[image])[0] not in split:
             raise ValueError(f"{at(path, row, image)}: {row[image]} is in none of {', '.join(files.values())}; --split-column names another split")
     return [split[os.path.splitext(row[image])[0]] for row in rows]
 

@@ -3,31 +3,26 @@
     python train.py --model multivit --mode multi --n 3 --r 2
     torchrun --nproc-per-node=4 -- train.py ...                    many GPUs: parallel.py
 
-A run folder holds args.json, split.csv, log.csv (one row an epoch), best/ and last/ (config.json + model.safetensors; last/
-also state.pt, what --resume needs) and, after the test evaluation, metrics.json, predictions.csv, figures/ and report.html. Everything is
-written beside its place and renamed: a run killed at any moment goes on with --resume to the same weights, bit for bit on a
-CPU. Ctrl-C and SIGTERM save at the next step. `lock` is empty; who holds it trains the run, nobody else may.
+Everything a run leaves is in its folder (run_folder.py). Killed at any moment it goes on with --resume to the same weights, bit for bit
+on a CPU; Ctrl-C and SIGTERM save at the next step.
 """
 import argparse
-import csv
 import functools
 import json
 import math
 import os
 import re
 import select
-import shutil
 import signal
 import sys
 import time
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub.utils import tqdm
-from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
 import parallel
@@ -36,22 +31,18 @@ from attention import KINDS
 from crossvit import FUSIONS as CROSS_FUSIONS, VARIANTS, CrossViT, CrossViTConfig, variant
 from daft import ACTIVATIONS, FUSIONS as TABLE_FUSIONS, LOCATIONS, DAFTConfig, DAFTViT, DAFTViTConfig, ResNet
 from data import AUGMENT, IMAGES, Samples, axes_of, cached_features, make_loader, read_array
-from eval import evaluate, predict, print_table, write_json, write_whole
+from eval import evaluate, predict, print_table
 from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
 from metrics import main_metric
 from multivit import CLS_TOKENS, MODES, MultiViT, MultiViTConfig
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig
 from q2l import Q2L, Q2LConfig
 from report import write_card, write_report
+from run_folder import load_state, lock, new_run, recover, save_model, write_csv, write_log
 from tables import POLICIES, Column, Task, fit_columns, fit_tasks, load_cohort, per_patient, read_run_split, split_patients, tabulate, \
     targets_agree
 from vit import SIZES, SOFTMAX_FREE, Block, ViT, ViTConfig, check_size, from_dict, named
 from weights import first_line, load_weights, read_checkpoint
-
-try:
-    import fcntl
-except ImportError:                                                # Windows: nobody stops two processes from training one run
-    fcntl = None
 
 # -----------------------------------------------------------------------------
 # flags
@@ -642,104 +633,7 @@ def make_optimizer(model, args, device):
 
 
 # -----------------------------------------------------------------------------
-# the run folder
-
-
-def write_folder(path, files):
-    """Write {file name: function that writes it} to a folder that appears whole or not at all."""
-    fresh, old = path + ".new", path + ".old"
-    for folder in (fresh, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        os.makedirs(fresh)
-        for name, write in files.items():
-            write(os.path.join(fresh, name))
-            with open(os.path.join(fresh, name), "rb") as file:
-                os.fsync(file.fileno())
-    except Exception as error:                                     # a full disk; the writers of both formats raise kinds of their own
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise OSError(f"{path} could not be written ({first_line(error)}); what was there before is whole") from error
-    with open(os.path.join(fresh, "complete"), "w"):               # from here on `recover` may take it
-        pass
-    if os.path.isdir(path):
-        os.rename(path, old)
-    os.rename(fresh, path)
-    os.remove(os.path.join(path, "complete"))
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(path):
-    """After a kill between the two renames of write_folder: put the complete new folder, or the old one, in its place."""
-    fresh, old, marker = path + ".new", path + ".old", os.path.join(path, "complete")
-    if not os.path.isdir(path):
-        found = fresh if os.path.isfile(os.path.join(fresh, "complete")) else old
-        if os.path.isdir(found):
-            os.rename(found, path)
-    if os.path.isfile(marker):
-        os.remove(marker)
-    for folder in (fresh, old):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def save_model(folder, args, model, tasks, state=None):
-    """config.json + model.safetensors, and state.pt when there is a state."""
-    name = "daft_vit" if isinstance(model, DAFTViT) else args.model
-    config = {"model": name, name: asdict(model.config), "tasks": [asdict(task) for task in tasks],
-              "columns": [asdict(column) for column in model.columns]}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    files = {"config.json": lambda path: write_json(path, config),
-             "model.safetensors": lambda path: save_file(weights, path, {"format": "pt"})}
-    if state:
-        files["state.pt"] = lambda path: torch.save(state, path)
-    write_folder(folder, files)
-
-
-def write_csv(path, lines):
-    write_whole(path, lambda file: csv.writer(file).writerows(lines))
-
-
-def write_log(run, history):
-    """log.csv, one row an epoch; always written whole, from what state.pt remembers."""
-    last = history[-1] if history else {}                          # a column that came later is empty before
-    write_csv(os.path.join(run, "log.csv"), [list(last), *[[row.get(name, "") for name in last] for row in history]] if history else [])
-
-
-def lock(run):
-    """-> an open file. While it is open no other process gets past this line: two that train one run would mix their weights.
-
-    The kernel keeps the lock and drops it when the process ends, however it ends, so none is ever left behind."""
-    file = open(os.path.join(run, "lock"), "w")
-    try:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        raise ValueError(f"{run}: another process is training this run; wait for it, or take another --name") from error
-    return file
-
-
-def new_run(args):
-    """Make the run folder; -> its path, and its lock."""
-    name = args.name or "-".join(str(x) for x in (args.model, args.mode, args.n, args.r) if x is not None)
-    run, number = os.path.join(args.runs, name), 1
-    while True:
-        try:
-            os.makedirs(run)                                       # of two processes one makes it
-            break
-        except FileExistsError as error:
-            if args.overwrite and os.path.isdir(run):
-                break
-            if args.name or args.overwrite:
-                raise ValueError(f"{run} exists; --resume {run} goes on with it, --overwrite starts anew, --name takes another") from error
-            number += 1
-            run = os.path.join(args.runs, f"{name}-{number}")
-    if set(os.listdir(run)) - {"lock", "args.json.part"} and not os.path.isfile(os.path.join(run, "args.json")):
-        raise ValueError(f"{run} is no run folder (it holds no args.json); --overwrite does not delete it")
-    held = lock(run)
-    for entry in list(os.scandir(run)):                            # what an older run left, but not the lock
-        if entry.name != "lock":
-            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
-    write_json(os.path.join(run, "args.json"), vars(args))
-    return run, held
+# the flags of a run that there is
 
 
 def read_args(run):
@@ -866,6 +760,7 @@ def fit(args, device):
     model, report = build_model(args, tasks, columns)
     model.to(device)
     options, writes = run_options(args, model, cohort, device), parallel.rank() == 0
+    kind = "daft_vit" if isinstance(model, DAFTViT) else args.model
     common = (options["size"], options["n"], options["r"], options["channels"])
     learned, unknown = usable(args, cohort, indices["train"])
     train = Samples(cohort, learned, *common, listed(args.augment), train=True, seed=args.seed, folder=options["folder"])
@@ -910,7 +805,7 @@ def fit(args, device):
         numbers = parallel.collect(random_numbers())
         everything = {**state, "epoch": epoch, "step": step, "loss": total, "norm": largest, "random": numbers}
         if writes:
-            save_model(os.path.join(run, "last"), args, model, tasks, {**everything, "optimizer": optimizer.state_dict()})
+            save_model(os.path.join(run, "last"), kind, model, tasks, {**everything, "optimizer": optimizer.state_dict()})
 
     for epoch in range(state["epoch"], args.epochs):
         model.train()
@@ -940,7 +835,7 @@ def fit(args, device):
                                  "seconds": round(seconds, 2), "waited": round(waited, 2)})
         better = math.isfinite(value) and (state["best"] is None or (value < state["best"] if lower else value > state["best"]))
         if writes and (better or not os.path.isdir(os.path.join(run, "best"))):
-            save_model(os.path.join(run, "best"), args, model, tasks)
+            save_model(os.path.join(run, "best"), kind, model, tasks)
         state.update(epoch=epoch + 1, step=0, best=value if better else state["best"])
         save(epoch + 1, 0, 0.0, 0.0)
         if writes:
@@ -964,25 +859,6 @@ def finish(run, held, cohort, indices, options):
 def random_numbers():
     """The state of every generator of this process."""
     return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
-
-
-def load_state(run, model, optimizer, state):
-    tensors, _, _ = read_checkpoint(os.path.join(run, "last"))
-    load_weights(model, tensors, run, new=())
-    path = os.path.join(run, "last", "state.pt")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(saved["optimizer"])
-        numbers = saved["random"] if isinstance(saved["random"], list) else [saved["random"]]                # one a process
-        if len(numbers) == parallel.world():
-            torch.set_rng_state(numbers[parallel.rank()]["cpu"])
-            if torch.cuda.is_available() and "cuda" in numbers[parallel.rank()]:
-                torch.cuda.set_rng_state(numbers[parallel.rank()]["cuda"])
-        else:
-            print(f"processes: {len(numbers)} before, {parallel.world()} now; dropout draws other numbers than without the break")
-        return {key: saved.get(key, value) for key, value in state.items()}                  # what came later has its default
-    except Exception as error:                                     # pickle and torch raise many kinds
-        raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
 
 
 def run_main(main):

@@ -28,11 +28,12 @@ from PIL import Image
 
 import data
 import eval as evaluation
+import run_folder
 import synthetic
 import tables
 import train
 from data import Samples, cached_features, mapped, read_array, read_bag, read_image, read_volume
-from tables import Cohort, Task, load_cohort
+from tables import Task, load_cohort
 from tests.hub import ROOT, Hub, python
 from vit import ViT, ViTConfig
 from weights import read_tensors
@@ -158,7 +159,7 @@ def test_sigkill_at_random_moments_loses_nothing(table, kills):
             return count
 
         for module, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "makedirs"), (os, "rmdir"), (os, "unlink"),
-                             (train, "save_file"), (torch, "save"), (builtins, "open")):
+                             (run_folder, "save_file"), (torch, "save"), (builtins, "open")):
             setattr(module, name, counted(getattr(module, name)))
         call()
 
@@ -241,14 +242,14 @@ def test_a_full_disk_keeps_what_was_there_and_the_run_goes_on(table, whole, shar
 
 def test_no_space_left_in_the_middle_of_training(table, whole, monkeypatch):
     """ENOSPC at the third checkpoint: the second is what the run goes on from."""
-    real, calls = train.save_file, iter(range(100))
+    real, calls = run_folder.save_file, iter(range(100))
 
     def full(*args):
         if next(calls) == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*args)
 
-    monkeypatch.setattr(train, "save_file", full)
+    monkeypatch.setattr(run_folder, "save_file", full)
     line = fails(flags(table, "--name", "a"))
     assert "No space left on device" in line and "what was there before is whole" in line
     assert torch.load("runs/a/last/state.pt", weights_only=True)["epoch"] in (1, 2)
@@ -321,7 +322,7 @@ def test_a_read_only_run_folder_is_one_line(table, whole, monkeypatch):
             raise OSError(errno.EROFS, "Read-only file system", path)
         return open(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(train, "open", read_only, raising=False)
+    monkeypatch.setattr(run_folder, "open", read_only, raising=False)
     assert fails(["--resume", "runs/a"]) == "train.py: [Errno 30] Read-only file system: 'runs/a/lock'"
     train.open_model("runs/a")
     assert ends_of("runs/a") == before

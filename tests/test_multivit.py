@@ -11,7 +11,6 @@ from tables import Task
 from tests.golden import unit, values
 from train import freeze, model_loss
 from vit import ViT, ViTConfig
-from weights import timm_names
 
 GOLDEN = json.load(open(os.path.join(os.path.dirname(__file__), "fixtures", "multivit.json")))
 MINI = ViTConfig(image=(32, 32), patch=(8, 8), dim=32, depth=6, heads=4, mlp=64, eps=1e-12)

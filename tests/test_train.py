@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 import synthetic
 import train
+from run_folder import recover, write_folder
 from tables import Task
-from train import build_model, lr_at, main, make_optimizer, model_loss, parse, task_loss, write_folder, recover
+from train import build_model, lr_at, main, make_optimizer, model_loss, parse, task_loss
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -590,7 +591,6 @@ def test_bags_train_one_at_a_time_or_padded(slides):
 
 def test_the_papers_sizes_are_named(slides):
     """--size vit_wsi, vit3d and vit2d bring the widths of the paper, and its image and patch where the data have pixels."""
-    from data import axes_of
     from tables import load_cohort
     args = parse(["--model", "vit", "--size", "vit_wsi", "--attention", "seqnorm"])
     train.settle(args, load_cohort(slides))
@@ -751,11 +751,11 @@ def test_whoever_reads_what_is_printed_may_leave():
 
 def test_import_graph():
     """Mechanisms import only what a reader was told they do; nobody imports train but eval's main and what measures it."""
-    allowed = {"attention": "", "attention_filter": "", "data": "", "parallel": "", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
+    allowed = {"attention": "", "attention_filter": "", "data": "", "parallel": "", "run_folder": "parallel weights", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
                "localization": "metrics tables", "metrics": "", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
                "lt_vit": "vit attention weights", "q2l": "vit attention weights", "probe": "vit weights",
-               "eval": "data localization metrics parallel tables plots report train compare deploy", "compare": "metrics tables", "report": "plots",
-               "deploy": "data eval report tables train", "reproduce": "train eval metrics plots synthetic"}
+               "eval": "data localization metrics parallel run_folder tables plots report train compare deploy", "compare": "metrics tables", "report": "plots run_folder",
+               "deploy": "data eval report run_folder tables train", "reproduce": "train metrics plots run_folder synthetic"}
     files = {name[:-3] for name in os.listdir(ROOT) if name.endswith(".py")}
     for name in files & set(allowed):
         text = open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8").read()
