@@ -35,7 +35,9 @@ def softmax_attention(q, k, v, mask=None):
     products (197 tokens, forward and backward, float32 and bfloat16). Their matrix is not kept for the gradient, but made again."""
     fast = not torch.compiler.is_compiling() and torch.get_float32_matmul_precision() == "medium"          # compiling, it cannot be asked
     if fast and mask is None and q.device.type == "cpu" and q.dtype != torch.float64 and max(q.shape[-2], k.shape[-2]) <= SHORT:
-        return checkpoint(plain_attention, q, k, v, use_reentrant=False, preserve_rng_state=False)
+        if torch.is_grad_enabled():
+            return checkpoint(plain_attention, q, k, v, use_reentrant=False, preserve_rng_state=False)
+        return plain_attention(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
 
 

@@ -37,7 +37,7 @@ from crossvit import CrossViT, variant
 from data import read_image
 from multivit import MultiViT, MultiViTConfig
 from plots import curves, dots
-from train import fast_float32, main as train_main, make_optimizer, make_parser, model_loss, open_model, run_main
+from train import fast_float32, main as train_main, make_optimizer, make_parser, open_model, run_main
 from vit import SIZES, ViT, ViTConfig, named
 
 PEERS = {"timm": "timm", "transformers": "transformers"}           # module: name on PyPI
@@ -484,16 +484,19 @@ def data(args):
 
 
 def train(args):
-    """train.py itself on a small table of photographs: images a second, and the share of the time that it waits for data."""
-    patients, size, epochs = (20, (80, 60), 2) if args.quick else (40, (1600, 1200), 4)
+    """train.py itself on a small table: images a second with its validation, the share of the time that it waits for data, and the peak
+    it reaches in the rest."""
+    patients, size, epochs = (20, (80, 60), 2) if args.quick else (24, (1600, 1200), 3)
     known = {text for action in make_parser()._actions for text in action.option_strings}
     cases = {"reads in the loop": [], "2 workers": ["--workers", "2"], **({"cache": ["--cache"]} if "--cache" in known else {})}
-    rows, rate = {}, matmul_rate(args)
+    runs, rate = {case: [] for case in cases}, matmul_rate(args) * torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         table, before = os.path.join(folder, "table.csv"), torch.get_float32_matmul_precision()
         names = [(p, f"{p}-{i}.jpg") for p in range(patients) for i in range(3)]
-        for i, (_, name) in enumerate(names):
-            draw_photo(os.path.join(folder, name), size, 4, i)
+        draw_photo(os.path.join(folder, "all.jpg"), [side + side // 4 for side in size], 4)
+        with Image.open(os.path.join(folder, "all.jpg")) as photo:
+            for i, (_, name) in enumerate(names):                  # parts of one picture, no two the same
+                photo.crop((i, i // 8, i + size[0], i // 8 + size[1])).save(os.path.join(folder, name), quality=90)
         with open(table, "w", encoding="utf-8") as file:
             file.write("patient_id,image,score\n" + "".join(f"{p},{name},{p % 7}.5\n" for p, name in names))
         for turn in range(args.rounds):
@@ -505,16 +508,18 @@ def train(args):
                     train_main(list(map(str, argv)))
                 with open(os.path.join(run, "log.csv"), newline="") as file:
                     log = [(float(row["seconds"]), float(row["waited"])) for row in csv.DictReader(file)]
-                rows.setdefault(case, []).append((log[0], [statistics.median(part) for part in zip(*log[1:])]))
+                runs[case].append((log[0], [statistics.median(part) for part in zip(*log[1:])]))
         torch.set_float32_matmul_precision(before)
         with open(os.path.join(run, "split.csv"), newline="") as file:
-            images = sum(int(row["images"]) for row in csv.DictReader(file) if row["split"] != "test")
-        model, tasks, flags = open_model(run)
-    shown = []
-    for case, each in rows.items():
+            split = [(row["split"], int(row["images"])) for row in csv.DictReader(file) if row["split"] != "test"]
+        model, (low, high) = open_model(run)[0], (torch.zeros(1, 3, 3, side, side) for side in (64, 128))
+    flops = sum(part == "train" for part, _ in split) * counted(lambda: model(low, None, high)["logits"]["score"].sum().backward())[0]
+    images, shown = sum(count for _, count in split), []
+    for case, each in runs.items():
         (first, first_waited), (seconds, waited) = ([statistics.median(part) for part in zip(*some)] for some in zip(*each))
         shown.append({"case": case, "images": images, "first_epoch_s": first, "first_waited": first_waited / first, "epoch_s": seconds,
-                      "waited": waited / seconds, "images_s": images / seconds, "each": [images / later[0] for _, later in each]})
+                      "waited": waited / seconds, "images_s": images / seconds, "peak": flops / (seconds - waited) / rate,
+                      "each": [images / later[0] for _, later in each]})
     report(args, "train", shown, rate=dots({row["case"]: row["each"] for row in shown}, f"train.py: MultiViT-3-2 micro on {patients} patients "
                                            f"with 3 JPEGs of {size[0]} x {size[1]} px", "images a second from epoch 2 on, one dot a run"))
 
