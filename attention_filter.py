@@ -49,11 +49,16 @@ def gather_tokens(tokens, image, token):
 
 
 def gather_patches(images, image, patch, size):
-    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted row by row."""
-    height, width = size
-    columns = images.shape[-1] // width
-    view = images.unflatten(-1, (columns, width)).unflatten(-3, (-1, height))       # (B, N, C, rows, P, columns, P)
-    return view[batch_index(image), image, :, patch // columns, :, patch % columns]
+    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted row by row.
+
+    What lies side by side in memory is one row of pixels of one patch, P numbers: the images are a long list of those, in the
+    order sample, image, channel, y, column of patches, and the patches are so many entries of that list."""
+    N, C, Y, columns = *images.shape[1:4], images.shape[4] // size[1]
+    channel, y = (torch.arange(n, device=images.device) for n in (C, size[0]))
+    at = ((batch_index(image) * N + image)[..., None] * C + channel)[..., None]     # (B, K, C, 1)
+    at = at * Y + (patch // columns * size[0])[..., None, None] + y                 # (B, K, C, P)
+    at = at * columns + (patch % columns)[..., None, None]
+    return images.reshape(-1, size[1]).index_select(0, at.flatten()).view(*at.shape, size[1])
 
 
 def compose(patches, grid):

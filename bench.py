@@ -1,42 +1,49 @@
 """How fast, and in how much memory: ours beside timm, transformers and the naive way.
 
-    python bench.py scaling             also: vit, crossvit, multivit, filter, data; --quick, --device cuda
+    python bench.py scaling             also: vit, crossvit, multivit, filter, data, train; --quick, --device cuda
 
 Time: the candidates take turns (A B A B ...), so that whatever else the machine does hits all of them; medians of the CPU
 time of all threads, which a busy machine changes little, and of the wall time. On CUDA both are the time between two events.
 Memory: of one step alone in a process of its own, the largest resident set above what was there before the step (Linux), or
-CUDA's max_memory_allocated above that. FLOPs are PyTorch's count (2 a multiply-add); `peak` is the share of the rate
-that a large matrix product reaches here, in the type and at the precision of the candidate.
-Every table is printed and written to FOLDER/NAME.csv, with a PNG. What is not installed is left out and named.
+CUDA's max_memory_allocated above that; `saved`: what is kept for the backward pass, weights included. FLOPs are PyTorch's count
+(2 a multiply-add); `peak` is the share of the rate that a large matrix product reaches here, in the type and at the precision
+of the candidate. Every table is printed and written to FOLDER/NAME.csv, with PNGs. What is not installed is left out and named.
 """
 import argparse
 import csv
+import io
 import multiprocessing
 import os
 import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from queue import Empty
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from PIL import Image
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 import attention
-from attention_filter import compose, gather_patches, refine, score, select
-from crossvit import CrossViT, CrossViTConfig, our_names, variant
+from attention_filter import compose, gather_patches, gather_tokens, refine, score, select
+from crossvit import CrossViT, variant
 from data import read_image
 from multivit import MultiViT, MultiViTConfig
-from plots import curves
-from train import run_main
-from vit import SIZES, ViT, ViTConfig
+from plots import curves, dots
+from train import fast_float32, main as train_main, make_optimizer, make_parser, open_model, run_main
+from vit import SIZES, ViT, ViTConfig, named
 
 PEERS = {"timm": "timm", "transformers": "transformers"}           # module: name on PyPI
+ATEN = torch.ops.aten                                              # PyTorch counts fused attention on a GPU only
+ON_CPU = {ATEN._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+          ATEN._scaled_dot_product_flash_attention_for_cpu_backward: lambda y, q, k, v, *_, **__: sdpa_backward_flop_count(y, q, k, v)}
 
 # -----------------------------------------------------------------------------
 # measuring
@@ -106,12 +113,14 @@ def alone(queue, threads, device, build, arguments):
         queue.put((None, None, "not enough memory" if "memory" in line or "alloc" in line else f"{type(error).__name__}: {line[:80]}"))
 
 
-def measure(args, cases, baseline=None):
-    """{name: (build, *arguments)} -> {name: dict(cpu, wall, ratio, mb, note)}; build(device, *arguments) -> step.
+def measure(args, cases, baseline=None, rate=0.0):
+    """{name: (build, *arguments)} -> {name: dict(cpu_s, wall_s, ratio, memory_mb, saved_mb, peak, note, each)}; build(device,
+    *arguments) -> step.
 
     First each alone, for its memory; then in turns, for their times, all that took less than a 20th of --limit. ratio: CPU
-    time over that of `baseline`, default the first."""
+    time over that of `baseline`, default the first. rate: the machine's peak, FLOP/s, or {name: FLOP/s}. each: CPU s, round by round."""
     rows, steps, context = {}, {}, multiprocessing.get_context("spawn")
+    rate = dict.fromkeys(cases, rate) if isinstance(rate, float) else rate
     for name, (build, *arguments) in cases.items():
         queue = context.Queue()
         child = context.Process(target=alone, args=(queue, torch.get_num_threads(), args.device, build, arguments), daemon=True)
@@ -127,35 +136,50 @@ def measure(args, cases, baseline=None):
                     break
         child.kill()
         child.join()
-        rows[name] = {"cpu_s": cpu, "wall_s": None, "ratio": None, "memory_mb": peak and peak / 2 ** 20, "note": note}
+        rows[name] = {"cpu_s": cpu, "wall_s": None, "ratio": None, "memory_mb": peak and peak / 2 ** 20, "saved_mb": None,
+                      "peak": None, "note": note, "each": []}
         if cpu is not None and cpu < args.limit / 20:
             steps[name] = build(args.device, *arguments)
         elif cpu is not None:
             rows[name]["note"] = "one step, in a process of its own"
     times = take_turns(steps, args.rounds, args.device)
     for name, each in times.items():
-        rows[name]["cpu_s"], rows[name]["wall_s"] = (statistics.median(part) for part in zip(*each))
+        cpu, wall = (statistics.median(part) for part in zip(*each))
+        flops, saved = counted(steps.pop(name))
+        rows[name].update(cpu_s=cpu, wall_s=wall, each=[seconds for seconds, _ in each], saved_mb=saved / 2 ** 20,
+                          peak=flops / cpu / rate[name] if rate[name] else None)
     first = rows[baseline or next(iter(rows))]["cpu_s"]
     for row in rows.values():
         row["ratio"] = row["cpu_s"] / first if row["cpu_s"] and first else None
     return rows
 
 
-def matmul_rate(device, dtype=torch.float32, side=2048):
-    """FLOP/s of a large matrix product."""
-    a = torch.randn(side, side, device=device, dtype=dtype)
-    return 2 * side ** 3 / statistics.median(wall for _, wall in take_turns({"": lambda: a @ a}, 5, device)[""])
+def matmul_rate(args, precision="highest"):
+    """FLOP a second of CPU time, on CUDA of time, of a large matrix product of that float32 precision or in bf16."""
+    side, before = (512 if args.quick else 8192 if args.device == "cuda" else 2048), torch.get_float32_matmul_precision()
+    a = torch.randn(side, side, device=args.device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    torch.set_float32_matmul_precision(before if precision == "bf16" else precision)
+    seconds = statistics.median(cpu for cpu, _ in take_turns({"": lambda: a @ a}, 5, args.device)[""])
+    torch.set_float32_matmul_precision(before)
+    return 2 * side ** 3 / seconds
 
 
-def flops_of(step):
-    with FlopCounterMode(display=False) as counter:
+def counted(step):
+    """-> FLOPs of a step, and bytes that its forward pass keeps for the backward pass, each piece of memory once."""
+    kept = {}
+
+    def keep(x):
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+    with FlopCounterMode(display=False, custom_mapping=ON_CPU) as flops, saved_tensors_hooks(keep, lambda x: x):
         step()
-    return counter.get_total_flops()
+    return flops.get_total_flops(), sum(kept.values())
 
 
-def exponent(tokens, seconds):
-    """Slope of log seconds over log tokens: 1 is linear, 2 quadratic."""
-    return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
+def exponent(sizes, costs):
+    """Slope of log cost over log size: 1 is linear, 2 quadratic; NaN of fewer than two costs."""
+    points = [(size, cost) for size, cost in zip(sizes, costs) if cost]
+    return float(np.polyfit(*np.log(points).T, 1)[0]) if len(points) > 1 else float("nan")
 
 
 def machine(args):
@@ -174,71 +198,93 @@ def machine(args):
     return f"{gpu}{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {', '.join(peers)}"
 
 
-def report(args, name, rows, series, xlabel, log=False):
-    """Print rows (dicts with the same keys), write NAME.csv and NAME.png; series: {name: (xs, seconds)}."""
-    text = [[f"{x:.3g}" if isinstance(x, float) else "" if x is None else str(x) for x in row.values()] for row in rows]
-    widths = [max(len(line[i]) for line in [list(rows[0]), *text]) for i in range(len(rows[0]))]
-    for line in [list(rows[0]), *text]:
+def show(rows):
+    """Print dicts with the same keys as a table."""
+    lines = [list(rows[0]), *([f"{x:.3g}" if isinstance(x, float) else "" if x is None else str(x) for x in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(rows[0]))]
+    for line in lines:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def report(args, name, rows, **pictures):
+    """Print rows (dicts with the same keys), write NAME.csv, and the pictures as NAME-KEY.png."""
+    rows = [{key: value for key, value in row.items() if key != "each"} for row in rows]
+    show(rows)
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, f"{name}.csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    series = {key: ([x for x, y in zip(*xy) if y], [y for y in xy[1] if y]) for key, xy in series.items()}
-    curves({key: xy for key, xy in series.items() if xy[0]}, f"bench.py {name}", xlabel, "seconds", log, log).save(
-        os.path.join(args.out, f"{name}.png"))
-    print(f"written: {os.path.join(args.out, name)}.csv and .png")
+    for key, picture in pictures.items():
+        picture.save(os.path.join(args.out, f"{name}-{key}.png"))
+    print(f"written: {os.path.join(args.out, name)}.csv, {', '.join(f'{name}-{key}.png' for key in pictures)}")
+
+
+def lines(rows, key, x, who="who"):
+    """Rows -> {who: (xs, values of key)}, what plots.curves draws."""
+    return {name: ([row[x] for row in rows if row[who] == name], [row[key] or float("nan") for row in rows if row[who] == name])
+            for name in dict.fromkeys(row[who] for row in rows)}
 
 
 # -----------------------------------------------------------------------------
 # the candidates: build(device, ...) -> step, a function without arguments
 
 
-def network_step(device, model, call, shape, train, precision):
-    """One forward pass, or a training step without the optimizer, at float32, medium (see train.fast_float32) or bf16."""
+def network_step(device, model, call, shape, train, flags):
+    """One forward pass, or one training step: forward, backward, AdamW. flags: `ours` and `ours, bf16`: what train.py chooses
+    here; `plain`: PyTorch as it comes; a precision of float32 or `bf16`: that for everyone, and the fused AdamW."""
     model, x, y = model.to(device).train(train), torch.randn(shape, device=device), torch.zeros(shape[0], dtype=torch.long, device=device)
+    before = torch.get_float32_matmul_precision()
+    if flags.startswith("ours"):
+        fast_float32(model, torch.device(device))
+    fast = "medium" if device == "cpu" else "high"
+    precision = {"plain": "highest", "bf16": fast}.get(flags, torch.get_float32_matmul_precision() if "ours" in flags else flags)
+    torch.set_float32_matmul_precision(before)
+    if train and flags == "plain":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    elif train:
+        optimizer = make_optimizer(model, argparse.Namespace(lr=1e-5, weight_decay=0.01), torch.device(device))
 
     def step():
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium" if precision == "medium" else before)
-        with torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext():
+        torch.set_float32_matmul_precision(precision)
+        with torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16) if "bf16" in flags else nullcontext():
             logits = call(model, x)
         if train:
-            model.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             F.cross_entropy(logits.float(), y).backward()
+            optimizer.step()
         torch.set_float32_matmul_precision(before)
     return step
 
 
-def build_vit(device, who, size, image, patch, batch, train, precision):
-    dim, depth, heads = SIZES[size]
+def build_vit(device, who, size, image, patch, batch, train, flags):
     torch.manual_seed(0)
     if who == "ours":
-        model = ViT(ViTConfig(image=(image, image), patch=(patch, patch), dim=dim, depth=depth, heads=heads, mlp=4 * dim), {"y": 10})
+        model = ViT(ViTConfig(image=(image, image), patch=(patch, patch), **named(size)), {"y": 10})
         call = lambda model, x: model(x)["logits"]["y"]
     elif who == "timm":
         from timm.models.vision_transformer import VisionTransformer
+        dim, depth, heads = SIZES[size]
         model = VisionTransformer(image, patch, embed_dim=dim, depth=depth, num_heads=heads, num_classes=10)
         call = lambda model, x: model(x)
     else:
         import transformers
+        dim, depth, heads = SIZES[size]
         model = transformers.ViTForImageClassification(transformers.ViTConfig(
             hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * dim, image_size=image,
             patch_size=patch, num_labels=10, attn_implementation="sdpa"))
         call = lambda model, x: model(x).logits
-    return network_step(device, model, call, (batch, 3, image, image), train, precision)
+    return network_step(device, model, call, (batch, 3, image, image), train, flags)
 
 
-def build_crossvit(device, who, name, batch, train, precision):
-    """Both with the same weights when timm is there."""
+def build_crossvit(device, who, name, batch, train, flags):
     torch.manual_seed(0)
     if who == "timm":
         import timm
         model, call = timm.create_model(f"crossvit_{name.lower()}_240", num_classes=10), lambda model, x: model(x)
     else:
         model, call = CrossViT(variant(name), {"y": 10}), lambda model, x: model(x)["logits"]["y"]
-    return network_step(device, model, call, (batch, 3, 240, 240), train, precision)
+    return network_step(device, model, call, (batch, 3, 240, 240), train, flags)
 
 
 def build_layer(device, kind, tokens, dim, heads):
@@ -259,12 +305,12 @@ def eager_attention(q, k, v, mask=None):
 
 
 def build_multivit(device, who, n, size, image, patch):
-    """A training step on one patient with n images."""
-    dim, depth, heads = SIZES[size]
-    vit = ViTConfig(image=(image, image), patch=(patch, patch), dim=dim, depth=depth, heads=heads, mlp=4 * dim)
+    """Forward and backward of one patient with n images; separate: of n samples with one image."""
+    vit = ViTConfig(image=(image, image), patch=(patch, patch), **named(size))
     torch.manual_seed(0)
-    model = MultiViT(MultiViTConfig(vit, "multi" if who == "multi" else "joint", n), {"y": 10}).to(device)
-    images, y = torch.rand(1, n, 3, image, image, device=device), torch.zeros(1, dtype=torch.long, device=device)
+    model = MultiViT(MultiViTConfig(vit, {"separate": "baseline", "multi": "multi"}.get(who, "joint"), n), {"y": 10}).to(device)
+    images = torch.rand(*((n,) if who == "separate" else (1, n)), 3, image, image, device=device)
+    y = torch.zeros(len(images), dtype=torch.long, device=device)
 
     def step():
         fused, attention.softmax_attention = attention.softmax_attention, eager_attention if "eager" in who else attention.softmax_attention
@@ -276,121 +322,210 @@ def build_multivit(device, who, n, size, image, patch):
     return step
 
 
-def build_filter(device, who, batch, side, patch, r, n=3, heads=16):
-    """Score, select, refine, gather and compose of a batch of patients."""
+def build_filter(device, who, batch, side, patch, dim, r=2, n=3, heads=16):
+    """Score, select, refine, gather and compose of a batch of patients: class maps, tokens and photographs -> what stage 2 gets."""
     torch.manual_seed(0)
     grid = (side // patch,) * 2
-    maps = torch.rand(batch, n, heads, grid[0] * grid[1], device=device)
+    T = grid[0] * grid[1]
+    maps, tokens = torch.rand(batch, n, heads, T, device=device), torch.rand(batch, n, T, dim, device=device)
     images = torch.randint(256, (batch, n, 3, r * side, r * side), dtype=torch.uint8, device=device)
+    images = images if who == "ours" else images.float()           # the released code's are
 
     def ours():
-        image, token = select(score(maps), grid[0] * grid[1] // r ** 2)
-        fine = refine(token, grid, r).flatten(1)
-        return compose(gather_patches(images, image.repeat_interleave(r * r, 1), fine, (patch, patch)), grid)
+        image, token = select(score(maps), T // r ** 2)
+        patches = gather_patches(images, image.repeat_interleave(r * r, 1), refine(token, grid, r).flatten(1), (patch, patch))
+        return gather_tokens(tokens, image, token).repeat_interleave(r * r, 1), compose(patches, grid)
 
     def loops():
-        from tests.test_attention_filter import loop_filter        # the tests' reference, patch by patch
-        return torch.stack([loop_filter(scores, pixels, grid, r, patch)[1] for scores, pixels in zip(score(maps), images)])
-    return ours if who == "ours" else loops
+        from tests import test_attention_filter as reference       # the tests' own, patient by patient, token by token, patch by patch
+        scores = score(maps) if "scores" in who else reference.loop_score(maps)
+        kept = reference.loop_select(scores, T // r ** 2)
+        return (reference.loop_tokens(kept, tokens, r),
+                reference.loop_patches(reference.loop_refine(kept, grid, r), images, grid, r, patch))
+    return ours if who.startswith("ours") else loops
+
+
+def draw_photo(path, size, grain, seed=0):
+    """Write a JPEG (quality 90) with the spectrum of photographs: octaves of equal contrast down to 8 px, where a lens ends; grain:
+    standard deviation of a sensor's noise, in grey levels."""
+    rng, (width, height) = np.random.default_rng(seed), size
+    total = np.zeros((height, width, 3), np.float32)
+    for octave in range(1, max(2, int(np.log2(width / 8)) + 1)):
+        coarse = rng.normal(0, 16, (2 ** octave * height // width + 2, 2 ** octave + 2, 3)).astype(np.float32)
+        total += np.stack([Image.fromarray(channel).resize(size, Image.Resampling.BICUBIC) for channel in np.moveaxis(coarse, -1, 0)], -1)
+    total += 128 + grain * rng.standard_normal(total.shape, np.float32)
+    Image.fromarray(np.uint8(total.clip(0, 255))).save(path, "JPEG", quality=90)
 
 
 def build_data(device, who, path, side, r):
+    def decode():
+        with Image.open(path) as picture:
+            picture.draft("RGB", (r * side, r * side))             # as read_image
+            picture.load()
+
     def plain():
-        from PIL import Image
         with Image.open(path) as picture:
             picture = picture.convert("RGB")
             return [np.asarray(picture.resize((px, px), Image.Resampling.BILINEAR)) for px in (side, r * side)]
-    return plain if who == "plain" else lambda: read_image(path, (side, side), r)
+    return {"ours": lambda: read_image(path, (side, side), r), "decoding alone": decode, "plain": plain}[who]
 
 
 # -----------------------------------------------------------------------------
-# the subcommands: args -> nothing; each ends in report()
+# the subcommands: args -> nothing; each ends in report(), or in a few lines on what its table says
 
 
-def networks(args, name, build, whos, settings, batch):
-    """One table of forward passes and training steps at three precisions; ratio: over ours."""
-    rows, series = [], {}
-    before = torch.get_float32_matmul_precision()
-    for precision in ("float32", "medium", "bf16"):
-        torch.set_float32_matmul_precision("medium" if precision == "medium" else before)
-        rate = matmul_rate(args.device, torch.bfloat16 if precision == "bf16" else torch.float32, 512 if args.quick else 2048)
-        torch.set_float32_matmul_precision(before)
+def networks(args, name, build, peers, settings, batch):
+    """Forward passes and training steps: everyone as he comes, then with the same flags. ratio: over ours, the first of each."""
+    floats = ("highest", "medium" if args.device == "cpu" else "high")                       # MKL and oneDNN, or float32 and TF32
+    groups = {"as shipped": {"ours": "ours", "ours, bf16": "ours, bf16", **{who: "plain" for who in peers}},
+              **{flags: {who: flags for who in ("ours", *peers)} for flags in (*floats, "bf16")}}
+    rates = {precision: matmul_rate(args, precision) for precision in (*floats, "bf16")}
+    print("matrix products: " + ", ".join(f"{precision} {rate / 1e9:,.0f} GFLOP/s" for precision, rate in rates.items()))
+    rows, verdict = [], []
+    for flags, group in groups.items():
         for train in (False, True):
-            result = measure(args, {who: (build, who, *settings, batch, train, precision) for who in whos})
-            flops = flops_of(build(args.device, "ours", *settings, batch, train, precision))
+            result = measure(args, {who: (build, who.split(",")[0], *settings, batch, train, own) for who, own in group.items()},
+                             rate={who: rates["bf16"] if "bf16" in own else max(rates[one] for one in floats) for who, own in group.items()})
             for who, row in result.items():
-                rows.append({"precision": precision, "step": "train" if train else "forward", "who": who, **row,
-                             "peak": flops / row["wall_s"] / rate if row["wall_s"] else None})
-                xs, ys = series.setdefault(who, ([], []))
-                xs.append(len(xs) + 1), ys.append(row["cpu_s"])
-    report(args, name, rows, series, "row of the table: forward, train at float32, medium, bf16")
+                rows.append({"flags": flags, "step": "training" if train else "forward", "who": who, **row})
+        for ours in [who for who in group if who.startswith("ours")]:
+            ratios = {"flags": flags + ours.removeprefix("ours")}
+            for step, key in (("forward", "cpu_s"), ("training", "cpu_s"), ("forward", "memory_mb"), ("training", "memory_mb"),
+                              ("training", "saved_mb")):
+                of = {row["who"]: row[key] for row in rows if (row["flags"], row["step"]) == (flags, step)}
+                theirs = [of[who] for who in peers if of[who]]
+                ratios[f"{step} {key.split('_')[0]}"] = min(theirs) / of[ours] if theirs and of[ours] else None
+            verdict.append(ratios)
+    report(args, name, rows, **{step: dots({f"{row['flags']}: {row['who']}": [1000 * s / batch for s in row["each"]]
+                                            for row in rows if row["step"] == step},
+                                           f"{name} {' '.join(map(str, settings))}, batch {batch}: {step}, same flags or as shipped",
+                                           "ms of CPU time an image, one dot a round") for step in ("forward", "training")})
+    print("the better peer over ours, above 1 ours is better:")
+    show(verdict)
 
 
 def vit(args):
     settings, batch = (("micro", 32, 8), 2) if args.quick else (("base", 224, 16), 2 if args.device == "cpu" else 64)
-    networks(args, "vit", build_vit, ("ours", "transformers", "timm"), settings, batch)
+    networks(args, "vit", build_vit, ("transformers", "timm"), settings, batch)
 
 
 def crossvit(args):
     settings, batch = (("9",), 1) if args.quick else (("15",), 4 if args.device == "cpu" else 64)
-    networks(args, "crossvit", build_crossvit, ("ours", "timm"), settings, batch)
+    networks(args, "crossvit", build_crossvit, ("timm",), settings, batch)
 
 
 def scaling(args):
     dim, heads, sides = (64, 2, (64, 128, 256)) if args.quick else (512, 8, (224, 512, 768, 1024, 1536, 2048))
-    rows, series = [], {kind: ([], []) for kind in attention.KINDS}
+    rows, rate = [], matmul_rate(args)
     for side in sides:
         tokens = (side // 16) ** 2
-        result = measure(args, {kind: (build_layer, kind, tokens, dim, heads) for kind in attention.KINDS}, "sima")
-        for kind, row in result.items():
-            rows.append({"side": side, "tokens": tokens, "kind": kind, **row})
-            series[kind][0].append(tokens), series[kind][1].append(row["cpu_s"])
-    report(args, "scaling", rows, series, "tokens of one image, patches of 16 px", log=True)
-    at = {(row["kind"], row["tokens"]): row for row in rows}
-    for kind, (tokens, seconds) in series.items():
-        points = [(t, s) for t, s in zip(tokens, seconds) if s and (t >= 1024 or args.quick)]
-        if len(points) > 1:
-            print(f"{kind}: seconds grow with tokens to the power {exponent(*zip(*points)):.2f} from {points[0][0]:,} to {points[-1][0]:,}")
-        small, large = at[kind, tokens[-1] // 4]["memory_mb"] if (kind, tokens[-1] // 4) in at else None, at[kind, tokens[-1]]["memory_mb"]
-        if small and large:
-            print(f"{kind}: {large / small:.2f} times the memory for 4 times the tokens")
-    last = {kind: at[kind, tokens[-1]] for kind in attention.KINDS}
+        result = measure(args, {kind: (build_layer, kind, tokens, dim, heads) for kind in attention.KINDS}, "sima", rate)
+        rows += [{"side": side, "tokens": tokens, "kind": kind, **row} for kind, row in result.items()]
+    title, x = f"One attention layer, {dim} wide, {heads} heads, forward and backward", "tokens of one image, patches of 16 px"
+    report(args, "scaling", rows, time=curves(lines(rows, "cpu_s", "tokens", "kind"), title, x, "s of CPU time", True, True),
+           memory=curves(lines(rows, "memory_mb", "tokens", "kind"), title, x, "MB", True, True))
+    last = {row["kind"]: row for row in rows if row["side"] == sides[-1]}
+    for kind in attention.KINDS:
+        long = [row for row in rows if row["kind"] == kind and (row["tokens"] >= 1024 or args.quick)]
+        powers = (exponent([row["tokens"] for row in long], [row[key] for row in long]) for key in ("cpu_s", "memory_mb"))
+        print("{}: from {:,} tokens on, time grows with their power {:.2f}, memory {:.2f}".format(kind, long[0]["tokens"], *powers))
     for a, b in (("softmax", "seqnorm"), ("softmax", "sima"), ("seqnorm", "sima")):
         if all(last[kind][key] for kind in (a, b) for key in ("cpu_s", "memory_mb")):
-            print(f"{a} / {b} at {tokens[-1]:,} tokens: {last[a]['cpu_s'] / last[b]['cpu_s']:.2f} in time, "
+            print(f"{a} / {b} at {last[a]['tokens']:,} tokens: {last[a]['cpu_s'] / last[b]['cpu_s']:.2f} in time, "
                   f"{last[a]['memory_mb'] / last[b]['memory_mb']:.2f} in memory")
 
 
 def multivit(args):
+    """O(N T^2) or O((N T)^2)? Time and memory of one patient over N, his photographs."""
     settings = ("micro", 32, 8) if args.quick else ("large", 384, 32) if args.paper else ("micro", 128, 8)
-    rows, series = [], {}
-    for n in (1, 2) if args.quick else (1, 2, 4, 8, 16):
-        for who, row in measure(args, {who: (build_multivit, who, n, *settings) for who in ("multi", "joint", "joint eager")}).items():
-            rows.append({"n": n, "who": who, **row})
-            xs, ys = series.setdefault(who, ([], []))
-            xs.append(n), ys.append(row["cpu_s"])
-    report(args, "multivit", rows, series, "N, images of a patient", log=True)
+    counts, whos = (1, 2) if args.quick else (1, 2, 3, 4, 8, 16), ("multi", "separate", "joint", "joint, eager")
+    rows, rate = [], matmul_rate(args)
+    for n in counts:
+        result = measure(args, {who: (build_multivit, who, n, *settings) for who in whos}, "separate", rate)
+        rows += [{"n": n, "who": who, **row} for who, row in result.items()]
+    title = "ViT {} at {} px, patches of {} px: one patient, forward and backward".format(*settings)
+    report(args, "multivit", rows, time=curves(lines(rows, "cpu_s", "n"), title, "N, images of a patient", "s of CPU time", True, True),
+           memory=curves(lines(rows, "memory_mb", "n"), title, "N, images of a patient", "MB", True, True))
+    at, last = {(row["n"], row["who"]): row for row in rows}, counts[-1]
+    print(f"multi: MultiViT-N-1; separate: one ViT, N images side by side; joint: one ViT over the {(settings[1] // settings[2]) ** 2} N "
+          "tokens, fused attention; eager: with the matrix of all pairs of tokens in memory")
+    for who in whos:
+        some = [n for n in counts if n >= 4 or args.quick]
+        powers = (exponent(some, [at[n, who][key] for n in some]) for key in ("cpu_s", "memory_mb"))
+        print("{:13}from N = {} on, time grows with N to the power {:.2f}, memory {:.2f}".format(who, some[0], *powers)
+              + "".join(f"; at N = {last} {at[last, who][key] / at[last, 'separate'][key]:.2f} times the {what} of separate"
+                        for key, what in (("cpu_s", "time"), ("memory_mb", "memory")) if at[last, who][key] and at[last, "separate"][key]))
+    print("The matrix of all pairs is what grows with N^2 in memory; fused attention never holds it, so that what is left of the argument "
+          "against joint is time, and only as far as the products of attention weigh against those of the Linear layers.")
 
 
 def filter_(args):
-    settings = (2, 64, 16, 2) if args.quick else (16, 384, 32, 2)
-    result = measure(args, {who: (build_filter, who, *settings) for who in ("ours", "loops")})
+    settings = (2, 64, 16, 32) if args.quick else (16, 384, 32, 1024)
+    whos = ("ours", "ours, float32", "loops", "loops, scores in one call")
+    result = measure(args, {who: (build_filter, who, *settings) for who in whos})
     report(args, "filter", [{"who": who, **row} for who, row in result.items()],
-           {who: ([1, 2], [row["cpu_s"]] * 2) for who, row in result.items()}, "patients, a batch", log=True)
+           time=dots({who: [1000 * seconds for seconds in row["each"]] for who, row in result.items()},
+                     "Attention filter: {} patients, 3 images of {} px, patches of {} px, R = 2, {} wide".format(*settings),
+                     "ms of CPU time, one dot a round"))
+    print("ours takes photographs as uint8, the loops as float32, as the released code; no matrix product, so no peak")
 
 
 def data(args):
-    from PIL import Image
     os.makedirs(args.out, exist_ok=True)
-    path, size, side = os.path.join(args.out, "photo.jpg"), (400, 300) if args.quick else (4000, 3000), 64 if args.quick else 384
-    Image.effect_noise((size[0] // 100, size[1] // 100), 200).resize(size).convert("RGB").save(path, "JPEG")
-    result = measure(args, {who: (build_data, who, path, side, 2) for who in ("ours", "plain")})
-    report(args, "data", [{"who": who, "size": "x".join(map(str, size)), **row} for who, row in result.items()],
-           {who: ([1, 2], [row["cpu_s"]] * 2) for who, row in result.items()}, f"{side} and {2 * side} px of {size[0]} x {size[1]}")
+    size, side, rows = (400, 300) if args.quick else (4000, 3000), 64 if args.quick else 384, []
+    for grain in (0, 4):
+        path = os.path.join(args.out, f"grain{grain}.jpg")
+        draw_photo(path, size, grain)
+        result = measure(args, {who: (build_data, who, path, side, 2) for who in ("ours", "decoding alone", "plain")})
+        rows += [{"grain": grain, "jpeg_mb": os.path.getsize(path) / 1e6, "who": who, **row} for who, row in result.items()]
+    report(args, "data", rows, time=dots({f"{row['jpeg_mb']:.2f} MB, {row['who']}": [1000 * s for s in row["each"]] for row in rows},
+                                         f"A JPEG of {size[0]} x {size[1]} px at {side} and at {2 * side} px", "ms of CPU time, one dot a round"))
+    print("plain: open, convert, two resizes with the same filter; decoding alone: with JPEG's own downscaling as in ours, nothing after it")
+
+
+def train(args):
+    """train.py itself on a small table: images a second with its validation, the share of the time that it waits for data, and the peak
+    it reaches in the rest."""
+    patients, size, epochs = (20, (80, 60), 2) if args.quick else (24, (1600, 1200), 3)
+    known = {text for action in make_parser()._actions for text in action.option_strings}
+    cases = {"reads in the loop": [], "2 workers": ["--workers", "2"], **({"cache": ["--cache"]} if "--cache" in known else {})}
+    runs, rate = {case: [] for case in cases}, matmul_rate(args) * torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        table, before = os.path.join(folder, "table.csv"), torch.get_float32_matmul_precision()
+        names = [(p, f"{p}-{i}.jpg") for p in range(patients) for i in range(3)]
+        draw_photo(os.path.join(folder, "all.jpg"), [side + side // 4 for side in size], 4)
+        with Image.open(os.path.join(folder, "all.jpg")) as photo:
+            for i, (_, name) in enumerate(names):                  # parts of one picture, no two the same
+                photo.crop((i, i // 8, i + size[0], i // 8 + size[1])).save(os.path.join(folder, name), quality=90)
+        with open(table, "w", encoding="utf-8") as file:
+            file.write("patient_id,image,score\n" + "".join(f"{p},{name},{p % 7}.5\n" for p, name in names))
+        for turn in range(args.rounds):
+            for case in list(cases)[::1 if turn % 2 else -1]:
+                run = os.path.join(folder, f"{case}-{turn}")
+                argv = ["--data", table, "--target", "score:regression", "--r", "2", "--epochs", epochs, "--device", args.device, "--runs",
+                        folder, "--name", os.path.basename(run), "--cache-dir", os.path.join(folder, f"cache-{turn}"), *cases[case]]
+                with redirect_stdout(io.StringIO()):
+                    train_main(list(map(str, argv)))
+                with open(os.path.join(run, "log.csv"), newline="") as file:
+                    log = [(float(row["seconds"]), float(row["waited"])) for row in csv.DictReader(file)]
+                runs[case].append((log[0], [statistics.median(part) for part in zip(*log[1:])]))
+        torch.set_float32_matmul_precision(before)
+        with open(os.path.join(run, "split.csv"), newline="") as file:
+            split = [(row["split"], int(row["images"])) for row in csv.DictReader(file) if row["split"] != "test"]
+        model, (low, high) = open_model(run)[0], (torch.zeros(1, 3, 3, side, side) for side in (64, 128))
+    flops = sum(part == "train" for part, _ in split) * counted(lambda: model(low, None, high)["logits"]["score"].sum().backward())[0]
+    images, shown = sum(count for _, count in split), []
+    for case, each in runs.items():
+        (first, first_waited), (seconds, waited) = ([statistics.median(part) for part in zip(*some)] for some in zip(*each))
+        shown.append({"case": case, "images": images, "first_epoch_s": first, "first_waited": first_waited / first, "epoch_s": seconds,
+                      "waited": waited / seconds, "images_s": images / seconds, "peak": flops / (seconds - waited) / rate,
+                      "each": [images / later[0] for _, later in each]})
+    report(args, "train", shown, rate=dots({row["case"]: row["each"] for row in shown}, f"train.py: MultiViT-3-2 micro on {patients} patients "
+                                           f"with 3 JPEGs of {size[0]} x {size[1]} px", "images a second from epoch 2 on, one dot a run"))
 
 
 def main(argv=None):
-    commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "scaling": scaling, "data": data}
+    commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "scaling": scaling, "data": data, "train": train}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

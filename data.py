@@ -56,13 +56,13 @@ def read_image(source, size, r=1, channels=3, crop=(0.0, 0.0, 0.0, 0.0), name=No
         mode = "L" if channels == 1 else "RGB"
         need = math.ceil(r * max(size) / (1 - max(crop[0] + crop[2], crop[1] + crop[3])))    # px a side, either way up
         picture.draft(mode, (need, need))                          # of use for JPEG, without effect otherwise
-        picture = ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)            # without it the whole picture is copied, turned or not
         if picture.mode.startswith(("I", "F")):
             wide = np.asarray(picture, dtype=np.float64)
             if not np.isfinite(wide).all():
                 raise ValueError("holds values that are not finite")
             picture = Image.fromarray(np.uint8(255 * (wide - wide.min()) / max(wide.max() - wide.min(), 1e-12)))
-        picture = picture.convert(mode)
+        picture = picture if picture.mode == mode else picture.convert(mode)     # convert copies in any case
         width, height = picture.size
         box = (crop[0] * width, crop[1] * height, (1 - crop[2]) * width, (1 - crop[3]) * height)
         high = picture.resize((r * size[1], r * size[0]), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)

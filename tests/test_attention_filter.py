@@ -6,39 +6,107 @@ from attention_filter import compose, gather_patches, gather_tokens, refine, sco
 from tests.golden import unit
 
 
-def loop_filter(scores, images_hr, grid, r, patch):
-    """One patient: rank, refine, copy pixels, one patch after the other. -> kept [(image, token)], composite."""
-    N, T = scores.shape
-    rows, columns = grid
-    ranked = sorted(((i, t) for i in range(N) for t in range(T)), key=lambda pair: -scores[pair[0], pair[1]].item())  # stable
-    kept = ranked[:T // r ** 2]
-    composite = torch.zeros(images_hr.shape[1], rows * patch, columns * patch, dtype=images_hr.dtype)
-    slot = 0
-    for i, t in kept:
-        for a in range(r):
-            for b in range(r):
-                y, x = (t // columns * r + a) * patch, (t % columns * r + b) * patch
-                to_y, to_x = slot // columns * patch, slot % columns * patch
-                composite[:, to_y:to_y + patch, to_x:to_x + patch] = images_hr[i, :, y:y + patch, x:x + patch]
-                slot += 1
-    return kept, composite
+# -----------------------------------------------------------------------------
+# the reference: the paper's components one after the other, in the words of its section 3.1, every number looked at by itself
+
+
+def loop_score(maps):
+    """Attention Scorer: maps[b][i][h][t] -> scores[b][i][t], the mean over the heads."""
+    B, N, H, T = maps.shape
+    scores = torch.zeros(B, N, T)
+    for b in range(B):
+        for i in range(N):
+            for t in range(T):
+                total = 0.0
+                for h in range(H):
+                    total = total + maps[b, i, h, t]
+                scores[b, i, t] = total / H
+    return scores
+
+
+def loop_select(scores, k):
+    """Mapping Generator: -> for each patient the k pairs (image, token) that score highest, the best first."""
+    B, N, T = scores.shape
+    kept = []
+    for b in range(B):
+        pairs = [(i, t) for i in range(N) for t in range(T)]
+        kept.append(sorted(pairs, key=lambda pair: -scores[b, pair[0], pair[1]].item())[:k])                 # stable
+    return kept
+
+
+def loop_refine(kept, grid, r):
+    """High-resolution mapping: -> for each patient and slot the pair (image, patch of the finer grid)."""
+    slots = []
+    for pairs in kept:
+        slots.append([])
+        for i, t in pairs:
+            row, column = t // grid[1], t % grid[1]
+            for a in range(r):
+                for b in range(r):
+                    slots[-1].append((i, (row * r + a) * grid[1] * r + column * r + b))
+    return slots
+
+
+def loop_patches(slots, images_hr, grid, r, patch):
+    """Patch Mapper: -> the composite images, to which every slot's patch is copied."""
+    B, _, C = images_hr.shape[:3]
+    composite = torch.zeros(B, C, grid[0] * patch, grid[1] * patch, dtype=images_hr.dtype)
+    for b in range(B):
+        for slot, (i, fine) in enumerate(slots[b]):
+            y, x = fine // (grid[1] * r) * patch, fine % (grid[1] * r) * patch
+            to_y, to_x = slot // grid[1] * patch, slot % grid[1] * patch
+            composite[b, :, to_y:to_y + patch, to_x:to_x + patch] = images_hr[b, i, :, y:y + patch, x:x + patch]
+    return composite
+
+
+def loop_tokens(kept, tokens, r):
+    """Token Mapper: -> (B, T, D), every kept token R^2 times in a row."""
+    out = torch.zeros(len(kept), len(kept[0]) * r * r, tokens.shape[-1])
+    for b in range(len(kept)):
+        for rank, (i, t) in enumerate(kept[b]):
+            for j in range(r * r):
+                out[b, rank * r * r + j] = tokens[b, i, t]
+    return out
+
+
+def loop_filter(maps, tokens, images_hr, grid, r, patch):
+    """(B, N, H, T), (B, N, T, D), (B, N, C, R rows P, R columns P) -> scores, kept, the tokens and the composites of stage 2."""
+    scores = loop_score(maps)
+    kept = loop_select(scores, grid[0] * grid[1] // r ** 2)
+    return scores, kept, loop_tokens(kept, tokens, r), loop_patches(loop_refine(kept, grid, r), images_hr, grid, r, patch)
 
 
 @pytest.mark.parametrize("r", (1, 2, 4))
 @pytest.mark.parametrize("grid", ((8, 8), (4, 12)))
-def test_filter_equals_the_loop_over_patients_patches_and_pixels(grid, r):
-    """select, refine, gather and compose do what three nested loops do, also with ties and a grid that is not square."""
+def test_filter_equals_the_loop_over_patients_tokens_and_patches(grid, r):
+    """Score, select, refine, gather and compose do bit for bit what the loops do, also with ties and a grid that is not square."""
     B, N, T, P = 3, 3, grid[0] * grid[1], 2
     torch.manual_seed(0)
-    scores = torch.randint(40, (B, N, T)) / 40                     # many ties
+    maps, tokens = torch.randint(40, (B, N, 2, T)) / 64, torch.rand(B, N, T, 5)               # many ties, and sums without rounding
     images_hr = torch.randint(256, (B, N, 3, r * grid[0] * P, r * grid[1] * P), dtype=torch.uint8)
-    image, token = select(scores, T // r ** 2)
+    scores, kept, loop_tokens, composites = loop_filter(maps, tokens, images_hr, grid, r, P)
+    image, token = select(score(maps), T // r ** 2)
     fine = refine(token, grid, r).flatten(1)
-    composite = compose(gather_patches(images_hr, image.repeat_interleave(r * r, 1), fine, (P, P)), grid)
-    for b in range(B):
-        kept, expected = loop_filter(scores[b], images_hr[b], grid, r, P)
-        assert kept == list(zip(image[b].tolist(), token[b].tolist()))
-        assert torch.equal(composite[b], expected)
+    assert torch.equal(score(maps), scores) and kept == [list(zip(i.tolist(), t.tolist())) for i, t in zip(image, token)]
+    assert torch.equal(gather_tokens(tokens, image, token).repeat_interleave(r * r, 1), loop_tokens)
+    assert torch.equal(compose(gather_patches(images_hr, image.repeat_interleave(r * r, 1), fine, (P, P)), grid), composites)
+
+
+@pytest.mark.parametrize("size", ((2, 3), (4, 1)))
+def test_gathered_patches_carry_gradients_and_need_no_contiguous_images(size):
+    """Patches of unequal sides, of every second pixel of a larger picture, and the gradient of a patch goes to its pixels alone."""
+    images = torch.rand(2, 3, 2, 8, 24)[..., ::2].requires_grad_()
+    image, patch = torch.tensor([[2, 0], [1, 1]]), torch.tensor([[5, 1], [0, 7]])
+    patches = gather_patches(images, image, patch, size)
+    patches.sum().backward()
+    expected, columns = torch.zeros_like(images), 12 // size[1]
+    for b in range(2):
+        for k in range(2):
+            y, x = patch[b, k] // columns * size[0], patch[b, k] % columns * size[1]
+            here = (b, image[b, k], slice(None), slice(y, y + size[0]), slice(x, x + size[1]))
+            expected[here] += 1
+            assert torch.equal(patches[b, k], images[here])
+    assert torch.equal(images.grad, expected)
 
 
 def test_mapping_fixture_of_the_released_code():

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import attention
 import bench
 from attention_filter import compose, gather_patches, refine, score, select
 from multivit import MultiViT, MultiViTConfig
@@ -24,7 +25,8 @@ from vit import ViT, ViTConfig
 def table(name, folder):
     """The rows of `python bench.py NAME --quick`, in this process; memory is taken in processes that it starts."""
     bench.main([name, "--quick", "--rounds", "1", "--out", str(folder)])
-    assert Image.open(os.path.join(folder, f"{name}.png")).size[0] > 100
+    pictures = [file for file in os.listdir(folder) if file.startswith(f"{name}-") and file.endswith(".png")]
+    assert pictures and all(np.asarray(Image.open(os.path.join(folder, file))).std() > 5 for file in pictures)
     with open(os.path.join(folder, f"{name}.csv"), newline="") as file:
         return list(csv.DictReader(file))
 
@@ -55,32 +57,40 @@ def here(monkeypatch):
 
 
 def test_filter_table_with_processes_of_its_own(tmp_path):
-    """Both ways, finite numbers, and the ratio is over ours."""
+    """All ways, finite numbers, and the ratio is over ours."""
     rows = table("filter", tmp_path)
-    assert [row["who"] for row in rows] == ["ours", "loops"] and all(finite(row) for row in rows)
-    assert float(rows[0]["ratio"]) == 1 and float(rows[1]["ratio"]) == pytest.approx(float(rows[1]["cpu_s"]) / float(rows[0]["cpu_s"]))
+    assert [row["who"] for row in rows] == ["ours", "ours, float32", "loops", "loops, scores in one call"] and all(map(finite, rows))
+    assert float(rows[0]["ratio"]) == 1 and float(rows[2]["ratio"]) == pytest.approx(float(rows[2]["cpu_s"]) / float(rows[0]["cpu_s"]))
 
 
-@pytest.mark.parametrize("name, key, count", [("scaling", "kind", 9), ("multivit", "who", 6), ("data", "who", 2)])
+def test_ours_and_the_loops_of_the_filter_table_do_the_same():
+    """What is timed against each other gives the same tokens and the same pixels."""
+    ours, *others = (bench.build_filter("cpu", who, 2, 64, 16, 8)() for who in ("ours", "ours, float32", "loops", "loops, scores in one call"))
+    for tokens, composite in others:
+        assert torch.equal(tokens, ours[0]) and torch.equal(composite, ours[1].to(composite.dtype))
+
+
+@pytest.mark.parametrize("name, key, count", [("scaling", "kind", 9), ("multivit", "who", 8), ("data", "who", 6)])
 def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, monkeypatch, capsys):
     """Expected rows, finite numbers, no candidate missing; the machine and the peers are named first."""
     here(monkeypatch)
     rows = table(name, tmp_path)
     assert len(rows) == count and all(finite(row) for row in rows) and not any(row["note"] for row in rows)
-    assert len({tuple(row[k] for k in row if k in (key, "tokens", "n")) for row in rows}) == count
+    assert len({tuple(row[k] for k in row if k in (key, "tokens", "n", "grain")) for row in rows}) == count
     assert f"threads, torch {torch.__version__}" in capsys.readouterr().out.splitlines()[0]
 
 
-@pytest.mark.parametrize("name, count", [("vit", 18), ("crossvit", 12)])
+@pytest.mark.parametrize("name, count", [("vit", 26), ("crossvit", 18)])
 def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path, monkeypatch, capsys):
-    """Ours is measured at every precision; a peer that is not there has an empty row that says what to install."""
+    """Ours is measured with every set of flags; a peer that is not there has an empty row that says what to install."""
     here(monkeypatch)
     for peer in bench.PEERS:
         monkeypatch.setitem(sys.modules, peer, None)
     rows = table(name, tmp_path)
     assert len(rows) == count
     for row in rows:
-        assert finite(row) and float(row["peak"]) > 0 if row["who"] == "ours" else f"pip install {row['who']}" in row["note"]
+        assert finite(row) and float(row["peak"]) > 0 if row["who"].startswith("ours") else f"pip install {row['who']}" in row["note"]
+        assert not row["who"].startswith("ours") or (float(row["saved_mb"]) > 0) == (row["step"] == "training")
     assert torch.get_float32_matmul_precision() == "highest"
 
 
@@ -89,7 +99,7 @@ def test_a_step_that_takes_too_long_is_stopped_and_said(monkeypatch):
     monkeypatch.setattr(bench, "time", argparse.Namespace(monotonic=iter(range(0, 10 ** 6, 50)).__next__, process_time=lambda: 0.0,
                                                           perf_counter=lambda: 0.0))
     args = argparse.Namespace(device="cpu", limit=10, rounds=1)
-    rows = bench.measure(args, {"slow": (bench.build_filter, "ours", 1, 32, 16, 1)})
+    rows = bench.measure(args, {"slow": (bench.build_filter, "ours", 1, 32, 16, 8)})
     assert rows["slow"]["cpu_s"] is None and rows["slow"]["note"] == "stopped after 10 s"
 
 
@@ -98,6 +108,24 @@ def test_exponent_of_a_power_law_is_its_power(power):
     """seconds = c tokens^p -> p."""
     tokens = np.array([1024, 4096, 16384])
     assert bench.exponent(tokens, 3e-5 * tokens ** power) == pytest.approx(power)
+
+
+def test_flops_and_saved_bytes_are_those_of_the_step():
+    """A Linear layer saves its input and its weight, once each, and costs three products; fused attention on a CPU is counted."""
+    layer, x = torch.nn.Linear(8, 16, bias=False), torch.randn(4, 8, requires_grad=True)
+    assert bench.counted(lambda: layer(x).sum().backward()) == (3 * 2 * 4 * 8 * 16, 4 * (8 * 16 + 4 * 8))
+    q = torch.randn(1, 2, 64, 8)
+    assert bench.counted(lambda: attention.softmax_attention(q, q, q)) == (2 * 2 * 2 * 64 * 64 * 8, 0)
+
+
+def test_training_is_timed_by_the_log_of_train(tmp_path, quiet):
+    """Every way of reading has a row; what it waited is a share of its seconds; images are those of train and val."""
+    rows = table("train", tmp_path)
+    assert {"reads in the loop", "2 workers"} <= {row["case"] for row in rows}
+    for row in rows:
+        assert 0 <= float(row["waited"]) < 1 and 0 <= float(row["first_waited"]) < 1 and 0 < int(row["images"]) < 20 * 3
+        assert float(row["peak"]) > 0 and float(row["images_s"]) == pytest.approx(int(row["images"]) / float(row["epoch_s"]))
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_candidates_take_turns_and_the_warm_up_is_not_counted():
