@@ -19,33 +19,16 @@ Run: python attention.py
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 KINDS = ("softmax", "seqnorm", "sima")
-SHORT = 256                                                        # tokens, see softmax_attention
 
 # -----------------------------------------------------------------------------
 # functions: (B, H, T, d) tensors; mask is (B, T) bool, True for real tokens, or None when all are real
 
 
 def softmax_attention(q, k, v, mask=None):
-    """Three (B, H, T, d) -> (B, H, T, d); masked keys get no weight. A fused kernel, which makes no T x T matrix.
-
-    With the precision that train.fast_float32 chooses on some CPUs, that kernel takes 1.6 times as long, over few tokens, as plain
-    products (197 tokens, forward and backward, float32 and bfloat16). Their matrix is not kept for the gradient, but made again."""
-    fast = not torch.compiler.is_compiling() and torch.get_float32_matmul_precision() == "medium"          # compiling, it cannot be asked
-    if fast and mask is None and q.device.type == "cpu" and q.dtype != torch.float64 and max(q.shape[-2], k.shape[-2]) <= SHORT:
-        if torch.is_grad_enabled():
-            return checkpoint(plain_attention, q, k, v, use_reentrant=False, preserve_rng_state=False)
-        return plain_attention(q, k, v)
+    """Three (B, H, T, d) -> (B, H, T, d); masked keys get no weight."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
-
-
-def plain_attention(q, k, v):
-    """softmax(Q K^T / sqrt(d)) V word for word; the weights are made in float32, as fused kernels do."""
-    with torch.autocast(q.device.type, enabled=False):
-        weights = (q.float() * q.shape[-1] ** -0.5 @ k.float().mT).softmax(-1)
-        return weights.to(v.dtype) @ v
 
 
 def center(x, mask=None):

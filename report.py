@@ -412,7 +412,8 @@ def page(run):
 def write_report(folder):
     """Write report.html to a run folder; -> its path."""
     path = os.path.join(folder, "report.html")
-    write_whole(path, lambda file: file.write(page(read_run(folder))))
+    text = page(read_run(folder))
+    write_whole(path, lambda file: file.write(text))
     return path
 
 
