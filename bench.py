@@ -488,7 +488,7 @@ def train(args):
     it reaches in the rest."""
     patients, size, epochs = (20, (80, 60), 2) if args.quick else (24, (1600, 1200), 3)
     known = {text for action in make_parser()._actions for text in action.option_strings}
-    cases = {"reads in the loop": [], "2 workers": ["--workers", "2"], **({"cache": ["--cache"]} if "--cache" in known else {})}
+    cases = {"a thread reads ahead": [], "2 workers": ["--workers", "2"], **({"cache": ["--cache"]} if "--cache" in known else {})}
     runs, rate = {case: [] for case in cases}, matmul_rate(args) * torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         table, before = os.path.join(folder, "table.csv"), torch.get_float32_matmul_precision()
@@ -501,9 +501,9 @@ def train(args):
             file.write("patient_id,image,score\n" + "".join(f"{p},{name},{p % 7}.5\n" for p, name in names))
         for turn in range(args.rounds):
             for case in list(cases)[::1 if turn % 2 else -1]:
-                run = os.path.join(folder, f"{case}-{turn}")
+                run = os.path.join(folder, "runs", f"{case}-{turn}")
                 argv = ["--data", table, "--target", "score:regression", "--r", "2", "--epochs", epochs, "--device", args.device, "--runs",
-                        folder, "--name", os.path.basename(run), "--cache-dir", os.path.join(folder, f"cache-{turn}"), *cases[case]]
+                        os.path.dirname(run), "--name", os.path.basename(run), "--cache-dir", os.path.join(folder, f"cache-{turn}"), *cases[case]]
                 with redirect_stdout(io.StringIO()):
                     train_main(list(map(str, argv)))
                 with open(os.path.join(run, "log.csv"), newline="") as file:

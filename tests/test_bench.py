@@ -121,7 +121,7 @@ def test_flops_and_saved_bytes_are_those_of_the_step():
 def test_training_is_timed_by_the_log_of_train(tmp_path, quiet):
     """Every way of reading has a row; what it waited is a share of its seconds; images are those of train and val."""
     rows = table("train", tmp_path)
-    assert {"reads in the loop", "2 workers"} <= {row["case"] for row in rows}
+    assert {"a thread reads ahead", "2 workers", "cache"} == {row["case"] for row in rows}
     for row in rows:
         assert 0 <= float(row["waited"]) < 1 and 0 <= float(row["first_waited"]) < 1 and 0 < int(row["images"]) < 20 * 3
         assert float(row["peak"]) > 0 and float(row["images_s"]) == pytest.approx(int(row["images"]) / float(row["epoch_s"]))
