@@ -41,6 +41,7 @@ from train import fast_float32, main as train_main, make_optimizer, make_parser,
 from vit import SIZES, ViT, ViTConfig, named
 
 PEERS = {"timm": "timm", "transformers": "transformers"}           # module: name on PyPI
+PASSES = 4                                                         # forward passes that are timed together
 ATEN = torch.ops.aten                                              # PyTorch counts fused attention on a GPU only
 ON_CPU = {ATEN._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
           ATEN._scaled_dot_product_flash_attention_for_cpu_backward: lambda y, q, k, v, *_, **__: sdpa_backward_flop_count(y, q, k, v)}
@@ -231,7 +232,7 @@ def lines(rows, key, x, who="who"):
 
 
 def network_step(device, model, call, shape, train, flags):
-    """One forward pass, or one training step: forward, backward, AdamW. flags: `ours` and `ours, bf16`: what train.py chooses
+    """PASSES forward passes under one autocast, as eval.py makes them, or one training step: forward, backward, AdamW. flags: `ours` and `ours, bf16`: what train.py chooses
     here; `plain`: PyTorch as it comes; a precision of float32 or `bf16`: that for everyone, and the fused AdamW."""
     model, x, y = model.to(device).train(train), torch.randn(shape, device=device), torch.zeros(shape[0], dtype=torch.long, device=device)
     before = torch.get_float32_matmul_precision()
@@ -248,7 +249,8 @@ def network_step(device, model, call, shape, train, flags):
     def step():
         torch.set_float32_matmul_precision(precision)
         with torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16) if "bf16" in flags else nullcontext():
-            logits = call(model, x)
+            for _ in range(1 if train else PASSES):
+                logits = call(model, x)
         if train:
             optimizer.zero_grad()
             F.cross_entropy(logits.float(), y).backward()
@@ -396,11 +398,11 @@ def networks(args, name, build, peers, settings, batch):
                 theirs = [of[who] for who in peers if of[who]]
                 ratios[f"{step} {key.split('_')[0]}"] = min(theirs) / of[ours] if theirs and of[ours] else None
             verdict.append(ratios)
-    report(args, name, rows, **{step: dots({f"{row['flags']}: {row['who']}": [1000 * s / batch for s in row["each"]]
+    report(args, name, rows, **{step: dots({f"{row['flags']}: {row['who']}": [1000 * s / batch / (1 if step == "training" else PASSES) for s in row["each"]]
                                             for row in rows if row["step"] == step},
                                            f"{name} {' '.join(map(str, settings))}, batch {batch}: {step}, same flags or as shipped",
                                            "ms of CPU time an image, one dot a round") for step in ("forward", "training")})
-    print("the better peer over ours, above 1 ours is better:")
+    print(f"forward: {PASSES} batches, one after the other. The better peer over ours, above 1 ours is better:")
     show(verdict)
 
 

@@ -56,20 +56,20 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
     batch. ValueError when a prediction is not finite."""
     model.eval()
     samples = []                                                   # number, patient, images, {task: prediction}, {task: target}
-    for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):          # around all batches: weights are cast once
+        for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
             out = model(*(batch[name].to(device, non_blocking=True) for name in model.inputs))
-        predictions = answers(tasks, out["logits"])
-        for i, images in enumerate(batch["index"]):
-            said = {name: each[i] for name, each in predictions.items()}
-            if wrong := [name for name in said if not np.isfinite(said[name]).all()]:
-                raise ValueError(f"the model predicts {said[wrong[0]]} as {wrong[0]} of patient {batch['patient'][i]} "
-                                 f"({', '.join(batch['path'][i])})")
-            if images:                                             # otherwise it only fills the batch
-                samples.append((batch["number"][i], batch["patient"][i], images, said,
-                                {name: target[i].double().numpy() for name, target in batch["targets"].items()}))
-        if watch:
-            watch(batch, out)
+            predictions = answers(tasks, out["logits"])
+            for i, images in enumerate(batch["index"]):
+                said = {name: each[i] for name, each in predictions.items()}
+                if wrong := [name for name in said if not np.isfinite(said[name]).all()]:
+                    raise ValueError(f"the model predicts {said[wrong[0]]} as {wrong[0]} of patient {batch['patient'][i]} "
+                                     f"({', '.join(batch['path'][i])})")
+                if images:                                             # otherwise it only fills the batch
+                    samples.append((batch["number"][i], batch["patient"][i], images, said,
+                                    {name: target[i].double().numpy() for name, target in batch["targets"].items()}))
+            if watch:
+                watch(batch, out)
     if loader.batch_sampler.world > 1:
         samples = sorted((sample for part in parallel.collect(samples) for sample in part), key=lambda sample: sample[0])
     units = {}                                                     # (patient, image or None) -> {task: predictions}, {task: target}, images
