@@ -34,10 +34,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 import attention
 from attention_filter import compose, gather_patches, gather_tokens, refine, score, select
 from crossvit import CrossViT, variant
-from data import read_image
+from data import Samples, collate, read_image
 from multivit import MultiViT, MultiViTConfig
 from plots import curves, dots
-from train import fast_float32, main as train_main, make_optimizer, make_parser, open_model, run_main
+from tables import Cohort, Task
+from train import fast_float32, main as train_main, make_optimizer, open_model, run_main
 from vit import SIZES, ViT, ViTConfig, named
 
 PEERS = {"timm": "timm", "transformers": "transformers"}           # module: name on PyPI
@@ -369,6 +370,11 @@ def build_data(device, who, path, side, r):
         with Image.open(path) as picture:
             picture = picture.convert("RGB")
             return [np.asarray(picture.resize((px, px), Image.Resampling.BILINEAR)) for px in (side, r * side)]
+
+    if who.startswith("ours, cached"):                             # as a sample of training, copied into a batch
+        cohort = Cohort("photo", [Task("y", "regression")], ["p"], [path], {"y": np.zeros(1, np.float32)})
+        samples = Samples(cohort, [0], (side, side), 1, r, augment=["crop"] * ("crop" in who), train=True, folder=os.path.dirname(path))
+        return lambda: collate([samples[0, 0]])
     return {"ours": lambda: read_image(path, (side, side), r), "decoding alone": decode, "plain": plain}[who]
 
 
@@ -478,7 +484,8 @@ def data(args):
     for grain in (0, 4):
         path = os.path.join(args.out, f"grain{grain}.jpg")
         draw_photo(path, size, grain)
-        result = measure(args, {who: (build_data, who, path, side, 2) for who in ("ours", "decoding alone", "plain")})
+        result = measure(args, {who: (build_data, who, path, side, 2) for who in ("ours", "ours, cached", "ours, cached and cropped", "decoding alone",
+                                                                                   "plain")})
         rows += [{"grain": grain, "jpeg_mb": os.path.getsize(path) / 1e6, "who": who, **row} for who, row in result.items()]
     report(args, "data", rows, time=dots({f"{row['jpeg_mb']:.2f} MB, {row['who']}": [1000 * s for s in row["each"]] for row in rows},
                                          f"A JPEG of {size[0]} x {size[1]} px at {side} and at {2 * side} px", "ms of CPU time, one dot a round"))
@@ -489,8 +496,7 @@ def train(args):
     """train.py itself on a small table: images a second with its validation, the share of the time that it waits for data, and the peak
     it reaches in the rest."""
     patients, size, epochs = (20, (80, 60), 2) if args.quick else (24, (1600, 1200), 3)
-    known = {text for action in make_parser()._actions for text in action.option_strings}
-    cases = {"a thread reads ahead": [], "2 workers": ["--workers", "2"], **({"cache": ["--cache"]} if "--cache" in known else {})}
+    cases = {"a thread reads ahead": [], "2 workers": ["--workers", "2"], "cache": ["--cache"]}
     runs, rate = {case: [] for case in cases}, matmul_rate(args) * torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         table, before = os.path.join(folder, "table.csv"), torch.get_float32_matmul_precision()

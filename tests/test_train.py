@@ -777,7 +777,7 @@ def test_readme_names_every_file_and_its_commands_are_the_real_ones():
         assert not name.endswith(".py") or f"`{name}`" in text, name
     assert "pip install -r requirements.txt && python train.py --model multivit --mode multi --n 3 --r 2\n" in text
     assert "pip install -r requirements.txt && python -m pytest\n" in text
-    known = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--help"], capture_output=True, text=True).stdout
-    known += subprocess.run([sys.executable, os.path.join(ROOT, "eval.py"), "--help"], capture_output=True, text=True).stdout
+    known = "--nproc-per-node of torchrun" + "".join(subprocess.run([sys.executable, os.path.join(ROOT, name), "--help"], capture_output=True,
+                                                                    text=True).stdout for name in ("train.py", "eval.py", "reproduce.py"))
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)):
         assert flag in known, flag
