@@ -283,6 +283,20 @@ def test_a_full_disk_leaves_no_half_cache(table, tmp_path):
         assert [file for _, _, files in os.walk(name) for file in files], name
 
 
+def test_two_processes_fill_one_cache_at_once(table):
+    """Started in the same moment, in opposite orders: both see the right pictures, and so does whoever comes later."""
+    cohort = load_cohort(table, target="grey")
+    expected = [Samples(cohort, range(20), (64, 64))[0, i]["image"] for i in range(20)]
+
+    def look(order):
+        samples = Samples(cohort, range(20), (64, 64), folder="cache")
+        assert all(np.array_equal(samples[0, i]["image"], expected[i]) for _ in range(3) for i in order)
+    children = [fork(lambda order=order: look(order)) for order in (range(20), range(19, -1, -1))]
+    assert [wait(child)[0] for child in children] == [0, 0]
+    look(range(20))
+    assert len(os.listdir("cache/decoded")) == 1
+
+
 def test_a_disk_that_fills_up_while_images_are_cached_is_one_line(table, monkeypatch):
     """Before the file of decoded images exists, and while it grows; with room again it goes on, and no half row is ever read."""
     cohort = load_cohort(table, target="grey")
