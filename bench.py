@@ -1,6 +1,6 @@
 """How fast, and in how much memory: ours beside timm, transformers and the naive way.
 
-    python bench.py scaling             also: vit, crossvit, multivit, filter, data, train; --quick, --device cuda
+    python bench.py scaling             also: vit, crossvit, multivit, filter, memory, data, train; --quick, --device cuda
 
 Time: the candidates take turns (A B A B ...), so that whatever else the machine does hits all of them; medians of the CPU
 time of all threads, which a busy machine changes little, and of the wall time. On CUDA both are the time between two events.
@@ -38,7 +38,7 @@ from data import Samples, collate, read_image
 from multivit import MultiViT, MultiViTConfig
 from plots import curves, dots
 from tables import Cohort, Task
-from train import fast_float32, main as train_main, make_optimizer, open_model, run_main
+from train import build_model, fast_float32, main as train_main, make_optimizer, open_model, parse, run_main, train_step
 from vit import SIZES, ViT, ViTConfig, named
 
 PEERS = {"timm": "timm", "transformers": "transformers"}           # module: name on PyPI
@@ -360,6 +360,20 @@ def draw_photo(path, size, grain, seed=0):
     Image.fromarray(np.uint8(total.clip(0, 255))).save(path, "JPEG", quality=90)
 
 
+def build_flags(device, flags, size, image, patch, patients):
+    """A step of train.py, MultiViT-3-2 with the last 5 blocks trained."""
+    args, task = parse(["--n", "3", "--r", "2", "--size", size, "--image", str(image), "--patch", str(patch), "--train-blocks", "5" if size == "large"
+                        else "2", *flags]), Task("y", "regression")
+    torch.manual_seed(0)
+    model, _ = build_model(args, [task])
+    fast_float32(model, torch.device(device))
+    optimizer = make_optimizer(model.to(device), args, torch.device(device))
+    batch = {"path": [[]] * patients, "targets": {"y": torch.rand(patients)}, "present": torch.ones(patients, 3, dtype=torch.bool),
+             **{name: torch.zeros(patients, 3, 3, side, side, dtype=torch.uint8) for name, side in (("images", image), ("images_hr", 2 * image))}}
+    options = {"device": torch.device(device), "autocast": torch.bfloat16 if args.amp == "bf16" else None}
+    return lambda: train_step(model, model, [task], optimizer, batch, args, options, False)
+
+
 def build_data(device, who, path, side, r):
     def decode():
         with Image.open(path) as picture:
@@ -467,6 +481,16 @@ def multivit(args):
           "against joint is time, and only as far as the products of attention weigh against those of the Linear layers.")
 
 
+def memory(args):
+    settings, patients = ("micro", 32, 8) if args.quick else ("large", 384, 32), 4
+    cases = ("", "--accumulate 4", "--chunk 1", "--grad-checkpointing", "--accumulate 4 --chunk 1 --grad-checkpointing", "--amp bf16")
+    result = measure(args, {flags or "no flag": (build_flags, flags.split(), *settings, patients) for flags in cases})
+    report(args, "memory", [{"flags": flags, **row} for flags, row in result.items()],
+           memory=dots({flags: [row["memory_mb"]] for flags, row in result.items() if row["memory_mb"]},
+                       f"A step of MultiViT-3-2, {' '.join(map(str, settings))}, {patients} patients, last blocks trained",
+                       "MB above the weights: activations, gradients and AdamW"))
+
+
 def filter_(args):
     settings = (2, 64, 16, 32) if args.quick else (16, 384, 32, 1024)
     whos = ("ours", "ours, float32", "loops", "loops, scores in one call")
@@ -496,8 +520,8 @@ def train(args):
     """train.py itself on a small table: images a second with its validation, the share of the time that it waits for data, and the peak
     it reaches in the rest."""
     patients, size, epochs = (20, (80, 60), 2) if args.quick else (24, (1600, 1200), 3)
-    cases = {"a thread reads ahead": [], "2 workers": ["--workers", "2"], "cache": ["--cache"]}
-    runs, rate = {case: [] for case in cases}, matmul_rate(args) * torch.get_num_threads()
+    cases = {"a thread reads ahead": ["--workers", "0"], "2 workers": ["--workers", "2"], "cache": ["--workers", "0", "--cache"]}
+    runs, rate = {case: [] for case in cases}, matmul_rate(args) * (torch.get_num_threads() if args.device == "cpu" else 1)
     with tempfile.TemporaryDirectory() as folder:
         table, before = os.path.join(folder, "table.csv"), torch.get_float32_matmul_precision()
         names = [(p, f"{p}-{i}.jpg") for p in range(patients) for i in range(3)]
@@ -533,7 +557,7 @@ def train(args):
 
 
 def main(argv=None):
-    commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "scaling": scaling, "data": data, "train": train}
+    commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory, "scaling": scaling, "data": data, "train": train}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

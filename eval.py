@@ -58,7 +58,7 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
     samples = []                                                   # number, patient, images, {task: prediction}, {task: target}
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):          # around all batches: weights are cast once
         for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
-            out = model(*(batch[name].to(device, non_blocking=True) for name in model.inputs))
+            out = model(*(batch[name].to(device, non_blocking=device.type == "cuda") for name in model.inputs))
             predictions = answers(tasks, out["logits"])
             for i, images in enumerate(batch["index"]):
                 said = {name: each[i] for name, each in predictions.items()}

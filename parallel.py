@@ -12,6 +12,7 @@ Run: torchrun --nproc-per-node=2 parallel.py                       two processes
 import contextlib
 import os
 import warnings
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -30,16 +31,16 @@ def world():
 @contextlib.contextmanager
 def together(device):
     """While inside, this process is one of those that torchrun started, if it did. -> device."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     if "LOCAL_RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         yield device
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    if device.type not in ("cuda", "cpu"):
+        raise ValueError(f"--device {device.type}: several processes need cuda, or cpu")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))  # first_here may take long
+    yield device
+    dist.destroy_process_group()                                   # not after an error: it would wait for the other processes
 
 
 @contextlib.contextmanager
@@ -51,6 +52,12 @@ def first_here():
     yield
     if world() > 1 and not later:
         dist.barrier()
+
+
+def own_numbers(seed):
+    """From here on each process draws random numbers of its own, process 0 those it would draw alone."""
+    if rank():
+        torch.manual_seed(seed + rank() * 1_000_003)               # below 2 ** 32: of more a CPU sees the low bits only
 
 
 def add(tensor):
@@ -80,7 +87,7 @@ def shared(model, device):
 
 
 def same_buffers(model):
-    """Give all processes the buffers of process 0: on a CPU each has batch statistics of its own."""
+    """Give all processes the buffers of process 0: on a CPU each has had batch statistics of its own since the last step began."""
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)

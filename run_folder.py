@@ -66,7 +66,7 @@ def write_folder(path, files):
         os.makedirs(fresh)
         for name, write in files.items():
             write(os.path.join(fresh, name))
-            with open(os.path.join(fresh, name), "rb") as file:
+            with open(os.path.join(fresh, name), "r+b") as file:    # Windows syncs only what may be written
                 os.fsync(file.fileno())
     except Exception as error:                                     # a full disk; the writers of both formats raise kinds of their own
         shutil.rmtree(fresh, ignore_errors=True)
@@ -112,7 +112,7 @@ def load_state(run, model, optimizer, state):
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved["optimizer"])
-        numbers = saved["random"] if isinstance(saved["random"], list) else [saved["random"]]                # one a process
+        numbers = saved["random"]                                  # of each process
         if len(numbers) == parallel.world():
             torch.set_rng_state(numbers[parallel.rank()]["cpu"])
             if torch.cuda.is_available() and "cuda" in numbers[parallel.rank()]:

@@ -142,7 +142,7 @@ def make_parser():
     group.add_argument("--batch-size", type=int, help="of a step, all processes together: patients (default 4), or images of a one-image model "
                        "(default 16; daft: 32), or bags (default 1)")
     group.add_argument("--accumulate", type=int, default=1, help="parts a process sees its share of the batch in, one after the other: less "
-                       "memory, the same step")
+                       "memory, the same step (but for batch norm and survival, which see the part)")
     group.add_argument("--grad-checkpointing", action="store_true", help="compute every block again for the gradient instead of keeping what "
                        "it computed: less memory, a third more time, the same step")
     group.add_argument("--lr", type=float, help=f"peak of AdamW's learning rate; default 5e-4 (daft: {LR['daft']:g}); MultiViT's "
@@ -197,6 +197,8 @@ def parse(argv=None):
             raise ValueError(f"{flag} is fixed by --pretrained {args.pretrained}; leave it out")
         if given is None and name in own and not (args.pretrained and name in fixed):
             setattr(args, name, own[name])
+    if args.chunk and args.mode == "joint":
+        raise ValueError("--chunk: --mode joint has no stage 1, it sees all photographs at once")
     args.lr = LR.get(args.model, 5e-4) if args.lr is None else args.lr
     args.epochs = EPOCHS.get(args.model, 20) if args.epochs is None else args.epochs
     if not args.pretrained:
@@ -344,9 +346,13 @@ def frozen(model, args, depth, report, columns=()):
         blocks = [module for module in model.modules() if isinstance(module, Block)]
         for block in blocks:
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        if not blocks:
+            raise ValueError(f"--grad-checkpointing: --model {args.model} has no Transformer blocks")
         report += f"; {len(blocks)} blocks are computed again for the gradient"
     if args.chunk:
         model.chunk = args.chunk
+    if args.accumulate > 1 and parallel.world() > 1 and any("BatchNorm" in type(module).__name__ for module in model.modules()):
+        raise ValueError(f"--accumulate with --model {args.model}, whose batch norm looks at all processes, needs one process")
     if args.train_blocks is not None:
         still = freeze(model, depth - args.train_blocks)
         report += f"; first {depth - args.train_blocks} blocks frozen ({still / 1e6:.1f} M of {count(model) / 1e6:.1f} M parameters)"
@@ -537,7 +543,7 @@ def fast_bfloat16(model, device):
     Measured on an EPYC with avx512_bf16, CPU time of a training step with AdamW, float32 (the faster kernels) over bf16, by
     width: 64 0.6 to 0.7, 128 1.3, 192 1.4 to 1.7, 384 1.6, 768 1.5; CrossViT-9 at 60 px 1.5."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and width_of(model) >= 128 and "features" not in model.inputs and any(
         word in cpu_flags() for word in ("avx512_bf16", "amx_bf16"))
 
@@ -690,7 +696,8 @@ class Pending:
     later, so that the GPU always has work to do. place, paths: where and on what that was."""
 
     def __init__(self, found, place, paths):
-        self.place, self.paths, self.copy, self.done = place, paths, found.to("cpu", non_blocking=True), None
+        self.place, self.paths, self.done = place, paths, None
+        self.copy = found.to("cpu", non_blocking=found.device.type == "cuda")
         if found.device.type == "cuda":
             self.done = torch.cuda.Event()
             self.done.record()
@@ -708,11 +715,12 @@ class Pending:
 
 
 def train_step(net, model, tasks, optimizer, batch, args, options, told):
-    """One step on this process's share of a batch, in --accumulate parts -> [loss of the whole batch divided by the processes, gradient's
-    norm before it was clipped, processes told to stop] on the device. Nothing in it waits for a GPU."""
+    """One step on this process's share of a batch, in --accumulate parts -> [its summand of the batch's loss, norm of the gradient
+    before it was clipped, processes told to stop] on the device. No number in it is read back, so nothing waits for a GPU."""
     device = options["device"]
-    inputs = {name: batch[name].to(device, non_blocking=True) for name in model.inputs}
-    targets = {name: target.to(device, non_blocking=True) for name, target in batch["targets"].items()}
+    ahead = device.type == "cuda"                                  # other devices do not wait for what is still being copied
+    inputs = {name: batch[name].to(device, non_blocking=ahead) for name in model.inputs}
+    targets = {name: target.to(device, non_blocking=ahead) for name, target in batch["targets"].items()}
     counts = known_counts(tasks, targets, inputs.get("present"))
     shared = parallel.add(torch.cat([counts.flatten(), counts.new_full((1,), bool(told))]))  # in one message
     counts, told, loss = shared[:-1].view_as(counts), shared[-1], 0.0
@@ -748,7 +756,7 @@ def fit(args, device):
     """The whole training, as one process of perhaps many; -> what `finish` needs."""
     torch.manual_seed(args.seed)
     if args.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")                          # read when CUDA starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")                          # read at the first product
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     cohort = load_data(args)
@@ -778,12 +786,11 @@ def fit(args, device):
                  *fast_float32(model, device), *(["bfloat16 products (--amp off: float32)"] * (options["autocast"] is not None))):
         print(line)
     optimizer = make_optimizer(model, args, device)
-    state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": 0.0, "norm": 0.0}
+    state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": [], "norm": 0.0}
     if writes:
         recover(os.path.join(run, "best")), recover(os.path.join(run, "last"))
     parallel.collect(None)                                         # nobody reads what is still being put in place
-    if parallel.rank():
-        torch.manual_seed(args.seed + parallel.rank() * 2 ** 32)   # of dropout; the weights are the same in all processes
+    parallel.own_numbers(args.seed)                                # of dropout; the weights are the same in all processes
     if args.resume and os.path.isdir(os.path.join(run, "last")):
         state = load_state(run, model, optimizer, state)
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
@@ -795,6 +802,7 @@ def fit(args, device):
                                                                                      for patient, images in cohort.groups().items())])
     steps, stop, told = len(batches), Stop(), False
     if args.compile:
+        torch._dynamo.config.optimize_ddp = not (args.grad_checkpointing or args.chunk)      # older PyTorch cannot have both
         model.compile()
     net = parallel.shared(model, device)
     bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training", unit="step",
@@ -802,15 +810,17 @@ def fit(args, device):
 
     def save(epoch, step, total, largest):
         """What all processes know goes to last/."""
-        numbers = parallel.collect(random_numbers())
-        everything = {**state, "epoch": epoch, "step": step, "loss": total, "norm": largest, "random": numbers}
+        losses, numbers = zip(*parallel.collect((total, random_numbers())))
+        everything = {**state, "epoch": epoch, "step": step, "loss": list(losses), "norm": largest, "random": list(numbers)}
         if writes:
             save_model(os.path.join(run, "last"), kind, model, tasks, {**everything, "optimizer": optimizer.state_dict()})
+        parallel.collect(None)                                     # nobody leaves before it is written
 
     for epoch in range(state["epoch"], args.epochs):
         model.train()
         batches.epoch, batches.start = epoch, state["step"] if epoch == state["epoch"] else 0
-        total, largest = (torch.as_tensor(state[what] if batches.start and writes else 0.0, device=device) for what in ("loss", "norm"))
+        losses = state["loss"] if batches.start and len(state["loss"]) == parallel.world() else [0.0] * parallel.world()
+        total, largest = torch.tensor(losses[parallel.rank()], device=device), torch.tensor(state["norm"] if batches.start else 0.0, device=device)
         began, loader.waited, val_loader.waited, pending = time.perf_counter(), 0.0, 0.0, None
         for step, batch in enumerate(loader, batches.start):
             lr = lr_at(epoch * steps + step, args.epochs * steps, args.warmup * steps, args.lr, args.lr_end)
@@ -823,7 +833,7 @@ def fit(args, device):
             bar.update()
             if (told or stop and parallel.world() == 1) and step < steps - 1:
                 pending.check(run)
-                save(epoch, step + 1, parallel.add(total).item(), largest.item())
+                save(epoch, step + 1, total.item(), largest.item())
                 stop.leave(bar, run)
         pending.check(run)
         loss = parallel.add(total).item() / steps
@@ -883,7 +893,7 @@ def run_main(main):
         elif "DataLoader worker (pid" in line:                      # killed, as a rule by a system out of memory
             line = f"{died} ({line})"
         elif isinstance(error, torch.distributed.DistError) or "gloo" in line:
-            line = "another of the processes that train together ended; its own line says why"
+            line = f"the processes that train together lost each other; if one ended, its own line says why ({line})"
         else:
             raise
     else:

@@ -104,7 +104,7 @@ def test_what_differs_from_one_process_trains_all_the_same(table, model):
 
 @pytest.mark.slow
 def test_two_processes_that_are_stopped_go_on_to_the_same_bits(table):
-    """Ctrl-C in the terminal reaches torchrun and both processes; dropout goes on where it was in each."""
+    """torchrun passes a Ctrl-C on to both processes; dropout goes on where it was in each."""
     many = flags(table, *MULTI, "--dropout", "0.1", "--epochs", "30")
     train(2, *many, "--name", "whole")
     process = start(2, *many, "--name", "cut")
@@ -152,3 +152,15 @@ def test_one_process_needs_no_other():
     assert parallel.collect("a") == ["a"] and parallel.shared(model, torch.device("cpu")) is model
     with parallel.together(torch.device("cpu")) as device, parallel.first_here():
         assert device == torch.device("cpu") and not torch.distributed.is_initialized()
+
+
+def test_each_process_draws_dropout_of_its_own(monkeypatch):
+    """And process 0 what it would draw alone, so that one process is as it was."""
+    drawn = []
+    for rank in (0, 1, 2):
+        torch.manual_seed(7)
+        monkeypatch.setattr(parallel, "rank", lambda: rank)
+        parallel.own_numbers(7)
+        drawn.append(torch.rand(4).tolist())
+    torch.manual_seed(7)
+    assert drawn[0] == torch.rand(4).tolist() and drawn[0] != drawn[1] != drawn[2] != drawn[0]
