@@ -233,8 +233,9 @@ def lines(rows, key, x, who="who"):
 
 
 def network_step(device, model, call, shape, train, flags):
-    """PASSES forward passes under one autocast, as eval.py makes them, or one training step: forward, backward, AdamW. flags: `ours` and `ours, bf16`: what train.py chooses
-    here; `plain`: PyTorch as it comes; a precision of float32 or `bf16`: that for everyone, and the fused AdamW."""
+    """PASSES forward passes under one autocast, as eval.py makes them, or one training step: forward, backward, AdamW.
+
+    flags: `ours` and `ours, bf16`: what train.py chooses here; `plain`: PyTorch as it comes; a precision of float32 or `bf16`: that for everyone, and the fused AdamW."""
     model, x, y = model.to(device).train(train), torch.randn(shape, device=device), torch.zeros(shape[0], dtype=torch.long, device=device)
     before = torch.get_float32_matmul_precision()
     if flags.startswith("ours"):
@@ -362,14 +363,15 @@ def draw_photo(path, size, grain, seed=0):
 
 def build_flags(device, flags, size, image, patch, patients):
     """A step of train.py, MultiViT-3-2 with the last 5 blocks trained."""
-    args, task = parse(["--n", "3", "--r", "2", "--size", size, "--image", str(image), "--patch", str(patch), "--train-blocks", "5" if size == "large"
-                        else "2", *flags]), Task("y", "regression")
+    sides = ["--size", size, "--image", str(image), "--patch", str(patch), "--train-blocks", "5" if size == "large" else "2"]
+    args, task = parse(["--n", "3", "--r", "2", *sides, *flags]), Task("y", "regression")
     torch.manual_seed(0)
     model, _ = build_model(args, [task])
     fast_float32(model, torch.device(device))
     optimizer = make_optimizer(model.to(device), args, torch.device(device))
+    low, high = (torch.zeros(patients, 3, 3, side, side, dtype=torch.uint8) for side in (image, 2 * image))
     batch = {"path": [[]] * patients, "targets": {"y": torch.rand(patients)}, "present": torch.ones(patients, 3, dtype=torch.bool),
-             **{name: torch.zeros(patients, 3, 3, side, side, dtype=torch.uint8) for name, side in (("images", image), ("images_hr", 2 * image))}}
+             "images": low, "images_hr": high}
     options = {"device": torch.device(device), "autocast": torch.bfloat16 if args.amp == "bf16" else None}
     return lambda: train_step(model, model, [task], optimizer, batch, args, options, False)
 
@@ -418,7 +420,7 @@ def networks(args, name, build, peers, settings, batch):
                 theirs = [of[who] for who in peers if of[who]]
                 ratios[f"{step} {key.split('_')[0]}"] = min(theirs) / of[ours] if theirs and of[ours] else None
             verdict.append(ratios)
-    report(args, name, rows, **{step: dots({f"{row['flags']}: {row['who']}": [1000 * s / batch / (1 if step == "training" else PASSES) for s in row["each"]]
+    report(args, name, rows, **{step: dots({f"{row['flags']}: {row['who']}": [1000 * s / batch / (PASSES if step == "forward" else 1) for s in row["each"]]
                                             for row in rows if row["step"] == step},
                                            f"{name} {' '.join(map(str, settings))}, batch {batch}: {step}, same flags or as shipped",
                                            "ms of CPU time an image, one dot a round") for step in ("forward", "training")})
@@ -508,8 +510,8 @@ def data(args):
     for grain in (0, 4):
         path = os.path.join(args.out, f"grain{grain}.jpg")
         draw_photo(path, size, grain)
-        result = measure(args, {who: (build_data, who, path, side, 2) for who in ("ours", "ours, cached", "ours, cached and cropped", "decoding alone",
-                                                                                   "plain")})
+        whos = "ours", "ours, cached", "ours, cached and cropped", "decoding alone", "plain"
+        result = measure(args, {who: (build_data, who, path, side, 2) for who in whos})
         rows += [{"grain": grain, "jpeg_mb": os.path.getsize(path) / 1e6, "who": who, **row} for who, row in result.items()]
     report(args, "data", rows, time=dots({f"{row['jpeg_mb']:.2f} MB, {row['who']}": [1000 * s for s in row["each"]] for row in rows},
                                          f"A JPEG of {size[0]} x {size[1]} px at {side} and at {2 * side} px", "ms of CPU time, one dot a round"))
@@ -557,7 +559,8 @@ def train(args):
 
 
 def main(argv=None):
-    commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory, "scaling": scaling, "data": data, "train": train}
+    commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory, "scaling": scaling, "data": data,
+                "train": train}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -184,8 +184,8 @@ class Decoded:
     crop False: a row holds the pixels as the model takes them, both resolutions, and reading is a copy. crop True: a picture as
     large as the largest crop needs, from which every epoch cuts its own; cut from there a picture differs by about a grey value
     from one cut from the file. A row's last byte becomes 1 when the others are in place, so any number of workers, processes
-    and runs may fill the file at once: they write the same (after a power failure delete it: nothing waits for the disk). KEY is the digest of the image files and of all that is done to
-    them; what is no longer wanted can be deleted."""
+    and runs may fill the file at once: they write the same. KEY is the digest of the image files and of all that is
+    done to them; what is no longer wanted can be deleted, and after a power failure all should be: nothing waits for the disk."""
 
     def __init__(self, cohort, folder, size, r, channels, crop):
         self.cohort, self.size, self.r, self.channels, self.crop = cohort, size, r, channels, crop
@@ -376,7 +376,8 @@ def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memor
     """-> Loader, and its Batches, whose epoch is to be set. share: rank, world and fill of Batches."""
     batches = Batches(len(samples), batch_size, seed, shuffle, classes, **share)
     loader = Loader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin_memory,
-                    persistent_workers=workers > 0, worker_init_fn=deaf, generator=torch.Generator())   # so that it draws no seed from dropout's random numbers
+                    persistent_workers=workers > 0, worker_init_fn=deaf,
+                    generator=torch.Generator())                   # so that it draws no seed from dropout's random numbers
     return loader, batches
 
 

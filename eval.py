@@ -141,9 +141,9 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
     indices: {split: images}, of which train gives the constant predictor, and val the thresholds of operating points, unless
-    they are given; options: dict of size, n, r, channels, batch_size, workers, device, autocast, by_image, and folder, where there is a cache; by: column of the
-    subgroups, a patient is in that of his first image; boxes: a CSV of boxes, see localization.py, by default boxes.csv beside
-    the table; images that have some are drawn."""
+    they are given; options: dict of size, n, r, channels, batch_size, workers, device, autocast, by_image, and folder where there
+    is a cache; by: column of the subgroups, a patient is in that of his first image; boxes: a CSV of boxes, see localization.py,
+    by default boxes.csv beside the table; images that have some are drawn."""
     if by and by not in cohort.columns:
         raise ValueError(f"--by {by}: no such column, there are {', '.join(cohort.columns)}")
     device, by_image = options["device"], options["by_image"]
