@@ -347,10 +347,13 @@ class Batches:
             yield [(self.epoch, number) for number in [*mine, *[~batch[0]] * (self.least - len(mine))]]
 
 
-def deaf(worker):
-    """Signals to a whole group of processes, as schedulers send them, are for the one that trains: it saves, and ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def patient(worker):
+    """A signal to a whole group of processes, as schedulers and terminals send it, is for the one that trains: it saves, and ends its
+    workers. One that it did not end within 5 s of a SIGTERM ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):                                 # not on Windows
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(5))
 
 
 class Loader(torch.utils.data.DataLoader):
@@ -376,7 +379,7 @@ def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memor
     """-> Loader, and its Batches, whose epoch is to be set. share: rank, world and fill of Batches."""
     batches = Batches(len(samples), batch_size, seed, shuffle, classes, **share)
     loader = Loader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin_memory,
-                    persistent_workers=workers > 0, worker_init_fn=deaf,
+                    persistent_workers=workers > 0, worker_init_fn=patient,
                     generator=torch.Generator())                   # so that it draws no seed from dropout's random numbers
     return loader, batches
 

@@ -1,6 +1,9 @@
 """data.py: both resolutions of a picture come from one decode and one crop, and nothing random depends on workers or order."""
 import math
 import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -645,6 +648,17 @@ def test_a_sample_that_only_fills_a_batch_counts_for_nothing(cohort):
     real, filler = samples[0, 4], samples[0, ~4]
     assert np.array_equal(real["image"], filler["image"]) and filler["index"] == [] and filler["number"] == 4
     assert real["index"] == [4] and all(np.isnan(target).all() for target in filler["targets"].values())
+
+
+def test_a_worker_outlives_a_signal_but_not_its_loader():
+    """SIGINT does nothing; SIGTERM, which is also what Python sends at its end to workers that are left, ends it after 5 s at most."""
+    code = ("import os, signal, time, data, torch; "
+            "stream = iter(torch.utils.data.DataLoader(range(9), num_workers=1, worker_init_fn=data.patient, persistent_workers=True)); next(stream); "
+            "pid = stream._workers[0].pid; os.kill(pid, signal.SIGINT); os.kill(pid, signal.SIGTERM); time.sleep(1); "
+            "print(len(list(stream))); import builtins; builtins.left = stream")
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=os.path.dirname(os.path.abspath(data.__file__)), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == "8\n" and time.monotonic() - began < 50, done.stderr
 
 
 def test_a_thread_reads_ahead_and_its_errors_come_in_their_place(cohort, tmp_path):
