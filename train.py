@@ -800,7 +800,7 @@ def fit(args, device):
         where = {patient: split for split, part in indices.items() for patient in (cohort.patients[i] for i in part)}
         write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images"), *((patient, where[patient], len(images))
                                                                                      for patient, images in cohort.groups().items())])
-    steps, stop, told = len(batches), Stop(), False
+    steps, stop = len(batches), Stop()
     if args.compile:
         torch._dynamo.config.optimize_ddp = not (args.grad_checkpointing or args.chunk)      # older PyTorch cannot have both
         model.compile()
