@@ -24,8 +24,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import Attention
-from vit import Block, PatchEmbed, ViTConfig, check_size, from_dict, init_weights, read_image_size, resize_pos_embed, spread_channels
-from weights import PREFIX, load_weights, read_checkpoint
+from plumbing.architecture import read_image_size
+from plumbing.checkpoints import read_checkpoint
+from plumbing.weights import PREFIX, check_size, from_dict, load_weights, resize_pos_embed, spread_channels
+from vit import Block, PatchEmbed, ViTConfig, init_weights
 
 FUSIONS = ("cross", "none", "class", "pairwise", "all")
 VARIANTS = {  # name: stem, D of S and L, H, N and M, r (Table 1), patches per side of S and L: 240 and 224 px, 408/384, 504/480

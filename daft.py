@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit import ViT, ViTConfig, from_dict
+from plumbing.weights import from_dict
+from vit import ViT, ViTConfig
 
 FUSIONS = {  # name: what the last Linear sees; the balanced accuracy and c-index of the paper's Table 2
     "linear": "t",                                                 # .552 .719

@@ -17,101 +17,30 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import torch
-from huggingface_hub.utils import tqdm
 
-import parallel
-import plots
-import report
-from data import Samples, make_loader, read_image, read_volume
-from localization import each_map, look, read_boxes, score_maps
-from metrics import METRICS, choose_thresholds, details, entry_text, ratio, score
-from run_folder import write_csv, write_json
-from tables import SPLITS, per_patient, read_run_split, tabulate
+from data import Samples, make_loader
+from evaluation.card import write_card
+from evaluation.compare import compare, print_comparison
+from evaluation.export import export
+from evaluation.figures import draw_figures, findings_of, grids_of, looked_at, maps_of
+from evaluation.localization import each_map, look, read_boxes, score_maps
+from evaluation.new_images import predict_new
+from evaluation.metrics import METRICS, ratio
+from evaluation.predict import predict, write_predictions
+from evaluation.printing import print_table
+from evaluation.report import write_report
+from evaluation.scores import choose_thresholds, details, score
+from plumbing.cohort import SPLITS, per_patient
+from plumbing.command import run_main
+from plumbing.device import fast_float32, find_device
+from plumbing.models import open_model
+from plumbing.prepare import add_features, load_data, run_options
+from plumbing.columns import tabulate
+from plumbing.run_folder import write_json
+from plumbing.splits import read_run_split
+
 
 SMALL = 20                                                         # patients: of fewer a subgroup's metrics say little
-
-# -----------------------------------------------------------------------------
-# predictions
-
-
-def answers(tasks, logits):
-    """{task: (B, outputs)} -> {task: float array}: the target's unit (B,), class probabilities (B, C), label probabilities (B, L),
-    or the logarithm of the risk (B,)."""
-    result = {}
-    for task in tasks:
-        y = logits[task.name].float()
-        y = y[:, 0] * task.scale + task.center if task.kind == "regression" else y.softmax(1) if task.kind == "classes" else \
-            y[:, 0] if task.kind == "survival" else y.sigmoid()
-        result[task.name] = y.cpu().double().numpy()
-    return result
-
-
-@torch.inference_mode()
-def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=None, progress=None):
-    """-> table: patient (units,), prediction and target {task: (units, ...)}, images: list of lists of indices.
-
-    by_image: every image is a unit; otherwise the samples of a patient are averaged, and his target is the first that is
-    known. Of several processes each predicts its share of the loader, and all get the table of all. watch(batch, out): sees every
-    batch. ValueError when a prediction is not finite."""
-    model.eval()
-    samples = []                                                   # number, patient, images, {task: prediction}, {task: target}
-    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):          # around all batches: weights are cast once
-        for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
-            out = model(*(batch[name].to(device, non_blocking=device.type == "cuda") for name in model.inputs))
-            predictions = answers(tasks, out["logits"])
-            for i, images in enumerate(batch["index"]):
-                said = {name: each[i] for name, each in predictions.items()}
-                if wrong := [name for name in said if not np.isfinite(said[name]).all()]:
-                    raise ValueError(f"the model predicts {said[wrong[0]]} as {wrong[0]} of patient {batch['patient'][i]} "
-                                     f"({', '.join(batch['path'][i])})")
-                if images:                                             # otherwise it only fills the batch
-                    samples.append((batch["number"][i], batch["patient"][i], images, said,
-                                    {name: target[i].double().numpy() for name, target in batch["targets"].items()}))
-            if watch:
-                watch(batch, out)
-    if loader.batch_sampler.world > 1:
-        samples = sorted((sample for part in parallel.collect(samples) for sample in part), key=lambda sample: sample[0])
-    units = {}                                                     # (patient, image or None) -> {task: predictions}, {task: target}, images
-    for _, patient, images, said, target in samples:
-        all_said, known, seen = units.setdefault((patient, images[0] if by_image else None), ({}, {}, []))
-        seen.extend(images)
-        for name in said:
-            all_said.setdefault(name, []).append(said[name])
-            known[name] = np.where(np.isnan(known.setdefault(name, target[name])), target[name], known[name])
-    said, known, images = zip(*units.values())
-    return {"patient": np.array([patient for patient, _ in units]), "images": list(images),
-            "prediction": {task.name: np.array([np.mean(unit[task.name], 0) for unit in said]) for task in tasks},
-            "target": {task.name: np.array([unit[task.name] for unit in known]) for task in tasks}}
-
-
-def target_text(task, target):
-    """Target of a unit, () or (L,) -> list of texts, empty where unknown: a number, the name of the class, or 0 or 1 a label."""
-    return ["" if np.isnan(t) else task.classes[int(t)] if task.kind == "classes" else np.format_float_positional(np.float32(t), trim="-")
-            for t in np.atleast_1d(target)]
-
-
-def write_predictions(path, tasks, table, cohort):
-    """predictions.csv: one row a unit, its images, and target and prediction of every task."""
-    root = os.path.commonpath([os.path.dirname(image) for image in cohort.paths])
-    header = ["patient", "images"]
-    for task in tasks:
-        if task.kind == "survival":
-            header += [*task.classes, f"{task.name} risk"]
-            continue
-        names = [task.name] if task.kind == "regression" else [f"{task.name}[{c}]" for c in task.classes]
-        header += [f"{name} target" for name in (names if task.kind == "labels" else [task.name])] + [f"{name} predicted" for name in names]
-    lines = []
-    for i, (patient, images) in enumerate(zip(table["patient"], table["images"])):
-        lines.append([patient, "|".join(os.path.relpath(cohort.paths[j], root) for j in images)])
-        for task in tasks:
-            lines[-1] += target_text(task, table["target"][task.name][i])
-            lines[-1] += [f"{p:.9g}" for p in np.atleast_1d(table["prediction"][task.name][i])]
-    write_csv(path, [header, *lines])
-
-
-# -----------------------------------------------------------------------------
-# evaluation of a run
 
 
 def constant_prediction(task, target):
@@ -198,151 +127,6 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     return result
 
 
-def looked_at(out, i):
-    """What a model returns to be drawn, of sample i: {key: [tensor], one a branch}."""
-    each = {key: out[key] if isinstance(out[key], list) else [out[key]] for key in ("map", "image", "token", "composite") if key in out}
-    return {key: [x[i].float().cpu() for x in branches] for key, branches in each.items()}
-
-
-def findings_of(tasks):
-    """-> the first task of labels, None without one, and the number of its first label token."""
-    findings = next((task for task in tasks if task.kind == "labels"), None)
-    return findings, sum(task.outputs for task in tasks[:tasks.index(findings)]) if findings else 0
-
-
-def maps_of(findings, boxes, maps):
-    """{label: its boxes}, {name of a map: function of the label} -> {name of the label: its boxes, {name of a map: map}}."""
-    return {findings.classes[label]: (of, {name: map(label) for name, map in maps.items()}) for label, of in boxes.items()}
-
-
-def watcher(shown, figures, tasks, config):
-    """-> function (batch, out) for `predict` that keeps in `shown` what the model looked at of the first patients; of a model
-    that has a map a label, the maps of the three labels it is surest of."""
-    grids, (findings, first) = grids_of(config), findings_of(tasks)
-
-    def watch(batch, out):
-        for i, patient in enumerate(batch["patient"]):
-            if len(shown) < figures and patient not in shown:
-                shown[patient] = batch["index"][i], looked_at(out, i)
-                if findings and "label_map" in out:
-                    surest = out["logits"][findings.name][i].float().argsort(descending=True)[:3].tolist()
-                    shown[patient][1]["findings"] = maps_of(findings, {label: [] for label in surest}, each_map(out, i, grids, first))
-
-    return watch
-
-
-def draw_figures(folder, tasks, table, cohort, shown, config, size):
-    """Errors and scatter of every regression task; for a few patients what the model looked at, of a volume its middle slice,
-    of a bag of vectors nothing: there is no picture."""
-    os.makedirs(folder, exist_ok=True)
-
-    def photo(i):
-        """-> uint8 (240, width, 3)"""
-        source = cohort.paths[i] if cohort.pixels is None else cohort.pixels[i]
-        if len(size) == 3:
-            source = read_volume(source, size, getattr(config, "vit", config).channels, name=cohort.paths[i])[0, size[0] // 2]
-        return read_image(source, (240, 240 * size[-1] // size[-2]), name=cohort.paths[i])[0].transpose(1, 2, 0)
-
-    def save(figure, name):
-        figure.save(os.path.join(folder, re.sub(r"[^\w-]", "_", name) + ".png"))
-
-    for task in tasks:
-        if task.kind == "regression" and not np.isnan(table["target"][task.name]).all():
-            prediction, target = table["prediction"][task.name], table["target"][task.name]              # NaN where unknown: not drawn
-            save(plots.histogram(prediction - target, task.name, f"predicted {task.name} - actual {task.name}"), f"{task.name}_errors")
-            save(plots.scatter(target, prediction, task.name, f"actual {task.name}", f"predicted {task.name}"), f"{task.name}_scatter")
-    for patient, (images, out) in shown.items() if size else ():
-        unit, words = next(i for i, seen in enumerate(table["images"]) if images[0] in seen), [f"patient {patient}"]
-        for task in tasks:
-            target, prediction = table["target"][task.name][unit], table["prediction"][task.name][unit]
-            if task.kind != "labels":
-                said = task.classes[prediction.argmax()] if task.kind == "classes" else f"{prediction:.3g}"
-                known = " ".join(target_text(task, target)).strip() or "unknown"
-                words.append(f"{task.name} {known}, predicted {'risk ' * (task.kind == 'survival')}{said}")
-        photos = [photo(i) for i in images]
-        if "token" in out:
-            N, grid = len(out["map"][0]), config.vit.grid
-            kept = [sorted(out["token"][0][out["image"][0] == j].int().tolist()) for j in range(N)]
-            composite = out["composite"][0].expand(3, -1, -1).permute(1, 2, 0).byte().numpy() if "composite" in out else None
-            save(plots.filter_figure(photos + [None] * (N - len(photos)), kept, grid, composite, "   ".join(words)), f"patient_{patient}")
-        elif out.get("findings"):
-            task, _ = findings_of(tasks)
-            said = dict(zip(task.classes, table["prediction"][task.name][unit]))
-            save(finding_figure(photos[0], out["findings"], said, "   ".join(words)), f"patient_{patient}")
-        elif "map" in out:
-            save(map_figure(photos, out["map"], config, "   ".join(words)), f"patient_{patient}")
-
-
-def grids_of(config):
-    """The grids of patches a model's maps are over: one, one a branch, or none."""
-    return config.grids if hasattr(config, "grids") else [vit.grid] if hasattr(vit := getattr(config, "vit", config), "grid") else []
-
-
-def map_figure(photos, maps, config, title):
-    """A row a photograph: itself, and under the heat of the class token's attention to its patches, mean over heads.
-
-    maps: one of (H, T) or (N, H, T), or one a branch, beside each other."""
-    grids = grids_of(config)
-    rows = []
-    for j, photo in enumerate(photos):
-        each = [map.reshape(-1, *map.shape[-2:])[j].abs().mean(0).view(grid) for map, grid in zip(maps, grids)]
-        each = [heat[len(heat) // 2] if heat.dim() == 3 else heat for heat in each]            # of a volume the middle slab
-        rows.append(plots.row([photo, *(plots.heat(photo, heat) for heat in each)], title="" if j else title,
-                              captions=["", *(f"attention, {' x '.join(map(str, grid))} patches" for grid in grids)]))
-    return plots.grid(rows)
-
-
-def finding_figure(photo, findings, probability, title):
-    """A row a finding, {label: (boxes, {name: map})}: the film with the boxes, and the same under the heat of every map."""
-    rows = []
-    for label, (boxes, maps) in findings.items():
-        frames = [box * (photo.shape[1::-1] * 2) for box in boxes]
-        rows.append(plots.row([plots.boxes(picture, frames) for picture in (photo, *(plots.heat(photo, map) for map in maps.values()))],
-                              [f"{label}, predicted {probability[label]:.2f}", *maps], title=None if rows else title))
-    return plots.grid(rows)
-
-
-def print_table(tasks, result):
-    """The metrics of every task beside those of the constant predictor; then a line a subgroup and a line a label."""
-    print(f"{result['split']}: {result['patients']} patients, {result['images']} images; 95 % intervals, patients resampled")
-
-    def line(*cells):
-        print(("  " + "".join(f"{cell:29} " for cell in cells)).rstrip())
-
-    for task in tasks:
-        scores, names = result[task.name], list(METRICS[task.kind])
-        constant, n = scores.get("constant"), len(task.classes)
-        line(f"{task.name}, {scores['units']} {result['unit']}s", "", "constant" if constant else "")
-        for name in names:
-            defined = next((f", {scores[name][what]} of {n} {what}" for what in ("classes", "labels") if scores[name].get(what, n) < n), "")
-            line(f"  {name}{defined}", entry_text(scores[name]), entry_text(constant[name]) if constant else "")
-        if points := {name: point for name, point in scores.get("operating_point", {}).items() if point["threshold"] is not None}:
-            line("", "sensitivity", "specificity", "at or above, chosen on val")
-        for name, point in points.items():
-            line(f"  {name}", entry_text(point["sensitivity"]), entry_text(point["specificity"]), f"{point['threshold']:.3g}")
-        for what, groups in (("patients", scores.get("subgroups")), ("positives", scores.get("per_label"))):
-            if groups:
-                line("", *names[:2], what)
-            for group, entries in (groups or {}).items():
-                line(f"  {group}", *(entry_text(entries[name]) for name in names[:2]), f"{entries[what]}{', small' * entries.get('small', False)}")
-    if "localization" in result:
-        print_localization(result["localization"])
-
-
-def print_localization(result):
-    """Pointing game and mass in the box of every map, over all labels and label by label."""
-    def line(*cells):
-        print(("  " + f"{cells[0]:38} " + "".join(f"{cell:27} " for cell in cells[1:])).rstrip())
-
-    some = next(iter(result.values()))
-    line(f"boxes of {some['findings']} findings", "pointing game", "mass in the box")
-    for name, entry in result.items():
-        line(f"  {name}", entry_text(entry["pointing"]), entry_text(entry["mass"]))
-    line("  pointing game, " + " | ".join(result), "findings")
-    for label, entry in some["per_label"].items():
-        line(f"  {label}", " | ".join(f"{other['per_label'][label]['pointing']['value']:.2f}" for other in result.values()), entry["findings"])
-
-
 def match(cohort, tasks, run):
     """The cohort with those of the run's tasks that it has targets of. Classes and labels are found by name, whatever their
     order in this table; a label that it lacks is unknown, a class that the run has not learned is an error."""
@@ -379,9 +163,6 @@ def saved_thresholds(run):
 
 
 def main(argv=None):
-    from compare import compare, print_comparison
-    from deploy import export, predict_new
-    from train import add_features, fast_float32, find_device, load_data, open_model, run_options  # the run knows how its data and model are made
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     parser.add_argument("run", help="run folder, runs/NAME")
@@ -446,11 +227,10 @@ def main(argv=None):
     result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split, by, figures, thresholds, args.boxes)
     print_table(cohort.tasks, result)
     if folder == args.run:
-        report.write_card(args.run)
-        print(report.write_report(args.run))
+        write_card(args.run)
+        print(write_report(args.run))
 
 
 if __name__ == "__main__":
-    from train import run_main
 
     run_main(main)

@@ -26,7 +26,8 @@ import torch
 from torch import nn
 
 from attention import softmax_attention
-from vit import ViT, ViTConfig, from_dict, init_weights
+from plumbing.weights import from_dict
+from vit import ViT, ViTConfig, init_weights
 
 LABEL_ATTENTION = {  # Table 3: do image queries see label keys, do label queries
     "one-way": (False, True),

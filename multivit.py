@@ -28,7 +28,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_filter import compose, gather_patches, gather_tokens, kept_text, refine, score, select
-from vit import ViT, ViTConfig, from_dict, init_weights
+from plumbing.weights import from_dict
+from vit import ViT, ViTConfig, init_weights
 
 MODES = ("baseline", "joint", "partial", "multi")
 CLS_TOKENS = ("fused", "stage2")

@@ -32,7 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit import ViT, ViTConfig, from_dict
+from plumbing.weights import from_dict
+from vit import ViT, ViTConfig
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit import ViT, ViTConfig, from_dict
+from plumbing.weights import from_dict
+from vit import ViT, ViTConfig
 
 SIZES = {  # fields of Q2LConfig: parameters on ViT-S/16 with 14 labels
     "default": dict(),                                             # 25.82 M; Table 1 of LT-ViT has 26 M, how is not said

@@ -16,15 +16,14 @@ reads their architecture and resizes what must be resized.
 Run: python vit.py
 """
 import math
-import re
+from attention import Attention
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attention import Attention
-from weights import load_weights, read_checkpoint, timm_names
+
 
 SIZES = {  # name: D, depth, H; the MLP has 4 D hidden units
     "micro": (64, 4, 4), "mini": (128, 6, 4),                      # for a laptop CPU and the tests
@@ -91,10 +90,6 @@ class ViTConfig:
     def tokens(self):
         """T, patches of an image; 0 for bags, each of which has a number of its own."""
         return math.prod(self.grid) if self.image else 0
-
-
-# -----------------------------------------------------------------------------
-# modules
 
 
 class Mlp(nn.Module):
@@ -228,6 +223,10 @@ class ViT(nn.Module):
         image: (height, width), or with a depth before them, in px, position embeddings are resized to it; channels: the kernel is
         summed or spread; changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
         stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
+        from plumbing.architecture import read_config, vit_inside
+        from plumbing.checkpoints import read_checkpoint
+        from plumbing.weights import check_size, load_weights, resize_pos_embed, spread_channels, timm_names
+
         tensors, config, preprocessor = read_checkpoint(name)
         tensors, config, notes = vit_inside(tensors, config)
         tensors, layout = timm_names(tensors)
@@ -265,106 +264,12 @@ def init_weights(module):
             nn.init.zeros_(module.bias)
 
 
-# -----------------------------------------------------------------------------
-# the architecture of a file: sizes from the tensors themselves, so that no config.json can lie about them
-
-
-def vit_inside(tensors, config):
-    """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, MultiViT's stage 1): that ViT's tensors and config, and a note."""
-    model = config.get("model")
-    own = config.get(model) if isinstance(model, str) else None
-    if not isinstance(own, dict) or "vit" not in own:
-        return tensors, config, []
-    part = "stage1" if any(key.startswith("stage1.") for key in tensors) else "vit"
-    return ({key.removeprefix(part + "."): tensor for key, tensor in tensors.items() if key.startswith(part + ".")}, {"vit": own["vit"]},
-            [f"only the {part} of its {model}"])
-
-
-def read_config(name, tensors, layout, config, preprocessor):
-    """Tensors under timm's names and the two JSON files, {} where absent -> ViTConfig."""
-    if "vit" in config:                                            # written by train.py
-        return from_dict(ViTConfig, config["vit"], name)
-    need = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2, "blocks.0.attn.qkv.weight": 2}
-    wrong = next((key for key, axes in need.items() if key not in tensors or tensors[key].dim() != axes), None)
-    if wrong:
-        raise ValueError(f"{name} is not a ViT this code knows: {wrong} is missing or has the wrong number of axes "
-                         f"(the file has {', '.join(list(tensors)[:4])} ...)")
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"{name}: activation {config['hidden_act']!r}, only the exact \"gelu\" is here")
-    D, C, *patch = tensors["patch_embed.proj.weight"].shape
-    heads = config.get("num_attention_heads") or {dim: heads for dim, _, heads in SIZES.values() if dim > 128}.get(D)
-    if not heads:
-        raise ValueError(f"{name}: the number of heads is not in the file; give a folder with its config.json")
-    timm = config["pretrained_cfg"] if isinstance(config.get("pretrained_cfg"), dict) else config
-    mean, std = preprocessor.get("image_mean") or timm.get("mean"), preprocessor.get("image_std") or timm.get("std")
-    if not mean or not std or isinstance(mean, list) and len(mean) != C:
-        mean, std = (0.5,) * C, (0.5,) * C
-    google = layout == "hf" and config.get("model_type", "vit") == "vit"           # google/vit was trained with 1e-12
-    return from_dict(ViTConfig, dict(
-        image=read_image_size(name, tensors["pos_embed"].shape[1] - 1, patch, config.get("image_size") or timm.get("input_size")),
-        patch=patch, channels=C, dim=D, heads=heads, mlp=len(tensors["blocks.0.mlp.fc1.weight"]),
-        depth=1 + max(int(key.split(".")[1]) for key in tensors if re.match(r"blocks\.\d+\.", key)),
-        qkv_bias="blocks.0.attn.qkv.bias" in tensors, eps=config.get("layer_norm_eps", 1e-12 if google else 1e-6),
-        layer_scale="blocks.0.ls1.gamma" in tensors, mean=mean, std=std,
-        registers=tensors["reg_token"].numel() // D if "reg_token" in tensors else 0), name)
-
-
-def read_image_size(name, tokens, patch, said):
-    """(height, width) in px of the images the position embeddings are for; said: the size in config.json, or None."""
-    said = [said, said] if isinstance(said, int) else said[-2:] if isinstance(said, list) else []
-    grid = [size // p for size, p in zip(said, patch) if isinstance(size, int)]
-    if len(grid) != 2 or grid[0] * grid[1] != tokens:              # not said, or said of another file
-        grid = [round(max(tokens, 0) ** 0.5)] * 2
-    if grid[0] * grid[1] != tokens:
-        raise ValueError(f"{name}: {tokens} patch positions are no square, and config.json does not give image_size")
-    return grid[0] * patch[0], grid[1] * patch[1]
-
-
-def resize_pos_embed(pos, old, new):
-    """(1, 1 + T, D) for the grid `old` -> for the grid `new`; the class token's row is kept.
-
-    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)
-    On three axes trilinear, the only one that PyTorch has there."""
-    grid = pos[:, 1:].float().unflatten(1, old).movedim(-1, 1)     # (1, D, rows, columns)
-    how = dict(mode="bicubic", antialias=True) if len(new) == 2 else dict(mode="trilinear")
-    return torch.cat([pos[:, :1].float(), F.interpolate(grid, size=new, **how).movedim(1, -1).flatten(1, -2)], 1)
-
-
-def spread_channels(weight, channels):
-    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB.
-    Also (D, C, P, P, P)."""
-    return (weight.float().sum(1, keepdim=True) / channels).repeat_interleave(channels, 1)
-
-
 def named(size):
     """A name of SIZES or SOFTMAX_FREE -> fields of ViTConfig."""
     if size in SOFTMAX_FREE:
         return SOFTMAX_FREE[size]
     dim, depth, heads = SIZES[size]
     return dict(dim=dim, depth=depth, heads=heads, mlp=4 * dim)
-
-
-def check_size(make, tensors, name):
-    """Refuse a config.json that asks for far more than the file holds, before any memory is taken: make() is tried without numbers.
-
-    What is a little more (2^25 numbers, 134 MB) is left to load_weights, which names every tensor."""
-    try:
-        with torch.device("meta"):
-            asked = sum(parameter.numel() for parameter in make().parameters())
-    except ValueError:
-        raise
-    except Exception as error:                                     # sizes that cannot be, and what is no number
-        raise ValueError(f"{name}: config.json describes no model ({str(error).splitlines()[0]})") from error
-    if asked > (held := sum(tensor.numel() for tensor in tensors.values())) + 2 ** 25:
-        raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, the file holds {held / 1e6:.0f} M numbers")
-
-
-def from_dict(config_class, values, name):
-    """A config dataclass from the dict that asdict() made of it."""
-    try:
-        return config_class(**values)
-    except (TypeError, ValueError) as error:                       # a field too many, or a value that cannot be
-        raise ValueError(f"{name}: config.json does not fit {config_class.__name__}: {error}") from error
 
 
 if __name__ == "__main__":

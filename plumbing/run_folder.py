@@ -18,16 +18,15 @@ from dataclasses import asdict
 import torch
 from safetensors.torch import save_file
 
-import parallel
-from weights import first_line, load_weights, read_checkpoint
+from plumbing import parallel
+from plumbing.checkpoints import first_line, read_checkpoint
+from plumbing.weights import load_weights
+
 
 try:
     import fcntl
 except ImportError:                                                # Windows: nobody stops two processes from training one run
     fcntl = None
-
-# -----------------------------------------------------------------------------
-# files
 
 
 def write_whole(path, write):
@@ -51,10 +50,6 @@ def write_log(run, history):
     """log.csv, one row an epoch; always written whole, from what state.pt remembers."""
     last = history[-1] if history else {}                          # a column that came later is empty before
     write_csv(os.path.join(run, "log.csv"), [list(last), *[[row.get(name, "") for name in last] for row in history]] if history else [])
-
-
-# -----------------------------------------------------------------------------
-# checkpoints
 
 
 def write_folder(path, files):
@@ -122,10 +117,6 @@ def load_state(run, model, optimizer, state):
         return {key: saved.get(key, value) for key, value in state.items()}                  # what came later has its default
     except Exception as error:                                     # pickle and torch raise many kinds
         raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
-
-
-# -----------------------------------------------------------------------------
-# the folder
 
 
 def lock(run):

@@ -11,10 +11,13 @@ import os
 
 import numpy as np
 
-from metrics import METRICS, UNDEFINED, entry_text, mean_defined, replicates, summary, with_resamples
-from tables import Task
+from evaluation.metrics import METRICS, UNDEFINED, mean_defined
+from evaluation.scores import entry_text, replicates, summary, with_resamples
+from plumbing.cohort import Task
+
 
 NOTHING = "no unit with a known target"
+
 
 def read_predictions(run):
     """Run folder -> its tasks, and the table of predictions of its test split."""

@@ -7,84 +7,15 @@ Run: python plots.py
 """
 import math
 import tempfile
-import textwrap
-import unicodedata
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-SCALE = 3
-WIDTH, HEIGHT, MARGIN = 720, 480, 20  # of a chart, px
-TITLE, TEXT, SMALL, LEADING = 21, 17, 15, 1.3  # sizes of letters, px; line height over size
-INK, AXIS, GREY, BAR, PALE = (35, 35, 35), (95, 95, 95), (125, 125, 125), (198, 203, 208), (240, 240, 240)
-ACCENT, MARK = (0, 114, 178), (0, 190, 255)  # of charts; of patches and boxes: seen on skin and on film
-PALETTE = ACCENT, (213, 94, 0), (110, 110, 110), (0, 158, 115), (204, 121, 167), (230, 159, 0)  # Okabe and Ito 2008
-HEAT = (38, 18, 84), (48, 72, 140), (30, 124, 142), (62, 172, 112), (172, 212, 62), (254, 238, 110)  # dark to light
-
-# -----------------------------------------------------------------------------
-# letters and the page
-
-
-@lru_cache
-def font(size):
-    return ImageFont.load_default(size)
-
-
-def plain(text):
-    """The text in letters that the font has."""
-    text = unicodedata.normalize("NFKD", str(text).translate({0x2212: "-", 0x2013: "-", 0x2014: "-", 0xD7: "x"}))
-    return "".join(c if c.isascii() else "?" for c in text if not unicodedata.combining(c))
-
-
-def text_width(text, size):
-    return font(size * SCALE).getbbox(text)[2] / SCALE
-
-
-def wrap(text, width, size):
-    """The fullest lines that fit in width px; a word longer than a line is cut."""
-    text = plain(text)
-    for letters in range(min(len(text), 200), 0, -1):
-        lines = [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
-        if letters == 1 or max(text_width(line, size) for line in lines) <= width:
-            return lines
-    return []
-
-
-def block_height(lines, size):
-    return math.ceil(len(lines) * size * LEADING)
-
-
-class Page:
-    """A white page; its units are final pixels."""
-
-    def __init__(self, width, height):
-        self.size = math.ceil(width), math.ceil(height)
-        self.image = Image.new("RGB", (self.size[0] * SCALE, self.size[1] * SCALE), "white")
-        self.draw = ImageDraw.Draw(self.image, "RGBA")
-
-    def line(self, points, color, width=1.0):
-        self.draw.line([(x * SCALE, y * SCALE) for x, y in points], color, round(width * SCALE), joint="curve")
-
-    def box(self, x0, y0, x1, y1, color):
-        x0, y0, x1, y1 = (round(v * SCALE) for v in (x0, y0, x1, y1))
-        if x0 < x1 and y0 < y1:
-            self.draw.rectangle([x0, y0, x1 - 1, y1 - 1], color)  # Pillow draws the last pixel too
-
-    def dot(self, x, y, radius, color):
-        self.draw.ellipse([v * SCALE for v in (x - radius, y - radius, x + radius, y + radius)], color)
-
-    def text(self, x, y, lines, size=TEXT, color=INK, anchor="la"):
-        for i, line in enumerate([lines] if isinstance(lines, str) else lines):
-            self.draw.text((x * SCALE, (y + i * size * LEADING) * SCALE), line, color, font(size * SCALE), anchor)
-
-    def done(self):
-        return self.image.resize(self.size, Image.Resampling.LANCZOS)
-
-
-# -----------------------------------------------------------------------------
-# charts
+from evaluation.canvas import (
+    ACCENT, AXIS, BAR, GREY, HEIGHT, INK, LEADING, MARGIN, PALETTE, Page, SMALL, TEXT, TITLE, WIDTH,
+    block_height, plain, text_width, wrap,
+)
+from evaluation.picture_rows import draw_boxes, draw_heat, filter_figure, fit_height, outline_patches, side_by_side, stack
 
 
 def limits(values, log=False, pad=0.04):
@@ -272,132 +203,6 @@ def dots(rows, title="", xlabel=""):
     return page.done()
 
 
-# -----------------------------------------------------------------------------
-# over an image
-
-
-def photo(image):
-    """A photograph -> an RGB copy."""
-    if not isinstance(image, Image.Image):
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or not image.size or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
-            raise ValueError(f"an image is (H, W) or (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        image = Image.fromarray(image)
-    return image.convert("RGB")
-
-
-def heat(image, weights, alpha=0.5):
-    """A (rows, cols) map over an image, from least (dark) to most (light); NaN and a constant map count as least."""
-    image, weights = photo(image), np.asarray(weights, float)
-    if weights.ndim != 2 or not weights.size:
-        raise ValueError(f"a heat map is (rows, cols), not {weights.shape}")
-    known = weights[np.isfinite(weights)]
-    low, high = (known.min(), known.max()) if len(known) else (0, 0)
-    span = high - low if high - low > 1e-6 * abs(high) else np.inf  # rounding is not a pattern
-    weights = np.where(np.isfinite(weights), (weights - low) / span, 0).astype(np.float32)
-    weights = np.asarray(Image.fromarray(weights).resize(image.size, Image.Resampling.BICUBIC))
-    weights = weights / max(weights.max(), 1)  # bicubic overshoots: without this the peak is a plateau
-    colors = np.stack([np.interp(weights, np.linspace(0, 1, len(HEAT)), channel) for channel in zip(*HEAT)], -1)
-    return Image.fromarray(((1 - alpha) * np.asarray(image) + alpha * colors).round().astype(np.uint8))
-
-
-def outline(image, cells, grid, color=MARK, numbers=None):
-    """Frames just inside these patches of a (rows, cols) grid; numbers, such as ranks, need patches of 20 px."""
-    image, (rows, cols) = photo(image), grid
-    if any(not 0 <= cell < rows * cols for cell in cells):
-        raise ValueError(f"patches of a {rows} x {cols} grid are 0 to {rows * cols - 1}, not {list(cells)}")
-    if numbers is not None and len(numbers) != len(cells):
-        raise ValueError(f"{len(numbers)} numbers for {len(cells)} patches; need one for each")
-    draw, side = ImageDraw.Draw(image), min(image.width / cols, image.height / rows)
-    for i, cell in enumerate(cells):
-        x0, x1 = (round((cell % cols + e) * image.width / cols) for e in (0, 1))
-        y0, y1 = (round((cell // cols + e) * image.height / rows) for e in (0, 1))
-        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=max(1, round(side / 12)))
-        if numbers is not None:
-            draw.text(((x0 + x1) / 2, (y0 + y1) / 2), str(numbers[i]), "white", font(max(8, side * 0.45)), "mm",
-                      stroke_width=max(1, side / 30), stroke_fill=INK)
-    return image
-
-
-def boxes(image, rectangles, color=MARK):
-    """Frames around (x0, y0, x1, y1), px; x1 and y1 are the first column and row outside."""
-    image = photo(image)
-    draw, width = ImageDraw.Draw(image), max(1, round(min(image.size) / 120))
-    for box in rectangles:
-        x0, y0, x1, y1 = (round(float(v)) for v in box)
-        if not (x0 < x1 and y0 < y1):
-            raise ValueError(f"a box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, not {tuple(box)}")
-        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=width)
-    return image
-
-
-# -----------------------------------------------------------------------------
-# sheets
-
-
-def fit(image, height):
-    """A photograph -> the same, this high."""
-    image = photo(image)
-    return image.resize((max(1, round(image.width * height / image.height)), height), Image.Resampling.BICUBIC)
-
-
-def row(images, captions=None, height=240, title=None):
-    """Pictures side by side at one height (None: an empty frame), a title above, captions below, margins all round."""
-    captions = [""] * len(images) if captions is None else captions
-    if not len(images) or len(captions) != len(images):
-        raise ValueError(f"{len(images)} images and {len(captions)} captions; need one for each, and one at least")
-    images = [None if image is None else fit(image, height) for image in images]
-    widths = [height if image is None else max(image.width, 60) for image in images]  # 60 px: a caption needs some
-    captions = [wrap(caption, width, SMALL) for caption, width in zip(captions, widths)]
-    title = wrap(title or "", sum(widths) + MARGIN * (len(widths) - 1), TITLE)
-    top = MARGIN + block_height(title, TITLE) + 8 * bool(title)
-    below = max(block_height(lines, SMALL) + 8 * bool(lines) for lines in captions)
-    page, x = Page(sum(widths) + MARGIN * (len(widths) + 1), top + height + below + MARGIN), MARGIN
-    page.text(MARGIN, MARGIN, title, TITLE)
-    places = []
-    for image, lines, width in zip(images, captions, widths):
-        page.text(x + width / 2, top + height + 8, lines, SMALL, AXIS, "ma")
-        if image is None:
-            page.box(x, top, x + width, top + height, BAR)
-            page.box(x + 1, top + 1, x + width - 1, top + height - 1, PALE)
-        else:
-            places.append((image, (x + (width - image.width) // 2, top)))
-        x += width + MARGIN
-    sheet = page.done()
-    for image, place in places:  # after the reduction, so that photographs keep their pixels
-        sheet.paste(image, place)
-    return sheet
-
-
-def grid(rows):
-    """Rows on top of each other, left edges in line; neighbours share a margin."""
-    if not len(rows):
-        raise ValueError("a grid needs at least one row")
-    y, size = 0, (max(image.width for image in rows), sum(image.height - MARGIN for image in rows) + MARGIN)
-    sheet = Image.new("RGB", size, "white")
-    for image in rows:
-        sheet.paste(image, (0, y))
-        y += image.height - MARGIN
-    return sheet
-
-
-def filter_figure(photos, kept, grid, composite, title="", height=240):
-    """MultiViT's picture: one patient's photographs (None: absent), kept patches framed -> the composite made of them.
-
-    kept: for each photograph a list of patches of the (rows, cols) grid."""
-    if len(kept) != len(photos):
-        raise ValueError(f"{len(kept)} lists of kept patches for {len(photos)} photographs; need one for each")
-    if any(image is None and len(cells) for image, cells in zip(photos, kept)):
-        raise ValueError("a photograph is None, absent, and yet has kept patches")
-    framed = [None if image is None else outline(fit(image, height), cells, grid) for image, cells in zip(photos, kept)]
-    captions = ["absent" if image is None else f"{len(cells)} kept" for image, cells in zip(photos, kept)]
-    arrow, middle = Page(60, height), height / 2
-    arrow.line([(4, middle), (50, middle)], AXIS, 2)
-    arrow.draw.polygon([(x * SCALE, y * SCALE) for x, y in ((56, middle), (44, middle - 7), (44, middle + 7))], AXIS)
-    words = f"composite of {sum(len(cells) for cells in kept)} patches"
-    return row([*framed, arrow.done(), composite], [*captions, "", words], height, title)
-
-
 if __name__ == "__main__":
     dice = np.random.default_rng(0)
     actual, epoch, tokens = dice.gamma(2, 6, 300), np.arange(1, 31), 2.0 ** np.arange(6, 15)
@@ -413,14 +218,14 @@ if __name__ == "__main__":
     composite = chosen.reshape(7, 7, 16, 16, 3).swapaxes(1, 2).reshape(112, 112, 3)
     losses = {"train": (epoch, 9 / epoch + 0.5), "validation": (epoch, np.where(epoch == 12, np.nan, 7 / epoch + 1.2))}
     times = {"softmax": (tokens, tokens**2 / 1e7), "sima": (tokens, tokens / 1e5)}
-    sheet = grid([
-        row([histogram(predicted - actual, "Error on the test set", "predicted - actual, PASI"),
+    sheet = stack([
+        side_by_side([histogram(predicted - actual, "Error on the test set", "predicted - actual, PASI"),
              scatter(actual, predicted, "PASI of 300 patients", "actual", "predicted")], height=HEIGHT),
-        row([curves(losses, "Learning curve", "epoch", "loss"),
+        side_by_side([curves(losses, "Learning curve", "epoch", "loss"),
              curves(times, "Time of one layer", "tokens", "seconds", log_x=True, log_y=True)], height=HEIGHT),
         filter_figure([*photos, None], [*kept, []], (14, 14), composite, "Patches that the attention filter keeps"),
-        row([photos[0], heat(photos[0], weights), boxes(photos[0], [(20, 90, 110, 180)]),
-             outline(fit(photos[0], 480), kept[0][:9], (14, 14), numbers=range(1, 10))],
+        side_by_side([photos[0], draw_heat(photos[0], weights), draw_boxes(photos[0], [(20, 90, 110, 180)]),
+             outline_patches(fit_height(photos[0], 480), kept[0][:9], (14, 14), numbers=range(1, 10))],
             ["photograph", "attention", "lesion", "best patches"])])
     path = Path(tempfile.mkdtemp()) / "plots.png"
     sheet.save(path)

@@ -13,8 +13,11 @@ import os
 import numpy as np
 from PIL import Image
 
-from metrics import ratio, summary, with_resamples
-from tables import at, numbers, read_csv
+from evaluation.metrics import ratio
+from evaluation.scores import summary, with_resamples
+from plumbing.tables import at, read_csv
+from plumbing.targets import numbers
+
 
 MAPS = {  # what a model returns: what the table calls it
     "map": "class token", "mean_map": "class token, mean of label blocks",
