@@ -7,13 +7,12 @@
     compose   patch j -> place j of a new image, in raster order, best first: the R^2 patches of one token are
               neighbours in that order, not a square
 
-Murray et al. 2024, "A Vision Transformer with Adaptive Cross-Image and Cross-Resolution Attention", section 3.1.
-B patients, N images of a patient, T = rows * columns patch tokens of an image, H heads, D width, K tokens kept,
-R high over low resolution, P patch side in pixels, C channels.
-Pure functions without parameters; nothing here is differentiable in the scores, and nothing waits for the GPU.
-Differs: ties go to the first image, then to the lowest token, on every device (the released code leaves them open);
-absent images are never chosen (it refuses such patients).
-Run: python attention_filter.py
+Murray et al. 2024, "A Vision Transformer with Adaptive Cross-Image and Cross-Resolution Attention", section
+3.1. B patients, N images of a patient, T = rows * columns patch tokens of an image, H heads, D width, K
+tokens kept, R high over low resolution, P patch side in pixels, C channels. Pure functions without
+parameters; nothing here is differentiable in the scores, and nothing waits for the GPU. Differs: ties go to
+the first image, then to the lowest token, on every device (the released code leaves them open); absent
+images are never chosen (it refuses such patients). Run: python attention_filter.py
 """
 import torch
 
@@ -21,9 +20,12 @@ import torch
 def score(maps, present=None):
     """(B, N, H, T) class maps -> (B, N, T) importance; images that are not present (B, N) score -inf.
 
-    Softmax maps are shares of 1. The weights of softmax-free attention have a sign: what counts is their size."""
+    Softmax maps are shares of 1. The weights of softmax-free attention have a sign: what counts is their
+    size."""
     scores = maps.detach().abs().mean(2)
-    return scores if present is None else scores.masked_fill(~present[:, :, None], float("-inf"))
+    if present is not None:
+        scores = scores.masked_fill(~present[:, :, None], float("-inf"))
+    return scores
 
 
 def select(scores, k):
@@ -36,47 +38,62 @@ def select(scores, k):
 
 
 def refine(token, grid, r):
-    """(B, K) tokens of a (rows, columns) grid -> (B, K, R R) patches of the (R rows, R columns) grid, row by row."""
-    step = torch.arange(r, device=token.device)
-    row = (token // grid[1] * r)[..., None, None] + step[:, None]  # (B, K, R, 1)
-    column = (token % grid[1] * r)[..., None, None] + step         # (B, K, 1, R)
-    return (row * grid[1] * r + column).flatten(2)
+    """(B, K) tokens of a (rows, columns) grid -> (B, K, R R) patches of the (R rows, R columns) grid, row
+    by row."""
+    rows, columns = grid
+    offset = torch.arange(r, device=token.device)
+    row = token // columns * r                                     # of the first of the R x R patches
+    column = token % columns * r
+    row = row[:, :, None, None] + offset[:, None]                  # (B, K, R, 1)
+    column = column[:, :, None, None] + offset                     # (B, K, 1, R)
+    return (row * columns * r + column).flatten(2)
 
 
 def gather_tokens(tokens, image, token):
     """(B, N, T, D), and (B, K) twice -> (B, K, D)."""
-    return tokens[batch_index(image), image, token]
+    sample = torch.arange(len(tokens), device=tokens.device)[:, None]
+    return tokens[sample, image, token]
 
 
 def gather_patches(images, image, patch, size):
-    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted row by row.
+    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted row by
+    row.
 
-    What lies side by side in memory is one row of pixels of one patch, P numbers: the images are a long list of those, in the
-    order sample, image, channel, y, column of patches, and the patches are so many entries of that list."""
-    N, C, Y, columns = *images.shape[1:4], images.shape[4] // size[1]
-    channel, y = (torch.arange(n, device=images.device) for n in (C, size[0]))
-    at = ((batch_index(image) * N + image)[..., None] * C + channel)[..., None]     # (B, K, C, 1)
-    at = at * Y + (patch // columns * size[0])[..., None, None] + y                 # (B, K, C, P)
-    at = at * columns + (patch % columns)[..., None, None]
-    return images.reshape(-1, size[1]).index_select(0, at.flatten()).view(*at.shape, size[1])
+    What lies side by side in memory is one row of pixels of one patch, P numbers: the images are a long
+    list of such lines, in the order sample, image, channel, y, column of patches, and the patches are so
+    many entries of the list."""
+    B, N, C, height, width = images.shape
+    P, columns = size[0], width // size[1]
+    sample = torch.arange(B, device=images.device)[:, None]
+    channel = torch.arange(C, device=images.device)
+    y = torch.arange(P, device=images.device)
+    line = (sample * N + image)[:, :, None] * C + channel          # (B, K, C)
+    first = patch // columns * P                                   # y of the patch's first row, (B, K)
+    line = line[..., None] * height + first[:, :, None, None] + y  # (B, K, C, P)
+    line = line * columns + (patch % columns)[:, :, None, None]
+    pixels = images.reshape(-1, size[1]).index_select(0, line.flatten())
+    return pixels.view(*line.shape, size[1])
 
 
 def compose(patches, grid):
     """(B, T, C, P, P) -> (B, C, rows P, columns P), patch j at row j // columns, column j % columns."""
-    return patches.unflatten(1, grid).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-
-def batch_index(index):
-    """(B, K) -> (B, 1), the number of the sample, to index beside it."""
-    return torch.arange(len(index), device=index.device)[:, None]
+    patches = patches.unflatten(1, grid)                           # (B, rows, columns, C, P, P)
+    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def kept_text(image, token, n, grid):
-    """The selection of one patient, (K,) twice -> lines of text, a grid an image, # where a patch was kept."""
+    """The selection of one patient, (K,) twice -> lines of text, one grid per image, # where a patch was
+    kept."""
     rows, columns = grid
-    kept = {(i, t) for i, t in zip(image.tolist(), token.tolist())}
-    return "\n".join("   ".join("".join(".#"[(i, row * columns + column) in kept] for column in range(columns))
-                                for i in range(n)) for row in range(rows))
+    kept = set(zip(image.tolist(), token.tolist()))
+    lines = []
+    for row in range(rows):
+        pictures = []
+        for i in range(n):
+            tokens = range(row * columns, (row + 1) * columns)
+            pictures.append("".join("#" if (i, t) in kept else "." for t in tokens))
+        lines.append("   ".join(pictures))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

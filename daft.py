@@ -1,23 +1,26 @@
-"""DAFT: what a patient's table says scales and shifts what a network sees in his image, and what it sees has a say in that.
+"""DAFT: what a patient's table says scales and shifts what a network sees in his image, and what it sees
+has a say in that.
 
     u = [GAP(F) ; t]                        the mean of each feature map beside the table         Pölsterl et al. 2021
     [a_alpha ; a_beta] = W2 relu(W1 u)      no biases; m = int((4 n + P) / 7) hidden units
     F'[c] = sigma(a_alpha[c]) F[c] + a_beta[c]        sigma: identity, tanh or sigmoid
 
-FiLM (Perez et al. 2018) is the same with u = t. The network is a 3-D ResNet: conv, pool, four residual blocks of n, 2n, 4n
-and 8n maps, global average pool (GAP), Linear. DAFT sits in its last block, at one of five places:
+FiLM (Perez et al. 2018) is the same with u = t. The network is a 3-D ResNet: conv, pool, four residual
+blocks of n, 2n, 4n and 8n maps, global average pool (GAP), Linear. DAFT sits in its last block, at one of
+five places:
 
     y = relu(bn1(conv1(x)))  . . . . .      0 before the block, 1 before the shortcut, 2 before conv1 (the paper's), 3 before
     x = relu(bn2(conv2(y)) + shortcut(x))   the first relu (bn1 then has no affine of its own), 4 before conv2
 
-FUSIONS lists what the paper compares it with. alpha is not 1 + something: at the start it is near 0.04, and the path that
-DAFT stands in is almost erased; a sample whose m hidden units are all dead keeps alpha = beta = 0. identity_init starts at
-F' = F instead. DAFTViT puts the same map before the last block of a ViT, whose tokens are its feature maps.
+FUSIONS lists what the paper compares it with. alpha is not 1 + something: at the start it is near 0.04, and
+the path that DAFT stands in is almost erased; a sample whose m hidden units are all dead keeps alpha = beta
+= 0. identity_init starts at F' = F instead. DAFTViT puts the same map before the last block of a ViT, whose
+tokens are its feature maps.
 
-B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B, P) the table.
-Differs: written from the equations alone. Images are normalized by a mean and std, not each by its own minimum and maximum;
-photographs (two axes) work as volumes do; several tasks share everything but their last Linear.
-Run: python daft.py
+B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B,
+P) the table. Differs: written from the equations alone. Images are normalized by a mean and std, not each
+by its own minimum and maximum; photographs (two axes) work as volumes do; several tasks share everything
+but their last Linear. Run: python daft.py
 """
 from dataclasses import dataclass
 
@@ -25,8 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plumbing.weights import from_dict
-from vit import ViT, ViTConfig
+from vit import Normalize, ViT, ViTConfig, make_heads, sides
 
 FUSIONS = {  # name: what the last Linear sees; the balanced accuracy and c-index of the paper's Table 2
     "linear": "t",                                                 # .552 .719
@@ -82,7 +84,8 @@ class DAFTConfig:
 
 
 class DAFT(nn.Module):
-    """x (B, C, ...), t (B, P) -> (B, C, ...). looked: channels of the image that u holds, C for DAFT, 0 for FiLM; hidden: m."""
+    """x (B, C, ...), t (B, P) -> (B, C, ...). looked: channels of the image that u holds, C for DAFT, 0 for
+    FiLM; hidden: m."""
 
     def __init__(self, channels, looked, tabular, hidden, scale=True, shift=True, activation="identity", identity_init=False):
         super().__init__()
@@ -106,7 +109,8 @@ class DAFT(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """(B, C, sides), t (B, P) -> (B, O, sides / stride); daft stands at `location`, where it is not None."""
+    """(B, C, sides), t (B, P) -> (B, O, sides / stride); daft stands at `location`, where it is not
+    None."""
 
     def __init__(self, axes, channels, out, stride=1, daft=None, location=None):
         super().__init__()
@@ -136,9 +140,14 @@ class ResBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """forward(image, tabular) -> dict: logits {task: (B, outputs)}, features (B, 8 n) of the image (not of `linear`).
+    """forward(image, tabular) -> dict: logits {task: (B, outputs)}, features (B, 8 n) of the image (not of
+    `linear`).
 
     `inputs` says what forward takes: image, tabular, or both. image: uint8, or float as normalized."""
+    Config = DAFTConfig
+    axes = (2, 3)
+    defaults = {"lr": 5e-3, "batch_size": 32, "image": None}       # image: volumes as they are
+    report = "weights drawn at random"
 
     def __init__(self, config: DAFTConfig, tasks):
         super().__init__()
@@ -161,9 +170,8 @@ class ResNet(nn.Module):
         if config.fusion in ("concat-2fc", "1fc-concat-1fc"):
             self.hidden = nn.Linear(h + P if config.fusion == "concat-2fc" else P, m)
         seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m, "1fc-concat-1fc": h + m}.get(config.fusion, h)
-        self.head = nn.ModuleDict({task: nn.Linear(seen, outputs) for task, outputs in tasks.items()})
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(config, name)).view(-1, *[1] * axes), persistent=False)
+        self.head = make_heads(seen, tasks)
+        self.normalize = Normalize(config.mean, config.std, axes)
         if config.fusion == "linear-features":
             self.stem.requires_grad_(False), self.blocks.requires_grad_(False)
 
@@ -175,7 +183,8 @@ class ResNet(nn.Module):
 
     def features(self, image, tabular=None):
         """(B, channels, sides) -> h (B, 8 n)."""
-        x = self.stem((image / 255 - self.mean) / self.std if image.dtype == torch.uint8 else image)
+        # note: contiguous, since on channels-last pictures oneDNN's AVX2 kernels write past the end (torch 2.13)
+        x = self.stem(self.normalize(image).contiguous())
         a = tabular
         for i, block in enumerate(self.blocks):
             if self.config.fusion == "duanmu":
@@ -196,21 +205,85 @@ class ResNet(nn.Module):
             z = torch.cat([h, F.relu(self.hidden(t))], 1)
         return {"logits": {task: head(z) for task, head in self.head.items()}, "features": h}
 
+    @staticmethod
+    def add_flags(group):
+        group.add_argument("--pretrained", help="run of --model daft whose image network to start from")
+        group.add_argument(
+            "--fusion", choices=FUSIONS, default="daft",
+            help="how image and table meet, the paper's Table 2")
+        group.add_argument(
+            "--tabular",
+            help="columns of the table seen beside the image: COLUMN[:number|category],...; default: "
+                 "those that the simulated table offers")
+        group.add_argument(
+            "--location", type=int, choices=LOCATIONS, default=2,
+            help="where daft or film stands in the last block")
+        group.add_argument("--activation", choices=ACTIVATIONS, default="identity", help="of the scale")
+        group.add_argument(
+            "--without", choices=("scale", "shift"),
+            help="alpha = 1, or beta = 0 (the paper's Table 3)")
+        group.add_argument(
+            "--identity-init", action="store_true",
+            help="alpha = 1 + ..., and starts as 1")
+        group.add_argument(
+            "--width", type=int,
+            help="n, maps of the first block; default 4 (paper), or the checkpoint's")
+        group.add_argument(
+            "--train-blocks", type=int,
+            help="train only the last k of the four blocks; default: all")
+
+    @staticmethod
+    def check_flags(args):
+        if args.fusion == "image" and args.tabular:
+            raise ValueError("--fusion image sees no table; leave --tabular out")
+        if args.fusion == "linear-features" and not args.pretrained:
+            raise ValueError("--fusion linear-features needs --pretrained RUN, of --fusion image, whose features it takes")
+        if args.pretrained and args.width is not None:
+            raise ValueError(f"--width is fixed by --pretrained {args.pretrained}; leave it out")
+        if not args.pretrained:
+            args.width = args.width or 4
+
+    @staticmethod
+    def needs_columns(args):
+        return args.fusion != "image"
+
+    @classmethod
+    def from_args(cls, args, tasks, columns=()):
+        image, channels, width, tensors = sides(args.image), args.channels, args.width, {}
+        if args.pretrained:
+            from plumbing.weights import read_checkpoint
+
+            tensors, saved, _ = read_checkpoint(args.pretrained)
+            if "daft" not in saved:
+                raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft")
+            saved = saved["daft"]
+            image, channels, width = image or saved["image"], channels or saved["channels"], saved["width"]
+        half = (0.5,) * channels
+        config = DAFTConfig(image=image, channels=channels, width=width, tabular=sum(column.width for column in columns),
+                            fusion=args.fusion, location=args.location, scale=args.without != "scale",
+                            shift=args.without != "shift", activation=args.activation,
+                            identity_init=args.identity_init, mean=half, std=half)
+        model = cls(config, tasks)
+        tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(("stem.", "blocks.")) and ".daft." not in key}
+        if tensors:
+            from plumbing.weights import load_weights
+
+            model.report = load_weights(model, tensors, args.pretrained, ("head.", "hidden.", "factors.", ".daft."))
+        return model
+
 
 @dataclass(frozen=True)
 class DAFTViTConfig:
     vit: ViTConfig
     tabular: int                     # P
 
-    def __post_init__(self):
-        if isinstance(self.vit, dict):
-            object.__setattr__(self, "vit", from_dict(ViTConfig, self.vit, "vit"))
-
 
 class DAFTViT(nn.Module):
-    """forward(image, tabular) -> dict as ViT's. F are all tokens before the last block, and DAFT starts at F' = F, so that
-    pretrained weights start as what they are; m = int((D + P) / 7)."""
+    """forward(image, tabular) -> dict as ViT's. F are all tokens before the last block, and DAFT starts at
+    F' = F, so that pretrained weights start as what they are; m = int((D + P) / 7)."""
+    Config = DAFTViTConfig
     inputs = ("image", "tabular")
+    axes = (2, 3)
 
     def __init__(self, config: DAFTViTConfig, tasks=None, vit=None):
         super().__init__()
@@ -226,6 +299,20 @@ class DAFTViT(nn.Module):
         tokens, map = vit.blocks[-1](tokens, want_map=True)
         token = vit.norm(tokens[:, 0])
         return {"logits": {task: head(token) for task, head in vit.head.items()}, "map": map[:, :, vit.config.registers:]}
+
+    @staticmethod
+    def add_flags(group):
+        group.add_argument(
+            "--tabular",
+            help="columns of the table seen beside the image, through DAFT: "
+                 "COLUMN[:number|category],...")
+
+    @classmethod
+    def from_args(cls, args, tasks, columns=()):
+        vit = ViT.from_args(args, tasks)
+        model = cls(DAFTViTConfig(vit.config, sum(column.width for column in columns)), vit=vit)
+        model.report = vit.report
+        return model
 
 
 if __name__ == "__main__":

@@ -1,20 +1,29 @@
-"""From pictures and volumes to batches: decode, crop, augment, stack.
+"""From images to batches: samples -> collate -> batch order -> loader.
 
-    picture        one decode and one crop give the low and the high resolution
-    volume, bag    an array (D, H, W), (C, D, H, W) or (S, F) of a .npy, .npz or .pt file
     Samples        one sample is one patient with up to N photographs, or one image
-    batch          dict: images (B, N, C, h, w), images_hr (B, N, C, R h, R w) and present (B, N), or image (B, C, h, w),
-                   for volumes (B, C, d, h, w), or bag (B, S, F) and bag_mask (B, S), True for the S vectors a bag has,
-                   or features (B, 1 + T, D), what a frozen model once said of the image, read from disk;
-                   tabular (B, P), the patient's table, where columns were asked for;
-                   targets {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown;
-                   patient, path, index, number: lists
+    collate        list of samples -> batch
+    Batches        which samples make up which batch
+    make_loader    the batches, read ahead of the model
 
-Images and volumes stay uint8 until they are on the device: the model normalizes them.
-Everything random is drawn from (seed, epoch, sample), so neither the number of workers or processes nor a resumed run changes anything.
-Run: python data.py [IMAGE ...]                    times the reading of pictures, or of a drawn one of 12 megapixels
+The images are pictures, volumes, or bags of vectors. A batch is a dict:
+
+    image          (B, C, h, w) uint8, or (B, C, d, h, w) for volumes
+    images         (B, N, C, h, w) uint8, for models that see up to N images of a patient at once
+    images_hr      (B, N, C, R h, R w) uint8, when R > 1: the same images at R times the resolution
+    present        (B, N) bool, False for the slots that a patient with fewer images leaves empty
+    bag, bag_mask  (B, S, F) float, and (B, S) bool, True for the vectors that a bag has
+    features       (B, 1 + T, D) float, the tokens that a frozen model made of the image, read from disk
+    tabular        (B, P) float, the patient's table, where columns were asked for
+    targets        {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown
+    patient, path, index, number         lists
+
+Images stay uint8 until they are on the device: the model normalizes them.
+Everything random is drawn from (seed, epoch, sample), so neither the number of workers or processes nor a
+resumed run changes anything.
+Run: python data.py [IMAGE ...]        times the reading of pictures, or of a drawn one of 12 megapixels
 """
 import io
+import math
 import os
 import signal
 import sys
@@ -24,33 +33,47 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
-from plumbing.arrays import read_bag
+from plumbing.arrays import NO_CROP, read_bag
 from plumbing.cache import Decoded
 from plumbing.pictures import CROP, read, read_image
 
 
-AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")             # flips of width, height and depth
+AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")
+FLIPS = (("hflip", -1), ("vflip", -2), ("dflip", -3))              # of width, height, depth
+
+
+# -----------------------------------------------------------------------------
+# samples
 
 
 class Samples(torch.utils.data.Dataset):
-    """Samples of a cohort, to be asked for by (epoch, number).
+    """The samples of a cohort. samples[epoch, number] is a dict: an entry of the batch, without the axis B.
 
-    n None: one image a sample, batch entry `image`. n = N: one patient a sample, `images` and `present`, also `images_hr`
-    when r > 1; with more than N images, training draws N anew each epoch, and evaluation has ceil(images / N) samples of
-    the patient. size: (h, w) of pictures, (d, h, w) of volumes, () of bags, then `channels` is the width of a vector and the
-    batch entry `bag`. augment: any of AUGMENT, for training only; crop cuts up to 10 % off each border. folder: where decoded images
-    are kept for the next time, see Decoded. Sample ~number stands for sample number where a batch needs one more: no target is
-    known, and it is of no image (`index` is empty)."""
+    n: None for one image per sample, N for one patient per sample. A patient with more than N images has one
+    sample in training, which draws N of them anew each epoch, and ceil(images / N) samples in evaluation.
+    size: (h, w) of pictures, (d, h, w) of volumes, () of bags. r: the sides of images_hr are r times as long.
+    channels: C of pictures and volumes, the width F of a bag's vectors.
+    augment: any of AUGMENT, in training only; crop cuts up to 10 % off each border.
+    folder: where decoded images are kept for the next time, see Decoded.
+    Number ~i stands for sample i where a batch needs one more: no target is known, and it is of no image
+    (`index` is empty)."""
 
-    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0, folder=None):
-        self.cohort, self.size, self.n, self.r, self.channels, self.seed = cohort, size, n, r, channels, seed
+    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0,
+                 folder=None):
+        self.cohort, self.size, self.n = cohort, size, n
+        self.r, self.channels, self.seed = r, channels, seed
         self.augment = augment if train else ()
-        self.kept = Decoded(cohort, folder, size, r, channels, "crop" in self.augment) if folder else None
-        self.samples = [[i] for i in indices]
+        self.decoded = None
+        if folder:
+            self.decoded = Decoded(cohort, folder, size, r, channels, "crop" in self.augment)
+        self.samples = [[i] for i in indices]                      # of each sample, the indices of its images
         if n:
-            groups = cohort.groups(indices).values()
-            self.samples = list(groups) if train else [group[i:i + n] for group in groups for i in range(0, len(group), n)]
+            self.samples = []
+            for images in cohort.groups(indices).values():
+                step = len(images) if train else n
+                self.samples += [images[i:i + step] for i in range(0, len(images), step)]
 
     def __len__(self):
         return len(self.samples)
@@ -59,141 +82,205 @@ class Samples(torch.utils.data.Dataset):
         epoch, number = key
         if number < 0:
             sample = self[epoch, ~number]
-            return {**sample, "index": [], "targets": {task: np.full_like(target, np.nan) for task, target in sample["targets"].items()}}
-        chosen = self.samples[number]
+            unknown = {task: np.full_like(target, np.nan) for task, target in sample["targets"].items()}
+            return sample | {"index": [], "targets": unknown}
+        images = self.samples[number]
         rng = np.random.default_rng((self.seed, epoch, number))
-        if self.n and len(chosen) > self.n:
-            chosen = [chosen[i] for i in sorted(rng.choice(len(chosen), self.n, replace=False))]
-        sample = {"targets": {task.name: self.cohort.targets[task.name][chosen[0]] for task in self.cohort.tasks},
-                  "patient": self.cohort.patients[chosen[0]], "path": [self.cohort.paths[i] for i in chosen],
-                  "index": chosen, "number": number}
-        if self.cohort.tabular is not None:
-            sample["tabular"] = self.cohort.tabular[chosen[0]]
+        if self.n and len(images) > self.n:
+            drawn = rng.choice(len(images), self.n, replace=False)
+            images = [images[i] for i in sorted(drawn)]
+        cohort, first = self.cohort, images[0]                     # whose targets and table are the patient's
+        sample = {"patient": cohort.patients[first],
+                  "path": [cohort.paths[i] for i in images],
+                  "index": images,
+                  "number": number,
+                  "targets": {task.name: cohort.targets[task.name][first] for task in cohort.tasks}}
+        if cohort.tabular is not None:
+            sample["tabular"] = cohort.tabular[first]
+        return sample | self.inputs(images, rng)
+
+    def inputs(self, images, rng):
+        """Indices of images -> the entries of the sample that hold these images."""
         if self.cohort.features is not None:
-            return {**sample, "features": self.cohort.features[chosen[0]]}
+            return {"features": self.cohort.features[images[0]]}
         if not self.size:
-            return {**sample, "bag": read_bag(self.cohort.paths[chosen[0]], self.channels)}
-        pictures = [self.picture(i, rng) for i in chosen]
+            return {"bag": read_bag(self.cohort.paths[images[0]], self.channels)}
+        pictures = [self.picture(i, rng) for i in images]
         if not self.n:
-            return {**sample, "image": pictures[0][0]}
-        sample["present"] = np.arange(self.n) < len(chosen)
-        for j, name in enumerate(("images", "images_hr")[:1 + (self.r > 1)]):
-            sample[name] = np.zeros((self.n, *pictures[0][j].shape), dtype=np.uint8)
-            for slot, picture in zip(sample[name], pictures):
-                slot[:] = picture[j]
+            return {"image": pictures[0][0]}
+        sample = {"present": np.arange(self.n) < len(images)}
+        for name, arrays in zip(("images", "images_hr"), zip(*pictures)):    # no images_hr when R = 1
+            sample[name] = np.zeros((self.n, *arrays[0].shape), dtype=np.uint8)
+            np.stack(arrays, out=sample[name][:len(images)])       # empty slots stay zero
         return sample
 
     def picture(self, i, rng):
-        crop = rng.uniform(0, CROP, 4) if "crop" in self.augment else (0.0,) * 4
-        if self.kept:
-            low, high = self.kept.read(i, crop)
+        """Image i, augmented -> [low resolution], or [low, high] when R > 1, both in the same way."""
+        crop = NO_CROP
+        if "crop" in self.augment:
+            crop = rng.uniform(0, CROP, 4)
+        if self.decoded:
+            pictures = self.decoded.read(i, crop)
         else:
-            low, high = read(self.cohort, i, self.size, self.r, self.channels, crop)
-        for name, axis in (("hflip", -1), ("vflip", -2), ("dflip", -3))[:len(self.size)]:
+            pictures = read(self.cohort, i, self.size, self.r, self.channels, crop)
+        pictures = [picture for picture in pictures if picture is not None]
+        for name, axis in FLIPS[:len(self.size)]:                  # a picture has no depth
             if name in self.augment and rng.random() < 0.5:
-                low, high = np.flip(low, axis), None if high is None else np.flip(high, axis)
+                pictures = [np.flip(picture, axis) for picture in pictures]
         if "rot90" in self.augment:
-            turns = rng.integers(4) if self.size[-2] == self.size[-1] else 2 * rng.integers(2)     # a quarter needs a square
-            low, high = np.rot90(low, turns, (-2, -1)), None if high is None else np.rot90(high, turns, (-2, -1))
-        return low, high
+            is_square = self.size[-2] == self.size[-1]             # a quarter turn keeps its shape
+            turns = rng.integers(4) if is_square else 2 * rng.integers(2)
+            pictures = [np.rot90(picture, turns, axes=(-2, -1)) for picture in pictures]
+        return pictures
 
 
 def collate(samples):
     """List of samples -> batch."""
-    batch = {key: [sample[key] for sample in samples] for key in ("patient", "path", "index", "number")}
-    for key in ("image", "images", "images_hr", "present", "features", "tabular"):
-        if key in samples[0]:
-            batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
-    if "bag" in samples[0]:
-        longest = max(len(sample["bag"]) for sample in samples)
-        batch["bag"] = torch.zeros(len(samples), longest, samples[0]["bag"].shape[1])
-        batch["bag_mask"] = torch.zeros(len(samples), longest, dtype=torch.bool)
-        for i, sample in enumerate(samples):
-            batch["bag"][i, :len(sample["bag"])] = torch.from_numpy(sample["bag"])
-            batch["bag_mask"][i, :len(sample["bag"])] = True
-    batch["targets"] = {task: torch.from_numpy(np.stack([sample["targets"][task] for sample in samples]))
-                        for task in samples[0]["targets"]}
+    batch = {}
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]
+        if key == "targets":
+            batch[key] = {}
+            for task in values[0]:
+                batch[key][task] = stack([targets[task] for targets in values])
+        elif key == "bag":
+            bags = [torch.from_numpy(bag) for bag in values]
+            lengths = torch.tensor([len(bag) for bag in bags])
+            batch["bag"] = pad_sequence(bags, batch_first=True)    # (B, S, F), zeros behind the shorter bags
+            batch["bag_mask"] = torch.arange(lengths.max()) < lengths[:, None]               # (B, S)
+        elif key in ("patient", "path", "index", "number"):
+            batch[key] = values
+        else:
+            batch[key] = stack(values)
     return batch
 
 
+def stack(arrays):
+    return torch.from_numpy(np.stack(arrays))
+
+
+# -----------------------------------------------------------------------------
+# the order of the batches
+
+
 class Batches:
-    """Batch sampler whose order depends on (seed, epoch) only; set `epoch` before each pass, `start` to skip batches.
+    """Batch sampler: yields lists of (epoch, number). The order depends on (seed, epoch) only.
 
-    Of `world` processes the one of that rank has every world-th sample of each batch, at least one: see ~number in Samples.
-    fill: so many more that all batches are equally long, as compiled models like it.
-
-    classes: one entry a sample; with it every batch holds as many samples of each class, to within one. An epoch stays as long
-    as it was: of the frequent classes other samples come in another epoch, those of the rare ones come more than once."""
+    Set `epoch` before each pass; `start` is the number of batches to skip.
+    classes: the class of every sample. With it each batch holds equally many samples of each class, to within
+    one. An epoch stays as long as it was: of the frequent classes other samples come in another epoch, those
+    of the rare ones come more than once.
+    rank, world: of `world` processes, the one of that rank has every world-th sample of each batch, at least
+    one (which may be a ~i, see Samples).
+    fill: add so many ~i that all batches are equally long, as compiled models like it."""
 
     def __init__(self, length, batch_size, seed=0, shuffle=False, classes=None, rank=0, world=1, fill=False):
-        self.length, self.batch_size, self.seed, self.shuffle, self.classes = length, batch_size, seed, shuffle, classes
-        self.rank, self.world, self.least = rank, world, -(-batch_size // world) if fill else 1
+        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+        self.classes, self.rank, self.world = classes, rank, world
+        self.least = math.ceil(batch_size / world) if fill else 1
         self.epoch = self.start = 0
 
     def __len__(self):
-        return -(-self.length // self.batch_size) - self.start
+        return math.ceil(self.length / self.batch_size) - self.start
 
     def __iter__(self):
-        order = range(self.length)
-        if self.shuffle:
-            rng = np.random.default_rng((self.seed, self.epoch, self.length))
-            order = rng.permutation(self.length).tolist()
-            if self.classes is not None:
-                each = [np.flatnonzero(self.classes == c) for c in np.unique(self.classes)]
-                share = -(-self.length // len(each))
-                turns = [np.resize(rng.permutation(numbers), share) for numbers in each]     # resize repeats
-                order = np.stack(turns, 1).ravel()[:self.length].tolist()                    # one of each class in turn
-        for i in range(self.start * self.batch_size, self.length, self.batch_size):
-            batch = order[i:i + self.batch_size]
-            mine = batch[self.rank::self.world]
-            yield [(self.epoch, number) for number in [*mine, *[~batch[0]] * (self.least - len(mine))]]
+        order = self.order()
+        for first in range(self.start * self.batch_size, self.length, self.batch_size):
+            batch = order[first:first + self.batch_size]
+            numbers = batch[self.rank::self.world]
+            while len(numbers) < self.least:
+                numbers.append(~batch[0])
+            yield [(self.epoch, number) for number in numbers]
+
+    def order(self):
+        """-> the numbers of the samples of this epoch, one batch after the other."""
+        if not self.shuffle:
+            return list(range(self.length))
+        rng = np.random.default_rng((self.seed, self.epoch, self.length))
+        order = rng.permutation(self.length)
+        if self.classes is not None:
+            classes = [np.flatnonzero(self.classes == c) for c in np.unique(self.classes)]
+            share = math.ceil(self.length / len(classes))
+            columns = [np.resize(rng.permutation(numbers), share) for numbers in classes]    # resize repeats
+            order = np.stack(columns, axis=1).ravel()[:self.length]          # a sample of each class in turn
+        return order.tolist()
 
 
-def patient(worker):
-    """A signal to a whole group of processes, as schedulers and terminals send it, is for the one that trains: it saves, and ends its
-    workers. One that it did not end within 5 s of a SIGTERM ends itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):                                 # not on Windows
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(5))
+# -----------------------------------------------------------------------------
+# the loader
 
 
 class Loader(torch.utils.data.DataLoader):
-    """Where no worker process reads, a thread makes the next batch while the model computes: decoding needs little of Python's lock,
-    and small models leave a core idle. `waited`: seconds that whoever asked for a batch had to wait, all passes together."""
+    """A DataLoader that reads ahead also where it has no worker processes.
+
+    waited: seconds that whoever asked for a batch had to wait, all passes together."""
     waited = 0.0
 
     def __iter__(self):
-        stream = super().__iter__()
-        with ThreadPoolExecutor(1) as thread:
-            ahead = None if self.num_workers else thread.submit(next, stream, None)
-            while True:
-                began = time.perf_counter()
-                batch = ahead.result() if ahead else next(stream, None)
-                self.waited += time.perf_counter() - began
-                if batch is None:
-                    return
-                ahead = ahead and thread.submit(next, stream, None)
-                yield batch
+        batches = super().__iter__()
+        if self.num_workers == 0:
+            batches = read_ahead(batches)
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
 
-def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False, classes=None, **share):
-    """-> Loader, and its Batches, whose epoch is to be set. share: rank, world and fill of Batches."""
-    batches = Batches(len(samples), batch_size, seed, shuffle, classes, **share)
-    loader = Loader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin_memory,
-                    persistent_workers=workers > 0, worker_init_fn=patient,
-                    generator=torch.Generator())                   # so that it draws no seed from dropout's random numbers
+def read_ahead(batches):
+    """The same batches; a thread makes the next one while the model computes with this one.
+
+    Decoding needs little of Python's lock, and small models leave a core idle."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
+
+
+def ignore_signals(worker):
+    """Leave signals to the process that trains; schedulers and terminals send them to a group of processes.
+
+    That process saves, and ends its workers. A worker that is still there 5 s after a SIGTERM ends itself."""
+    def wait(number, frame):
+        signal.alarm(5)
+
+    def end(number, frame):
+        os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):                                 # not on Windows
+        signal.signal(signal.SIGTERM, wait)
+        signal.signal(signal.SIGALRM, end)
+
+
+def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False, classes=None,
+                rank=0, world=1, fill=False):
+    """-> Loader, and its Batches, whose epoch is to be set."""
+    batches = Batches(len(samples), batch_size, seed=seed, shuffle=shuffle, classes=classes,
+                      rank=rank, world=world, fill=fill)
+    loader = Loader(samples, batch_sampler=batches, collate_fn=collate,
+                    num_workers=workers, pin_memory=pin_memory,
+                    persistent_workers=workers > 0, worker_init_fn=ignore_signals,
+                    generator=torch.Generator())                   # else it draws from dropout's numbers
     return loader, batches
 
 
 def main(paths):
+    """Time read_image on each of the files, or on a drawn picture."""
+    sources = dict(zip(paths, paths))
     if not paths:
-        picture = Image.effect_noise((40, 30), 200).resize((4000, 3000)).convert("RGB")
-        picture.save(drawn := io.BytesIO(), "JPEG")
-    for source in paths or [drawn]:
+        drawn = io.BytesIO()
+        noise = Image.effect_noise((40, 30), 200).resize((4000, 3000))
+        noise.convert("RGB").save(drawn, "JPEG")
+        sources = {"4000 x 3000 JPEG": drawn}
+    for name, source in sources.items():
         start = time.perf_counter()
         low, high = read_image(source, (384, 384), r=2)
-        print(f"{source if paths else '4000 x 3000 JPEG'}: {low.shape} and {high.shape} in {1000 * (time.perf_counter() - start):.0f} ms")
+        milliseconds = 1000 * (time.perf_counter() - start)
+        print(f"{name}: {low.shape} and {high.shape} in {milliseconds:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plumbing.weights import from_dict
-from vit import ViT, ViTConfig
+from vit import Normalize, ViT, ViTConfig, make_heads, sides
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,6 @@ class ProbeConfig:
     grid: tuple = (16, 16)           # rows and columns of patches that the resized heads see: those of 256 px at P = 16
 
     def __post_init__(self):
-        if isinstance(self.vit, dict):
-            object.__setattr__(self, "vit", from_dict(ViTConfig, self.vit, "vit"))
         object.__setattr__(self, "grid", tuple(self.grid))         # a list, when read from JSON
         if self.head not in HEADS:
             raise ValueError(f"head {self.head!r} is not known; use {', '.join(HEADS)}")
@@ -130,7 +127,9 @@ class Probe(nn.Module):
 
     features: (B, 1 + T, D) as `tokens` made them, or images (B, C, *config.vit.image), whose tokens are made now.
     tasks: {name: outputs}."""
+    Config = ProbeConfig
     inputs = ("features",)
+    defaults = {"augment": "none", "balanced": True}               # a probe sees every image once
 
     def __init__(self, config: ProbeConfig, tasks, vit=None):
         super().__init__()
@@ -155,6 +154,27 @@ class Probe(nn.Module):
         x = self.tokens(features) if features.dim() == 4 else features
         return {"logits": self.head(x)}
 
+    @staticmethod
+    def add_flags(group):
+        group.add_argument(
+            "--pretrained",
+            help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run folder, or file")
+        group.add_argument(
+            "--head", choices=HEADS, default="tokens",
+            help="what looks at the tokens of the frozen ViT")
+
+    @staticmethod
+    def check_flags(args):
+        if not args.pretrained:
+            raise ValueError("--model probe needs --pretrained, the weights of the ViT to freeze")
+
+    @classmethod
+    def from_args(cls, args, tasks, columns=()):
+        vit = ViT.from_pretrained(args.pretrained, sides(args.image), args.channels)
+        model = cls(ProbeConfig(vit.config, args.head), tasks, vit)
+        model.report = f"{vit.report}; all of it frozen"
+        return model
+
 
 # -----------------------------------------------------------------------------
 # what they are compared with
@@ -164,7 +184,9 @@ class CNN(nn.Module):
     """Three times convolution, batch norm, ReLU, pooling; then three Linear. 348,050 parameters at 3 x 256 x 256 px and 2 classes.
 
     forward(image) -> dict: logits {task: (B, outputs)}; uint8 images are normalized here. tasks: {name: outputs}."""
+    Config = CNNConfig
     inputs = ("image",)
+    defaults = {"image": "256", "balanced": True}
 
     def __init__(self, config: CNNConfig, tasks):
         super().__init__()
@@ -173,14 +195,21 @@ class CNN(nn.Module):
         self.convs = nn.Sequential(*(layer for C, D in zip(widths, widths[1:]) for layer in (
             nn.Conv2d(C, D, 3, padding=1), nn.BatchNorm2d(D), nn.ReLU(), nn.MaxPool2d(3))))
         self.fc = nn.Sequential(nn.Linear(32 * rows * columns, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
-        self.head = nn.ModuleDict({task: nn.Linear(32, outputs) for task, outputs in tasks.items()})
-        self.register_buffer("mean", torch.tensor(config.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(-1, 1, 1), persistent=False)
+        self.head = make_heads(32, tasks)
+        self.normalize = Normalize(config.mean, config.std, axes=2)
 
     def forward(self, image):
-        x = (image / 255 - self.mean) / self.std if image.dtype == torch.uint8 else image
-        x = self.fc(self.convs(x).flatten(1))                      # (B, 32, 9, 9) -> (B, 32)
+        x = self.fc(self.convs(self.normalize(image)).flatten(1))  # (B, 32, 9, 9) -> (B, 32)
         return {"logits": {task: head(x) for task, head in self.head.items()}}
+
+    @staticmethod
+    def add_flags(group):
+        """None of its own."""
+
+    @classmethod
+    def from_args(cls, args, tasks, columns=()):
+        half = (0.5,) * args.channels
+        return cls(CNNConfig(sides(args.image), args.channels, half, half), tasks)
 
 
 if __name__ == "__main__":

@@ -1,50 +1,48 @@
-"""The Vision Transformer, from scratch, and the weights other people trained for it.
+"""The Vision Transformer, from scratch.
 
     x = [cls ; patches W + b] + pos                     Dosovitskiy et al. 2021, eq. 1
     x = x + Attention(LayerNorm(x))                     eq. 2, `depth` times with
     x = x + MLP(LayerNorm(x))                           eq. 3
     logits = head(LayerNorm(x)[cls])                    eq. 4
 
-B samples, C channels, P patch side in pixels, G patches per side, T = G G patch tokens, D width, H heads.
-(Other codebases call the tokens N; here N is the number of images of one patient.)
-Images have two axes or, volumes, three: depth, height, width. A bag of S feature vectors, say of the tiles of a whole-slide
-image, is a ViT without axes: its vectors pass one Linear and become tokens without position, S may differ from bag to bag, and
-a mask (B, S) tells real vectors from the padding of a batch.
-Parameter names are timm's. uint8 images are normalized by the model itself, with the mean and std that belong to its
-weights; float images are taken as normalized. Pretrained weights: weights.py finds and renames them, from_pretrained
-reads their architecture and resizes what must be resized.
-Run: python vit.py
+A token is a patch of the image as a vector of width D; the class token is one more, learned, from which the
+answer is read. Images have two axes (pictures) or three (volumes: depth, height, width). A bag of vectors,
+such as features of the tiles of a slide, has none: each vector passes one Linear layer and becomes a token
+without position, and a mask (B, S) tells the S vectors of a bag from the padding of a batch. The model itself
+normalizes uint8 images, with the mean and std of its weights; float images pass. Parameter names are timm's.
+B samples, C channels, P patch side in px, T patches (elsewhere N; here N is how many images a patient has),
+D width, H heads. Run: python vit.py
 """
 import math
-from attention import Attention
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from attention import KINDS, Attention
 
-
-SIZES = {  # name: D, depth, H; the MLP has 4 D hidden units
-    "micro": (64, 4, 4), "mini": (128, 6, 4),                      # for a laptop CPU and the tests
-    "tiny": (192, 12, 3), "small": (384, 12, 6),                   # DeiT, Table 1
-    "base": (768, 12, 12), "large": (1024, 24, 16),                # ViT, Table 1
+SIZES = {  # name: fields of ViTConfig
+    "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
+    "mini": dict(dim=128, depth=6, heads=4, mlp=512),
+    "tiny": dict(dim=192, depth=12, heads=3, mlp=768),             # DeiT, Table 1
+    "small": dict(dim=384, depth=12, heads=6, mlp=1536),
+    "base": dict(dim=768, depth=12, heads=12, mlp=3072),           # ViT, Table 1
+    "large": dict(dim=1024, depth=24, heads=16, mlp=4096),
+    "vit2d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # softmax-free:
+    "vit3d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # Khader et al. 2024,
+    "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
 }
-SOFTMAX_FREE = {  # name: fields of ViTConfig; Khader et al. 2024, Table 1: 8 heads of 64 whatever the width
-    "vit2d": dict(image=(224, 224), patch=(16, 16), dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),
-    "vit3d": dict(image=(32, 256, 256), patch=(4, 16, 16), channels=1, mean=(0.5,), std=(0.5,), dim=1024, depth=8, heads=8,
-                  head_dim=64, mlp=1024, qkv_bias=False),
-    "vit_wsi": dict(image=(), patch=(), channels=2048, dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),
-}
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}                                # by the axes of an image
+PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
 
 
 @dataclass(frozen=True)
 class ViTConfig:
     """Architecture only; asdict() of it is what config.json stores."""
-    image: tuple = (224, 224)        # px, one entry an axis: (height, width), (depth, height, width), or () for bags
-    patch: tuple = (16, 16)          # P, px
-    channels: int = 3                # C; of bags the width of a vector
+    image: tuple = (224, 224)        # px per axis: (height, width), (depth, height, width), or () for bags
+    patch: tuple = (16, 16)          # P, px per axis
+    channels: int = 3                # C; for bags the width of a vector
     dim: int = 384                   # D
     depth: int = 12
     heads: int = 6                   # H
@@ -55,36 +53,28 @@ class ViTConfig:
     attention: str = "softmax"       # one of attention.KINDS
     layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual
     registers: int = 0               # DINOv2: extra tokens after the class token, without position
-    dropout: float = 0.0             # after the embedding, the attention and the MLP (Hugging Face's "hidden dropout")
+    dropout: float = 0.0             # after the embedding, the attention and the MLP
     drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
-    mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry a channel
-    std: tuple = (0.5, 0.5, 0.5)     # google/vit and timm's augreg have 0.5; DeiT, DINO, DINOv2, MAE those of ImageNet
+    mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry per channel
+    std: tuple = (0.5, 0.5, 0.5)     # google/vit, timm's augreg: 0.5; DeiT, DINO(v2), MAE: ImageNet's
 
     def __post_init__(self):
-        for name in ("image", "patch", "mean", "std"):             # lists, when read from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.image:                                         # vectors are taken as they come
-            object.__setattr__(self, "mean", ()), object.__setattr__(self, "std", ())
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
-        if any(not isinstance(size, int) or not 0 < size < 2 ** 16 for size in sizes) or self.depth > 999:
-            raise ValueError(f"a ViT of image {self.image}, patch {self.patch}, channels {self.channels}, dim {self.dim}, "
-                             f"depth {self.depth}, heads {self.heads}, mlp {self.mlp}: need whole numbers in 1 .. 65535, and "
-                             "a depth below 1000")
-        if any(not isinstance(share, (int, float)) or not 0 <= share < 1 for share in (self.eps, self.dropout, self.drop_path)):
-            raise ValueError(f"eps {self.eps!r}, dropout {self.dropout!r}, drop_path {self.drop_path!r}: need numbers 0 <= x < 1")
-        if len(self.image) != len(self.patch) or any(i % p for i, p in zip(self.image, self.patch)):
-            raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px on every axis")
-        if len(self.image) not in (0, *CONV):
-            raise ValueError(f"image {self.image}: a ViT sees pictures of 2 axes, volumes of 3, or bags, ()")
+        if min(sizes) < 1 or self.depth > 999:
+            raise ValueError(f"{self}: sizes start at 1, and the depth ends at 999")
+        if len(self.image) not in (0, 2, 3):
+            raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
+        if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):
+            raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px")
         if not self.head_dim and self.dim % self.heads:
             raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
-        if not len(self.mean) == len(self.std) == self.channels * bool(self.image) or not all(std > 0 for std in self.std):
-            raise ValueError(f"{self.channels} channels need as many means and stds above 0, not {self.mean}, {self.std}")
+        if self.image and not (len(self.mean) == len(self.std) == self.channels and min(self.std) > 0):
+            raise ValueError(f"mean {self.mean}, std {self.std}: need {self.channels} each, stds above 0")
 
     @property
     def grid(self):
         """Patches along each axis: (rows, columns), or (slabs, rows, columns)."""
-        return tuple(i // p for i, p in zip(self.image, self.patch))
+        return tuple(side // P for side, P in zip(self.image, self.patch))
 
     @property
     def tokens(self):
@@ -92,192 +82,213 @@ class ViTConfig:
         return math.prod(self.grid) if self.image else 0
 
 
-class Mlp(nn.Module):
-    """(..., D) -> (..., D), exact (erf) GELU."""
+class Residual(nn.Module):
+    """What a branch adds: scaled (LayerScale; Touvron et al. 2021, "Going deeper", eq. 4), dropped out, and
+    for some samples left out as a whole (stochastic depth)."""
 
-    def __init__(self, dim, hidden):
+    def __init__(self, config: ViTConfig, drop_path):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.dropout, self.drop_path = config.dropout, drop_path
+        self.gamma = nn.Parameter(torch.full((config.dim,), 1e-5)) if config.layer_scale else None
 
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class LayerScale(nn.Module):
-    """(..., D) -> (..., D), a learned factor per feature (Touvron et al. 2021, "Going deeper", eq. 4)."""
-
-    def __init__(self, dim):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), 1e-5))
-
-    def forward(self, x):
-        return x * self.gamma
-
-
-class Block(nn.Module):
-    """(B, T, D) -> (B, T, D), pre-norm; with want_map=True also the class token's attention, (B, H, T - 1)."""
-
-    def __init__(self, config: ViTConfig, drop_path=0.0):
-        super().__init__()
-        D = config.dim
-        self.norm1 = nn.LayerNorm(D, eps=config.eps)
-        self.attn = Attention(D, config.heads, config.head_dim, config.qkv_bias, config.attention)
-        self.norm2 = nn.LayerNorm(D, eps=config.eps)
-        self.mlp = Mlp(D, config.mlp)
-        self.ls1 = LayerScale(D) if config.layer_scale else nn.Identity()
-        self.ls2 = LayerScale(D) if config.layer_scale else nn.Identity()
-        self.drop = nn.Dropout(config.dropout)
-        self.drop_path = drop_path
-
-    def forward(self, x, mask=None, want_map=False):
-        y = self.attn(self.norm1(x), mask, want_map)
-        y, map = y if want_map else (y, None)
-        x = x + self.residual(self.ls1, y)
-        x = x + self.residual(self.ls2, self.mlp(self.norm2(x)))
-        return (x, map) if want_map else x
-
-    def residual(self, scale, y):
-        """What a residual branch adds: scaled, dropped out, and left out whole for some samples (stochastic depth)."""
-        y = self.drop(scale(y))
+    def forward(self, y):
+        if self.gamma is not None:
+            y = y * self.gamma
+        y = F.dropout(y, self.dropout, self.training)
         if self.training and self.drop_path:
-            y = y * (torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path) / (1 - self.drop_path)
+            keep = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
+            y = y * keep / (1 - self.drop_path)
         return y
 
 
-class PatchEmbed(nn.Module):
-    """(B, C, G P, G P) -> (B, T, D): cut into patches, one Linear for all; a convolution of stride P does both.
+class Block(nn.Module):
+    """(B, T, D) -> (B, T, D); with want_map=True also the class token's attention, (B, H, T - 1)."""
 
-    Also (B, C, G P, G P, G P), T = G G G. A bag (B, S, C) is cut already: -> (B, S, D)."""
+    def __init__(self, config: ViTConfig, drop_path=0.0):
+        super().__init__()
+        D, hidden = config.dim, config.mlp
+        self.norm1 = nn.LayerNorm(D, eps=config.eps)
+        self.attn = Attention(D, config.heads, config.head_dim, config.qkv_bias, config.attention)
+        self.norm2 = nn.LayerNorm(D, eps=config.eps)
+        fc1, fc2 = nn.Linear(D, hidden), nn.Linear(hidden, D)
+        self.mlp = nn.Sequential(OrderedDict(fc1=fc1, act=nn.GELU(), fc2=fc2))
+        self.ls1 = Residual(config, drop_path)                     # ls: timm's name
+        self.ls2 = Residual(config, drop_path)
+
+    def forward(self, x, mask=None, want_map=False):
+        y = self.attn(self.norm1(x), mask, want_map)
+        if want_map:
+            y, class_map = y
+        x = x + self.ls1(y)
+        x = x + self.ls2(self.mlp(self.norm2(x)))
+        if want_map:
+            return x, class_map
+        return x
+
+
+class PatchEmbed(nn.Module):
+    """(B, C, *image) -> (B, T, D), one Linear layer for all patches; of a bag (B, S, C) -> (B, S, D)."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        if config.patch:
-            self.proj = CONV[len(config.patch)](config.channels, config.dim, config.patch, stride=config.patch)
+        C, D, P = config.channels, config.dim, config.patch
+        if P:
+            conv = nn.Conv2d if len(P) == 2 else nn.Conv3d
+            self.proj = conv(C, D, P, stride=P)                    # no patch overlaps another
         else:
-            self.proj = nn.Linear(config.channels, config.dim)
+            self.proj = nn.Linear(C, D)
 
     def forward(self, x):
-        return self.proj(x) if isinstance(self.proj, nn.Linear) else self.proj(x).flatten(2).transpose(1, 2)
+        x = self.proj(x)
+        if x.dim() > 3:                                            # (B, D, *grid)
+            x = x.flatten(2).transpose(1, 2)
+        return x
 
 
-class ViT(nn.Module):
-    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T) the class token's attention in the last block.
+class Normalize(nn.Module):
+    """uint8 (..., C, *image) -> float, (x / 255 - mean) / std; float images pass as they are."""
 
-    tasks: {name: outputs}, one Linear head each on the class token. Of bags forward(bag, bag_mask), map (B, H, S)."""
-    inputs = ("image",)
-
-    def __init__(self, config: ViTConfig, tasks=None):
+    def __init__(self, mean, std, axes):
         super().__init__()
-        self.config = config
-        if not config.image:
-            self.inputs = ("bag", "bag_mask")
-        self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, config.dim))
-        if config.registers:
-            self.reg_token = nn.Parameter(torch.zeros(1, config.registers, config.dim))
-        rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.ModuleList([Block(config, rate) for rate in rates])
-        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
-        self.head = nn.ModuleDict({task: nn.Linear(config.dim, outputs) for task, outputs in (tasks or {}).items()})
-        self.drop = nn.Dropout(config.dropout)
-        ones = [1] * len(config.image)
-        self.register_buffer("mean", torch.tensor(config.mean).view(-1, *ones), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(-1, *ones), persistent=False)
-        self.apply(init_weights)
-        for token in (self.cls_token, self.pos_embed, *([self.reg_token] if config.registers else [])):
-            nn.init.trunc_normal_(token, std=0.02)
+        shape = (len(mean),) + (1,) * axes
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
 
-    def normalize(self, images):
-        """uint8 (..., C, side, side), or with three sides -> float, (x / 255 - mean) / std; float images pass as they are."""
-        return (images / 255 - self.mean) / self.std if images.dtype == torch.uint8 else images
+    def forward(self, images):
+        if images.dtype == torch.uint8:
+            images = (images / 255 - self.mean) / self.std
+        return images
 
-    def embed(self, images):
-        """(B, C, side, side) -> (B, 1 + T, D); DINOv2's registers come between class token and patches."""
-        x = self.patch_embed(self.normalize(images))
-        pos = self.pos_embed if self.config.image else F.pad(self.pos_embed, (0, 0, 0, x.shape[1]))        # vectors have none
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + pos
-        if self.config.registers:
-            x = torch.cat([x[:, :1], self.reg_token.expand(len(x), -1, -1), x[:, 1:]], 1)
-        return self.drop(x)
 
-    def encode(self, tokens, want_map=False, mask=None):
-        """(B, 1 + T, D) -> (B, 1 + T, D) after the final norm; want_map=True also gives the last block's class map."""
-        for block in self.blocks[:-1]:
-            tokens = block(tokens, mask)
-        tokens = self.blocks[-1](tokens, mask, want_map)
-        tokens, map = tokens if want_map else (tokens, None)
-        tokens = self.norm(tokens)
-        return (tokens, map[:, :, self.config.registers:]) if want_map else tokens
-
-    def forward(self, image, mask=None):
-        if mask is not None:                                       # of the vectors; class token and registers are real
-            mask = F.pad(mask, (1 + self.config.registers, 0), value=True)
-        tokens, map = self.encode(self.embed(image), True, mask)
-        return {"logits": {task: head(tokens[:, 0]) for task, head in self.head.items()}, "map": map}
-
-    @classmethod
-    def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
-        """-> ViT with the weights of `name`: a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file.
-
-        image: (height, width), or with a depth before them, in px, position embeddings are resized to it; channels: the kernel is
-        summed or spread; changes: other fields of ViTConfig (dropout, drop_path, attention). What was loaded, resized, new and ignored
-        stands in one line in `.report`. ValueError when the file cannot be had, is broken, or lacks a backbone tensor."""
-        from plumbing.architecture import read_config, vit_inside
-        from plumbing.checkpoints import read_checkpoint
-        from plumbing.weights import check_size, load_weights, resize_pos_embed, spread_channels, timm_names
-
-        tensors, config, preprocessor = read_checkpoint(name)
-        tensors, config, notes = vit_inside(tensors, config)
-        tensors, layout = timm_names(tensors)
-        config = read_config(name, tensors, layout, config, preprocessor)
-        if image and len(image) != len(config.image):
-            raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, not for {tuple(image)}")
-        if image and tuple(image) != config.image:
-            new = replace(config, image=tuple(image))
-            if "pos_embed" in tensors and tensors["pos_embed"].shape[1:2] == (1 + config.tokens,):       # else refused below
-                tensors["pos_embed"] = resize_pos_embed(tensors["pos_embed"], config.grid, new.grid)
-            notes.append(f"resized pos_embed {'x'.join(map(str, config.grid))} -> {'x'.join(map(str, new.grid))}")
-            config = new
-        if channels and channels != config.channels:
-            if not config.image:
-                raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
-            if "patch_embed.proj.weight" in tensors:
-                tensors["patch_embed.proj.weight"] = spread_channels(tensors["patch_embed.proj.weight"], channels)
-            notes.append(f"patch_embed from {config.channels} to {channels} channels")
-            config = replace(config, channels=channels, mean=(sum(config.mean) / len(config.mean),) * channels,
-                             std=(sum(config.std) / len(config.std),) * channels)
-        notes.append(" ".join(["mean", *(f"{x:g}" for x in config.mean), "std", *(f"{x:g}" for x in config.std)]))
-        check_size(lambda: cls(config), tensors, name)
-        model = cls(replace(config, **changes), tasks)
-        new = ("head.", *(["seq_scale", "seq_shift"] if model.config.attention == "seqnorm" else []))
-        model.report = load_weights(model, tensors, name, new, notes)
-        return model
+def make_heads(dim, tasks):
+    """{task: outputs} -> a Linear layer for each."""
+    return nn.ModuleDict({task: nn.Linear(dim, outputs) for task, outputs in (tasks or {}).items()})
 
 
 def init_weights(module):
-    """Truncated normal of std 0.02, zero biases, as DeiT. Attention then starts uniform and grows by content: with the ViT
-    paper's larger Xavier start, small class tokens come to rest on background, and their maps point at nothing."""
+    """Truncated normal of std 0.02, zero biases, as DeiT: attention starts uniform and grows by content.
+    With the ViT paper's larger Xavier start class tokens come to rest on background: maps point at nothing."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-def named(size):
-    """A name of SIZES or SOFTMAX_FREE -> fields of ViTConfig."""
-    if size in SOFTMAX_FREE:
-        return SOFTMAX_FREE[size]
-    dim, depth, heads = SIZES[size]
-    return dict(dim=dim, depth=depth, heads=heads, mlp=4 * dim)
+def sides(text):
+    """ "96x64" -> (96, 64); no text -> ()."""
+    return tuple(int(side) for side in text.split("x")) if text else ()
+
+
+class ViT(nn.Module):
+    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the class token's attention in the
+    last block. tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, S)."""
+    Config = ViTConfig
+    inputs = ("image",)
+    axes = (0, 2, 3)                                               # it sees bags, pictures, volumes
+    report = "weights drawn at random"
+
+    def __init__(self, config: ViTConfig, tasks=None):
+        super().__init__()
+        self.config = config
+        if not config.image:
+            self.inputs = ("bag", "bag_mask")
+        D, depth = config.dim, config.depth
+        self.normalize = Normalize(config.mean, config.std, len(config.image))
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, D))
+        if config.registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, config.registers, D))
+        rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList([Block(config, rate) for rate in rates])
+        self.norm = nn.LayerNorm(D, eps=config.eps)
+        self.head = make_heads(D, tasks)
+        self.drop = nn.Dropout(config.dropout)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if config.registers:
+            nn.init.trunc_normal_(self.reg_token, std=0.02)
+
+    def embed(self, images):
+        """(B, C, *image) -> (B, 1 + T, D); registers come between class token and patches."""
+        x = self.patch_embed(self.normalize(images))
+        B, T, _ = x.shape
+        pos = self.pos_embed
+        if not self.config.image:
+            pos = F.pad(pos, (0, 0, 0, T))                         # vectors have no position
+        x = torch.cat([self.cls_token.expand(B, -1, -1), x], 1) + pos
+        if self.config.registers:
+            x = torch.cat([x[:, :1], self.reg_token.expand(B, -1, -1), x[:, 1:]], 1)
+        return self.drop(x)
+
+    def encode(self, tokens, want_map=False, mask=None):
+        """(B, 1 + T, D) -> (B, 1 + T, D) after the final norm; want_map=True: also the last class map."""
+        for block in self.blocks[:-1]:
+            tokens = block(tokens, mask)
+        if not want_map:
+            return self.norm(self.blocks[-1](tokens, mask))
+        tokens, class_map = self.blocks[-1](tokens, mask, want_map=True)
+        return self.norm(tokens), class_map[:, :, self.config.registers:]
+
+    def forward(self, image, mask=None):
+        if mask is not None:                                       # class token and registers are real
+            mask = F.pad(mask, (1 + self.config.registers, 0), value=True)
+        tokens, class_map = self.encode(self.embed(image), want_map=True, mask=mask)
+        logits = {task: head(tokens[:, 0]) for task, head in self.head.items()}
+        return {"logits": logits, "map": class_map}
+
+    @classmethod
+    def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
+        """-> ViT with the weights of `name`, a Hub id (ORG/NAME or ORG/NAME@revision), folder or file, resized
+        to `image` (px per axis) and `channels`; changes: other fields of ViTConfig. `.report`: what was loaded,
+        resized, new and ignored. ValueError, one line, if the file is not there, broken, or lacks a tensor."""
+        from plumbing.weights import load_weights, read_vit
+        tensors, config, notes = read_vit(name, ViT, image, channels)
+        model = cls(replace(config, **changes), tasks)
+        new = ("head.", "seq_scale", "seq_shift")                  # may be absent from the file
+        model.report = load_weights(model, tensors, name, new, notes)
+        return model
+
+    @staticmethod
+    def add_flags(group):
+        """The flags of every model that holds a ViT."""
+        add = group.add_argument
+        add("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run, or file")
+        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d and vit_wsi are "
+            "those of the softmax-free paper, with its image and patch")
+        add("--patch", help="P in px, as --image; default 8, or the checkpoint's")
+        add("--attention", choices=KINDS, default="softmax", help="see attention.py")
+        add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
+        add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last block")
+        add("--train-blocks", type=int, help="train only the last k blocks; default: all")
+
+    @staticmethod
+    def check_flags(args):
+        for flag in ("size", "patch"):
+            if args.pretrained and getattr(args, flag):
+                raise ValueError(f"--{flag} is fixed by --pretrained {args.pretrained}; leave it out")
+        if not args.pretrained:
+            args.size = args.size or "micro"
+            image, patch = PIXELS.get(args.size, (None, "8"))
+            args.image = args.image or image
+            args.patch = args.patch or patch
+
+    @classmethod
+    def from_args(cls, args, tasks=None, columns=()):
+        """-> ViT; args.image and args.patch are "96x64", "" for bags, None for what the checkpoint has."""
+        image, C = sides(args.image), args.channels
+        changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
+        if args.pretrained:
+            return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
+        half = (0.5,) * C
+        fields = dict(image=image, patch=sides(args.patch), channels=C, mean=half, std=half, **changes)
+        return cls(ViTConfig(**SIZES[args.size], **fields), tasks)
 
 
 if __name__ == "__main__":
-    for size in (*SIZES, *SOFTMAX_FREE):
+    for size, fields in SIZES.items():
         with torch.device("meta"):                                 # shapes without numbers
-            model = ViT(ViTConfig(**named(size)), {"grade": 5}).eval()
-            config = model.config
-            image = torch.empty(1, config.channels, *config.image) if config.image else torch.empty(1, 11039, config.channels)
-            tokens = model.embed(image)
-        print(f"{size:7} {sum(p.numel() for p in model.parameters()) / 1e6:6.2f} M params   {tuple(image.shape)} -> tokens "
-              f"{tuple(tokens.shape)} -> grade {tuple(model.head['grade'](tokens[:, 0]).shape)}")
+            model = ViT(ViTConfig(**fields))
+        params = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"{size:7} {params:6.2f} M parameters, {model.config.tokens} tokens {model.config.dim} wide")

@@ -1,9 +1,10 @@
-"""Two runs against each other: the difference of every metric on the test patients they have in common, with an interval.
+"""Two runs against each other: the difference of every metric on the test patients they have in common.
 
     python eval.py runs/A --against runs/B             prints a table, and writes runs/A/against-B.json
 
-Whether B is better cannot be read off two intervals: both runs find the same patients hard, so their errors rise and fall
-together. Here each resample draws patients once and scores both runs on them; the interval is that of the 1,000 differences.
+Whether B is better cannot be read off two intervals: both runs find the same patients hard, so their errors
+rise and fall together. Here each resample draws patients once and scores both runs on them; the interval is
+that of the 1,000 differences.
 """
 import csv
 import json
@@ -12,99 +13,141 @@ import os
 import numpy as np
 
 from evaluation.metrics import METRICS, UNDEFINED, mean_defined
-from evaluation.scores import entry_text, replicates, summary, with_resamples
+from evaluation.predict import prediction_names, target_names
+from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, summary
 from plumbing.cohort import Task
 
 
-NOTHING = "no unit with a known target"
-
-
-def read_predictions(run):
-    """Run folder -> its tasks, and the table of predictions of its test split."""
-    try:
-        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
-            tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in json.load(file)["tasks"]]
-        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        table = {"patient": np.array([row["patient"] for row in rows]), "images": [row["images"] for row in rows],
-                 "prediction": {}, "target": {}}
-        for task in tasks:
-            if task.kind == "survival":
-                table["prediction"][task.name] = np.array([float(row[f"{task.name} risk"]) for row in rows])
-                table["target"][task.name] = np.array([[float(row[name] or "nan") for name in task.classes] for row in rows])
-                continue
-            names = [f"{task.name}[{c}]" for c in task.classes] or [task.name]
-            code = {c: i for i, c in enumerate(task.classes)} if task.kind == "classes" else {}
-            asked = names if task.kind == "labels" else [task.name]
-            said = np.array([[float(row[f"{name} predicted"]) for name in names] for row in rows])
-            true = np.array([[float(code.get(cell := row[f"{name} target"], cell or "nan")) for name in asked] for row in rows])
-            table["prediction"][task.name] = said if task.classes else said[:, 0]
-            table["target"][task.name] = true if task.kind == "labels" else true[:, 0]
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read ({error!r})") from error
-    return tasks, table
-
-
 def compare(a, b, resamples=1000):
-    """Two run folders -> {"patients": n, task: {metric: {a, b, difference: {value, low, high}}, "per_label": {label: ...}}}.
+    """Two run folders -> {"patients": n, task: {metric: {a, b, difference}, "per_label": {label: ...}}}.
 
-    What each said of the test patients that both have (predictions.csv, nine digits); the same patients are drawn for both, so
-    what makes a patient hard for either cancels. ValueError when there are none, or when the two mean different targets."""
-    (tasks, one), (others, two) = read_predictions(a), read_predictions(b)
-    by_image = [len(set(table["patient"])) < len(table["patient"]) for table in (one, two)]
-    keys = [list(zip(table["patient"], table["images"] if any(by_image) else table["patient"])) for table in (one, two)]
-    place = {key: i for i, key in enumerate(keys[1])}
-    pairs = [(i, place[key]) for i, key in enumerate(keys[0]) if key in place]
-    if not pairs:
-        raise ValueError(f"{a} and {b} have no test {'image' if any(by_image) else 'patient'} in common")
-    mine, theirs = map(list, zip(*pairs))
-    patients = one["patient"][mine]
+    a, b and difference are {value, low, high}. Both runs are scored on the test patients that they have in
+    common, from their predictions.csv (nine digits). The same patients are drawn for both, so what makes a
+    patient hard for either cancels. ValueError when there are none, or the two mean different targets."""
+    tasks, first = read_predictions(a)
+    other_tasks, second = read_predictions(b)
+    rows, other_rows = common_units(a, b, first, second)
+    patients = first["patient"][rows]
     result = {"a": a, "b": b, "patients": len(set(patients))}
-    shared = [(task, other) for task in tasks for other in others if task.name == other.name]
+    other_tasks = {task.name: task for task in other_tasks}
+    shared = [task for task in tasks if task.name in other_tasks]
     if not shared:
-        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} {', '.join(task.name for task in others)}: "
-                         "no task in common")
-    for task, other in shared:
+        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} "
+                         f"{', '.join(other_tasks)}: no task in common")
+    for task in shared:
+        name = task.name
+        other = other_tasks[name]
         if (task.kind, task.classes) != (other.kind, other.classes):
-            raise ValueError(f"{task.name} is {task.kind} {' '.join(task.classes)} in {a}, "
+            raise ValueError(f"{name} is {task.kind} {' '.join(task.classes)} in {a}, "
                              f"and {other.kind} {' '.join(other.classes)} in {b}")
-        target = one["target"][task.name][mine]
-        same = np.isclose(target, two["target"][task.name][theirs], rtol=1e-6, atol=0, equal_nan=True).reshape(len(target), -1).all(1)
-        if not same.all():
-            raise ValueError(f"{task.name} of patient {patients[~same][0]} is not the same in {a} and in {b}: other targets, or other "
-                             "patients")
-        known = ~np.isnan(target).reshape(len(target), -1).all(1)
-        said = [table["prediction"][task.name][rows][known] for table, rows in ((one, mine), (two, theirs))]
-        weights = with_resamples(patients[known], resamples)
-        scores = result[task.name] = {"units": int(known.sum())}
-        for name, function in METRICS[task.kind].items():
-            each = [replicates(task, function, prediction, target[known], weights) for prediction in said]   # (L or 1, 1 + resamples)
-            scores[name] = difference(*map(mean_defined, each), UNDEFINED.get(name, NOTHING))
-            for i, label in enumerate(task.classes if task.kind == "labels" else ()):
-                entry = scores.setdefault("per_label", {}).setdefault(label, {})
-                entry[name] = difference(each[0][i], each[1][i], UNDEFINED.get(name, NOTHING))
+        target = first["target"][name][rows]
+        other_target = second["target"][name][other_rows]
+        agree = np.isclose(target, other_target, rtol=1e-6, atol=0, equal_nan=True)
+        if not agree.all():
+            row = np.argwhere(~agree)[0][0]
+            raise ValueError(f"{name} of patient {patients[row]} is not the same in {a} and in {b}: "
+                             "other targets, or other patients")
+        result[name] = compare_task(
+            task,
+            known_units(task, first, rows),
+            known_units(task, second, other_rows),
+            resamples,
+        )
     return result
+
+
+def common_units(a, b, first, second):
+    """-> rows of the units that both predictions hold, in each of the two; ValueError when there are none."""
+    unit = "patient"
+    keys = first["patient"]
+    other_keys = second["patient"]
+    if len(set(keys)) < len(keys) or len(set(other_keys)) < len(other_keys):
+        unit = "image"                                             # a patient has several units
+        keys = zip(keys, first["images"])
+        other_keys = zip(other_keys, second["images"])
+    row_of = {key: row for row, key in enumerate(other_keys)}
+    pairs = [(row, row_of[key]) for row, key in enumerate(keys) if key in row_of]
+    if not pairs:
+        raise ValueError(f"{a} and {b} have no test {unit} in common")
+    return np.transpose(pairs)
+
+
+def compare_task(task, first, second, resamples):
+    """`known_units` of two runs -> {units, metric: {a, b, difference}}, for labels also {"per_label": ...}"""
+    prediction, target, patients = first
+    other_prediction = second[0]
+    weights = bootstrap_weights(patients, resamples)
+    scores = {"units": len(target)}
+    for name, function in METRICS[task.kind].items():
+        reason = UNDEFINED.get(name, NO_UNIT)
+        a = replicates(task, function, prediction, target, weights)                # (L or 1, 1 + resamples)
+        b = replicates(task, function, other_prediction, target, weights)
+        scores[name] = difference(mean_defined(a), mean_defined(b), reason)
+        if task.kind == "labels":
+            per_label = scores.setdefault("per_label", {})
+            for i, label in enumerate(task.classes):
+                per_label.setdefault(label, {})[name] = difference(a[i], b[i], reason)
+    return scores
 
 
 def difference(a, b, reason):
     """Two (1 + resamples,) -> {a, b, difference}, entries as of `summary`."""
-    return {"a": summary(a, reason), "b": summary(b, reason), "difference": summary(a - b, reason)}
+    return {
+        "a": summary(a, reason),
+        "b": summary(b, reason),
+        "difference": summary(a - b, reason),
+    }
 
 
-def print_comparison(result):
-    """A line a metric: the first run, the second, and the first minus the second."""
-    print(f"a {result['a']}, b {result['b']}: {result['patients']} test patients in common; 95 % intervals, the same resamples for both")
+# -----------------------------------------------------------------------------
+# predictions.csv
 
-    def line(*cells):
-        print(("  " + "".join(f"{cell:29}" for cell in cells)).rstrip())
 
-    def lines(indent, entries):
-        for name, entry in entries.items():
-            line(indent + name, *(entry_text(entry[key]) for key in ("a", "b", "difference")))
+def read_predictions(run):
+    """Run folder -> its tasks, and the predictions of its test split, where `images` are texts.
 
-    for task, entries in result.items():
-        if isinstance(entries, dict):
-            line(f"{task}, {entries['units']} units", "a", "b", "a - b")
-            lines("  ", {name: entry for name, entry in entries.items() if isinstance(entry, dict) and name != "per_label"})
-            for label, each in entries.get("per_label", {}).items():
-                lines(f"  {label} ", each)
+    ValueError when the folder is not that of an evaluated run."""
+    try:
+        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
+            saved = json.load(file)["tasks"]
+        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in saved]
+        predictions = {
+            "patient": np.array([row["patient"] for row in rows]),
+            "images": [row["images"] for row in rows],
+            "prediction": {},
+            "target": {},
+        }
+        for task in tasks:
+            prediction, target = read_task(task, rows)
+            predictions["prediction"][task.name] = prediction
+            predictions["target"][task.name] = target
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read "
+                         f"({error!r})") from error
+    return tasks, predictions
+
+
+def read_task(task, rows):
+    """Rows of predictions.csv -> the predictions and the targets of a task, as `predict` gives them."""
+    predictions, targets = [], []
+    for row in rows:
+        predictions.append([float(row[name]) for name in prediction_names(task)])
+        targets.append([read_target(task, row[name]) for name in target_names(task)])
+    prediction = np.array(predictions)
+    target = np.array(targets)
+    if task.kind in ("regression", "survival"):
+        prediction = prediction[:, 0]
+    if task.kind in ("regression", "classes"):
+        target = target[:, 0]
+    return prediction, target
+
+
+def read_target(task, cell):
+    """The inverse of predict.target_text, cell by cell."""
+    if cell == "":
+        return np.nan
+    if task.kind == "classes":
+        return float(task.classes.index(cell))
+    return float(cell)

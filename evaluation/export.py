@@ -1,4 +1,9 @@
 """A trained run as a folder for the Hub, under transformers' names where transformers has the model.
+
+    python eval.py runs/NAME --export FOLDER         weights, config, model card; never uploaded
+
+A plain ViT with one task of classes or labels gets the names of transformers 4, which 5 reads too, and gives
+the same logits there. Any other model keeps our names, which train.py --pretrained reads.
 """
 import os
 import re
@@ -8,24 +13,37 @@ from safetensors.torch import save_file
 
 from evaluation.card import write_card
 from evaluation.run_text import read_run
-from plumbing.models import open_model
 from plumbing.run_folder import write_json
+from plumbing.saved_run import open_model
 
 
-NAMES = (                                                          # ours -> transformers 4, in this order
-    (r"^(cls_token)", r"vit.embeddings.\1"), (r"^pos_embed", "vit.embeddings.position_embeddings"),
-    (r"^patch_embed\.proj", "vit.embeddings.patch_embeddings.projection"), (r"^norm\.", "vit.layernorm."), (r"^head\..+\.", "classifier."),
-    (r"^blocks\.", "vit.encoder.layer."), (r"\.norm1\.", ".layernorm_before."), (r"\.norm2\.", ".layernorm_after."),
-    (r"\.attn\.([qkv])\.", lambda found: f".attention.attention.{dict(q='query', k='key', v='value')[found[1]]}."),
-    (r"\.attn\.proj\.", ".attention.output.dense."), (r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense."))
+NAMES = (                                            # ours -> transformers 4, in this order
+    (r"^(cls_token)", r"vit.embeddings.\1"),
+    (r"^pos_embed", "vit.embeddings.position_embeddings"),
+    (r"^patch_embed\.proj", "vit.embeddings.patch_embeddings.projection"),
+    (r"^norm\.", "vit.layernorm."),
+    (r"^head\..+\.", "classifier."),
+    (r"^blocks\.", "vit.encoder.layer."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.q\.", ".attention.attention.query."),
+    (r"\.attn\.k\.", ".attention.attention.key."),
+    (r"\.attn\.v\.", ".attention.attention.value."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
 
 
 def transformers_tensors(tensors):
-    """{our key: tensor} of a plain ViT -> the same under transformers' names, qkv in three."""
+    """{our key: tensor} of a plain ViT -> the same under transformers' names, qkv as q, k, v."""
     split = {}
     for key, tensor in tensors.items():
-        parts = zip("qkv", tensor.chunk(3)) if ".attn.qkv." in key else [("", tensor)]
-        split.update((key.replace(".qkv.", f".{part}."), x) for part, x in parts)
+        if ".attn.qkv." in key:
+            for letter, part in zip("qkv", tensor.chunk(3)):
+                split[key.replace(".qkv.", f".{letter}.")] = part
+        else:
+            split[key] = tensor
     renamed = {}
     for key, tensor in split.items():
         for pattern, name in NAMES:
@@ -36,34 +54,52 @@ def transformers_tensors(tensors):
 
 def transformers_config(config, task):
     """ViTConfig and the task -> config.json of transformers."""
-    names = {str(i): name for i, name in enumerate(task.classes)}
-    one = lambda pair: pair[0] if pair[0] == pair[1] else list(pair)
+    problem = "single_label_classification"
+    if task.kind == "labels":
+        problem = "multi_label_classification"
     return {"model_type": "vit", "architectures": ["ViTForImageClassification"],
-            "image_size": one(config.image), "patch_size": one(config.patch), "num_channels": config.channels,
-            "hidden_size": config.dim, "num_hidden_layers": config.depth, "num_attention_heads": config.heads,
-            "intermediate_size": config.mlp, "hidden_act": "gelu", "qkv_bias": config.qkv_bias, "layer_norm_eps": config.eps,
-            "hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": 0.0, "id2label": names,
-            "label2id": {name: int(i) for i, name in names.items()},
-            "problem_type": "multi_label_classification" if task.kind == "labels" else "single_label_classification"}
+            "image_size": one_number(config.image), "patch_size": one_number(config.patch),
+            "num_channels": config.channels, "hidden_size": config.dim, "num_hidden_layers": config.depth,
+            "num_attention_heads": config.heads, "intermediate_size": config.mlp, "hidden_act": "gelu",
+            "qkv_bias": config.qkv_bias, "layer_norm_eps": config.eps, "hidden_dropout_prob": config.dropout,
+            "attention_probs_dropout_prob": 0.0,
+            "id2label": {str(i): name for i, name in enumerate(task.classes)},
+            "label2id": {name: i for i, name in enumerate(task.classes)},
+            "problem_type": problem}
+
+
+def one_number(sides):
+    """(S, S) -> S; two different sides -> both, in a list."""
+    if sides[0] == sides[1]:
+        return sides[0]
+    return list(sides)
+
+
+def transformers_has(name, config, tasks):
+    """Has transformers this model? A ViT on pictures, with one task of classes or labels, and no extras."""
+    if name != "vit" or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
+        return False
+    if config.attention != "softmax" or config.registers or config.layer_scale:
+        return False
+    return len(config.image) == 2 and config.head_dim in (0, config.dim // config.heads)
 
 
 def export(run, folder):
-    """Write an evaluated run's best model to a new folder; -> what opens it: "transformers" or "pytorch", our own code."""
+    """Write an evaluated run's best model to a new folder; -> "transformers" if it opens it, else "pytorch".
 
+    ValueError when the folder exists, or the run has not been evaluated."""
     if os.path.exists(folder):
         raise ValueError(f"--export {folder}: exists; it is not overwritten")
-    read_run(run)                                                  # refused here when there are no metrics for the card
+    read_run(run)                                    # refused here when there are no metrics for the card
     model, tasks, args = open_model(run)
-    config = model.config
-    plain = (args.model == "vit" and len(tasks) == 1 and tasks[0].kind in ("classes", "labels") and config.attention == "softmax"
-             and len(config.image) == 2 and not config.registers and not config.layer_scale
-             and config.head_dim in (0, config.dim // config.heads))
-    library = "transformers" if plain else "pytorch"
     os.makedirs(folder)
-    if plain:
-        save_file(transformers_tensors(model.state_dict()), os.path.join(folder, "model.safetensors"), {"format": "pt"})
-        write_json(os.path.join(folder, "config.json"), transformers_config(config, tasks[0]))
+    if transformers_has(args.model, model.config, tasks):
+        library = "transformers"
+        tensors = transformers_tensors(model.state_dict())
+        save_file(tensors, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+        write_json(os.path.join(folder, "config.json"), transformers_config(model.config, tasks[0]))
     else:
+        library = "pytorch"
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(os.path.join(run, "best", name), os.path.join(folder, name))
     write_card(run, folder, library)

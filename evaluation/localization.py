@@ -1,100 +1,166 @@
 """Do the maps point at the finding? The boxes that a reader drew, and two numbers for every kind of map.
 
-    pointing game     share of findings whose box the strongest patch of the map touches     Zhang et al. 2018, Int. J. Comput. Vision
+    pointing game     share of findings whose box the strongest patch of the map touches
+                      Zhang et al. 2018, Int. J. Comput. Vision
     mass in the box   share of the map's sum that lies inside the boxes of the finding
 
-A finding is one label of one image; all its boxes count as one region. Both numbers are means over the findings of a label, then
-over labels, beside what chance gives: a patch drawn at random, a flat map. An interval is the bootstrap over patients of metrics.py.
-A table of boxes has the columns image,label,x0,y0,x1,y1, px of the image file, x1 and y1 one past the last; NIH's
-BBox_List_2017.csv is read as it is distributed. boxes.csv beside the table of a run is found by itself.
+A finding is one label of one image; all its boxes count as one region. Both numbers are means over the
+findings of a label, then over the labels. Beside them stands what chance gives: a patch drawn at random, a
+flat map. Intervals are the bootstrap over patients of scores.py.
+A table of boxes has the columns image,label,x0,y0,x1,y1, in pixels of the image file; x1 and y1 are one past
+the last. NIH's BBox_List_2017.csv is read as it is distributed. boxes.csv beside the table of a run is used
+without being named.
 """
 import os
 
 import numpy as np
 from PIL import Image
 
-from evaluation.metrics import ratio
-from evaluation.scores import summary, with_resamples
-from plumbing.tables import at, read_csv
+from evaluation.metrics import mean_defined, weighted_mean
+from evaluation.scores import bootstrap_weights, summary
+from plumbing.tables import cell_place, read_csv
 from plumbing.targets import numbers
 
 
-MAPS = {  # what a model returns: what the table calls it
-    "map": "class token", "mean_map": "class token, mean of label blocks",
-    "label_map": "label token", "mean_label_map": "label token, mean of label blocks",
+MAPS = {  # what a model returns: what metrics.json calls it
+    "map": "class token",
+    "mean_map": "class token, mean of label blocks",
+    "label_map": "label token",
+    "mean_label_map": "label token, mean of label blocks",
 }
-FINE = 16                                                          # a patch is cut so often, a side, to see how much of it is in a box
+COLUMNS = ("image", "label", "x0", "y0", "x1", "y1")
+NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
+NIH_SIZE = (1024, 1024)          # px of the original films, whatever the size of the copies at hand
+FINE = 16                        # a patch is cut into 16 x 16 cells, to see how much of it is in a box
+
+
+# -----------------------------------------------------------------------------
+# boxes
+
+
+def find_boxes(path, cohort, labels):
+    """read_boxes of path, without one of boxes.csv beside the table of the cohort; {} where there is none."""
+    if not path and cohort.folder:
+        path = os.path.join(cohort.folder, "boxes.csv")
+        if not os.path.isfile(path):
+            return {}
+    return read_boxes(path, cohort, labels) if path else {}
 
 
 def read_boxes(path, cohort, labels):
-    """-> {image: {label: (boxes, 4) as x0, y0, x1, y1 in shares of width and height}}, both as indices.
+    """-> {image: {label: list of (x0, y0, x1, y1) in shares of width and height}}, both as indices.
 
-    Boxes of images that are not in the cohort are left out, those of labels that are not among `labels` too."""
+    Boxes of images that are not in the cohort, and of labels that are not among `labels`, are left out.
+    ValueError for a missing column, for what is no box, and where images share a name."""
     header, rows = read_csv(path)
-    nih = "Bbox [x" in header                                      # pixels of the original films, 1024 px a side: x, y, width, height
-    names = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]") if nih else ("image", "label", "x0", "y0", "x1", "y1")
-    if missing := [name for name in names if name not in header]:
-        raise ValueError(f"{path}: no column {missing[0]!r}; a table of boxes has {','.join(names)}")
-    corners = np.stack([numbers(path, rows, name) for name in names[2:]], 1)
-    if nih:
-        corners[:, 2:] += corners[:, :2]
-    stems = {os.path.splitext(os.path.basename(image))[0]: i for i, image in enumerate(cohort.paths)}
-    if len(stems) < len(cohort.paths):
-        raise ValueError(f"{path}: boxes are found by the names of images, and some of {cohort.name} share a name")
-    found = {}
+    is_nih = "Bbox [x" in header
+    columns = NIH_COLUMNS if is_nih else COLUMNS
+    for name in columns:
+        if name not in header:
+            raise ValueError(f"{path}: no column {name!r}; a table of boxes has {','.join(columns)}")
+    corners = np.stack([numbers(path, rows, name) for name in columns[2:]], axis=1)         # (rows, 4)
+    if is_nih:
+        corners[:, 2:] += corners[:, :2]                           # from x, y, width, height
+    image_of = {stem(image): i for i, image in enumerate(cohort.paths)}
+    if len(image_of) < len(cohort.paths):
+        raise ValueError(f"{path}: boxes are found by the names of images, "
+                         f"and some images of {cohort.name} share a name")
+    boxes = {}
     for row, box in zip(rows, corners):
         if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):    # also where one is blank
-            raise ValueError(f"{at(path, row, names[2])}: {box.tolist()} is no box, need 0 <= x0 < x1 and 0 <= y0 < y1")
-        i, label = stems.get(os.path.splitext(os.path.basename(row[names[0]]))[0]), row[names[1]].replace("Infiltrate", "Infiltration")
-        if i is not None and label in labels:
-            width, height = (1024, 1024) if nih else Image.open(cohort.paths[i]).size if cohort.pixels is None else cohort.pixels[i].shape[1::-1]
-            found.setdefault(i, {}).setdefault(labels.index(label), []).append(box / (width, height, width, height))
-    return {i: {label: np.array(boxes) for label, boxes in of.items()} for i, of in found.items()}
+            raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} is no box, "
+                             "need 0 <= x0 < x1 and 0 <= y0 < y1")
+        image = image_of.get(stem(row[columns[0]]))
+        label = row[columns[1]].replace("Infiltrate", "Infiltration")
+        if image is None or label not in labels:
+            continue
+        size = NIH_SIZE if is_nih else image_size(cohort, image)
+        shares = box / (size + size)
+        boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)
+    return boxes
+
+
+def stem(path):
+    """The name of a file without its folder and its ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def image_size(cohort, i):
+    """-> (width, height) of image i."""
+    if cohort.pixels is None:
+        return Image.open(cohort.paths[i]).size
+    return cohort.pixels[i].shape[1::-1]
 
 
 def inside(boxes, grid):
-    """(boxes, 4) in shares -> (rows, columns), how much of every patch lies in one of them, 0 .. 1."""
-    rows, columns = grid[0] * FINE, grid[1] * FINE
-    y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns) + 0.5) / columns
-    fine = sum((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1) for x0, y0, x1, y1 in boxes) > 0
-    return fine.reshape(grid[0], FINE, grid[1], FINE).mean((1, 3))
+    """Boxes in shares of the image -> (rows, columns): how much of every patch lies in one of them."""
+    rows, columns = grid
+    y = (np.arange(rows * FINE)[:, None] + 0.5) / (rows * FINE)    # middles of the cells
+    x = (np.arange(columns * FINE) + 0.5) / (columns * FINE)
+    covered = sum((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1) for x0, y0, x1, y1 in boxes) > 0
+    return covered.reshape(rows, FINE, columns, FINE).mean((1, 3))
 
 
-def look(map, boxes):
-    """(rows, columns), (boxes, 4) -> hit of the pointing game 0 or 1, mass in the box, and what chance gives of either."""
-    within = inside(boxes, map.shape)
-    return float(within.flat[map.argmax()] > 0), float((map * within).sum() / map.sum()), float((within > 0).mean()), float(within.mean())
+# -----------------------------------------------------------------------------
+# maps
 
 
-def each_map(out, i, grids, first):
-    """Of sample i of a model's outputs -> {name of the map: function label -> (rows, columns)}; first: number of the first label."""
-    found = {}
-    for key in (key for key in MAPS if key in out):
+def finding_maps(out, i, token, grids):
+    """What a model's outputs have to show for a finding in sample i -> {name of the map: (rows, columns)}.
+
+    token: number of the finding's label token. The class token's map, its mean over heads, is the same for
+    every finding. grids: of the patches, one per branch of the model."""
+    maps = {}
+    for key, title in MAPS.items():
+        if key not in out:
+            continue
         branches = out[key] if isinstance(out[key], list) else [out[key]]
-        for branch, map, grid in zip("SL", branches, grids):
-            map, name = map[i].float().cpu().abs().numpy(), MAPS[key] + f", branch {branch}" * (len(branches) > 1)
+        for branch, weights, grid in zip("SL", branches, grids):
+            name = title
+            if len(branches) > 1:
+                name += f", branch {branch}"
+            weights = weights[i].float().cpu().abs().numpy()
             if "label" in key:                                     # (L, T)
-                found[name] = lambda label, map=map, grid=grid: map[first + label].reshape(grid)
-            else:                                                  # (H, T), the same for every label
-                found[name] = lambda label, map=map.mean(0).reshape(grid): map
-    return found
+                weights = weights[token]
+            else:                                                  # (H, T)
+                weights = weights.mean(0)
+            maps[name] = weights.reshape(grid)
+    return maps
 
 
-def score_maps(records, labels):
-    """records: (patient, label, {map: what `look` gives}) -> {map: {pointing, mass: {value, low, high}, findings, per_label}}."""
-    patients, which = np.array([patient for patient, *_ in records]), np.array([label for _, label, _ in records])
-    weights = with_resamples(patients).astype(float)
+def score_finding(maps, boxes):
+    """{name of the map: (rows, columns)} -> {name: (pointing game, mass in the box)}, and those of chance."""
+    scores = {}
+    for name, weights in maps.items():
+        within = inside(boxes, weights.shape)
+        hit = within.flat[weights.argmax()] > 0
+        mass = (weights * within).sum() / weights.sum()
+        scores[name] = float(hit), float(mass)
+    within = inside(boxes, next(iter(maps.values())).shape)
+    scores["chance"] = float((within > 0).mean()), float(within.mean())
+    return scores
+
+
+def score_maps(findings, labels):
+    """[(patient, label, {map: (pointing, mass)})] -> {map: {findings, per_label, pointing, mass}}.
+
+    pointing and mass are {value, low, high}; labels: the names of the labels, which stand in the findings as
+    indices."""
+    patients, label_of, scores_of = zip(*findings)
+    weights = bootstrap_weights(patients).astype(float)
     result = {}
-    for name in [*records[0][2], "chance"]:
-        source = name if name != "chance" else next(iter(records[0][2]))
-        values, entry = np.array([seen[source] for *_, seen in records]), {"findings": len(records), "per_label": {}}
-        for column, metric in enumerate(("pointing", "mass"), start=2 * (name == "chance")):
-            each = {}
-            for label in np.unique(which):
-                w = weights * (which == label)
-                each[labels[label]] = ratio(w @ values[:, column], w.sum(1))
-            entry[metric] = summary(np.nanmean(list(each.values()), 0), "no finding")
-            for label, draws in each.items():
-                entry["per_label"].setdefault(label, {"findings": int((which == labels.index(label)).sum())})[metric] = summary(draws, "no finding")
-        result[name] = entry
+    for name in scores_of[0]:
+        values = np.array([scores[name] for scores in scores_of])  # (findings, 2)
+        draws = {"pointing": [], "mass": []}                       # metric -> (labels, 1 + resamples)
+        per_label = {}
+        for label in np.unique(label_of):
+            own = np.equal(label_of, label)
+            entry = per_label[labels[label]] = {"findings": int(own.sum())}
+            for metric, column in zip(draws, values.T):
+                means = weighted_mean(column, weights * own)
+                draws[metric].append(means)
+                entry[metric] = summary(means, "no finding")
+        result[name] = {"findings": len(findings), "per_label": per_label}
+        for metric, rows in draws.items():
+            result[name][metric] = summary(mean_defined(rows), "no finding")
     return result

@@ -1,17 +1,14 @@
-"""A trained run at work: predictions for new images, and a folder for the Hub. Both are called through eval.py.
+"""A trained run at work: predictions for new images that have no targets.
 
-    python eval.py runs/NAME --predict FOLDER_or_CSV --out new.csv        a row a patient, no targets needed
-    python eval.py runs/NAME --export FOLDER                              weights, config, model card; never uploaded
+    python eval.py runs/NAME --predict FOLDER_or_CSV --out new.csv             one row per patient
 
-    new images     a CSV whose patient and image columns are called as in the run's own table, or a folder: what lies in one of
-                   its sub-folders is one patient, a picture beside them is a patient of its own
-    skipped        without --skip-broken a picture that cannot be read stops everything, with its name; with it, it is left out
-                   and stands in the last column of its patient's row, also of a patient of whom nothing is left
-    transformers   a plain ViT with one task of classes or labels gets the names of transformers 4, which 5 reads too, and gives
-                   the same logits there; any other model keeps ours, which train.py --pretrained reads
+    new images     a CSV whose patient and image columns have the names of the run's own table, or a folder:
+                   the images in one of its sub-folders are one patient, an image beside them is a patient
+                   of its own
+    broken images  stop everything, with their names; with --skip-broken they are left out, and listed in the
+                   last column of their patient's row, even if nothing is left of the patient
 """
 import os
-import re
 import sys
 from dataclasses import replace
 
@@ -20,109 +17,159 @@ from huggingface_hub.utils import tqdm
 
 from data import Samples, make_loader
 from evaluation.figures import draw_figures, watcher
-from evaluation.predict import predict
+from evaluation.predict import predict, prediction_names
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
-from plumbing.models import open_model
 from plumbing.prepare import run_options
-from plumbing.public_tables import KNOWN
+from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.run_folder import write_csv
+from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
-from plumbing.tables import PICTURES, at, finder, pick, read_csv
+from plumbing.tables import IMAGE_ENDINGS, find_images, find_patients, read_csv, require_column
 
 
-def load_images(source, args, images=None):
-    """Folder or CSV -> Cohort without targets. args: flags of the run, which say what its columns are called."""
+# -----------------------------------------------------------------------------
+# the images
+
+def load_images(source, args, images=None, columns=()):
+    """Folder or CSV -> Cohort without targets.
+
+    args: the run's flags, which say what its columns are called; images: folder of a CSV's images, by default
+    its own; columns: of the table, which the model takes as input. ValueError names what is missing."""
     if os.path.isdir(source):
-        if getattr(args, "tabular", None) or args.model == "daft" and args.fusion != "image":
-            raise ValueError(f"--predict {source}: the run takes columns of a table as input; give a CSV with them")
-        paths = sorted(os.path.join(place, file) for place, _, files in os.walk(source) for file in files
-                       if file.lower().endswith(PICTURES) and not file.startswith("."))
-        patients = [os.path.relpath(path, source).split(os.sep)[0] for path in paths]
-        if not paths:
-            raise ValueError(f"--predict {source}: no picture ({' '.join(PICTURES)}) below it")
-        return Cohort(os.path.basename(os.path.abspath(source)), [], patients, paths, {})
-    if not os.path.isfile(source):
-        raise ValueError(f"--predict {source}: no such file or folder")
-    header, rows = read_csv(source)
-    known = KNOWN.get(args.data) or next((known for known in KNOWN.values() if all(pick(header, names) for names in known["header"])), {})
-    named = {"patient": args.patient_column or known.get("patient", "patient_id"),
-             "image": args.image_column or known.get("image", "image")}
-    column = {role: pick(header, names) for role, names in named.items()}
-    if lost := next((role for role in column if column[role] is None), None):
-        raise ValueError(f"{source}: no column {named[lost]!r}, which is what the run calls the {lost}; there are {', '.join(header[:20])}")
-    images = images or os.path.dirname(os.path.abspath(source))
-    find, regex = finder(images), ".+" if args.patient_column else known.get("patient_regex", ".+")
-    paths = [find(row[column["image"]], at(source, row, column["image"])) for row in rows]
-    patients = [(re.search(regex, row[column["patient"]], re.DOTALL) or [""])[0] for row in rows]
-    for values, role, missing in ((paths, "image", f"no such image under {images}; --images names the folder"),
-                                  (patients, "patient", "no patient")):
-        if lost := next((row for row, value in zip(rows, values) if not value), None):
-            raise ValueError(f"{at(source, lost, column[role])}: {lost[column[role]]!r}, {missing}")
-    return Cohort(os.path.basename(source), [], patients, paths, {}, {name: [row[name] for row in rows] for name in header})
+        if columns:
+            raise ValueError(f"--predict {source}: the run takes columns of a table as input; "
+                             "give a CSV with them")
+        return load_folder(source)
+    if os.path.isfile(source):
+        return load_table(source, args, images or os.path.dirname(os.path.abspath(source)))
+    raise ValueError(f"--predict {source}: no such file or folder")
+
+
+def load_folder(folder):
+    paths = []
+    for place, _, files in os.walk(folder):
+        for file in files:
+            if file.lower().endswith(IMAGE_ENDINGS) and not file.startswith("."):
+                paths.append(os.path.join(place, file))
+    if not paths:
+        raise ValueError(f"--predict {folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
+    paths.sort()
+    patients = [os.path.relpath(path, folder).split(os.sep)[0] for path in paths]
+    name = os.path.basename(os.path.abspath(folder))
+    return Cohort(name=name, tasks=[], patients=patients, paths=paths, targets={})
+
+
+def load_table(path, args, folder):
+    header, rows = read_csv(path)
+    known = PUBLIC_TABLES.get(args.data) or recognize(header)
+    patient, regex = known.get("patient", "patient_id"), known.get("patient_regex", ".+")
+    if args.patient_column:
+        patient, regex = args.patient_column, ".+"   # the whole cell
+    image = args.image_column or known.get("image", "image")
+    patient = require_column(path, header, patient, "the run's --patient-column")
+    image = require_column(path, header, image, "the run's --image-column")
+    return Cohort(name=os.path.basename(path), tasks=[], targets={},
+                  paths=find_images(path, rows, image, folder),
+                  patients=find_patients(path, rows, patient, regex),
+                  columns={name: [row[name] for row in rows] for name in header})
+
+
+def without_targets(cohort, tasks):
+    """-> the cohort with the run's tasks, all of whose targets are unknown."""
+    targets = {}
+    for task in tasks:
+        shape = [len(cohort.paths)]
+        if task.kind in ("labels", "survival"):
+            shape.append(len(task.classes))
+        targets[task.name] = np.full(shape, np.nan, np.float32)
+    return replace(cohort, tasks=tasks, targets=targets)
 
 
 def unreadable(cohort, options):
     """-> {image: why it cannot be read}: every file is read once before the model sees any."""
-    found, samples = {}, Samples(cohort, range(len(cohort.paths)), options["size"], channels=options["channels"])
-    for i in tqdm(range(len(cohort.paths)), desc="reading", leave=False, disable=None):
+    images = range(len(cohort.paths))
+    samples = Samples(cohort, images, options["size"], channels=options["channels"])
+    reasons = {}
+    for i in tqdm(images, desc="reading", leave=False, disable=None):
         try:
             samples[0, i]
         except ValueError as error:
-            found[i] = str(error)
-    return found
+            reasons[i] = str(error)
+    return reasons
 
+
+# -----------------------------------------------------------------------------
+# predictions
 
 def predict_new(run, source, out, images=None, skip_broken=False, figures=0, device="auto"):
-    """Write what the run's best model says of new images to a CSV, and its pictures beside it; -> the number of its rows."""
+    """Write what the run's best model predicts for new images to a CSV; -> the number of its rows.
 
+    figures: of how many patients pictures are drawn, into a folder beside the CSV. ValueError in one line."""
     if os.path.exists(out):
         raise ValueError(f"--out {out}: exists; it is not overwritten")
     device = find_device(device)
     model, tasks, args = open_model(run)
-    cohort = load_images(source, args, images)
-    shapes = {task.name: (len(cohort.paths), *[len(task.classes)] * (task.kind in ("labels", "survival"))) for task in tasks}
-    cohort = replace(cohort, tasks=tasks, targets={name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()})
+    cohort = without_targets(load_images(source, args, images, model.columns), tasks)
     cohort, notes = tabulate(cohort, model.columns)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    learned = {patient for patient, split in read_run_split(run).items() if split != "test"} & set(cohort.patients)
-    if learned:
-        print(f"note: {len(learned)} of these patients, {min(learned)} first, have names that are in {run}'s train or val split: "
-              "if they are the same people, this is no test", file=sys.stderr)
+    print_notes(notes, cohort, run)
     options = run_options(args, model, cohort, device)
-    fast_float32(model, device)                                    # as in training
-    if "features" in model.inputs:                                 # a probe takes images too, and these are seen once
+    fast_float32(model, device)                      # as in training
+    if "features" in model.inputs:                   # a probe takes images too, and these are seen once
         model.inputs = ("image",)
-    broken = unreadable(cohort, options) if skip_broken else {}
+    broken = {}
+    if skip_broken:
+        broken = unreadable(cohort, options)
     for reason in broken.values():
         print(f"skipped: {reason}", file=sys.stderr)
-    good = [i for i in range(len(cohort.paths)) if i not in broken]
-    table, shown = {"patient": [], "images": [], "prediction": {}}, {}
-    if good:
+
+    predictions, shown = {"patient": []}, {}
+    if len(broken) < len(cohort.paths):
+        good = [i for i in range(len(cohort.paths)) if i not in broken]
         samples = Samples(cohort, good, options["size"], options["n"], options["r"], options["channels"])
         loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
-        table = predict(model.to(device), tasks, loader, device, False, options["autocast"], watcher(shown, figures, tasks, model.config),
-                        progress="predicting")
-    lines = new_rows(tasks, table, cohort, broken)
-    write_csv(out, lines)
-    if figures and good:
-        draw_figures(os.path.splitext(out)[0] + "-figures", tasks, table, cohort, shown, model.config, options["size"])
-    return len(lines) - 1
+        predictions = predict(model.to(device), tasks, loader, device, autocast=options["autocast"],
+                              watch=watcher(shown, figures, tasks, model.config), progress="predicting")
+    rows = new_rows(tasks, predictions, cohort, broken)
+    write_csv(out, rows)
+    if shown:
+        folder = os.path.splitext(out)[0] + "-figures"
+        draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
+    return len(rows) - 1
 
 
-def new_rows(tasks, table, cohort, broken):
-    """-> lines of the CSV: patient, images, prediction of every task, images that were skipped; patients in the order of the source."""
+def print_notes(notes, cohort, run):
+    """Print what was filled in, and whether the run knows patients of these names from its training."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    known = {patient for patient, split in read_run_split(run).items() if split != "test"}
+    known &= set(cohort.patients)
+    if known:
+        print(f"note: {len(known)} of these patients, {min(known)} first, have names that are in the train "
+              f"or val split of {run}: if they are the same people, this is no test", file=sys.stderr)
+
+
+def new_rows(tasks, predictions, cohort, broken):
+    """-> rows of the CSV: patient, images, predictions of every task, images that were skipped.
+
+    predictions: as `predict` returns them, of the patients of whom an image can be read. Patients keep the
+    order of the source."""
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in cohort.paths])
-    names = [name for task in tasks for name in ([f"{task.name} risk"] if task.kind == "survival" else
-                                                 [f"{task.name}[{c}] predicted" for c in task.classes] or [f"{task.name} predicted"])]
-    row_of = {patient: i for i, patient in enumerate(table["patient"])}
-    lines = [["patient", "images", *names, "skipped"]]
+    header = ["patient", "images"]
+    for task in tasks:
+        header += prediction_names(task)
+    rows = [header + ["skipped"]]
+    unit_of = {patient: i for i, patient in enumerate(predictions["patient"])}
+    names = [os.path.relpath(path, root) for path in cohort.paths]
     for patient, images in cohort.groups().items():
-        parts = ["|".join(os.path.relpath(cohort.paths[i], root) for i in images if (i in broken) == out) for out in (False, True)]
-        said = [""] * len(names)
-        if patient in row_of:
-            said = [f"{p:.9g}" for task in tasks for p in np.atleast_1d(table["prediction"][task.name][row_of[patient]])]
-        lines.append([patient, parts[0], *said, parts[1]])
-    return lines
+        seen = [names[i] for i in images if i not in broken]
+        row = [patient, "|".join(seen)]
+        if seen:
+            for task in tasks:
+                values = predictions["prediction"][task.name][unit_of[patient]]
+                row += [f"{value:.9g}" for value in np.atleast_1d(values)]
+        else:
+            row += ["" for _ in header[2:]]
+        rows.append(row + ["|".join(names[i] for i in images if i in broken)])
+    return rows

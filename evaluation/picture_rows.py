@@ -1,108 +1,162 @@
 """Photographs beside each other with captions, heat, boxes and kept patches.
+
+A photograph is an (H, W) or (H, W, 3) uint8 array or a PIL image. Patches are counted in raster order, as in
+vit.py.
 """
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluation.canvas import (
-    AXIS, BAR, HEAT, INK, MARGIN, MARK, PALE, Page, SCALE, SMALL, TITLE, block_height, font, wrap,
-)
+from evaluation.canvas import AXIS, BAR, INK, MARGIN, PALE, Page, block_height, wrap
+
+
+TITLE, CAPTION = 22, 18                              # sizes of letters, px
+GAP = 8                                              # between a picture and its letters, px
+MARK = (0, 190, 255)                                 # of patches and boxes: visible on skin and on X-rays
+HEAT = [                                             # from dark to light
+    (38, 18, 84),
+    (48, 72, 140),
+    (30, 124, 142),
+    (62, 172, 112),
+    (172, 212, 62),
+    (254, 238, 110),
+]
 
 
 def to_picture(image):
     """A photograph -> an RGB copy."""
     if not isinstance(image, Image.Image):
         image = np.asarray(image)
-        if image.dtype != np.uint8 or not image.size or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
+        shape_fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype != np.uint8 or image.size == 0 or not shape_fits:
             raise ValueError(f"an image is (H, W) or (H, W, 3) uint8, not {image.shape} {image.dtype}")
         image = Image.fromarray(image)
     return image.convert("RGB")
 
 
+def fit_height(image, height):
+    """A photograph -> the same, this high."""
+    image = to_picture(image)
+    width = max(1, round(image.width * height / image.height))
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
 def draw_heat(image, weights, alpha=0.5):
-    """A (rows, cols) map over an image, from least (dark) to most (light); NaN and a constant map count as least."""
-    image, weights = to_picture(image), np.asarray(weights, float)
-    if weights.ndim != 2 or not weights.size:
+    """A (rows, cols) map over an image, from least (dark) to most (light).
+
+    NaN and a constant map count as least; alpha: 0 shows the image alone, 1 the map alone."""
+    image = to_picture(image)
+    weights = np.asarray(weights, float)
+    if weights.ndim != 2 or weights.size == 0:
         raise ValueError(f"a heat map is (rows, cols), not {weights.shape}")
-    known = weights[np.isfinite(weights)]
-    low, high = (known.min(), known.max()) if len(known) else (0, 0)
-    span = high - low if high - low > 1e-6 * abs(high) else np.inf  # rounding is not a pattern
-    weights = np.where(np.isfinite(weights), (weights - low) / span, 0).astype(np.float32)
-    weights = np.asarray(Image.fromarray(weights).resize(image.size, Image.Resampling.BICUBIC))
-    weights = weights / max(weights.max(), 1)  # bicubic overshoots: without this the peak is a plateau
-    colors = np.stack([np.interp(weights, np.linspace(0, 1, len(HEAT)), channel) for channel in zip(*HEAT)], -1)
-    return Image.fromarray(((1 - alpha) * np.asarray(image) + alpha * colors).round().astype(np.uint8))
+    known = np.isfinite(weights)
+    heat = np.zeros_like(weights, np.float32)
+    if known.any():
+        low = weights[known].min()
+        high = weights[known].max()
+        if high - low > 1e-6 * abs(high):            # rounding is not a pattern
+            heat[known] = (weights[known] - low) / (high - low)
+    heat = Image.fromarray(heat)
+    heat = np.asarray(heat.resize(image.size, Image.Resampling.BICUBIC))
+    heat = heat / max(heat.max(), 1)                 # bicubic overshoots: without this the peak is a plateau
+    steps = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(heat, steps, channel) for channel in np.transpose(HEAT)]
+    colors = np.stack(channels, axis=-1)             # (H, W, 3)
+    blend = (1 - alpha) * np.asarray(image) + alpha * colors
+    return Image.fromarray(blend.round().astype(np.uint8))
 
 
-def outline_patches(image, cells, grid, color=MARK, numbers=None):
-    """Frames just inside these patches of a (rows, cols) grid; numbers, such as ranks, need patches of 20 px."""
-    image, (rows, cols) = to_picture(image), grid
-    if any(not 0 <= cell < rows * cols for cell in cells):
-        raise ValueError(f"patches of a {rows} x {cols} grid are 0 to {rows * cols - 1}, not {list(cells)}")
-    if numbers is not None and len(numbers) != len(cells):
-        raise ValueError(f"{len(numbers)} numbers for {len(cells)} patches; need one for each")
-    draw, side = ImageDraw.Draw(image), min(image.width / cols, image.height / rows)
-    for i, cell in enumerate(cells):
-        x0, x1 = (round((cell % cols + e) * image.width / cols) for e in (0, 1))
-        y0, y1 = (round((cell // cols + e) * image.height / rows) for e in (0, 1))
-        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=max(1, round(side / 12)))
-        if numbers is not None:
-            draw.text(((x0 + x1) / 2, (y0 + y1) / 2), str(numbers[i]), "white", font(max(8, side * 0.45)), "mm",
-                      stroke_width=max(1, side / 30), stroke_fill=INK)
+def outline_patches(image, cells, grid):
+    """Frames just inside these patches of a (rows, cols) grid."""
+    image = to_picture(image)
+    rows, cols = grid
+    width, height = image.width / cols, image.height / rows      # of a patch, px
+    line = max(1, round(min(width, height) / 12))
+    draw = ImageDraw.Draw(image)
+    for cell in cells:
+        if not 0 <= cell < rows * cols:
+            raise ValueError(f"patches of a {rows} x {cols} grid are 0 to {rows * cols - 1}, "
+                             f"not {cell}")
+        row, col = divmod(cell, cols)
+        x0 = round(col * width)
+        x1 = round((col + 1) * width)
+        y0 = round(row * height)
+        y1 = round((row + 1) * height)
+        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=MARK, width=line)
     return image
 
 
-def draw_boxes(image, rectangles, color=MARK):
+def draw_boxes(image, rectangles):
     """Frames around (x0, y0, x1, y1), px; x1 and y1 are the first column and row outside."""
     image = to_picture(image)
-    draw, width = ImageDraw.Draw(image), max(1, round(min(image.size) / 120))
+    draw = ImageDraw.Draw(image)
+    width = max(1, round(min(image.size) / 120))
     for box in rectangles:
         x0, y0, x1, y1 = (round(float(v)) for v in box)
         if not (x0 < x1 and y0 < y1):
             raise ValueError(f"a box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, not {tuple(box)}")
-        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=width)
+        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=MARK, width=width)
     return image
 
 
-def fit_height(image, height):
-    """A photograph -> the same, this high."""
-    image = to_picture(image)
-    return image.resize((max(1, round(image.width * height / image.height)), height), Image.Resampling.BICUBIC)
+def side_by_side(images, captions=None, height=240, title=""):
+    """Pictures side by side at one height, a title above, captions below, margins all round.
 
-
-def side_by_side(images, captions=None, height=240, title=None):
-    """Pictures side by side at one height (None: an empty frame), a title above, captions below, margins all round."""
-    captions = [""] * len(images) if captions is None else captions
-    if not len(images) or len(captions) != len(images):
-        raise ValueError(f"{len(images)} images and {len(captions)} captions; need one for each, and one at least")
-    images = [None if image is None else fit_height(image, height) for image in images]
-    widths = [height if image is None else max(image.width, 60) for image in images]  # 60 px: a caption needs some
-    captions = [wrap(caption, width, SMALL) for caption, width in zip(captions, widths)]
-    title = wrap(title or "", sum(widths) + MARGIN * (len(widths) - 1), TITLE)
-    top = MARGIN + block_height(title, TITLE) + 8 * bool(title)
-    below = max(block_height(lines, SMALL) + 8 * bool(lines) for lines in captions)
-    page, x = Page(sum(widths) + MARGIN * (len(widths) + 1), top + height + below + MARGIN), MARGIN
-    page.text(MARGIN, MARGIN, title, TITLE)
-    places = []
-    for image, lines, width in zip(images, captions, widths):
-        page.text(x + width / 2, top + height + 8, lines, SMALL, AXIS, "ma")
+    None instead of a picture is an empty frame. height: px"""
+    if captions is None:
+        captions = [""] * len(images)
+    if len(images) == 0 or len(captions) != len(images):
+        raise ValueError(f"{len(images)} images and {len(captions)} captions; "
+                         "need one for each, and one at least")
+    pictures = []
+    for image in images:
         if image is None:
-            page.box(x, top, x + width, top + height, BAR)
-            page.box(x + 1, top + 1, x + width - 1, top + height - 1, PALE)
+            pictures.append(empty_frame(height))
         else:
-            places.append((image, (x + (width - image.width) // 2, top)))
-        x += width + MARGIN
+            pictures.append(fit_height(image, height))
+    widths = [max(picture.width, 60) for picture in pictures]    # px: a caption needs some
+    captions = [wrap(text, width, CAPTION) for text, width in zip(captions, widths)]
+    page_width = MARGIN + sum(width + MARGIN for width in widths)
+    title = wrap(title, page_width - 2 * MARGIN, TITLE)
+    top = MARGIN
+    if title:
+        top += block_height(title, TITLE) + GAP
+    bottom = top + height
+    page_height = bottom + MARGIN
+    if any(captions):
+        most = max(captions, key=len)                # lines
+        page_height += GAP + block_height(most, CAPTION)
+    page = Page(page_width, page_height)
+    page.block(MARGIN, MARGIN, title, TITLE)
+    middles = []
+    left = MARGIN
+    for lines, width in zip(captions, widths):
+        middle = left + width // 2
+        page.block(middle, bottom + GAP, lines, CAPTION, AXIS, anchor="ma")
+        middles.append(middle)
+        left += width + MARGIN
     sheet = page.done()
-    for image, place in places:  # after the reduction, so that photographs keep their pixels
-        sheet.paste(image, place)
+    for picture, middle in zip(pictures, middles):   # after the reduction: photographs keep their pixels
+        left = middle - picture.width // 2
+        sheet.paste(picture, (left, top))
     return sheet
+
+
+def empty_frame(side):
+    """-> a picture where there is no photograph."""
+    page = Page(side, side)
+    page.box(0, 0, side, side, BAR)
+    page.box(1, 1, side - 1, side - 1, PALE)
+    return page.done()
 
 
 def stack(rows):
     """Rows on top of each other, left edges in line; neighbours share a margin."""
-    if not len(rows):
+    if len(rows) == 0:
         raise ValueError("a grid needs at least one row")
-    y, size = 0, (max(image.width for image in rows), sum(image.height - MARGIN for image in rows) + MARGIN)
-    sheet = Image.new("RGB", size, "white")
+    width = max(image.width for image in rows)
+    height = sum(image.height - MARGIN for image in rows) + MARGIN
+    sheet = Image.new("RGB", (width, height), "white")
+    y = 0
     for image in rows:
         sheet.paste(image, (0, y))
         y += image.height - MARGIN
@@ -110,17 +164,36 @@ def stack(rows):
 
 
 def filter_figure(photos, kept, grid, composite, title="", height=240):
-    """MultiViT's picture: one patient's photographs (None: absent), kept patches framed -> the composite made of them.
+    """MultiViT's picture: one patient's photographs with the kept patches framed -> the composite of these.
 
-    kept: for each photograph a list of patches of the (rows, cols) grid."""
+    photos: None for one that is absent; kept: for each a list of patches of the (rows, cols) grid; composite:
+    None where there is no picture of it."""
     if len(kept) != len(photos):
-        raise ValueError(f"{len(kept)} lists of kept patches for {len(photos)} photographs; need one for each")
-    if any(image is None and len(cells) for image, cells in zip(photos, kept)):
-        raise ValueError("a photograph is None, absent, and yet has kept patches")
-    framed = [None if image is None else outline_patches(fit_height(image, height), cells, grid) for image, cells in zip(photos, kept)]
-    captions = ["absent" if image is None else f"{len(cells)} kept" for image, cells in zip(photos, kept)]
-    arrow, middle = Page(60, height), height / 2
-    arrow.line([(4, middle), (50, middle)], AXIS, 2)
-    arrow.draw.polygon([(x * SCALE, y * SCALE) for x, y in ((56, middle), (44, middle - 7), (44, middle + 7))], AXIS)
-    words = f"composite of {sum(len(cells) for cells in kept)} patches"
-    return side_by_side([*framed, arrow.done(), composite], [*captions, "", words], height, title)
+        raise ValueError(f"{len(kept)} lists of kept patches for {len(photos)} photographs; "
+                         "need one for each")
+    pictures, captions = [], []
+    for photo, cells in zip(photos, kept):
+        if photo is not None:
+            photo = fit_height(photo, height)
+            pictures.append(outline_patches(photo, cells, grid))
+            captions.append(f"{len(cells)} kept")
+        elif len(cells):
+            raise ValueError("a photograph is None, absent, and yet has kept patches")
+        else:
+            pictures.append(None)
+            captions.append("absent")
+    if composite is not None:
+        count = sum(len(cells) for cells in kept)
+        pictures += [arrow(height), composite]
+        captions += ["", f"composite of {count} patches"]
+    return side_by_side(pictures, captions, height, title)
+
+
+def arrow(height):
+    """-> a picture of an arrow that points to the right."""
+    page = Page(60, height)
+    y = height / 2
+    tip = 56, y
+    page.line([(4, y), tip], INK)
+    page.line([(44, y - 8), tip, (44, y + 8)], INK)
+    return page.done()

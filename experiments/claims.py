@@ -1,17 +1,23 @@
-"""The papers' tables as commands, and their claims as orders of rows.
+"""The papers' tables as commands of train.py, and the papers' claims as orders of their rows.
+
+    about    what is compared, on which data
+    flags    of all rows, beside a row's own
+    metrics  {name: (place in metrics.json, place of the value that chance has, flags of its runs)};
+             of places "A|B" the first that is there counts
+    rows     {row: flags}; {name} stands for the run folder of that row, or first run, with the same seed
+    first    {name: flags} of runs that are not rows
+    claims   (what the paper says, the order of rows that would show it, names of metrics);
+             a claim without metrics is asked of all
+
+"A, B > C" says that A and B are each better than C, ">=" better or equal; "A + 0.02" helps A by 0.02;
+"chance" is a row too.
 """
 
 
-# name: about, flags of all rows, and
-#       metrics   {name: (where it is in metrics.json, A|B: B where there is no A; where chance is; flags of its runs)}
-#       first     {name: flags} of runs that are no rows. In flags, {name} is the folder of that run, or row, of the same seed
-#       rows      {row: flags}; reference: the row that the others are compared with
-#       claims    (what the paper says, the order of rows that would show it, in which metrics; none named: in each)
-#                 "A, B > C": A and B are each better than C; >=: or equal; "A + 0.02": were A better by so much; chance is a row too
 EXPERIMENTS = {
     "multivit": dict(
-        about="Murray et al. 2024, on the simulated psoriasis cohort. A photograph costs Baseline less: it has 28 epochs in the time "
-              "in which the others have 20.",
+        about="Murray et al. 2024, on the simulated psoriasis cohort. One photograph costs Baseline less "
+              "time: it has 28 epochs in the time in which the others have 20.",
         flags="--model multivit --data psoriasis",
         metrics={"MAE of PASI": ("pasi/mae", "pasi/constant/mae", "")},
         rows={"Baseline": "--mode baseline --epochs 28",
@@ -20,7 +26,6 @@ EXPERIMENTS = {
               "Multi-3-1": "--mode multi --n 3 --r 1",
               "Multi-3-2": "--mode multi --n 3 --r 2",
               "Multi-3-2 with its own class token": "--mode multi --n 3 --r 2 --cls-token stage2"},
-        reference="Baseline",
         claims=[("several photographs beat one", "Partial-3-1, Partial-3-2, Multi-3-1, Multi-3-2 > Baseline"),
                 ("handing over tokens beats handing over pixels alone, R = 1", "Multi-3-1 > Partial-3-1"),
                 ("handing over tokens beats handing over pixels alone, R = 2", "Multi-3-2 > Partial-3-2"),
@@ -34,51 +39,53 @@ EXPERIMENTS = {
               "Class token": "--fusion class",
               "Pairwise": "--fusion pairwise",
               "Cross-attention": "--fusion cross"},
-        reference="None",
-        claims=[("cross-attention is the best of the five", "Cross-attention > None, All-attention, Class token, Pairwise"),
+        claims=[("cross-attention is the best of the five",
+                 "Cross-attention > None, All-attention, Class token, Pairwise"),
                 ("fusing class tokens, or tokens pair by pair, helps", "Class token, Pairwise > None"),
                 ("attention over all tokens does not help", "None >= All-attention")]),
     "softmax_free": dict(
-        about="Khader et al. 2024, on simulated bags of up to 11,039 vectors, and on MedMNIST's adrenal glands where that file is here.",
+        about="Khader et al. 2024, on simulated bags of up to 11,039 vectors.",
         flags="--model vit",
-        metrics={"AUROC, bags": ("subtype/auroc", "subtype/constant/auroc", "--data bag --epochs 12"),
-                 "AUROC, adrenal glands": ("class/auroc", "class/constant/auroc",
-                                           "--data medmnist:adrenalmnist3d:64 --image 32 --patch 8 --epochs 60 --lr 1e-3 --dropout 0")},
+        metrics={"AUROC": ("subtype/auroc", "subtype/constant/auroc", "--data bag --epochs 12")},
         rows={"softmax": "--attention softmax",
               "SimA": "--attention sima",
               "sequence norm": "--attention seqnorm"},
-        reference="softmax",
         claims=[("sequence norm is at least as good as SimA", "sequence norm >= SimA"),
-                ("sequence norm is about as good as softmax (here: not worse by 0.02)", "sequence norm + 0.02 > softmax")]),
+                ("sequence norm is about as good as softmax (here: not worse by 0.02)",
+                 "sequence norm + 0.02 > softmax")]),
     "lt_vit": dict(
-        about="Marikkar et al. 2023, Tables 1 and 3 and Figure 2, on the simulated chest films. Pointing game: how often the strongest "
-              "patch of the last block's map, the label's or else the class token's, touches the finding; and the same of the mean of "
-              "the label's maps in all blocks with label tokens, where a model has such.",
+        about="Marikkar et al. 2023, Tables 1 and 3 and Figure 2, on the simulated chest films. Pointing "
+              "game: how often the strongest patch of the last block's map (the label's, or else the class "
+              "token's) touches the finding; and the same of the mean of the label's maps over all blocks "
+              "with label tokens, where a model has such blocks.",
         flags="--data chest --lr 1e-3 --batch-size 8 --epochs 30",
         metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", ""),
                  "pointing game": ("localization/label token/pointing|localization/class token/pointing",
                                    "localization/chance/pointing", ""),
                  "pointing game, mean of the label blocks": (
-                     "localization/label token, mean of label blocks/pointing|localization/label token/pointing|"
-                     "localization/class token/pointing",
+                     "localization/label token, mean of label blocks/pointing|"
+                     "localization/label token/pointing|localization/class token/pointing",
                      "localization/chance/pointing", "")},
         rows={"class token": "--model vit",
               "Query2Label": "--model q2l",
               "LT-ViT": "--model lt_vit --label-layers 2",
               "full attention": "--model lt_vit --label-layers 2 --label-attention full",
               "no label self-attention": "--model lt_vit --label-layers 2 --label-attention no-label-self"},
-        reference="class token",
         claims=[("label tokens beat the class token", "LT-ViT > class token", "mean AUROC of the findings"),
-                ("label tokens beat Query2Label's decoder", "LT-ViT > Query2Label", "mean AUROC of the findings"),
-                ("one-way attention is the best of the three", "LT-ViT > full attention, no label self-attention",
+                ("label tokens beat Query2Label's decoder", "LT-ViT > Query2Label",
                  "mean AUROC of the findings"),
-                ("a label's map shows its finding", "LT-ViT > chance", "pointing game", "pointing game, mean of the label blocks"),
-                ("and better than the class token's map does", "LT-ViT > class token", "pointing game",
-                 "pointing game, mean of the label blocks")]),
+                ("one-way attention is the best of the three",
+                 "LT-ViT > full attention, no label self-attention", "mean AUROC of the findings"),
+                ("a label's map shows its finding", "LT-ViT > chance",
+                 "pointing game", "pointing game, mean of the label blocks"),
+                ("and better than the class token's map does", "LT-ViT > class token",
+                 "pointing game", "pointing game, mean of the label blocks")]),
     "daft": dict(
-        about="Pölsterl et al. 2021, Tables 2 and 3, on the simulated brain cohort: diagnosis of three classes, and time to dementia.",
+        about="Pölsterl et al. 2021, Tables 2 and 3, on the simulated brain cohort: diagnosis of three "
+              "classes, and time to dementia.",
         flags="--model daft --data brain",
-        metrics={"balanced accuracy": ("diagnosis/balanced_accuracy", "diagnosis/constant/balanced_accuracy", "--target diagnosis:classes"),
+        metrics={"balanced accuracy": ("diagnosis/balanced_accuracy", "diagnosis/constant/balanced_accuracy",
+                                       "--target diagnosis:classes"),
                  "c-index": ("time/c_index", "time/constant/c_index", "--target time/event:survival")},
         rows={"Linear": "--fusion linear",
               "ResNet": "--fusion image",
@@ -97,30 +104,32 @@ EXPERIMENTS = {
               "beta = 0": "--fusion daft --without shift",
               "sigmoid": "--fusion daft --activation sigmoid",
               "tanh": "--fusion daft --activation tanh"},
-        reference="DAFT",
         claims=[("DAFT is the best of Table 2",
-                 "DAFT > Linear, ResNet, Linear on ResNet features, Concat-1FC, Concat-2FC, 1FC-Concat-1FC, Duanmu, FiLM"),
+                 "DAFT > Linear, ResNet, Linear on ResNet features, Concat-1FC, Concat-2FC, 1FC-Concat-1FC, "
+                 "Duanmu, FiLM"),
                 ("the table alone beats the volume alone", "Linear > ResNet"),
-                ("both together beat the volume alone", "Concat-1FC, Concat-2FC, 1FC-Concat-1FC, Duanmu, FiLM, DAFT > ResNet"),
-                ("FiLM beats every concatenation", "FiLM > Concat-1FC, Concat-2FC, 1FC-Concat-1FC", "balanced accuracy"),
+                ("both together beat the volume alone",
+                 "Concat-1FC, Concat-2FC, 1FC-Concat-1FC, Duanmu, FiLM, DAFT > ResNet"),
+                ("FiLM beats every concatenation", "FiLM > Concat-1FC, Concat-2FC, 1FC-Concat-1FC",
+                 "balanced accuracy"),
                 ("DAFT needs its scale", "DAFT > alpha = 1"),
                 ("DAFT needs its shift", "DAFT > beta = 0"),
                 ("the scale matters more than the shift", "beta = 0 > alpha = 1"),
-                ("no other place is better", "DAFT >= before the block, before the shortcut, before the first ReLU, before the second conv",
+                ("no other place is better",
+                 "DAFT >= before the block, before the shortcut, before the first ReLU, "
+                 "before the second conv",
                  "balanced accuracy")]),
     "probes": dict(
-        about="Mindlina 2024, on the simulated chest films. The frozen ViT has learned from photographs of skin, as the article's had "
-              "from the photographs of ImageNet: it has seen no film.",
-        first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
+        about="Mindlina 2024, on the simulated chest films. The frozen ViT has learned from photographs of "
+              "skin, as the article's had from the photographs of ImageNet: it has seen no film.",
         flags="--data chest --lr 1e-3",
         metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", "")},
+        first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
         rows={"CNN": "--model cnn --image 64",
               "Model1 (class)": "--model probe --head class --pretrained {backbone}",
               "Model2 (tokens)": "--model probe --head tokens --pretrained {backbone}",
               "Model3 (resized)": "--model probe --head resized --pretrained {backbone}",
               "resized-2d": "--model probe --head resized-2d --pretrained {backbone}"},
-        reference="CNN",
         claims=[("the tokens beat the CNN", "Model2 (tokens) > CNN"),
                 ("the CNN beats the class token", "CNN > Model1 (class)")]),
 }
-PATIENTS = {"psoriasis": 40, "chest": 40, "brain": 40, "bag": 20}  # of --quick

@@ -1,12 +1,20 @@
-"""Intervals over seeds, and whether a claim holds.
+"""Does a paper's claim hold? Intervals of numbers that were measured with several seeds.
 """
 import math
 import re
 from statistics import mean, stdev
 
+import numpy as np
+
+
+# quantiles of Student's t distribution, 97.5 %, for 2 to 10 values
+T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262
+
 
 def look_up(metrics, places):
-    """metrics.json, "a/b|c/d" -> the value at the first place that is there; NaN where it is null, and of a run that failed, None."""
+    """A number of metrics.json; of the places "a/b|c/d" the first that is there counts.
+
+    NaN where it is null, and without metrics, because the run failed. ValueError if no place is there."""
     if metrics is None:
         return math.nan
     for place in places.split("|"):
@@ -18,45 +26,70 @@ def look_up(metrics, places):
     raise ValueError(f"no {places} in metrics.json, which has {', '.join(metrics)}")
 
 
-T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262  # Student's t, 97.5 %, for 2 to 10 values
-
-
 def spread(values):
-    """-> mean, and half of its 95 % t interval, of the values that are defined; NaN of none, and half of one. Of more than ten the
-    interval is a little wide."""
+    """-> the mean of the values that are not NaN, and half the width of its 95 % t interval.
+
+    Without values the mean is NaN, with fewer than two the half width is."""
     known = [value for value in values if not math.isnan(value)]
     n = len(known)
-    return mean(known) if n else math.nan, T[min(n, 10) - 2] * stdev(known) / math.sqrt(n) if n > 1 else math.nan
-
-
-def margin(order, values, lower=False):
-    """By how much is "A, B > C" true of {row: value}: the least lead of a row over one that it should beat; below 0 it is not. NaN
-    where a value is not defined. lower: lower values are better."""
-    groups = re.split(" >=? ", order)
-    worth = []
-    for group in groups:
-        pairs = [row.partition(" + ") for row in group.split(", ")]
-        worth.append([(-1 if lower else 1) * values[row] + float(help or 0) for row, _, help in pairs])
-    if any(math.isnan(value) for group in worth for value in group):
-        return math.nan
-    return min(min(left) - max(right) for left, right in zip(worth, worth[1:]))
-
-
-def verdict(order, values, lower=False):
-    """{row: [value a seed]} -> "holds", "does not hold" or "undecided"; the margin with its interval; in how many seeds it is so."""
-    margins = [margin(order, dict(zip(values, each)), lower) for each in zip(*values.values())]
-    known = [each for each in margins if not math.isnan(each)]
-    if not known:
-        return "cannot be told, a value is undefined", "", ""
-    true = sum(each > 0 or each == 0 and " > " not in order for each in known)
-    center, half = spread(known)
-    seeds = f"{true} of {len(known)}" + f", undefined in {len(margins) - len(known)}" * (len(known) < len(margins))
-    said = "holds" if true == len(known) and center - half >= 0 else "does not hold" if not true and center + half <= 0 else "undecided"
-    return said, with_interval(margins, "+"), seeds
+    center, half = math.nan, math.nan
+    if n > 0:
+        center = mean(known)
+    if n > 1:
+        half = T[n - 2] * stdev(known) / math.sqrt(n)
+    return center, half
 
 
 def with_interval(values, sign=""):
-    """[one a seed] -> "0.812 (0.790 to 0.834)"; of one seed there is no interval."""
+    """The values of all seeds -> "0.812 (0.790 to 0.834)"; a single seed has no interval.
+
+    sign "+": positive numbers get a sign too."""
     center, half = spread(values)
-    ends = "" if math.isnan(half) else f" ({center - half:{sign}.3f} to {center + half:{sign}.3f})"
-    return "failed" if math.isnan(center) else f"{center:{sign}.3f}{ends}"
+    if math.isnan(center):
+        return "failed"
+    if math.isnan(half):
+        return f"{center:{sign}.3f}"
+    return f"{center:{sign}.3f} ({center - half:{sign}.3f} to {center + half:{sign}.3f})"
+
+
+def margin(order, values, lower=False):
+    """By how much "A, B > C" is true of {row: value}: the smallest lead of a row over one it should beat.
+
+    Below 0 the order is false; NaN where a value is. "A + 0.02 > C" helps A by so much.
+    lower: lower values are better."""
+    def score(term):
+        row, _, head_start = term.partition(" + ")
+        value = -values[row] if lower else values[row]
+        return value + float(head_start or 0)
+
+    better, worse = re.split(" >=? ", order)
+    leads = []
+    for row in better.split(", "):
+        leads += [score(row) - score(other) for other in worse.split(", ")]
+    return float(np.min(leads))                                    # unlike min, NaN if a lead is
+
+
+def verdict(order, values, lower=False):
+    """{row: [a value per seed]} -> "holds", "does not hold" or "undecided", the margin, in how many seeds.
+
+    The margin is text with its interval, and so is the number of seeds: "2 of 3"."""
+    margins = []
+    for seed_values in zip(*values.values()):
+        margins.append(margin(order, dict(zip(values, seed_values)), lower))
+    known = [lead for lead in margins if not math.isnan(lead)]
+    if not known:
+        return "cannot be told, a value is undefined", "", ""
+    if ">=" in order:
+        true = sum(lead >= 0 for lead in known)
+    else:
+        true = sum(lead > 0 for lead in known)
+    seeds = f"{true} of {len(known)}"
+    if len(known) < len(margins):
+        seeds += f", undefined in {len(margins) - len(known)}"
+    center, half = spread(known)
+    answer = "undecided"
+    if true == len(known) and center >= half:
+        answer = "holds"
+    if true == 0 and center <= -half:
+        answer = "does not hold"
+    return answer, with_interval(margins, "+"), seeds

@@ -1,70 +1,104 @@
-"""Columns of the table as input of a model: numbers and categories -> one vector per image.
+"""Columns of a table as the input of a model: numbers and categories -> one vector per image.
 """
 from dataclasses import replace
 
 import numpy as np
 
 from plumbing.cohort import Column
+from plumbing.tables import name_and_kind, shortlist
 from plumbing.targets import is_number
 
 
 def fit_columns(cohort, wanted, train):
-    """NAME[:number|category],... -> [Column], with the statistics of the training images. Without a kind, words are categories."""
-    columns, targets = [], {name for task in cohort.tasks for name in (task.name, *(task.classes if task.kind != "classes" else ()))}
+    """--tabular NAME[:number|category],... -> list of Columns, with the statistics of the training images.
+
+    Without a kind, a column that holds a word is a category. ValueError where a column does not exist, is to
+    be predicted, or has nothing to learn from."""
+    targets = [task.name for task in cohort.tasks]
+    for task in cohort.tasks:
+        if task.kind != "classes":
+            targets += task.classes                                # columns: of labels, or of time and event
+    columns = {}
     for spec in map(str.strip, wanted.split(",")):
-        name, _, kind = (spec, "", "") if spec in cohort.columns or ":" not in spec else spec.rpartition(":")
+        name, kind = name_and_kind(spec, cohort.columns)
+        problem = None
         if name not in cohort.columns:
-            raise ValueError(f"--tabular {spec}: {cohort.name} has no column {name!r}, "
-                             f"there are {', '.join(list(cohort.columns)[:20]) or 'none'}")
-        if kind not in ("", "number", "category"):
-            raise ValueError(f"--tabular {spec}: kind {kind!r}, need number or category")
-        if name.replace(".", "_") in targets or name in targets or name in (column.name for column in columns):
-            raise ValueError(f"--tabular {spec}: {name} is {'what is to be predicted' if name in targets else 'named twice'}")
-        cells = [cohort.columns[name][i] for i in train]
-        known = {cell for cell in cells if cell}
-        words = {cell for cell in known if not is_number(cell)}
-        kind = kind or ("category" if words else "number")
-        x = np.array([to_number(cohort, name, i) for i in train if cohort.columns[name][i]]) if kind == "number" else ()
-        if len(set(x) or known) < 2:
-            raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training split, nothing to learn from")
-        if kind == "category" and len(known) > 50:
-            raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 make a category; "
-                             f"{min(words or known)!r} is one of them")
-        fitted = dict(mean=float(x.mean()), std=float(x.std())) if kind == "number" else dict(values=tuple(sorted(known)))
-        columns.append(Column(name, kind, blanks="" in cells, **fitted))
-    return columns
+            problem = f"{cohort.name} has no column {name!r}, there are {shortlist(cohort.columns)}"
+        elif kind not in ("", "number", "category"):
+            problem = f"kind {kind!r}, need number or category"
+        elif name in targets or name.replace(".", "_") in targets:
+            problem = f"{name} is what is to be predicted"
+        elif name in columns:
+            problem = f"{name} is named twice"
+        if problem:
+            raise ValueError(f"--tabular {spec}: {problem}")
+        columns[name] = fit_column(cohort, name, kind, train)
+    return list(columns.values())
 
 
-def to_number(cohort, name, i):
-    """The cell of a column in row i -> float, NaN where blank."""
-    cell = cohort.columns[name][i]
-    if cell and not is_number(cell):
-        raise ValueError(f"{cohort.name}, column {name}, patient {cohort.patients[i]}: {cell!r} is not a number; --tabular {name}:category "
-                         "allows words")
-    return float(cell or "nan")
+def fit_column(cohort, name, kind, train):
+    """-> Column. kind: number, category, or "" where the cells decide."""
+    cells = [cohort.columns[name][i] for i in train]
+    known = {cell for cell in cells if cell}
+    if not kind:
+        kind = "number" if all(is_number(cell) for cell in known) else "category"
+    distinct = known
+    if kind == "number":
+        x = to_numbers(cohort, name, train)
+        x = x[~np.isnan(x)]
+        distinct = set(x)                                          # 1 and 1.0 are the same number
+    if len(distinct) < 2:
+        raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training "
+                         "split, nothing to learn from")
+    if kind == "number":
+        return Column(name, kind, mean=float(x.mean()), std=float(x.std()), blanks="" in cells)
+    if len(known) > 50:
+        raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 "
+                         f"make a category; {max(known)!r} is one of them")
+    return Column(name, kind, values=tuple(sorted(known)), blanks="" in cells)
+
+
+def to_numbers(cohort, name, images):
+    """-> float (images,), the cells of a column; NaN where they are blank."""
+    values = []
+    for i in images:
+        cell = cohort.columns[name][i]
+        if cell and not is_number(cell):
+            raise ValueError(f"{cohort.name}, column {name}, patient {cohort.patients[i]}: {cell!r} is not a "
+                             f"number; --tabular {name}:category allows words")
+        values.append(float(cell or "nan"))
+    return np.array(values)
 
 
 def tabulate(cohort, columns):
-    """-> the cohort with `tabular` (images, P), the columns as numbers beside each other; notes on what was filled in."""
-    parts, notes = [], []
+    """-> the cohort with `tabular`, float32 (images, P), its columns as numbers; notes on what was filled in.
+
+    ValueError where a column is not in the table, or holds words where it held numbers in training."""
+    if not columns:
+        return replace(cohort, tabular=None), []
+    parts, notes = [], []                                          # parts: (images,) each
     for column in columns:
-        if column.name not in cohort.columns:
-            raise ValueError(f"{cohort.name} has no column {column.name!r}, which the model takes as input; "
-                             f"there are {', '.join(list(cohort.columns)[:20]) or 'none'}")
-        cells = cohort.columns[column.name]
+        name = column.name
+        if name not in cohort.columns:
+            raise ValueError(f"{cohort.name} has no column {name!r}, which the model takes as input; "
+                             f"there are {shortlist(cohort.columns)}")
+        cells = cohort.columns[name]
         blank = np.array([not cell for cell in cells])
         if column.kind == "number":
-            x = np.array([to_number(cohort, column.name, i) for i in range(len(cells))])
-            parts.append(np.nan_to_num((x - column.mean) / column.std)[:, None])
+            x = to_numbers(cohort, name, range(len(cells)))
+            parts.append(np.nan_to_num((x - column.mean) / column.std))
+            effect = "filled with the mean"
         else:
-            parts.append(np.array([[cell == value for value in column.values] for cell in cells]))
+            for value in column.values:
+                parts.append(np.array([cell == value for cell in cells]))
+            effect = "they count as none of its values"
             unseen = [cell for cell in cells if cell and cell not in column.values]
             if unseen:
-                notes.append(f"{column.name}: {len(unseen)} rows of {', '.join(sorted(set(unseen))[:5])}, unknown to the training split, "
+                words = ", ".join(sorted(set(unseen))[:5])
+                notes.append(f"{name}: {len(unseen)} rows of {words}, unknown to the training split, "
                              "count as none of its values")
         if column.blanks:
-            parts.append(blank[:, None])
+            parts.append(blank)
         if blank.any():
-            notes.append(f"{column.name}: {blank.sum()} rows blank, "
-                         + ("filled with the mean" if column.kind == "number" else "they count as none of its values"))
-    return replace(cohort, tabular=np.concatenate(parts, 1).astype(np.float32) if parts else None), notes
+            notes.append(f"{name}: {blank.sum()} rows blank, {effect}")
+    return replace(cohort, tabular=np.stack(parts, 1).astype(np.float32)), notes

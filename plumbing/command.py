@@ -10,8 +10,11 @@ import torch
 from plumbing.checkpoints import first_line
 
 
+READER_DIED = "a process that reads images died; with --resume RUN --workers 0 the run goes on"
+
+
 class Stop:
-    """True once SIGINT or SIGTERM has come, to this process or to one that trains with it; a second Ctrl-C quits at once."""
+    """True once SIGINT or SIGTERM has come; a second Ctrl-C quits at once."""
 
     def __init__(self):
         self.signal = None
@@ -27,39 +30,56 @@ class Stop:
         return self.signal is not None
 
     def leave(self, bar, run):
-        """Once everything is saved."""
+        """End the process, once everything is saved."""
         bar.close()
         print(f"stopped; go on with: python train.py --resume {run}")
-        sys.exit(128 + (self.signal or signal.SIGTERM))
+        sys.exit(128 + (self.signal or signal.SIGTERM))      # another process may have had the signal
 
 
 def run_main(main):
     """Call main; what a user can cause ends in one line and status 2."""
-    died = "a process that reads images died; with --resume RUN --workers 0 the run goes on"
     try:
         main()
-    except ConnectionError as error:                               # its pipe breaks, if PyTorch does not notice first
-        line = f"{died} ({error})"
-        if hasattr(select, "poll"):
-            (output := select.poll()).register(1, 0)
-            if any(event & select.POLLERR for _, event in output.poll(0)):                   # it is ours: `| head` has read enough
-                os._exit(128 + signal.SIGPIPE)
-    except (ValueError, OSError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("ValueError: ")
-    except RuntimeError as error:
-        line = first_line(error)
-        if isinstance(error, torch.OutOfMemoryError):
-            line = f"out of memory; --accumulate, --grad-checkpointing, or a smaller --batch-size or --image need less ({line})"
-        elif "deterministic" in line:
-            line = f"--deterministic: {line}"
-        elif "DataLoader worker (pid" in line:                      # killed, as a rule by a system out of memory
-            line = f"{died} ({line})"
-        elif isinstance(error, torch.distributed.DistError) or "gloo" in line:
-            line = f"the processes that train together lost each other; if one ended, its own line says why ({line})"
-        else:
-            raise
-    else:
         return
-    who = f" (process {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-    print(f"{os.path.basename(sys.argv[0])}{who}: {line}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError) as error:
+        line = explain(error)
+        if line is None:
+            raise
+    program = os.path.basename(sys.argv[0])
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        program += f" (process {os.environ['RANK']})"
+    print(f"{program}: {line}", file=sys.stderr)
     sys.exit(2)
+
+
+def explain(error):
+    """-> the line for an error that a user can cause, None for any other."""
+    line = first_line(error)
+    if isinstance(error, ConnectionError):           # a dead reader's pipe breaks before PyTorch notices
+        leave_if_nobody_reads()
+        return f"{READER_DIED} ({error})"
+    if isinstance(error, (ValueError, OSError)):     # of a reading process: a traceback before the last line
+        lines = str(error).strip().splitlines()
+        return lines[-1].removeprefix("ValueError: ") if lines else line
+    if isinstance(error, torch.OutOfMemoryError):
+        return ("out of memory; --accumulate, --grad-checkpointing, "
+                f"or a smaller --batch-size or --image need less ({line})")
+    if "deterministic" in line:
+        return f"--deterministic: {line}"
+    if "DataLoader worker (pid" in line:             # killed, as a rule by a system that is out of memory
+        return f"{READER_DIED} ({line})"
+    if isinstance(error, torch.distributed.DistError) or "gloo" in line:
+        return ("the processes that train together lost each other; "
+                f"if one ended, its own line says why ({line})")
+    return None
+
+
+def leave_if_nobody_reads():
+    """End the process without a word when the pipe that broke is its own output: `| head` has read enough."""
+    if not hasattr(select, "poll"):                  # Windows
+        return
+    output = select.poll()
+    output.register(1, 0)
+    for _, event in output.poll(0):
+        if event & select.POLLERR:
+            os._exit(128 + signal.SIGPIPE)

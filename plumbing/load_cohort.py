@@ -1,7 +1,9 @@
-"""--data -> Cohort: a CSV, a public table, a folder of class folders, or MedMNIST arrays.
+"""--data -> Cohort: a CSV file, a public table, a folder of class folders, or the arrays of MedMNIST.
+
+    python -m plumbing.load_cohort TABLE.csv [IMAGES]      how the table is understood
+    python -m plumbing.load_cohort                         the public tables, and which column holds what
 """
 import os
-import re
 import sys
 
 import numpy as np
@@ -9,93 +11,131 @@ import numpy as np
 from plumbing.class_folders import read_class_folders
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLIT_NAMES
 from plumbing.medmnist import read_medmnist
-from plumbing.public_tables import KNOWN, majority, official_lists
+from plumbing.public_tables import PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize
+from plumbing.public_tables import table_path
 from plumbing.splits import read_splits, split_patients
-from plumbing.tables import PICTURES, at, column, finder, pick, read_csv
+from plumbing.tables import cell_error, find_images, find_patients, first_column, read_csv, require_column
+from plumbing.tables import stem
 from plumbing.targets import policy, read_targets
 
 
-def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros", blank="zeros",
-                cache="data_cache"):
-    """-> Cohort. data: a CSV, a folder of class folders, `medmnist:FLAG[:SIDE]`, or a name of KNOWN with `images`, its folder.
+def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
+                blank="zeros", cache="data_cache"):
+    """-> Cohort. ValueError says what is missing or wrong, with file, row and column.
 
-    images: folder the image paths start from (the table's own by default); patient, image, target, split: column names,
-    target as NAME[:regression|classes|labels],... or TIME/EVENT:survival; split may also be CLAM's splits_K.csv; uncertain:
-    what a label of -1 means, and blank what an empty label of CheXpert means: zeros, ones or ignore (unknown, left out of the
-    loss), for single labels as zeros,LABEL=ones,..."""
-    known = KNOWN.get(data, {})
-    if data.startswith("medmnist:") or os.path.isdir(data) and not known:
-        given = {"images": images, "patient-column": patient, "image-column": image, "target": target, "split-column": split}
-        if wrong := [flag for flag, value in given.items() if value]:
-            raise ValueError(f"--{wrong[0]} is of a CSV table, --data {data} has none")
-        return read_class_folders(data) if os.path.isdir(data) else read_medmnist(data, cache)
-    if files := known.get("files"):
-        found = [path for file in files if os.path.isfile(path := os.path.join(images or "", file))]
-        if not images or not found:
-            raise ValueError(f"--data {data} needs --images, the folder that holds {' or '.join(files)}{f', not {images}' * bool(images)}")
-        data = found[0]
-    elif not os.path.isfile(data):
-        raise ValueError(f"--data {data}: no such file or folder, and none of medmnist:FLAG[:SIDE], {', '.join(KNOWN)}")
-    header, rows = read_csv(data)
-    known = known or next((known for known in KNOWN.values() if all(pick(header, names) for names in known["header"])), {})
-    labels = known["labels"].split(",") if "labels" in known else []
-    regex = ".+" if patient else known.get("patient_regex", ".+")
-    patient = column(data, header, patient or known.get("patient", "patient_id"), "patient")
-    image = column(data, header, image or known.get("image", "image"), "image")
-    if split and os.path.isfile(split):
-        where = read_splits(split)
-        for row in rows:
-            if row[image] not in where:
-                raise ValueError(f"{at(data, row, image)}: {row[image]!r} is in none of train, val, test of {split}")
-            row["split"] = where[row[image]]
-        header, split = header + ["split"] * ("split" not in header), "split"
-    split = column(data, header, split, "split") if split else pick(header, "split")
-    if findings := pick(header, known.get("findings", "")):        # "Edema|Mass" -> a column a label
-        for row in rows:
-            said = row[findings].split("|")
-            row.update((name, str(int(name in said))) for name in labels)
-            row["pneumonia"] = "1" if "Pneumonia" in said else "0" if said == ["No Finding"] else ""         # against healthy films
-        header = header + [name for name in (*labels, "pneumonia") if name not in header]
+    data         a CSV file, a folder of class folders, medmnist:FLAG[:SIDE], or a name in PUBLIC_TABLES
+    images       the folder in which the paths of images start; by default that of the table
+    patient, image, target, split      columns; target as NAME[:regression|classes|labels],... or as
+                 TIME/EVENT:survival; split may also be CLAM's file splits_K.csv
+    uncertain    what a label of -1 means: zeros, ones or ignore (unknown, left out of the loss); for single
+                 labels as zeros,LABEL=ones,...
+    blank        the same for an empty label of CheXpert
+    cache        the folder to which MedMNIST is downloaded"""
+    known = PUBLIC_TABLES.get(data, {})
+    is_folder = os.path.isdir(data) and not known
+    if is_folder or data.startswith("medmnist:"):
+        if images or patient or image or target or split:
+            raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
+                             "--target and --split-column do not apply to it")
+        if is_folder:
+            return read_class_folders(data)
+        return read_medmnist(data, cache)
+
+    path = table_path(data, images)
+    folder = os.path.dirname(os.path.abspath(path))
+    header, rows = read_csv(path)
+    known = known or recognize(header)
+    labels = []
+    if "labels" in known:
+        labels = known["labels"].split(",")
+    regex = known.get("patient_regex", ".+")
+    if patient:
+        regex = ".+"                                               # the whole cell
+    patient = require_column(path, header, patient or known.get("patient", "patient_id"), "--patient-column")
+    image = require_column(path, header, image or known.get("image", "image"), "--image-column")
+    split = find_split_column(path, header, rows, image, split)
+    findings = first_column(header, known.get("findings", ""))
+    if findings:
+        findings_to_labels(header, rows, findings, labels)
     if "readers" in known:
         rows = majority(rows, image)
-    tasks, targets = read_targets(data, header, rows, target or known.get("target") or ",".join(labels), labels,
-                                  policy("uncertain", uncertain, header), policy("blank", blank if "blanks" in known else "ignore", header))
-    images = images or os.path.dirname(os.path.abspath(data))
-    find = finder(images)
-    paths = [find(row[image], at(data, row, image)) for row in rows]
-    if None in paths:
-        row = rows[paths.index(None)]
-        raise ValueError(f"{at(data, row, image)}: no image {row[image]!r} ({' '.join(PICTURES)}) under {images} "
-                         f"({paths.count(None)} of {len(rows)} rows); --images names the folder")
-    patients = [(re.search(regex, row[patient], re.DOTALL) or [""])[0] for row in rows]
-    if "" in patients:
-        raise ValueError(f"{at(data, rows[patients.index('')], patient)}: no patient")
-    splits = [SPLIT_NAMES.get(row[split].lower()) for row in rows] if split else None
-    if "lists" in known and not split:                             # NIH's: val is cut from train, by patient
-        splits = official_lists(os.path.dirname(os.path.abspath(data)), known["lists"], data, rows, image)
-    if split and None in splits:
-        row = rows[splits.index(None)]
-        raise ValueError(f"{at(data, row, split)}: {row[split]!r}, need train, val or test")
-    return Cohort(os.path.splitext(os.path.basename(data))[0], tasks, patients, paths, targets,
-                  {name: [row[name] for row in rows] for name in header}, splits, notes=NO_PATIENTS * (patient == image and regex == ".+"),
-                  folder=os.path.dirname(os.path.abspath(data)), inputs=known.get("tabular", ""))
+
+    if "blanks" not in known:
+        blank = "ignore"
+    target = target or known.get("target") or ",".join(labels)
+    tasks, targets = read_targets(path, header, rows, target, labels,
+                                  uncertain=policy("uncertain", uncertain, header),
+                                  blank=policy("blank", blank, header))
+    paths = find_images(path, rows, image, images or folder)
+    patients = find_patients(path, rows, patient, regex)
+    splits = None
+    if split:
+        splits = read_split_column(path, rows, split)
+    elif "lists" in known:                                         # NIH's, without val
+        splits = official_lists(folder, known["lists"], path, rows, image)
+    notes = []
+    if patient == image and regex == ".+":
+        notes.append(NO_PATIENTS)
+    columns = {name: [row[name] for row in rows] for name in header}
+    return Cohort(name=stem(os.path.basename(path)), tasks=tasks, patients=patients, paths=paths,
+                  targets=targets, columns=columns, splits=splits, notes=notes, folder=folder,
+                  inputs=known.get("tabular", ""))
+
+
+def find_split_column(path, header, rows, image, split):
+    """-> the column that holds the official split, or None.
+
+    split: a column, or a file that lists the images of every split, from which a column is made."""
+    if not split:
+        return first_column(header, "split")
+    if not os.path.isfile(split):
+        return require_column(path, header, split, "--split-column")
+    split_of = read_splits(split)
+    for row in rows:
+        if row[image] not in split_of:
+            raise cell_error(path, row, image, f"is in none of train, val, test of {split}")
+        row["split"] = split_of[row[image]]
+    if "split" not in header:
+        header.append("split")
+    return "split"
+
+
+def read_split_column(path, rows, column):
+    """-> the split of every row: train, val or test."""
+    for row in rows:
+        if row[column].lower() not in SPLIT_NAMES:
+            raise cell_error(path, row, column, "is none of train, val and test")
+    return [SPLIT_NAMES[row[column].lower()] for row in rows]
+
+
+# -----------------------------------------------------------------------------
+# how it is understood, in words
+
+
+def describe(cohort):
+    """-> lines: how many images and patients, then the values of every task."""
+    lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients"]
+    for task in cohort.tasks:
+        values = cohort.targets[task.name]
+        counts = [(values == i).sum() for i in range(len(task.classes))]
+        if task.kind == "labels":
+            counts = np.nansum(values, axis=0)
+        summary = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
+        summary = summary or f"{np.nanmin(values):g} .. {np.nanmax(values):g}"
+        lines.append(f"{task.name} ({task.kind}): {summary}, {np.isnan(values).sum()} unknown")
+    return lines
 
 
 def main(data=None, images=None):
-    """Print how a table is understood, or without one the public tables."""
     if not data:
-        for name, known in KNOWN.items():
-            print(f"{name:10} image in {known.get('image', 'image')!r}, patient in {known.get('patient', 'patient_id')!r}, "
-                  f"target {known.get('target') or str(known['labels'].count(',') + 1) + ' labels'}")
+        for name, known in PUBLIC_TABLES.items():
+            target = known.get("target") or f"{known['labels'].count(',') + 1} labels"
+            print(f"{name:10} image in {known.get('image', 'image')!r}, "
+                  f"patient in {known.get('patient', 'patient_id')!r}, target {target}")
         return
     cohort = load_cohort(data, images)
-    print(f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients")
-    for task in cohort.tasks:
-        values = cohort.targets[task.name]
-        counts = np.nansum(values, 0) if task.kind == "labels" else [(values == i).sum() for i in range(len(task.classes))]
-        said = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
-        print(f"{task.name} ({task.kind}): {said or f'{np.nanmin(values):g} .. {np.nanmax(values):g}'}, {np.isnan(values).sum()} unknown")
-    print(*split_patients(cohort)[1], sep="\n")
+    _, notes = split_patients(cohort)
+    print("\n".join(describe(cohort) + notes))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Many processes, one training: the few words that torchrun's processes need to say to each other.
 
-    torchrun --nproc-per-node=4 -- train.py ...                    four GPUs of one machine
-    torchrun --nnodes=2 --node-rank=R --master-addr=HOST --master-port=29500 --nproc-per-node=4 -- train.py ...   on both machines
+    torchrun --nproc-per-node=4 -- train.py ...      four GPUs of one machine
+    torchrun --nnodes=2 --node-rank=R --master-addr=HOST --master-port=29500 \
+             --nproc-per-node=4 -- train.py ...      two machines, R = 0 on one and 1 on the other
 
-Without the -- torchrun takes --n and --r for flags of its own. Machines need the same data, and a disk they share to --resume from.
-Every process holds the whole model and sees its share of every batch; the gradients are averaged while they are computed
-(PyTorch's DistributedDataParallel). Process 0 alone writes and prints. Started without torchrun everything here is for one process, and
-costs nothing. CUDA talks through NCCL, CPUs through gloo.
-Run: torchrun --nproc-per-node=2 parallel.py                       two processes add what they know
+Without the -- torchrun takes --n and --r for flags of its own. Machines need the same data, and a disk that
+they share to --resume from.
+Every process holds the whole model and sees its share of every batch; the gradients are averaged while
+they are computed (PyTorch's DistributedDataParallel). Only process 0 writes and prints. Started without
+torchrun, everything here is for one process and costs nothing. CUDA talks through NCCL, CPUs through gloo.
+Run: torchrun --nproc-per-node=2 -m plumbing.parallel              two processes add up what they know
 """
 import contextlib
 import os
@@ -20,12 +22,16 @@ import torch.distributed as dist
 
 def rank():
     """Which of the processes this is, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    if dist.is_initialized():
+        return dist.get_rank()
+    return 0
 
 
 def world():
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    if dist.is_initialized():
+        return dist.get_world_size()
+    return 1
 
 
 @contextlib.contextmanager
@@ -37,15 +43,16 @@ def together(device):
         yield device
         return
     if device.type not in ("cuda", "cpu"):
-        raise ValueError(f"--device {device.type}: several processes need cuda, or cpu")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))  # first_here may take long
+        raise ValueError(f"--device {device.type}: several processes need cuda or cpu")
+    backend = {"cuda": "nccl", "cpu": "gloo"}[device.type]
+    dist.init_process_group(backend, timeout=timedelta(hours=12))  # first_here may take long
     yield device
-    dist.destroy_process_group()                                   # not after an error: it would wait for the other processes
+    dist.destroy_process_group()                     # not after an error: it would wait for the others
 
 
 @contextlib.contextmanager
 def first_here():
-    """What is done inside is done by the first process of every machine, then by its others, who find it done."""
+    """What is inside is done by the first process of every machine, then by its others, who find it done."""
     later = world() > 1 and int(os.environ["LOCAL_RANK"]) > 0
     if later:
         dist.barrier()
@@ -57,7 +64,7 @@ def first_here():
 def own_numbers(seed):
     """From here on each process draws random numbers of its own, process 0 those it would draw alone."""
     if rank():
-        torch.manual_seed(seed + rank() * 1_000_003)               # below 2 ** 32: of more a CPU sees the low bits only
+        torch.manual_seed(seed + rank() * 1_000_003)         # below 2 ** 32: a CPU sees only the low bits
 
 
 def add(tensor):
@@ -68,26 +75,29 @@ def add(tensor):
 
 
 def collect(thing):
-    """-> the things of all processes, in a list, the same for all."""
-    if world() == 1:
-        return [thing]
-    things = [None] * world()
-    dist.all_gather_object(things, thing)
+    """-> the things of all processes in a list, the same for all."""
+    things = [thing]
+    if world() > 1:
+        things = [None] * world()
+        dist.all_gather_object(things, thing)
     return things
 
 
 def shared(model, device):
-    """The model as each process trains it: what it computes is its own, its gradients are the mean over all."""
+    """The model as each process trains it: its outputs are its own, its gradients are the mean over all."""
     if world() == 1:
         return model
+    warnings.filterwarnings("ignore", message="Grad strides")      # of a token, (1, 1, D): no matter
     if device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    warnings.filterwarnings("ignore", message="Grad strides")      # of a token, (1, 1, D): whatever they are, it is one row
-    return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+        return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
+    return torch.nn.parallel.DistributedDataParallel(model)
 
 
 def same_buffers(model):
-    """Give all processes the buffers of process 0: on a CPU each has had batch statistics of its own since the last step began."""
+    """Give all processes the buffers of process 0.
+
+    Such as batch statistics: on a CPU each process has had its own since the last step began."""
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
@@ -95,5 +105,6 @@ def same_buffers(model):
 
 if __name__ == "__main__":
     with together(torch.device("cpu")) as device:
-        print(f"process {rank()} of {world()} on {device}: the ranks add up to {add(torch.tensor(rank())).item()}, "
-              f"they are {collect(rank())}")
+        total = add(torch.tensor(rank())).item()
+        print(f"process {rank()} of {world()} on {device}: "
+              f"the ranks add up to {total}, they are {collect(rank())}")

@@ -3,55 +3,117 @@
 import os
 from collections import defaultdict
 
-from plumbing.tables import at
+from plumbing.tables import cell_error, first_column, stem
 
 
-KNOWN = {  # tables as they are distributed: how to recognize the header ("a|b": a or b), and which column is what
+# header          columns that tell this table from others; "a|b" stands for a or b
+# files           what the table may be called in its folder
+# image, patient, findings, labels     columns; patient_regex: the part of its cell that names the patient
+# target, tabular                      what --target and --tabular are by default
+# lists           files of an official split, one name of an image per line
+# blanks          an empty label follows --blank
+# readers         the table has one row per reader, not per image
+PUBLIC_TABLES = {
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
     "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
                   labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
-    "brain": dict(header=("education", "apoe", "diagnosis"), target="diagnosis:classes", tabular="age,sex,education,apoe"),
+    "brain": dict(header=("education", "apoe", "diagnosis"), target="diagnosis:classes",
+                  tabular="age,sex,education,apoe"),
     "bag": dict(header=("bag", "subtype"), image="bag", target="subtype:classes"),
-    "clam": dict(header=("case_id", "slide_id", "label"), image="slide_id", patient="case_id", target="label:classes"),
-    "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index", patient="Patient ID|patient_id",
-                findings="Finding Labels|finding_labels", lists={"train": "train_val_list.txt", "test": "test_list.txt"},
+    "clam": dict(header=("case_id", "slide_id", "label"), image="slide_id", patient="case_id",
+                 target="label:classes"),
+    "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index",
+                patient="Patient ID|patient_id", findings="Finding Labels|finding_labels",
+                lists={"train": "train_val_list.txt", "test": "test_list.txt"},
                 files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
-                labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,Consolidation,Edema,"
-                       "Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
-    "chexpert": dict(header=("Path", "Frontal/Lateral"), image="Path", patient="Path", patient_regex=r"patient\d+", blanks=True,
-                     files=("train.csv",),
-                     labels="Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
-                            "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"),
-    "vindr": dict(header=("image_id", "Aortic enlargement"), image="image_id", patient="image_id", readers=True,
-                  files=("image_labels_train.csv", "annotations/image_labels_train.csv"),
-                  labels="Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,Emphysema,"
-                         "Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,"
-                         "Pleural effusion,Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,"
+                labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,"
+                       "Consolidation,Edema,Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
+    "chexpert": dict(header=("Path", "Frontal/Lateral"), image="Path", patient="Path",
+                     patient_regex=r"patient\d+", blanks=True, files=("train.csv",),
+                     labels="Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,"
+                            "Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,"
+                            "Fracture,Support Devices"),
+    "vindr": dict(header=("image_id", "Aortic enlargement"), image="image_id", patient="image_id",
+                  readers=True, files=("image_labels_train.csv", "annotations/image_labels_train.csv"),
+                  labels="Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,"
+                         "Consolidation,Edema,Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,"
+                         "Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,Pleural effusion,"
+                         "Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,"
                          "Lung tumor,Pneumonia,Tuberculosis"),
-    "isic": dict(header=("image_name", "benign_malignant"), image="image_name", target="target:classes", files=("train.csv",)),
+    "isic": dict(header=("image_name", "benign_malignant"), image="image_name", target="target:classes",
+                 files=("train.csv",)),
     "ham10000": dict(header=("lesion_id", "dx"), image="image_id", patient="lesion_id", target="dx:classes",
                      files=("HAM10000_metadata.csv", "HAM10000_metadata")),
 }
 
 
+def recognize(header):
+    """-> the entry of PUBLIC_TABLES with this header, {} for a table of one's own."""
+    for known in PUBLIC_TABLES.values():
+        if all(first_column(header, names) for names in known["header"]):
+            return known
+    return {}
+
+
+def table_path(data, images):
+    """-> path of the CSV file: --data itself, or the public table of that name in the folder --images."""
+    files = PUBLIC_TABLES.get(data, {}).get("files")
+    if files is None:
+        if os.path.isfile(data):
+            return data
+        raise ValueError(f"--data {data}: no such file or folder, and none of medmnist:FLAG[:SIDE], "
+                         f"{', '.join(PUBLIC_TABLES)}")
+    for file in files:
+        path = os.path.join(images or "", file)
+        if images and os.path.isfile(path):
+            return path
+    raise ValueError(f"--data {data} needs --images, the folder that holds {' or '.join(files)}; "
+                     f"it is {images or 'not given'}")
+
+
+def findings_to_labels(header, rows, column, labels):
+    """Add to header and rows a column of 0 and 1 for each label, from a column of findings like "Edema|Mass".
+
+    One more, `pneumonia`, compares with healthy films: 1 for Pneumonia, 0 for No Finding, else blank."""
+    for row in rows:
+        findings = row[column].split("|")
+        for name in labels:
+            row[name] = str(int(name in findings))
+        row["pneumonia"] = ""
+        if "Pneumonia" in findings:
+            row["pneumonia"] = "1"
+        elif findings == ["No Finding"]:
+            row["pneumonia"] = "0"
+    header += [name for name in labels + ["pneumonia"] if name not in header]
+
+
 def majority(rows, image):
-    """One row a reader -> one row an image: in every column what most of its readers say, where they are even the lower."""
+    """One row per reader -> one row per image: in every column what most readers say, the lower in a draw."""
     groups = defaultdict(list)
     for row in rows:
         groups[row[image]].append(row)
-    said = [{name: [row[name] for row in group] for name in group[0]} for group in groups.values()]
-    return [{name: max(sorted(cells), key=cells.count) for name, cells in row.items()} for row in said]
+    merged = []
+    for group in groups.values():
+        winners = {}
+        for name in group[0]:
+            cells = sorted(row[name] for row in group)
+            winners[name] = max(cells, key=cells.count)            # the first of those with the highest count
+        merged.append(winners)
+    return merged
 
 
-def official_lists(folder, files, path, rows, image):
-    """Split of every row by the lists {split: file of image names} in the folder; None where the lists are not there."""
-    if not all(os.path.isfile(os.path.join(folder, file)) for file in files.values()):
-        return None
-    split = {}
-    for name, file in files.items():
-        with open(os.path.join(folder, file), encoding="utf-8", errors="replace") as lines:  # a name that is none is found in no table
-            split.update((os.path.splitext(line.strip())[0], name) for line in lines)
+def official_lists(folder, lists, path, rows, image):
+    """-> the split of every row by lists {split: file of image names} in the folder; None without them."""
+    split_of = {}
+    for split, file in lists.items():
+        list_path = os.path.join(folder, file)
+        if not os.path.isfile(list_path):
+            return None
+        with open(list_path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                split_of[stem(line.strip())] = split
     for row in rows:
-        if os.path.splitext(row[image])[0] not in split:
-            raise ValueError(f"{at(path, row, image)}: {row[image]} is in none of {', '.join(files.values())}; --split-column names another split")
-    return [split[os.path.splitext(row[image])[0]] for row in rows]
+        if stem(row[image]) not in split_of:
+            raise cell_error(path, row, image, f"is in none of {', '.join(lists.values())}; "
+                                               "--split-column names another split")
+    return [split_of[stem(row[image])] for row in rows]

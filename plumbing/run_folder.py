@@ -2,14 +2,19 @@
 
     args.json        the flags
     split.csv        patient, split, images
-    log.csv          one row an epoch
-    best/, last/     config.json + model.safetensors; last/ also state.pt, what --resume needs, in plain types and tensors
+    log.csv          one row per epoch
+    best/, last/     config.json and model.safetensors; last/ also state.pt, which --resume needs,
+                     in plain types and tensors
     metrics.json, predictions.csv, figures/, report.html           after the test evaluation
-    lock             empty; who holds it trains the run, nobody else may
+    lock             empty; the process that holds it trains the run, and no other may
 
-Every file and every checkpoint folder is written beside its place and renamed: it is there whole or not at all.
+Every file and every checkpoint folder is written beside its place and then renamed: it is there as a
+whole or not at all.
 """
+import contextlib
 import csv
+import io
+import itertools
 import json
 import os
 import shutil
@@ -25,48 +30,67 @@ from plumbing.weights import load_weights
 
 try:
     import fcntl
-except ImportError:                                                # Windows: nobody stops two processes from training one run
+except ImportError:                                  # Windows: two processes may train one run there
     fcntl = None
 
 
-def write_whole(path, write):
-    """write(file) under a temporary name, which is then renamed: no half file under a real name."""
+# -----------------------------------------------------------------------------
+# files
+
+
+def write_whole(path, text):
+    """Write a text file under a temporary name and rename it: no half file ever has the real name."""
     with open(path + ".part", "w", newline="", encoding="utf-8") as file:
-        write(file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".part", path)
 
 
 def write_json(path, content):
-    write_whole(path, lambda file: json.dump(content, file, indent=1, allow_nan=False))
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False))
 
 
-def write_csv(path, lines):
-    write_whole(path, lambda file: csv.writer(file).writerows(lines))
+def write_csv(path, rows):
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def write_log(run, history):
-    """log.csv, one row an epoch; always written whole, from what state.pt remembers."""
-    last = history[-1] if history else {}                          # a column that came later is empty before
-    write_csv(os.path.join(run, "log.csv"), [list(last), *[[row.get(name, "") for name in last] for row in history]] if history else [])
+    """Write log.csv, as a whole, from the {column: value} of every epoch, which state.pt remembers."""
+    rows = []
+    if history:
+        columns = list(history[-1])                  # a column that a later version added is empty before
+        rows.append(columns)
+        for epoch in history:
+            rows.append([epoch.get(column, "") for column in columns])
+    write_csv(os.path.join(run, "log.csv"), rows)
 
 
-def write_folder(path, files):
-    """Write {file name: function that writes it} to a folder that appears whole or not at all."""
+# -----------------------------------------------------------------------------
+# checkpoints
+
+
+@contextlib.contextmanager
+def write_folder(path):
+    """Yield a new folder to write files into; afterwards it stands at `path`, as a whole or not at all.
+
+    OSError when a file could not be written; the folder that stood at `path` before is then untouched."""
     fresh, old = path + ".new", path + ".old"
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
         os.makedirs(fresh)
-        for name, write in files.items():
-            write(os.path.join(fresh, name))
-            with open(os.path.join(fresh, name), "r+b") as file:    # Windows syncs only what may be written
+        yield fresh
+        for name in os.listdir(fresh):
+            with open(os.path.join(fresh, name), "r+b") as file:    # to sync, Windows wants it writable
                 os.fsync(file.fileno())
-    except Exception as error:                                     # a full disk; the writers of both formats raise kinds of their own
+    except Exception as error:                       # a full disk; each format's writer has its own kinds
         shutil.rmtree(fresh, ignore_errors=True)
-        raise OSError(f"{path} could not be written ({first_line(error)}); what was there before is whole") from error
-    with open(os.path.join(fresh, "complete"), "w"):               # from here on `recover` may take it
+        raise OSError(f"{path} could not be written ({first_line(error)}); "
+                      "what was there before is whole") from error
+    with open(os.path.join(fresh, "complete"), "w"):  # from here on `recover` may take it
         pass
     if os.path.isdir(path):
         os.rename(path, old)
@@ -76,12 +100,13 @@ def write_folder(path, files):
 
 
 def recover(path):
-    """After a kill between the two renames of write_folder: put the complete new folder, or the old one, in its place."""
+    """After a kill between write_folder's two renames: put the new folder in place if whole, else the old."""
     fresh, old, marker = path + ".new", path + ".old", os.path.join(path, "complete")
     if not os.path.isdir(path):
-        found = fresh if os.path.isfile(os.path.join(fresh, "complete")) else old
-        if os.path.isdir(found):
-            os.rename(found, path)
+        if os.path.isfile(os.path.join(fresh, "complete")):
+            os.rename(fresh, path)
+        elif os.path.isdir(old):
+            os.rename(old, path)
     if os.path.isfile(marker):
         os.remove(marker)
     for folder in (fresh, old):
@@ -89,69 +114,102 @@ def recover(path):
 
 
 def save_model(folder, name, model, tasks, state=None):
-    """config.json + model.safetensors, and state.pt when there is a state. name: of the model, under which model_from_config knows it."""
+    """Write config.json and model.safetensors, and state.pt when there is a state, to a folder.
+
+    name: the name under which model_from_config knows the model. OSError as in write_folder."""
     config = {"model": name, name: asdict(model.config), "tasks": [asdict(task) for task in tasks],
               "columns": [asdict(column) for column in model.columns]}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    files = {"config.json": lambda path: write_json(path, config),
-             "model.safetensors": lambda path: save_file(weights, path, {"format": "pt"})}
-    if state:
-        files["state.pt"] = lambda path: torch.save(state, path)
-    write_folder(folder, files)
+    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    with write_folder(folder) as fresh:
+        write_json(os.path.join(fresh, "config.json"), config)
+        save_file(weights, os.path.join(fresh, "model.safetensors"), {"format": "pt"})
+        if state:
+            torch.save(state, os.path.join(fresh, "state.pt"))
 
 
 def load_state(run, model, optimizer, state):
+    """Bring model, optimizer and random numbers to where last/ stopped; -> the saved state.
+
+    state: the entries to read, with their defaults for runs of older versions that lack them.
+    ValueError when last/ does not fit the model or cannot be read."""
     tensors, _, _ = read_checkpoint(os.path.join(run, "last"))
     load_weights(model, tensors, run, new=())
     path = os.path.join(run, "last", "state.pt")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved["optimizer"])
-        numbers = saved["random"]                                  # of each process
-        if len(numbers) == parallel.world():
-            torch.set_rng_state(numbers[parallel.rank()]["cpu"])
-            if torch.cuda.is_available() and "cuda" in numbers[parallel.rank()]:
-                torch.cuda.set_rng_state(numbers[parallel.rank()]["cuda"])
-        else:
-            print(f"processes: {len(numbers)} before, {parallel.world()} now; dropout draws other numbers than without the break")
-        return {key: saved.get(key, value) for key, value in state.items()}                  # what came later has its default
-    except Exception as error:                                     # pickle and torch raise many kinds
+        set_random_numbers(saved["random"])
+        return {key: saved.get(key, default) for key, default in state.items()}
+    except Exception as error:                       # pickle and torch raise many kinds
         raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
 
 
-def lock(run):
-    """-> an open file. While it is open no other process gets past this line: two that train one run would mix their weights.
+def set_random_numbers(generators):
+    """Continue the random numbers of this process. generators: for each saved process its {"cpu": state}."""
+    if len(generators) != parallel.world():
+        print(f"processes: {len(generators)} before, {parallel.world()} now; "
+              "dropout draws other numbers than without the break")
+        return
+    mine = generators[parallel.rank()]
+    torch.set_rng_state(mine["cpu"])
+    if torch.cuda.is_available() and "cuda" in mine:
+        torch.cuda.set_rng_state(mine["cuda"])
 
-    The kernel keeps the lock and drops it when the process ends, however it ends, so none is ever left behind."""
+
+# -----------------------------------------------------------------------------
+# whose run it is
+
+
+def lock(run):
+    """-> an open file; while it is open, no other process gets the lock: two would mix their weights.
+
+    The kernel drops the lock when the process ends, however it ends, so none is ever left behind.
+    ValueError when another process holds it."""
     file = open(os.path.join(run, "lock"), "w")
     try:
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
-        raise ValueError(f"{run}: another process is training this run; wait for it, or take another --name") from error
+        raise ValueError(f"{run}: another process is training this run; "
+                         "wait for it, or take another --name") from error
     return file
 
 
 def new_run(args):
-    """Make the run folder; -> its path, and its lock."""
-    name = args.name or "-".join(str(x) for x in (args.model, args.mode, args.n, args.r) if x is not None)
-    run, number = os.path.join(args.runs, name), 1
-    while True:
+    """Make the run folder with args.json; -> its path and its lock. ValueError: a folder is in the way."""
+    run = make_folder(args)
+    leftovers = set(os.listdir(run)) - {"lock", "args.json.part"}
+    if leftovers and not os.path.isfile(os.path.join(run, "args.json")):
+        raise ValueError(f"{run} is not a run folder (it holds no args.json); --overwrite does not delete it")
+    run_lock = lock(run)
+    for entry in list(os.scandir(run)):              # what an older run left, but not the lock
+        if entry.name == "lock":
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry)
+        else:
+            os.remove(entry)
+    write_json(os.path.join(run, "args.json"), vars(args))
+    return run, run_lock
+
+
+def make_folder(args):
+    """-> the path of a new folder, named by --name, or by the model with a number when that name is taken.
+
+    With --overwrite an existing folder is taken as it is; ValueError where it is in the way."""
+    name = args.name or args.model
+    if not args.name:
+        for flag in ("mode", "n", "r"):              # of MultiViT
+            if getattr(args, flag, None) is not None:
+                name += f"-{getattr(args, flag)}"
+    for number in itertools.count(1):
+        run = os.path.join(args.runs, f"{name}-{number}" if number > 1 else name)
         try:
-            os.makedirs(run)                                       # of two processes one makes it
-            break
+            os.makedirs(run)                         # of two processes only one can make it
+            return run
         except FileExistsError as error:
             if args.overwrite and os.path.isdir(run):
-                break
+                return run
             if args.name or args.overwrite:
-                raise ValueError(f"{run} exists; --resume {run} goes on with it, --overwrite starts anew, --name takes another") from error
-            number += 1
-            run = os.path.join(args.runs, f"{name}-{number}")
-    if set(os.listdir(run)) - {"lock", "args.json.part"} and not os.path.isfile(os.path.join(run, "args.json")):
-        raise ValueError(f"{run} is no run folder (it holds no args.json); --overwrite does not delete it")
-    held = lock(run)
-    for entry in list(os.scandir(run)):                            # what an older run left, but not the lock
-        if entry.name != "lock":
-            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
-    write_json(os.path.join(run, "args.json"), vars(args))
-    return run, held
+                raise ValueError(f"{run} exists; --resume {run} continues it, --overwrite starts it anew, "
+                                 "--name takes another") from error

@@ -1,115 +1,182 @@
-"""Patients, never images, are dealt into train, val and test.
+"""Splits: patients, never images, are dealt into train, val and test.
 """
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 
+from plumbing.checksum import file_md5
 from plumbing.cohort import SPLITS
-from plumbing.medmnist import digest
-from plumbing.tables import read_csv
+from plumbing.tables import read_csv, shortlist
 
 
 def read_splits(path):
-    """CLAM's splits_K.csv, three columns of image names, train, val and test -> {image: split}."""
+    """CLAM's splits_K.csv, three columns of image names called train, val and test -> {image: split}."""
     header, rows = read_csv(path)
     if not set(SPLITS) <= set(header):
-        raise ValueError(f"{path}: need the columns train, val and test, there are {', '.join(header[:20])}")
-    named = [(row[split], split) for split in SPLITS for row in rows if row[split]]
-    doubles = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
-    if doubles:
-        raise ValueError(f"{path}: {doubles[0]!r} stands there twice")
-    return dict(named)
+        raise ValueError(f"{path}: need the columns train, val and test, there are {shortlist(header)}")
+    split_of = {}
+    for split in SPLITS:
+        for row in rows:
+            image = row[split]
+            if image in split_of:
+                raise ValueError(f"{path}: {image!r} appears twice")
+            if image:                                              # the columns differ in length
+                split_of[image] = split
+    return split_of
 
 
 def read_run_split(run):
     """split.csv of a run folder -> {patient: split}."""
     path = os.path.join(run, "split.csv")
-    header, rows = read_csv(path)
-    for row in rows:
+    split_of = {}
+    for row in read_csv(path)[1]:
         if row.get("split") not in SPLITS or "patient" not in row:
-            raise ValueError(f"{path} row {row[None]}: need the columns patient and split, which is train, val or test")
-    return {row["patient"]: row["split"] for row in rows}
+            raise ValueError(f"{path} row {row[None]}: need the columns patient and split, "
+                             "which is train, val or test")
+        split_of[row["patient"]] = row["split"]
+    return split_of
+
+
+# -----------------------------------------------------------------------------
+# images that two patients share
 
 
 def find_duplicates(cohort):
-    """-> lists of images that are byte for byte the same and belong to different patients."""
-    images, keys = cohort.paths, (os.path.getsize, lambda path: digest(path, 4096), digest)  # few files are read whole
+    """-> lists of indices of images that are byte for byte the same and belong to different patients."""
+    groups = [range(len(cohort.paths))]
     if cohort.pixels is not None:
-        images, keys = cohort.pixels, (lambda image: hashlib.blake2b(image.tobytes()).digest(),)
-    groups = [range(len(images))]
-    for key in keys:
-        finer = defaultdict(list)
-        for number, group in enumerate(groups):
-            for i in group:
-                finer[number, key(images[i])].append(i)
-        groups = [group for group in finer.values() if len({cohort.patients[i] for i in group}) > 1]
+        return refine(groups, cohort.pixels, pixel_digest, cohort.patients)
+    for key in (os.path.getsize, beginning_md5, file_md5):         # few files are read whole
+        groups = refine(groups, cohort.paths, key, cohort.patients)
     return groups
 
 
-def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
-    """-> {train, val, test: indices of images}, notes. An official split is kept; what it lacks is cut from its train.
+def pixel_digest(image):
+    return hashlib.blake2b(image.tobytes()).digest()
 
-    Cut are for test one of `folds` parts of the patients and for val the share `val` (to the nearest 1/k) of the rest, both
-    spread evenly over the first task's target; patients with byte-identical images stay together."""
-    where = {}                                                     # patient -> split
-    for patient, split in zip(cohort.patients, cohort.splits or ["train"] * len(cohort.patients)):
-        if where.setdefault(patient, split) != split:
-            raise ValueError(f"patient {patient} is in {where[patient]} and in {split} of the official split")
-    official, head = set(where.values()), {patient: patient for patient in where}
+
+def beginning_md5(path):
+    return file_md5(path, 4096)
+
+
+def refine(groups, images, key, patients):
+    """Groups of indices -> the groups in them of images with equal keys that belong to several patients."""
+    finer = []
+    for group in groups:
+        equal = defaultdict(list)
+        for i in group:
+            equal[key(images[i])].append(i)
+        for indices in equal.values():
+            if len({patients[i] for i in indices}) > 1:
+                finer.append(indices)
+    return finer
+
+
+def link_patients(cohort, duplicates):
+    """-> {patient: the first of the patients linked to this one by duplicates, also through others}."""
+    parent = {patient: patient for patient in cohort.patients}
 
     def first(patient):
-        """Of the group of patients who share images."""
-        while head[patient] != patient:
-            patient = head[patient]
+        while parent[patient] != patient:
+            patient = parent[patient]
         return patient
 
-    twins = find_duplicates(cohort)
-    for group in twins:
-        heads = {first(cohort.patients[i]) for i in group}
-        head.update(dict.fromkeys(heads, min(heads)))
+    for images in duplicates:
+        linked = {first(cohort.patients[i]) for i in images}
+        for patient in linked:
+            parent[patient] = min(linked)
+    return {patient: first(patient) for patient in parent}
+
+
+def duplicates_note(cohort, duplicates, split_of):
+    """-> a line that shows four sets of duplicates, first those that cross the official split."""
+    crossing, within = [], []
+    for images in duplicates:
+        twins = " = ".join(f"{os.path.basename(cohort.paths[i])} (patient {cohort.patients[i]}, "
+                           f"{split_of[cohort.patients[i]]})" for i in images)
+        if len({split_of[cohort.patients[i]] for i in images}) > 1:
+            crossing.append(twins)
+        else:
+            within.append(twins)
+    shown = "; ".join((crossing + within)[:4])
+    note = f"{len(duplicates)} sets of byte-identical images across patients: {shown}"
+    if len(duplicates) > 4:
+        note += " ..."
+    if crossing:
+        note += f"; WARNING: {len(crossing)} cross the official split"
+    return note
+
+
+# -----------------------------------------------------------------------------
+# dealing
+
+
+def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
+    """-> {train, val, test: indices of images}, notes for the reader.
+
+    An official split is kept; what it lacks is cut from its train split: for test one of `folds` parts of the
+    patients, for val the share `val` (to the nearest 1/k) of the rest, both spread evenly over the first
+    task's target. Patients with byte-identical images stay together. ValueError where that cannot be."""
+    split_of = {}                                                  # patient -> split
+    for patient, split in zip(cohort.patients, cohort.splits or ["train"] * len(cohort.patients)):
+        if split_of.setdefault(patient, split) != split:
+            raise ValueError(f"patient {patient} is in {split_of[patient]} and in {split} "
+                             "of the official split")
+    official = set(split_of.values())
+    if not 0 <= fold < folds or (fold and "test" in official):
+        raise ValueError(f"--fold {fold} of --folds {folds}: need 0 .. {folds - 1}, "
+                         "and 0 where the table has its own test split")
+    duplicates = find_duplicates(cohort)
+    group_of = link_patients(cohort, duplicates)
 
     def cut(split, parts, part, seed):
-        chosen = deal(cohort, sorted({first(p) for p in where if where[p] == "train"}), parts, part, seed)
-        where.update({p: split for p in where if where[p] == "train" and first(p) in chosen})
+        """Move one of `parts` equal parts of the training patients to `split`."""
+        train = [patient for patient in split_of if split_of[patient] == "train"]
+        chosen = deal(cohort, sorted({group_of[patient] for patient in train}), parts, part, seed)
+        for patient in train:
+            if group_of[patient] in chosen:
+                split_of[patient] = split
 
-    if not 0 <= fold < folds or fold and "test" in official:
-        need = "0, the table has its own test split" if "test" in official else f"0 .. {folds - 1}"
-        raise ValueError(f"--fold {fold} of --folds {folds}: need {need}")
     if "test" not in official:
         cut("test", folds, fold, seed)
     if "val" not in official:
         if not 0 < val <= 0.5:
             raise ValueError(f"--val {val}: need 0 < share <= 0.5")
         cut("val", round(1 / val), 0, seed + 1)
-    indices = {split: [i for i, patient in enumerate(cohort.patients) if where[patient] == split] for split in SPLITS}
-    patients = {split: {cohort.patients[i] for i in part} for split, part in indices.items()}
-    if not all(patients.values()):
-        raise ValueError(f"{cohort.name}: no patient in the train split, only {', '.join(sorted(official))}")
-    assert sum(map(len, patients.values())) == len(set(cohort.patients))                     # disjoint and complete
 
+    sides = list(split_of.values())
+    if "train" not in sides:
+        raise ValueError(f"{cohort.name}: no patient in the train split, only {', '.join(sorted(official))}")
+    indices, counts = {}, []
+    for split in SPLITS:
+        indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of[patient] == split]
+        counts.append(f"{split} {sides.count(split)} patients {len(indices[split])} images")
     notes = list(cohort.notes)
-    if twins:
-        twins.sort(key=lambda group: -len({where[cohort.patients[i]] for i in group}))       # first what crosses the official split
-        crossing = sum(len({where[cohort.patients[i]] for i in group}) > 1 for group in twins)
-        shown = [" = ".join(f"{os.path.basename(cohort.paths[i])} (patient {cohort.patients[i]}, {where[cohort.patients[i]]})"
-                            for i in group) for group in twins[:4]]
-        notes.append(f"{len(twins)} sets of byte-identical images across patients: {'; '.join(shown)}" + " ..." * (len(twins) > 4)
-                     + f"; WARNING: {crossing} cross the official split" * bool(crossing))
-    counts = ", ".join(f"{split} {len(patients[split])} patients {len(part)} images" for split, part in indices.items())
-    return indices, [*notes, f"split by patient, none in two: {counts}"]
+    if duplicates:
+        notes.append(duplicates_note(cohort, duplicates, split_of))
+    notes.append(f"split by patient, none in two: {', '.join(counts)}")
+    return indices, notes
 
 
 def deal(cohort, groups, parts, part, seed):
-    """The groups of one of `parts` equal parts: shuffled, sorted by the first target, one of every `parts` neighbors."""
+    """-> the set of groups in one of `parts` equal parts. A group of patients goes by the name of its first.
+
+    The groups are shuffled and sorted by the first target; of every `parts` neighbors each part gets one."""
     if len(groups) < parts:
         raise ValueError(f"{cohort.name}: {len(groups)} patients do not fill {parts} parts (--folds, --val)")
     rng = np.random.default_rng((seed, len(groups)))
-    first = cohort.targets[cohort.tasks[0].name].reshape(len(cohort.patients), -1)
+    values = cohort.targets[cohort.tasks[0].name].reshape(len(cohort.patients), -1)
     if cohort.tasks[0].kind == "survival":
-        first = first * (1e-9, 1)                                  # by event, then by time
-    value = dict(zip(cohort.patients[::-1], np.nan_to_num(first).sum(1)[::-1]))              # of the patient's first image
-    order = sorted((groups[i] for i in rng.permutation(len(groups))), key=value.get)
-    place = [rng.permutation(parts) for _ in range(0, len(order), parts)]
-    return {group for i, group in enumerate(order) if place[i // parts][i % parts] == part}
+        values = values * (1e-9, 1)                                # by event, then by time
+    value_of = {}
+    for patient, value in zip(cohort.patients, np.nan_to_num(values).sum(1)):
+        value_of.setdefault(patient, value)                        # of the patient's first image
+    shuffled = [groups[i] for i in rng.permutation(len(groups))]
+    order = sorted(shuffled, key=value_of.get)
+    chosen = set()
+    for start in range(0, len(order), parts):
+        place = list(rng.permutation(parts)).index(part)
+        chosen.update(order[start + place:start + place + 1])
+    return chosen

@@ -1,115 +1,179 @@
-"""Columns of a table -> tasks and their values.
+"""Targets: columns of a table -> tasks and their values.
 """
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from plumbing.cohort import KINDS, Task
-from plumbing.tables import at, column
+from plumbing.tables import cell_error, name_and_kind, require_column, shortlist
 
 
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
+BINARY = {"0", "1", "0.0", "1.0", "-1", "-1.0"}                    # cells of a column of labels
 
 
 def policy(flag, text, header):
     """ "zeros,Edema=ones" -> {None: 0.0, "Edema": 1.0}: the value for every label, and for single ones."""
-    says = {None: POLICIES["zeros"]}
+    values = {None: POLICIES["zeros"]}
     for part in text.split(","):
-        label, _, what = part.rpartition("=")
-        if what not in POLICIES or label and label not in header:
-            wrong = f"{label!r} is no column of the table" if what in POLICIES else f"{what!r} is none of {', '.join(POLICIES)}"
-            raise ValueError(f"--{flag} {text}: {wrong}; need e.g. zeros or zeros,Edema=ones")
-        says[label or None] = POLICIES[what]
-    return says
-
-
-def numbers(path, rows, name):
-    """A column -> floats, "" -> NaN."""
-    for row in rows:
-        if row[name] and not is_number(row[name]):
-            raise ValueError(f"{at(path, row, name)}: {row[name]!r} is not a number")
-    return np.array([float(row[name] or "nan") for row in rows], dtype=np.float32)
+        label, _, word = part.rpartition("=")
+        if word not in POLICIES or (label and label not in header):
+            raise ValueError(f"--{flag} {text}: {part!r} is none of {', '.join(POLICIES)}, "
+                             "or LABEL=one of these with a column of the table")
+        values[label or None] = POLICIES[word]
+    return values
 
 
 def is_number(text):
-    """Is it one that float32 can hold? Python alone would take 1_0 for ten."""
+    """Is it a number that float32 can hold? Python alone would take 1_0 for ten."""
     try:
         return abs(float(text)) < 3.4e38 and "_" not in text
     except ValueError:
         return False
 
 
+def numbers(path, rows, name):
+    """A column of the table -> float32 (rows,), NaN where the cell is blank."""
+    values = []
+    for row in rows:
+        cell = row[name]
+        if cell and not is_number(cell):
+            raise cell_error(path, row, name, "is not a number")
+        values.append(float(cell or "nan"))
+    return np.array(values, dtype=np.float32)
+
+
+# -----------------------------------------------------------------------------
+# --target -> tasks and values
+
+
 def read_targets(path, header, rows, target, labels, uncertain, blank):
-    """-> tasks, {task: values}. Without a kind: words and a lone 0/1 column are classes; several 0/1 columns, and those of
-    `labels`, are labels; other numbers are regression. uncertain, blank: what `policy` makes of a label of -1 and of an empty one."""
-    target = target or ",".join(name for name in header if name in ("target", "label") or name.startswith("label_"))
+    """-> tasks, {task: float32 (rows,), or (rows, L) of labels, or (rows, 2) of survival; NaN where unknown}.
+
+    target: --target, or "" for the columns called target, label or label_*. labels: columns that are labels
+    where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
+    kinds, events = parse_targets(path, header, target)
+    infer_kinds(path, rows, kinds, labels)
+    tasks, targets, label_names = [], {}, ()
+    for name, kind in kinds.items():
+        if kind == "labels":
+            label_names += (name,)
+            continue
+        if not any(row[name] for row in rows):
+            raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
+        classes = ()
+        if kind == "survival":
+            classes = (name, events[name])
+            values = read_survival(path, rows, name, events[name])
+        elif kind == "classes":
+            classes, values = read_classes(rows, name)
+        else:
+            values = numbers(path, rows, name)
+        task = Task(name.replace(".", "_"), kind, classes)         # the name of a module has no dot
+        tasks.append(task)
+        targets[task.name] = values
+    if label_names:
+        tasks.append(Task("findings", "labels", label_names))
+        targets["findings"] = read_labels(path, rows, label_names, uncertain, blank)
+    if len(targets) < len(tasks):
+        raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
+                         "and all labels together are called findings")
+    return tasks, targets
+
+
+def parse_targets(path, header, target):
+    """ "age,days/died:survival" -> {column: kind, "" if none is given}, {column of times: events}."""
     if not target:
-        raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... of {', '.join(header[:20])}")
-    kinds, events = {}, {}                                         # column -> kind, column of times -> column of events
+        target = ",".join(name for name in header if name in ("target", "label") or name.startswith("label_"))
+    if not target:
+        raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
+                         f"of {shortlist(header)}")
+    kinds, events = {}, {}
     for spec in map(str.strip, target.split(",")):
-        name, _, kind = (spec, "", "") if spec in header or ":" not in spec else spec.rpartition(":")
-        if kind not in ("", *KINDS):
+        name, kind = name_and_kind(spec, header)
+        if kind not in ("",) + KINDS:
             raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
         if kind == "survival":
             name, _, event = name.partition("/")
             if not event:
-                raise ValueError(f"--target {spec}: need two columns, TIME/EVENT:survival, EVENT 1 where TIME is that of the event, "
-                                 "0 where it is that of the last look")
-            events[name] = column(path, header, event, "target")
-        kinds[column(path, header, name, "target")] = kind
-    cells = {name: {row[name] for row in rows} - {""} for name in kinds}
-    binary = [name for name, kind in kinds.items() if not kind and cells[name] <= {"0", "1", "0.0", "1.0", "-1", "-1.0"}]
-    tasks, targets = [], {}
-    for name in kinds:
+                raise ValueError(f"--target {spec}: need two columns, TIME/EVENT:survival, with EVENT 1 "
+                                 "where TIME is that of the event, 0 where it is that of the last look")
+            events[name] = require_column(path, header, event, "--target")
+        kinds[require_column(path, header, name, "--target")] = kind
+    return kinds, events
+
+
+def infer_kinds(path, rows, kinds, labels):
+    """Fill in the kinds that are not given. Words and a lone column of 0 and 1 are classes; several such
+    columns, and those of `labels`, are labels; other numbers are regression."""
+    cells = {name: {row[name] for row in rows} - {""} for name, kind in kinds.items() if not kind}
+    binary = [name for name in cells if cells[name] <= BINARY]
+    for name in cells:
         words = {cell for cell in cells[name] if not is_number(cell)}
-        if not kinds[name] and words and words != cells[name]:
+        if words and words != cells[name]:
             row = next(row for row in rows if row[name] in words)
-            raise ValueError(f"{at(path, row, name)}: {row[name]!r} is not a number, others are; --target {name}:classes allows it")
-        kinds[name] = kinds[name] or ("labels" if name in labels or name in binary and len(binary) > 1 else
-                                      "classes" if words or name in binary else "regression")
-        if kinds[name] == "labels":
-            continue
-        if not cells[name]:
-            raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
-        task = Task(name.replace(".", "_"), kinds[name], (name, events[name]) if name in events else ())      # a module name has no dot
-        if task.kind == "survival":
-            tasks.append(task)
-            targets[task.name] = read_survival(path, rows, name, events[name])
-            continue
-        if task.kind == "classes":
-            order = sorted(cells[name] - words, key=float) + sorted(words)
-            task = replace(task, classes=tuple(order))
-            code = {"": float("nan"), **{cell: i for i, cell in enumerate(order)}}
-        tasks.append(task)
-        targets[task.name] = np.array([code[row[name]] for row in rows], dtype=np.float32) if task.classes else numbers(path, rows, name)
-    if chosen := tuple(name for name, kind in kinds.items() if kind == "labels"):
-        values = np.stack([numbers(path, rows, name) for name in chosen], 1)
-        wrong = np.argwhere(~np.isnan(values) & ~np.isin(values, (0, 1, -1)))
+            raise cell_error(path, row, name,
+                             f"is not a number, others are; --target {name}:classes allows it")
+        if name in labels or (name in binary and len(binary) > 1):
+            kinds[name] = "labels"
+        elif words or name in binary:
+            kinds[name] = "classes"
+        else:
+            kinds[name] = "regression"
+
+
+def read_classes(rows, name):
+    """-> the classes in order; float32 (rows,), the index of the class."""
+    classes = sorted({row[name] for row in rows} - {""}, key=class_order)
+    index = {cell: i for i, cell in enumerate(classes)}
+    index[""] = np.nan
+    return tuple(classes), np.array([index[row[name]] for row in rows], dtype=np.float32)
+
+
+def class_order(cell):
+    """Numbers by their values, then words by the alphabet."""
+    if is_number(cell):
+        return 0, float(cell), cell
+    return 1, 0.0, cell
+
+
+def read_labels(path, rows, names, uncertain, blank):
+    """-> float32 (rows, labels)."""
+    columns = []
+    for name in names:
+        column = numbers(path, rows, name)
+        is_blank = np.isnan(column)
+        wrong = np.flatnonzero(~is_blank & ~np.isin(column, (0, 1, -1)))
         if len(wrong):
-            row, name = rows[wrong[0][0]], chosen[wrong[0][1]]
-            raise ValueError(f"{at(path, row, name)}: {row[name]!r} is no label, need 0, 1, -1 or blank")
-        tasks.append(Task("findings", "labels", chosen))
-        doubt, empty = ([says.get(name, says[None]) for name in chosen] for says in (uncertain, blank))
-        targets["findings"] = np.where(np.isnan(values), empty, np.where(values == -1, doubt, values)).astype(np.float32)
-    if len(targets) < len(tasks):
-        raise ValueError(f"--target {target}: two of them would be called {Counter(task.name for task in tasks).most_common(1)[0][0]!r}")
-    return tasks, targets
+            raise cell_error(path, rows[wrong[0]], name, "is no label, need 0, 1, -1 or blank")
+        column[column == -1] = uncertain.get(name, uncertain[None])
+        column[is_blank] = blank.get(name, blank[None])
+        columns.append(column)
+    return np.stack(columns, 1)
 
 
 def read_survival(path, rows, time, event):
-    """-> (rows, 2): time and event, both NaN where one is blank."""
-    values = np.stack([numbers(path, rows, time), numbers(path, rows, event)], 1)
-    for row, (t, e) in zip(rows, values):
-        if t < 0 or not np.isnan(e) and e not in (0, 1):
-            name, need = (time, "a time of at least 0") if t < 0 else (event, "1 (the event came) or 0 (it had not, when last looked)")
-            raise ValueError(f"{at(path, row, name)}: {row[name]!r}, need {need}")
-    return np.where(np.isnan(values).any(1, keepdims=True), np.nan, values).astype(np.float32)
+    """-> float32 (rows, 2): time and event, both NaN where one of them is blank."""
+    times, events = numbers(path, rows, time), numbers(path, rows, event)
+    for row, t, e in zip(rows, times, events):
+        if t < 0:
+            raise cell_error(path, row, time, "is no time, need at least 0")
+        if not np.isnan(e) and e not in (0, 1):
+            raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last look)")
+    values = np.stack([times, events], 1)
+    values[np.isnan(values).any(1)] = np.nan
+    return values
+
+
+# -----------------------------------------------------------------------------
+# what the training split says of them
 
 
 def fit_tasks(tasks, cohort, train, positive_weight=False):
-    """Tasks with what the training images say: mean and standard deviation of regression targets, and with positive_weight
-    negatives / positives of every label (1 for a label without positives)."""
+    """-> the tasks with the statistics of the training images, whose indices are `train`.
+
+    These are mean and standard deviation of regression targets and, with positive_weight, negatives /
+    positives of every label (1 without positives). ValueError where there is nothing to learn from."""
     fitted = []
     for task in tasks:
         values = cohort.targets[task.name][train].astype(float)
@@ -119,12 +183,14 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
         if task.kind == "survival" and not (values[:, 1] == 1).any():
             raise ValueError(f"{task.name}: no event in the training split")
         if task.kind in ("regression", "classes") and known.min() == known.max():
-            said = f"{known[0]:g}" if task.kind == "regression" else task.classes[int(known[0])]
-            raise ValueError(f"{task.name} is {said} for every patient of the training split: nothing to learn")
+            only = task.classes[int(known[0])] if task.classes else f"{known[0]:g}"
+            raise ValueError(f"{task.name} is {only} for every patient of the training split: "
+                             "nothing to learn")
         if task.kind == "regression":
             task = replace(task, center=float(known.mean()), scale=float(known.std()))
         elif task.kind == "labels" and positive_weight:
             positives, negatives = (values == 1).sum(0), (values == 0).sum(0)
-            task = replace(task, positive_weight=tuple((np.where(positives, negatives, 1) / np.maximum(positives, 1)).tolist()))
+            weights = np.where(positives, negatives, 1) / np.maximum(positives, 1)
+            task = replace(task, positive_weight=tuple(weights.tolist()))
         fitted.append(task)
     return fitted

@@ -1,137 +1,207 @@
-"""Weights other people trained: find the files, read them safely, give the tensors one set of names, load and report.
+"""Weights that other people trained: read, rename, fit to another size, load, and say in one line what was
+done.
 
-A checkpoint is named by a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file. Hub files come through
-huggingface_hub, so its cache, HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
-Our parameter names are timm's, so timm, DeiT, DINO, MAE and DINOv2 files need no renaming; the layouts of transformers
-4 and 5 go through RENAME. Nothing in a file is executed: safetensors, or pickles read with weights_only=True.
-Loading is all or nothing: a tensor that is missing or misshapen stops with its name and both shapes, unless the caller
-said that it is new; what was loaded, new and ignored comes back as one line.
-Run: python weights.py ORG/NAME        lists what a checkpoint holds, under the names used here
+Loading is all or nothing: a tensor that is missing or misshapen stops with its name and both shapes, unless
+the caller said that it is new. What was loaded, resized, new and ignored comes back as one line, the
+report. Finding and reading the files: checkpoints.py; names: names.py; which architecture: architecture.py.
+Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, under the names used here
 """
-import re
 import sys
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
+from plumbing.architecture import crossvit_fields, vit_fields, vit_inside
 from plumbing.checkpoints import read_checkpoint
+from plumbing.names import crossvit_names, timm_names
+
+# of other tasks
+IGNORE = ("head.", "head_dist.", "pooler.", "pre_logits.", "mask_token", "decoder", "fc.", "label_")
+
+# -----------------------------------------------------------------------------
+# a checkpoint -> tensors and config, at the size that is asked for
 
 
-PREFIX = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.|encoder\.(?!layer\.)|vit\.|deit\.|dinov2\.)+")
-RENAME = [(re.compile(pattern), name) for pattern, name in (                     # transformers -> timm, in this order
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^(embeddings\.)?register_tokens$", "reg_token"),
-    (r"^embeddings\.mask_token$", "mask_token"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^(?:encoder\.layer|layers?)\.(\d+)\.", r"blocks.\1."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.(?:attention\.)?(?:query|q_proj)\.", ".attn.q."),
-    (r"\.attention\.(?:attention\.)?(?:key|k_proj)\.", ".attn.k."),
-    (r"\.attention\.(?:attention\.)?(?:value|v_proj)\.", ".attn.v."),
-    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),                                         # attention.output.dense is gone by now
-    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"\.gamma_([12])$", r".ls\1.gamma"),                                        # DeiT III
-    (r"^(?:layernorm|fc_norm)\.", "norm."),
-    (r"^classifier\.", "head."),
-)]
-IGNORE = ("head.", "head_dist.", "pooler.", "pre_logits.", "mask_token", "decoder", "fc.", "label_")   # of other tasks than ours
-
-
-def timm_names(tensors):
-    """{key: tensor} in any accepted layout -> the same under timm's names, and the layout, "hf" or "timm"."""
-    plain = {PREFIX.sub("", key): tensor for key, tensor in tensors.items()}
-    layout = "hf" if any(key.startswith("embeddings.") for key in plain) else "timm"
-    renamed = {}
-    for key, tensor in plain.items():
-        for pattern, name in RENAME:
-            key = pattern.sub(name, key)
-        renamed[key] = tensor
-    for key in [key for key in renamed if ".attn.q." in key]:      # three matrices -> one, rows q, k, v
-        parts = [renamed.get(key.replace(".q.", f".{x}.")) for x in "qkv"]
-        if all(part is not None for part in parts):
-            renamed[key.replace(".q.", ".qkv.")] = torch.cat(parts)
-            for x in "qkv":
-                del renamed[key.replace(".q.", f".{x}.")]
-    return renamed, layout
-
-
-def load_weights(model, tensors, name, new=("head.",), notes=()):
-    """Copy tensors into the model; -> one line: how many were loaded, the notes, what is new and what was ignored.
-
-    new: parts of the names of those parameters that may be absent from the file, or have another shape in it.
-    ValueError lists the other parameters that are missing or misshapen, and tensors of the file that have no place."""
-    target = model.state_dict()
-    fits = {key: tensor for key, tensor in tensors.items() if key in target and tensor.shape == target[key].shape}
-    absent = [key for key in target if key not in fits]
-    ignored = [key for key in tensors if key not in target]
-    bad = [f"{key}: model {tuple(target[key].shape)}, file {tuple(tensors[key].shape) if key in tensors else 'has none'}"
-           for key in absent if not any(part in key for part in new)]
-    bad += [f"{key}: model has none, file {tuple(tensors[key].shape)}" for key in ignored if not key.startswith(IGNORE)]
-    if bad:
-        raise ValueError(f"{name} does not fit the model: {'; '.join(bad[:8])}" + f"; and {len(bad) - 8} more" * (len(bad) > 8))
-    broken = next((key for key, tensor in fits.items() if tensor.is_floating_point() != target[key].is_floating_point()
-                   or not tensor.float().isfinite().all()), None)
-    if broken:
-        raise ValueError(f"{name}: {broken} ({fits[broken].dtype}) holds integers, or values that are not finite")
-    model.load_state_dict({**target, **fits})
-    parts = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
-    for word, names in (("new", [key.rsplit(".", 1)[0] for key in absent]), ("ignored", [key.split(".")[0] for key in ignored])):
-        if names:                                                  # modules rather than weights and biases, each once
-            parts.append(f"{word} {' '.join(dict.fromkeys(names))}")
-    return ", ".join(parts)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    try:
-        tensors, _, _ = read_checkpoint(sys.argv[1])
-    except ValueError as error:
-        sys.exit(str(error))
+def read_vit(name, model_class, image=None, channels=None):
+    """-> tensors, ViTConfig, notes for the report; image (px per axis) and channels as the caller wants
+    them."""
+    tensors, config, preprocessor = read_checkpoint(name)
+    tensors, config, notes = vit_inside(tensors, config)
     tensors, layout = timm_names(tensors)
-    for key, tensor in tensors.items():
-        print(f"{key:40} {str(tuple(tensor.shape)):20} {str(tensor.dtype).removeprefix('torch.')}")
-    print(f"{len(tensors)} tensors, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M numbers, {layout} layout")
+    config = from_dict(model_class.Config, vit_fields(name, tensors, layout, config, preprocessor), name)
+    if image and len(image) != len(config.image):
+        raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
+                         f"not for {tuple(image)}")
+    if image and tuple(image) != config.image:
+        resized = replace(config, image=tuple(image))
+        resize_positions(tensors, "pos_embed", config.grid, resized.grid, notes)
+        config = resized
+    if channels and channels != config.channels:
+        if not config.image:
+            raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
+        config = change_channels(tensors, ["patch_embed.proj.weight"], config, channels, notes)
+    notes.append(" ".join(["mean", *(f"{x:g}" for x in config.mean), "std", *(f"{x:g}" for x in config.std)]))
+    check_size(model_class, config, tensors, name)
+    return tensors, config, notes
+
+
+def read_crossvit(name, model_class, heads_of, at_size, task=None, image=None, channels=None):
+    """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; at_size(config, image): the config at
+    another size; task: the name that the one head of a released file gets."""
+    tensors, config, _ = read_checkpoint(name)
+    tensors = crossvit_names(tensors, task)
+    config = from_dict(model_class.Config, crossvit_fields(name, tensors, config, heads_of), name)
+    notes = []
+    if image:
+        resized = at_size(config, image)
+        for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
+            if old != new:
+                resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
+        config = resized
+    if channels and channels != config.channels:
+        kernels = [f"patch_embed.{b}.proj{layer}.weight" for b in (0, 1) for layer in ("", ".0")]
+        config = change_channels(tensors, kernels, config, channels, notes)
+    check_size(model_class, config, tensors, name)
+    return tensors, config, notes
+
+
+def resize_positions(tensors, key, old, new, notes):
+    """Resize one table of position embeddings in place; one that does not fit the old grid is left for
+    load_weights."""
+    if key in tensors and tensors[key].shape[1:2] == (1 + torch.Size(old).numel(),):
+        tensors[key] = resize_pos_embed(tensors[key], old, new)
+    notes.append(f"resized {key} {'x'.join(str(n) for n in old)} -> {'x'.join(str(n) for n in new)}")
 
 
 def resize_pos_embed(pos, old, new):
     """(1, 1 + T, D) for the grid `old` -> for the grid `new`; the class token's row is kept.
 
-    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without antialias.)
-    On three axes trilinear, the only one that PyTorch has there."""
-    grid = pos[:, 1:].float().unflatten(1, old).movedim(-1, 1)     # (1, D, rows, columns)
-    how = dict(mode="bicubic", antialias=True) if len(new) == 2 else dict(mode="trilinear")
-    return torch.cat([pos[:, :1].float(), F.interpolate(grid, size=new, **how).movedim(1, -1).flatten(1, -2)], 1)
+    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without
+    antialias.) On three axes trilinear, the only one that PyTorch has there."""
+    cls, patches = pos[:, :1].float(), pos[:, 1:].float()
+    patches = patches.unflatten(1, old).movedim(-1, 1)             # (1, D, rows, columns)
+    if len(new) == 2:
+        patches = F.interpolate(patches, size=new, mode="bicubic", antialias=True)
+    else:
+        patches = F.interpolate(patches, size=new, mode="trilinear")
+    return torch.cat([cls, patches.movedim(1, -1).flatten(1, -2)], 1)
+
+
+def change_channels(tensors, kernels, config, channels, notes):
+    """Spread the patch kernels over another number of channels, in place; -> config, with the mean of mean
+    and std."""
+    for key in kernels:
+        if key in tensors:
+            tensors[key] = spread_channels(tensors[key], channels)
+    notes.append(f"patch_embed from {config.channels} to {channels} channels")
+    mean = sum(config.mean) / len(config.mean)
+    std = sum(config.std) / len(config.std)
+    return replace(config, channels=channels, mean=(mean,) * channels, std=(std,) * channels)
 
 
 def spread_channels(weight, channels):
-    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as its grey copy in RGB.
-    Also (D, C, P, P, P)."""
+    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as
+    its grey copy in RGB. Also (D, C, P, P, P)."""
     return (weight.float().sum(1, keepdim=True) / channels).repeat_interleave(channels, 1)
 
 
-def check_size(make, tensors, name):
-    """Refuse a config.json that asks for far more than the file holds, before any memory is taken: make() is tried without numbers.
+def from_dict(config_class, values, name):
+    """A config from the dict that asdict() made of it, perhaps by way of JSON; ValueError names the file."""
+    try:
+        return build_config(config_class, values)
+    except (TypeError, ValueError, ArithmeticError) as error:  # a field too many, or a value that cannot be
+        raise ValueError(f"{name}: config.json does not fit {config_class.__name__}: {error}") from error
 
-    What is a little more (2^25 numbers, 134 MB) is left to load_weights, which names every tensor."""
+
+def build_config(config_class, values):
+    """The same, with configs inside it built from their dicts, and tuples from JSON's lists."""
+    values = dict(**values)
+    for field in fields(config_class):
+        if field.name not in values:
+            continue
+        value = values[field.name]
+        if is_dataclass(field.type) and isinstance(value, dict):
+            values[field.name] = build_config(field.type, value)
+        elif field.type is tuple:
+            values[field.name] = tuple(value)
+        elif field.type is float and not 0 <= value < 1:
+            raise ValueError(f"{field.name} {value} is not in 0 <= x < 1")
+    return config_class(**values)
+
+
+def check_size(model_class, config, tensors, name, *more):
+    """Refuse a config that asks for far more than the file holds, before any memory is taken: the model is
+    made without numbers first. What is a little more (2^25 numbers, 134 MB) is left to load_weights, which
+    names every tensor."""
     try:
         with torch.device("meta"):
-            asked = sum(parameter.numel() for parameter in make().parameters())
+            asked = sum(parameter.numel() for parameter in model_class(config, *more).parameters())
     except ValueError:
         raise
-    except Exception as error:                                     # sizes that cannot be, and what is no number
+    except Exception as error:  # sizes that cannot be, and what is no number
         raise ValueError(f"{name}: config.json describes no model ({str(error).splitlines()[0]})") from error
-    if asked > (held := sum(tensor.numel() for tensor in tensors.values())) + 2 ** 25:
-        raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, the file holds {held / 1e6:.0f} M numbers")
+    in_file = sum(tensor.numel() for tensor in tensors.values())
+    if asked > in_file + 2 ** 25:
+        raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, "
+                         f"the file holds {in_file / 1e6:.0f} M numbers")
 
 
-def from_dict(config_class, values, name):
-    """A config dataclass from the dict that asdict() made of it."""
+# -----------------------------------------------------------------------------
+# load
+
+
+def load_weights(model, tensors, name, new=("head.",), notes=()):
+    """Copy tensors into the model; -> one line: how many were loaded, the notes, what is new and what was
+    ignored.
+
+    new: parts of the names of those parameters that may be absent from the file, or have another shape in
+    it. ValueError lists the other parameters that are missing or misshapen, and tensors of the file that
+    have no place."""
+    target = model.state_dict()
+    fits = {}
+    for key, tensor in tensors.items():
+        if key in target and tensor.shape == target[key].shape:
+            fits[key] = tensor
+    absent = [key for key in target if key not in fits]
+    ignored = [key for key in tensors if key not in target]
+    wrong = []
+    for key in absent:
+        if not any(part in key for part in new):
+            in_file = tuple(tensors[key].shape) if key in tensors else "has none"
+            wrong.append(f"{key}: model {tuple(target[key].shape)}, file {in_file}")
+    for key in ignored:
+        if not key.startswith(IGNORE):
+            wrong.append(f"{key}: model has none, file {tuple(tensors[key].shape)}")
+    if wrong:
+        rest = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(f"{name} does not fit the model: {'; '.join(wrong[:8])}{rest}")
+    for key, tensor in fits.items():
+        is_float = target[key].is_floating_point()
+        if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
+            raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
+    model.load_state_dict({**target, **fits})
+    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
+    if absent:  # modules rather than weights and biases, each once
+        report.append("new " + " ".join(dict.fromkeys(key.rsplit(".", 1)[0] for key in absent)))
+    if ignored:
+        report.append("ignored " + " ".join(dict.fromkeys(key.split(".")[0] for key in ignored)))
+    return ", ".join(report)
+
+
+def main(argv):
+    if len(argv) != 1:
+        sys.exit(__doc__)
     try:
-        return config_class(**values)
-    except (TypeError, ValueError) as error:                       # a field too many, or a value that cannot be
-        raise ValueError(f"{name}: config.json does not fit {config_class.__name__}: {error}") from error
+        tensors, _, _ = read_checkpoint(argv[0])
+    except ValueError as error:
+        sys.exit(str(error))
+    tensors, layout = timm_names(tensors)
+    for key, tensor in tensors.items():
+        print(f"{key:40} {str(tuple(tensor.shape)):20} {str(tensor.dtype).removeprefix('torch.')}")
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    print(f"{len(tensors)} tensors, {numbers / 1e6:.2f} M numbers, {layout} layout")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

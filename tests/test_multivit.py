@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from multivit import MODES, MultiViT, MultiViTConfig
-from tables import Task
+from plumbing.cohort import Task
 from tests.golden import unit, values
-from train import freeze, model_loss
+from plumbing.models import freeze
+from train import model_loss
 from vit import ViT, ViTConfig
 
 GOLDEN = json.load(open(os.path.join(os.path.dirname(__file__), "fixtures", "multivit.json")))

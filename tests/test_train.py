@@ -3,7 +3,6 @@ import csv
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,11 +16,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import data
-import synthetic
 import train
-from run_folder import recover, write_folder
-from tables import Task
-from train import build_model, lr_at, main, make_optimizer, model_loss, parse, task_loss
+from plumbing import simulate
+from plumbing.cohort import Cohort, Task
+from plumbing.command import Stop, run_main
+from plumbing.device import fast_bfloat16
+from plumbing.flags import parse
+from plumbing.models import build_model, count
+from plumbing.prepare import settle
+from plumbing.saved_run import open_model
+from train import lr_at, main, make_optimizer, model_loss, task_loss
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -54,6 +58,14 @@ def flags(table, *more):
 
 MULTI = ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "2")
 
+
+def settled(*argv):
+    """Flags of a run on pictures, settled as if there were some."""
+    args = parse(list(argv))
+    settle(args, Cohort("pictures", [], ["p"], ["picture.png"], {}))
+    return args
+
+
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):
     """A CSV of 20 volumes of 6 x 16 x 16 voxels, int16, brighter where the target is 1."""
@@ -69,9 +81,8 @@ def volumes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory):
     """20 simulated bags of vectors, cut to 40 so that they train in no time, but for one of 70."""
-    import synthetic
     folder = tmp_path_factory.mktemp("slides")
-    synthetic.bag(str(folder), patients=20)
+    simulate.bag(str(folder), patients=20)
     for i in range(20):
         path = folder / "images" / f"p{i:04d}.npy"
         np.save(path, np.load(path)[:70 if i == 3 else 40])
@@ -148,7 +159,7 @@ def test_a_run_is_a_starting_point(table):
     """--pretrained runs/a takes the ViT of that run, keeps its head, and says so."""
     main(flags(table, "--model", "vit", "--name", "a"))
     args = parse(["--model", "vit", "--pretrained", "runs/a"])
-    _, tasks, _ = train.open_model("runs/a")
+    _, tasks, _ = open_model("runs/a")
     model, report = build_model(args, tasks)
     saved = load_file("runs/a/best/model.safetensors")
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()) and "loaded" in report and "new" not in report
@@ -167,7 +178,7 @@ def test_evaluating_a_saved_run_gives_the_numbers_it_printed(table, more):
 def test_learns_a_batch_by_heart():
     """Sixty steps on eight patients: their classes are known to more than 95 %."""
     torch.manual_seed(0)
-    args = parse(["--model", "multivit", "--image", "16", "--patch", "4", "--n", "2", "--r", "2", "--dropout", "0"])
+    args = settled("--model", "multivit", "--image", "16", "--patch", "4", "--n", "2", "--r", "2", "--dropout", "0")
     tasks = [Task("grade", "classes", ("0", "1", "2"))]
     model, _ = build_model(args, tasks)
     images, images_hr = (torch.randint(256, (8, 2, 3, side, side), dtype=torch.uint8) for side in (16, 32))
@@ -211,7 +222,7 @@ def test_parts_of_a_batch_give_the_losses_of_the_whole(table):
 def test_chunks_and_checkpoints_keep_less_for_the_gradient(more, least):
     """Bytes of the tensors that a forward pass leaves for the backward pass, parameters apart."""
     def kept(*more):
-        model, _ = build_model(parse(["--model", "multivit", "--n", "6", "--r", "2", *more]), [Task("y", "regression")])
+        model, _ = build_model(settled("--model", "multivit", "--n", "6", "--r", "2", *more), [Task("y", "regression")])
         sizes, own = {}, {p.data_ptr() for p in model.parameters()}
 
         def note(tensor):
@@ -232,7 +243,7 @@ def test_a_step_asks_the_device_for_nothing():
                 asked.append(str(function))
             return function(*args, **(kwargs or {}))
 
-    args = parse(["--model", "multivit", "--n", "3", "--r", "2", "--accumulate", "2"])
+    args = settled("--model", "multivit", "--n", "3", "--r", "2", "--accumulate", "2")
     tasks = [Task("y", "regression"), Task("g", "classes", ("a", "b")), Task("f", "labels", ("u", "v"), positive_weight=(2.0, 1.0)),
              Task("t", "survival", ("t", "e"))]
     model, _ = build_model(args, tasks)
@@ -289,9 +300,9 @@ def test_what_cannot_be_cached_or_shared_is_refused(table, volumes, slides, monk
     ("cpu", "avx512f avx512_bf16", "micro", False), ("mps", "avx512_bf16", "mini", False)))
 def test_bfloat16_is_for_wide_models_on_chips_that_have_it(monkeypatch, device, words, size, expected):
     """Where it is slower, or not there, --amp auto leaves float32."""
-    monkeypatch.setattr(train, "cpu_flags", lambda: words)
-    model, _ = build_model(parse(["--model", "vit", "--size", size]), [Task("y", "regression")])
-    assert train.fast_bfloat16(model, torch.device(device)) is expected
+    monkeypatch.setattr("plumbing.device.cpu_flags", lambda: words)
+    model, _ = build_model(settled("--model", "vit", "--size", size), [Task("y", "regression")])
+    assert fast_bfloat16(model, torch.device(device)) is expected
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
@@ -311,7 +322,7 @@ def test_a_signal_to_all_processes_of_a_run_lets_it_save(table, number):
 
 def test_a_second_ctrl_c_quits_and_a_sigterm_after_it_does_not(quiet):
     """A scheduler may send SIGTERM to what has had a Ctrl-C; who presses Ctrl-C twice means it."""
-    stop = train.Stop()
+    stop = Stop()
     os.kill(os.getpid(), signal.SIGINT)
     assert stop
     os.kill(os.getpid(), signal.SIGTERM)
@@ -346,7 +357,7 @@ def test_the_statistics_of_the_table_are_those_of_the_training_split(table, tmp_
                                   ("--model", "daft", "--target", "time/event:survival", "--fusion", "film", "--location", "4")))
 def test_volumes_and_their_table_train_together(more, tmp_path):
     """The simulated brains: volumes at their own size, and the columns the table offers unless others are asked for."""
-    data = synthetic.make("brain", str(tmp_path / "cache"), patients=40)
+    data = simulate.make("brain", str(tmp_path / "cache"), patients=40)
     main(["--data", data, "--epochs", "1", "--device", "cpu", "--name", "a", *more])
     config, args = (json.load(open(f"runs/a/{path}")) for path in ("best/config.json", "args.json"))
     assert [column["name"] for column in config["columns"]] == (["age", "apoe"] if "vit" in more else ["age", "sex", "education", "apoe"])
@@ -430,7 +441,7 @@ def test_learning_rate_is_the_papers():
 
 def test_decay_is_for_matrices_only():
     """Biases, norms, tokens and positions are not pulled to zero."""
-    args = parse(["--model", "vit", "--image", "16", "--patch", "8"])
+    args = settled("--model", "vit", "--image", "16", "--patch", "8")
     model, _ = build_model(args, [Task("a", "regression")])
     decayed, plain = make_optimizer(model, args, torch.device("cpu")).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
@@ -517,18 +528,6 @@ def test_worker_processes_change_nothing(table):
     assert weights_of("runs/0") == weights_of("runs/2")
 
 
-def test_write_folder_is_all_or_nothing(tmp_path):
-    """A writer that fails leaves the old folder as it was; recover clears what it left."""
-    path = str(tmp_path / "best")
-    write_folder(path, {"a": lambda p: open(p, "w").write("old")})
-    def fail(p):
-        raise OSError(28, "No space left on device")
-    with pytest.raises(OSError):
-        write_folder(path, {"a": lambda p: open(p, "w").write("new"), "b": fail})
-    recover(path)
-    assert open(os.path.join(path, "a")).read() == "old" and sorted(os.listdir(tmp_path)) == ["best"]
-
-
 # -----------------------------------------------------------------------------
 # what a user can get wrong
 
@@ -537,7 +536,7 @@ def fails(argv, monkeypatch, capsys):
     """-> the one line that train.py ends with; asserts status 2 and no traceback."""
     monkeypatch.setattr(sys, "argv", ["train.py", *argv])
     with pytest.raises(SystemExit) as stop:
-        train.run_main(main)
+        run_main(main)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "Traceback" not in error
     return error.strip().splitlines()[-1]
@@ -569,12 +568,12 @@ def fails(argv, monkeypatch, capsys):
     (("--model", "vit", "--tabular", "height"), "no column 'height'"),
     (("--model", "vit", "--tabular", "redness"), "redness is what is to be predicted"),
     (("--model", "vit", "--location", "1"), "--location belongs to --model daft"),
-    (("--model", "crossvit", "--fusion", "film"), "--fusion film is not of crossvit; need one of cross"),
+    (("--model", "crossvit", "--fusion", "film"), "argument --fusion: invalid choice: 'film' (choose from"),
     (("--model", "daft", "--patch", "8"), "--patch belongs to"),
     (("--model", "daft"), "--model daft needs --tabular"),
     (("--model", "daft", "--tabular", "sex", "--fusion", "image"), "sees no table"),
     (("--model", "daft", "--tabular", "sex", "--fusion", "linear-features"), "needs --pretrained RUN"),
-    (("--model", "daft", "--dropout", "0.3"), "--dropout is of a ViT"),
+    (("--model", "daft", "--dropout", "0.3"), "--dropout belongs to --model vit or multivit"),
     (("--model", "vit", "--target", "redness:survival"), "need two columns, TIME/EVENT:survival"),
     (("--model", "vit", "--target", "redness/sex:survival"), "column sex: 'F' is not a number"),
 ), ids=lambda value: value if isinstance(value, str) else " ".join(value))
@@ -611,11 +610,11 @@ def test_bags_train_one_at_a_time_or_padded(slides):
 
 def test_the_papers_sizes_are_named(slides):
     """--size vit_wsi, vit3d and vit2d bring the widths of the paper, and its image and patch where the data have pixels."""
-    from tables import load_cohort
+    from plumbing.load_cohort import load_cohort
     args = parse(["--model", "vit", "--size", "vit_wsi", "--attention", "seqnorm"])
-    train.settle(args, load_cohort(slides))
+    settle(args, load_cohort(slides))
     model, _ = build_model(args, [Task("y", "regression")])
-    assert train.count(model) == 4_210_689 - (2048 - 64) * 512     # the simulated vectors are 64 wide, RetCCL's 2048
+    assert count(model) == 4_210_689 - (2048 - 64) * 512     # the simulated vectors are 64 wide, RetCCL's 2048
     args = parse(["--model", "vit", "--size", "vit3d"])
     assert (args.image, args.patch) == ("32x256x256", "4x16x16")
     assert parse(["--model", "vit", "--size", "vit2d", "--image", "64"]).image == "64"
@@ -627,7 +626,7 @@ def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
     main(flags(table, "--model", "vit", "--name", "a"))
     before = load_file("runs/a/best/model.safetensors")
     args = parse(["--model", "vit", "--pretrained", "runs/a", "--attention", attention])
-    model, report = build_model(args, train.open_model("runs/a")[1])
+    model, report = build_model(args, open_model("runs/a")[1])
     after = model.state_dict()
     new = {key for key in after if "seq_scale" in key or "seq_shift" in key}
     assert set(after) - new == set(before) and all(torch.equal(after[key], before[key]) for key in before)
@@ -717,7 +716,7 @@ def test_a_broken_photograph_stops_with_its_name(table, workers, monkeypatch, ca
 
 def test_positive_weight_multiplies_the_loss_of_positives():
     """By hand: -w log p of a positive, -log (1 - p) of a negative."""
-    task = train.Task("f", "labels", ("a", "b"), positive_weight=(3.0, 0.5))
+    task = Task("f", "labels", ("a", "b"), positive_weight=(3.0, 0.5))
     y, target = torch.tensor([[0.3, -1.2], [2.0, 0.4]]), torch.tensor([[1.0, 1.0], [0.0, float("nan")]])
     by_hand = (3 * math.log(1 + math.exp(-0.3)) + 0.5 * math.log(1 + math.exp(1.2)) + math.log(1 + math.exp(2.0))) / 3
     assert abs(train.task_loss([task], {"f": y}, {"f": target}).item() - by_hand) < 1e-6
@@ -736,13 +735,13 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_files(table, monkeypatch,
 
 def test_crossvit_learns_from_medmnist_arrays(tmp_path, monkeypatch, capsys):
     """Arrays of the official layout and split, at a size of their own; the file's MD5 is taken as right."""
-    import tables
+    from plumbing import medmnist
     monkeypatch.chdir(tmp_path)
     rng, sizes = np.random.default_rng(0), {"train": 16, "val": 6, "test": 8}
     arrays = {f"{split}_images": rng.integers(256, size=(n, 28, 28), dtype=np.uint8) for split, n in sizes.items()}
     arrays.update({f"{split}_labels": np.arange(n, dtype=np.uint8)[:, None] % 2 for split, n in sizes.items()})
     np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
-    monkeypatch.setattr(tables, "digest", lambda *_: tables.MEDMNIST.split("pneumoniamnist")[1].split()[2])
+    monkeypatch.setattr(medmnist, "file_md5", lambda *_: medmnist.MEDMNIST.split("pneumoniamnist")[1].split()[2])
     main(["--model", "crossvit", "--data", "medmnist:pneumoniamnist", "--cache-dir", ".", "--image", "36", "--epochs", "1", "--name", "a"])
     result = json.load(open("runs/a/metrics.json"))
     assert result["patients"] == 8 and result["class"]["units"] == 8
@@ -758,46 +757,8 @@ def test_the_process_itself_exits_with_2_and_one_line(table):
 
 def test_whoever_reads_what_is_printed_may_leave():
     """`| head -1` ends the process without a word, and without blaming a reading process."""
-    code = "import train, sys; sys.argv[0] = 'train.py'; train.run_main(lambda: [print('x' * 100, flush=True) for _ in range(10 ** 5)])"
+    code = "import sys; from plumbing import command; sys.argv[0] = 'train.py'; command.run_main(lambda: [print('x' * 100, flush=True) for _ in range(10 ** 5)])"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141
-
-
-# -----------------------------------------------------------------------------
-# the project
-
-
-def test_import_graph():
-    """Mechanisms import only what a reader was told they do; nobody imports train but eval's main and what measures it."""
-    allowed = {"attention": "", "attention_filter": "", "data": "", "parallel": "", "run_folder": "parallel weights", "tables": "", "plots": "", "synthetic": "", "weights": "", "daft": "vit",
-               "localization": "metrics tables", "metrics": "", "vit": "attention weights", "multivit": "vit attention_filter", "crossvit": "vit attention weights",
-               "lt_vit": "vit attention weights", "q2l": "vit attention weights", "probe": "vit weights",
-               "eval": "data localization metrics parallel run_folder tables plots report train compare deploy", "compare": "metrics tables", "report": "plots run_folder",
-               "deploy": "data eval report run_folder tables train", "reproduce": "train metrics plots run_folder synthetic"}
-    files = {name[:-3] for name in os.listdir(ROOT) if name.endswith(".py")}
-    for name in files & set(allowed):
-        text = open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8").read()
-        used = {word for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))
-                for word in line.replace(",", " ").split()[1:2] if word in files}
-        assert used <= set(allowed[name].split()), f"{name}.py imports {used - set(allowed[name].split())}"
-    third = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub", "pytest"}
-    for name in files - {"bench"}:
-        for line in open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8"):
-            if line.startswith(("import ", "from ")):
-                top = line.split()[1].split(".")[0].rstrip(",")
-                assert top in files | third or top in sys.stdlib_module_names, f"{name}.py imports {top}"
-
-
-def test_readme_names_every_file_and_its_commands_are_the_real_ones():
-    """Each source file stands in a table; the two commands are there word for word, and every flag in it exists."""
-    text = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
-    for name in os.listdir(ROOT):
-        assert not name.endswith(".py") or f"`{name}`" in text, name
-    assert "pip install -r requirements.txt && python train.py --model multivit --mode multi --n 3 --r 2\n" in text
-    assert "pip install -r requirements.txt && python -m pytest\n" in text
-    known = "--nproc-per-node of torchrun" + "".join(subprocess.run([sys.executable, os.path.join(ROOT, name), "--help"], capture_output=True,
-                                                                    text=True).stdout for name in ("train.py", "eval.py", "reproduce.py"))
-    for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)):
-        assert flag in known, flag

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from localization import each_map, inside, look, read_boxes, score_maps
-from tables import Cohort
+import train
+from evaluation.localization import finding_maps, inside, read_boxes, score_finding, score_maps
+from plumbing import simulate
+from plumbing.cohort import Cohort
 
 
 def cohort(tmp_path, names, size=(80, 40)):
@@ -67,31 +69,32 @@ def test_hit_mass_and_chance():
     box = np.array([[0, 0, .5, .25]])                              # two of 4 x 4 patches, wholly
     map = np.ones((4, 4))
     map[0, 1] = 5
-    assert look(map, box) == (1.0, 6 / 20, 2 / 16, 2 / 16)
+    assert score_finding({"m": map}, box) == {"m": (1.0, 6 / 20), "chance": (2 / 16, 2 / 16)}
     map[3, 3] = 9
-    assert look(map, box)[0] == 0.0
-    assert look(np.ones((4, 4)), box)[1] == 2 / 16
-    assert look(map, np.array([[.8, .8, .9, .9]]))[0] == 1.0       # a box within one patch is touched by it
-    hit, _, by_chance, _ = look(map, np.array([[.2, .2, .3, .3]]))  # a box across four patches
-    assert hit == 0.0 and by_chance == 4 / 16
+    assert score_finding({"m": map}, box)["m"][0] == 0.0
+    assert score_finding({"m": np.ones((4, 4))}, box)["m"][1] == 2 / 16
+    within_one_patch = np.array([[.8, .8, .9, .9]])                # it is touched by that patch
+    assert score_finding({"m": map}, within_one_patch)["m"][0] == 1.0
+    across_four_patches = score_finding({"m": map}, np.array([[.2, .2, .3, .3]]))
+    assert across_four_patches["m"][0] == 0.0 and across_four_patches["chance"][0] == 4 / 16
 
 
 def test_every_map_of_a_model_is_found():
     """Labels have maps of their own, behind those of earlier tasks; the class token's is the mean over heads; branches are apart."""
     out = {"map": torch.rand(2, 3, 6), "label_map": torch.rand(2, 5, 6)}
-    maps = each_map(out, 1, [(2, 3)], first=2)
+    maps = finding_maps(out, 1, token=3, grids=[(2, 3)])
     assert list(maps) == ["class token", "label token"]
-    np.testing.assert_allclose(maps["class token"](0), out["map"][1].mean(0).view(2, 3))
-    np.testing.assert_allclose(maps["label token"](1), out["label_map"][1, 3].view(2, 3))
+    np.testing.assert_allclose(maps["class token"], out["map"][1].mean(0).view(2, 3))
+    np.testing.assert_allclose(maps["label token"], out["label_map"][1, 3].view(2, 3))
     pair = {"map": [torch.rand(1, 3, 6), torch.rand(1, 3, 4)]}
-    assert {name: map(0).shape for name, map in each_map(pair, 0, [(2, 3), (2, 2)], 0).items()} == {
+    assert {name: map.shape for name, map in finding_maps(pair, 0, 0, [(2, 3), (2, 2)]).items()} == {
         "class token, branch S": (2, 3), "class token, branch L": (2, 2)}
 
 
 def test_scores_are_means_over_labels_of_means_over_findings():
     """Three findings of one label and one of another weigh the same; chance stands beside them; intervals hold the value."""
-    records = [("p", 0, {"m": (1.0, .2, .1, .05)}), ("q", 0, {"m": (0.0, .4, .1, .05)}), ("q", 0, {"m": (0.0, .6, .1, .05)}),
-               ("r", 1, {"m": (1.0, .8, .3, .25)})]
+    records = [("p", 0, {"m": (1.0, .2), "chance": (.1, .05)}), ("q", 0, {"m": (0.0, .4), "chance": (.1, .05)}),
+               ("q", 0, {"m": (0.0, .6), "chance": (.1, .05)}), ("r", 1, {"m": (1.0, .8), "chance": (.3, .25)})]
     scores = score_maps(records, ("a", "b"))
     assert scores["m"]["findings"] == 4 and abs(scores["m"]["pointing"]["value"] - (1 / 3 + 1) / 2) < 1e-12
     assert abs(scores["m"]["mass"]["value"] - (.4 + .8) / 2) < 1e-12
@@ -102,10 +105,8 @@ def test_scores_are_means_over_labels_of_means_over_findings():
 
 def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
     """LT-ViT and CrossViT on a few simulated films, whose boxes.csv lies beside the table: metrics.json, table and pictures."""
-    import synthetic
-    import train
     monkeypatch.chdir(tmp_path)
-    data = synthetic.make("chest", str(tmp_path), patients=24)
+    data = simulate.make("chest", str(tmp_path), patients=24)
     common = ["--data", data, "--epochs", "1", "--name"]
     train.main([*common, "a", "--model", "lt_vit", "--label-layers", "2", "--image", "32"])
     result = json.load(open("runs/a/metrics.json"))["localization"]

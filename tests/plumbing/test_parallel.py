@@ -1,4 +1,4 @@
-"""parallel.py: two processes are one training. Everything else about training is in test_train.py."""
+"""plumbing/parallel.py: two processes are one training. Everything else about training is in test_train.py."""
 import csv
 import json
 import os
@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import parallel
 from data import Batches
+from plumbing import parallel
+from tests.hub import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 MULTI = ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "2", "--patch", "8", "--target", "redness:regression,grade:classes")
 

@@ -1,5 +1,4 @@
-"""reproduce.py: the tables' arithmetic, the claims, that every command is one train.py takes, and that a kill costs nothing."""
-import argparse
+"""experiments/reproduce.py, claims.py, intervals.py: the tables' arithmetic, the claims, that every command is one train.py takes, and that a kill costs nothing."""
 import csv
 import json
 import math
@@ -11,35 +10,48 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from subprocess import Popen                                       # the real one, whatever a test puts in its place
 
 import pytest
 
-import reproduce
 import train
-from reproduce import EXPERIMENTS, T, available, gather, look_up, margin, plan, spread, table, train_all, verdict, with_interval
+from experiments import reproduce
+from experiments.claims import EXPERIMENTS
+from experiments.intervals import T, look_up, margin, spread, verdict, with_interval
+from experiments.reproduce import gather, plan, table, train_all
+from plumbing.command import run_main
+from plumbing.flags import parse
+from tests.hub import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-ARGS = argparse.Namespace(out="out", cache_dir="cache", device="cpu", quick=False, seeds=3, jobs=1)
+ARGS = Namespace(out="out", cache_dir="cache", device="cpu", quick=False, seeds=3, jobs=1)
 TOY = dict(about="A toy.", flags="--model vit --data brain", metrics={"MAE": ("age/mae", "age/constant/mae", "--target age")},
-           rows={"small": "--size micro", "large": "--size mini"}, reference="small", claims=[("large is better", "large > small")])
-FAST = dict(about="Runs of seconds.", flags="--model daft --data brain --target diagnosis", reference="table",
+           rows={"small": "--size micro", "large": "--size mini"}, claims=[("large is better", "large > small")])
+FAST = dict(about="Runs of seconds.", flags="--model daft --data brain --target diagnosis",
             metrics={"accuracy": ("diagnosis/accuracy", "diagnosis/constant/accuracy", "")},
             first={"volume": "--model daft --data brain --target diagnosis --fusion image"},
             rows={"table": "--fusion linear", "both": "--fusion linear-features --pretrained {volume}"},
             claims=[("the volume helps", "both > table")])
 
 
+class GoOn:
+    """A Stop to which no signal has come."""
+    signal = None
+
+    def __bool__(self):
+        return False
+
+
 class Forked:
     """subprocess.Popen of a train.py, as a fork of this process, which has imported everything. The test of signals has real ones."""
 
     def __init__(self, command, stdout, **rest):
-        self.pid = os.fork()
+        self.pid, self.returncode = os.fork(), None
         if not self.pid:
             sys.argv, status = command[1:], 1
             sys.stdout = sys.stderr = os.fdopen(os.dup(stdout.fileno()), "w")
             try:
-                train.run_main(train.main)
+                run_main(train.main)
                 status = 0
             except SystemExit as stop:
                 status = stop.code
@@ -47,8 +59,11 @@ class Forked:
                 sys.stdout.flush()
                 os._exit(status)
 
-    def wait(self):
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def poll(self):
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
 
 def write_run(run, metrics, seconds):
@@ -63,8 +78,8 @@ def write_run(run, metrics, seconds):
 def test_margins_by_hand():
     """Leads of every kind of order, for metrics of which more is better and of which less is; undefined where a value is."""
     values = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0, "e": math.nan}
-    for order, lead in {"a > b": 1, "b > a": -1, "b > c": 0, "b >= c": 0, "a > b > d": 1, "a > b > c": 0, "a, b > d": 1, "a, d > b": -1,
-                        "a > b, c, d": 1, "d + 0.5 > b": -0.5, "d + 1.5 > b": 0.5, "d + 1 >= b": 0}.items():
+    for order, lead in {"a > b": 1, "b > a": -1, "b > c": 0, "b >= c": 0, "a, b > d": 1, "a, d > b": -1, "a > b, c, d": 1,
+                        "d + 0.5 > b": -0.5, "d + 1.5 > b": 0.5, "d + 1 >= b": 0}.items():
         assert margin(order, values) == lead, order
     assert math.isnan(margin("a > e", values)) and math.isnan(margin("e, a > d", values))
     assert margin("d > a", values, lower=True) == 2 and margin("a > d", values, lower=True) == -2
@@ -98,27 +113,27 @@ def test_verdict_says_what_seeds_can_decide():
 
 
 def test_table_of_written_runs(monkeypatch, tmp_path):
-    """Means, seeds, differences with their range, seconds, chance and claims, worked out by hand."""
+    """Means, seeds, seconds, chance and claims, worked out by hand."""
     monkeypatch.setitem(EXPERIMENTS, "toy", TOY)
-    args = argparse.Namespace(**{**vars(ARGS), "out": str(tmp_path)})
-    plans = [plan("toy", TOY["metrics"], seed, args) for seed in range(3)]
+    args = Namespace(**{**vars(ARGS), "out": str(tmp_path)})
+    plans = [plan("toy", seed, args) for seed in range(3)]
     for seed, plan_ in enumerate(plans):
         for row, value in {"small": (5.0, 6.0, 7.0)[seed], "large": (4.0, 6.5, 4.5)[seed]}.items():
             write_run(plan_[row, "--target age"][1], {"patients": 8, "age": {"mae": {"value": value}, "constant": {"mae": {"value": 9.0}}}},
                       (1.5, 2.5 + seed))
-    values, seconds = gather(TOY, TOY["metrics"], plans)
-    text = table(TOY, TOY["metrics"], "MAE", values["MAE"], seconds["MAE"])
+    values, seconds, lines = gather(TOY, "MAE", plans)
+    text = table(TOY, "MAE", values, seconds)
+    assert lines[4][:5] == ["MAE", "large", 1, 6.5, 5.0] and lines[4][5] == plans[1]["large", "--target age"][1] and len(lines) == 6
     assert "`python train.py --model vit --data brain --target age` and" in text
-    assert "| small | `--size micro` | 6.000 (3.516 to 8.484) | 5.000, 6.000, 7.000 |  | 5 |" in text
-    assert any(line.startswith("| large | `--size mini` | 5.000 (1.714 to 8.286) | 4.000, 6.500, 4.500 | -1.000 (-4.727 to +2.727) | 5 |")
-               for line in text)
-    assert "| chance |  | 9.000 (9.000 to 9.000) | 9.000, 9.000, 9.000 | +3.000 (+0.516 to +5.484) |  |" in text
+    assert "| small | `--size micro` | 6.000 (3.516 to 8.484) | 5.000, 6.000, 7.000 | 5 |" in text
+    assert "| large | `--size mini` | 5.000 (1.714 to 8.286) | 4.000, 6.500, 4.500 | 5 |" in text
+    assert "| chance |  | 9.000 (9.000 to 9.000) | 9.000, 9.000, 9.000 |  |" in text
     assert text[1] == "## MAE, lower is better" and text[-1] == "| large is better | undecided | +1.000 (-2.727 to +4.727) | 2 of 3 |"
     cells = [line.count("|") for line in text if line.startswith("|")]
-    assert cells == [7] * 5 + [5] * 3                              # every row of a table as wide as its head
+    assert cells == [6] * 5 + [5] * 3                              # every row of a table as wide as its head
     os.remove(os.path.join(plans[1]["small", "--target age"][1], "metrics.json"))              # as a run that failed
-    text = table(TOY, TOY["metrics"], "MAE", *(found["MAE"] for found in gather(TOY, TOY["metrics"], plans)))
-    assert "| small | `--size micro` | 6.000 (-6.706 to 18.706) | 5.000, failed, 7.000 |  | 5 |" in text
+    text = table(TOY, "MAE", *gather(TOY, "MAE", plans)[:2])
+    assert "| small | `--size micro` | 6.000 (-6.706 to 18.706) | 5.000, failed, 7.000 | 5 |" in text
     assert text[-1].endswith("| 2 of 2, undefined in 1 |")
 
 
@@ -133,12 +148,12 @@ def test_look_up():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_is_a_command_and_every_claim_names_rows(name):
-    """train.py takes the flags of every run; claims, reference and metrics are spelled as the rows are; run folders differ."""
+    """train.py takes the flags of every run; claims and metrics are spelled as the rows are; run folders differ."""
     experiment = EXPERIMENTS[name]
-    runs = plan(name, experiment["metrics"], 1, ARGS)
+    runs = plan(name, 1, ARGS)
     for flags, _ in runs.values():
-        assert train.parse(flags).seed == 1
-    assert len({run for _, run in runs.values()}) == len(runs) and experiment["reference"] in experiment["rows"]
+        assert parse(flags).seed == 1
+    assert len({run for _, run in runs.values()}) == len(runs)
     assert not [row for row in experiment["rows"] if re.search(", | >=? | \\+ ", row)]
     for _, order, *which in experiment["claims"]:
         rows = {row.partition(" + ")[0] for group in re.split(" >=? ", order) for row in group.split(", ")}
@@ -148,32 +163,22 @@ def test_every_row_is_a_command_and_every_claim_names_rows(name):
 def test_a_run_is_named_after_its_flags(monkeypatch):
     """Other flags, another folder; and a row that starts from another run gets that run's folder of the same seed."""
     monkeypatch.setitem(EXPERIMENTS, "toy", TOY)
-    before = plan("toy", TOY["metrics"], 0, ARGS)
+    before = plan("toy", 0, ARGS)
     monkeypatch.setitem(EXPERIMENTS, "toy", {**TOY, "rows": {**TOY["rows"], "small": "--size tiny"}})
-    after = plan("toy", TOY["metrics"], 0, ARGS)
+    after = plan("toy", 0, ARGS)
     key, other = ("small", "--target age"), ("large", "--target age")
     assert before[key][1] != after[key][1] and before[other] == after[other]
-    probes = plan("probes", EXPERIMENTS["probes"]["metrics"], 2, ARGS)
+    probes = plan("probes", 2, ARGS)
     assert all((probes["backbone", ""][1] in flags) == ("probe" in flags) for (row, _), (flags, _) in probes.items() if row != "backbone")
 
 
-def test_a_file_that_is_not_here_is_left_out_and_named(monkeypatch, tmp_path):
-    """Nothing is downloaded unasked."""
-    monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    args = argparse.Namespace(**{**vars(ARGS), "cache_dir": str(tmp_path)})
-    metrics, notes = available("softmax_free", args)
-    assert list(metrics) == ["AUROC, bags"] and "adrenalmnist3d_64.npz" in notes[0] and "downloads it" in notes[0]
-    (tmp_path / "adrenalmnist3d_64.npz").touch()
-    assert len(available("softmax_free", args)[0]) == 2 and not available("softmax_free", args)[1]
-
-
 @pytest.fixture
-def quick(monkeypatch, tmp_path):
+def quick(monkeypatch, tmp_path, quiet):
     """--quick with a run that is no row and two rows, and the commands that were started."""
     monkeypatch.setitem(EXPERIMENTS, "daft", FAST)
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **rest: started.append(command) or Forked(command, **rest))
-    monkeypatch.setitem(reproduce.PATIENTS, "brain", 20)
+    monkeypatch.setattr(reproduce, "PATIENTS", 20)
     return started, ["daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
 
 
@@ -199,10 +204,12 @@ def test_what_is_complete_stays_what_is_half_done_goes_on(monkeypatch, tmp_path)
     run, commands = str(tmp_path / "runs" / "a"), []
 
     class Child:
+        returncode = 0
+
         def __init__(self, command, **rest):
             commands.append(command)
 
-        def wait(self):
+        def poll(self):
             os.makedirs(run, exist_ok=True)
             with open(os.path.join(run, "metrics.json"), "w") as file:
                 file.write('{"patients": 8}')
@@ -210,24 +217,24 @@ def test_what_is_complete_stays_what_is_half_done_goes_on(monkeypatch, tmp_path)
 
     monkeypatch.setattr(subprocess, "Popen", Child)
     os.makedirs(run), open(os.path.join(run, "args.json.part"), "w").close()
-    assert reproduce.train_run(["--seed", "0"], run, ARGS, set(), []) and "--resume" not in commands[0] and commands[0][-6:-2] == [
+    assert reproduce.train_run(["--seed", "0"], run, ARGS, GoOn()) and "--resume" not in commands[0] and commands[0][-6:-2] == [
         "--runs", os.path.dirname(run), "--name", "a"]
-    assert not reproduce.train_run(["--seed", "0"], run, ARGS, set(), []) and len(commands) == 1
+    assert not reproduce.train_run(["--seed", "0"], run, ARGS, GoOn()) and len(commands) == 1
     os.rename(os.path.join(run, "metrics.json"), os.path.join(run, "args.json"))
-    assert reproduce.train_run(["--seed", "0"], run, ARGS, set(), [])
+    assert reproduce.train_run(["--seed", "0"], run, ARGS, GoOn())
     assert commands[1][-2:] == ["--resume", run] and "--seed" not in commands[1]
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(quick, monkeypatch, tmp_path, capsys):
     """One line with the command, what train.py said, and where the rest is; what starts from it fails too; the table holds the others."""
     monkeypatch.setitem(EXPERIMENTS, "daft", {**FAST, "first": {"volume": FAST["first"]["volume"] + " --location 7"}})
-    with pytest.raises(ValueError, match=r"2 runs failed, the first: python train.py .*--location 7.* status 2, .*location.*; see .*\.log"):
+    with pytest.raises(ValueError, match=r"runs that failed: 2, the first: python train.py .*--location 7.* status 2, .*location.*; see .*\.log"):
         reproduce.main(quick[1])
     assert len(quick[0]) == 2                                      # nothing was started from what is not there
     text = (tmp_path / "out" / "quick" / "daft.md").read_text()
     assert "**2 of 3 runs failed.**" in text and re.search(r"\| both \| .* \| failed \| failed \|", text)
     assert re.search(r"\| table \| `--fusion linear` \| 0\.\d{3} \| 0\.\d{3} \|", text) and "cannot be told" in text
-    assert "table   0 s" in capsys.readouterr().out
+    assert "table   trained" in capsys.readouterr().out
 
 
 def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, tmp_path):
@@ -235,11 +242,13 @@ def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, 
     together, lines = threading.Barrier(2, timeout=20), []
 
     class Child:
+        returncode = 0
+
         def __init__(self, command, env, **rest):
             self.run = os.path.join(command[command.index("--runs") + 1], command[command.index("--name") + 1])
             lines.append(("start", os.path.basename(self.run), env["OMP_NUM_THREADS"]))
 
-        def wait(self):
+        def poll(self):
             if self.run[-1] in "ab":
                 together.wait()                                    # breaks if the other one is not running too
             write_run(self.run, {"patients": 8}, [1])
@@ -250,8 +259,8 @@ def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, 
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     a, b, c = (str(tmp_path / "runs" / name) for name in "abc")
-    args = argparse.Namespace(**{**vars(ARGS), "jobs": 2})
-    assert train_all("toy", [("a", [], a), ("b", [], b), ("c", ["--pretrained", b], c)], args) == {}
+    args = Namespace(**{**vars(ARGS), "jobs": 2})
+    assert train_all("toy", [("a", [], a), ("b", [], b), ("c", ["--pretrained", b], c)], args, GoOn()) == {}
     assert {line[1:] for line in lines if line[0] == "start"} == {("a", "4"), ("b", "4"), ("c", "4")}
     assert lines.index(("end", "b", "")) < lines.index(("start", "c", "4"))
 
@@ -259,8 +268,8 @@ def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, 
 def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys):
     """SIGTERM ends both processes; the same line again resumes the run where it was."""
     one = "{**FAST, 'first': {}, 'rows': {'table': '--fusion image --batch-size 1'}, 'claims': []}"
-    code = ("import reproduce as r; from tests.test_reproduce import FAST; "
-            f"r.EXPERIMENTS['daft'] = {one}; r.PATIENTS['brain'] = 100; r.main()")
+    code = ("import experiments.reproduce as r; from tests.experiments.test_reproduce import FAST; "
+            f"r.EXPERIMENTS['daft'] = {one}; r.PATIENTS = 100; r.main()")
     logs, (started, argv) = tmp_path / "out" / "quick" / "runs" / "daft", quick
     process = Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(400):
@@ -271,6 +280,6 @@ def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and "the same line again" in said
     assert not list(logs.glob("*/metrics.json")) and not started
-    monkeypatch.setitem(EXPERIMENTS, "daft", eval(one)), monkeypatch.setitem(reproduce.PATIENTS, "brain", 100)
+    monkeypatch.setitem(EXPERIMENTS, "daft", eval(one)), monkeypatch.setattr(reproduce, "PATIENTS", 100)
     reproduce.main(argv)
     assert "--resume" in started[0] and len(started) == 1 and list(logs.glob("*/metrics.json")), capsys.readouterr().out

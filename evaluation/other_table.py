@@ -1,0 +1,60 @@
+"""Another table than the one a run was trained on: its targets in the run's order, at the run's thresholds.
+"""
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+
+
+def match(cohort, tasks, run):
+    """The cohort with those of the run's tasks that it has targets of.
+
+    Classes and labels are found by name, whatever their order in this table. A label that the table lacks is
+    unknown. ValueError for a class that the run has not learned, for a task of another kind, and where there
+    is nothing in common."""
+    given = {task.name: task for task in cohort.tasks}
+    tasks = [task for task in tasks if task.name in given]
+    if not tasks:
+        raise ValueError(f"{cohort.name} has targets of {', '.join(given)}, of which {run} predicts none")
+    targets = {}
+    for task in tasks:
+        kind = given[task.name].kind
+        names = given[task.name].classes
+        values = cohort.targets[task.name]
+        matched = values.copy()
+        if kind != task.kind:
+            raise ValueError(f"{cohort.name}: {task.name} is a task of {kind}, in {run} of {task.kind}; "
+                             "--target says which")
+        if kind == "classes":
+            for number, name in enumerate(names):
+                if name not in task.classes:
+                    raise ValueError(f"{cohort.name}: {task.name} {name!r} is unknown to {run}, "
+                                     f"which knows {', '.join(task.classes)}")
+                matched[values == number] = task.classes.index(name)
+        elif kind == "labels":
+            if not set(names) & set(task.classes):
+                raise ValueError(f"{cohort.name}: has none of the labels of {run}, {', '.join(task.classes)}")
+            matched = np.full((len(values), len(task.classes)), np.nan, np.float32)
+            for i, label in enumerate(task.classes):
+                if label in names:
+                    matched[:, i] = values[:, names.index(label)]
+        targets[task.name] = matched
+    return replace(cohort, tasks=tasks, targets=targets)
+
+
+def saved_thresholds(run):
+    """-> {task: {label: threshold}} that the run chose on its own validation split; another table has none.
+
+    {} when the run has not been evaluated yet: there is no operating point then."""
+    try:
+        with open(os.path.join(run, "metrics.json"), encoding="utf-8") as file:
+            result = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    thresholds = {}
+    for task, scores in result.items():
+        if isinstance(scores, dict):
+            points = scores.get("operating_point", {})
+            thresholds[task] = {name: point["threshold"] for name, point in points.items()}
+    return thresholds

@@ -1,0 +1,121 @@
+"""What the probabilities of classes and labels are worth: confusion, reliability, operating points.
+
+An operating point is a threshold, chosen on the validation split, and what comes of calling every probability
+at or above it positive. `predictions` are those of predict.py.
+"""
+import numpy as np
+
+from evaluation.metrics import UNDEFINED, by_score, ratio, sensitivity, specificity
+from evaluation.scores import bootstrap_weights, known_units, measure, summary
+
+
+def details(task, predictions, thresholds=None):
+    """-> {"confusion": ..., "reliability": {name: ...}, "operating_point": {name: ...}}, {} for other tasks.
+
+    thresholds: {label, or the second of two classes: threshold}. Without it, and with more classes, there is
+    no operating point."""
+    result = {}
+    if task.kind == "classes":
+        result["confusion"] = confusion(task, predictions)
+    for name, (probability, answer, patients) in questions(task, predictions).items():
+        result.setdefault("reliability", {})[name] = reliability(probability, answer)
+        if thresholds:
+            point = operating_point(probability, answer, patients, thresholds.get(name))
+            result.setdefault("operating_point", {})[name] = point
+    return result
+
+
+def questions(task, predictions):
+    """A task as yes-or-no questions -> {label or class: (probability, answer, patients)} of the known units.
+
+    Each class is asked against the rest, of two classes only the second."""
+    result = {}
+    if task.kind not in ("classes", "labels"):
+        return result
+    prediction, target, patients = known_units(task, predictions)
+    for i, name in enumerate(task.classes):
+        if task.kind == "labels":
+            answer = target[:, i]
+        elif i == 0 and len(task.classes) <= 2:
+            continue
+        else:
+            answer = (target == i).astype(float)
+        known = ~np.isnan(answer)
+        if known.any():
+            result[name] = prediction[known, i], answer[known], patients[known]
+    return result
+
+
+def confusion(task, predictions):
+    """-> counts [actual class][most probable class] of the units with a known target."""
+    prediction, target, _ = known_units(task, predictions)
+    counts = np.zeros((len(task.classes), len(task.classes)), int)
+    np.add.at(counts, (target.astype(int), prediction.argmax(1)), 1)
+    return counts.tolist()
+
+
+def reliability(probability, answer, bins=10):
+    """Bins of equal width: mean prediction and share of yes, None in an empty bin, and number of units."""
+    bin_of = (probability * bins).astype(int).clip(max=bins - 1)   # 1 is in the last bin
+    units = np.bincount(bin_of, minlength=bins)
+    result = {}
+    for name, values in (("predicted", probability), ("observed", answer)):
+        means = ratio(np.bincount(bin_of, values, bins), units)
+        result[name] = [None if np.isnan(mean) else mean for mean in means.tolist()]
+    result["units"] = units.tolist()
+    return result
+
+
+def choose_thresholds(task, predictions):
+    """-> {label, or the second of two classes: Youden's threshold}, {} for other tasks."""
+    if task.kind == "classes" and len(task.classes) != 2:
+        return {}
+    thresholds = {}
+    for name, (probability, answer, _) in questions(task, predictions).items():
+        thresholds[name] = youden(probability, answer)
+    return thresholds
+
+
+def youden(probability, answer):
+    """The threshold, one of the probabilities, for which "at or above it is yes" has the largest
+    sensitivity + specificity.
+
+    Of equals it is the most sensitive; None with one class."""
+    if len(set(answer)) < 2:
+        return None
+    [positive], [negative] = by_score(probability, answer, np.ones((1, len(answer))))
+    found = positive[::-1].cumsum()[::-1]                          # positives at or above each score: whole
+    cleared = negative.cumsum() - negative                         # numbers, so that equals are equal
+    best = np.argmax(found * negative.sum() + cleared * positive.sum())
+    return float(np.unique(probability)[best])
+
+
+def operating_point(probability, answer, patients, threshold, resamples=1000):
+    """What calling everything at or above a threshold positive comes to: four counts and two rates.
+
+    The threshold is chosen elsewhere, on the validation split. The interval of a rate of 0 or 1 is that of
+    Clopper and Pearson, with as many trials as there are patients on that side: resamples never hold what
+    nobody in the sample has."""
+    if threshold is None:
+        return {"threshold": None, "reason": "one class only in the validation split"}
+    called = probability >= threshold
+    actual = answer == 1
+    point = {
+        "threshold": threshold,
+        "true_positives": int((called & actual).sum()),
+        "true_negatives": int((~called & ~actual).sum()),
+        "false_positives": int((called & ~actual).sum()),
+        "false_negatives": int((~called & actual).sum()),
+    }
+    weights = bootstrap_weights(patients, resamples)
+    for name, function, side in (("sensitivity", sensitivity, actual), ("specificity", specificity, ~actual)):
+        draws = measure(function, called.astype(float), answer, weights)
+        rate = summary(draws, UNDEFINED[name])
+        trials = len(set(patients[side]))
+        unseen = 0.025 ** (1 / max(1, trials))
+        if rate["value"] == 0:
+            rate.update(low=0.0, high=1 - unseen)
+        elif rate["value"] == 1:
+            rate.update(low=unseen, high=1.0)
+        point[name] = rate
+    return point

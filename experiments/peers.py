@@ -1,0 +1,111 @@
+"""The same network in this project, in timm and in transformers: the commands vit and crossvit of bench.py.
+"""
+import argparse
+
+import torch
+import torch.nn.functional as F
+
+from crossvit import CrossViT, variant
+from experiments.timing import FAST, measure, report
+from plumbing.device import fast_float32
+from train import make_optimizer
+from vit import SIZES, ViT, ViTConfig
+
+
+PASSES = 4                                                         # forward passes that are timed together
+
+
+def build_vit(device, who, size, image, patch, batch, flags, step):
+    torch.manual_seed(0)
+    dim, depth, heads = SIZES[size]["dim"], SIZES[size]["depth"], SIZES[size]["heads"]
+    if who == "timm":
+        from timm.models.vision_transformer import VisionTransformer
+        model = VisionTransformer(image, patch, embed_dim=dim, depth=depth, num_heads=heads, num_classes=10)
+    elif who == "transformers":
+        import transformers
+        model = transformers.ViTForImageClassification(transformers.ViTConfig(
+            hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * dim,
+            image_size=image, patch_size=patch, num_labels=10, attn_implementation="sdpa"))
+    else:
+        model = ViT(ViTConfig(image=(image, image), patch=(patch, patch), **SIZES[size]), {"y": 10})
+    return network_step(device, who, model, image, batch, flags, step)
+
+
+def build_crossvit(device, who, variant_name, batch, flags, step):
+    torch.manual_seed(0)
+    if who == "timm":
+        import timm
+        model = timm.create_model(f"crossvit_{variant_name}_240", num_classes=10)
+    else:
+        model = CrossViT(variant(variant_name), {"y": 10})
+    return network_step(device, who, model, 240, batch, flags, step)
+
+
+def network_step(device, who, model, image, batch, flags, step):
+    """A training step (forward, backward, AdamW), or PASSES forward passes under one autocast as in eval.py.
+
+    flags "as shipped": what train.py chooses here, bf16 for "ours, bf16", and PyTorch as it comes for peers.
+    A precision of float32 or "bf16" sets that for all, and train.py's AdamW."""
+    train, shipped = step == "training", flags == "as shipped"
+    ours, bf16 = who.startswith("ours"), "bf16" in who + flags
+    passes = 1 if train else PASSES
+    model.to(device).train(train)
+    x = torch.randn(batch, 3, image, image, device=device)
+    y = torch.zeros(batch, dtype=torch.long, device=device)
+    precision = "highest"
+    if flags == FAST[device]:
+        precision = flags
+    elif shipped and ours:
+        fast_float32(model, torch.device(device))
+        precision = torch.get_float32_matmul_precision()
+    if shipped and not ours:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    else:
+        args = argparse.Namespace(lr=1e-5, weight_decay=0.01)
+        optimizer = make_optimizer(model, args, torch.device(device))
+
+    def run():
+        torch.set_float32_matmul_precision(precision)
+        with torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16, enabled=bf16):
+            for _ in range(passes):
+                out = model(x)
+        if train:
+            if who != "timm":
+                out = out["logits"]
+            if ours:
+                out = out["y"]
+            optimizer.zero_grad()
+            F.cross_entropy(out.float(), y).backward()
+            optimizer.step()
+
+    return run
+
+
+def beside_peers(args, name, build, peers, settings):
+    """Forward passes and training steps: everyone as it comes, then everyone with the same flags."""
+    if args.device == "cuda":
+        settings["batch"] = 64
+    rows = []
+    for flags in ("as shipped", "highest", FAST[args.device], "bf16"):
+        names = ["ours"] + peers
+        if flags == "as shipped":
+            names.append("ours, bf16")
+        for step in ("forward", "training"):
+            rows += measure(args, build, names, settings | {"flags": flags, "step": step})
+    torch.set_float32_matmul_precision("highest")
+    report(args, name, rows)
+    print(f"forward: {PASSES} batches, one after the other")
+
+
+def vit(args):
+    settings = dict(size="base", image=224, patch=16, batch=2)
+    if args.quick:
+        settings = dict(size="micro", image=32, patch=8, batch=2)
+    beside_peers(args, "vit", build_vit, ["transformers", "timm"], settings)
+
+
+def crossvit(args):
+    settings = dict(variant_name="15", batch=4)
+    if args.quick:
+        settings = dict(variant_name="9", batch=1)
+    beside_peers(args, "crossvit", build_crossvit, ["timm"], settings)

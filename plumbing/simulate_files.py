@@ -1,0 +1,48 @@
+"""How a simulated cohort becomes files: several threads draw its patients, then its tables are written."""
+import csv
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+
+def save(path, pixels):
+    """Write uint8 pixels, (H, W) or (H, W, 3), to a .jpg, or any array to a .npy."""
+    if path.endswith(".npy"):
+        np.save(path, pixels)
+        return
+    buffer = io.BytesIO()                       # on a full disk Pillow itself leaves half a JPEG and no error
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+    with open(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def write(folder, draw, tables, seed, patients, workers=None, progress=None):
+    """Draw the patients into folder/images, then write the tables.
+
+    draw(seed, index) draws one patient: a list of rows for each table, and {file name: pixels}. tables is
+    {file name: "column column ..."}, with cohort.csv last. progress(done, patients) is called after each
+    patient."""
+    def finish(index):
+        *rows, pictures = draw(seed, index)
+        for name, pixels in pictures.items():
+            save(os.path.join(folder, name), pixels)
+        return rows
+
+    os.makedirs(os.path.join(folder, "images"), exist_ok=True)
+    rows = {name: [] for name in tables}
+    workers = workers or os.cpu_count()
+    with ThreadPoolExecutor(workers) as pool:   # numpy and Pillow release the lock while they work
+        finished = pool.map(finish, range(patients))
+        for done, patient_rows in enumerate(finished, start=1):
+            for name, new_rows in zip(tables, patient_rows):
+                rows[name] += new_rows
+            if progress:
+                progress(done, patients)
+    for name, columns in tables.items():
+        with open(os.path.join(folder, name), "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns.split())
+            writer.writerows(rows[name])

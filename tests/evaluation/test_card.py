@@ -1,0 +1,53 @@
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from evaluation.card import HUB, card, preprocessor
+from evaluation.metrics import METRICS
+from evaluation.run_text import read_run
+from plumbing.saved_run import open_model
+
+
+def test_the_card_says_what_a_hub_wants_and_no_patient(runs, tmp_path):
+    """YAML head, metrics with intervals, limits; no name of a patient, no runs of the author's machine."""
+    for name in "abc":
+        text = (runs / name / "best" / "README.md").read_text()
+        head = text.split("---\n")[1]
+        assert {line.partition(":")[0] for line in head.splitlines()} >= {"license", "library_name", "tags"} and "Not for clinical use" in text
+        assert all(json.loads(line.partition(": ")[2]) for line in head.splitlines())
+        assert "alert" not in text and "p1<i" not in text and str(runs.parent) not in text and "photos.csv" in text
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.M):      # every row has as many cells as the head
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    run = read_run(str(runs / "a"))
+    run.args = {**run.args, "pretrained": "google/vit-base-patch16-224@main"}
+    head = ModelCard(card(run)).data
+    base = "google/vit-base-patch16-224"
+    assert (head.base_model, head.license, head.license_link) == (base, "other", f"https://huggingface.co/{base}")
+    assert head.license_name and ModelCard(card(read_run(str(runs / "a")))).data.license_name is None
+
+
+@pytest.mark.parametrize("name", "abc")
+def test_the_hub_reads_the_test_results_from_the_head(runs, name):
+    """huggingface_hub's own reader finds every defined metric of every task, to the last digit, and nothing else; a null is left out."""
+    run = read_run(str(runs / name))
+    run.tasks[0].scores["brier" if name != "a" else "r2"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
+    found = ModelCard(card(run)).data
+    expected = [(task.name, HUB.get(metric, metric), task.scores[metric]["value"]) for task in run.tasks for metric in METRICS[task.kind]
+                if task.scores[metric]["value"] is not None]
+    assert [(each.task_name, each.metric_type, each.metric_value) for each in found.eval_results] == expected and len(expected) > 1
+    assert {each.dataset_split for each in found.eval_results} == {"test"} and found.model_name == name
+    assert set(found.metrics) >= {metric for _, metric, _ in expected}
+
+
+def test_preprocessor_config_is_what_the_model_does(runs):
+    """Size, mean and std of the model itself; CrossViT's picture is that of its small patches."""
+    model, _, _ = open_model(str(runs / "a"))
+    found = json.load(open(runs / "a" / "best" / "preprocessor_config.json"))
+    assert found["size"] == {"height": 16, "width": 16}
+    assert found["image_mean"] == list(model.config.mean) and found["image_std"] == list(model.config.std)
+    own = {"grids": [[3, 4], [2, 2]], "patch": [12, 16], "mean": [0.5], "std": [0.5]}
+    assert preprocessor({"model": "crossvit", "crossvit": own})["size"] == {"height": 36, "width": 48}
+    volume = preprocessor({"model": "daft", "daft": {"image": [8, 16, 24], "mean": [0.5], "std": [0.5]}})
+    assert volume["size"] == {"depth": 8, "height": 16, "width": 24} and "image_processor_type" not in volume        # it takes pictures only

@@ -1,0 +1,82 @@
+"""evaluation/compare.py: differences of two runs over the same resamples."""
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from evaluation.compare import compare
+from evaluation.metrics import METRICS
+from evaluation.predict import write_predictions
+from evaluation.scores import bootstrap_weights, score
+from plumbing.cohort import Task
+from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
+
+
+def made_run(folder, task, patients, prediction, target):
+    """A run folder with what `compare` reads."""
+    os.makedirs(folder / "best")
+    json.dump({"tasks": [vars(task)]}, open(folder / "best/config.json", "w"))
+    table = table_of(task, prediction, target, patients)
+    write_predictions(str(folder / "predictions.csv"), [task], table, SimpleNamespace(paths=[f"/x/{p}.png" for p in patients]))
+    return str(folder)
+
+
+@pytest.mark.parametrize("task", (PASI, GRADE, FINDINGS, Task("days", "survival", ("days", "died"))), ids=lambda task: task.kind)
+def test_a_difference_is_that_of_two_scores_over_the_same_resamples(task, tmp_path):
+    """Values are those of `score` on the common patients, whatever the order; the interval is that of the paired loop."""
+    rng = np.random.default_rng(0)
+    n = 40
+    names = np.array([f"p{i}" for i in range(n)])
+    said, true = draw(task.kind, rng, n) if task is not FINDINGS else (rng.random((n, 2)), rng.integers(2, size=(n, 2)).astype(float))
+    worse = np.clip(said + rng.normal(0, 0.3, said.shape), 0, 1) if task.kind in ("classes", "labels") else said + rng.normal(0, 2, n)
+    true[3] = NAN
+    order = rng.permutation(n)[:30]
+    a = made_run(tmp_path / "a", task, names, said, true)
+    b = made_run(tmp_path / "b", task, names[order], worse[order], true[order])
+    result = compare(a, b, resamples=200)
+    keep = np.array(sorted(order))
+    tables = [table_of(task, x[keep], true[keep], names[keep]) for x in (said, worse)]
+    assert result["patients"] == 30 and result[task.name]["units"] == 30 - (3 in keep)
+    known = keep[keep != 3]
+    weights = bootstrap_weights(names[known], 200)[1:]
+    for name, function in METRICS[task.kind].items():
+        entry = result[task.name][name]
+        one, two = (score(task, table, 200)[name] for table in tables)
+        for key in ("value", "low", "high"):
+            assert entry["a"][key] == pytest.approx(one[key], rel=1e-6) and entry["b"][key] == pytest.approx(two[key], rel=1e-6)
+        assert entry["difference"]["value"] == pytest.approx(one["value"] - two["value"], rel=1e-6, abs=1e-8)
+        draws = []                                                 # resample by resample, each of the two by itself
+        for w in weights.astype(float)[:, None]:
+            pair = [np.mean([function(x[known, i], true[known, i], w)[0] for i in range(2)]) if task is FINDINGS else
+                    function(x[known], true[known], w)[0] for x in (said, worse)]
+            draws.append(pair[0] - pair[1])
+        low, high = np.percentile(draws, [2.5, 97.5])
+        assert [entry["difference"][key] for key in ("low", "high")] == pytest.approx([low, high], rel=1e-6, abs=1e-7), name
+    if task is FINDINGS:
+        assert set(result["findings"]["per_label"]) == {"edema", "mass"}
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path):
+    """No patient in common, other targets, other classes, no task in common, not a run: one line each."""
+    a = made_run(tmp_path / "a", PASI, ["p1", "p2"], [1, 2], [1, 2])
+    grade = Task("pasi", "classes", ("low", "high"))
+    for name, task, patients, said, true, message in (
+            ("b", PASI, ["q1"], [1], [1], "no test patient in common"), ("c", PASI, ["p1", "p2"], [1, 2], [1, 3], "pasi of patient p2 is not the same"),
+            ("d", grade, ["p1"], [[0.5, 0.5]], [1], "pasi is regression"), ("e", Task("age", "regression"), ["p1"], [1], [1], "no task in common")):
+        with pytest.raises(ValueError, match=message) as error:
+            compare(a, made_run(tmp_path / name, task, patients, said, true))
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="no evaluated run"):
+        compare(a, str(tmp_path))
+
+
+def test_pairing_narrows(tmp_path):
+    """Of two models with the same hard patients the interval of the difference is narrower than either interval."""
+    rng = np.random.default_rng(0)
+    true, hard = rng.normal(size=60), rng.normal(size=60)
+    names = [f"p{i}" for i in range(60)]
+    a, b = (made_run(tmp_path / name, PASI, names, true + share * hard, true) for name, share in (("a", 1), ("b", 0.9)))
+    pair = compare(a, b)["pasi"]["mae"]
+    assert pair["difference"]["low"] > 0 and pair["a"]["low"] < pair["b"]["high"]

@@ -1,0 +1,30 @@
+"""evaluation/other_table.py: another table under the names of the run."""
+import numpy as np
+import pytest
+
+from evaluation.other_table import match
+from plumbing.cohort import Cohort, Task
+from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI
+
+
+def test_classes_and_labels_are_found_by_name():
+    """In another order, with a class or label missing, they get the run's numbers; a label the run has not learned is left out."""
+    there = [Task("grade", "classes", ("medium", "mild")), Task("findings", "labels", ("mass", "fracture"))]
+    cohort = Cohort("other", there, ["a", "b", "c"], ["x"] * 3, {"grade": np.array([0, 1, NAN], np.float32),
+                                                                 "findings": np.array([[1, 0], [NAN, 1], [0, 0]], np.float32)})
+    found = match(cohort, [PASI, GRADE, FINDINGS], "runs/a")
+    assert found.tasks == [GRADE, FINDINGS]                        # the run's own, and pasi is not in this table
+    assert np.array_equal(found.targets["grade"], [1, 0, NAN], equal_nan=True)
+    assert np.array_equal(found.targets["findings"], [[NAN, 1], [NAN, NAN], [NAN, 0]], equal_nan=True)
+
+
+@pytest.mark.parametrize("task, message", (
+    (Task("grade", "classes", ("mild", "fatal")), "other: grade 'fatal' is unknown to runs/a, which knows mild, medium, severe"),
+    (Task("grade", "regression"), "grade is a task of regression, in runs/a of classes"),
+    (Task("findings", "labels", ("fracture",)), "none of the labels of runs/a, edema, mass"),
+    (Task("age", "regression"), "targets of age, of which runs/a predicts none")))
+def test_a_table_that_does_not_fit_the_run_is_refused(task, message):
+    """What the run cannot know ends in one line."""
+    values = np.zeros((1, len(task.classes)) if task.kind == "labels" else 1, np.float32)
+    with pytest.raises(ValueError, match=message):
+        match(Cohort("other", [task], ["a"], ["x"], {task.name: values}), [PASI, GRADE, FINDINGS], "runs/a")

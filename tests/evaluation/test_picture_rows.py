@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+
+from evaluation.canvas import MARGIN
+from evaluation.picture_rows import (
+    HEAT, MARK, draw_boxes, draw_heat, filter_figure, outline_patches, side_by_side, stack, to_picture,
+)
+
+
+NAN = float("nan")
+
+
+def pixels(image):
+    return np.asarray(image).astype(int)
+
+
+def test_heat_is_hottest_in_the_hottest_cell():
+    """Over a black image the lightest pixel lies in the largest weight's cell, for maps of any size and scale."""
+    dice = np.random.default_rng(0)
+    for scale in (1e-6, 1, 1e6):
+        weights = dice.random((7, 5)) * scale
+        row_, column = np.unravel_index(weights.argmax(), weights.shape)
+        weights[row_, column] *= 1.5
+        light = pixels(draw_heat(np.zeros((140, 150, 3), np.uint8), weights, alpha=1)).sum(-1)
+        y, x = np.unravel_index(light.argmax(), light.shape)
+        assert (y // 20, x // 30) == (row_, column)
+
+
+def test_heat_colours_are_ordered_by_lightness():
+    """A ramp of weights becomes a ramp of luminance; scaling and shifting the weights changes nothing."""
+    ramp = np.arange(64.0)[None].repeat(4, 0)
+    image = draw_heat(np.zeros((40, 640), np.uint8), ramp, alpha=1)
+    light = pixels(image)[20] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(light[5:-5]) > -1.5).all() and light[-1] > light[0] + 150
+    assert np.abs(pixels(draw_heat(np.zeros((40, 640), np.uint8), 8 * ramp + 3, alpha=1)) - pixels(image)).max() <= 1
+
+
+def test_heat_without_a_pattern():
+    """A constant map, one with rounding noise, and one of NaN are all the lowest colour; one NaN is a cold cell."""
+    image = np.zeros((32, 32), np.uint8)
+    for weights in (np.full((4, 4), 0.1), 0.1 + 1e-9 * np.eye(4), np.full((4, 4), NAN), np.zeros((1, 1))):
+        assert (pixels(draw_heat(image, weights, alpha=1)) == HEAT[0]).all()
+    weights = np.ones((4, 4))
+    weights[1, 2] = NAN
+    weights[3, 0] = 0
+    light = pixels(draw_heat(image, weights, alpha=1)).sum(-1)
+    assert light[12, 20] < light[20, 20] and not np.isnan(light).any()
+
+
+def test_heat_blends_by_alpha():
+    """alpha 0 is the image; 1 does not depend on it."""
+    dice = np.random.default_rng(0)
+    image, weights = dice.integers(0, 256, (20, 30, 3), np.uint8), dice.random((4, 6))
+    assert (pixels(draw_heat(image, weights, alpha=0)) == image).all()
+    assert draw_heat(image, weights, 1).tobytes() == draw_heat(255 - image, weights, 1).tobytes()
+
+
+def test_outline_touches_only_the_border_of_its_cells():
+    """Every border pixel of the cells is coloured and nothing else, also where 5 does not divide 48."""
+    image = np.full((48, 64, 3), 7, np.uint8)
+    done = pixels(outline_patches(image, [0, 6, 7, 24], (5, 5)))
+    expect = image.astype(int)
+    for cell in (0, 6, 7, 24):
+        y0, y1 = round(cell // 5 * 9.6), round((cell // 5 + 1) * 9.6)
+        x0, x1 = round(cell % 5 * 12.8), round((cell % 5 + 1) * 12.8)
+        inside = expect[y0 + 1:y1 - 1, x0 + 1:x1 - 1].copy()
+        expect[y0:y1, x0:x1] = MARK
+        expect[y0 + 1:y1 - 1, x0 + 1:x1 - 1] = inside
+    assert (done == expect).all() and (image == 7).all()
+
+
+def test_boxes_are_in_pixels():
+    """The frame's first and last pixels are x0, y0 and x1 - 1, y1 - 1."""
+    changed = pixels(draw_boxes(np.zeros((40, 50), np.uint8), [(10, 5, 30, 25)])).any(-1)
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (5, 24, 10, 29) and not changed[6:24, 11:29].any()
+
+
+def test_pictures_side_by_side_stay_whole():
+    """Pictures of the row's height are pasted unchanged, in order, with even margins; others keep their aspect."""
+    dice = np.random.default_rng(0)
+    a, b = dice.integers(0, 256, (100, 80, 3), np.uint8), dice.integers(0, 256, (100, 120, 3), np.uint8)
+    sheet = pixels(side_by_side([a, b], ["left", "a caption of several words, too long for one line"], height=100))
+    assert (sheet[MARGIN:MARGIN + 100, MARGIN:MARGIN + 80] == a).all()
+    assert (sheet[MARGIN:MARGIN + 100, 2 * MARGIN + 80:2 * MARGIN + 200] == b).all()
+    assert sheet.shape[1] == 200 + 3 * MARGIN and (sheet[:, [0, -1]] == 255).all() and (sheet[[0, -1]] == 255).all()
+    assert side_by_side([np.zeros((50, 100), np.uint8)], height=200).width == 400 + 2 * MARGIN
+
+
+def test_stacked_rows_are_found_again():
+    """Every row is found again at the left edge, above the next, one margin apart; titles are not covered."""
+    rows = [side_by_side([np.full((60, 90 + 30 * i), 50 * i, np.uint8)], height=60, title=f"gypsy {i}") for i in range(3)]
+    sheet, y = pixels(stack(rows)), 0
+    for part in rows:
+        inner = pixels(part)[:-MARGIN]
+        assert (sheet[y:y + len(inner), :part.width] == inner).all()
+        y += part.height - MARGIN
+    assert sheet.shape[:2] == (y + MARGIN, rows[-1].width)
+
+
+def test_filter_figure_frames_what_was_kept():
+    """Photographs, an empty frame, the composite stand in one row; only kept patches are framed."""
+    photos, composite = [np.full((80, 80, 3), v, np.uint8) for v in (90, 120)], np.full((40, 40, 3), 33, np.uint8)
+    sheet = pixels(filter_figure([*photos, None], [[0], [], []], (4, 4), composite, height=80))
+    at = [sheet[MARGIN:MARGIN + 80, x:x + 80] for x in (MARGIN + i * (80 + MARGIN) for i in range(3))]
+    last = sheet[MARGIN:MARGIN + 80, -MARGIN - 80:-MARGIN]
+    assert (at[0][:20, :20] != 90).any() and (at[0][20:] == 90).all() and (at[1] == 120).all()
+    assert (at[2][40, 40] > 220).all() and (last == 33).all()
+
+
+def test_same_call_same_bytes():
+    """A figure depends on its arguments alone, and drawing leaves the arguments as they were."""
+    image, weights = np.arange(48 * 48, dtype=np.uint32).astype(np.uint8).reshape(48, 48), np.eye(4)
+    for draw in (lambda: draw_heat(image, weights), lambda: outline_patches(image, [3], (4, 4)),
+                 lambda: filter_figure([image], [[1]], (4, 4), image, "t")):
+        before = image.copy(), weights.copy()
+        assert draw().tobytes() == draw().tobytes()
+        assert (image == before[0]).all() and (weights == before[1]).all()
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda i: to_picture(i.astype(float)), "uint8"),
+    (lambda i: to_picture(i[None]), "uint8"),
+    (lambda i: to_picture(i[0, 0]), "uint8"),
+    (lambda i: draw_heat(i, np.ones(4)), "rows, cols"),
+    (lambda i: outline_patches(i, [16], (4, 4)), "0 to 15"),
+    (lambda i: draw_boxes(i, [(5, 5, 5, 9)]), "x0 < x1"),
+    (lambda i: side_by_side([]), "one at least"),
+    (lambda i: side_by_side([i], ["a", "b"]), "2 captions"),
+    (lambda i: stack([]), "one row"),
+    (lambda i: filter_figure([i], [], (4, 4), i), "0 lists"),
+    (lambda i: filter_figure([None], [[1]], (4, 4), i), "absent")])
+def test_wrong_arguments_are_named_in_one_line(call, words):
+    """ValueError, one line, with what was given and what is needed."""
+    with pytest.raises(ValueError, match=words) as error:
+        call(np.zeros((16, 16, 3), np.uint8))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,82 @@
+"""evaluation/predict.py: one prediction per patient, whatever the batches are."""
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from data import Samples, make_loader
+from evaluation.predict import answers, predict
+from evaluation.scores import score
+from tests.evaluation.toy import CPU, FINDINGS, GRADE, NAN, PASI, cohort_of
+
+
+class Brightness(torch.nn.Module):
+    """Says as pasi the mean color of what it sees, in units of center and scale."""
+
+    def __init__(self, n=None):
+        super().__init__()
+        self.inputs, self.config = (("images", "present") if n else ("image",)), SimpleNamespace()
+
+    def forward(self, images, present=None):
+        color = images.float().flatten(1).mean(1) if present is None else (images[:, :, 0, 0, 0] * present).sum(1) / present.sum(1)
+        return {"logits": {"pasi": (color[:, None] - PASI.center) / PASI.scale}}
+
+
+def predicted(cohort, n=None, batch_size=4, by_image=False, model=None):
+    loader, _ = make_loader(Samples(cohort, range(len(cohort.paths)), (8, 8), n), batch_size)
+    return predict(model or Brightness(n), cohort.tasks, loader, CPU, by_image)
+
+
+def test_answers_are_in_the_units_of_the_targets():
+    """Center and scale undone, softmax over classes, sigmoid of labels; float64, whatever the model computes in."""
+    logits = {"pasi": torch.tensor([[2.0], [-1.0]], dtype=torch.bfloat16), "grade": torch.log(torch.tensor([[1.0, 2.0, 1.0]] * 2)),
+              "findings": torch.log(torch.tensor([[1.0, 3.0]] * 2))}
+    said = answers([PASI, GRADE, FINDINGS], logits)
+    assert said["pasi"].tolist() == [20, 5] and all(x.dtype == np.float64 for x in said.values())
+    assert np.allclose(said["grade"], [[0.25, 0.5, 0.25]] * 2) and np.allclose(said["findings"], [[0.5, 0.75]] * 2)
+
+
+@pytest.mark.parametrize("n", (None, 1, 2, 3))
+@pytest.mark.parametrize("batch_size", (1, 3, 50))
+def test_a_patients_prediction_is_the_mean_over_his_groups(n, batch_size):
+    """Images alone, or ceil(images / N) groups of N: every image is used once, whatever the batches are."""
+    counts, true = (5, 1, 2, 4), [3.0, 7.0, NAN, 9.0]
+    cohort = cohort_of(counts, [PASI], {"pasi": true})
+    table = predicted(cohort, n, batch_size)
+    for patient, images, said, target in zip(table["patient"], table["images"], table["prediction"]["pasi"], table["target"]["pasi"]):
+        mine = cohort.groups()[patient]
+        groups = [mine[i:i + (n or 1)] for i in range(0, len(mine), n or 1)]
+        assert images == mine and said == pytest.approx(np.mean([np.mean([10 * i for i in group]) for group in groups]), rel=1e-5)
+        assert target == true[int(patient[1:])] or math.isnan(target)
+    assert sorted(table["patient"]) == ["p0", "p1", "p2", "p3"]
+
+
+def test_by_image_every_image_is_a_unit():
+    """Images of a patient stay apart, each with its own target; patients still are what is resampled."""
+    cohort = cohort_of((2, 3), [PASI], {"pasi": [0.0, 0.0]})
+    cohort.targets["pasi"] = np.arange(5, dtype=np.float32)
+    table = predicted(cohort, by_image=True)
+    assert table["patient"].tolist() == cohort.patients and table["images"] == [[i] for i in range(5)]
+    assert table["target"]["pasi"].tolist() == [0, 1, 2, 3, 4] and np.allclose(table["prediction"]["pasi"], 10 * np.arange(5))
+    assert score(PASI, table)["units"] == 5 and score(PASI, table)["patients"] == 2
+
+
+def test_a_target_that_only_a_later_image_has_counts():
+    """Where a patient's first image has no target, the first that is known is his, also in the constant predictor."""
+    cohort = cohort_of((3, 2), [PASI], {"pasi": [0.0, 5.0]})
+    cohort.targets["pasi"][cohort.groups()["p0"]] = [NAN, 4.0, 4.0]
+    table = predicted(cohort)
+    assert dict(zip(table["patient"], table["target"]["pasi"])) == {"p0": 4, "p1": 5}
+
+
+def test_a_prediction_that_is_no_number_stops_with_the_patient():
+    """NaN is never sorted into a metric: the message says task, patient and image."""
+    class Broken(Brightness):
+        def forward(self, image):
+            out = super().forward(image)
+            out["logits"]["pasi"][image[:, 0, 0, 0] == 20] = NAN
+            return out
+    with pytest.raises(ValueError, match=r"predicts nan as pasi of patient p2 \(toy:2\)"):
+        predicted(cohort_of((1, 1, 1), [PASI], {"pasi": [1, 2, 3]}), model=Broken())

@@ -1,0 +1,29 @@
+"""evaluation/printing.py: tables that line up."""
+import numpy as np
+
+from evaluation.metrics import METRICS
+from evaluation.printing import print_table
+from evaluation.scores import score
+from tests.evaluation.toy import FINDINGS, PASI
+
+
+def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
+    """Interval, value of the constant without one, small groups marked, labels with positives, reasons instead of numbers."""
+    rng = np.random.default_rng(0)
+    labels = np.column_stack([rng.integers(2, size=50), np.zeros(50)])
+    table = {"patient": np.arange(50).astype(str), "prediction": {"pasi": rng.random(50) * 9, "findings": rng.random((50, 2))},
+             "target": {"pasi": rng.random(50) * 9, "findings": labels}}
+    groups = {"fst I-IV": np.arange(45), "fst V-VI": np.arange(45, 50)}
+    result = {"split": "test", "patients": 50, "images": 50, "unit": "patient", **{task.name: score(task, table) for task in (PASI, FINDINGS)}}
+    result["pasi"]["constant"] = {name: {"value": 1234.5, "low": None, "high": None} for name in METRICS["regression"]}
+    result["pasi"]["subgroups"] = {name: {**score(PASI, table, keep=keep), "small": len(keep) < 20} for name, keep in groups.items()}
+    print_table([PASI, FINDINGS], result)
+    lines = capsys.readouterr().out.splitlines()
+    find = {line[2:32].strip(): line for line in lines[1:]}        # the first column
+    mae, low, high = (result["pasi"]["mae"][key] for key in ("value", "low", "high"))
+    assert find["mae"].split()[1:] == [f"{mae:.3f}", f"({low:.3f}", "to", f"{high:.3f})", "1.23e+03"]
+    assert lines[0] == "test: 50 patients, 50 images; 95 % intervals, patients resampled"
+    assert find["fst I-IV"].endswith("   45") and find["fst V-VI"].endswith("   5, small")
+    assert find["auroc, 1 of 2 labels"] and "undefined: one class only" in find["mass"] and find["mass"].endswith(" 0")
+    assert all(line[31] == " " != line[32] for name, line in find.items() if name in METRICS["regression"] or "fst" in name)
+    assert len(lines) == 17

@@ -1,0 +1,73 @@
+"""evaluation/probabilities.py: confusion, reliability and operating points against loops."""
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.probabilities import details, operating_point, youden
+from plumbing.cohort import Task
+from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
+
+
+def test_confusion_counts_what_was_there_and_what_was_said():
+    """Rows are the truth, columns the largest probability; unknown targets are in no cell."""
+    said, true = draw("classes", np.random.default_rng(0), 50)
+    true[::7] = NAN
+    counts = details(GRADE, table_of(GRADE, said, true))["confusion"]
+    for actual in range(3):
+        for called in range(3):
+            assert counts[actual][called] == sum(t == actual and max(range(3), key=lambda c: p[c]) == called for p, t in zip(said, true))
+
+
+def test_reliability_bins_are_of_equal_width():
+    """A loop over the ten bins, 0 and 1 included; empty bins say None; two classes are one question, more are one each."""
+    rng = np.random.default_rng(0)
+    said, true = np.column_stack([rng.integers(11, size=300) / 10, rng.uniform(0.2, 0.4, 300)]), rng.integers(2, size=(300, 2)).astype(float)
+    true[::5, 1] = NAN
+    result = details(FINDINGS, table_of(FINDINGS, said, true))["reliability"]
+    for i, name in enumerate(FINDINGS.classes):
+        pairs = [(p, y) for p, y in zip(said[:, i], true[:, i]) if not math.isnan(y)]
+        assert sum(result[name]["units"]) == len(pairs)
+        for b in range(10):
+            mine = [(p, y) for p, y in pairs if b <= p * 10 < b + 1 or b == 9 and p == 1]
+            assert result[name]["units"][b] == len(mine)
+            for key, column in (("predicted", 0), ("observed", 1)):
+                assert result[name][key][b] == (pytest.approx(np.mean([pair[column] for pair in mine])) if mine else None)
+    assert list(details(GRADE, table_of(GRADE, *draw("classes", rng, 9)))["reliability"]) == list(GRADE.classes)
+    yes = Task("yes", "classes", ("no", "yes"))
+    assert details(yes, table_of(yes, [[0.25, 0.75]], [1]))["reliability"]["yes"]["predicted"][7] == 0.75
+    assert details(PASI, table_of(PASI, [1], [1])) == {}
+
+
+def test_youden_is_the_best_of_every_threshold():
+    """Tried one by one, with ties: the largest J, and of equals the lowest threshold; with one class there is none."""
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 30, 30, 30):
+        said, true = rng.integers(6, size=n) / 4, (np.arange(n) % (2 if n < 4 else 5) == 1).astype(float)     # few positives
+        J = {t: np.mean(said[true == 1] >= t) + np.mean(said[true == 0] < t) - 1 for t in sorted(set(said))}
+        best = max(round(j, 12) for j in J.values())
+        assert youden(said, true) == next(t for t in J if round(J[t], 12) == best)
+    assert youden(np.array([0.1, 0.2]), np.ones(2)) is None and youden(np.zeros(0), np.zeros(0)) is None
+
+
+def test_operating_point_is_counted():
+    """The four counts give sensitivity and specificity; intervals hold them."""
+    rng = np.random.default_rng(0)
+    said, true = rng.random((80, 2)), rng.integers(2, size=(80, 2)).astype(float)
+    true[:5, 0] = NAN
+    found = details(FINDINGS, table_of(FINDINGS, said, true), {"edema": 0.4, "mass": None})["operating_point"]
+    point, known = found["edema"], ~np.isnan(true[:, 0])
+    tp, fp, tn, fn = (point[f"{a}_{b}s"] for a, b in (("true", "positive"), ("false", "positive"), ("true", "negative"), ("false", "negative")))
+    called, answer = said[known, 0] >= 0.4, true[known, 0] == 1
+    assert (tp, fp, tn, fn) == ((called & answer).sum(), (called & ~answer).sum(), (~called & ~answer).sum(), (~called & answer).sum())
+    assert point["sensitivity"]["value"] == pytest.approx(tp / (tp + fn)) and point["specificity"]["value"] == pytest.approx(tn / (tn + fp))
+    assert all(point[name]["low"] < point[name]["value"] < point[name]["high"] for name in ("sensitivity", "specificity"))
+    assert found["mass"] == {"threshold": None, "reason": "one class only in the validation split"}
+    sure = operating_point(np.array([0.9, 0.8, 0.7, 0.6, 0.1]), np.array([1, 1, 1, 0, 0.0]), np.array(["a", "b", "c", "d", "e"]), 0.5)
+    assert sure["sensitivity"]["low"] ** 3 == pytest.approx(0.025) and sure["sensitivity"]["high"] == 1      # three of three could be luck
+    sure = operating_point(np.array([0.9, 0.1]), np.array([0, 1.0]), np.array(["a", "b"]), 0.5)["sensitivity"]
+    assert sure["value"] == 0 and (1 - sure["high"]) == pytest.approx(0.025) and sure["low"] == 0
+    at = operating_point(np.array([0.5, 0.5, 0.4]), np.array([1, 0, 0.0]), np.array(["a", "b", "c"]), 0.5)    # at the threshold is called
+    assert (at["true_positives"], at["false_positives"], at["true_negatives"], at["false_negatives"]) == (1, 1, 1, 0)
+    none = operating_point(said[:3, 0], np.zeros(3), np.array(["a", "b", "c"]), 0.4)
+    assert none["sensitivity"]["reason"] == "no positive" and none["specificity"]["value"] is not None

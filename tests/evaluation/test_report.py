@@ -1,0 +1,151 @@
+"""A page that needs nothing else, whatever kind of run; nothing of the user's becomes markup."""
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from evaluation import report
+from evaluation.card import plain
+from evaluation.metrics import METRICS
+from evaluation.report import page, write_report
+from evaluation.run_text import NAMES, read_run, split_table
+from plumbing.models import count
+from plumbing.saved_run import open_model
+from tests.evaluation.conftest import NASTY_NAME
+from tests.hub import ROOT
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a browser would do, and fails on a tag that is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, (tag, self.open)
+
+    def handle_data(self, data):
+        self.text += " " + data
+
+
+@pytest.mark.parametrize("name", "abc")
+def test_the_page_is_well_formed_and_needs_nothing_else(runs, name):
+    """Every tag closed, no script, no address, every picture inside; every section and every metric is there."""
+    text = (runs / name / "report.html").read_text(encoding="utf-8")
+    read = Page(text)
+    assert text.startswith("<!doctype html>") and not {"script", "link", "iframe", "object", "a"} & set(read.tags)
+    assert not [name for name, _ in read.attributes if name.startswith("on")]
+    assert all(value.startswith("data:image/png;base64,") for name, value in read.attributes if name in ("href", "src"))
+    assert "url(" not in text and "@import" not in text and "http" not in re.sub(r'src="[^"]*"', "", text)
+    run = read_run(str(runs / name))
+    for word in (run.name, "Model", "Parameters", "Seed", "Split by patient", "train", "validation", "test", "Learning curves",
+                 "What the model looked at", "Limits", "Not for clinical use", "The command", "constant"):
+        assert word in read.text, word
+    for task in run.tasks:
+        assert f"Results: {task.name}" in read.text
+        for metric in METRICS[task.kind]:
+            assert NAMES[metric] in read.text, metric
+    charts = {"a": 6, "b": 4, "c": 4}[name]
+    assert read.tags.count("figcaption") == charts and read.tags.count("img") >= charts + 3
+    assert len([value for key, value in read.attributes if key == "alt" and value]) == read.tags.count("img")
+    assert os.path.getsize(runs / name / "report.html") < 2e6
+
+
+def test_nothing_of_the_users_becomes_markup(runs):
+    """Patients, columns and classes with tags in their names are shown as they are, in the page and in the card."""
+    for name in "abc":
+        text = (runs / name / "report.html").read_text(encoding="utf-8")
+        assert not {"u", "i"} & set(Page(text).tags)
+        assert set(re.findall("<b[ >][^>]*>", text)) <= {f'<b style="color:{color}">' for color in report.COLORS}                    # ours
+        assert "<script" not in text and "<u>" not in text and "<i>" not in text
+    assert "&lt;script&gt;bar" in (runs / "b" / "report.html").read_text()
+    assert "&lt;u&gt;top" in (runs / "a" / "report.html").read_text()
+    assert "\\<u\\>top" in (runs / "a" / "best" / "README.md").read_text()
+    assert plain("a|b\n# c") == "a\\|b \\# c" and report.cell(NASTY_NAME) == "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;"
+
+
+def test_the_numbers_on_the_page_are_those_of_metrics_json(runs):
+    """Value, interval and constant of the first metric, the counts of the split, and the number of parameters."""
+    run, text = read_run(str(runs / "a")), Page((runs / "a" / "report.html").read_text()).text
+    entry, constant = run.metrics["redness"]["mae"], run.metrics["redness"]["constant"]["mae"]
+    assert f"{entry['value']:.3f}" in text and f"({entry['low']:.3f} to {entry['high']:.3f})" in text and f"{constant['value']:.3f}" in text
+    model, _, _ = open_model(str(runs / "a"))
+    assert run.parameters == count(model) and f"{run.parameters:,}" in text
+    assert [row[1:] for row in split_table(run)[2]] == [[14, 14], [2, 2], [4, 4]]
+
+
+def test_captions_and_alternative_texts_are_escaped():
+    """Names of tasks and labels reach all three places of a chart."""
+    text = report.html_charts([(Image.new("RGB", (8, 6)), 'a"<b', "c<d", ["<u>", "f"])])
+    Page(text)
+    assert 'alt="a&quot;&lt;b"' in text and "c&lt;d" in text and "&lt;u&gt;" in text and 'width="4"' in text
+
+
+def test_a_run_without_results_is_refused_in_one_line(runs, tmp_path, capsys, monkeypatch):
+    """No runs, or one that has not been evaluated; an unwritten page leaves no half file."""
+    shutil.copytree(runs / "a", tmp_path / "a")
+    os.remove(tmp_path / "a" / "metrics.json"), os.remove(tmp_path / "a" / "report.html")
+    for place in (tmp_path / "a", tmp_path / "none"):
+        with pytest.raises(ValueError, match="no evaluated run .*; python eval.py") as error:
+            write_report(str(place))
+        assert "\n" not in str(error.value)
+    assert not [name for name in os.listdir(tmp_path / "a") if name.startswith("report")]
+
+
+def test_undefined_and_missing_things_are_said(runs, tmp_path):
+    """A metric that is null, a label that was never there, a run runs of before `images` stood in split.csv, an empty figures/."""
+    shutil.copytree(runs / "b", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "figures")
+    metrics = json.load(open(tmp_path / "b" / "metrics.json"))
+    metrics["findings"]["per_label"]["dot"]["auroc"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
+    metrics["findings"]["operating_point"]["dot"] = {"threshold": None, "reason": "one class only in the validation split"}
+    json.dump(metrics, open(tmp_path / "b" / "metrics.json", "w"))
+    (tmp_path / "b" / "split.csv").write_text("patient,split\nx,train\ny,test\n")
+    text = Page(page(read_run(str(tmp_path / "b")))).text
+    assert "undefined: one class only" in text and "Not measurable in this split: dot" in text and "What the model looked at" not in text
+    assert "one class only in the validation split" in text
+
+
+def test_times_to_an_event_have_a_table_and_no_curves(runs, tmp_path):
+    """A survival task's classes are the columns of time and event: no question of yes or no."""
+    shutil.copytree(runs / "a", tmp_path / "a")
+    for path, change in (("best/config.json", lambda config: config["tasks"].append(
+            {"name": "days", "kind": "survival", "classes": ["days", "died"], "center": 0.0, "scale": 1.0})),
+            ("metrics.json", lambda metrics: metrics.update(days={"units": 4, "patients": 4, "c_index": {"value": 0.7, "low": 0.6, "high": 0.8},
+                                                                  "constant": {"c_index": {"value": 0.5, "low": None, "high": None}}}))):
+        content = json.load(open(tmp_path / "a" / path))
+        change(content)
+        json.dump(content, open(tmp_path / "a" / path, "w"))
+    read = Page(page(read_run(str(tmp_path / "a"))))
+    assert "Results: days" in read.text and "concordance" in read.text and "(0.600 to 0.800)" in read.text and read.tags.count("figcaption") == 6
+
+
+def test_the_command_line(runs):
+    """python -m evaluation.report RUN prints the page's path; a folder that is no run ends in one line and status 2."""
+    command = [sys.executable, "-m", "evaluation.report"]
+    done = subprocess.run([*command, str(runs / "a")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == str(runs / "a" / "report.html")
+    done = subprocess.run([*command, str(runs)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "no evaluated run" in done.stderr

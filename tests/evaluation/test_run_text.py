@@ -1,0 +1,15 @@
+"""The command is the run's."""
+import json
+import shlex
+
+from evaluation.run_text import command
+from plumbing.flags import parse
+
+
+def test_the_command_makes_the_run_again(runs):
+    """Parsed by train.py, the command is args.json to the letter."""
+    args = json.load(open(runs / "a" / "args.json"))
+    words = shlex.split(command(args))
+    assert words[:2] == ["python", "train.py"] and vars(parse(words[2:])) == args
+    args = {"name": "two words", "compile": True, "shared_head": False, "fold": 0, "resume": "x"}
+    assert command(args) == "python train.py --name 'two words' --compile --fold 0"

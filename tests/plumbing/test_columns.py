@@ -1,0 +1,60 @@
+"""plumbing/columns.py: columns of the table become the input of a model."""
+import numpy as np
+import pytest
+
+from plumbing.columns import fit_columns, tabulate
+from tests.plumbing.small_tables import cohort_of
+
+
+def table_cohort(**columns):
+    n = len(next(iter(columns.values())))
+    cohort = cohort_of([f"p{i}" for i in range(n)], range(n))
+    cohort.columns = columns
+    return cohort
+
+
+def test_columns_become_standardized_numbers_categories_and_indicators():
+    """Mean and spread of the training rows, one 0/1 a word they hold, the mean for a blank and a column that says so."""
+    cohort = table_cohort(age=["20", "40", "", "90"], sex=["F", "M", "F", "X"], site=["a", "", "b", ""])
+    columns = fit_columns(cohort, "age,sex, site", [0, 1, 2])
+    assert [(c.kind, c.mean, c.std, c.values, c.blanks) for c in columns] == [
+        ("number", 30, 10, (), True), ("category", 0, 1, ("F", "M"), False), ("category", 0, 1, ("a", "b"), True)]
+    filled, notes = tabulate(cohort, columns)
+    assert filled.tabular.dtype == np.float32 and sum(c.width for c in columns) == 7
+    #                                    age  blank  F  M  a  b  blank
+    assert np.array_equal(filled.tabular, [[-1, 0, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1, 0], [6, 0, 0, 0, 0, 0, 1]])
+    assert notes == ["age: 1 rows blank, filled with the mean",
+                     "sex: 1 rows of X, unknown to the training split, count as none of its values",
+                     "site: 2 rows blank, they count as none of its values"]
+    assert tabulate(cohort, [])[0].tabular is None
+
+
+def test_numbers_can_be_categories():
+    """NAME:category makes 0/1 columns of numbers."""
+    cohort = table_cohort(stage=["1", "2", "4", "2"])
+    assert fit_columns(cohort, "stage:category", range(4))[0].values == ("1", "2", "4")
+
+
+@pytest.mark.parametrize("wanted, message", (
+    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, id, mixed"),
+    ("age:word", "kind 'word', need number or category"),
+    ("y", "y is what is to be predicted"), ("age,age", "age is named twice"), ("same", "same: 1 in every row of the training split"),
+    ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"),
+    ("sex:number", "'F' is not a number")))
+def test_columns_that_cannot_be_input(wanted, message):
+    """One line that names column and, where it is a cell, the patient."""
+    n = range(60)
+    cohort = table_cohort(age=[str(i) for i in n], sex=["FM"[i % 2] for i in n], y=["1"] * 60, same=["1", "1.0"] * 30,
+                          id=[f"x{i}" for i in n], mixed=[f"x{i}" if i == 3 else str(i) for i in n])
+    with pytest.raises(ValueError, match=message) as error:
+        fit_columns(cohort, wanted, n)
+    assert "\n" not in str(error.value)
+
+
+def test_another_table_lacks_a_column():
+    """What the model takes as input must be there, and be numbers where they were."""
+    columns = fit_columns(table_cohort(age=["1", "2"]), "age", [0, 1])
+    with pytest.raises(ValueError, match="made has no column 'age', which the model takes as input"):
+        tabulate(table_cohort(sex=["F"]), columns)
+    with pytest.raises(ValueError, match="patient p0: 'old' is not a number; --tabular age:category allows words"):
+        tabulate(table_cohort(age=["old"]), columns)

@@ -1,0 +1,91 @@
+"""plumbing/load_cohort.py: a table of one's own becomes a Cohort; what is wrong in it is said with its place."""
+import time
+
+import numpy as np
+import pytest
+
+from plumbing import load_cohort as module
+from plumbing.cohort import Task, per_patient
+from plumbing.load_cohort import load_cohort
+from plumbing.public_tables import PUBLIC_TABLES
+from plumbing.splits import split_patients
+from tests.plumbing.small_tables import generic, write
+
+
+def test_other_column_names(tmp_path):
+    """Every column can be named by a flag; all columns are kept as text."""
+    path = write(tmp_path, "my.csv", "who,photo,part,score,age", "p,x.png,Train,1.5,30", "q,y.png,valid,2.5,", "r,z.png,test,,50",
+                 images=("photos/x.png", "photos/y.png", "photos/z.png"))
+    cohort = load_cohort(path, str(tmp_path / "photos"), "who", "photo", "score", "part")
+    assert cohort.name == "my" and cohort.patients == ["p", "q", "r"] and cohort.splits == ["train", "val", "test"]
+    assert cohort.tasks == [Task("score", "regression")] and cohort.columns["age"] == ["30", "", "50"]
+    np.testing.assert_array_equal(cohort.targets["score"], np.float32([1.5, 2.5, np.nan]))
+    assert cohort.targets["score"].dtype == np.float32
+
+
+@pytest.mark.parametrize("content, message", (
+    (b"", "row 1: no header"),
+    (b",,\n1,2,3\n", "row 1: no header"),
+    (b"patient_id,image,target\n", "no rows below the header"),
+    (b"patient_id,image,target,target\np,a.png,1,2\n", "row 1: column 'target' appears twice"),
+    (b"patient_id,file,target\np,a.png,1\n", "no column 'image'; --image-column names it, there are patient_id, file, target"),
+    (b"id,image,target\np,a.png,1\n", "no column 'patient_id'; --patient-column names it"),
+    (b"patient_id,image,score\np,a.png,1\n", "what is to be predicted\\? --target NAME"),
+    (b"patient_id,image,target\np,a.png,1\nq,b.png\n", "row 3: 2 cells, the header has 3"),
+    (b"patient_id,image,target\np,a.png,1,9\n", "row 2: 4 cells, the header has 3"),
+    (b"patient_id,image,target\np,a.png,0.5\n ,b.png,1.5\n", "row 3, column patient_id: '' names no patient"),
+    (b"patient_id,image,target\np,../secret.png,0.5\n", "row 2, column image: '../secret.png' leaves the image folder"),
+    (b"patient_id,image,target\np,/etc/passwd,0.5\n", "row 2, column image: '/etc/passwd' leaves the image folder"),
+    (b"patient_id,image,target\np,x/../../u/a.png,0.5\n", "leaves the image folder"),
+    (b"patient_id,image,target\np,a.png,0.5\nq,none.png,1\nr,,1\n", r"row 3, column image: 'none.png' is no image .*\(2 of 3 rows"),
+    (b"patient_id,image,target\np,a.png,0.5\nq,b.png,1\nr,c.png,n/a\n", "row 4, column target: 'n/a' is not a number, others are"),
+    (b"patient_id,image,target\np,a.png,0.5\nq,b.png,inf\n", "row 3, column target: 'inf' is not a number"),
+    (b"patient_id,image,target\np,a.png,\nq,b.png,\n", "column target: no value in 2 rows"),
+    (b"patient_id,image,target,split\np,a.png,0.5,train\nq,b.png,1,dev\n", "row 3, column split: 'dev' is none of train, val and test"),
+    (b"patient_id,image,target\np,a.png,\xe9\n", "not a UTF-8 CSV file"),
+    ("patient_id,image,target\np,a.png,1\n".encode("utf-16"), "not a UTF-8 CSV file"),
+    (b'patient_id,image,target\np,"a.png,1\n', "not a UTF-8 CSV file"),
+))
+def test_what_is_wrong_is_said_in_one_line_with_its_place(tmp_path, content, message):
+    """File, row and column, what is there and what is needed."""
+    path = generic(tmp_path / "t")
+    open(path, "wb").write(content)
+    with pytest.raises(ValueError, match=message) as error:
+        load_cohort(path)
+    assert "\n" not in str(error.value) and ("t.csv" in str(error.value))
+
+
+def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
+    """Nothing there, a public table without its folder, a flag that the data has no use for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nih").mkdir()                                     # a folder of that name does not hide the table
+    for args, message in ((("nowhere.csv",), "no such file or folder"), (("nih",), "nih needs --images, the folder that holds Data_Entry"),
+                          (("nih", str(tmp_path)), f"it is {tmp_path}"),
+                          ((str(tmp_path), None, None, None, "x"), f"--data {tmp_path} is no CSV table: .* --target and --split-column do not apply"),
+                          (("medmnist:pathmnist", "photos"), "--data medmnist:pathmnist is no CSV table: --images, "), (("medmnist:cat",), "FLAG one of pathmnist"),
+                          (("medmnist:pathmnist:32",), "SIDE one of 28, 64"),
+                          ((generic(tmp_path, "p,a.png,1"), "no/folder"), "no such folder")):
+        with pytest.raises(ValueError, match=message):
+            load_cohort(*args)
+
+
+def test_a_hundred_thousand_rows_take_seconds(tmp_path):
+    """One picture stands for all: tables of public size are read, unified and split without a loop that is quadratic."""
+    generic(tmp_path, *(f"p{i // 3},a.png,{i // 3 % 50 + 0.5},{i // 3 % 2},{i // 3 % 5 % 2}" for i in range(100_000)),
+            header="patient_id,image,target,label_a,label_b")
+    start = time.perf_counter()
+    cohort = per_patient(load_cohort(str(tmp_path / "t.csv")))
+    assert [task.name for task in cohort.tasks] == ["target", "findings"] and len(cohort.paths) == 100_000
+    cohort.pixels = np.arange(100_000, dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2)     # as if all pictures differed
+    indices, _ = split_patients(cohort)
+    assert sum(map(len, indices.values())) == 100_000 and time.perf_counter() - start < 15
+
+
+def test_the_file_itself_says_how_a_table_is_understood(tmp_path, capsys):
+    """python -m plumbing.load_cohort TABLE.csv: images, patients, tasks, split; without a table, the public ones."""
+    write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,{i}.5" for i in range(12)), images=[f"{i}.png" for i in range(12)])
+    module.main(str(tmp_path / "t.csv"))
+    said = capsys.readouterr().out
+    assert "t: 12 images of 12 patients\ntarget (regression): 0.5 .. 11.5, 0 unknown\nsplit by patient" in said
+    module.main()
+    assert len(capsys.readouterr().out.splitlines()) == len(PUBLIC_TABLES)

@@ -1,0 +1,209 @@
+"""plumbing/pictures.py: both resolutions of a picture come from one decode and one crop, whatever kind of file it is."""
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from plumbing.arrays import NO_CROP
+from plumbing.pictures import read_image
+from tests.photographs import CELLS, ramp, save, texture
+
+
+def test_high_resolution_holds_what_low_does_not(tmp_path):
+    """The bug of MultiViT's released code: the high resolution must not be the enlarged low one."""
+    stripes = np.zeros((96, 96), np.uint8)
+    stripes[:, ::2] = 255                                          # 48 cycles a side: 96 px show them, 48 px average them away
+    low, high = read_image(save(tmp_path / "a.png", stripes), (48, 48), 2, 1)
+    assert low.std() < 2 and high.std() > 100
+    assert np.abs(high - low.repeat(2, 1).repeat(2, 2).astype(float)).mean() > 100
+
+
+@pytest.mark.parametrize("r", (2, 3, 4))
+@pytest.mark.parametrize("channels", (1, 3))
+def test_low_is_the_mean_of_high(tmp_path, r, channels):
+    """Every low-resolution pixel is the mean of its R x R high-resolution ones, to rounding (Pillow's thirds: 5/9)."""
+    low, high = read_image(save(tmp_path / "a.jpg", texture(333, 257)), (24, 40), r, channels, (0.03, 0.1, 0.07, 0.0))
+    assert low.shape == (channels, 24, 40) and high.shape == (channels, 24 * r, 40 * r) and low.dtype == high.dtype == np.uint8
+    assert np.abs(low - high.reshape(channels, 24, r, 40, r).mean((2, 4))).max() <= 0.56
+
+
+def test_one_resolution_has_no_second():
+    """R = 1 gives None for the high resolution, with the same first."""
+    low, high = read_image(texture(60, 40), (20, 20))
+    assert high is None and low.shape == (3, 20, 20)
+
+
+@pytest.mark.parametrize("name", ("a.jpg", "a.png"))
+def test_one_decode_and_one_crop(tmp_path, monkeypatch, name):
+    """A picture is opened, decoded and resized once for both resolutions."""
+    path, calls = save(tmp_path / name, texture(200, 150)), []
+    for owner, function in ((Image, "open"), (ImageFile.ImageFile, "load_end"), (Image.Image, "resize")):
+        def counted(*args, real=getattr(owner, function), function=function, **options):
+            calls.append(function)
+            return real(*args, **options)
+        monkeypatch.setattr(owner, function, counted)
+    read_image(path, (32, 32), 2, crop=(0.1, 0.0, 0.05, 0.02))
+    assert calls.count("open") == 1 and calls.count("resize") == 1 and calls.count("load_end") <= 1
+
+
+CROPS = (NO_CROP, (0.1, 0.1, 0.1, 0.1), (0.1, 0.0, 0.0, 0.0), (0.0, 0.0, 0.1, 0.0), (0.0, 0.1, 0.0, 0.0), (0.0, 0.0, 0.0, 0.1))
+
+
+@pytest.mark.parametrize("width, height", ((1000, 450), (450, 1000), (500, 500), (6016, 480)))
+@pytest.mark.parametrize("ending", ("png", "jpg"))
+def test_a_crop_keeps_most_of_both_sides(tmp_path, width, height, ending):
+    """Positions read back from a ramp: the region is the crop's, 80 to 100 % of either side, the same in both resolutions."""
+    path = save(tmp_path / f"a.{ending}", ramp(width, height), **({"quality": 98, "subsampling": 0} if ending == "jpg" else {}))
+    for crop in CROPS:
+        left, top, right, bottom = crop
+        for array in read_image(path, (48, 64), 2, 3, crop):
+            for axis, (start, end) in enumerate(((left, 1 - right), (top, 1 - bottom))):
+                line = array[axis].mean(axis).astype(float) / 255  # along the axis, from start to end
+                n = len(line)
+                slope, first = np.polyfit((np.arange(n) + 0.5) / n, line, 1)
+                assert abs(first - start) < 0.012 and abs(first + slope - end) < 0.012
+                assert 0.79 < slope < 1.01
+
+
+@pytest.mark.parametrize("size, r", (((384, 384), 2), ((224, 224), 1), ((100, 60), 2), ((33, 57), 3)))
+@pytest.mark.parametrize("crop", CROPS[:2])
+def test_draft_is_never_smaller_than_the_high_resolution(tmp_path, monkeypatch, size, r, crop):
+    """JPEG's own downscaling leaves at least as many pixels in the crop as the larger picture has, either way up."""
+    resized, real = [], Image.Image.resize
+
+    def resize(self, size, resample=None, box=None, reducing_gap=None):
+        resized.append((self.size, size, box))
+        return real(self, size, resample, box, reducing_gap)
+
+    for width, height in ((2000, 1500), (1500, 2000), (970, 1600)):
+        for orientation in (1, 6):
+            exif = Image.Exif()
+            exif[274] = orientation
+            path = save(tmp_path / "a.jpg", Image.new("RGB", (width, height), "gray"), exif=exif)
+            with monkeypatch.context() as patch:
+                patch.setattr(Image.Image, "resize", resize)
+                read_image(path, size, r, crop=crop)
+            decoded, asked, box = resized.pop()
+            assert asked == (r * size[1], r * size[0])
+            real_size = (width, height) if orientation == 1 else (height, width)
+            kept = (box[2] - box[0], box[3] - box[1])
+            for axis in (0, 1):                                    # a side is smaller only where the file's own is
+                assert kept[axis] >= min(asked[axis], 0.999 * (real_size[axis] * (1 - crop[axis] - crop[axis + 2]))) - 1e-6
+    save(tmp_path / "b.jpg", Image.new("RGB", (4000, 3000)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "resize", resize)
+        read_image(str(tmp_path / "b.jpg"), (100, 100), 2)
+    assert resized.pop()[0] == (500, 375)                          # and no larger than it needs to be: an eighth
+
+
+@pytest.mark.parametrize("width, height", ((1600, 1200), (700, 900), (50, 40)))
+@pytest.mark.parametrize("ending", ("jpg", "png"))
+def test_close_to_the_plain_way(tmp_path, width, height, ending):
+    """The same pictures as open, crop and one antialiased resize for each resolution, but for a gray level or two."""
+    path, crop = save(tmp_path / f"a.{ending}", texture(width, height)), (0.05, 0.1, 0.0, 0.08)
+    low, high = read_image(path, (64, 64), 2, 3, crop)
+    box = (crop[0] * width, crop[1] * height, (1 - crop[2]) * width, (1 - crop[3]) * height)
+    for array, side in ((low, 64), (high, 128)):
+        plain = np.asarray(Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box=box)).transpose(2, 0, 1)
+        assert np.abs(array.astype(float) - plain).mean() < 1.5
+
+
+# -----------------------------------------------------------------------------
+# kinds of files
+
+
+def middles(array):
+    """The four squares' gray levels, as they lie."""
+    h, w = array.shape[1:]
+    return array[0, [h // 4, 3 * h // 4]][:, [w // 4, 3 * w // 4]].astype(int).ravel().tolist()
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+@pytest.mark.parametrize("mode, ending", (("L", "png"), ("RGB", "png"), ("RGBA", "png"), ("LA", "png"), ("P", "png"), ("CMYK", "jpg"),
+                                          ("L", "jpg"), ("I;16", "png"), ("I;16", "tif"), ("F", "tif"), ("RGB", "webp"), ("RGB", "bmp"),
+                                          ("L", "pgm")))
+def test_modes(tmp_path, mode, ending, channels):
+    """Every mode becomes gray or RGB of the same levels; 16 bits and floats are stretched, not cut off."""
+    if mode in ("I;16", "F"):
+        picture = Image.fromarray(CELLS.astype(np.uint16) * 17 if mode == "I;16" else CELLS.astype(np.float32) / 7)
+    else:
+        picture = Image.fromarray(CELLS).convert("RGB" if mode == "CMYK" else mode).convert(mode)
+    assert picture.mode == mode
+    path = save(tmp_path / f"a.{ending}", picture)
+    low, high = read_image(path, (16, 16), 2, channels)
+    expected = [0, 85, 170, 255] if mode in ("I;16", "F") else [0, 80, 160, 240]
+    for array in (low, high):
+        assert array.dtype == np.uint8 and len(array) == channels and np.abs(np.subtract(middles(array), expected)).max() <= 2
+        assert np.ptp(array.astype(int), axis=0).max() <= 2        # gray stays gray
+
+
+def test_one_bit_constant_and_tiny_pictures(tmp_path):
+    """1-bit is black and white; a flat 16-bit picture is black, no division by zero; one pixel fills the picture."""
+    low, _ = read_image(save(tmp_path / "a.png", Image.fromarray(CELLS > 100)), (16, 16), channels=1)
+    assert middles(low) == [0, 0, 255, 255]
+    low, _ = read_image(save(tmp_path / "b.png", np.full((8, 8), 900, np.uint16)), (16, 16), channels=1)
+    assert low.max() == 0
+    low, high = read_image(save(tmp_path / "c.png", Image.new("RGB", (1, 1), (9, 8, 7))), (4, 4), 2, crop=(0.1,) * 4)
+    assert (high == np.array([9, 8, 7]).reshape(3, 1, 1)).all() and low.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("orientation, expected", ((1, [0, 80, 160, 240]), (2, [80, 0, 240, 160]), (3, [240, 160, 80, 0]),
+                                                   (6, [160, 0, 240, 80]), (8, [80, 240, 0, 160])))
+@pytest.mark.parametrize("ending", ("jpg", "png"))
+def test_a_turned_photograph_is_turned_back(tmp_path, orientation, expected, ending):
+    """The orientation that a phone notes is applied before the crop."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    low, _ = read_image(save(tmp_path / f"a.{ending}", CELLS, exif=exif), (16, 16), channels=1)
+    assert np.abs(np.subtract(middles(low), expected)).max() <= 2
+
+
+@pytest.mark.parametrize("ending", ("png", "webp", "tif", "mpo"))
+def test_the_first_of_several_frames(tmp_path, ending):
+    """Animations, stacks and the double pictures of phones give their first frame."""
+    frames = [Image.fromarray(CELLS).convert("RGB"), Image.new("RGB", (32, 32), "white")]
+    options = {"lossless": True} if ending == "webp" else {}
+    path = save(tmp_path / f"a.{ending}", frames[0], save_all=True, append_images=frames[1:], **options)
+    if ending == "mpo":
+        os.rename(path, path := str(tmp_path / "a.jpg"))           # as phones call them
+    assert np.abs(np.subtract(middles(read_image(path, (16, 16))[0]), [0, 80, 160, 240])).max() <= 2
+
+
+def test_arrays_are_pictures_too():
+    """Rows of MedMNIST, gray or in color, at any size."""
+    for array in (CELLS, np.stack([CELLS] * 3, -1)):
+        for channels in (1, 3):
+            low, high = read_image(array, (32, 32), 2, channels)
+            assert np.abs(np.subtract(middles(high), [0, 80, 160, 240])).max() <= 1 and high.shape == (channels, 64, 64)
+            assert low.shape == (channels, 32, 32)
+
+
+def broken(folder):
+    """{name: path} of files that are no pictures."""
+    jpeg, png = save(folder / "whole.jpg", texture(300, 200)), save(folder / "whole.png", texture(300, 200))
+    files = {"cut.jpg": open(jpeg, "rb").read()[:4000], "cut.png": open(png, "rb").read()[:4000], "empty.jpg": b"",
+             "text.jpg": b"hello\nthere\n", "head.png": b"\x89PNG\r\n\x1a\n" + bytes(40),
+             "vector.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return {name: str(folder / name) for name in [*files, "absent.png"]}
+
+
+@pytest.mark.parametrize("name", ("cut.jpg", "cut.png", "empty.jpg", "text.jpg", "head.png", "vector.jpg", "absent.png"))
+def test_what_is_no_picture_is_named_in_one_line(tmp_path, name):
+    """Cut short, empty, text, another format: ValueError, the file and the reason in one line."""
+    path = broken(tmp_path)[name]
+    with pytest.raises(ValueError) as error:
+        read_image(path, (16, 16), 2)
+    assert str(error.value).startswith(f"{path}: not a readable image (") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("side", (30, 50))
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, side):
+    """Pillow's limit stops at once, also where Pillow itself would only warn; the limit is Pillow's own, not ours."""
+    path = save(tmp_path / "bomb.png", Image.new("1", (side, side)))
+    assert Image.MAX_IMAGE_PIXELS == 1024 ** 3 // 12 and not ImageFile.LOAD_TRUNCATED_IMAGES
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)            # 30 x 30 is over it, 50 x 50 is over twice of it
+    with pytest.raises(ValueError, match=r"bomb.png: not a readable image \(Image size .* exceeds limit of \d+ pixels"):
+        read_image(path, (16, 16))

@@ -1,0 +1,151 @@
+"""plumbing/public_tables.py: tables as they are distributed are recognized and become the same Cohort."""
+import os
+
+import numpy as np
+import pytest
+
+from plumbing.cohort import Task, targets_agree
+from plumbing.load_cohort import load_cohort
+from plumbing.simulate import make
+from plumbing.simulate_chest import FINDINGS
+from plumbing.splits import split_patients
+from plumbing.tables import read_csv
+from tests.plumbing.small_tables import clam, real, write
+
+NIH = ("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+       "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]")
+CHEXPERT = ("Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,"
+            "Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices")
+VINDR = ("image_id,rad_id,Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,Emphysema,"
+         "Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,Pleural effusion,"
+         "Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,Lung tumor,Pneumonia,Tuberculosis,"
+         "Other diseases,No finding")
+
+
+def test_nih_2020_header_with_commas_in_brackets(tmp_path):
+    """Eleven columns where two names hold a comma; findings are matched as words, No Finding is all zeros."""
+    write(tmp_path, "Data_Entry_2017_v2020.csv", NIH, "00000001_000.png,Cardiomegaly,0,1,57,M,PA,2682,2749,0.143,0.143",
+          "00000001_001.png,Edema|Pleural_Thickening|Massive,1,1,58,M,PA,2894,2729,0.143,0.143",
+          "00000002_000.png,No Finding,0,2,80,F,AP,2500,2048,0.171,0.171",
+          images=("images_001/images/00000001_000.png", "images_001/images/00000001_001.png", "images_012/images/00000002_000.png"))
+    cohort = load_cohort("nih", str(tmp_path))
+    task, = cohort.tasks
+    assert task.kind == "labels" and task.outputs == 14 and cohort.patients == ["1", "1", "2"]
+    said = [{task.classes[j] for j in np.flatnonzero(row)} for row in cohort.targets["findings"]]
+    assert said == [{"Cardiomegaly"}, {"Edema", "Pleural_Thickening"}, set()]
+    assert [os.path.relpath(path, tmp_path) for path in cohort.paths][2] == "images_012/images/00000002_000.png"
+    assert cohort.columns["OriginalImage[Width"][0] == "2682" and cohort.columns["y]"] == ["0.143", "0.143", "0.171"]
+    assert targets_agree(cohort) is False
+
+
+def test_nih_2017_header_with_trailing_comma(tmp_path):
+    """The older file ends its lines with a comma and says 058Y; a single finding can be the target and is still a label."""
+    path = write(tmp_path, "Data_Entry_2017.csv", NIH + ",", "a.png,Hernia|Mass,0,7,058Y,M,PA,2682,2749,0.143,0.143,",
+                 "b.png,No Finding,0,8,060Y,F,PA,2682,2749,0.143,0.143,", images=("a.png", "b.png"))
+    cohort = load_cohort(path)
+    assert cohort.patients == ["7", "8"] and cohort.columns["Patient Age"] == ["058Y", "060Y"] and "" not in cohort.columns
+    one = load_cohort("nih", str(tmp_path), target="Hernia")
+    assert one.tasks == [Task("findings", "labels", ("Hernia",))] and one.targets["findings"].tolist() == [[1], [0]]
+
+
+def test_chexpert_policies_and_patient_from_the_path(tmp_path):
+    """-1 follows --uncertain, blank follows --blank; equal file names of different patients are not mixed up."""
+    top = "CheXpert-v1.0-small/train/"
+    paths = [top + "patient00001/study1/view1_frontal.jpg", top + "patient00002/study1/view1_frontal.jpg"]
+    rows = [f"{paths[1]},F,68,Frontal,AP,1.0,,,,,0.0,,-1.0,,1.0,,,,1.0", f"{paths[0]},M,30,Frontal,PA,,,1.0,,,,,,,,-1.0,,,"]
+    write(tmp_path, "CheXpert-v1.0-small/train.csv", CHEXPERT, *rows, images=paths)
+    folder = str(tmp_path / "CheXpert-v1.0-small")                 # the table's paths begin above it
+    for uncertain, blank, edema, pneumonia in (("zeros", "zeros", [0, 0], [0, 0]), ("ones", "zeros", [0, 0], [1, 0]),
+                                               ("ignore", "zeros", [0, 0], [np.nan, 0]), ("zeros", "ignore", [0, np.nan], [0, np.nan]),
+                                               ("ones", "ones", [0, 1], [1, 1])):
+        cohort = load_cohort("chexpert", folder, uncertain=uncertain, blank=blank)
+        classes, values = cohort.tasks[0].classes, cohort.targets["findings"]
+        assert len(classes) == 13 and cohort.patients == ["patient00002", "patient00001"]
+        np.testing.assert_array_equal(values[:, classes.index("Edema")], edema)
+        np.testing.assert_array_equal(values[:, classes.index("Pneumonia")], pneumonia)
+    assert [os.path.relpath(path, tmp_path) for path in cohort.paths] == paths[::-1]
+    one = load_cohort("chexpert", folder, patient="Sex", target="Edema", blank="ones")
+    assert one.tasks[0].kind == "labels" and one.targets["findings"].tolist() == [[0], [1]] and one.patients == ["F", "M"]
+
+
+def test_nih_lists_are_the_split(tmp_path):
+    """train_val_list.txt and test_list.txt beside the table; val is cut from train by patient; a film in neither is an error."""
+    rows = [f"{i}_{j}.png,{('No Finding', 'Edema')[i % 2]},0,{i},57,M,PA,2682,2749,0.143,0.143" for i in range(20) for j in range(2)]
+    write(tmp_path, "Data_Entry_2017_v2020.csv", NIH, *rows, images=[f"{i}_{j}.png" for i in range(20) for j in range(2)])
+    assert load_cohort("nih", str(tmp_path)).splits is None
+    lists = {"train_val_list.txt": range(16), "test_list.txt": range(16, 20)}
+    for name, patients in lists.items():
+        (tmp_path / name).write_text("".join(f"{i}_{j}.png\n" for i in patients for j in range(2)))
+    cohort = load_cohort("nih", str(tmp_path))
+    indices, _ = split_patients(cohort, val=0.25)
+    assert {cohort.patients[i] for i in indices["test"]} == set(map(str, range(16, 20)))
+    assert len({cohort.patients[i] for i in indices["val"]}) == 4 and len(indices["train"]) == 24
+    (tmp_path / "test_list.txt").write_text("16_0.png\n")
+    with pytest.raises(ValueError, match="'16_1.png' is in none of train_val_list.txt, test_list.txt"):
+        load_cohort("nih", str(tmp_path))
+
+
+def test_vindr_takes_the_majority_of_three_readers(tmp_path):
+    """One image a row out of three, a finding when two of three say so, in every column; the image is the patient."""
+    def row(image, reader, found):
+        names = VINDR.split(",")[2:]
+        return ",".join([image, reader, *(str(int(name in found)) for name in names)])
+
+    write(tmp_path, "annotations/image_labels_train.csv", VINDR, row("i1", "R9", ("Nodule/Mass", "Lung tumor")),
+          row("i1", "R10", ("Nodule/Mass",)), row("i2", "R8", ()), row("i1", "R8", ("ILD", "Other diseases")),
+          row("i2", "R9", ("Tuberculosis", "Other diseases")), row("i2", "R10", ("Tuberculosis", "Other diseases")),
+          images=("i1.png", "i2.png"))
+    cohort = load_cohort("vindr", str(tmp_path))
+    task, = cohort.tasks
+    said = [{task.classes[j] for j in np.flatnonzero(row)} for row in cohort.targets["findings"]]
+    assert task.outputs == 26 and cohort.patients == ["i1", "i2"] and said == [{"Nodule/Mass"}, {"Tuberculosis"}]
+    assert "no patient ids" in cohort.notes[0]
+    assert load_cohort("vindr", str(tmp_path), target="Other diseases:labels").targets["findings"].tolist() == [[0], [1]]
+
+
+def test_isic_and_ham10000(tmp_path):
+    """ISIC names files without their ending; HAM10000 goes by lesion, and dx_type, a label leak, is no target by default."""
+    header = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
+    write(tmp_path, "isic/train.csv", header,
+          "ISIC_1,IP_1,male,45.0,torso,unknown,benign,0", "ISIC_2,IP_2,female,,torso,melanoma,malignant,1",
+          images=("isic/jpeg/ISIC_1.jpg", "isic/jpeg/ISIC_2.jpg"))
+    isic = load_cohort("isic", str(tmp_path / "isic"))
+    assert isic.tasks == [Task("target", "classes", ("0", "1"))] and isic.patients == ["IP_1", "IP_2"] and isic.notes == []
+    write(tmp_path, "ham/HAM10000_metadata.csv", "lesion_id,image_id,dx,dx_type,age,sex,localization",
+          "HAM_1,ISIC_3,bkl,histo,80.0,male,scalp", "HAM_1,ISIC_4,bkl,histo,80.0,male,scalp", "HAM_2,ISIC_5,nv,follow_up,40.0,female,back",
+          images=("ham/part_1/ISIC_3.jpg", "ham/part_1/ISIC_4.jpg", "ham/part_2/ISIC_5.jpg"))
+    ham = load_cohort("ham10000", str(tmp_path / "ham"))
+    assert ham.tasks == [Task("dx", "classes", ("bkl", "nv"))] and ham.patients == ["HAM_1", "HAM_1", "HAM_2"]
+    assert ham.targets["dx"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name, tasks", (("bag", [Task("subtype", "classes", ("A", "B"))]), ("chest", [Task("findings", "labels", tuple(FINDINGS))]),
+                                         ("brain", [Task("diagnosis", "classes", ("AD", "CN", "MCI"))]),
+                                         ("psoriasis", [Task("pasi", "regression"), Task("pga", "classes")])))
+def test_the_simulated_cohorts_need_no_target(name, tasks, tmp_path):
+    """The header that plumbing/simulate.py writes is recognized: six findings, a diagnosis, or PASI and PGA."""
+    cohort = load_cohort(make(name, str(tmp_path), patients=6))
+    assert [(task.name, task.kind) for task in cohort.tasks] == [(task.name, task.kind) for task in tasks]
+    assert name == "psoriasis" or cohort.tasks == tasks
+    assert len(set(cohort.patients)) == 6 and all(map(os.path.isfile, cohort.paths))
+
+
+def test_clam_tables_features_and_splits(tmp_path):
+    """case_id is the patient, slide_id names the .pt file wherever it is, label is the class, splits_0.csv the official split."""
+    table, features, splits = clam(tmp_path)
+    cohort = load_cohort(table, features, split=splits)
+    assert cohort.tasks == [Task("label", "classes", ("LUAD", "LUSC"))] and cohort.splits == ["train", "train", "val", "test"]
+    assert cohort.patients == ["TCGA-05", "TCGA-05", "TCGA-21", "TCGA-22"]
+    assert [os.path.relpath(path, features) for path in cohort.paths][:2] == ["pt_files/TCGA-05.1a.pt", "pt_files/TCGA-05.2b.pt"]
+    assert load_cohort(table, features).splits is None
+
+
+def test_nih_sample():
+    """1000 films of 682 patients; the counts of findings are those of the table's own 0/1 columns."""
+    folder = real("nih_cxr14")
+    cohort = load_cohort("nih", folder)
+    assert len(cohort.paths) == 1000 and len(set(cohort.patients)) == 682 and len(set(cohort.paths)) == 1000
+    _, rows = read_csv(os.path.join(folder, "labels.csv"))
+    for j, name in enumerate(cohort.tasks[0].classes):
+        assert cohort.targets["findings"][:, j].sum() == sum(row[name] == "1" for row in rows) > 0
+    assert cohort.targets["findings"][:, cohort.tasks[0].classes.index("Pneumonia")].sum() == 500

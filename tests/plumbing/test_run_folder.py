@@ -1,0 +1,34 @@
+"""plumbing/run_folder.py: files and folders are there as a whole or not at all. test_train.py kills real runs."""
+import csv
+import json
+import os
+
+import pytest
+
+from plumbing.run_folder import recover, write_csv, write_folder, write_json
+
+
+def test_write_folder_is_all_or_nothing(tmp_path):
+    """A writer that fails leaves the old folder as it was; recover clears what it left."""
+    path = str(tmp_path / "best")
+    with write_folder(path) as fresh:
+        (tmp_path / "best.new" / "a").write_text("old")
+        assert fresh == path + ".new" and not os.path.exists(path)
+    with pytest.raises(OSError, match="best could not be written .*No space left on device.*; what was there before is whole"):
+        with write_folder(path) as fresh:
+            (tmp_path / "best.new" / "a").write_text("new")
+            raise OSError(28, "No space left on device")
+    recover(path)
+    assert open(os.path.join(path, "a")).read() == "old" and sorted(os.listdir(tmp_path)) == ["best"]
+
+
+def test_what_cannot_be_written_leaves_no_half_file(tmp_path):
+    """NaN is no JSON: the old file stays. A CSV has the line ends and quotes of the standard."""
+    write_json(str(tmp_path / "a.json"), {"x": 1})
+    with pytest.raises(ValueError):
+        write_json(str(tmp_path / "a.json"), {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    rows = [["a", "b"], ["one, two", 'said "three"'], ["é", "4\n5"]]
+    write_csv(str(tmp_path / "a.csv"), rows)
+    assert list(csv.reader(open(tmp_path / "a.csv", newline="", encoding="utf-8"))) == rows
+    assert (tmp_path / "a.csv").read_bytes().startswith(b'a,b\r\n"one, two"') and sorted(os.listdir(tmp_path)) == ["a.csv", "a.json"]

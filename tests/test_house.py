@@ -1,0 +1,187 @@
+"""The house: which files stand where, who may import whom, how a new idea is added, and that the code stays plain."""
+import ast
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe"}
+ROOMS = ("plumbing", "evaluation", "experiments")
+THIRD_PARTY = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
+PEERS = {"timm", "transformers"}                                   # timed by experiments/, where they happen to be installed
+
+
+def sources():
+    """{dotted name: path} of every source file of the project."""
+    files = list(ROOT.glob("*.py"))
+    for room in ROOMS:
+        files += (ROOT / room).glob("*.py")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def imported(path, files):
+    """The project's files that a file imports, imports inside functions included; and the names of all other modules."""
+    inside, outside = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [[alias.name] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [[f"{node.module}.{alias.name}", node.module] for alias in node.names]
+        for names in modules:
+            known = [name for name in names if name in files]
+            if known:
+                inside.add(known[0])
+            else:
+                outside.add(names[-1].split(".")[0])
+    return inside - set(ROOMS), outside
+
+
+def room_of(name):
+    if name in IDEAS:
+        return "ideas"
+    return name.split(".")[0]
+
+
+def test_the_ground_floor_is_the_ideas_and_the_three_files_that_run_them():
+    """`ls *.py` shows what a visitor came for, and nothing else."""
+    assert {path.stem for path in ROOT.glob("*.py")} == IDEAS | {"data", "train", "eval"}
+
+
+def test_arrows_point_one_way():
+    """Ideas know ideas and plumbing.weights; each room knows only what stands before it; nobody knows experiments."""
+    files = sources()
+    may_know = {
+        "ideas": {"ideas"},
+        "data": {"plumbing"},
+        "plumbing": {"plumbing", "ideas", "data"},
+        "evaluation": {"evaluation", "plumbing", "ideas", "data"},
+        "eval": {"evaluation", "plumbing", "ideas", "data"},
+        "train": {"eval", "evaluation", "plumbing", "ideas", "data"},
+        "experiments": {"experiments", "train", "eval", "evaluation", "plumbing", "ideas", "data"},
+    }
+    for name, path in files.items():
+        for other in imported(path, files)[0]:
+            allowed = room_of(other) in may_know[room_of(name)]
+            if name in IDEAS and other == "plumbing.weights":
+                allowed = True
+            assert allowed, f"{name} imports {other}"
+
+
+def test_no_circle():
+    """No file needs itself, imports inside functions included (an idea's way to its pretrained weights is followed too)."""
+    files = sources()
+    arrows = {name: imported(path, files)[0] for name, path in files.items()}
+
+    def walk(name, path):
+        assert name not in path, " -> ".join([*path, name])
+        for other in arrows[name]:
+            if other not in done:
+                walk(other, [*path, name])
+        done.add(name)
+
+    done = set()
+    for name in arrows:
+        walk(name, [])
+
+
+def test_no_other_packages():
+    """What requirements.txt names and the standard library; timm and transformers only where experiments time them."""
+    files = sources()
+    for name, path in files.items():
+        for module in imported(path, files)[1]:
+            known = module in THIRD_PARTY or module in sys.stdlib_module_names or module in ROOMS
+            assert known or module in PEERS and room_of(name) == "experiments", f"{name} imports {module}"
+
+
+# -----------------------------------------------------------------------------
+# a new idea is one file and one line
+
+TOY = '''"""GAP: the head reads the mean of the patch tokens instead of the class token."""
+from dataclasses import dataclass
+
+from torch import nn
+
+from vit import ViT, ViTConfig, make_heads
+
+
+@dataclass(frozen=True)
+class GAPConfig:
+    vit: ViTConfig
+    power: float = 1.0               # the mean is taken of token ** power
+
+
+class GAP(nn.Module):
+    Config = GAPConfig
+    inputs = ("image",)
+
+    def __init__(self, config, tasks):
+        super().__init__()
+        self.config = config
+        self.vit = ViT(config.vit)
+        self.head = make_heads(config.vit.dim, tasks)
+
+    def forward(self, image):
+        tokens = self.vit.encode(self.vit.embed(image))[:, 1:]
+        mean = tokens.pow(self.config.power).mean(1)
+        return {"logits": {task: head(mean) for task, head in self.head.items()}}
+
+    @staticmethod
+    def add_flags(group):
+        group.add_argument("--power", type=float, default=1.0, help="exponent of the tokens before their mean")
+        ViT.add_flags(group)
+
+    check_flags = ViT.check_flags
+
+    @classmethod
+    def from_args(cls, args, tasks, columns=()):
+        vit = ViT.from_args(args)
+        model = cls(GAPConfig(vit.config, args.power), tasks)
+        model.vit, model.report = vit, vit.report
+        return model
+'''
+
+
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory):
+    """A copy of the project with one more file, and its line in MODELS (with the import that it needs)."""
+    folder = tmp_path_factory.mktemp("fork") / "project"
+    folder.mkdir()
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "gap.py").write_text(TOY)
+    models = folder / "plumbing" / "models.py"
+    text = models.read_text()
+    for line, more in (("from lt_vit import LTViT\n", "from gap import GAP\n"), ('    "vit": ViT,\n', '    "gap": GAP,\n')):
+        assert line in text
+        text = text.replace(line, line + more)
+    models.write_text(text)
+    return folder
+
+
+def test_a_new_idea_is_one_file_and_one_line(fork):
+    """The toy trains, is evaluated, predicts, is exported, and is a starting point; its flag is refused elsewhere."""
+    def run(command, fails=False):
+        done = subprocess.run([sys.executable, *shlex.split(command)], cwd=fork, capture_output=True, text=True,
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(fork)})
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stdout + done.stderr
+
+    run("-m plumbing.simulate --data chest --out films --patients 24")
+    small = "--data films/cohort.csv --image 32 --epochs 1 --device cpu --workers 0"
+    assert "0.2" in run(f"train.py --model gap --power 2 {small} --name toy")
+    assert (fork / "runs/toy/report.html").is_file()
+    assert "test: " in run("eval.py runs/toy --device cpu")
+    assert "patients in new.csv" in run("eval.py runs/toy --predict films/cohort.csv --out new.csv --device cpu")
+    assert "holds the model" in run("eval.py runs/toy --export hub")
+    assert "only the vit of its gap" in run(f"train.py --model lt_vit --label-layers 2 --pretrained runs/toy {small} --name b")
+    assert "--power belongs to --model gap, not to vit" in run(f"train.py --model vit --power 2 {small}", fails=True)
+    assert "--fusion belongs to --model crossvit or daft, not to gap" in run("train.py --model gap --fusion cross", fails=True)
+    assert "exponent of the tokens" in run("train.py --model gap --help")
