@@ -8,12 +8,9 @@
 Mean, variance and sum run over the T tokens of one sample, one feature at a time. K^T V is a d x d matrix,
 so that the cost grows with T d^2 instead of T^2 d. Each formula stands below as its paper writes it, and
 after it the form that runs: the same result in less time and memory.
-
-B samples, T tokens (class token included), D width, H heads, d width of a head. q, k and v are (B, H, T, d),
-a mask (B, T) is True for real tokens, or None when all are.
-Differs: the paper of seqnorm is silent on eps (1e-5 here, as BatchNorm). SimA's released code multiplies
-Q K^T first when T < d: the same result, and little to win. Both are computed in float32 under autocast,
-as the products of 16,384 tokens leave float16. Run: python attention.py
+B samples, T tokens with the class token, D width, H heads, d width of a head; mask: (B, T), True if real.
+Differs: seqnorm's eps is not in the paper, 1e-5 here. SimA's released code multiplies Q K^T first when T < d.
+Both linear kinds are float32 under autocast: the products of 16,384 tokens leave float16.
 """
 import torch
 import torch.nn.functional as F
@@ -23,15 +20,15 @@ KINDS = ("softmax", "seqnorm", "sima")
 
 
 def softmax_weights(q, k, mask=None):
-    """(B, H, queries, T); masked keys get no weight."""
+    """softmax(Q K^T / sqrt(d)): two (B, H, T, d) -> (B, H, T, T); masked keys get no weight."""
     scores = q @ k.mT * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
     return scores.softmax(-1)
 
 
-def softmax_formula(q, k, v, mask=None):
-    return softmax_weights(q, k, mask) @ v
+def softmax_formula(q, k, v):
+    return softmax_weights(q, k) @ v
 
 
 def softmax_attention(q, k, v, mask=None):
@@ -45,7 +42,8 @@ def seqnorm_formula(q, k, v, gamma, beta, eps=1e-5):
     """gamma, beta: (3, 1, H, 1, d), those of q, k and v."""
     x = torch.stack([q, k, v])
     variance, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
-    q, k, v = gamma * (x - mean) / (variance + eps).sqrt() + beta
+    x = (x - mean) / (variance + eps).sqrt()
+    q, k, v = gamma * x + beta
     return q @ (k.mT @ v) / q.shape[-2]
 
 
@@ -67,10 +65,10 @@ def seqnorm_factor(x, gamma, count, eps=1e-5):
 def seqnorm_attention(q, k, v, gamma, beta, count):
     """The formula, folded, for q, k and v of mean 0: Q~, K~ and V~ are never made.
 
-    A feature's factor a acts on its row or column of the d x d matrix instead: with x~ = a x + beta, the sums
-    of k and v being 0, 1/T K~^T V~ = a_k a_v (K^T V) / T + beta_k beta_v. With that, and x centered instead of
-    q, k and v, a training step of one layer (512 wide, 4,096 tokens) takes 19 % less time and keeps 165 instead
-    of 356 MiB for the gradient (EPYC, Zen 5)."""
+    A feature's factor a can act on its row or column of the d x d matrix: with x~ = a x + beta, the sums of
+    k and v being 0, 1/T K~^T V~ = a_k a_v (K^T V) / T + beta_k beta_v. With this, and x centered instead of
+    q, k and v, a training step of one layer (512 wide, 4,096 tokens) takes 19 % less time and keeps 165
+    instead of 356 MiB for the gradient (EPYC, Zen 5)."""
     a_q = seqnorm_factor(q, gamma[0], count)
     a_k = seqnorm_factor(k, gamma[1], count)
     a_v = seqnorm_factor(v, gamma[2], count)
@@ -97,8 +95,8 @@ def sima_attention(q, k, v):
 
 class Attention(nn.Module):
     """(B, T, D) -> (B, T, D): H heads of width d between two Linear layers; `kind` is one of KINDS.
-    want_map=True also returns the class token's attention to the other tokens, (B, H, T - 1): for softmax a
-    share of 1, for the others signed, the weight each value is summed with."""
+    want_map=True: also the class token's attention to the other tokens, (B, H, T - 1); for softmax a share
+    of 1, for the other kinds signed, the weight each value is summed with."""
 
     def __init__(self, dim, heads, head_dim=0, qkv_bias=True, kind="softmax"):
         super().__init__()
@@ -146,25 +144,30 @@ class Attention(nn.Module):
 
     def norm_terms(self, q, mask):
         """gamma and beta, (3, 1, H, 1, d), in the type of q, and how many tokens are real."""
-        gamma = self.seq_scale.to(q.dtype).unflatten(-1, (1, self.heads, 1, -1))
-        beta = self.seq_shift.to(q.dtype).unflatten(-1, (1, self.heads, 1, -1))
-        count = q.shape[-2] if mask is None else mask.sum(-1)[:, None, None, None]
-        return gamma, beta, count
+        shape = (1, self.heads, 1, -1)
+        gamma = self.seq_scale.to(q.dtype).unflatten(-1, shape)
+        beta = self.seq_shift.to(q.dtype).unflatten(-1, shape)
+        if mask is None:
+            return gamma, beta, q.shape[-2]
+        return gamma, beta, mask.sum(-1)[:, None, None, None]
 
     def class_map(self, q, k, mask=None):
         """q, k of project() -> (B, H, T - 1), row 0 of the weights without the class token's own."""
         wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
         with torch.autocast(q.device.type, enabled=False):
-            row, k = q[:, :, :1].to(wide), k.to(wide)              # (B, H, 1, d), (B, H, T, d)
+            k = k.to(wide)
+            row = q[:, :, :1].to(wide)                             # (B, H, 1, d)
             if self.kind == "softmax":
                 row = softmax_weights(row, k, mask)                # (B, H, 1, T)
             elif self.kind == "sima":
                 row = sima_factor(q) * sima_factor(k) * row @ k.mT
             else:
                 gamma, beta, count = self.norm_terms(q, mask)
-                row = (seqnorm_factor(q, gamma[0], count) * row + beta[0]) / count
+                a_q = seqnorm_factor(q, gamma[0], count)
+                a_k = seqnorm_factor(k, gamma[1], count)
+                row = (a_q * row + beta[0]) / count
                 shift = row @ beta[1].mT
-                row = seqnorm_factor(k, gamma[1], count) * row @ k.mT + shift
+                row = a_k * row @ k.mT + shift
                 if mask is not None:
                     row = row * mask[:, None, None, :]
         return row[:, :, 0, 1:]
@@ -172,5 +175,6 @@ class Attention(nn.Module):
 
 if __name__ == "__main__":
     for kind in KINDS:
-        y, class_map = Attention(64, heads=4, kind=kind)(torch.randn(2, 197, 64), want_map=True)
+        layer = Attention(64, heads=4, kind=kind)
+        y, class_map = layer(torch.randn(2, 197, 64), want_map=True)
         print(f"{kind:8} {tuple(y.shape)}, class map {tuple(class_map.shape)}")

@@ -1,6 +1,6 @@
 """The attention filter: which patches of which photographs deserve a second look?
 
-    score     s[i, t] = mean over heads of the class token's attention to patch t of image i, in the last block
+    score     s[i, t] = mean over heads of the class token's attention to patch t of image i, last block
     select    the K = T / R^2 highest scores over all N images together; one image may win them all
     refine    token t of the low resolution -> its R x R patches of the high resolution
     gather    those tokens and those pixels
@@ -46,7 +46,8 @@ def refine(token, grid, r):
     column = token % columns * r
     row = row[:, :, None, None] + offset[:, None]                  # (B, K, R, 1)
     column = column[:, :, None, None] + offset                     # (B, K, 1, R)
-    return (row * columns * r + column).flatten(2)
+    patch = row * columns * r + column                             # (B, K, R, R)
+    return patch.flatten(2)
 
 
 def gather_tokens(tokens, image, token):
@@ -67,10 +68,13 @@ def gather_patches(images, image, patch, size):
     sample = torch.arange(B, device=images.device)[:, None]
     channel = torch.arange(C, device=images.device)
     y = torch.arange(P, device=images.device)
-    line = (sample * N + image)[:, :, None] * C + channel          # (B, K, C)
-    first = patch // columns * P                                   # y of the patch's first row, (B, K)
-    line = line[..., None] * height + first[:, :, None, None] + y  # (B, K, C, P)
-    line = line * columns + (patch % columns)[:, :, None, None]
+    picture = sample * N + image                                   # (B, K), counted over the batch
+    plane = picture[:, :, None] * C + channel                      # (B, K, C)
+    top = patch // columns * P                                     # y of the patch's first row, (B, K)
+    row = top[:, :, None, None] + y                                # (B, K, 1, P)
+    line = plane[..., None] * height + row                         # (B, K, C, P)
+    column = patch % columns
+    line = line * columns + column[:, :, None, None]
     pixels = images.reshape(-1, size[1]).index_select(0, line.flatten())
     return pixels.view(*line.shape, size[1])
 
@@ -78,7 +82,9 @@ def gather_patches(images, image, patch, size):
 def compose(patches, grid):
     """(B, T, C, P, P) -> (B, C, rows P, columns P), patch j at row j // columns, column j % columns."""
     patches = patches.unflatten(1, grid)                           # (B, rows, columns, C, P, P)
-    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    image = patches.permute(0, 3, 1, 4, 2, 5)                      # (B, C, rows, P, columns, P)
+    image = image.flatten(4, 5)
+    return image.flatten(2, 3)
 
 
 def kept_text(image, token, n, grid):
@@ -100,10 +106,12 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     B, N, H, G, P, R = 1, 3, 4, 8, 8, 2
     maps = torch.randn(B, N, H, G * G).mul(2).softmax(-1)
-    images_hr = torch.randint(256, (B, N, 3, R * G * P, R * G * P), dtype=torch.uint8)
+    side = R * G * P
+    images_hr = torch.randint(256, (B, N, 3, side, side), dtype=torch.uint8)
     image, token = select(score(maps), G * G // R ** 2)
     fine = refine(token, (G, G), R)
-    patches = gather_patches(images_hr, image.repeat_interleave(R * R, 1), fine.flatten(1), (P, P))
+    image_of_patch = image.repeat_interleave(R * R, 1)
+    patches = gather_patches(images_hr, image_of_patch, fine.flatten(1), (P, P))
     composite = compose(patches, (G, G))
     print(f"select   {N} images x {G * G} tokens -> {image.shape[1]} kept")
     print(f"refine   {tuple(token.shape)} -> {tuple(fine.shape)}")

@@ -1,15 +1,22 @@
-"""CrossViT: one image cut into small and into large patches, for two ViTs that exchange their class tokens.
+"""CrossViT: one image cut into small and into large patches, two Vision Transformers that exchange class
+tokens.
 
-    X_b = ViT blocks(X_b)                        for both branches b
-    X_b = [fused class token ; patches_b]        see cross_attention.py; K times these two lines
-    logits = mean over b of head_b(LN(cls_b))    Chen et al. 2021, arXiv 2103.14899, section 3.3
+    X_b = ViT blocks(X_b)                               for both branches b; o is the other one
+    u   = [f_b(cls_b) ; patches_o]                      my class token among the other branch's patches
+    y   = u[0] + softmax(q K^T / sqrt(d)) V             q from LN(u[0]) alone, K and V from LN(u): linear in T
+    X_b = [g_b(y) ; patches_b]                          only the class token has changed; K times these lines
+    logits = mean over b of head_b(LN(cls_b))           Chen et al. 2021, arXiv 2103.14899, section 3.3
+and the fusions that the paper compares this with (Table 6).
 
 B samples, P patch side in pixels, T patches, D width, H heads of a branch; K encoders of N and M blocks; r
-ratio of the MLP. Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M blocks). A
-pair is always (S, L).
-Differs: the first of several cross attentions in a row returns the class token alone, so that the next ones
-see one key. The released code does so, and row D of Table 7 was measured with it: kept. Parameter names are
-the released ones, but for the heads, of which there is one for each task. Run: python crossvit.py
+ratio of the MLP. Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M blocks).
+Pairs are (S, L). Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released
+code and here. There, the first of several cross attentions returns the class token alone, so the next ones
+see one key (Table 7 row D was measured so): kept. The other fusions were not released; here they have the
+published FLOPs: `class` and `pairwise` project S into the width of L and back, `all` projects both
+branches. The paper's "interpolate" is bilinear here, a guess. Parameter names are the released ones, but
+for the heads, of which there is one for each task. This file is longer than the others: the five fusions
+stand beside the network in which they are compared. Run: python crossvit.py
 """
 import math
 from dataclasses import dataclass, replace
@@ -19,10 +26,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS, Attention
-from cross_attention import (FUSIONS, Attend, AttendAgain, CrossAttention, all_fusion, class_fusion,
-                             cross_fusion, pairwise_fusion, project)
 from vit import Block, Normalize, PatchEmbed, ViTConfig, init_weights, make_heads, sides
 
+FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
+    "cross": [(0, 1), (1, 0)],
+    "none": [],
+    "class": [(0, 1)],
+    "pairwise": [(0, 1)],
+    "all": [(0, 1), (1, 1)],
+}
 VARIANTS = {  # Table 1: stem, D of S and L, H, M, r, image in px; N = 1, K = 3; + is the paper's dagger
     "Ti": ("linear", (96, 192), 3, 4, 4, 240),
     "S": ("linear", (192, 384), 6, 4, 4, 240),
@@ -64,16 +76,14 @@ class CrossViTConfig:
         object.__setattr__(self, "grids", tuple(tuple(grid) for grid in self.grids))
         for name in ("patch", "dims", "depths", "mean", "std"):    # lists, when read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        pairs = (self.grids, self.patch, self.dims, self.depths)
-        if any(len(pair) != 2 for pair in pairs):
+        if any(len(pair) != 2 for pair in (self.grids, self.patch, self.dims, self.depths)):
             raise ValueError(f"{self}: grids, patch, dims and depths are pairs, of S and L")
         for count in (self.encoders, self.mlp, self.cross_depth):
             if not isinstance(count, int) or not 0 < count < 100:
                 raise ValueError(f"{self}: encoders, mlp and cross_depth are whole numbers from 1 to 99")
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion {self.fusion!r} is not known; use one of {', '.join(FUSIONS)}")
-        if self.cross_depth > 1 and self.fusion != "cross":
-            raise ValueError(f"fusion {self.fusion!r}, cross_depth {self.cross_depth}: only cross is repeated")
+        if self.fusion not in FUSIONS or self.cross_depth > 1 and self.fusion != "cross":
+            raise ValueError(f"fusion {self.fusion!r}, cross_depth {self.cross_depth}: use one of "
+                             f"{', '.join(FUSIONS)}; a depth above 1 needs cross")
         no_stem = self.stem == "conv" and not set(self.patch) <= set(STEMS)
         if no_stem or self.stem not in ("linear", "conv"):
             raise ValueError(f"stem {self.stem!r}, patches of {self.patch} px: use linear, "
@@ -88,18 +98,9 @@ class CrossViTConfig:
     def branch(self, b):
         P, D = self.patch[b], self.dims[b]
         return ViTConfig(
-            image=tuple(side * P for side in self.grids[b]),
-            patch=(P, P),
-            channels=self.channels,
-            dim=D,
-            depth=self.depths[b],
-            heads=self.heads,
-            mlp=self.mlp * D,
-            attention=self.attention,
-            dropout=self.dropout,
-            mean=self.mean,
-            std=self.std,
-        )
+            image=tuple(side * P for side in self.grids[b]), patch=(P, P), channels=self.channels, dim=D,
+            depth=self.depths[b], heads=self.heads, mlp=self.mlp * D, attention=self.attention,
+            dropout=self.dropout, mean=self.mean, std=self.std)
 
     @property
     def image(self):
@@ -134,7 +135,116 @@ def at_size(config, image):
 
 
 # -----------------------------------------------------------------------------
-# modules
+# the fusions of Table 6; cls (B, 1, D_b) and patches (B, T_b, D_b) are pairs and come back as pairs
+# f[b]: from branch b into the width of the other (`all`: into the width of L), g[b]: back
+
+
+def class_fusion(cls, patches, f, g):
+    """Both class tokens become their sum, taken in the width of L."""
+    c = f[0](cls[0]) + cls[1]                                      # (B, 1, D_L)
+    return (g[0](c), c), patches
+
+
+def pairwise_fusion(cls, patches, f, g, grids):
+    """The same, and each patch is added to what the other branch has at its place in the image."""
+    grid_S, grid_L = grids                                         # (rows, columns) each
+    S, L = f[0](patches[0]), patches[1]                            # both of width D_L
+    new_S = S + resize(L, grid_L, grid_S)
+    new_L = L + resize(S, grid_S, grid_L)
+    cls, _ = class_fusion(cls, patches, f, g)
+    return cls, (g[0](new_S), new_L)
+
+
+def resize(x, old, new):
+    """(B, T, D) on the grid `old` -> on the grid `new`."""
+    x = x.transpose(1, 2).unflatten(2, old)                        # (B, D, rows, columns)
+    x = F.interpolate(x, size=new, mode="bilinear")
+    return x.flatten(2).transpose(1, 2)
+
+
+def all_fusion(cls, patches, f, g, attend):
+    """Self-attention over all tokens of both branches, in the width of L: quadratic in T_S + T_L."""
+    cls_S, cls_L = cls
+    S, L = patches
+    f_S, f_L = f
+    g_S, g_L = g
+    x = torch.cat([f_L(cls_L), f_L(L), f_S(cls_S), f_S(S)], 1)     # (B, 1 + T_L + 1 + T_S, D_L)
+    x, _ = attend(x)
+    cls_L, L, cls_S, S = x.split([1, L.shape[1], 1, S.shape[1]], 1)
+    return (g_S(cls_S), g_L(cls_L)), (g_S(S), g_L(L))
+
+
+def cross_fusion(cls, patches, f, g, attend):
+    """Each class token attends to the patches of the other branch; both see the tokens before fusion.
+
+    Also returns the weights, (B, H, T_S) and (B, H, T_L): what each branch's patches got from the other's
+    class token."""
+    cls_S, cls_L = cls
+    S, L = patches
+    u = torch.cat([f[0](cls_S), L], 1)                             # (B, 1 + T_L, D_L)
+    y_S, weights_L = attend[0](u)                                  # (B, 1, D_L), (B, H, T_L)
+    u = torch.cat([f[1](cls_L), S], 1)                             # (B, 1 + T_S, D_S)
+    y_L, weights_S = attend[1](u)                                  # (B, 1, D_S), (B, H, T_S)
+    return (g[0](y_S), g[1](y_L)), patches, [weights_S, weights_L]
+
+
+class CrossAttention(nn.Module):
+    """(B, 1 + T, D) -> (B, 1, D): token 0 asks, all answer; and its weights of the others, (B, H, T)."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.wq = nn.Linear(dim, dim)
+        self.wk = nn.Linear(dim, dim)
+        self.wv = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x, want_map=True):                           # called as attention.Attention is
+        q = self.split(self.wq(x[:, :1]))                          # (B, H, 1, d)
+        k, v = self.split(self.wk(x)), self.split(self.wv(x))      # (B, H, 1 + T, d)
+        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)     # (B, H, 1, 1 + T)
+        y = self.proj((weights @ v).transpose(1, 2).flatten(2))    # (B, 1, D)
+        return y, weights[:, :, 0, 1:]
+
+    def split(self, x):
+        """(B, T, D) -> (B, H, T, d)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Attend(nn.Module):
+    """x -> x + attn(LN(x)) for the tokens that attn answers for, and its map: a ViT block without MLP."""
+
+    def __init__(self, attn, vit: ViTConfig, drop_path):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(vit.dim, eps=vit.eps)
+        self.attn = attn
+        self.drop = nn.Dropout(vit.dropout)
+        self.drop_path = nn.Dropout(drop_path)
+
+    def forward(self, x):
+        y, weights = self.attn(self.norm1(x), want_map=True)
+        keep = self.drop_path(y.new_ones(len(y), 1, 1))            # stochastic depth, sample by sample
+        return x[:, :y.shape[1]] + self.drop(y) * keep, weights
+
+
+class AttendAgain(nn.ModuleList):
+    """Several Attend in a row, the paper's L > 1, and the weights of the first."""
+
+    def forward(self, x):
+        x, weights = self[0](x)
+        for attend in self[1:]:
+            x, _ = attend(x)                                       # note: it sees itself alone, as released
+        return x, weights
+
+
+def project(source: ViTConfig, target: ViTConfig):
+    """f or g, from the width of one branch into that of another."""
+    norm = nn.LayerNorm(source.dim, eps=source.eps)
+    return nn.Sequential(norm, nn.GELU(), nn.Linear(source.dim, target.dim))
+
+
+# -----------------------------------------------------------------------------
+# the network
 
 
 class Encoder(nn.Module):
@@ -167,15 +277,17 @@ class Encoder(nn.Module):
                     layers.append(Attend(CrossAttention(vit.dim, vit.heads), vit, drop_path[-1]))
                 self.fusion.append(layers[0] if config.cross_depth == 1 else layers)
 
-    def forward(self, tokens):
+    def forward(self, tokens, want_map=False):
         cls, patches, maps = [], [], {"map": []}
         for blocks, x in zip(self.blocks, tokens):
             for block in blocks[:-1]:
                 x = block(x)
-            x, class_map = blocks[-1](x, want_map=True)
+            x = blocks[-1](x, want_map=want_map)
+            if want_map:
+                x, class_map = x
+                maps["map"].append(class_map)
             cls.append(x[:, :1])
             patches.append(x[:, 1:])
-            maps["map"].append(class_map)
         f, g = self.projs, self.revert_projs
         if self.fuse == "class":
             cls, patches = class_fusion(cls, patches, f, g)
@@ -202,7 +314,7 @@ def patch_embed(vit: ViTConfig, stem):
 
 
 class CrossViT(nn.Module):
-    """forward(image) -> dict; tasks: {name: outputs}, for each a Linear head on the class token of a branch.
+    """forward(image) -> dict; tasks: {name: outputs}, for each a Linear head on each class token.
 
     logits         {task: (B, outputs)}, the mean of both branches
     branch_logits  {task: (B, 2, outputs)}, S and L apart (Table 6: does one branch do all the work?)
@@ -259,14 +371,14 @@ class CrossViT(nn.Module):
     def forward(self, image):
         tokens = self.embed(image)
         for encoder in self.blocks:
-            tokens, maps = encoder(tokens)
+            tokens, maps = encoder(tokens, want_map=encoder is self.blocks[-1])
         cls = [norm(x[:, 0]) for norm, x in zip(self.norm, tokens)]  # (B, D_S), (B, D_L)
         logits, branch_logits = {}, {}
         for task in self.head[0]:
             both = [head[task](x) for head, x in zip(self.head, cls)]
             branch_logits[task] = torch.stack(both, 1)             # (B, 2, outputs)
             logits[task] = branch_logits[task].mean(1)
-        return {"logits": logits, "branch_logits": branch_logits, **maps}  # maps of the last encoder
+        return {"logits": logits, "branch_logits": branch_logits, **maps}
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
@@ -322,19 +434,15 @@ class CrossViT(nn.Module):
 
 
 if __name__ == "__main__":
+    print("variant     tokens x D of S and L     params, 1000 classes")
     for name in VARIANTS:
         with torch.device("meta"):                                 # shapes without numbers
             model = CrossViT(variant(name), {"label": 1000})
-        line = f"{name:7}"
-        for vit in model.vits:
-            tokens = f"({1 + vit.tokens}, {vit.dim})"
-            line += f"   {vit.image[0]} px / {vit.patch[0]} -> {tokens:11}"
-        parameters = sum(p.numel() for p in model.parameters())
-        print(f"{line}   params {parameters:11,}")
+        S, L = model.vits
+        params = sum(p.numel() for p in model.parameters())
+        print(f"{name:11} {1 + S.tokens:4} x {S.dim:3}, {1 + L.tokens:4} x {L.dim:3}     {params:11,}")
     model = CrossViT(variant("Ti"), {"grade": 5}).eval()
     with torch.no_grad():
         out = model(torch.zeros(1, 3, 240, 240, dtype=torch.uint8))
-    print("\nTi   logits", tuple(out["logits"]["grade"].shape))
-    print("     of both branches", tuple(out["branch_logits"]["grade"].shape))
-    for weights in out["cross_map"]:
-        print("     cross_map", tuple(weights.shape))
+    print("Ti          (1, 3, 240, 240) -> logits", tuple(out["logits"]["grade"].shape), "of both branches",
+          tuple(out["branch_logits"]["grade"].shape), "and cross_map", tuple(out["cross_map"][0].shape))

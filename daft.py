@@ -1,16 +1,15 @@
-"""DAFT: what a patient's table says scales and shifts what a network sees in his image, and what it sees
-has a say in that.
+"""DAFT: a patient's table scales and shifts what a network sees in an image, and the image has a say in it.
 
-    u = [GAP(F) ; t]                        the mean of each feature map beside the table         Pölsterl et al. 2021
-    [a_alpha ; a_beta] = W2 relu(W1 u)      no biases; m = int((4 n + P) / 7) hidden units
+    u = [GAP(F) ; t]                        mean of each feature map (global average pool), and table
+    [a_alpha ; a_beta] = W2 relu(W1 u)      no biases, m hidden units               Pölsterl et al. 2021
     F'[c] = sigma(a_alpha[c]) F[c] + a_beta[c]        sigma: identity, tanh or sigmoid
 
 FiLM (Perez et al. 2018) is the same with u = t. The network is a 3-D ResNet: conv, pool, four residual
-blocks of n, 2n, 4n and 8n maps, global average pool (GAP), Linear. DAFT sits in its last block, at one of
-five places:
+blocks of n, 2n, 4n and 8n maps, GAP, Linear. DAFT stands in its last block, at one of five places:
 
-    y = relu(bn1(conv1(x)))  . . . . .      0 before the block, 1 before the shortcut, 2 before conv1 (the paper's), 3 before
-    x = relu(bn2(conv2(y)) + shortcut(x))   the first relu (bn1 then has no affine of its own), 4 before conv2
+    y = relu(bn1(conv1(x)))                 0 before the block, 1 before the shortcut, 2 before conv1 (the
+    x = relu(bn2(conv2(y)) + shortcut(x))   paper's), 3 before the first relu (bn1 then has no affine of its
+                                            own), 4 before conv2
 
 FUSIONS lists what the paper compares it with. alpha is not 1 + something: at the start it is near 0.04, and
 the path that DAFT stands in is almost erased; a sample whose m hidden units are all dead keeps alpha = beta
@@ -18,9 +17,9 @@ the path that DAFT stands in is almost erased; a sample whose m hidden units are
 tokens are its feature maps.
 
 B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B,
-P) the table. Differs: written from the equations alone. Images are normalized by a mean and std, not each
-by its own minimum and maximum; photographs (two axes) work as volumes do; several tasks share everything
-but their last Linear. Run: python daft.py
+P). Differs: written from the equations alone. Images are normalized by a mean and std, not each by its own
+minimum and maximum; pictures (two axes) work as volumes do; several tasks share everything but their last
+Linear. Run: python daft.py
 """
 from dataclasses import dataclass
 
@@ -30,25 +29,54 @@ from torch import nn
 
 from vit import Normalize, ViT, ViTConfig, make_heads, sides
 
-FUSIONS = {  # name: what the last Linear sees; the balanced accuracy and c-index of the paper's Table 2
-    "linear": "t",                                                 # .552 .719
-    "image": "h",                                                  # .504 .599, the ResNet alone
-    "linear-features": "[h ; t], h of a frozen ResNet",            # .559 .693
-    "concat-1fc": "[h ; t]",                                       # .587 .729
-    "concat-2fc": "relu(W [h ; t] + b)",                           # .576 .725
-    "1fc-concat-1fc": "[h ; relu(W t + b)]",                       # .591 .723
-    "duanmu": "h, maps multiplied by W..W relu(W t)",              # .578 .706, before every block
-    "film": "h, of maps changed by t",                             # .601 .712
-    "daft": "h, of maps changed by [GAP ; t]",                     # .622 .748
-}
-LOCATIONS = (0, 1, 2, 3, 4)                                        # balanced accuracy .598 .616 .622 .622 .612, Table 3
+LOCATIONS = (0, 1, 2, 3, 4)          # balanced accuracy .598 .616 .622 .622 .612 in the paper's Table 3
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}
+LAYERS = {  # by the number of axes
+    2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
+    3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
+}
+
+# -----------------------------------------------------------------------------
+# the rows of Table 2: what the last Linear sees, from h and t
+
+
+def table_alone(net, h, t):
+    return t
+
+
+def features(net, h, t):
+    """h, into which duanmu, film and daft have worked the table before."""
+    return h
+
+
+def concat_1fc(net, h, t):
+    return torch.cat([h, t], 1)
+
+
+def concat_2fc(net, h, t):
+    return F.relu(net.hidden(torch.cat([h, t], 1)))
+
+
+def one_fc_concat_1fc(net, h, t):
+    return torch.cat([h, F.relu(net.hidden(t))], 1)
+
+
+FUSIONS = {  # balanced accuracy and c-index of the paper's Table 2
+    "linear": table_alone,           # .552 .719
+    "image": features,               # .504 .599, the ResNet alone
+    "linear-features": concat_1fc,   # .559 .693, h of a frozen ResNet
+    "concat-1fc": concat_1fc,        # .587 .729
+    "concat-2fc": concat_2fc,        # .576 .725
+    "1fc-concat-1fc": one_fc_concat_1fc,  # .591 .723
+    "duanmu": features,              # .578 .706, maps multiplied by W..W relu(W t) before every block
+    "film": features,                # .601 .712, maps of the last block changed by t
+    "daft": features,                # .622 .748, maps of the last block changed by [GAP ; t]
+}
 
 
 @dataclass(frozen=True)
 class DAFTConfig:
-    image: tuple = (64, 64, 64)      # px, one entry an axis
+    image: tuple = (64, 64, 64)      # px, one entry for each axis
     channels: int = 1
     width: int = 4                   # n, maps of the first block
     tabular: int = 15                # P; 0 for the image alone
@@ -58,7 +86,7 @@ class DAFTConfig:
     shift: bool = True               # False: beta = 0
     activation: str = "identity"     # sigma, a key of ACTIVATIONS
     identity_init: bool = False      # alpha = 1 + sigma(a), and W2 starts at zero
-    mean: tuple = (0.5,)             # of the normalization, in units of 0..1, one entry a channel
+    mean: tuple = (0.5,)             # of the normalization, in units of 0..1, one entry per channel
     std: tuple = (0.5,)
 
     def __post_init__(self):
@@ -67,57 +95,69 @@ class DAFTConfig:
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion {self.fusion!r} is not known; use {', '.join(FUSIONS)}")
         if self.location not in LOCATIONS or self.activation not in ACTIVATIONS:
-            raise ValueError(f"location {self.location}, activation {self.activation!r}: need one of {LOCATIONS} and "
-                             f"one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"location {self.location}, activation {self.activation!r}: need one of "
+                             f"{LOCATIONS} and one of {', '.join(ACTIVATIONS)}")
         if not self.scale and not self.shift or self.identity_init and self.activation == "sigmoid":
             raise ValueError("DAFT needs scale or shift, and sigmoid cannot start at the identity")
         if len(self.image) not in LAYERS or any(not isinstance(side, int) or side < 2 for side in self.image):
             raise ValueError(f"image {self.image}: need two or three sides of at least 2 px")
         if (self.tabular > 0) == (self.fusion == "image"):
-            raise ValueError(f"fusion {self.fusion!r} with {self.tabular} columns of a table: every fusion but image needs some")
-        if not len(self.mean) == len(self.std) == self.channels or not all(std > 0 for std in self.std):
-            raise ValueError(f"{self.channels} channels need as many means and stds above 0, not {self.mean}, {self.std}")
+            raise ValueError(f"fusion {self.fusion!r} with {self.tabular} columns of a table: "
+                             "every fusion but image needs some")
+        if not len(self.mean) == len(self.std) == self.channels or any(std <= 0 for std in self.std):
+            raise ValueError(f"{self.channels} channels need as many means and stds above 0, "
+                             f"not {self.mean}, {self.std}")
 
 
 # -----------------------------------------------------------------------------
 # the paper's block
 
 
-class DAFT(nn.Module):
-    """x (B, C, ...), t (B, P) -> (B, C, ...). looked: channels of the image that u holds, C for DAFT, 0 for
-    FiLM; hidden: m."""
+def over_space(a, x):
+    """(B, C) -> (B, C, 1, ...) with as many axes as x, so that it acts on whole maps."""
+    return a.view(*a.shape, *[1] * (x.dim() - 2))
 
-    def __init__(self, channels, looked, tabular, hidden, scale=True, shift=True, activation="identity", identity_init=False):
+
+class DAFT(nn.Module):
+    """x (B, C, ...), t (B, P) -> (B, C, ...). u holds the means of `pooled` maps: C, or 0 for FiLM."""
+
+    def __init__(self, channels, pooled, tabular, hidden,
+                 scale=True, shift=True, activation="identity", identity_init=False):
         super().__init__()
-        self.looked, self.scale, self.shift, self.start = looked, scale, shift, float(identity_init)
-        self.W1 = nn.Linear(looked + tabular, hidden, bias=False)
+        self.pooled, self.scale, self.shift = pooled, scale, shift
+        self.start = float(identity_init)                          # what sigma(a_alpha) is added to
+        self.W1 = nn.Linear(pooled + tabular, hidden, bias=False)
         self.W2 = nn.Linear(hidden, (scale + shift) * channels, bias=False)
         self.sigma = ACTIVATIONS[activation]()
         if identity_init:
             nn.init.zeros_(self.W2.weight)
 
     def affine(self, x, t):
-        """-> alpha, beta: (B, C) each; the number 1 or 0 where it is switched off."""
-        u = torch.cat([x.flatten(2).mean(2), t], 1) if self.looked else t
+        """-> alpha, beta: (B, C) each."""
+        u = torch.cat([x.flatten(2).mean(2), t], 1) if self.pooled else t        # (B, C + P)
         a = self.W2(F.relu(self.W1(u)))
-        alpha, beta = a.chunk(2, 1) if self.scale and self.shift else (a, a)
-        return self.start + self.sigma(alpha) if self.scale else 1.0, beta if self.shift else 0.0
+        if not self.scale:
+            return torch.ones_like(a), a
+        if not self.shift:
+            return self.start + self.sigma(a), torch.zeros_like(a)
+        a_alpha, a_beta = a.chunk(2, 1)
+        return self.start + self.sigma(a_alpha), a_beta
 
     def forward(self, x, t):
-        alpha, beta = (a.view(*a.shape, *[1] * (x.dim() - 2)) if torch.is_tensor(a) else a for a in self.affine(x, t))
-        return alpha * x + beta
+        alpha, beta = self.affine(x, t)
+        return over_space(alpha, x) * x + over_space(beta, x)
 
 
 class ResBlock(nn.Module):
-    """(B, C, sides), t (B, P) -> (B, O, sides / stride); daft stands at `location`, where it is not
-    None."""
+    """(B, C, sides), t (B, P) -> (B, O, sides / stride); daft, if there is one, stands at `location`."""
 
     def __init__(self, axes, channels, out, stride=1, daft=None, location=None):
         super().__init__()
         Conv, Norm, _ = LAYERS[axes]
-        self.daft, self.location = daft, location if daft else None
+        self.daft = daft
+        self.location = location if daft else None
         self.conv1 = Conv(channels, out, 3, stride, padding=1, bias=False)
-        self.bn1 = Norm(out, affine=self.location != 3)            # at 3 DAFT scales and shifts in its place
+        self.bn1 = Norm(out, affine=self.location != 3)            # at 3 DAFT scales and shifts instead
         self.conv2 = Conv(out, out, 3, padding=1, bias=False)
         self.bn2 = Norm(out)
         self.shortcut = nn.Identity()
@@ -125,13 +165,13 @@ class ResBlock(nn.Module):
             self.shortcut = nn.Sequential(Conv(channels, out, 1, stride, bias=False), Norm(out))
 
     def forward(self, x, t=None):
-        x = self.at(0, x, t)
-        y = self.bn1(self.conv1(self.at(2, x, t)))
-        y = F.relu(self.at(3, y, t))
-        y = self.bn2(self.conv2(self.at(4, y, t)))
-        return F.relu(y + self.shortcut(self.at(1, x, t)))
+        x = self.daft_at(0, x, t)
+        y = self.bn1(self.conv1(self.daft_at(2, x, t)))
+        y = F.relu(self.daft_at(3, y, t))
+        y = self.bn2(self.conv2(self.daft_at(4, y, t)))
+        return F.relu(y + self.shortcut(self.daft_at(1, x, t)))
 
-    def at(self, location, x, t):
+    def daft_at(self, location, x, t):
         return self.daft(x, t) if location == self.location else x
 
 
@@ -140,104 +180,106 @@ class ResBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """forward(image, tabular) -> dict: logits {task: (B, outputs)}, features (B, 8 n) of the image (not of
-    `linear`).
+    """forward(image, tabular) -> dict: logits {task: (B, outputs)}, features (B, 8 n), None for `linear`.
 
     `inputs` says what forward takes: image, tabular, or both. image: uint8, or float as normalized."""
     Config = DAFTConfig
+    inputs = ("image", "tabular")
     axes = (2, 3)
     defaults = {"lr": 5e-3, "batch_size": 32, "image": None}       # image: volumes as they are
     report = "weights drawn at random"
 
     def __init__(self, config: DAFTConfig, tasks):
         super().__init__()
-        self.config, n, P, axes = config, config.width, config.tabular, len(config.image)
-        self.inputs = {"linear": ("tabular",), "image": ("image",)}.get(config.fusion, ("image", "tabular"))
-        h, m = 8 * n, max(1, int((4 * n + P) / 7))                 # m is of 4 n wherever DAFT is
-        if config.fusion != "linear":
-            Conv, Norm, Pool = LAYERS[axes]
-            self.stem = nn.Sequential(Conv(config.channels, n, 3, padding=1, bias=False), Norm(n), nn.ReLU(), Pool(2))
-            C = h if config.location > 2 else 4 * n                # maps where DAFT stands
-            daft = None
-            if config.fusion in ("film", "daft"):
-                daft = DAFT(C, C if config.fusion == "daft" else 0, P, m, config.scale, config.shift, config.activation,
-                            config.identity_init)
-            self.blocks = nn.ModuleList([ResBlock(axes, n, n), ResBlock(axes, n, 2 * n, 2), ResBlock(axes, 2 * n, 4 * n, 2),
-                                         ResBlock(axes, 4 * n, h, 2, daft, config.location)])
-        if config.fusion == "duanmu":                              # factors of the maps before block 1, and each of the next from the last
-            self.factors = nn.ModuleList([nn.Sequential(nn.Linear(P, 8, bias=False), nn.ReLU(), nn.Linear(8, n, bias=False)),
-                                          *(nn.Linear(a, b, bias=False) for a, b in ((n, n), (n, 2 * n), (2 * n, 4 * n)))])
-        if config.fusion in ("concat-2fc", "1fc-concat-1fc"):
-            self.hidden = nn.Linear(h + P if config.fusion == "concat-2fc" else P, m)
-        seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m, "1fc-concat-1fc": h + m}.get(config.fusion, h)
-        self.head = make_heads(seen, tasks)
-        self.normalize = Normalize(config.mean, config.std, axes)
-        if config.fusion == "linear-features":
-            self.stem.requires_grad_(False), self.blocks.requires_grad_(False)
+        self.config = config
+        n, P, fusion = config.width, config.tabular, config.fusion
+        h, m = 8 * n, max(1, int((4 * n + P) / 7))
+        if fusion == "linear":
+            self.inputs = ("tabular",)
+        else:
+            self.make_blocks(config, m)
+        if fusion == "image":
+            self.inputs = ("image",)
+        seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
+                "1fc-concat-1fc": h + m}                           # what FUSIONS gives, others: h
+        if fusion == "duanmu":                                     # a factor per map, before each block
+            first = nn.Sequential(nn.Linear(P, 8, bias=False), nn.ReLU(), nn.Linear(8, n, bias=False))
+            self.factors = nn.ModuleList([first])
+            for old, new in ((n, n), (n, 2 * n), (2 * n, 4 * n)):  # made from the factors before
+                self.factors.append(nn.Linear(old, new, bias=False))
+        if fusion == "concat-2fc":
+            self.hidden = nn.Linear(h + P, m)
+        if fusion == "1fc-concat-1fc":
+            self.hidden = nn.Linear(P, m)
+        self.head = make_heads(seen.get(fusion, h), tasks)
+        self.normalize = Normalize(config.mean, config.std, len(config.image))
+        if fusion == "linear-features":
+            self.stem.requires_grad_(False)
+            self.blocks.requires_grad_(False)
+
+    def make_blocks(self, config, m):
+        n, axes = config.width, len(config.image)
+        Conv, Norm, Pool = LAYERS[axes]
+        conv = Conv(config.channels, n, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(conv, Norm(n), nn.ReLU(), Pool(2))
+        daft = None
+        if config.fusion in ("film", "daft"):
+            C = 8 * n if config.location > 2 else 4 * n            # maps where it stands
+            pooled = C if config.fusion == "daft" else 0
+            daft = DAFT(C, pooled, config.tabular, m, config.scale, config.shift, config.activation,
+                        config.identity_init)
+        self.blocks = nn.ModuleList([
+            ResBlock(axes, n, n), ResBlock(axes, n, 2 * n, 2), ResBlock(axes, 2 * n, 4 * n, 2),
+            ResBlock(axes, 4 * n, 8 * n, 2, daft, config.location)])
 
     def train(self, mode=True):
         super().train(mode)
-        if self.config.fusion == "linear-features":                # frozen batch norms neither look at the batch nor learn from it
-            self.stem.eval(), self.blocks.eval()
+        if self.config.fusion == "linear-features":                # frozen: no look at the batch's statistics
+            self.stem.eval()
+            self.blocks.eval()
         return self
 
-    def features(self, image, tabular=None):
+    def features(self, image, t=None):
         """(B, channels, sides) -> h (B, 8 n)."""
-        # note: contiguous, since on channels-last pictures oneDNN's AVX2 kernels write past the end (torch 2.13)
+        # note: on channels-last pictures oneDNN's AVX2 kernels write past the end (torch 2.13)
         x = self.stem(self.normalize(image).contiguous())
-        a = tabular
+        factor = t
         for i, block in enumerate(self.blocks):
             if self.config.fusion == "duanmu":
-                a = self.factors[i](a)                             # (B, maps)
-                x = x * a.view(*a.shape, *[1] * (x.dim() - 2))
-            x = block(x, tabular)
+                factor = self.factors[i](factor)                   # (B, maps of x)
+                x = x * over_space(factor, x)
+            x = block(x, t)
         return x.flatten(2).mean(2)
 
     def forward(self, *inputs):
-        batch, fusion = dict(zip(self.inputs, inputs)), self.config.fusion
-        h, t = self.features(**batch) if "image" in batch else None, batch.get("tabular")
-        z = t if fusion == "linear" else h
-        if fusion in ("concat-1fc", "concat-2fc", "linear-features"):
-            z = torch.cat([h, t], 1)
-        if fusion == "concat-2fc":
-            z = F.relu(self.hidden(z))
-        if fusion == "1fc-concat-1fc":
-            z = torch.cat([h, F.relu(self.hidden(t))], 1)
+        batch = dict(zip(self.inputs, inputs))
+        t, h = batch.get("tabular"), None
+        if "image" in batch:
+            h = self.features(batch["image"], t)
+        z = FUSIONS[self.config.fusion](self, h, t)
         return {"logits": {task: head(z) for task, head in self.head.items()}, "features": h}
 
     @staticmethod
     def add_flags(group):
         group.add_argument("--pretrained", help="run of --model daft whose image network to start from")
+        group.add_argument("--fusion", choices=FUSIONS, default="daft", help="a row of the paper's Table 2")
         group.add_argument(
-            "--fusion", choices=FUSIONS, default="daft",
-            help="how image and table meet, the paper's Table 2")
-        group.add_argument(
-            "--tabular",
-            help="columns of the table seen beside the image: COLUMN[:number|category],...; default: "
-                 "those that the simulated table offers")
-        group.add_argument(
-            "--location", type=int, choices=LOCATIONS, default=2,
-            help="where daft or film stands in the last block")
+            "--tabular", help="columns seen beside the image, COLUMN[:number|category],...; default: those "
+                              "that the simulated table offers")
+        group.add_argument("--location", type=int, choices=LOCATIONS, default=2, help="of daft or film")
         group.add_argument("--activation", choices=ACTIVATIONS, default="identity", help="of the scale")
-        group.add_argument(
-            "--without", choices=("scale", "shift"),
-            help="alpha = 1, or beta = 0 (the paper's Table 3)")
-        group.add_argument(
-            "--identity-init", action="store_true",
-            help="alpha = 1 + ..., and starts as 1")
-        group.add_argument(
-            "--width", type=int,
-            help="n, maps of the first block; default 4 (paper), or the checkpoint's")
-        group.add_argument(
-            "--train-blocks", type=int,
-            help="train only the last k of the four blocks; default: all")
+        group.add_argument("--without", choices=("scale", "shift"), help="alpha = 1, or beta = 0 (Table 3)")
+        group.add_argument("--identity-init", action="store_true", help="alpha = 1 + ..., and starts as 1")
+        group.add_argument("--width", type=int, help="n, maps of the first block; default 4")
+        group.add_argument("--train-blocks", type=int, help="train only the last k of 4 blocks; default: all")
 
     @staticmethod
     def check_flags(args):
         if args.fusion == "image" and args.tabular:
             raise ValueError("--fusion image sees no table; leave --tabular out")
         if args.fusion == "linear-features" and not args.pretrained:
-            raise ValueError("--fusion linear-features needs --pretrained RUN, of --fusion image, whose features it takes")
+            raise ValueError("--fusion linear-features needs --pretrained RUN, of --fusion image, "
+                             "whose features it takes")
         if args.pretrained and args.width is not None:
             raise ValueError(f"--width is fixed by --pretrained {args.pretrained}; leave it out")
         if not args.pretrained:
@@ -249,26 +291,27 @@ class ResNet(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
-        image, channels, width, tensors = sides(args.image), args.channels, args.width, {}
+        from plumbing.weights import load_weights, read_checkpoint
+
+        saved, weights = {"width": args.width}, {}
         if args.pretrained:
-            from plumbing.weights import read_checkpoint
-
-            tensors, saved, _ = read_checkpoint(args.pretrained)
-            if "daft" not in saved:
+            tensors, config, _ = read_checkpoint(args.pretrained)
+            if "daft" not in config:
                 raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft")
-            saved = saved["daft"]
-            image, channels, width = image or saved["image"], channels or saved["channels"], saved["width"]
+            saved = config["daft"]
+            for name, tensor in tensors.items():
+                if name.startswith(("stem.", "blocks.")) and ".daft." not in name:
+                    weights[name] = tensor
+        channels = args.channels or saved["channels"]
         half = (0.5,) * channels
-        config = DAFTConfig(image=image, channels=channels, width=width, tabular=sum(column.width for column in columns),
-                            fusion=args.fusion, location=args.location, scale=args.without != "scale",
-                            shift=args.without != "shift", activation=args.activation,
-                            identity_init=args.identity_init, mean=half, std=half)
-        model = cls(config, tasks)
-        tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(("stem.", "blocks.")) and ".daft." not in key}
-        if tensors:
-            from plumbing.weights import load_weights
-
-            model.report = load_weights(model, tensors, args.pretrained, ("head.", "hidden.", "factors.", ".daft."))
+        model = cls(DAFTConfig(
+            image=sides(args.image) or saved["image"], channels=channels, width=saved["width"],
+            tabular=sum(column.width for column in columns), fusion=args.fusion, location=args.location,
+            scale=args.without != "scale", shift=args.without != "shift", activation=args.activation,
+            identity_init=args.identity_init, mean=half, std=half), tasks)
+        if weights:
+            new = ("head.", "hidden.", "factors.", ".daft.")       # may be absent from the file
+            model.report = load_weights(model, weights, args.pretrained, new)
         return model
 
 
@@ -287,25 +330,26 @@ class DAFTViT(nn.Module):
 
     def __init__(self, config: DAFTViTConfig, tasks=None, vit=None):
         super().__init__()
-        self.config, D, P = config, config.vit.dim, config.tabular
+        self.config = config
+        D, P = config.vit.dim, config.tabular
         self.vit = vit or ViT(config.vit, tasks)
         self.daft = DAFT(D, D, P, max(1, int((D + P) / 7)), identity_init=True)
 
     def forward(self, image, tabular):
-        vit, tokens = self.vit, self.vit.embed(image)
+        vit = self.vit
+        tokens = vit.embed(image)
         for block in vit.blocks[:-1]:
             tokens = block(tokens)
-        tokens = self.daft(tokens.transpose(1, 2), tabular).transpose(1, 2)          # features are channels, tokens are places
-        tokens, map = vit.blocks[-1](tokens, want_map=True)
+        maps = tokens.transpose(1, 2)                              # features are maps, tokens are places
+        tokens = self.daft(maps, tabular).transpose(1, 2)
+        tokens, class_map = vit.blocks[-1](tokens, want_map=True)
         token = vit.norm(tokens[:, 0])
-        return {"logits": {task: head(token) for task, head in vit.head.items()}, "map": map[:, :, vit.config.registers:]}
+        logits = {task: head(token) for task, head in vit.head.items()}
+        return {"logits": logits, "map": class_map[:, :, vit.config.registers:]}
 
     @staticmethod
     def add_flags(group):
-        group.add_argument(
-            "--tabular",
-            help="columns of the table seen beside the image, through DAFT: "
-                 "COLUMN[:number|category],...")
+        group.add_argument("--tabular", help="columns seen beside the image: COLUMN[:number|category],...")
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
@@ -316,12 +360,13 @@ class DAFTViT(nn.Module):
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    batch = {"image": torch.randint(256, (2, 1, 64, 64, 64), dtype=torch.uint8), "tabular": torch.randn(2, 15)}
-    for fusion, seen in FUSIONS.items():
-        model = ResNet(DAFTConfig(fusion=fusion, tabular=15 * (fusion != "image")), {"diagnosis": 3}).eval()
+    image, table = torch.randint(256, (2, 1, 64, 64, 64), dtype=torch.uint8), torch.randn(2, 15)
+    for fusion in FUSIONS:
+        config = DAFTConfig(fusion=fusion, tabular=0 if fusion == "image" else 15)
+        model = ResNet(config, {"diagnosis": 3}).eval()
         with torch.no_grad():
-            out = model(*(batch[name] for name in model.inputs))
-        shapes = " + ".join(str(tuple(batch[name].shape)) for name in model.inputs)
-        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} params   {shapes:29} -> diagnosis "
-              f"{tuple(out['logits']['diagnosis'].shape)}   last Linear sees {seen}")
+            inputs = {"image": image, "tabular": table}
+            out = model(*(inputs[name] for name in model.inputs))
+        params = sum(p.numel() for p in model.parameters())
+        shape = tuple(out["logits"]["diagnosis"].shape)
+        print(f"{fusion:15} {params:6,} params   {' + '.join(model.inputs):15} -> diagnosis {shape}")

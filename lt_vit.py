@@ -1,23 +1,24 @@
-"""LT-ViT: one token per label joins a Vision Transformer before its last blocks and looks at the image with them.
+"""LT-ViT: one token per label joins a Vision Transformer before its last blocks, and sees the image with
+them.
 
     [X_Q X_K X_V ; Y_Q Y_K Y_V] = [X ; Y] W_QKV                                 Marikkar et al. 2023, eq. 1
     [X ; Y] = FFN([attn(X_Q, X_K, X_V) ; attn(Y_Q, [X_K ; Y_K], [X_V ; Y_V])])  eq. 2, in the last N2 blocks
-    logit_k = w_k . y_k + b_k                                                   for label k, as in Query2Label
+    logit_k = w_k . y_k + b_k                                                   label k, as in Query2Label
 
-X are the image tokens and Y the label tokens. One softmax runs over all keys of a query, and every weight but
-Y, w and b is the ViT's own. `label_attention` says what sees what, with the AUC of Table 3 (CheXpert, 5 labels):
+X are the image tokens and Y the label tokens. One softmax runs over all keys of a query, and every weight
+but Y, w and b is the ViT's own. `label_attention` is what sees what, with the AUC of Table 3 (CheXpert, 5
+labels):
     one-way        88.90  labels see image and labels; the image sees itself alone, as in the plain ViT
     full           88.47  everything sees everything, much as in C-Tran
     no-label-self  88.44  labels see the image only, not even themselves
     (the class token of the plain ViT: 87.36)
-Recipe of the paper: ViT-S/16 pretrained with GMML on NIH, 224 px, binary cross entropy averaged over labels,
-Adam, batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4.
-
-B samples, T patches, S image tokens, D width, H heads, d width of a head, L labels (c in the paper).
-Differs: there is no released code. Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final norm
-included. The class token stays among X and is not read out. Label tokens have no position embedding. Softmax
-only: the other kinds of attention normalize a key over all tokens of a sequence, and with one-way the image and
-the labels see different sequences. No bags: masks do not get here. Run: python lt_vit.py
+Recipe of the paper: ViT-S/16 pretrained with GMML on NIH, 224 px, binary cross entropy averaged over
+labels, Adam, batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4. B samples, T patches, S image tokens,
+D width, H heads, d width of a head, L labels (c in the paper). Differs: there is no released code.
+Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final norm included. The class token stays
+among X and is not read out. Label tokens have no position embedding. Softmax only: the other kinds
+normalize a key over all tokens of a sequence, and with one-way the image and the labels see different
+sequences. No bags: masks do not get here. Run: python lt_vit.py
 """
 from dataclasses import dataclass
 
@@ -37,16 +38,16 @@ LABEL_ATTENTION = {  # do image queries see label keys, do label queries
 @dataclass(frozen=True)
 class LTViTConfig:
     vit: ViTConfig
-    label_layers: int = 4                # N2, blocks that carry label tokens; the paper's best of 2, 4 .. 12
-    label_attention: str = "one-way"     # a key of LABEL_ATTENTION
-    shared_head: bool = False            # one weight vector for all labels instead of one each
+    label_layers: int = 4               # N2, blocks that carry label tokens; the paper's best of 2, 4 .. 12
+    label_attention: str = "one-way"    # a key of LABEL_ATTENTION
+    shared_head: bool = False           # one weight vector for all labels instead of one each
 
     def __post_init__(self):
         kind, depth = self.label_attention, self.vit.depth
         if kind not in LABEL_ATTENTION:
             raise ValueError(f"label_attention {kind!r} is not known; use {', '.join(LABEL_ATTENTION)}")
         if self.label_layers not in range(1, depth + 1):
-            raise ValueError(f"label_layers {self.label_layers}: a ViT of depth {depth} has 1 .. {depth} last blocks")
+            raise ValueError(f"label_layers {self.label_layers}: this ViT has 1 .. {depth} last blocks")
         if self.vit.attention != "softmax":
             raise ValueError(f"LT-ViT needs softmax attention, not {self.vit.attention!r}, "
                              "which normalizes over all tokens at once")
@@ -55,9 +56,8 @@ class LTViTConfig:
 
 
 def label_attention(attn, x, y, kind):
-    """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes, and
-    the maps of both, (B, H, S - 1) of the class token and (B, L, S - 1), longer by L where labels are seen.
-
+    """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
+    and the maps of the class token (B, H, keys - 1) and of the labels (B, L, keys - 1), to what they see.
     x and y never share a matrix product, so that the one-way x equals attn(x) in every bit."""
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
@@ -103,9 +103,9 @@ class LTViT(nn.Module):
 
     logits     {task: (B, outputs)}, one label token per output, tasks in their order
     map        (B, H, T), the class token's attention in the last block
-    label_map  (B, L, T), the labels' attention to the patches there, mean over heads; other tokens get the rest
-    mean_map, mean_label_map  the same, mean over the last N2 blocks: a label token reads the image in each, and
-               the earlier see patches that have mixed less with the rest of the image, so these point better"""
+    label_map  (B, L, T), the labels' attention to the patches there, mean over heads
+    mean_map, mean_label_map   the same two, mean over the last N2 blocks: a label token reads the image in
+               each, and earlier patches have mixed less with the rest of the image: these point better"""
     Config = LTViTConfig
     inputs = ("image",)
     axes = (2, 3)
@@ -127,8 +127,8 @@ class LTViT(nn.Module):
             self.label_head = LabelHead(L, D)
 
     def encode(self, tokens):
-        """(B, 1 + T, D) from vit.embed -> image tokens x and label tokens y (B, L, D), both after the norm, and the
-        maps of the last N2 blocks, (N2, B, H, T) of the class token and (N2, B, L, T) of the labels."""
+        """(B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm,
+        and the last N2 blocks' maps, (N2, B, H, T) of the class token and (N2, B, L, T) of the labels."""
         vit, kind, N2 = self.vit, self.config.label_attention, self.config.label_layers
         x = tokens
         for block in vit.blocks[:-N2]:
@@ -139,9 +139,10 @@ class LTViT(nn.Module):
             x, y, class_map, label_map = label_block(block, x, y, kind)
             maps.append(class_map)
             label_maps.append(label_map)
+        maps, label_maps = torch.stack(maps), torch.stack(label_maps)
         first = vit.config.registers                               # registers, patches, labels
         patches = slice(first, first + vit.config.tokens)
-        return vit.norm(x), vit.norm(y), torch.stack(maps)[..., patches], torch.stack(label_maps)[..., patches]
+        return vit.norm(x), vit.norm(y), maps[..., patches], label_maps[..., patches]
 
     def forward(self, image):
         _, y, maps, label_maps = self.encode(self.vit.embed(image))
@@ -152,7 +153,7 @@ class LTViT(nn.Module):
     @staticmethod
     def add_flags(group):
         add = group.add_argument
-        add("--label-layers", type=int, default=4, help="N2, last blocks that carry label tokens (paper: 4)")
+        add("--label-layers", type=int, default=4, help="N2, last blocks with label tokens (paper: 4)")
         add("--label-attention", choices=LABEL_ATTENTION, default="one-way", help="the paper's Table 3")
         add("--shared-head", action="store_true", help="one head for all labels, not one for each")
         ViT.add_flags(group)
@@ -162,7 +163,8 @@ class LTViT(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         vit = ViT.from_args(args)
-        model = cls(LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head), tasks)
+        config = LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head)
+        model = cls(config, tasks)
         model.vit = vit
         model.report = vit.report
         return model

@@ -48,15 +48,16 @@ class MultiViTConfig:
     def __post_init__(self):
         object.__setattr__(self, "hidden", tuple(self.hidden))
         if self.mode not in MODES or self.cls_token not in CLS_TOKENS:
-            raise ValueError(f"mode {self.mode!r}, cls_token {self.cls_token!r}: use one of {MODES} and {CLS_TOKENS}")
+            raise ValueError(f"mode {self.mode!r}, cls_token {self.cls_token!r}: use one of {MODES} "
+                             f"and one of {CLS_TOKENS}")
         if self.n < 1 or self.r < 1 or not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"n {self.n}, r {self.r}, hidden {self.hidden}: need whole numbers from 1")
         if self.mode in ("baseline", "joint") and self.r > 1:
             raise ValueError(f"mode {self.mode} has one resolution, --r {self.r} does not apply")
         if self.vit.tokens % self.r ** 2:
             fitting = [str(r) for r in range(1, self.vit.tokens + 1) if self.vit.tokens % r ** 2 == 0]
-            raise ValueError(f"--r {self.r} does not divide the patch grid {self.vit.grid} ({self.vit.image} px "
-                             f"at patch {self.vit.patch}); use {' or '.join(fitting)}")
+            raise ValueError(f"--r {self.r} does not divide the patch grid {self.vit.grid} "
+                             f"({self.vit.image} px at patch {self.vit.patch}); use {' or '.join(fitting)}")
 
 
 class MultiViT(nn.Module):
@@ -260,13 +261,14 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     vit = ViTConfig(image=(64, 64), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256)
     images, images_hr = (torch.randint(256, (1, 3, 3, side, side), dtype=torch.uint8) for side in (64, 128))
-    batch = {"image": images[:, 0], "images": images, "images_hr": images_hr, "present": torch.ones(1, 3, dtype=torch.bool)}
+    present = torch.ones(1, 3, dtype=torch.bool)
+    batch = {"image": images[:, 0], "images": images, "images_hr": images_hr, "present": present}
     for mode, r in (("baseline", 1), ("joint", 1), ("partial", 2), ("multi", 1), ("multi", 2)):
         model = MultiViT(MultiViTConfig(vit, mode, 3, r), {"pasi": 1, "pga": 6}).eval()
         with torch.no_grad():
             out = model(*(batch[name] for name in model.inputs))
         params = sum(p.numel() for p in model.parameters()) / 1e3
-        shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in out.items() if torch.is_tensor(value))
-        print(f"{mode:8} R={r} {params:6.0f} k params   {', '.join(model.inputs)} -> {shapes}")
+        shape = tuple(out["logits"]["pasi"].shape)
+        print(f"{mode:8} R={r} {params:6.0f} k params   {', '.join(model.inputs)} -> pasi {shape}")
     print("kept by the last one, image by image (untrained):")
     print(kept_text(out["image"][0], out["token"][0], 3, vit.grid))

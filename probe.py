@@ -1,30 +1,31 @@
-"""Heads on a frozen Vision Transformer, and the small CNN they are compared with: how far do borrowed tokens carry?
+"""Heads on a frozen Vision Transformer, and the small CNN that they are compared with.
 
-    x = tokens of the frozen ViT after its final norm, class token first          (B, 1 + T, D)
+    x = tokens of the frozen ViT after its final norm, class token first; x' is x with the last axes swapped
     class      logits = W x_cls + b                                               Model1:   1,538 parameters
-    tokens     logits = W2 flatten(relu(W1 x' + b1)) + b2                         Model2: 443,906, x' is (B, D, 1 + T)
-    resized    the same after x' is stretched from 1 + T = 197 to 257 columns     Model3: 459,266
+    tokens     logits = W2 flatten(relu(W1 x' + b1)) + b2                         Model2: 443,906 parameters
+    resized    the same after x' is stretched from 1 + T = 197 to 257 columns     Model3: 459,266 parameters
     (counts for D = 768, T = 196, 256 hidden units and 2 classes)
 
-O. Mindlina, "Vision Transformer for classification on medical images", 2024. W1 mixes tokens and is shared by the D features:
-the tokens keep their places, which the class token alone has lost. Backbone there: google/vit-base-patch16-224-in21k.
-Adam, rate 1e-3, batches with as many films of each class: train.py's --balanced, on by default for these models.
+O. Mindlina, "Vision Transformer for classification on medical images", 2024. W1 mixes tokens and is shared
+by the D features: the tokens keep their places, which the class token alone has lost. Backbone there:
+google/vit-base-patch16-224-in21k. Adam, rate 1e-3, batches with as many films of each class: train.py's
+--balanced, on by default for these models.
 
-Model3 means to imitate an input of 256 px, but the ViT still sees 224: stretching adds no detail. `resized` is the article's
-way, linear along the list of tokens: it blends the class token with the first patch, and the end of each row of patches with
-the start of the next. `resized-2d` stretches the 14 x 14 grid to 16 x 16 instead and leaves the class token alone.
+Model3 means to imitate an input of 256 px, but the ViT still sees 224: stretching adds no detail. `resized`
+is the article's way, linear along the list of tokens: it blends the class token with the first patch, and
+the end of each row of patches with the start of the next. `resized-2d` stretches the 14 x 14 grid to 16 x
+16 instead and leaves the class token alone.
 
-The frozen ViT sees every image once: its tokens are kept on disk (data.cached_features), and an epoch reads those. They are made
-one image at a time, since a matrix product may add in another order when it has other rows: an image's tokens depend on no
-other image, and tokens from the disk equal fresh ones bit for bit. Kept tokens know no augmentation.
+The frozen ViT sees every image once: its tokens are kept on disk (plumbing/features.py), and an epoch reads
+those. They are made one image at a time, since a matrix product may add in another order when it has other
+rows: an image's tokens depend on no other image, and are the same from the disk. There is no augmentation.
 
-Differs: the article takes "the best checkpoint", and there is nothing to choose it by but the test films. The best of many
-epochs on the test films is best for these films partly by luck, the more so the fewer they are, and the number printed for
-it is too good. train.py chooses on validation patients and looks at the test patients once. The article's picture of its CNN
-of 348,050 parameters is lost and hundreds of layouts have that many; this is a plain one that matches the count, no more.
-
-B images, T patches, D width, C channels.
-Run: python probe.py
+Differs: the article takes "the best checkpoint", and there is nothing to choose it by but the test films.
+The best of many epochs on the test films is partly luck, the more so the fewer they are, and the number
+printed for it is too good. train.py chooses on validation patients and looks at the test patients once. The
+article's picture of its CNN of 348,050 parameters is lost, and hundreds of layouts have that many; this is
+a plain one that matches the count, no more.
+B images, T patches, D width, C channels. Run: python probe.py
 """
 from dataclasses import dataclass
 
@@ -40,10 +41,9 @@ class ProbeConfig:
     vit: ViTConfig                   # the backbone
     head: str = "tokens"             # a key of HEADS
     hidden: int = 256                # units after W1
-    grid: tuple = (16, 16)           # rows and columns of patches that the resized heads see: those of 256 px at P = 16
+    grid: tuple = (16, 16)           # rows, columns that the resized heads see: 256 px at P = 16
 
     def __post_init__(self):
-        object.__setattr__(self, "grid", tuple(self.grid))         # a list, when read from JSON
         if self.head not in HEADS:
             raise ValueError(f"head {self.head!r} is not known; use {', '.join(HEADS)}")
 
@@ -56,8 +56,6 @@ class CNNConfig:
     std: tuple = (0.5, 0.5, 0.5)
 
     def __post_init__(self):
-        for name in ("image", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if min(self.image) < 27:
             raise ValueError(f"image {self.image} px: three poolings by 3 need at least 27 px a side")
 
@@ -67,15 +65,18 @@ class CNNConfig:
 
 
 def resize_list(x, grid):
-    """(B, 1 + T, D) -> (B, 1 + rows columns, D), linear along the list of tokens, the class token among them (the article's)."""
-    return F.interpolate(x.transpose(1, 2), 1 + grid[0] * grid[1], mode="linear").transpose(1, 2)
+    """(B, 1 + T, D) -> (B, 1 + rows columns, D), linear along the list of tokens, the class token among
+    them."""
+    tokens = 1 + grid[0] * grid[1]
+    return F.interpolate(x.transpose(1, 2), tokens, mode="linear").transpose(1, 2)
 
 
 def resize_grid(x, old, new):
-    """(B, 1 + T, D) with T = rows columns of `old` -> the same of `new`, bilinear over the grid; the class token is kept."""
+    """(B, 1 + T, D) on the grid `old` -> on `new`, bilinear; the class token is kept."""
     patches = x[:, 1:].transpose(1, 2).unflatten(2, old)           # (B, D, rows, columns)
     patches = F.interpolate(patches, new, mode="bilinear")
-    return torch.cat([x[:, :1], patches.flatten(2).transpose(1, 2)], 1)
+    patches = patches.flatten(2).transpose(1, 2)
+    return torch.cat([x[:, :1], patches], 1)
 
 
 # -----------------------------------------------------------------------------
@@ -83,23 +84,23 @@ def resize_grid(x, old, new):
 
 
 class Model1(nn.Module):
-    """One Linear on the class token."""
+    """One Linear layer on the class token."""
 
     def __init__(self, config: ProbeConfig, tasks):
         super().__init__()
-        self.ln = nn.ModuleDict({task: nn.Linear(config.vit.dim, outputs) for task, outputs in tasks.items()})
+        self.ln = make_heads(config.vit.dim, tasks)
 
     def forward(self, x):
         return {task: ln(x[:, 0]) for task, ln in self.ln.items()}
 
 
 class Model2(nn.Module):
-    """A Linear over the tokens, the same for every feature, ReLU, and a Linear on all that comes out."""
+    """A Linear layer over the tokens, the same for every feature, ReLU, and a Linear layer on all of it."""
 
     def __init__(self, config: ProbeConfig, tasks, tokens=None):
         super().__init__()
         self.ln1 = nn.Linear(tokens or 1 + config.vit.tokens, config.hidden)
-        self.ln2 = nn.ModuleDict({task: nn.Linear(config.vit.dim * config.hidden, outputs) for task, outputs in tasks.items()})
+        self.ln2 = make_heads(config.vit.dim * config.hidden, tasks)
 
     def forward(self, x):
         x = F.relu(self.ln1(x.transpose(1, 2))).flatten(1)         # (B, D, hidden) -> (B, D hidden)
@@ -115,8 +116,11 @@ class Model3(nn.Module):
         self.large = Model2(config, tasks, 1 + config.grid[0] * config.grid[1])
 
     def forward(self, x):
-        vit, grid = self.config.vit, self.config.grid
-        return self.large(resize_list(x, grid) if self.config.head == "resized" else resize_grid(x, vit.grid, grid))
+        if self.config.head == "resized":
+            x = resize_list(x, self.config.grid)
+        else:
+            x = resize_grid(x, self.config.vit.grid, self.config.grid)
+        return self.large(x)
 
 
 HEADS = {"class": Model1, "tokens": Model2, "resized": Model3, "resized-2d": Model3}
@@ -125,8 +129,8 @@ HEADS = {"class": Model1, "tokens": Model2, "resized": Model3, "resized-2d": Mod
 class Probe(nn.Module):
     """A frozen ViT under one of HEADS. forward(features) -> dict: logits {task: (B, outputs)}.
 
-    features: (B, 1 + T, D) as `tokens` made them, or images (B, C, *config.vit.image), whose tokens are made now.
-    tasks: {name: outputs}."""
+    features: (B, 1 + T, D) as `tokens` made them, or images (B, C, *config.vit.image), whose tokens are
+    made now. tasks: {name: outputs}."""
     Config = ProbeConfig
     inputs = ("features",)
     defaults = {"augment": "none", "balanced": True}               # a probe sees every image once
@@ -134,7 +138,8 @@ class Probe(nn.Module):
     def __init__(self, config: ProbeConfig, tasks, vit=None):
         super().__init__()
         self.config = config
-        self.vit = (vit or ViT(config.vit)).requires_grad_(False).eval()
+        self.vit = vit or ViT(config.vit)
+        self.vit.requires_grad_(False).eval()
         self.head = HEADS[config.head](config, tasks)
 
     def train(self, mode=True):
@@ -147,21 +152,21 @@ class Probe(nn.Module):
     def tokens(self, images):
         """(B, C, side, side) -> float32 (B, 1 + T, D), one image at a time and without registers."""
         with torch.autocast(images.device.type, enabled=False):
-            x = torch.cat([self.vit.encode(self.vit.embed(image)) for image in images.split(1)])
-        return torch.cat([x[:, :1], x[:, 1 + self.config.vit.registers:]], 1)
+            parts = images.contiguous().split(1)                   # other strides give other last bits
+            x = torch.cat([self.vit.encode(self.vit.embed(image)) for image in parts])
+        registers = self.config.vit.registers
+        return torch.cat([x[:, :1], x[:, 1 + registers:]], 1)
 
     def forward(self, features):
-        x = self.tokens(features) if features.dim() == 4 else features
-        return {"logits": self.head(x)}
+        if features.dim() == 4:
+            features = self.tokens(features)
+        return {"logits": self.head(features)}
 
     @staticmethod
     def add_flags(group):
-        group.add_argument(
-            "--pretrained",
-            help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run folder, or file")
-        group.add_argument(
-            "--head", choices=HEADS, default="tokens",
-            help="what looks at the tokens of the frozen ViT")
+        add = group.add_argument
+        add("--pretrained", help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run, or file")
+        add("--head", choices=HEADS, default="tokens", help="what looks at the tokens of the frozen ViT")
 
     @staticmethod
     def check_flags(args):
@@ -181,9 +186,11 @@ class Probe(nn.Module):
 
 
 class CNN(nn.Module):
-    """Three times convolution, batch norm, ReLU, pooling; then three Linear. 348,050 parameters at 3 x 256 x 256 px and 2 classes.
+    """Three times convolution, batch norm, ReLU, pooling; then three Linear layers. 348,050 parameters at
+    3 x 256 x 256 px and 2 classes.
 
-    forward(image) -> dict: logits {task: (B, outputs)}; uint8 images are normalized here. tasks: {name: outputs}."""
+    forward(image) -> dict: logits {task: (B, outputs)}; uint8 images are normalized here. tasks: {name:
+    outputs}."""
     Config = CNNConfig
     inputs = ("image",)
     defaults = {"image": "256", "balanced": True}
@@ -191,15 +198,19 @@ class CNN(nn.Module):
     def __init__(self, config: CNNConfig, tasks):
         super().__init__()
         self.config = config
-        widths, (rows, columns) = (config.channels, 8, 32, 32), (side // 27 for side in config.image)
-        self.convs = nn.Sequential(*(layer for C, D in zip(widths, widths[1:]) for layer in (
-            nn.Conv2d(C, D, 3, padding=1), nn.BatchNorm2d(D), nn.ReLU(), nn.MaxPool2d(3))))
-        self.fc = nn.Sequential(nn.Linear(32 * rows * columns, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
+        layers = []
+        for C, D in ((config.channels, 8), (8, 32), (32, 32)):
+            layers += [nn.Conv2d(C, D, 3, padding=1), nn.BatchNorm2d(D), nn.ReLU(), nn.MaxPool2d(3)]
+        self.convs = nn.Sequential(*layers)
+        rows, columns = config.image[0] // 27, config.image[1] // 27
+        pixels = 32 * rows * columns
+        self.fc = nn.Sequential(nn.Linear(pixels, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
         self.head = make_heads(32, tasks)
         self.normalize = Normalize(config.mean, config.std, axes=2)
 
     def forward(self, image):
-        x = self.fc(self.convs(self.normalize(image)).flatten(1))  # (B, 32, 9, 9) -> (B, 32)
+        x = self.convs(self.normalize(image))                      # (B, 32, 9, 9)
+        x = self.fc(x.flatten(1))                                  # (B, 32)
         return {"logits": {task: head(x) for task, head in self.head.items()}}
 
     @staticmethod
@@ -213,13 +224,8 @@ class CNN(nn.Module):
 
 
 if __name__ == "__main__":
-    config = ViTConfig(dim=768, heads=12, mlp=3072)
-    x = torch.randn(2, 1 + config.tokens, config.dim)
-    for name in HEADS:
-        head = HEADS[name](ProbeConfig(config, name), {"pneumonia": 2})
-        print(f"{name:10} {sum(p.numel() for p in head.parameters()):7,} parameters   tokens {tuple(x.shape)} -> pneumonia "
-              f"{tuple(head(x)['pneumonia'].shape)}")
-    model = CNN(CNNConfig(), {"pneumonia": 2}).eval()
-    x = torch.zeros(2, 3, 256, 256, dtype=torch.uint8)
-    print(f"{'cnn':10} {sum(p.numel() for p in model.parameters()):7,} parameters   image {tuple(x.shape)} -> pneumonia "
-          f"{tuple(model(x)['logits']['pneumonia'].shape)}")
+    vit = ViTConfig(dim=768, heads=12, mlp=3072)
+    models = {head: HEADS[head](ProbeConfig(vit, head), {"pneumonia": 2}) for head in HEADS}
+    models["cnn"] = CNN(CNNConfig(), {"pneumonia": 2})
+    for name, model in models.items():
+        print(f"{name:10} {sum(p.numel() for p in model.parameters()):7,} parameters")

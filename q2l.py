@@ -8,12 +8,10 @@ Liu et al. 2021, "Query2Label", and its released code: the transformer of DETR (
 self-attention in the decoder, so that no label knows of another. It is here to compare LT-ViT with, whose
 label tokens live inside the ViT, look at its last blocks, and need no further layers.
 B samples, T patches, D width, H heads, L labels (rows of y and query); attn(queries, keys, values).
-Differs: the released code works on the map of a convolutional network, D = 2048; here the map is that of the
-patch tokens after the ViT's final norm, so that D is the ViT's, and its 1 x 1 convolution falls away (there,
-too, when both widths agree). Trained with LT-ViT's binary cross entropy; the released recipe is an asymmetric
-loss (gamma- 2, gamma+ 0), AdamW at 1e-4 on one cycle, weight decay 0.01, EMA 0.9997, 80 epochs.
-On ViT-S/16 with 14 labels 25.82 M parameters, or 42.36 M with the released ff 8192 and heads 4. Table 1 of
-LT-ViT has 26 M, how is not said; ff 2048 without encoder also comes near (26.01 M). Run: python q2l.py
+Differs: the released code works on the map of a convolutional network, D = 2048; here the map is that of
+the patch tokens after the ViT's final norm. Trained with LT-ViT's binary cross entropy; released: asymmetric
+loss (gamma- 2, gamma+ 0), AdamW 1e-4 on one cycle, decay 0.01, EMA 0.9997, 80 epochs. On ViT-S/16 with 14
+labels 25.82 M parameters (Table 1 of LT-ViT: 26 M), 42.36 M with the released ff 8192 and heads 4.
 """
 from dataclasses import dataclass
 
@@ -32,7 +30,7 @@ class Q2LConfig:
     encoder_layers: int = 1
     decoder_layers: int = 2
     dropout: float = 0.1             # in encoder and decoder: attention weights, hidden units, residuals
-    label_self: bool = False         # self-attention between the label queries; the released code removes it
+    label_self: bool = False         # self-attention between label queries; the released code removes it
 
     def attention(self):
         heads = self.heads or self.vit.heads
@@ -41,22 +39,22 @@ class Q2LConfig:
     def __post_init__(self):
         if self.encoder_layers < 0 or self.decoder_layers < 1 or self.ff < 1:
             raise ValueError(f"{self}: needs at least 0 encoder layers, 1 decoder layer and 1 hidden unit")
-        D, axes = self.vit.dim, len(self.vit.grid)
-        heads = self.heads or self.vit.heads
+        D, heads, axes = self.vit.dim, self.heads or self.vit.heads, len(self.vit.grid)
         if heads < 1 or D % heads or not axes or D % (2 * axes):
             raise ValueError(f"width {D}: cannot be {heads} heads, or sine and cosine for {axes} axes")
 
 
 def sine_position(grid, dim):
-    """-> (T, D), fixed: D / 2 features for the row, D / 2 for the column, sine and cosine in turns. The last
-    row or column is at 1, and the wavelengths grow geometrically from 1 towards 10,000."""
+    """-> (T, D), fixed: D / 2 features for the row, D / 2 for the column, sine and cosine in turns. The
+    last row or column is at 1, and the wavelengths grow geometrically from 1 towards 10,000."""
     width = dim // len(grid)
     wavelength = 10000 ** (torch.arange(0, width, 2) / width)
     places = [torch.arange(1, size + 1) / size for size in grid]
     features = []
     for place in torch.meshgrid(places, indexing="ij"):
         angle = 2 * torch.pi * place.flatten()[:, None] / wavelength
-        features.append(torch.stack([angle.sin(), angle.cos()], -1).flatten(1))        # (T, width)
+        waves = torch.stack([angle.sin(), angle.cos()], -1)
+        features.append(waves.flatten(1))                          # (T, width)
     return torch.cat(features, -1)
 
 
@@ -67,7 +65,8 @@ class EncoderLayer(nn.Module):
         super().__init__()
         D, ff = config.vit.dim, config.ff
         self.self_attn = config.attention()
-        self.linear1, self.linear2 = nn.Linear(D, ff), nn.Linear(ff, D)
+        self.linear1 = nn.Linear(D, ff)
+        self.linear2 = nn.Linear(ff, D)
         self.norm1, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
         self.drop = nn.Dropout(config.dropout)
 
@@ -89,7 +88,8 @@ class DecoderLayer(nn.Module):
             self.self_attn = config.attention()
             self.norm1 = nn.LayerNorm(D)
         self.multihead_attn = config.attention()
-        self.linear1, self.linear2 = nn.Linear(D, ff), nn.Linear(ff, D)
+        self.linear1 = nn.Linear(D, ff)
+        self.linear2 = nn.Linear(ff, D)
         self.norm2, self.norm3 = nn.LayerNorm(D), nn.LayerNorm(D)
         self.drop = nn.Dropout(config.dropout)
 
@@ -179,6 +179,5 @@ class Q2L(nn.Module):
 
 if __name__ == "__main__":
     model = Q2L(Q2LConfig(ViTConfig()), {"labels": 14}).eval()
-    label_map = model(torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8))["label_map"]
-    params = sum(p.numel() for p in model.parameters())
-    print(f"{params:,} parameters, label map {tuple(label_map.shape)}")
+    label_map = model(torch.zeros(1, 3, 224, 224))["label_map"]
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, label map {tuple(label_map.shape)}")

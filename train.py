@@ -4,10 +4,9 @@
     python train.py --data my.csv --check                  show how the data is understood, and stop
     torchrun --nproc-per-node=4 -- train.py ...            many GPUs: plumbing/parallel.py
 
-This file holds the loss, the learning rate, the optimizer, one step, and the loop. Flags: plumbing/flags.py
-and each model's own file; what comes before the first step: plumbing/prepare.py. Everything that a run
-leaves is in its folder (plumbing/run_folder.py). Killed at any moment it goes on with --resume to the same
-weights, bit for bit on a CPU; Ctrl-C and SIGTERM save at the next step.
+Here stand the loss, the learning rate, the optimizer, one step, and the loop. Flags: plumbing/flags.py and
+each model's file; before the first step: plumbing/prepare.py; what a run leaves: plumbing/run_folder.py.
+Killed at any moment it goes on with --resume to the same weights, bit for bit on a CPU.
 """
 import functools
 import io
@@ -29,12 +28,13 @@ from evaluation.report import write_report
 from evaluation.scores import main_metric
 from plumbing import parallel
 from plumbing.command import Stop, run_main
-from plumbing.device import fast_float32, find_device
+from plumbing.device import fast_float32, find_device, make_deterministic
 from plumbing.flags import parse
 from plumbing.load_cohort import describe
 from plumbing.models import count, model_name
 from plumbing.prepare import add_features, load_data, prepare
-from plumbing.run_folder import load_state, lock, new_run, recover, save_model, write_csv, write_log
+from plumbing.run_folder import (
+    load_state, open_folder, random_numbers, recover, save_model, write_log, write_split)
 from plumbing.saved_run import open_model
 
 # -----------------------------------------------------------------------------
@@ -49,8 +49,8 @@ def model_loss(tasks, out, targets, present=None, counts=None):
     counts: known_counts of the whole batch, where this is a part of it."""
     stage1 = out.get("stage1")
     if stage1 and present is None:
-        first = next(iter(stage1.values()))                        # (B, N, outputs)
-        present = torch.ones_like(first[..., 0], dtype=torch.bool)
+        outputs = next(iter(stage1.values()))                      # (B, N, outputs)
+        present = torch.ones_like(outputs[..., 0], dtype=torch.bool)
     if counts is None:
         counts = known_counts(tasks, targets, present)
     loss = task_loss(tasks, out["logits"], targets, counts[0])
@@ -62,11 +62,13 @@ def model_loss(tasks, out, targets, present=None, counts=None):
 def targets_per_image(targets, present):
     """{task: (B, ...)} -> {task: (B, N, ...)}: every image carries its patient's target, an absent one
     NaN."""
-    B, N = present.shape
+    N = present.shape[1]
     repeated = {}
     for name, target in targets.items():
-        absent = ~present.view(B, N, *[1] * (target.dim() - 1))
-        repeated[name] = target[:, None].expand(-1, N, *target.shape[1:]).masked_fill(absent, float("nan"))
+        absent = ~present
+        if target.dim() > 1:                                       # labels (B, L), or time and event (B, 2)
+            absent = absent[:, :, None]
+        repeated[name] = torch.stack([target] * N, 1).masked_fill(absent, float("nan"))
     return repeated
 
 
@@ -278,12 +280,12 @@ def fit(args, device):
             pending = Pending(result, f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
             total, largest = total + result[0], torch.maximum(largest, result[1])
             bar.update()
-            if told or stop and parallel.world() == 1:
-                if step < steps - 1:                               # otherwise the epoch is over anyway
-                    pending.check(run)
-                    state.update(epoch=epoch, step=step + 1, norm=largest.item())
-                    save_last(run, name, model, optimizer, tasks, state, total)
-                    stop.leave(bar, run)
+            asked = told or bool(stop) and parallel.world() == 1
+            if asked and step < steps - 1:                         # after the last step the epoch is over
+                pending.check(run)
+                state.update(epoch=epoch, step=step + 1, norm=largest.item())
+                save_last(run, name, model, optimizer, tasks, state, total)
+                stop.leave(bar, run)
         pending.check(run)
         loss = parallel.add(total).item() / steps
 
@@ -306,26 +308,14 @@ def fit(args, device):
         save_last(run, name, model, optimizer, tasks, state, torch.zeros_like(total))
         if writes:
             write_log(run, state["history"])
-        bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {loss:.4f}   val {metric} {value:.4f}"
-                  f"{' best' if better else ''}   {seconds:.1f} s, {waited / seconds:.0%} waiting for data")
+        best = " best" if better else ""
+        validated = f"val {metric} {value:.4f}{best}"
+        bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {loss:.4f}   {validated}   "
+                  f"{seconds:.1f} s, {waited / seconds:.0%} waiting for data")
         if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
     return run, lock_file, ready.cohort, ready.indices, options
-
-
-def make_deterministic():
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")    # read at the first product
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-
-
-def open_folder(args):
-    """-> the run folder, new or resumed, and its lock."""
-    if args.resume:
-        return args.resume, lock(args.resume)
-    return new_run(args)
 
 
 def print_start(run, args, ready, device):
@@ -334,11 +324,7 @@ def print_start(run, args, ready, device):
     print(f"{run}: {args.model}{mode}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
     if parallel.world() > 1:
         print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
-    aims = []
-    for task in ready.tasks:
-        classes = f": {' '.join(task.classes)}" if task.classes else ""
-        aims.append(f"{task.name} ({task.kind}{classes})")
-    print("predicts " + ", ".join(aims))
+    print("predicts " + ", ".join(f"{task.name} ({task.text})" for task in ready.tasks))
     if ready.columns:
         names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
         print(f"sees {names} beside the image")
@@ -371,38 +357,18 @@ def start_epoch(state, epoch, batches, device):
 
 
 def is_better(value, best, lower_is_better):
-    if not math.isfinite(value):
-        return False
-    if best is None:
-        return True
+    if best is None or not math.isfinite(value):
+        return math.isfinite(value)
     return value < best if lower_is_better else value > best
 
 
 def save_last(run, name, model, optimizer, tasks, state, loss):
-    """What all processes know goes to last/. loss: this process's sum over the epoch so far, on the device."""
+    """What all processes know goes to last/. loss: this process's sum over the epoch so far."""
     losses, generators = zip(*parallel.collect((loss.item(), random_numbers(loss.device))))
     if parallel.rank() == 0:
         everything = dict(state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict())
         save_model(os.path.join(run, "last"), name, model, tasks, everything)
     parallel.collect(None)                                         # nobody leaves before it is written
-
-
-def random_numbers(device):
-    """The state of every generator that this process draws from."""
-    generators = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":                                      # a run on the CPU never starts CUDA
-        generators["cuda"] = torch.cuda.get_rng_state()
-    return generators
-
-
-def write_split(run, cohort, indices):
-    """split.csv: which split each patient is in, and how many images the patient has."""
-    split_of = {}
-    for split, images in indices.items():
-        for i in images:
-            split_of[cohort.patients[i]] = split
-    rows = [(patient, split_of[patient], len(images)) for patient, images in cohort.groups().items()]
-    write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images"), *rows])
 
 
 def finish(run, lock_file, cohort, indices, options):
@@ -412,8 +378,8 @@ def finish(run, lock_file, cohort, indices, options):
     by = "fst" if "fst" in cohort.columns else None
     print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options, by=by))
     write_card(run)
-    page = os.path.basename(write_report(run))
-    print(f"the whole run is in {run}: {page} to look at, metrics.json, predictions.csv, figures/, best/")
+    write_report(run)
+    print(f"the whole run is in {run}: report.html to look at, metrics.json, predictions.csv, figures, best")
     lock_file.close()
 
 

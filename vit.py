@@ -5,13 +5,11 @@
     x = x + MLP(LayerNorm(x))                           eq. 3
     logits = head(LayerNorm(x)[cls])                    eq. 4
 
-A token is a patch of the image as a vector of width D; the class token is one more, learned, from which the
-answer is read. Images have two axes (pictures) or three (volumes: depth, height, width). A bag of vectors,
-such as features of the tiles of a slide, has none: each vector passes one Linear layer and becomes a token
-without position, and a mask (B, S) tells the S vectors of a bag from the padding of a batch. The model itself
-normalizes uint8 images, with the mean and std of its weights; float images pass. Parameter names are timm's.
-B samples, C channels, P patch side in px, T patches (elsewhere N; here N is how many images a patient has),
-D width, H heads. Run: python vit.py
+A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
+have two axes or, volumes, three. A bag of vectors, such as those of a slide's tiles, has none: each becomes a
+token without position, and a mask (B, S) tells the S vectors of a bag from padding. uint8 images are
+normalized here, with the mean and std of the weights; float images pass. Parameter names are timm's.
+B samples, C channels, P patch side in px, T patches (N is the number of images), D width, H heads.
 """
 import math
 from collections import OrderedDict
@@ -51,7 +49,7 @@ class ViTConfig:
     qkv_bias: bool = True
     eps: float = 1e-6                # of LayerNorm; google/vit has 1e-12
     attention: str = "softmax"       # one of attention.KINDS
-    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual
+    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual, LayerScale
     registers: int = 0               # DINOv2: extra tokens after the class token, without position
     dropout: float = 0.0             # after the embedding, the attention and the MLP
     drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
@@ -60,8 +58,8 @@ class ViTConfig:
 
     def __post_init__(self):
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
-        if min(sizes) < 1 or self.depth > 999:
-            raise ValueError(f"{self}: sizes start at 1, and the depth ends at 999")
+        if min(sizes) < 1 or max(sizes) > 65535 or self.depth > 999:
+            raise ValueError(f"{self}: sizes start at 1 and end at 65535, and the depth ends at 999")
         if len(self.image) not in (0, 2, 3):
             raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
         if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):
@@ -83,8 +81,7 @@ class ViTConfig:
 
 
 class Residual(nn.Module):
-    """What a branch adds: scaled (LayerScale; Touvron et al. 2021, "Going deeper", eq. 4), dropped out, and
-    for some samples left out as a whole (stochastic depth)."""
+    """What a branch adds: scaled (Touvron et al. 2021, eq. 4), dropped out, left out for some samples."""
 
     def __init__(self, config: ViTConfig, drop_path):
         super().__init__()
@@ -133,7 +130,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         C, D, P = config.channels, config.dim, config.patch
         if P:
-            conv = nn.Conv2d if len(P) == 2 else nn.Conv3d
+            conv = {2: nn.Conv2d, 3: nn.Conv3d}[len(P)]
             self.proj = conv(C, D, P, stride=P)                    # no patch overlaps another
         else:
             self.proj = nn.Linear(C, D)
@@ -166,8 +163,8 @@ def make_heads(dim, tasks):
 
 
 def init_weights(module):
-    """Truncated normal of std 0.02, zero biases, as DeiT: attention starts uniform and grows by content.
-    With the ViT paper's larger Xavier start class tokens come to rest on background: maps point at nothing."""
+    """As DeiT: truncated normal of std 0.02, so that attention starts uniform and grows by content. With
+    the ViT paper's larger Xavier start, class tokens come to rest on background: their maps are empty."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -180,8 +177,8 @@ def sides(text):
 
 
 class ViT(nn.Module):
-    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the class token's attention in the
-    last block. tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, S)."""
+    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the class token's attention in
+    the last block. tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, S)."""
     Config = ViTConfig
     inputs = ("image",)
     axes = (0, 2, 3)                                               # it sees bags, pictures, volumes
@@ -240,9 +237,8 @@ class ViT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
-        """-> ViT with the weights of `name`, a Hub id (ORG/NAME or ORG/NAME@revision), folder or file, resized
-        to `image` (px per axis) and `channels`; changes: other fields of ViTConfig. `.report`: what was loaded,
-        resized, new and ignored. ValueError, one line, if the file is not there, broken, or lacks a tensor."""
+        """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
+        changes: other fields of ViTConfig. ValueError if the file is absent, broken, or of no ViT."""
         from plumbing.weights import load_weights, read_vit
         tensors, config, notes = read_vit(name, ViT, image, channels)
         model = cls(replace(config, **changes), tasks)
@@ -255,8 +251,8 @@ class ViT(nn.Module):
         """The flags of every model that holds a ViT."""
         add = group.add_argument
         add("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run, or file")
-        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d and vit_wsi are "
-            "those of the softmax-free paper, with its image and patch")
+        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d and vit_wsi "
+            "are those of the softmax-free paper, with its image and patch")
         add("--patch", help="P in px, as --image; default 8, or the checkpoint's")
         add("--attention", choices=KINDS, default="softmax", help="see attention.py")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
@@ -281,9 +277,10 @@ class ViT(nn.Module):
         changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
-        half = (0.5,) * C
-        fields = dict(image=image, patch=sides(args.patch), channels=C, mean=half, std=half, **changes)
-        return cls(ViTConfig(**SIZES[args.size], **fields), tasks)
+        half = (0.5,) * C if image else ()                         # vectors are taken as they come
+        config = ViTConfig(**SIZES[args.size], **changes, image=image, patch=sides(args.patch), channels=C,
+                           mean=half, std=half)
+        return cls(config, tasks)
 
 
 if __name__ == "__main__":
@@ -291,4 +288,4 @@ if __name__ == "__main__":
         with torch.device("meta"):                                 # shapes without numbers
             model = ViT(ViTConfig(**fields))
         params = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"{size:7} {params:6.2f} M parameters, {model.config.tokens} tokens {model.config.dim} wide")
+        print(f"{size:7} {params:6.2f} M parameters at 224 px, tokens {model.config.dim} wide")

@@ -17,17 +17,19 @@ PASSES = 4                                                         # forward pas
 
 def build_vit(device, who, size, image, patch, batch, flags, step):
     torch.manual_seed(0)
-    dim, depth, heads = SIZES[size]["dim"], SIZES[size]["depth"], SIZES[size]["heads"]
+    fields = SIZES[size]
     if who == "timm":
         from timm.models.vision_transformer import VisionTransformer
-        model = VisionTransformer(image, patch, embed_dim=dim, depth=depth, num_heads=heads, num_classes=10)
+        model = VisionTransformer(image, patch, embed_dim=fields["dim"], depth=fields["depth"],
+                                  num_heads=fields["heads"], num_classes=10)
     elif who == "transformers":
         import transformers
         model = transformers.ViTForImageClassification(transformers.ViTConfig(
-            hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * dim,
-            image_size=image, patch_size=patch, num_labels=10, attn_implementation="sdpa"))
+            hidden_size=fields["dim"], num_hidden_layers=fields["depth"], num_attention_heads=fields["heads"],
+            intermediate_size=fields["mlp"], image_size=image, patch_size=patch, num_labels=10,
+            attn_implementation="sdpa"))
     else:
-        model = ViT(ViTConfig(image=(image, image), patch=(patch, patch), **SIZES[size]), {"y": 10})
+        model = ViT(ViTConfig(image=(image, image), patch=(patch, patch), **fields), {"y": 10})
     return network_step(device, who, model, image, batch, flags, step)
 
 

@@ -213,7 +213,7 @@ def reproduce(name, args, stop):
     failed = train_all(name, commands, args, stop)
     patients = {str(read_metrics(run)["patients"]) for _, _, run in commands if run not in failed}
     text = [f"# {name}", "", experiment["about"], "",
-            f"Seeds 0 to {args.seeds - 1}, tested on {' or '.join(patients)} patients. Intervals: t "
+            f"Seeds: {args.seeds}, counted from 0. Test patients: {' or '.join(patients)}. Intervals: t "
             "intervals of the mean over the seeds. s: mean seconds of training and validation."]
     if args.quick:
         text += ["", "**Quick: few patients, one epoch. These numbers mean nothing.**"]

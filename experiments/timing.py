@@ -133,7 +133,7 @@ def in_own_process(device, *candidate):
         child.kill()
         return None, None, f"stopped after {LIMIT} s"
     if child.exitcode != 0:
-        return None, None, f"its process was killed (status {child.exitcode}), for lack of memory"
+        return None, None, f"its process ended with status {child.exitcode}; -9: as a rule for lack of memory"
     return queue.get()
 
 

@@ -65,10 +65,9 @@ def name_patients(folder, splits, paths):
             unnamed += 1
     if not splits_of:
         return patients, [NO_PATIENTS]
-    note = f"patients from the names of {len(paths) - unnamed} files, as {next(iter(splits_of))}"
+    notes = [f"patients from the names of {len(paths) - unnamed} files, as {next(iter(splits_of))}"]
     if unnamed:
-        note += f"; {unnamed} other files count as a patient each"
-    notes = [note]
+        notes[0] += f"; {unnamed} other files count as a patient each"
     crossing = [patient for patient in splits_of if len(splits_of[patient]) > 1]
     if crossing:
         notes.append(f"WARNING: {len(crossing)} of these numbers are on two sides of the official split, of "

@@ -1,4 +1,4 @@
-"""Cohort: images and what is known about them; Task: one thing to predict; Column: one input from the table.
+"""Cohort: images and what is known of them; Task: one thing to predict; Column: one input from the table.
 """
 import math
 from collections import defaultdict
@@ -29,6 +29,11 @@ class Task:
     center: float = 0.0
     scale: float = 1.0
     positive_weight: tuple = ()      # of each label in the loss, () for 1
+
+    @property
+    def text(self):
+        """ "regression", or "classes: 0 1 2"."""
+        return f"{self.kind}: {' '.join(self.classes)}" if self.classes else self.kind
 
     @property
     def outputs(self):
@@ -65,7 +70,7 @@ class Cohort:
     paths: list                      # files, or names of the rows of `pixels`
     targets: dict                    # task -> float32 (images,), (images, L), survival (images, 2); or NaN
     columns: dict = field(default_factory=dict)        # all columns of the table, column -> list of str
-    splits: list = None              # official split of every image: train, val or test; None if there is none
+    splits: list = None              # official split of every image, train, val or test; None without one
     pixels: np.ndarray = None        # or uint8 (images, h, w), (images, h, w, 3) or (images, d, h, w)
     notes: list = field(default_factory=list)          # what the reader should know, one line each
     folder: str = None               # of the table, for what lies beside it

@@ -44,7 +44,7 @@ def fit_column(cohort, name, kind, train):
         kind = "number" if all(is_number(cell) for cell in known) else "category"
     distinct = known
     if kind == "number":
-        x = to_numbers(cohort, name, train)
+        x = to_numbers(cohort, name)[train]
         x = x[~np.isnan(x)]
         distinct = set(x)                                          # 1 and 1.0 are the same number
     if len(distinct) < 2:
@@ -58,14 +58,13 @@ def fit_column(cohort, name, kind, train):
     return Column(name, kind, values=tuple(sorted(known)), blanks="" in cells)
 
 
-def to_numbers(cohort, name, images):
+def to_numbers(cohort, name):
     """-> float (images,), the cells of a column; NaN where they are blank."""
     values = []
-    for i in images:
-        cell = cohort.columns[name][i]
+    for cell, patient in zip(cohort.columns[name], cohort.patients):
         if cell and not is_number(cell):
-            raise ValueError(f"{cohort.name}, column {name}, patient {cohort.patients[i]}: {cell!r} is not a "
-                             f"number; --tabular {name}:category allows words")
+            raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} is not a number; "
+                             f"--tabular {name}:category allows words")
         values.append(float(cell or "nan"))
     return np.array(values)
 
@@ -85,7 +84,7 @@ def tabulate(cohort, columns):
         cells = cohort.columns[name]
         blank = np.array([not cell for cell in cells])
         if column.kind == "number":
-            x = to_numbers(cohort, name, range(len(cells)))
+            x = to_numbers(cohort, name)
             parts.append(np.nan_to_num((x - column.mean) / column.std))
             effect = "filled with the mean"
         else:

@@ -23,6 +23,14 @@ def find_device(name):
     return device
 
 
+def make_deterministic():
+    """The same bits from every run on one kind of GPU, or an error that names the operation that cannot."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")    # read at the first product
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def width_of(model):
     """-> D of a model's widest Transformer, 0 for a model that has none."""
     vit = getattr(model.config, "vit", model.config)

@@ -28,7 +28,7 @@ def make_parser(model=DEFAULT_MODEL):
     others = ", ".join(name for name in MODELS if name != model)
     parser = argparse.ArgumentParser(
         allow_abbrev=False, formatter_class=Formatter,
-        description="Train any model of this project on any cohort: data, model, loop, run folder, test evaluation.",
+        description="Train any model of this project on any cohort, test it, and leave a run folder.",
         epilog=f"Flags of another model: python train.py --model NAME --help, NAME one of {others}.")
     add_model_flags(parser.add_argument_group("model"), defaults)
     add_own_flags(model, parser.add_argument_group(f"--model {model}"))

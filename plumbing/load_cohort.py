@@ -11,11 +11,11 @@ import numpy as np
 from plumbing.class_folders import read_class_folders
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLIT_NAMES
 from plumbing.medmnist import read_medmnist
-from plumbing.public_tables import PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize
-from plumbing.public_tables import table_path
+from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize,
+                                    table_path)
 from plumbing.splits import read_splits, split_patients
-from plumbing.tables import cell_error, find_images, find_patients, first_column, read_csv, require_column
-from plumbing.tables import stem
+from plumbing.tables import (cell_error, find_images, find_patients, first_column, read_csv, require_column,
+                             stem)
 from plumbing.targets import policy, read_targets
 
 
@@ -41,7 +41,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
             return read_class_folders(data)
         return read_medmnist(data, cache)
 
-    path = table_path(data, images)
+    path = table_path(data, known, images)
     folder = os.path.dirname(os.path.abspath(path))
     header, rows = read_csv(path)
     known = known or recognize(header)
@@ -102,10 +102,10 @@ def find_split_column(path, header, rows, image, split):
 
 def read_split_column(path, rows, column):
     """-> the split of every row: train, val or test."""
-    for row in rows:
-        if row[column].lower() not in SPLIT_NAMES:
-            raise cell_error(path, row, column, "is none of train, val and test")
-    return [SPLIT_NAMES[row[column].lower()] for row in rows]
+    splits = [SPLIT_NAMES.get(row[column].lower()) for row in rows]
+    if None in splits:
+        raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test")
+    return splits
 
 
 # -----------------------------------------------------------------------------

@@ -134,5 +134,6 @@ def class_of(config, name):
     known = {**MODELS, "daft_vit": DAFTViT}
     model = config.get("model")
     if not isinstance(model, str) or model not in known or model not in config:
-        raise ValueError(f"{name}: config.json is of model {model!r}, not one that train.py writes")
+        raise ValueError(f"{name}: config.json describes no model that train.py writes; "
+                         f"it is of model {model!r}")
     return known[model], from_dict(known[model].Config, config[model], name)

@@ -95,9 +95,10 @@ def settle(args, cohort):
     seeing = [name for name, model_class in MODELS.items() if axes in getattr(model_class, "axes", (2,))]
     if args.model not in seeing:
         raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing)}")
-    pretrained, patch = getattr(args, "pretrained", None), getattr(args, "patch", None)
+    pretrained = getattr(args, "pretrained", None)
     if axes == 0:
-        for flag, value, neutral in (("image", args.image, "64"), ("patch", patch, "8"), ("augment", args.augment, "none")):
+        for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none")):
+            value = getattr(args, flag, None)
             if value and value != neutral:
                 raise ValueError(f"--{flag} {value}: {kind}, which have no pixels")
         args.image, args.patch = "", ""

@@ -55,9 +55,9 @@ def recognize(header):
     return {}
 
 
-def table_path(data, images):
-    """-> path of the CSV file: --data itself, or the public table of that name in the folder --images."""
-    files = PUBLIC_TABLES.get(data, {}).get("files")
+def table_path(data, known, images):
+    """-> path of the CSV file: --data itself, or the known table of that name in the folder --images."""
+    files = known.get("files")
     if files is None:
         if os.path.isfile(data):
             return data
@@ -112,8 +112,8 @@ def official_lists(folder, lists, path, rows, image):
         with open(list_path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 split_of[stem(line.strip())] = split
-    for row in rows:
-        if stem(row[image]) not in split_of:
-            raise cell_error(path, row, image, f"is in none of {', '.join(lists.values())}; "
-                                               "--split-column names another split")
-    return [split_of[stem(row[image])] for row in rows]
+    splits = [split_of.get(stem(row[image])) for row in rows]
+    if None in splits:
+        raise cell_error(path, rows[splits.index(None)], image,
+                         f"is in none of {', '.join(lists.values())}; --split-column names another split")
+    return splits

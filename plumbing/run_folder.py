@@ -68,6 +68,16 @@ def write_log(run, history):
     write_csv(os.path.join(run, "log.csv"), rows)
 
 
+def write_split(run, cohort, indices):
+    """split.csv: which split each patient is in, and how many images the patient has."""
+    split_of = {}
+    for split, images in indices.items():
+        for i in images:
+            split_of[cohort.patients[i]] = split
+    rows = [(patient, split_of[patient], len(images)) for patient, images in cohort.groups().items()]
+    write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images")] + rows)
+
+
 # -----------------------------------------------------------------------------
 # checkpoints
 
@@ -144,6 +154,14 @@ def load_state(run, model, optimizer, state):
         raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
 
 
+def random_numbers(device):
+    """The state of every generator that this process draws from."""
+    generators = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":                                      # a run on the CPU never starts CUDA
+        generators["cuda"] = torch.cuda.get_rng_state()
+    return generators
+
+
 def set_random_numbers(generators):
     """Continue the random numbers of this process. generators: for each saved process its {"cpu": state}."""
     if len(generators) != parallel.world():
@@ -173,6 +191,13 @@ def lock(run):
         raise ValueError(f"{run}: another process is training this run; "
                          "wait for it, or take another --name") from error
     return file
+
+
+def open_folder(args):
+    """-> the run folder, new or resumed, and its lock."""
+    if args.resume:
+        return args.resume, lock(args.resume)
+    return new_run(args)
 
 
 def new_run(args):

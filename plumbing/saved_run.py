@@ -18,8 +18,11 @@ def open_model(run):
         lock_file.close()
     tensors, saved, _ = read_checkpoint(run)
     try:
-        tasks = [Task(**dict(task, classes=tuple(task["classes"]))) for task in saved.get("tasks", [])]
-        columns = [Column(**dict(column, values=tuple(column["values"]))) for column in saved.get("columns", [])]
+        tasks, columns = [], []
+        for task in saved.get("tasks", []):
+            tasks.append(Task(**dict(task, classes=tuple(task["classes"]))))
+        for column in saved.get("columns", []):
+            columns.append(Column(**dict(column, values=tuple(column["values"]))))
         outputs = {task.name: task.outputs for task in tasks}
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{run}: the tasks or columns of config.json are not as train.py writes them "

@@ -99,13 +99,10 @@ def name_and_kind(spec, header):
 
 def find_patients(path, rows, column, regex):
     """-> the patient of every row, the part of the cell that matches the regular expression."""
-    patients = []
-    for row in rows:
-        match = re.search(regex, row[column], re.DOTALL)
-        if not match:
-            raise cell_error(path, row, column, "names no patient")
-        patients.append(match[0])
-    return patients
+    matches = [re.search(regex, row[column], re.DOTALL) for row in rows]
+    if None in matches:
+        raise cell_error(path, rows[matches.index(None)], column, "names no patient")
+    return [match[0] for match in matches]
 
 
 def find_images(path, rows, column, folder):
@@ -120,11 +117,11 @@ def find_images(path, rows, column, folder):
         raise ValueError(f"--images {folder}: no such folder")
     paths, paths_of = [], None                                     # paths_of: made when it is first needed
     for row in rows:
-        image = row[column]
-        tail = os.path.relpath(os.path.join(root, image), root)
+        cell = row[column]
+        tail = os.path.relpath(os.path.join(root, cell), root)
         if tail.split(os.sep)[0] == "..":
             raise cell_error(path, row, column, f"leaves the image folder {root}")
-        if len(image) > 4096:                                      # longer than any path; looking takes long
+        if len(cell) > 4096:                                       # longer than any path; looking takes long
             tail = ""
         name = os.path.basename(tail)
         while tail and not os.path.isfile(os.path.join(root, tail)):

@@ -54,7 +54,8 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
     kinds, events = parse_targets(path, header, target)
     infer_kinds(path, rows, kinds, labels)
-    tasks, targets, label_names = [], {}, ()
+    tasks, targets = [], {}
+    label_names = ()
     for name, kind in kinds.items():
         if kind == "labels":
             label_names += (name,)
@@ -84,7 +85,8 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
 def parse_targets(path, header, target):
     """ "age,days/died:survival" -> {column: kind, "" if none is given}, {column of times: events}."""
     if not target:
-        target = ",".join(name for name in header if name in ("target", "label") or name.startswith("label_"))
+        names = [name for name in header if name in ("target", "label") or name.startswith("label_")]
+        target = ",".join(names)
     if not target:
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
                          f"of {shortlist(header)}")
@@ -154,7 +156,8 @@ def read_labels(path, rows, names, uncertain, blank):
 
 def read_survival(path, rows, time, event):
     """-> float32 (rows, 2): time and event, both NaN where one of them is blank."""
-    times, events = numbers(path, rows, time), numbers(path, rows, event)
+    times = numbers(path, rows, time)
+    events = numbers(path, rows, event)
     for row, t, e in zip(rows, times, events):
         if t < 0:
             raise cell_error(path, row, time, "is no time, need at least 0")
@@ -183,13 +186,16 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
         if task.kind == "survival" and not (values[:, 1] == 1).any():
             raise ValueError(f"{task.name}: no event in the training split")
         if task.kind in ("regression", "classes") and known.min() == known.max():
-            only = task.classes[int(known[0])] if task.classes else f"{known[0]:g}"
+            only = f"{known[0]:g}"
+            if task.classes:
+                only = task.classes[int(known[0])]
             raise ValueError(f"{task.name} is {only} for every patient of the training split: "
                              "nothing to learn")
         if task.kind == "regression":
             task = replace(task, center=float(known.mean()), scale=float(known.std()))
         elif task.kind == "labels" and positive_weight:
-            positives, negatives = (values == 1).sum(0), (values == 0).sum(0)
+            positives = (values == 1).sum(0)
+            negatives = (values == 0).sum(0)
             weights = np.where(positives, negatives, 1) / np.maximum(positives, 1)
             task = replace(task, positive_weight=tuple(weights.tolist()))
         fitted.append(task)

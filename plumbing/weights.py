@@ -6,6 +6,8 @@ the caller said that it is new. What was loaded, resized, new and ignored comes 
 report. Finding and reading the files: checkpoints.py; names: names.py; which architecture: architecture.py.
 Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, under the names used here
 """
+import math
+import re
 import sys
 from dataclasses import fields, is_dataclass, replace
 
@@ -41,7 +43,8 @@ def read_vit(name, model_class, image=None, channels=None):
         if not config.image:
             raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
         config = change_channels(tensors, ["patch_embed.proj.weight"], config, channels, notes)
-    notes.append(" ".join(["mean", *(f"{x:g}" for x in config.mean), "std", *(f"{x:g}" for x in config.std)]))
+    if config.mean:                                                # bags have none
+        notes.append(f"mean {spaced(config.mean)} std {spaced(config.std)}")
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
 
@@ -60,7 +63,7 @@ def read_crossvit(name, model_class, heads_of, at_size, task=None, image=None, c
                 resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
         config = resized
     if channels and channels != config.channels:
-        kernels = [f"patch_embed.{b}.proj{layer}.weight" for b in (0, 1) for layer in ("", ".0")]
+        kernels = [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]
         config = change_channels(tensors, kernels, config, channels, notes)
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
@@ -69,9 +72,15 @@ def read_crossvit(name, model_class, heads_of, at_size, task=None, image=None, c
 def resize_positions(tensors, key, old, new, notes):
     """Resize one table of position embeddings in place; one that does not fit the old grid is left for
     load_weights."""
-    if key in tensors and tensors[key].shape[1:2] == (1 + torch.Size(old).numel(),):
+    positions = 1 + math.prod(old)
+    if key in tensors and tensors[key].shape[1:2] == (positions,):
         tensors[key] = resize_pos_embed(tensors[key], old, new)
-    notes.append(f"resized {key} {'x'.join(str(n) for n in old)} -> {'x'.join(str(n) for n in new)}")
+    notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')}")
+
+
+def spaced(numbers, between=" "):
+    """(0.5, 0.5) -> "0.5 0.5"."""
+    return between.join(f"{number:g}" for number in numbers)
 
 
 def resize_pos_embed(pos, old, new):
@@ -79,8 +88,9 @@ def resize_pos_embed(pos, old, new):
 
     As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without
     antialias.) On three axes trilinear, the only one that PyTorch has there."""
-    cls, patches = pos[:, :1].float(), pos[:, 1:].float()
-    patches = patches.unflatten(1, old).movedim(-1, 1)             # (1, D, rows, columns)
+    pos = pos.float()
+    cls = pos[:, :1]
+    patches = pos[:, 1:].unflatten(1, old).movedim(-1, 1)          # (1, D, rows, columns)
     if len(new) == 2:
         patches = F.interpolate(patches, size=new, mode="bicubic", antialias=True)
     else:
@@ -125,8 +135,10 @@ def build_config(config_class, values):
             values[field.name] = build_config(field.type, value)
         elif field.type is tuple:
             values[field.name] = tuple(value)
+        elif field.type is int and not isinstance(value, int):
+            raise ValueError(f"{field.name} {value!r}: need a whole number")
         elif field.type is float and not 0 <= value < 1:
-            raise ValueError(f"{field.name} {value} is not in 0 <= x < 1")
+            raise ValueError(f"{field.name} {value}: need 0 <= x < 1")
     return config_class(**values)
 
 
@@ -165,28 +177,36 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
             fits[key] = tensor
     absent = [key for key in target if key not in fits]
     ignored = [key for key in tensors if key not in target]
-    wrong = []
-    for key in absent:
-        if not any(part in key for part in new):
-            in_file = tuple(tensors[key].shape) if key in tensors else "has none"
-            wrong.append(f"{key}: model {tuple(target[key].shape)}, file {in_file}")
-    for key in ignored:
-        if not key.startswith(IGNORE):
-            wrong.append(f"{key}: model has none, file {tuple(tensors[key].shape)}")
-    if wrong:
-        rest = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ValueError(f"{name} does not fit the model: {'; '.join(wrong[:8])}{rest}")
+    needed = [key for key in absent if not any(part in key for part in new)]
+    unknown = [key for key in ignored if not key.startswith(IGNORE)]
+    misfits = []
+    for key in needed + unknown:
+        in_model = shape_text(target, key)
+        in_file = shape_text(tensors, key)
+        misfits.append(f"{key}: model {in_model}, file {in_file}")
+    if misfits:
+        listed = "; ".join(misfits[:8])
+        if len(misfits) > 8:
+            listed += f"; and {len(misfits) - 8} more"
+        raise ValueError(f"{name} does not fit the model: {listed}")
     for key, tensor in fits.items():
         is_float = target[key].is_floating_point()
         if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
     model.load_state_dict({**target, **fits})
-    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
-    if absent:  # modules rather than weights and biases, each once
-        report.append("new " + " ".join(dict.fromkeys(key.rsplit(".", 1)[0] for key in absent)))
+    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}"]
+    report += notes
+    if absent:                                                     # modules, not their weights and biases
+        modules = [key.rsplit(".", 1)[0] for key in absent]
+        report.append("new " + " ".join(dict.fromkeys(modules)))   # each once
     if ignored:
-        report.append("ignored " + " ".join(dict.fromkeys(key.split(".")[0] for key in ignored)))
+        parts = [key.split(".")[0] for key in ignored]
+        report.append("ignored " + " ".join(dict.fromkeys(parts)))
     return ", ".join(report)
+
+
+def shape_text(tensors, key):
+    return str(tuple(tensors[key].shape)) if key in tensors else "has none"
 
 
 def main(argv):
@@ -198,7 +218,8 @@ def main(argv):
         sys.exit(str(error))
     tensors, layout = timm_names(tensors)
     for key, tensor in tensors.items():
-        print(f"{key:40} {str(tuple(tensor.shape)):20} {str(tensor.dtype).removeprefix('torch.')}")
+        shape = str(tuple(tensor.shape))
+        print(f"{key:40} {shape:20} {str(tensor.dtype).removeprefix('torch.')}")
     numbers = sum(tensor.numel() for tensor in tensors.values())
     print(f"{len(tensors)} tensors, {numbers / 1e6:.2f} M numbers, {layout} layout")
 

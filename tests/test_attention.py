@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attention import KINDS, Attention, center, seqnorm_factor, sima_attention, sima_factor, softmax_attention
+from attention import (KINDS, Attention, center, seqnorm_factor, seqnorm_formula, sima_attention, sima_factor, sima_formula,
+                       softmax_attention, softmax_formula, softmax_weights)
 from tests.golden import unit, values
 
 LINEAR = ("seqnorm", "sima")
@@ -70,11 +71,11 @@ def test_attention_equals_the_slow_loop(kind):
     layer = random_layer(kind, head_dim=5)
     for T in (1, 2, 4, 5, 6, 9):
         x = random_tokens(T=T)
-        y, map = layer(x, want_map=True)
-        assert map.shape == (2, 3, T - 1)
+        y, class_map = layer(x, want_map=True)
+        assert class_map.shape == (2, 3, T - 1)
         for b in range(2):
             expected, weights = slow(layer, x[b])
-            assert torch.allclose(y[b], expected, atol=1e-10) and torch.allclose(map[b], weights[:, 0, 1:], atol=1e-10)
+            assert torch.allclose(y[b], expected, atol=1e-10) and torch.allclose(class_map[b], weights[:, 0, 1:], atol=1e-10)
 
 
 @torch.no_grad()
@@ -101,12 +102,64 @@ def test_padded_batch_equals_the_samples_one_by_one(kind):
     layer, x, lengths = random_layer(kind), random_tokens(B=3, T=9), (9, 4, 1)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
     x = torch.where(mask[:, :, None], x, 1e3 * x)
-    y, map = layer(x, mask, want_map=True)
+    y, class_map = layer(x, mask, want_map=True)
     for b, length in enumerate(lengths):
         alone, alone_map = layer(x[b:b + 1, :length], want_map=True)
         assert torch.allclose(y[b, :length], alone[0], atol=1e-12)
-        assert torch.allclose(map[b, :, :length - 1], alone_map[0], atol=1e-12) and not map[b, :, length - 1:].any()
+        assert torch.allclose(class_map[b, :, :length - 1], alone_map[0], atol=1e-12) and not class_map[b, :, length - 1:].any()
     assert torch.allclose(layer(x, torch.ones_like(mask)), layer(x), atol=1e-12)
+
+
+# -----------------------------------------------------------------------------
+# the papers' formulas
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_runs_agrees_with_the_formula_of_the_paper(kind):
+    """The fused or folded form gives what the formula gives: the same layer, for T below, at and above d, large values and small."""
+    layer = random_layer(kind)
+    for T, size in ((1, 1), (3, 1), (4, 30), (9, 0.1), (50, 1)):
+        x = size * random_tokens(T=T)
+        q, k, v = layer.qkv(x).unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)                     # (B, H, T, d)
+        if kind == "softmax":
+            y = softmax_formula(q, k, v)
+        elif kind == "sima":
+            y = sima_formula(q, k, v)
+        else:
+            gamma = layer.seq_scale.view(3, 1, 3, 1, 4)
+            beta = layer.seq_shift.view(3, 1, 3, 1, 4)
+            y = seqnorm_formula(q, k, v, gamma, beta)
+        torch.testing.assert_close(layer(x), layer.proj(y.transpose(1, 2).flatten(2)), atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_formula_has_the_gradient_of_what_runs(kind):
+    """Of the tokens and of every parameter, so that training cannot tell them apart."""
+    layer, x = random_layer(kind), random_tokens(T=9).requires_grad_()
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    q, k, v = layer.qkv(x).unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+    if kind == "softmax":
+        y = softmax_formula(q, k, v)
+    elif kind == "sima":
+        y = sima_formula(q, k, v)
+    else:
+        y = seqnorm_formula(q, k, v, layer.seq_scale.view(3, 1, 3, 1, 4), layer.seq_shift.view(3, 1, 3, 1, 4))
+    y = layer.proj(y.transpose(1, 2).flatten(2))
+    expected = torch.autograd.grad(y.square().sum(), [x, *parameters])
+    for one, other in zip(torch.autograd.grad(layer(x).square().sum(), [x, *parameters]), expected):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_masked_softmax_weights_are_those_of_the_real_tokens():
+    """A masked key gets no weight, the others share 1 as if it were not there."""
+    q, k = random_tokens(B=2, T=9)[:, None], random_tokens(B=2, T=9, seed=2)[:, None]
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    weights = softmax_weights(q, k, mask)
+    assert torch.equal(weights[1, :, :, 5:], torch.zeros(1, 9, 4, dtype=torch.float64))
+    assert torch.allclose(weights[1, :, :, :5], softmax_weights(q[1:], k[1:, :, :5])[0], atol=1e-12)
+    assert torch.allclose(weights[:1], softmax_weights(q[:1], k[:1]), atol=1e-12)
 
 
 # -----------------------------------------------------------------------------
@@ -280,17 +333,17 @@ def test_half_precision_is_right_at_16384_tokens(dtype):
             nn.init.constant_(layer.seq_scale, 3)
         expected, expected_map = layer(x, want_map=True)
         with torch.autocast("cpu", dtype):
-            y, map = layer(x, want_map=True)
-        assert map.dtype == torch.float32
-        assert (y - expected).norm() < 0.02 * expected.norm() and (map - expected_map).norm() < 0.02 * expected_map.norm()
+            y, class_map = layer(x, want_map=True)
+        assert class_map.dtype == torch.float32
+        assert (y - expected).norm() < 0.02 * expected.norm() and (class_map - expected_map).norm() < 0.02 * expected_map.norm()
 
 
 @torch.no_grad()
 def test_softmax_map_is_float32_under_autocast():
     """A ranking by scores of 8 bits would be full of ties."""
     with torch.autocast("cpu", torch.bfloat16):
-        _, map = Attention(32, heads=2)(torch.randn(1, 4097, 32), want_map=True)
-    assert map.dtype == torch.float32 and len(map[0, 0].unique()) > 4000
+        _, class_map = Attention(32, heads=2)(torch.randn(1, 4097, 32), want_map=True)
+    assert class_map.dtype == torch.float32 and len(class_map[0, 0].unique()) > 4000
 
 
 @torch.no_grad()
@@ -312,5 +365,5 @@ def test_parameter_counts():
 
 def test_unknown_kind_is_refused_with_the_known_ones():
     """The message says what was given and what could be."""
-    with pytest.raises(ValueError, match="'performer' is not known; use one of softmax, seqnorm, sima"):
+    with pytest.raises(ValueError, match="'performer' is not known; use one of \\('softmax', 'seqnorm', 'sima'\\)"):
         Attention(64, heads=4, kind="performer")

@@ -1,4 +1,6 @@
+"""crossvit.py: the released code's logits, sizes and names, what it refuses, and how weights come in."""
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -12,8 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention import KINDS
-from crossvit import (FUSIONS, VARIANTS, CrossAttention, CrossViT, CrossViTConfig, all_fusion, at_size, class_fusion, cross_fusion,
-                      our_names, pairwise_fusion, read_config, released_names, resize, variant)
+from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, at_size, variant
+from plumbing.architecture import crossvit_fields
+from plumbing.names import crossvit_names
+from plumbing.weights import from_dict
 from tests.golden import unit, values
 
 MINI = CrossViTConfig(grids=((4, 4), (2, 2)), dims=(24, 48), depths=(1, 2), encoders=2, heads=3, mlp=4)      # 48 and 32 px
@@ -67,21 +71,36 @@ ABLATIONS = {  # changes to CrossViT-S: multiply-adds in G, parameters (None: no
 WITHOUT_POSITIONS = {"Table 7 A": 26.657e6, "Table 7 C": 28.04e6, "Table 7 D": 28.93e6, "Table 7 E": 31.15e6}
 
 
+def released_names(tensors, timm=False):
+    """Our names -> IBM's, or timm's; ValueError when there is more than one task."""
+    tasks = {key.split(".")[2] for key in tensors if key.startswith("head.")}
+    if len(tasks) > 1:
+        raise ValueError(f"the released CrossViT has one head a branch, this model has the tasks {', '.join(sorted(tasks))}")
+    names = {key: re.sub(r"^(head\.[01])\.[^.]+(?=\.\w+$)", r"\1", key) for key in tensors}
+    if timm:
+        names = {key: re.sub(r"^(pos_embed|cls_token)\.", r"\1_", name) for key, name in names.items()}
+    return {names[key]: tensor for key, tensor in tensors.items()}
+
+
+@pytest.fixture
+def known_mini(monkeypatch):
+    """MINI among the variants, whose widths give the number of heads of a released file."""
+    monkeypatch.setitem(VARIANTS, "mini", ("linear", MINI.dims, MINI.heads, 2, MINI.mlp, 48))
+
+
 def filled(config, outputs=10):
     """A float64 model in eval mode, filled by the rule of the goldens over the released names."""
     with torch.device("meta"):
         model = CrossViT(config, {"a": outputs})
     state = released_names(model.state_dict())
-    model.load_state_dict(our_names(values({key: value.shape for key, value in state.items()}), "a"), assign=True)
-    for name in ("mean", "std"):
-        setattr(model, name, torch.tensor(getattr(config, name)).view(-1, 1, 1))
+    model.load_state_dict(crossvit_names(values({key: value.shape for key, value in state.items()}), "a"), assign=True)
+    for name in ("mean", "std"):                                   # not in the state
+        setattr(model.normalize, name, torch.tensor(getattr(config, name)).view(-1, 1, 1))
     return model.double().eval()
 
 
 def shapes_and_flops(config):
-    """-> a model of 1000 classes without numbers, its output, and its multiply-adds in G, as if it made keys and values.
-
-    The published counts are of code that does, T D^2 each, where ours takes T D H: see CrossAttention."""
+    """-> a model of 1000 classes without numbers, its output, and its multiply-adds in G."""
     def sdpa(q, k, v, *_, **__):                                   # which the counter does not know on the CPU
         return 4 * q[0] * q[1] * q[2] * k[2] * q[3]
     with torch.device("meta"):
@@ -89,20 +108,11 @@ def shapes_and_flops(config):
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa})
     with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.no_grad():
         out = model.to_empty(device="cpu").eval()(torch.empty(1, 3, *config.image))
-    spared = 0
-    for vit in config.branches if config.fusion == "cross" else ():
-        for tokens in (1 + vit.tokens, *[1] * (config.cross_depth - 1)):       # after the first, a cross attention sees one
-            spared += config.encoders * 2 * (tokens - 1) * vit.dim ** 2
-    return model, out, counter.get_total_flops() / 2e9 + spared / 1e9
+    return model, out, counter.get_total_flops() / 2e9
 
 
 def size(model):
     return sum(p.numel() for p in model.parameters())
-
-
-def pair(T=(16, 4), D=(24, 48), B=2):
-    """cls and patches of random tokens."""
-    return [torch.randn(B, 1, d) for d in D], [torch.randn(B, t, d) for t, d in zip(T, D)]
 
 
 # -----------------------------------------------------------------------------
@@ -164,125 +174,6 @@ def test_sizes_of_l_are_integers():
     for name, side in (("15+@384", 408), ("18+@480", 504)):
         assert variant(name).grids == variant("15", image=(side, side)).grids
     assert at_size(MINI, (48, 48)) is MINI                         # its own size, whatever the rule says
-
-
-# -----------------------------------------------------------------------------
-# fusions
-
-
-def slow_cross(module, x):
-    """CrossAttention of one sample, head by head and key by key: (1 + T, D) -> (D,), weights (H, 1 + T)."""
-    attn = module.attn
-    u = module.norm1(x)
-    q, k, v = attn.wq(u[0]), attn.wk(u), attn.wv(u)
-    d = len(q) // attn.heads
-    heads, rows = [], []
-    for h in range(attn.heads):
-        part = slice(h * d, (h + 1) * d)
-        weights = torch.stack([(q[part] * key[part]).sum() / d ** 0.5 for key in k]).softmax(0)
-        rows.append(weights)
-        heads.append(sum(w * value[part] for w, value in zip(weights, v)))
-    return x[0] + attn.proj(torch.cat(heads)), torch.stack(rows)
-
-
-@torch.no_grad()
-def test_cross_fusion_is_the_equation():
-    """Against the slow loop; C5: only class tokens change; C9: softmax over 1 + T_o keys, in the other branch's width."""
-    encoder = filled(MINI).float().blocks[0]
-    cls, patches = pair()
-    f, g = encoder.projs, encoder.revert_projs
-    new, same, weights = cross_fusion(cls, patches, f, g, [[one] for one in encoder.fusion])
-    assert all(a is b for a, b in zip(same, patches))
-    for b, o in ((0, 1), (1, 0)):
-        for i in range(2):
-            y, rows = slow_cross(encoder.fusion[b], torch.cat([f[b](cls[b][i]), patches[o][i]]))
-            assert rows.shape == (3, 1 + patches[o].shape[1])
-            torch.testing.assert_close(new[b][i, 0], g[b](y), atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(weights[o][i], rows[:, 1:])
-            torch.testing.assert_close(rows.sum(1), torch.ones(3))
-
-
-@torch.no_grad()
-def test_patches_pass_a_whole_encoder_as_the_blocks_leave_them():
-    """C5 on the encoder: with and without the fusion, the patch tokens are the same and the class tokens are not."""
-    encoder = filled(MINI).float().blocks[0]
-    tokens = [torch.cat(halves, 1) for halves in zip(*pair())]
-    fused = encoder(tokens)
-    encoder.fuse = "none"
-    plain = encoder(tokens)
-    for b in (0, 1):
-        assert torch.equal(fused[1][b], plain[1][b]) and not torch.allclose(fused[0][b], plain[0][b])
-
-
-@torch.no_grad()
-def test_branches_are_fused_at_the_same_time():
-    """C8: naming the branches the other way round gives the same tokens: neither sees what the other has become."""
-    encoder = filled(MINI).float().blocks[0]
-    cls, patches = pair()
-    f, g, attend = encoder.projs, encoder.revert_projs, [[one] for one in encoder.fusion]
-    new, _, weights = cross_fusion(cls, patches, f, g, attend)
-    turned = cross_fusion(cls[::-1], patches[::-1], f[::-1], g[::-1], attend[::-1])
-    for a, b in ((new, turned[0]), (weights, turned[2])):
-        assert torch.equal(a[0], b[1]) and torch.equal(a[1], b[0])
-
-
-@torch.no_grad()
-def test_second_cross_attention_sees_the_class_token_alone():
-    """As released: its softmax has one key, so it adds proj(wv(LN(y))), and only the first gives the map."""
-    encoder = filled(replace(MINI, cross_depth=2)).float().blocks[0]
-    cls, patches = pair()
-    first = [[layers[0]] for layers in encoder.fusion]
-    identity = [torch.nn.Identity()] * 2
-    once, _, weights = cross_fusion(cls, patches, encoder.projs, identity, first)
-    twice, _, again = cross_fusion(cls, patches, encoder.projs, identity, encoder.fusion)
-    for b in (0, 1):
-        layer = encoder.fusion[b][1]
-        torch.testing.assert_close(twice[b], once[b] + layer.attn.proj(layer.attn.wv(layer.norm1(once[b]))))
-        assert torch.equal(weights[b], again[b])
-
-
-def test_cross_attention_needs_no_patches():
-    """One token is its own only key."""
-    row = CrossAttention(8, 2)(torch.randn(3, 1, 8))[1]
-    assert row.shape == (3, 2, 0)
-
-
-def test_class_fusion_is_a_sum_in_the_width_of_l():
-    """c = f(cls_S) + cls_L; S gets g(c), L gets c; patches are left."""
-    f, g = torch.nn.Linear(24, 48), torch.nn.Linear(48, 24)
-    cls, patches = pair()
-    (S, L), same = class_fusion(cls, patches, [f], [g])
-    assert torch.equal(L, f(cls[0]) + cls[1]) and torch.equal(S, g(L)) and same is patches
-
-
-def test_pairwise_fusion_adds_what_is_at_the_same_place():
-    """Patches on grids of 4 x 4 and 2 x 2, f and g the identity: each sum is made by hand, bilinear weights included."""
-    cls, patches = pair(D=(1, 1), B=1)
-    f = g = [torch.nn.Identity()]
-    (S_cls, L_cls), (S, L) = pairwise_fusion(cls, patches, f, g, ((4, 4), (2, 2)))
-    assert torch.equal(S_cls, L_cls) and torch.equal(L_cls, cls[0] + cls[1])
-    small, large = patches[0].view(4, 4), patches[1].view(2, 2)
-    ahead = torch.tensor([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])           # 2 -> 4, half pixel centers
-    behind = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])                  # 4 -> 2
-    torch.testing.assert_close(S.view(4, 4), small + ahead @ large @ ahead.T)
-    torch.testing.assert_close(L.view(2, 2), large + behind @ small @ behind.T)
-
-
-def test_resize_keeps_rows_and_columns_apart():
-    """A grid that is not square: a ramp along the columns stays a ramp along the columns."""
-    ramp = torch.arange(6.).repeat(4, 1).flatten()[None, :, None]                # 4 rows, 6 columns
-    out = resize(ramp, (4, 6), (2, 3)).view(2, 3)
-    torch.testing.assert_close(out, torch.tensor([0.5, 2.5, 4.5]).repeat(2, 1))
-
-
-def test_all_fusion_hands_every_token_back_to_its_branch():
-    """With identities for f, g and attention nothing changes; the order inside is L, then S."""
-    seen = []
-    cls, patches = pair(D=(8, 8))
-    same = [torch.nn.Identity()] * 2
-    new_cls, new_patches = all_fusion(cls, patches, same, same, lambda x: (seen.append(x) or x, None))
-    assert all(torch.equal(a, b) for a, b in zip((*new_cls, *new_patches), (*cls, *patches)))
-    assert torch.equal(seen[0], torch.cat([cls[1], patches[1], cls[0], patches[0]], 1))
 
 
 # -----------------------------------------------------------------------------
@@ -360,14 +251,14 @@ def test_stochastic_depth_has_the_released_schedule():
         model = CrossViT(variant("15", drop_path=0.1), {"a": 2})
     ramp = [0.1 * i / 14 for i in range(15)]
     for k, encoder in enumerate(model.blocks):
-        S, L = ([block.drop_path for block in blocks] for blocks in encoder.blocks)
+        S, L = ([block.ls1.drop_path for block in blocks] for blocks in encoder.blocks)
         assert L == pytest.approx(ramp[5 * k:5 * k + 5]) and S == pytest.approx(ramp[5 * k:5 * k + 1])
-        assert [one.drop_path for one in encoder.fusion] == pytest.approx([ramp[5 * k + 4]] * 2)
-    assert [round(encoder.fusion[0].drop_path, 4) for encoder in model.blocks] == [0.0286, 0.0643, 0.1]
+        assert [attend.drop_path.p for attend in encoder.fusion] == pytest.approx([ramp[5 * k + 4]] * 2)
+    assert [round(encoder.fusion[0].drop_path.p, 4) for encoder in model.blocks] == [0.0286, 0.0643, 0.1]
     with torch.device("meta"):                                     # L cross attentions lengthen the ramp by L
         model = CrossViT(replace(MINI, cross_depth=2, drop_path=0.7), {"a": 2})
-    assert [block.drop_path for block in model.blocks[1].blocks[1]] == pytest.approx([0.4, 0.5])
-    assert [layer.drop_path for layer in model.blocks[1].fusion[0]] == pytest.approx([0.7, 0.7])
+    assert [block.ls1.drop_path for block in model.blocks[1].blocks[1]] == pytest.approx([0.4, 0.5])
+    assert [attend.drop_path.p for attend in model.blocks[1].fusion[0]] == pytest.approx([0.7, 0.7])
 
 
 def test_dropout_differs_between_samples():
@@ -421,7 +312,7 @@ def test_model_compiles_without_a_break():
     (lambda: variant("15", heads=5), ["192", "5 heads"]),
     (lambda: variant("15", encoders=0), ["encoders=0"]),
     (lambda: variant("15", depths=(1, 2, 3)), ["pairs", "depths=(1, 2, 3)"]),
-    (lambda: variant("15", channels=1), ["1 channels", "means"]),
+    (lambda: variant("15", channels=1), ["need 1", "std (0.229, 0.224, 0.225)"]),
     (lambda: CrossViT(MINI)(torch.zeros(1, 3, 48, 60)), ["(48, 60)", "(48, 48)"]),       # official: silently resized or a crash
 ])
 def test_wrong_requests_end_in_words(make, words):
@@ -450,11 +341,11 @@ def test_names_survive_the_round_trip():
         with torch.device("meta"):
             state = CrossViT(variant(name), {"a": 2}).state_dict()
         official, timm = released_names(state), released_names(state, timm=True)
-        assert list(our_names(official, "a")) == list(our_names(timm, "a")) == list(state)
+        assert list(crossvit_names(official, "a")) == list(crossvit_names(timm, "a")) == list(state)
         assert {key for key in official if key not in timm} == {f"{x}.{b}" for x in ("pos_embed", "cls_token") for b in (0, 1)}
         assert {key for key in official if key.startswith("head")} == {f"head.{b}.{x}" for b in (0, 1) for x in ("weight", "bias")}
     model = CrossViT(MINI, {"a": 2})
-    model.load_state_dict(our_names({"module." + key: value for key, value in released_names(model.state_dict()).items()}, "a"))
+    model.load_state_dict(crossvit_names({"module." + key: value for key, value in released_names(model.state_dict()).items()}, "a"))
     with pytest.raises(ValueError, match="tasks a, b"):
         released_names(CrossViT(MINI, {"a": 2, "b": 1}).state_dict())
 
@@ -479,10 +370,12 @@ def test_released_files_load_whole(tmp_path):
 def test_architecture_is_read_from_the_tensors(name):
     """Every variant, without config.json, from IBM's and from timm's names; also rows D and E of Table 7."""
     config = {"L2": variant("S", cross_depth=2), "E": variant("S", encoders=6, depths=(1, 2))}.get(name) or variant(name)
+    heads_of = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
     with torch.device("meta"):
         state = CrossViT(config, {"a": 2}).state_dict()
     for timm in (False, True):
-        assert read_config(name, our_names(released_names(state, timm)), {}) == config
+        fields = crossvit_fields(name, crossvit_names(released_names(state, timm)), {}, heads_of)
+        assert from_dict(CrossViTConfig, fields, name) == config
 
 
 def test_own_folder_round_trips(tmp_path):
@@ -498,7 +391,7 @@ def test_own_folder_round_trips(tmp_path):
     assert torch.equal(loaded(image)["logits"]["weight"], model(image)["logits"]["weight"])
 
 
-def test_positions_are_resized_in_each_branch(tmp_path):
+def test_positions_are_resized_in_each_branch(tmp_path, known_mini):
     """48 -> 96 px: 4x4 -> 8x8 and 2x2 -> 6x6; a constant stays, the class token's row stays, a ramp keeps its direction."""
     model = CrossViT(MINI, {"a": 3})
     with torch.no_grad():
@@ -506,7 +399,7 @@ def test_positions_are_resized_in_each_branch(tmp_path):
             model.pos_embed[b][0, 1:, 0] = 7.
             model.pos_embed[b][0, 1:, 1] = torch.arange(float(side)).repeat_interleave(side)
     folder = write(tmp_path / "m", released_names(model.state_dict(), timm=True))
-    loaded = CrossViT.from_pretrained(folder, image=(96, 96), tasks={"a": 3}, heads=3)
+    loaded = CrossViT.from_pretrained(folder, image=(96, 96), tasks={"a": 3})
     assert loaded.config.grids == ((8, 8), (6, 6))
     assert loaded.report.endswith("resized pos_embed.0 4x4 -> 8x8, resized pos_embed.1 2x2 -> 6x6")
     for b, side in enumerate((8, 6)):
@@ -515,28 +408,28 @@ def test_positions_are_resized_in_each_branch(tmp_path):
         torch.testing.assert_close(grid[..., 0], torch.full((side, side), 7.))
         assert (grid[1:, :, 1] > grid[:-1, :, 1]).all() and torch.allclose(grid[:, 1:, 1], grid[:, :-1, 1], atol=1e-5)
     assert loaded(torch.randn(1, 3, 96, 96))["logits"]["a"].shape == (1, 3)
-    again = CrossViT.from_pretrained(folder, image=(48, 48), tasks={"a": 3}, heads=3)    # the size it has
+    again = CrossViT.from_pretrained(folder, image=(48, 48), tasks={"a": 3})    # the size it has
     assert again.report == f"loaded 160/160 tensors from {folder}"
 
 
 @pytest.mark.parametrize("stem", ["linear", "conv"])
-def test_new_heads_and_one_channel(tmp_path, stem):
+def test_new_heads_and_one_channel(tmp_path, stem, known_mini):
     """Other classes get new heads, said in the report; a gray image gives what three equal channels give."""
     model = CrossViT(replace(MINI, stem=stem), {"a": 3}).eval()
     folder = write(tmp_path / "m", released_names(model.state_dict()))
-    loaded = CrossViT.from_pretrained(folder, tasks={"x": 5, "y": 1}, channels=1, heads=3).eval()
+    loaded = CrossViT.from_pretrained(folder, tasks={"x": 5, "y": 1}, channels=1).eval()
     assert "patch_embed from 3 to 1 channels, new head.0.x head.0.y head.1.x head.1.y, ignored head" in loaded.report
     gray = torch.randn(2, 1, 48, 48)
     for a, b in zip(loaded(gray)["map"], model(gray.expand(-1, 3, -1, -1))["map"]):
         torch.testing.assert_close(a, b)
     assert loaded.config.mean == pytest.approx((sum(MINI.mean) / 3,)) and not loaded.head[0]["x"].bias.any()
-    other = CrossViT.from_pretrained(folder, tasks={"x": 4}, heads=3)                    # one task, another size
+    other = CrossViT.from_pretrained(folder, tasks={"x": 4})                             # one task, another size
     assert "new head.0.x head.1.x" in other.report
-    bare = CrossViT.from_pretrained(folder, heads=3, attention="seqnorm", dropout=0.1)
+    bare = CrossViT.from_pretrained(folder, attention="seqnorm", dropout=0.1)
     assert "blocks.0.blocks.0.0.attn" in bare.report and not bare(torch.randn(1, 3, 48, 48))["logits"]
 
 
-def test_files_that_do_not_fit_are_refused(tmp_path):
+def test_files_that_do_not_fit_are_refused(tmp_path, known_mini):
     """A tensor is missing, misshapen or not finite; another model's file; unknown heads: one line with name and shapes."""
     state = released_names(CrossViT(MINI, {"a": 3}).state_dict())
     query, norm = "blocks.1.fusion.0.attn.wq.weight", "blocks.0.projs.1.0.weight"
@@ -551,15 +444,16 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     }
     for name, (tensors, words) in cases.items():
         with pytest.raises(ValueError) as error:
-            CrossViT.from_pretrained(write(tmp_path / name, tensors), tasks={"a": 3}, heads=3)
+            CrossViT.from_pretrained(write(tmp_path / name, tensors), tasks={"a": 3})
         assert words in str(error.value) and name in str(error.value) and "\n" not in str(error.value), str(error.value)
     good = write(tmp_path / "good", state)
-    with pytest.raises(ValueError, match=r"widths \(24, 48\).*give heads="):
-        CrossViT.from_pretrained(good)
+    wide = released_names(CrossViT(replace(MINI, dims=(24, 60)), {"a": 3}).state_dict())
+    with pytest.raises(ValueError, match=r"widths \(24, 60\) are of no known variant.*heads is not in the file"):
+        CrossViT.from_pretrained(write(tmp_path / "wide", wide))
     with pytest.raises(ValueError, match="blocks.0.fusion.0.attn.proj.bias: model has none"):
-        CrossViT.from_pretrained(good, heads=3, fusion="class")
+        CrossViT.from_pretrained(good, fusion="class")
     with pytest.raises(ValueError, match="multiple of CrossViT's small patch, 12 px"):
-        CrossViT.from_pretrained(good, image=(50, 50), heads=3)
+        CrossViT.from_pretrained(good, image=(50, 50))
     with pytest.raises(ValueError, match="does not fit CrossViTConfig"):
         CrossViT.from_pretrained(write(tmp_path / "own", state, {"crossvit": {"wings": 2}}))
 
@@ -578,7 +472,7 @@ def test_timm_agrees():
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("crossvit_9_240", num_classes=5).eval()
     ours = CrossViT(variant("9"), {"a": 5}).eval()
-    ours.load_state_dict(our_names(theirs.state_dict(), "a"))
+    ours.load_state_dict(crossvit_names(theirs.state_dict(), "a"))
     assert sorted(released_names(ours.state_dict(), timm=True)) == sorted(theirs.state_dict())
     image = torch.randn(2, 3, 240, 240)
     torch.testing.assert_close(ours(image)["logits"]["a"], theirs(image), atol=1e-5, rtol=1e-4)

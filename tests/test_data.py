@@ -264,3 +264,24 @@ def test_the_file_times_pictures(tmp_path, capsys):
     """python data.py IMAGE: shapes and milliseconds."""
     data.main([save(tmp_path / "a.png", CELLS)])
     assert "a.png: (3, 384, 384) and (3, 768, 768) in " in capsys.readouterr().out
+
+
+# -----------------------------------------------------------------------------
+# batches with as many of each class
+
+
+def test_balanced_batches_hold_as_many_of_each_class():
+    """To within one; every rare sample is drawn as often as another, give or take one, and a resumed epoch goes on where it was."""
+    classes = np.array([0.0] * 50 + [1.0] * 10)
+    batches = Batches(60, 8, seed=3, shuffle=True, classes=classes)
+    epochs = []
+    for batches.epoch in range(20):
+        epoch = [[number for _, number in batch] for batch in batches]
+        assert [len(batch) for batch in epoch] == [8] * 7 + [4]
+        assert all(abs(sum(classes[batch]) - len(batch) / 2) <= 0.5 for batch in epoch)
+        counts = np.bincount(sum(epoch, []), minlength=60)
+        assert counts[:50].max() == 1 and set(counts[50:]) == {3}
+        epochs.append(epoch)
+    assert epochs[0] != epochs[1] and set(sum(sum(epochs, []), [])) == set(range(60))
+    batches.epoch, batches.start = 7, 3
+    assert [[number for _, number in batch] for batch in batches] == epochs[7][3:]

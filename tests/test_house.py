@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe"}
 ROOMS = ("plumbing", "evaluation", "experiments")
 THIRD_PARTY = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
-PEERS = {"timm", "transformers"}                                   # timed by experiments/, where they happen to be installed
+PEERS = {"timm", "transformers", "tests"}                          # timed by experiments/: other codebases, and the tests' slow loops
 
 
 def sources():

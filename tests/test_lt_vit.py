@@ -6,7 +6,10 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig, query_map
+from attention import softmax_weights
+from lt_vit import LABEL_ATTENTION, LTViT, LTViTConfig
+from plumbing.flags import parse
+from plumbing.weights import from_dict
 from tests.golden import unit, values
 from vit import ViT, ViTConfig
 
@@ -100,9 +103,9 @@ def test_one_way_image_tokens_are_the_plain_vits(kind, N2, dtype):
     """L1: image tokens, and the class token's map, equal the plain ViT's in every bit, registers and layer scale included."""
     for vit in (VIT, replace(VIT, registers=2, layer_scale=True)):
         model, image = filled(kind, N2, vit).to(dtype), images().to(dtype)
-        x, _, (*_, map), _ = model.encode(model.vit.embed(image))
+        x, _, (*_, class_map), _ = model.encode(model.vit.embed(image))
         plain, plain_map = model.vit.encode(model.vit.embed(image), want_map=True)
-        assert torch.equal(x, plain) and torch.equal(map, plain_map)
+        assert torch.equal(x, plain) and torch.equal(class_map, plain_map)
 
 
 @torch.no_grad()
@@ -163,18 +166,25 @@ def test_permuted_labels_give_permuted_logits(kind):
     torch.testing.assert_close(after["label_map"], before["label_map"][:, order], atol=1e-12, rtol=0)
 
 
+def from_flags(path, *more, tasks=None, image=None, channels=None):
+    """The model that train.py makes of these flags, once the data has settled image and channels."""
+    args = parse(["--model", "lt_vit", "--pretrained", str(path), *more])
+    args.image, args.channels = image, channels
+    return LTViT.from_args(args, tasks or {"labels": 5})
+
+
 @torch.no_grad()
 def test_a_vanilla_file_loads_with_only_labels_new(tmp_path):
-    """L6: of a plain ViT's file every backbone tensor is used, its head ignored, label tokens and head are new."""
-    vit = replace(VIT, dim=192, heads=3)                           # a width whose heads timm's files imply
+    """L6: of a plain ViT's file every backbone tensor is used, its head ignored; label tokens and head are new."""
+    vit = replace(VIT, dim=192, heads=3, dropout=0.1)              # a width whose heads timm's files imply
     donor = ViT(vit, {"grade": 7}).eval()
     state = {key.replace("head.grade.", "head."): value for key, value in donor.state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "vit.safetensors")
-    model = LTViT.from_pretrained(str(tmp_path / "vit.safetensors"), tasks={"labels": 5}, label_layers=2).eval()
+    model = from_flags(tmp_path / "vit.safetensors", "--label-layers", "2").eval()
     ours = {key.removeprefix("vit.") for key in model.state_dict()}
     assert ours - set(state) == {"label_tokens", "label_head.W", "label_head.b"}
     assert set(state) - ours == {"head.weight", "head.bias"}
-    assert "ignored head" in model.report and model.report.endswith("new label_tokens label_head")
+    assert model.report.startswith(f"loaded {len(state) - 2}/{len(state) - 2} tensors") and model.report.endswith("ignored head")
     assert model.config == LTViTConfig(vit, label_layers=2)
     x = model.encode(model.vit.embed(images().float()))[0]
     assert torch.equal(x, donor.encode(donor.embed(images().float())))
@@ -183,8 +193,8 @@ def test_a_vanilla_file_loads_with_only_labels_new(tmp_path):
 def test_pretrained_at_another_size_and_channels(tmp_path):
     """Image size, channels and changes of the ViT pass through; the fields of LTViTConfig go to it."""
     safetensors.torch.save_file(ViT(replace(VIT, dim=192, heads=3)).state_dict(), tmp_path / "vit.safetensors")
-    model = LTViT.from_pretrained(str(tmp_path / "vit.safetensors"), (48, 32), 1, {"labels": 5}, dict(drop_path=0.1),
-                                  label_layers=1, label_attention="full", shared_head=True)
+    model = from_flags(tmp_path / "vit.safetensors", "--label-layers", "1", "--label-attention", "full", "--shared-head",
+                       "--drop-path", "0.1", image="48x32", channels=1)
     assert model.config.vit.image == (48, 32) and model.config.vit.channels == 1 and model.config.vit.drop_path == 0.1
     assert model.config.label_attention == "full" and model.label_head.weight.shape == (1, 192)
     assert "resized pos_embed 4x4 -> 6x4" in model.report
@@ -192,7 +202,7 @@ def test_pretrained_at_another_size_and_channels(tmp_path):
 
 
 @pytest.mark.parametrize("fields, words", [
-    (dict(label_layers=0), "label_layers 0"), (dict(label_layers=5), "1 .. 4"), (dict(label_attention="oneway"), "one-way"),
+    (dict(label_layers=0), "label_layers 0"), (dict(label_layers=5), "1 .. 4 last blocks"), (dict(label_attention="oneway"), "one-way"),
     (dict(vit=replace(VIT, attention="sima")), "'sima'"), (dict(vit=replace(VIT, attention="seqnorm")), "all tokens at once"),
     (dict(vit=replace(VIT, image=(), patch=())), "not bags")])
 def test_what_cannot_be_is_refused_in_one_line(fields, words):
@@ -212,7 +222,7 @@ def test_no_label_is_refused():
 def test_label_queries_share_one_softmax():
     """L8: a label's attention sums to 1 over image and label keys together; over the patches alone it is less."""
     q, k = unit((2, 4, 5, 8), 1), unit((2, 4, 22, 8), 2)
-    torch.testing.assert_close(query_map(q, k).sum(-1), torch.ones(2, 5, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(softmax_weights(q, k).mean(1).sum(-1), torch.ones(2, 5, dtype=torch.float64), atol=1e-12, rtol=0)
     shares = {kind: filled(kind)(images())["label_map"].sum(-1) for kind in KINDS}
     assert all((0 < share).all() and (share < 1).all() for share in shares.values())
     assert (shares["no-label-self"] > shares["one-way"]).all()     # nothing goes to labels there
@@ -260,7 +270,7 @@ def test_shapes_and_pixels():
 def test_config_survives_json():
     """asdict -> JSON -> config gives an equal config, the ViT's included."""
     config = LTViTConfig(VIT, 2, "full", True)
-    assert LTViTConfig(**json.loads(json.dumps(asdict(config)))) == config
+    assert from_dict(LTViTConfig, json.loads(json.dumps(asdict(config))), "run") == config
 
 
 def test_every_parameter_learns():

@@ -12,9 +12,12 @@ from PIL import Image
 
 import data
 import train
-from data import Batches, Samples, cached_features
+from data import Samples
+from plumbing.cohort import Cohort, Task
+from plumbing.features import cached_features
+from plumbing.load_cohort import load_cohort
+from plumbing.saved_run import open_model
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig, resize_grid, resize_list
-from tables import Cohort, Task, load_cohort, split_patients
 from vit import ViT, ViTConfig
 
 CPU = torch.device("cpu")
@@ -214,27 +217,6 @@ def test_half_written_features_never_count(films, monkeypatch):
 
 
 # -----------------------------------------------------------------------------
-# batches with as many of each class
-
-
-def test_balanced_batches_hold_as_many_of_each_class():
-    """To within one; every rare sample is drawn as often as another, give or take one, and a resumed epoch goes on where it was."""
-    classes = np.array([0.0] * 50 + [1.0] * 10)
-    batches = Batches(60, 8, seed=3, shuffle=True, classes=classes)
-    epochs = []
-    for batches.epoch in range(20):
-        epoch = [[number for _, number in batch] for batch in batches]
-        assert [len(batch) for batch in epoch] == [8] * 7 + [4]
-        assert all(abs(sum(classes[batch]) - len(batch) / 2) <= 0.5 for batch in epoch)
-        counts = np.bincount(sum(epoch, []), minlength=60)
-        assert counts[:50].max() == 1 and set(counts[50:]) == {3}
-        epochs.append(epoch)
-    assert epochs[0] != epochs[1] and set(sum(sum(epochs, []), [])) == set(range(60))
-    batches.epoch, batches.start = 7, 3
-    assert [[number for _, number in batch] for batch in batches] == epochs[7][3:]
-
-
-# -----------------------------------------------------------------------------
 # the data
 
 
@@ -243,44 +225,14 @@ def save(path, seed):
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
 
 
-CHEST = ["NORMAL/IM-0115-0001.jpeg", "NORMAL/NORMAL2-IM-1427-0001.jpeg", "NORMAL/NORMAL2-IM-1427-0002.jpeg",
-         "PNEUMONIA/person12_bacteria_34.jpeg", "PNEUMONIA/person12_bacteria_35.jpeg", "PNEUMONIA/person12_virus_36.jpeg",
-         "PNEUMONIA/person1_virus_6.jpeg", "PNEUMONIA/other.jpeg"]
-
-
-def test_class_folders_take_patients_from_the_names_of_films(tmp_path):
-    """Two folders: our split keeps all films of a patient on one side."""
-    for seed, name in enumerate(CHEST):
-        save(str(tmp_path / name), seed)
-    cohort = load_cohort(str(tmp_path))
-    assert dict(zip([os.path.relpath(path, tmp_path) for path in cohort.paths], cohort.patients)) == dict(zip(CHEST, (
-        "IM-0115", "NORMAL2-IM-1427", "NORMAL2-IM-1427", "person12", "person12", "person12", "person1", "PNEUMONIA/other.jpeg")))
-    assert cohort.notes == ["patients from the names of 7 files, as IM-0115; 1 other files count as a patient each"]
-    for fold in range(2):
-        indices, _ = split_patients(cohort, folds=2, fold=fold, val=0.5)
-        assert len({split for split, part in indices.items() for i in part if cohort.patients[i] == "person12"}) == 1
-
-
-def test_class_folders_with_a_split_say_how_many_numbers_cross_it(tmp_path):
-    """The distributed sides stay, although person1 of train may be person1 of test."""
-    for seed, name in enumerate(CHEST):
-        save(str(tmp_path / "train" / name), seed)
-    for seed, name in enumerate(("NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/person1_bacteria_1.jpeg")):
-        save(str(tmp_path / "test" / name), 100 + seed)
-    cohort = load_cohort(str(tmp_path))
-    assert any(note.startswith("WARNING: 1 of these numbers are on two sides") for note in cohort.notes)
-    indices, _ = split_patients(cohort, val=0.5)
-    assert {cohort.paths[i] for i in indices["test"]} == {path for path in cohort.paths if "/test/" in path}
-
-
 @pytest.fixture
 def nih(tmp_path):
     """24 films as NIH distributes them: of each four two have Pneumonia, one nothing, one another finding only."""
     lines = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
     for i in range(24):
-        said = ("Edema|Pneumonia", "No Finding", "Pneumonia", "Effusion")[i % 4]
+        findings = ("Edema|Pneumonia", "No Finding", "Pneumonia", "Effusion")[i % 4]
         save(str(tmp_path / f"{i:08}_000.png"), i)
-        lines.append(f"{i:08}_000.png,{said},0,{i},50,M,PA")
+        lines.append(f"{i:08}_000.png,{findings},0,{i},50,M,PA")
     (tmp_path / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
     return str(tmp_path)
 
@@ -345,7 +297,7 @@ def test_probes_train_on_features_that_are_computed_once(nih, backbone, forwards
     folder, = [name for name in os.listdir("runs/tokens") if name.endswith("-val")]
     best = max(float(row[-1]) for row in rows)
     assert json.load(open(f"runs/tokens/{folder}/metrics.json"))["pneumonia"]["auroc"]["value"] == pytest.approx(best, abs=1e-12)
-    model, tasks, args = train.open_model("runs/tokens")
+    model, tasks, args = open_model("runs/tokens")
     cohort = load_cohort("nih", nih, target="pneumonia")
     images = torch.stack([torch.from_numpy(np.array(Samples(cohort, range(24), (16, 16))[0, i]["image"])) for i in range(3)])
     features, _ = cached_features(cohort, model, args.cache_dir, (16, 16), 3, CPU)
@@ -395,9 +347,9 @@ def test_a_backbone_that_saw_the_test_patients_is_named(nih, backbone, capsys):
 
 @pytest.mark.parametrize("more, message", (
     (("--model", "probe"), "--model probe needs --pretrained"),
-    (("--model", "probe", "--pretrained", "x", "--dropout", "0.2"), "--dropout is for a ViT that is trained, not for --model probe"),
+    (("--model", "probe", "--pretrained", "x", "--dropout", "0.2"), "--dropout belongs to --model"),
     (("--model", "probe", "--pretrained", "x", "--patch", "8"), "--patch belongs to --model"),
-    (("--model", "cnn", "--pretrained", "x"), "--model cnn starts from random weights"),
+    (("--model", "cnn", "--pretrained", "x"), "--pretrained belongs to --model"),
     (("--model", "cnn", "--image", "26"), "at least 27 px"),
     (("--model", "vit", "--head", "class"), "--head belongs to --model probe, not to vit"),
     (("--model", "vit", "--target", "Edema,Mass", "--balanced"), "--balanced: findings, the first target, is a task of labels"),

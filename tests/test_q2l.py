@@ -8,7 +8,9 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from q2l import Q2L, SIZES, EncoderLayer, GroupWiseLinear, Q2LConfig, QueryDecoder, sine_position
+from plumbing.flags import parse
+from plumbing.weights import from_dict
+from q2l import Q2L, EncoderLayer, GroupWiseLinear, Q2LConfig, QueryDecoder, sine_position
 from tests.golden import unit, values
 from vit import ViT, ViTConfig
 
@@ -34,7 +36,8 @@ def released(key):
 
 def filled(encoder_layers, label_self):
     """The transformer of the goldens, width 32, 5 labels, filled by rule over the released names."""
-    decoder = QueryDecoder(5, 32, 4, 64, encoder_layers, 2, label_self=label_self).double().eval()
+    config = Q2LConfig(VIT, ff=64, encoder_layers=encoder_layers, decoder_layers=2, label_self=label_self)
+    decoder = QueryDecoder(5, config).double().eval()
     state = decoder.state_dict()
     query = {"query": unit((5, 32), 50)}
     fill = values({released(key): value.shape for key, value in state.items() if key != "query"})
@@ -71,7 +74,7 @@ def test_released_transformer_and_head(encoder_layers, label_self):
 @torch.no_grad()
 def test_ctran_layer_is_an_encoder_layer_without_position():
     """C-Tran's released layer (post-norm, feed-forward as wide as the model) is our encoder layer with pos = 0."""
-    layer = EncoderLayer(32, 4, 32).double().eval()
+    layer = EncoderLayer(Q2LConfig(VIT, ff=32)).double().eval()
     layer.load_state_dict(values({key: value.shape for key, value in layer.state_dict().items()}))
     y = layer(unit((2, 9, 32), 9999), torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(y[0, 0, :6], torch.tensor(CTRAN, dtype=torch.float64), atol=1e-8, rtol=0)
@@ -124,9 +127,9 @@ def test_label_map_is_the_last_cross_attention():
     q = F.linear(y + model.decoder.query, weights[0], biases[0]).unflatten(-1, (4, 8)).transpose(1, 2)
     k = F.linear(x + model.position, weights[1], biases[1]).unflatten(-1, (4, 8)).transpose(1, 2)
     expected = (q @ k.mT / 8 ** 0.5).softmax(-1).mean(1)
-    map = model(images())["label_map"]
-    torch.testing.assert_close(map, expected, atol=1e-12, rtol=0)
-    torch.testing.assert_close(map.sum(-1), torch.ones(2, 5, dtype=torch.float64), atol=1e-12, rtol=0)
+    label_map = model(images())["label_map"]
+    torch.testing.assert_close(label_map, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(label_map.sum(-1), torch.ones(2, 5, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("rows, columns, dim", [(14, 14, 384), (3, 5, 8)])
@@ -142,10 +145,12 @@ def test_sine_position_against_a_loop(rows, columns, dim):
                 assert position[row * columns + column, offset + i].item() == pytest.approx(expected, abs=2e-6)
 
 
-@pytest.mark.parametrize("size, expected", [("default", 25_819_406), ("no encoder", 26_013_582), ("released", 42_355_982)])
-def test_parameters_on_vit_s(size, expected):
+@pytest.mark.parametrize("fields, expected", [
+    ({}, 25_819_406), ({"ff": 2048, "encoder_layers": 0}, 26_013_582), ({"ff": 8192, "heads": 4}, 42_355_982)],
+    ids=["default", "no encoder", "released"])
+def test_parameters_on_vit_s(fields, expected):
     """ViT-S/16 with 14 labels: two ways to the 26 M of LT-ViT's Table 1, and the released widths."""
-    model = Q2L(Q2LConfig(ViTConfig(), **SIZES[size]), {"labels": 14})
+    model = Q2L(Q2LConfig(ViTConfig(), **fields), {"labels": 14})
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
@@ -160,17 +165,20 @@ def test_the_decoder_reads_patch_tokens_only():
 
 @torch.no_grad()
 def test_starts_from_a_vanilla_file(tmp_path):
-    """Of a plain ViT's file every backbone tensor is used; decoder and head are new, and the report says so."""
-    donor = ViT(replace(VIT, dim=192, heads=3), {"grade": 7}).eval()
+    """Of a plain ViT's file every backbone tensor is used, and its head ignored; decoder and head are new."""
+    donor = ViT(replace(VIT, dim=192, heads=3, dropout=0.1), {"grade": 7}).eval()
     state = {key.replace("head.grade.", "head."): value for key, value in donor.state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "vit.safetensors")
-    model = Q2L.from_pretrained(str(tmp_path / "vit.safetensors"), tasks={"labels": 5}, ff=64, changes=dict(drop_path=0.1)).eval()
-    assert "ignored head" in model.report and model.report.endswith("new decoder label_head")
-    assert model.config == Q2LConfig(replace(donor.config, drop_path=0.1), ff=64)
+    args = parse(["--model", "q2l", "--pretrained", str(tmp_path / "vit.safetensors"), "--drop-path", "0.1"])
+    model = Q2L.from_args(args, {"labels": 5}).eval()
+    assert model.report.startswith(f"loaded {len(state) - 2}/{len(state) - 2} tensors") and model.report.endswith("ignored head")
+    new = {key.split(".")[0] for key in model.state_dict() if key.removeprefix("vit.") not in state}
+    assert new == {"decoder", "label_head"}
+    assert model.config == Q2LConfig(replace(donor.config, drop_path=0.1))
     assert torch.equal(model(images().float())["map"], donor(images().float())["map"])
 
 
-@pytest.mark.parametrize("fields, words", [(dict(decoder_layers=0), "0 decoder layers"), (dict(ff=0), "0 hidden"),
+@pytest.mark.parametrize("fields, words", [(dict(decoder_layers=0), "decoder_layers=0"), (dict(ff=0), "ff=0"),
                                            (dict(heads=5), "5 heads"), (dict(vit=replace(VIT, dim=30, heads=3)), "width 30")])
 def test_what_cannot_be_is_refused_in_one_line(fields, words):
     """Sizes that do not fit raise with the number given."""
@@ -199,8 +207,8 @@ def test_shapes_pixels_and_tasks():
 
 def test_config_survives_json():
     """asdict -> JSON -> config gives an equal config, the ViT's included."""
-    config = Q2LConfig(VIT, **SIZES["no encoder"], label_self=True)
-    assert Q2LConfig(**json.loads(json.dumps(asdict(config)))) == config
+    config = Q2LConfig(VIT, ff=2048, encoder_layers=0, label_self=True)
+    assert from_dict(Q2LConfig, json.loads(json.dumps(asdict(config))), "run") == config
 
 
 def test_every_parameter_learns():

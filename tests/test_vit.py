@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from attention import KINDS
+from plumbing.flags import parse
 from tests.golden import unit, values
-from vit import SIZES, SOFTMAX_FREE, Block, PatchEmbed, ViT, ViTConfig, named, resize_pos_embed, spread_channels
+from vit import PIXELS, SIZES, Block, PatchEmbed, ViT, ViTConfig, sides
 
 TINY = ViTConfig(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=40)                      # 6 patches
 
@@ -102,10 +103,10 @@ def test_padded_tokens_change_nothing(kind):
     model = random_vit(ViTConfig(**{**vars(TINY), "attention": kind}))
     tokens = random_images(C=9, height=1)[:, :, 0]                 # (2, 9, 24)
     mask = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
-    x, map = model.encode(tokens, want_map=True, mask=mask)
+    x, class_map = model.encode(tokens, want_map=True, mask=mask)
     alone, alone_map = model.encode(tokens[1:, :5], want_map=True)
     assert torch.allclose(x[0], model.encode(tokens[:1])[0], atol=1e-10)
-    assert torch.allclose(x[1, :5], alone[0], atol=1e-10) and torch.allclose(map[1, :, :4], alone_map[0], atol=1e-10)
+    assert torch.allclose(x[1, :5], alone[0], atol=1e-10) and torch.allclose(class_map[1, :, :4], alone_map[0], atol=1e-10)
 
 
 @torch.no_grad()
@@ -138,7 +139,7 @@ def test_dropout_is_where_hugging_face_has_it():
     """After the embedding, and on what attention and MLP add; half of the numbers are 0, the others doubled."""
     model, ones = ViT(ViTConfig(**{**vars(TINY), "dropout": 0.5})).train(), torch.ones(2, 50, 50)
     torch.manual_seed(0)
-    added = model.blocks[0].residual(torch.nn.Identity(), ones)
+    added = model.blocks[0].ls1(ones)
     assert set(added.flatten().tolist()) == {0.0, 2.0} and abs(added.mean() - 1) < 0.1
     embedded, whole = model.embed(random_images().float()), model.eval().embed(random_images().float())
     assert torch.allclose(embedded[embedded != 0], 2 * whole[embedded != 0]) and 0.3 < (embedded == 0).float().mean() < 0.7
@@ -149,7 +150,7 @@ def test_drop_path_leaves_out_whole_samples():
     """In training a residual is 0 for some samples and scaled up for the others, so that its mean stays."""
     block = Block(TINY, drop_path=0.25).train()
     torch.manual_seed(0)
-    kept = block.residual(torch.nn.Identity(), torch.ones(20_000, 2, 3))
+    kept = block.ls1(torch.ones(20_000, 2, 3))
     assert set(kept.flatten().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert torch.equal(kept, kept[:, :1, :1].expand_as(kept)) and abs(kept.mean().item() - 1) < 0.02
 
@@ -158,73 +159,8 @@ def test_drop_path_rises_with_depth():
     """From 0 in the first block to the rate in the last, also for a single block."""
     for depth, rates in ((5, [0, 0.05, 0.1, 0.15, 0.2]), (1, [0])):
         model = ViT(ViTConfig(**{**vars(TINY), "depth": depth, "drop_path": 0.2}))
-        assert [block.drop_path for block in model.blocks] == pytest.approx(rates)
-
-
-# -----------------------------------------------------------------------------
-# position embeddings
-
-
-def antialiased_bicubic(old, new):
-    """(new, old) matrix: a cubic kernel (a = -0.5), widened by the ratio when it shrinks, rows sum to 1."""
-    ratio, matrix = old / new, torch.zeros(new, old, dtype=torch.float64)
-    for i in range(new):
-        for j in range(old):
-            x = abs((j + 0.5 - ratio * (i + 0.5)) / max(ratio, 1))
-            if x < 2:
-                matrix[i, j] = 1.5 * x ** 3 - 2.5 * x ** 2 + 1 if x < 1 else -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2
-    return matrix / matrix.sum(1, keepdim=True)
-
-
-@pytest.mark.parametrize("old, new", [((14, 14), (24, 24)), ((14, 14), (7, 10)), ((3, 5), (6, 4))])
-def test_positions_are_resized_by_an_antialiased_bicubic(old, new):
-    """One matrix for the rows and one for the columns; the class token's row stays as it is."""
-    pos = unit((1, 1 + old[0] * old[1], 5), 7)
-    y = resize_pos_embed(pos, old, new)
-    assert y.shape == (1, 1 + new[0] * new[1], 5) and y.dtype == torch.float32 and torch.equal(y[:, 0], pos[:, 0].float())
-    rows, columns = antialiased_bicubic(old[0], new[0]), antialiased_bicubic(old[1], new[1])
-    expected = torch.einsum("ir,jc,rcd->ijd", rows, columns, pos[0, 1:].unflatten(0, old))
-    assert torch.allclose(y[0, 1:].double(), expected.flatten(0, 1), atol=1e-5)
-
-
-def test_positions_are_resized_as_timm_does():
-    """Numbers of timm 1.0.31, resample_abs_pos_embed of 14 x 14 positions."""
-    pos = unit((1, 197, 2), 7)
-    y = resize_pos_embed(pos, (14, 14), (24, 24))[0]
-    assert y[[0, 1, 2, 300, 576]].flatten().tolist() == pytest.approx([
-        0.68897855, -0.29092270, -1.01731801, -0.57300740, -0.38486636, 0.08592910, 0.39336768, 0.73287100,
-        -0.63097030, -0.24343483], abs=1e-6)
-    y = resize_pos_embed(pos, (14, 14), (7, 10))[0]
-    assert y[[0, 1, 2, 35, 70]].flatten().tolist() == pytest.approx([
-        0.68897855, -0.29092270, -0.36071438, -0.39218059, 0.04806511, -0.06921895, 0.20179795, 0.50563508,
-        -0.27681315, 0.20651668], abs=1e-6)
-
-
-@pytest.mark.parametrize("grid", ((3, 5), (2, 3, 5)))
-def test_positions_of_an_equal_grid_stay(grid):
-    """Resizing to the same grid is the identity."""
-    pos = unit((1, 1 + math.prod(grid), 4), 7).float()
-    assert torch.allclose(resize_pos_embed(pos, grid, grid), pos, atol=1e-6)
-
-
-def test_positions_of_volumes_are_resized_on_three_axes():
-    """Trilinear: doubling each axis puts the mean of neighbors, 3 : 1, between them, and keeps what is linear along every axis."""
-    z, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (4, 3, 5)), indexing="ij")
-    pos = torch.stack([z, y, x], -1).flatten(0, 2)
-    new = resize_pos_embed(torch.cat([torch.full((1, 3), 9.0), pos])[None], (4, 3, 5), (8, 6, 10))
-    assert new.shape == (1, 1 + 480, 3) and torch.equal(new[0, 0], torch.full((3,), 9.0))
-    new = new[0, 1:].unflatten(0, (8, 6, 10))
-    for axis, n in enumerate((4, 3, 5)):
-        line = new.movedim(axis, 0)[:, 2, 2, axis]
-        assert torch.allclose(line, ((torch.arange(2 * n) - 0.5) / 2).clamp(0, n - 1), atol=1e-6)
-
-
-@pytest.mark.parametrize("axes", (2, 3))
-def test_a_grey_image_answers_as_its_copy_in_other_channels(axes):
-    """spread_channels keeps the sum of the kernel."""
-    weight = torch.randn(6, 3, *[4] * axes)
-    spread = spread_channels(weight, 2)
-    assert spread.shape == (6, 2, *[4] * axes) and torch.allclose(spread.sum(1), weight.sum(1), atol=1e-6)
+        assert [block.ls1.drop_path for block in model.blocks] == pytest.approx(rates)
+        assert [block.ls2.drop_path for block in model.blocks] == pytest.approx(rates)
 
 
 # -----------------------------------------------------------------------------
@@ -265,7 +201,7 @@ def test_a_volume_one_slab_deep_is_a_picture():
 # -----------------------------------------------------------------------------
 # bags of vectors
 
-BAG = ViTConfig(image=(), patch=(), channels=5, dim=24, depth=3, heads=3, mlp=40, registers=2)
+BAG = ViTConfig(image=(), patch=(), channels=5, dim=24, depth=3, heads=3, mlp=40, registers=2, mean=(), std=())
 
 
 def bags(lengths, width=5):
@@ -323,26 +259,64 @@ def parameters(config, tasks=None):
 @pytest.mark.parametrize("size, published", [("tiny", 5_717_416), ("small", 22_050_664), ("base", 86_567_656)])
 def test_parameter_counts_are_the_published_ones(size, published):
     """DeiT, Table 1: 5 M, 22 M, 86 M at 224 px, patch 16, 1000 classes."""
-    dim, depth, heads = SIZES[size]
-    model_with_one_head = parameters(ViTConfig(dim=dim, depth=depth, heads=heads, mlp=4 * dim), {"imagenet": 1000})
-    assert model_with_one_head == published
+    assert parameters(ViTConfig(**SIZES[size]), {"imagenet": 1000}) == published
 
 
 def test_large_vit_has_the_backbone_of_multivit():
     """ViT-L/32 at 384 px, without pooler and head."""
-    assert parameters(ViTConfig(image=(384, 384), patch=(32, 32), dim=1024, depth=24, heads=16, mlp=4096)) == 305_607_680
+    assert parameters(ViTConfig(image=(384, 384), patch=(32, 32), **SIZES["large"])) == 305_607_680
 
 
 def test_softmax_free_vit_has_the_size_of_the_paper():
     """Width 1024, 8 layers of 8 heads of 64; slides 512 and 2 layers. Sequence norm costs layers x 512 x 6 parameters, SimA none."""
     def count(size, **changes):
-        return [parameters(ViTConfig(**{**named(size), **changes, "attention": kind}), {"y": 1}) for kind in ("softmax", "seqnorm", "sima")]
+        return [parameters(ViTConfig(**SIZES[size], **changes, attention=kind), {"y": 1}) for kind in ("softmax", "seqnorm", "sima")]
     assert count("vit2d") == [34_605_057, 34_629_633, 34_605_057]
     assert count("vit2d", image=(1024, 1024)) == [38_598_657, 38_623_233, 38_598_657]
-    assert count("vit_wsi") == [4_204_545, 4_210_689, 4_204_545]
-    flat = parameters(ViTConfig(**SOFTMAX_FREE["vit2d"]))          # 3-D: other patches, 16 x 16 x 8 positions instead of 14 x 14
-    deep = parameters(ViTConfig(**SOFTMAX_FREE["vit3d"]))
-    assert ViTConfig(**SOFTMAX_FREE["vit3d"]).tokens == 2048 and deep - flat == 1024 * (16 * 16 * 4 - 3 * 16 * 16 + 2048 - 196)
+    assert count("vit_wsi", image=(), patch=(), channels=2048) == [4_204_545, 4_210_689, 4_204_545]
+    flat = ViTConfig(**SIZES["vit2d"])                             # 3-D: other patches, 16 x 16 x 8 positions instead of 14 x 14
+    image, patch = (sides(text) for text in PIXELS["vit3d"])
+    deep = ViTConfig(**SIZES["vit3d"], image=image, patch=patch, channels=1, mean=(0.5,), std=(0.5,))
+    assert flat.image == (224, 224) and flat.patch == (16, 16) and PIXELS["vit2d"] == ("224", "16")
+    assert deep.tokens == 2048 and parameters(deep) - parameters(flat) == 1024 * (16 * 16 * 4 - 3 * 16 * 16 + 2048 - 196)
+
+
+# -----------------------------------------------------------------------------
+# flags
+
+
+def flags(*more):
+    return parse(["--model", "vit", "--data", "chest", *more])
+
+
+def test_a_size_from_the_paper_brings_its_image_and_patch():
+    """Unless the flags say otherwise; all other sizes leave the image to the common default, and have patches of 8 px."""
+    for size, image, patch in (("vit2d", "224", "16"), ("vit3d", "32x256x256", "4x16x16"), ("vit_wsi", "64", "8"), ("tiny", "64", "8")):
+        args = flags("--size", size)
+        assert (args.image, args.patch) == (image, patch)
+    args = flags("--size", "vit2d", "--image", "96", "--patch", "12")
+    assert (args.image, args.patch) == ("96", "12")
+    assert flags().size == "micro"
+
+
+def test_flags_become_a_config():
+    """What --size, --image, --patch, --attention, --dropout and --drop-path say, 0.5 for every channel's mean and std; a bag, whose
+    vectors are taken as they come, has neither."""
+    args = flags("--size", "mini", "--attention", "sima", "--dropout", "0.2", "--drop-path", "0.3")
+    args.image, args.patch, args.channels = "32x16", "8x4", 1
+    assert ViT.from_args(args).config == ViTConfig(image=(32, 16), patch=(8, 4), channels=1, **SIZES["mini"], attention="sima",
+                                                   dropout=0.2, drop_path=0.3, mean=(0.5,), std=(0.5,))
+    args.image, args.patch, args.channels = "", "", 7
+    model = ViT.from_args(args, {"y": 2})
+    assert model.config.image == model.config.patch == model.config.mean == model.config.std == ()
+    assert model.inputs == ("bag", "bag_mask") and model(torch.zeros(1, 3, 7))["logits"]["y"].shape == (1, 2)
+
+
+def test_a_checkpoint_fixes_size_and_patch():
+    """Both are refused beside it, before anything is read."""
+    for flag, value in (("--size", "tiny"), ("--patch", "16")):
+        with pytest.raises(ValueError, match=f"{flag} is fixed by --pretrained org/name; leave it out"):
+            flags("--pretrained", "org/name", flag, value)
 
 
 def test_a_vit_can_be_filled_by_the_golden_rule():
@@ -354,9 +328,11 @@ def test_a_vit_can_be_filled_by_the_golden_rule():
 
 @pytest.mark.parametrize("changes, message", [
     ({"image": (20, 24)}, r"image \(20, 24\) px is not a multiple of the patch \(8, 8\) px"),
-    ({"image": (16,), "patch": (8,)}, "2 axes, volumes of 3"), ({"heads": 5}, "width 24 does not divide into 5 heads"),
-    ({"depth": 0}, "depth 0.*need whole numbers"), ({"dim": 24.0}, "dim 24.0.*need whole numbers"),
-    ({"channels": 1}, "1 channels need as many means and stds above 0"), ({"std": (1, 1, 0)}, "stds above 0"),
+    ({"image": (16, 24), "patch": (8,)}, r"image \(16, 24\) px is not a multiple of the patch \(8,\) px"),
+    ({"image": (16,), "patch": (8,)}, r"image \(16,\): need 2 axes \(pictures\), 3 \(volumes\)"),
+    ({"heads": 5}, "width 24 does not divide into 5 heads"),
+    ({"depth": 0}, "depth=0.*sizes start at 1"), ({"depth": 1000}, "depth=1000.*ends at 999"), ({"mlp": -1}, "mlp=-1.*sizes start at 1"),
+    ({"image": (0, 0)}, "sizes start at 1"), ({"channels": 1}, "need 1 each"), ({"std": (1, 1, 0)}, "stds above 0"),
     ({"attention": "cosine"}, "'cosine' is not known")])
 def test_impossible_architectures_are_refused_in_one_line(changes, message):
     """ValueError with the user's numbers and what is needed, when the model is made and not when it runs."""

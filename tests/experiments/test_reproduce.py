@@ -272,7 +272,7 @@ def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys)
             f"r.EXPERIMENTS['daft'] = {one}; r.PATIENTS = 100; r.main()")
     logs, (started, argv) = tmp_path / "out" / "quick" / "runs" / "daft", quick
     process = Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    for _ in range(400):
+    for _ in range(2000):
         if list(logs.glob("*/args.json")):
             break
         time.sleep(0.05)

@@ -1,12 +1,16 @@
 """plumbing/device.py: which kernels are chosen; and that nothing waits for the device."""
 import io
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attention_filter import compose, gather_patches, refine, score, select
 from multivit import MultiViT, MultiViTConfig
-from plumbing.device import fast_float32
+from plumbing.cohort import Task
+from plumbing.device import fast_bfloat16, fast_float32
+from plumbing.models import build_model
+from tests.small_runs import settled
 from vit import ViT, ViTConfig
 
 
@@ -51,3 +55,13 @@ def test_fast_float32_is_for_wide_models_on_amd_with_avx512_alone(monkeypatch):
                 assert torch.get_float32_matmul_precision() == expected and len(lines) == (expected == "medium")
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("device, words, size, expected", (
+    ("cpu", "avx512f avx512_bf16", "mini", True), ("cpu", "amx_bf16", "mini", True), ("cpu", "avx512f", "mini", False),
+    ("cpu", "avx512f avx512_bf16", "micro", False), ("mps", "avx512_bf16", "mini", False)))
+def test_bfloat16_is_for_wide_models_on_chips_that_have_it(monkeypatch, device, words, size, expected):
+    """Where it is slower, or not there, --amp auto leaves float32."""
+    monkeypatch.setattr("plumbing.device.cpu_flags", lambda: words)
+    model, _ = build_model(settled("--model", "vit", "--size", size), [Task("y", "regression")])
+    assert fast_bfloat16(model, torch.device(device)) is expected

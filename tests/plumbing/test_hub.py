@@ -23,7 +23,7 @@ print(json.dumps(answers))
 
 def test_an_unreliable_hub_leaves_no_broken_file_in_the_cache(tmp_path):
     """Too many requests and broken gateways are tried again; a body shorter than the Hub said is not kept, and the next try has it
-    whole; a file that changed under the same name is fetched anew. (No repository, terms to accept, no network: tests/test_weights.py.)"""
+    whole; a file that changed under the same name is fetched anew. (No repository, terms to accept, no network: test_checkpoints.py.)"""
     def weights(x):
         return {"model.safetensors": safetensors.torch.save({"a": torch.full((5000,), x)})}
 

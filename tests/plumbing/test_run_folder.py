@@ -5,7 +5,9 @@ import os
 
 import pytest
 
-from plumbing.run_folder import recover, write_csv, write_folder, write_json
+from plumbing.run_folder import recover, write_csv, write_folder, write_json, write_log
+from tests.small_runs import fails, flags
+from train import main
 
 
 def test_write_folder_is_all_or_nothing(tmp_path):
@@ -32,3 +34,22 @@ def test_what_cannot_be_written_leaves_no_half_file(tmp_path):
     write_csv(str(tmp_path / "a.csv"), rows)
     assert list(csv.reader(open(tmp_path / "a.csv", newline="", encoding="utf-8"))) == rows
     assert (tmp_path / "a.csv").read_bytes().startswith(b'a,b\r\n"one, two"') and sorted(os.listdir(tmp_path)) == ["a.csv", "a.json"]
+
+
+def test_an_older_run_without_the_column_goes_on(quiet):
+    """A log begun before grad_norm was there: its rows are empty in that column, none is shifted."""
+    write_log(".", [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.1, "grad_norm": 3.0}])
+    assert list(csv.reader(open("log.csv"))) == [["epoch", "lr", "grad_norm"], ["1", "0.1", ""], ["2", "0.1", "3.0"]]
+
+
+def test_an_existing_run_is_kept(table, quiet, monkeypatch, capsys):
+    """A taken name is refused, --overwrite starts anew, and without a name a number is added."""
+    main(flags(table, "--model", "vit", "--name", "a"))
+    assert "runs/a exists; --resume runs/a" in fails(flags(table, "--model", "vit", "--name", "a"), monkeypatch, capsys)
+    main(flags(table, "--model", "vit", "--name", "a", "--overwrite"))
+    main(flags(table, "--model", "vit"))
+    main(flags(table, "--model", "vit"))
+    assert sorted(os.listdir("runs")) == ["a", "vit", "vit-2"]
+    os.makedirs("runs/mine"), open("runs/mine/thesis.txt", "w").close()
+    assert "does not delete" in fails(flags(table, "--name", "mine", "--overwrite"), monkeypatch, capsys)
+    assert os.path.exists("runs/mine/thesis.txt")

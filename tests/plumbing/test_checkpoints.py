@@ -1,0 +1,168 @@
+"""plumbing/checkpoints.py: files, folders, shards and the Hub, or one line why not; nothing in a file is ever run."""
+import json
+import os
+import pickle
+import re
+import types
+
+import huggingface_hub
+import pytest
+import safetensors.torch
+import torch
+from huggingface_hub import errors
+
+from plumbing.checkpoints import read_checkpoint
+from tests.hub import Hub, python
+from tests.plumbing.small_checkpoints import IMAGENET, halves, hf, refusal, tiny, write
+from vit import ViT
+
+
+def test_shards_are_put_together(tmp_path):
+    """The files that an index names, safetensors or pickles, hold one model between them."""
+    for names in (("model-1-of-2.safetensors", "model-2-of-2.safetensors", "model.safetensors.index.json"),
+                  ("pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "pytorch_model.bin.index.json")):
+        folder, t = tmp_path / names[2], tiny()
+        for file, part in zip(names, halves(t)):
+            write(folder, part, file=file)
+        weight_map = {key: file for file, part in zip(names, halves(t)) for key in part}
+        (folder / names[2]).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+        loaded = ViT.from_pretrained(str(folder)).state_dict()
+        assert set(loaded) == set(t) and all(torch.equal(loaded[key], tensor) for key, tensor in t.items())
+
+
+def test_bad_shard_indices_are_refused(tmp_path):
+    """A shard that is missing, that lies in another folder, or an index without a table of them."""
+    write(tmp_path / "up", tiny())
+    for i, index in enumerate(({}, [], {"weight_map": []}, {"weight_map": {}}, {"weight_map": {"a": "gone.safetensors"}},
+                               {"weight_map": {"a": "../up/model.safetensors"}},
+                               {"weight_map": {"a": f"{tmp_path}/up/model.safetensors"}})):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "model.safetensors.index.json").write_text(json.dumps(index))
+        assert f"{tmp_path / str(i)}/model.safetensors.index.json" in refusal(ViT.from_pretrained, str(tmp_path / str(i)))
+
+
+def test_names_that_are_nothing_are_refused(tmp_path):
+    """Neither file, nor folder, nor Hub id; or a folder without weights."""
+    for name in ("nothing", "", "a/b/c", "a b/c", "../up", "/no/such/file.safetensors", "runs/best.safetensors", "org/name@"):
+        assert refusal(ViT.from_pretrained, name).startswith(f"{name}: no such file or folder, and not a Hub id (ORG/NAME or")
+    assert "holds none of model.safetensors" in refusal(ViT.from_pretrained, str(tmp_path))
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path):
+    """Text under any name, empty and truncated files, a bare tensor, a whole module: the path, and why."""
+    truncated = write(tmp_path, tiny()) + "/model.safetensors"
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "module.pt")
+    with open(truncated, "r+b") as stream:
+        stream.truncate(os.path.getsize(truncated) - 100)
+    for name, content in (("text.safetensors", b"<html>404</html>"), ("empty.safetensors", b""), ("text.pth", b"hello"),
+                          ("empty.bin", b""), ("page.bin", b"<html>404</html>"), ("image.png", b"\x89PNG\r\n"),
+                          ("pointer.bin", b"version https://git-lfs.github.com/spec/v1\n")):
+        (tmp_path / name).write_bytes(content)
+        assert re.match(rf"{tmp_path}/{name}: not a ", refusal(ViT.from_pretrained, str(tmp_path / name)))
+    assert "not a readable weight file (Error while deserializing header" in refusal(ViT.from_pretrained, truncated)
+    assert "holds no tensors by name, but a Tensor" in refusal(ViT.from_pretrained, str(tmp_path / "tensor.pt"))
+    assert "asks to run torch.nn.modules.linear.Linear" in refusal(ViT.from_pretrained, str(tmp_path / "module.pt"))
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_malicious_pickles_do_not_run(tmp_path):
+    """Neither torch's zip format nor a bare pickle runs what it asks for, and the message never advises to let it."""
+    ran = tmp_path / "ran"
+    torch.save({"model": {"cls_token": Malicious(ran)}}, tmp_path / "zip.pth")
+    (tmp_path / "bare.bin").write_bytes(pickle.dumps({"cls_token": Malicious(ran)}, protocol=2))
+    for name in ("zip.pth", "bare.bin"):
+        message = refusal(ViT.from_pretrained, str(tmp_path / name))
+        assert f"not a pickle of plain tensors, it asks to run {os.system.__module__}.system" in message
+        assert "weights_only" not in message
+    assert not ran.exists()
+
+
+# -----------------------------------------------------------------------------
+# the Hub, served on loopback
+
+ASK = """
+import json, sys, time
+time.sleep = lambda seconds: None                                  # between the retries
+import torch
+torch.set_num_threads(1)
+from vit import ViT
+answers = {}
+for name in NAMES:
+    try:
+        model = ViT.from_pretrained(name)
+        answers[name] = [model.norm.bias[0].item(), *model.config.mean, model.report]
+    except ValueError as error:
+        answers[name] = str(error)
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """What from_pretrained answered for each name, online and then offline with the server gone; and the requests."""
+    home = tmp_path_factory.mktemp("hub")
+    files = {"model.safetensors": safetensors.torch.save(tiny()), "config.json": json.dumps(hf(3)).encode()}
+    other = {**files, "model.safetensors": safetensors.torch.save(tiny(idx=1)),
+             "preprocessor_config.json": json.dumps(IMAGENET).encode()}
+    index = {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "s1.safetensors", "b": "s2.safetensors"}}).encode()}
+    first, second = (safetensors.torch.save(part) for part in halves(tiny()))
+    repos = {"org/vit": {"main": files, "v1.0": other}, "org/unseen": {"main": files}, "org/gated": "gated",
+             "org/shards": {"main": {**index, "s1.safetensors": first, "s2.safetensors": second}},
+             "org/part": {"main": {**index, "s1.safetensors": first}}, "org/empty": {"main": {"README.md": b""}},
+             "org/cut": {"main": {"model.safetensors": bytes(100_000)}}}
+    online = [*(name for name in repos if name != "org/unseen"), "org/vit@v1.0", "org/vit@v9", "org/nothing", "org/a..b"]
+    offline = ["org/vit", "org/vit@v1.0", "org/shards", "org/unseen", "org/vit@v9"]
+    with Hub(repos, cut=["/org/cut/resolve/main/model.safetensors"]) as hub:
+        first = json.loads(python(f"NAMES = {online}{ASK}", home, hub.url))          # HF_ENDPOINT is this server
+        requests = list(hub.requests)
+    second = json.loads(python(f"NAMES = {offline}{ASK}", home, hub.url, offline=True))
+    return types.SimpleNamespace(online=first, offline=second, requests=requests)
+
+
+def test_hub_files_are_downloaded_once_and_then_found_offline(asked):
+    """Weights and config.json come from the Hub, one file of weights only; with the server gone they are the same."""
+    for answers in (asked.online, asked.offline):
+        assert answers["org/vit"][:4] == [pytest.approx(tiny()["norm.bias"][0].item()), 0.5, 0.5, 0.5]
+        assert answers["org/vit"][4] == "loaded 30/30 tensors from org/vit, mean 0.5 0.5 0.5 std 0.5 0.5 0.5" and isinstance(answers["org/shards"], list)
+    downloads = [request for request in asked.requests if request.startswith("GET /org/vit/resolve/main")]
+    assert sorted(downloads) == [f"GET /org/vit/resolve/main/{file}" for file in ("config.json", "model.safetensors")]
+
+
+def test_hub_revision_is_the_one_asked_for(asked):
+    """ORG/NAME@revision has other weights and another preprocessor_config.json; one that is not there is named."""
+    for answers in (asked.online, asked.offline):
+        assert answers["org/vit@v1.0"][:4] == pytest.approx([tiny(idx=1)["norm.bias"][0].item(), 0.485, 0.456, 0.406])
+    assert asked.online["org/vit@v9"] == "org/vit: has no revision 'v9'"
+    assert "org/vit: model.safetensors is not in the cache" in asked.offline["org/vit@v9"]
+
+
+def test_hub_refusals_are_one_clear_line(asked):
+    """No repository, no weights, terms to accept, a missing shard, a broken download, a name that cannot be, no network."""
+    expected = {"org/nothing": "no such repository on the Hub", "org/gated": "is gated; accept its terms",
+                "org/empty": "holds none of model.safetensors", "org/cut": "model.safetensors could not be downloaded",
+                "org/part": "names 2 shards (s1.safetensors, s2.safetensors ...), not all",
+                "org/a..b": "could not be downloaded: Cannot have -- or .. in repo_id"}
+    for name, words in expected.items():
+        assert words in asked.online[name] and "\n" not in asked.online[name]
+    assert "model.safetensors is not in the cache and the Hub is switched off (HF_HUB_OFFLINE)" in asked.offline["org/unseen"]
+
+
+def test_unreachable_hub_is_said_and_known_absences_are_remembered(monkeypatch):
+    """Without a network a file that the Hub once said it has not is still absent; any other is an error with the address."""
+    def unreachable(*args, **kwargs):
+        raise errors.LocalEntryNotFoundError("An error happened\nwhile trying")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    assert re.fullmatch(r"org/name: model.safetensors is not in the cache and the Hub at http\S+ cannot be reached; try again.*",
+                        refusal(read_checkpoint, "org/name"))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: huggingface_hub._CACHED_NO_EXIST)
+    assert "holds none of" in refusal(read_checkpoint, "org/name")

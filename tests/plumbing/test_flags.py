@@ -1,0 +1,76 @@
+"""plumbing/flags.py: what is wrong with the flags, or between them, ends in one line; sizes have names."""
+import os
+
+import pytest
+
+from plumbing.cohort import Task
+from plumbing.flags import parse
+from plumbing.load_cohort import load_cohort
+from plumbing.models import build_model, count
+from plumbing.prepare import settle
+from tests.small_runs import fails, flags
+
+pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "vit", "--r", "2"), "--r belongs to --model multivit"),
+    (("--r", "3"), "--r 3 does not divide the patch grid"),
+    (("--mode", "joint", "--r", "2"), "one resolution"),
+    (("--image", "60"), "not a multiple of the patch"),
+    (("--image", "big"), "--image big: need SIDE"),
+    (("--n", "0"), "--n 0: need at least 1"),
+    (("--hidden", "wide"), "need whole numbers"),
+    (("--epochs", "0"), "--epochs 0: need at least 1"),
+    (("--dropout", "1.5"), "--dropout 1.5"),
+    (("--augment", "blur"), "'blur' is none of"),
+    (("--device", "tpu"), "--device tpu"),
+    (("--train-blocks", "9"), "5 more than the model has"),
+    (("--data", "nowhere.csv"), "no such file"),
+    (("--data", "nih"), "needs --images"),
+    (("--target", "pasi"), "no column 'pasi'"),
+    (("--folds", "50"), "do not fill"),
+    (("--fold", "7"), "--fold 7 of --folds 5"),
+    (("--pretrained", "no/such/place"), "no such file or folder"),
+    (("--pretrained", "x.bin", "--size", "tiny"), "--size is fixed by --pretrained"),
+    (("--resume", "runs/none"), "--resume keeps the flags"),
+    (("--mode", "full"), "invalid choice: 'full'"),
+    (("--tabular", "sex"), "--tabular belongs to --model vit or daft"),
+    (("--model", "vit", "--tabular", "height"), "no column 'height'"),
+    (("--model", "vit", "--tabular", "redness"), "redness is what is to be predicted"),
+    (("--model", "vit", "--location", "1"), "--location belongs to --model daft"),
+    (("--model", "crossvit", "--fusion", "film"), "argument --fusion: invalid choice: 'film' (choose from"),
+    (("--model", "daft", "--patch", "8"), "--patch belongs to"),
+    (("--model", "daft"), "--model daft needs --tabular"),
+    (("--model", "daft", "--tabular", "sex", "--fusion", "image"), "sees no table"),
+    (("--model", "daft", "--tabular", "sex", "--fusion", "linear-features"), "needs --pretrained RUN"),
+    (("--model", "daft", "--dropout", "0.3"), "--dropout belongs to --model vit or multivit"),
+    (("--model", "vit", "--target", "redness:survival"), "need two columns, TIME/EVENT:survival"),
+    (("--model", "vit", "--target", "redness/sex:survival"), "column sex: 'F' is not a number"),
+), ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypatch, capsys):
+    """What was given and what is needed, no traceback, nothing written."""
+    argv = [] if "--resume" in more else flags(table)
+    if "daft" in more or "crossvit" in more:                       # they have patches of their own, or none
+        argv = [x for i, x in enumerate(argv) if "--patch" not in (x, argv[i - 1])]
+    if "--target" in more:
+        argv[argv.index("--target"):argv.index("--target") + 2] = []
+    elif more[0] in ("--data", "--target", "--image", "--epochs", "--device"):
+        argv[argv.index(more[0]):argv.index(more[0]) + 2] = []
+    if more[0] == "--pretrained":
+        argv = [x for i, x in enumerate(argv) if not {"--image", "--patch"} & {x, argv[i - 1]}]
+    if more[0] == "--resume":
+        more = (*more, "--epochs", "3")
+    assert message in fails([*argv, *more], monkeypatch, capsys)
+    assert not os.path.exists("runs")
+
+
+def test_the_papers_sizes_are_named(slides):
+    """--size vit_wsi, vit3d and vit2d bring the widths of the paper, and its image and patch where the data have pixels."""
+    args = parse(["--model", "vit", "--size", "vit_wsi", "--attention", "seqnorm"])
+    settle(args, load_cohort(slides))
+    model, _ = build_model(args, [Task("y", "regression")])
+    assert count(model) == 4_210_689 - (2048 - 64) * 512     # the simulated vectors are 64 wide, RetCCL's 2048
+    args = parse(["--model", "vit", "--size", "vit3d"])
+    assert (args.image, args.patch) == ("32x256x256", "4x16x16")
+    assert parse(["--model", "vit", "--size", "vit2d", "--image", "64"]).image == "64"

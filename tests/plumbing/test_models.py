@@ -1,0 +1,63 @@
+"""plumbing/models.py: flags become a model, with the weights of a run where they say so, and with less kept for the gradient."""
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from plumbing.cohort import Task
+from plumbing.flags import parse
+from plumbing.models import build_model
+from plumbing.saved_run import open_model
+from tests.small_runs import flags, settled
+from train import main
+
+pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
+
+
+def test_a_run_is_a_starting_point(table):
+    """--pretrained runs/a takes the ViT of that run, keeps its head, and says so."""
+    main(flags(table, "--model", "vit", "--name", "a"))
+    args = parse(["--model", "vit", "--pretrained", "runs/a"])
+    _, tasks, _ = open_model("runs/a")
+    model, report = build_model(args, tasks)
+    saved = load_file("runs/a/best/model.safetensors")
+    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()) and "loaded" in report and "new" not in report
+
+
+@pytest.mark.parametrize("attention", ("seqnorm", "sima"))
+def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
+    """Khader et al. fine-tune the vanilla ViT: every tensor is loaded, and of seqnorm gamma = 1 and beta = 0 are new, which the report says."""
+    main(flags(table, "--model", "vit", "--name", "a"))
+    before = load_file("runs/a/best/model.safetensors")
+    args = parse(["--model", "vit", "--pretrained", "runs/a", "--attention", attention])
+    model, report = build_model(args, open_model("runs/a")[1])
+    after = model.state_dict()
+    new = {key for key in after if "seq_scale" in key or "seq_shift" in key}
+    assert set(after) - new == set(before) and all(torch.equal(after[key], before[key]) for key in before)
+    assert len(new) == (8 if attention == "seqnorm" else 0) and f"loaded {len(before)}/{len(after)} tensors" in report
+    assert all((after[key] == ("scale" in key)).all() for key in new)
+    said = report.partition(", new ")[2].split()
+    assert said == [f"blocks.{i}.attn" for i in range(4)] * (attention == "seqnorm")
+    capsys.readouterr()
+    main([x for i, x in enumerate(flags(table, "--model", "vit", "--attention", attention, "--pretrained", "runs/a", "--name", "b"))
+          if x not in ("--image", "--patch") and flags(table)[i - 1:i] not in (["--image"], ["--patch"])])
+    assert f"loaded {len(before)}/{len(after)} tensors from runs/a" in capsys.readouterr().out
+    assert json.load(open("runs/b/best/config.json"))["vit"]["attention"] == attention
+
+
+@pytest.mark.parametrize("more, least", ((("--chunk", "2"), 2.0), (("--grad-checkpointing",), 2.0)))
+def test_chunks_and_checkpoints_keep_less_for_the_gradient(more, least):
+    """Bytes of the tensors that a forward pass leaves for the backward pass, parameters apart."""
+    def kept(*more):
+        model, _ = build_model(settled("--model", "multivit", "--n", "6", "--r", "2", *more), [Task("y", "regression")])
+        sizes, own = {}, {p.data_ptr() for p in model.parameters()}
+
+        def note(tensor):
+            if tensor.data_ptr() not in own:
+                sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            held = model(torch.rand(2, 6, 3, 64, 64), None, torch.rand(2, 6, 3, 128, 128))
+        return sum(sizes.values()), held                           # held, so that no address is used twice
+    assert kept()[0] > least * kept(*more)[0]

@@ -1,0 +1,70 @@
+"""plumbing/prepare.py: what the data decides: sides, channels, batch size, augmentation; and what they refuse."""
+import json
+import math
+import os
+
+import pytest
+
+from tests.small_runs import fails, flags
+from train import main
+
+pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
+
+
+def test_bags_train_one_at_a_time_or_padded(slides):
+    """Batch size 1 unless told otherwise, width from the files, no augmentation, no figure; the default target is the subtype."""
+    args = ["--data", slides, "--model", "vit", "--attention", "seqnorm", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    main([*args, "--name", "a"]), main([*args, "--name", "b", "--batch-size", "5"])
+    for run, batch_size in (("runs/a", 1), ("runs/b", 5)):
+        saved, config = json.load(open(f"{run}/args.json")), json.load(open(f"{run}/best/config.json"))["vit"]
+        assert (saved["batch_size"], saved["channels"], saved["augment"]) == (batch_size, 64, "none")
+        assert (config["image"], config["patch"], config["channels"], config["mean"]) == ([], [], 64, [])
+        assert math.isfinite(json.load(open(f"{run}/metrics.json"))["subtype"]["accuracy"]["value"]) and not os.listdir(f"{run}/figures")
+    main(["--resume", "runs/a"])
+    main([*args, "--pretrained", "runs/a", "--name", "c"])
+    assert json.load(open("runs/c/best/config.json"))["vit"]["channels"] == 64
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "lt_vit"), "holds bags of vectors, --model lt_vit takes none; use vit"), (("--model", "vit", "--image", "32"), "have no pixels"),
+    (("--model", "vit", "--augment", "hflip"), "hflip: cohort holds bags of vectors, which have no pixels"),
+    (("--model", "vit", "--channels", "9"), "need a bag of vectors (S, 9)")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_bags_cannot_do_ends_in_one_line(slides, more, message, monkeypatch, capsys):
+    """They are for the ViT, have no pixels, and all one width."""
+    assert message in fails(["--data", slides, "--epochs", "1", "--workers", "0", "--device", "cpu", *more], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("more, message", (
+    (("--model", "multivit"), "volumes holds volumes, --model multivit takes none; use vit"),
+    (("--model", "vit", "--image", "16x16"), "--image 16x16: volumes holds volumes, need one number or 3"),
+    (("--model", "vit", "--patch", "8x"), "--patch 8x: need SIDE"),
+    (("--model", "vit", "--image", "6x16x16"), "not a multiple of the patch"),
+    (("--model", "vit", "--channels", "2"), "1 channels")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeypatch, capsys):
+    """A model of photographs, two sides, half a patch, a second channel that nobody measured: one is copied, none refused."""
+    argv = ["--data", volumes, "--epochs", "1", "--workers", "0", "--device", "cpu", *more]
+    if "--channels" in more:
+        main([*argv, "--image", "8", "--name", "two"])
+        assert json.load(open("runs/two/best/config.json"))["vit"]["channels"] == 2
+    else:
+        assert message in fails(argv, monkeypatch, capsys) and not os.path.exists("runs")
+
+
+def test_pictures_are_no_volumes(table, volumes, monkeypatch, capsys):
+    """Nor is a model of one for the other; --augment and --channels say what they lack."""
+    assert "need one number or 2" in fails(flags(table, "--model", "vit", "--image", "8x16x16"), monkeypatch, capsys)
+    assert "no depth to flip" in fails(flags(table, "--augment", "dflip"), monkeypatch, capsys)
+    main(flags(table, "--model", "vit", "--name", "a"))
+    line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--device", "cpu"], monkeypatch, capsys)
+    assert "volumes holds volumes, the model was made for pictures of (16, 16) px" in line
+    line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--image", "8", "--device", "cpu"], monkeypatch, capsys)
+    assert "runs/a is for images of 2 axes" in line
+
+
+def test_what_cannot_be_cached_or_shared_is_refused(table, volumes, slides, monkeypatch, capsys):
+    assert "--cache is for decoded pictures and volumes; bags" in fails(["--data", slides, "--model", "vit", "--cache"], monkeypatch, capsys)
+    assert "which --augment crop would change" in fails(["--data", volumes, "--model", "vit", "--cache", "--augment", "crop"], monkeypatch, capsys)
+    assert "--grad-checkpointing: --model cnn has no Transformer blocks" in fails(
+        ["--data", table, "--target", "grade:classes", "--model", "cnn", "--grad-checkpointing"], monkeypatch, capsys)
+    assert "--chunk: --mode joint has no stage 1" in fails(flags(table, "--mode", "joint", "--chunk", "2"), monkeypatch, capsys)
+    assert "--batch-size 4: 1 processes with --accumulate 5 need at least 5" in fails(flags(table, "--accumulate", "5"), monkeypatch, capsys)
