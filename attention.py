@@ -21,7 +21,8 @@ KINDS = ("softmax", "seqnorm", "sima")
 
 def softmax_weights(q, k, mask=None):
     """softmax(Q K^T / sqrt(d)): two (B, H, T, d) -> (B, H, T, T); masked keys get no weight."""
-    scores = q @ k.mT * q.shape[-1] ** -0.5
+    d = q.shape[-1]
+    scores = q @ k.mT * d ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
     return scores.softmax(-1)
@@ -42,7 +43,8 @@ def seqnorm_formula(q, k, v, gamma, beta, eps=1e-5):
     """gamma, beta: (3, 1, H, 1, d), those of q, k and v."""
     x = torch.stack([q, k, v])
     variance, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
-    x = (x - mean) / (variance + eps).sqrt()
+    x = x - mean
+    x = x / (variance + eps).sqrt()
     q, k, v = gamma * x + beta
     return q @ (k.mT @ v) / q.shape[-2]
 

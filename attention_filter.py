@@ -22,7 +22,8 @@ def score(maps, present=None):
 
     Softmax maps are shares of 1. The weights of softmax-free attention have a sign: what counts is their
     size."""
-    scores = maps.detach().abs().mean(2)
+    scores = maps.detach().abs()
+    scores = scores.mean(2)                                        # over the heads
     if present is not None:
         scores = scores.masked_fill(~present[:, :, None], float("-inf"))
     return scores
@@ -33,7 +34,9 @@ def select(scores, k):
     N, T = scores.shape[1:]
     if not 0 < k <= N * T:
         raise ValueError(f"cannot keep {k} of {N} x {T} tokens")
-    ids_keep = scores.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :k]
+    scores = scores.flatten(1)                                     # (B, N T)
+    ids = scores.argsort(dim=1, descending=True, stable=True)
+    ids_keep = ids[:, :k]
     return ids_keep // T, ids_keep % T
 
 
@@ -44,9 +47,10 @@ def refine(token, grid, r):
     offset = torch.arange(r, device=token.device)
     row = token // columns * r                                     # of the first of the R x R patches
     column = token % columns * r
-    row = row[:, :, None, None] + offset[:, None]                  # (B, K, R, 1)
-    column = column[:, :, None, None] + offset                     # (B, K, 1, R)
-    patch = row * columns * r + column                             # (B, K, R, R)
+    row = row[:, :, None, None]
+    column = column[:, :, None, None]
+    rows_of_patches = row + offset[:, None]                        # (B, K, R, 1)
+    patch = rows_of_patches * columns * r + column + offset        # (B, K, R, R)
     return patch.flatten(2)
 
 
@@ -75,13 +79,15 @@ def gather_patches(images, image, patch, size):
     line = plane[..., None] * height + row                         # (B, K, C, P)
     column = patch % columns
     line = line * columns + column[:, :, None, None]
-    pixels = images.reshape(-1, size[1]).index_select(0, line.flatten())
+    lines = images.reshape(-1, size[1])
+    pixels = lines.index_select(0, line.flatten())
     return pixels.view(*line.shape, size[1])
 
 
 def compose(patches, grid):
     """(B, T, C, P, P) -> (B, C, rows P, columns P), patch j at row j // columns, column j % columns."""
-    patches = patches.unflatten(1, grid)                           # (B, rows, columns, C, P, P)
+    rows, columns = grid
+    patches = patches.unflatten(1, (rows, columns))                # (B, rows, columns, C, P, P)
     image = patches.permute(0, 3, 1, 4, 2, 5)                      # (B, C, rows, P, columns, P)
     image = image.flatten(4, 5)
     return image.flatten(2, 3)
@@ -96,8 +102,11 @@ def kept_text(image, token, n, grid):
     for row in range(rows):
         pictures = []
         for i in range(n):
-            tokens = range(row * columns, (row + 1) * columns)
-            pictures.append("".join("#" if (i, t) in kept else "." for t in tokens))
+            text = ""
+            for column in range(columns):
+                is_kept = (i, row * columns + column) in kept
+                text += "#" if is_kept else "."
+            pictures.append(text)
         lines.append("   ".join(pictures))
     return "\n".join(lines)
 
@@ -108,13 +117,16 @@ if __name__ == "__main__":
     maps = torch.randn(B, N, H, G * G).mul(2).softmax(-1)
     side = R * G * P
     images_hr = torch.randint(256, (B, N, 3, side, side), dtype=torch.uint8)
-    image, token = select(score(maps), G * G // R ** 2)
+    scores = score(maps)
+    image, token = select(scores, G * G // R ** 2)
     fine = refine(token, (G, G), R)
     image_of_patch = image.repeat_interleave(R * R, 1)
-    patches = gather_patches(images_hr, image_of_patch, fine.flatten(1), (P, P))
+    fine_of_patch = fine.flatten(1)
+    patches = gather_patches(images_hr, image_of_patch, fine_of_patch, (P, P))
     composite = compose(patches, (G, G))
     print(f"select   {N} images x {G * G} tokens -> {image.shape[1]} kept")
     print(f"refine   {tuple(token.shape)} -> {tuple(fine.shape)}")
     print(f"compose  {tuple(patches.shape)} -> {tuple(composite.shape)}")
+    text = kept_text(image[0], token[0], N, (G, G))
     print("kept, image by image:")
-    print(kept_text(image[0], token[0], N, (G, G)))
+    print(text)

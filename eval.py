@@ -20,15 +20,15 @@ is worth: evaluation/scores.py.
 import argparse
 import os
 
-from data import Samples, make_loader
 from evaluation.card import write_card
 from evaluation.compare import compare
 from evaluation.export import export
-from evaluation.figures import draw_figures, findings_of, grids_of, looked_at
-from evaluation.localization import find_boxes, finding_maps, score_finding, score_maps
+from evaluation.figures import draw_figures, findings_of, watcher
+from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
 from evaluation.other_table import match, saved_thresholds
-from evaluation.predict import predict, write_predictions
+from evaluation.predict import predict_images
+from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
 from evaluation.probabilities import choose_thresholds, details
 from evaluation.report import write_report
@@ -58,40 +58,19 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     if by and by not in cohort.columns:
         raise ValueError(f"--by {by}: no such column, there are {', '.join(cohort.columns)}")
 
-    def predict_split(name, progress, watch=None):
-        samples = Samples(
-            cohort,
-            indices[name],
-            options["size"],
-            n=options["n"],
-            r=options["r"],
-            channels=options["channels"],
-            folder=options.get("folder"),
-        )
-        loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
-        return predict(
-            model,
-            tasks,
-            loader,
-            options["device"],
-            by_image=options["by_image"],
-            autocast=options["autocast"],
-            watch=watch,
-            progress=progress,
-        )
-
     shown = {}
     findings = []
-    thresholds = thresholds or {}
-    labels_task, _ = findings_of(tasks)
     boxes_of = {}                                                  # image -> label -> boxes
+    labels_task, _ = findings_of(tasks)
     if labels_task and options["n"] is None:
         boxes_of = find_boxes(boxes, cohort, labels_task.classes)
-    watch = watcher(shown, findings, boxes_of, figures, tasks, model.config)
-    predictions = predict_split(split, f"evaluating {split}", watch)
+    watch = watcher(shown, figures, tasks, model.config, boxes_of, findings)
+    predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
+    thresholds = thresholds or {}
     has_thresholds = any(task.kind in ("classes", "labels") for task in tasks)
     if has_thresholds and not thresholds and split != "val" and indices.get("val"):
-        held_out = predict_split("val", "choosing thresholds on val")
+        held_out = predict_images(model, tasks, cohort, indices["val"], options,
+                                  progress="choosing thresholds on val")
         thresholds = {task.name: choose_thresholds(task, held_out) for task in tasks}
     result = {
         "split": split,
@@ -112,44 +91,9 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(os.path.join(run, "predictions.csv"), tasks, predictions, cohort)
     write_json(os.path.join(run, "metrics.json"), result)
-    draw_figures(
-        os.path.join(run, "figures"),
-        tasks,
-        predictions,
-        cohort,
-        shown,
-        model.config,
-        options["size"],
-    )
+    folder = os.path.join(run, "figures")
+    draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
     return result
-
-
-def watcher(shown, findings, boxes_of, figures, tasks, config):
-    """-> function (batch, out) for `predict`, which sees every batch.
-
-    It keeps in `shown` what the model looked at of the first patients, where there are boxes of those that
-    have some. It appends to `findings` how well the maps meet the boxes of a finding, for score_maps."""
-    task, first_token = findings_of(tasks)
-
-    def watch(batch, out):
-        for i, patient in enumerate(batch["patient"]):
-            images = batch["index"][i]
-            labels = boxes_of.get(images[0], {})
-            draw = len(shown) < figures and patient not in shown and (labels or not boxes_of)
-            if draw and not labels and task and "label_map" in out:
-                for label in batch["targets"][task.name][i].eq(1).nonzero().flatten().tolist():
-                    labels[label] = []
-            drawn = {}
-            for label, boxes in labels.items():
-                maps = finding_maps(out, i, first_token + label, grids_of(config))
-                if maps:
-                    drawn[task.classes[label]] = boxes, maps
-                if maps and boxes:
-                    findings.append((patient, label, score_finding(maps, boxes)))
-            if draw:
-                shown[patient] = images, {**looked_at(out, i), "findings": drawn}
-
-    return watch
 
 
 # -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ and what it is compared with:
 Murray et al. 2024, sections 3.1 and 3.2 (`joint` is the composite its introduction argues against). B
 patients, N images, C channels, T patches of an image, H heads, D width, K tokens kept, R high over low
 resolution. Differs: the paper's text discards the class tokens of stage 1, the code that made its numbers
-fuses them with a Linear layer; so does this (cls_token="fused"), which did better here (README, Results),
+fuses them with a Linear layer; so does this (cls_token="fused"), which did better here (docs/results.md),
 and cls_token="stage2" is the text: a class token of stage 2's own. Patients may have fewer than N images:
 an absent one is never selected, and its class token is zero. The paper's Baseline, Partial and Multi are
 called `simple`, `multi` and `full` in the released code. Run: python multivit.py

@@ -5,10 +5,9 @@ import json
 import os
 import re
 
-from evaluation.entry_text import entry_text, interval
-from evaluation.run_text import (
-    NAMES, caveats, command, facts, headline, metric_names, read_run, split_table, tables,
-)
+from evaluation.metrics import METRICS, NAMES
+from evaluation.result_tables import cell_text, confusion_tables, interval, tables
+from evaluation.run_text import caveats, command, facts, headline, read_run, split_table
 from plumbing.run_folder import write_json, write_whole
 
 
@@ -21,18 +20,17 @@ USE = {"transformers": "It opens with `transformers.ViTForImageClassification.fr
 
 def plain(content):
     """A text, a number or an entry of metrics.json -> one line of Markdown without markup of its own."""
-    if isinstance(content, dict):
-        content = f"{entry_text(content)} {content.get('of', '')}"
-    line = " ".join(str(content).split())
+    line = " ".join(cell_text(content).split())
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line)
 
 
-def markdown_table(caption, head, rows):
-    """-> its lines, and an empty one after them."""
+def markdown_table(table):
+    """(caption, head, rows) -> its lines, and an empty one after them."""
+    caption, head, rows = table
     lines = []
     if caption:
         lines = [plain(caption), ""]
-    for cells in [head, ["---" for _ in head], *rows]:
+    for cells in [head, ["---" for _ in head]] + rows:
         lines.append("| " + " | ".join(map(plain, cells)) + " |")
     return lines + [""]
 
@@ -46,12 +44,12 @@ def card(run, library="pytorch"):
         lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")       # JSON is YAML
     lines += ["---", "", f"# {plain(run.name)}", "", plain(headline(run)), "",
               f"**Not for clinical use.** {USE[library]}", "", "## What was trained on what", ""]
-    lines += markdown_table("", ["", ""], facts(run))
-    lines += markdown_table(*split_table(run))
+    lines += markdown_table(("", ["", ""], facts(run)))
+    lines += markdown_table(split_table(run))
     for task in run.tasks:
         lines += [f"## Results: {plain(task.name)}", ""]
-        for caption, head, rows in tables(task, run.unit):
-            lines += markdown_table(caption, head, rows)
+        for table in tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics):
+            lines += markdown_table(table)
     lines += ["## Limits", ""]
     for text in caveats(run):
         lines.append(f"- {plain(text)}")
@@ -91,7 +89,7 @@ def hub_head(run, library):
         head["base_model"] = base
     metrics = []
     for task in run.tasks:
-        metrics += [HUB.get(name, name) for name in metric_names(task.scores)]
+        metrics += [HUB.get(name, name) for name in METRICS[task.kind]]
     head["metrics"] = list(dict.fromkeys(metrics))   # each once
     head["model-index"] = [{"name": run.name, "results": results}]
     return head
@@ -104,8 +102,8 @@ def hub_result(run, task):
     if task.kind in ("classes", "labels"):
         kind = "image-classification"
     metrics = []
-    for name in metric_names(task.scores):
-        entry = task.scores[name]
+    for name in METRICS[task.kind]:
+        entry = run.metrics[task.name][name]
         if entry["value"] is not None:
             metrics.append({"type": HUB.get(name, name), "value": entry["value"],
                             "name": f"{NAMES[name]} {interval(entry)}".strip()})

@@ -6,16 +6,11 @@ Whether B is better cannot be read off two intervals: both runs find the same pa
 rise and fall together. Here each resample draws patients once and scores both runs on them; the interval is
 that of the 1,000 differences.
 """
-import csv
-import json
-import os
-
 import numpy as np
 
 from evaluation.metrics import METRICS, UNDEFINED, mean_defined
-from evaluation.predict import prediction_names, target_names
+from evaluation.predictions_file import read_predictions
 from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, summary
-from plumbing.cohort import Task
 
 
 def compare(a, b, resamples=1000):
@@ -97,57 +92,3 @@ def difference(a, b, reason):
         "b": summary(b, reason),
         "difference": summary(a - b, reason),
     }
-
-
-# -----------------------------------------------------------------------------
-# predictions.csv
-
-
-def read_predictions(run):
-    """Run folder -> its tasks, and the predictions of its test split, where `images` are texts.
-
-    ValueError when the folder is not that of an evaluated run."""
-    try:
-        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
-            saved = json.load(file)["tasks"]
-        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in saved]
-        predictions = {
-            "patient": np.array([row["patient"] for row in rows]),
-            "images": [row["images"] for row in rows],
-            "prediction": {},
-            "target": {},
-        }
-        for task in tasks:
-            prediction, target = read_task(task, rows)
-            predictions["prediction"][task.name] = prediction
-            predictions["target"][task.name] = target
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read "
-                         f"({error!r})") from error
-    return tasks, predictions
-
-
-def read_task(task, rows):
-    """Rows of predictions.csv -> the predictions and the targets of a task, as `predict` gives them."""
-    predictions, targets = [], []
-    for row in rows:
-        predictions.append([float(row[name]) for name in prediction_names(task)])
-        targets.append([read_target(task, row[name]) for name in target_names(task)])
-    prediction = np.array(predictions)
-    target = np.array(targets)
-    if task.kind in ("regression", "survival"):
-        prediction = prediction[:, 0]
-    if task.kind in ("regression", "classes"):
-        target = target[:, 0]
-    return prediction, target
-
-
-def read_target(task, cell):
-    """The inverse of predict.target_text, cell by cell."""
-    if cell == "":
-        return np.nan
-    if task.kind == "classes":
-        return float(task.classes.index(cell))
-    return float(cell)

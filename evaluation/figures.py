@@ -9,10 +9,10 @@ import re
 
 import numpy as np
 
-from evaluation.localization import finding_maps
+from evaluation.localization import branches_of, finding_maps, score_finding
 from evaluation.picture_rows import draw_boxes, draw_heat, filter_figure, side_by_side, stack
-from evaluation.plots import histogram, scatter
-from evaluation.predict import target_text
+from evaluation.predictions_file import target_text
+from evaluation.run_charts import regression_charts
 from plumbing.pictures import read, read_image
 
 
@@ -25,12 +25,7 @@ HEIGHT = 240                                         # of a photograph, px
 
 def looked_at(out, i):
     """What a model returns to be drawn, of sample i -> {key: [tensor], one per branch}."""
-    seen = {}
-    for key in ("map", "image", "token", "composite"):
-        if key in out:
-            branches = out[key] if isinstance(out[key], list) else [out[key]]
-            seen[key] = [branch[i].float().cpu() for branch in branches]
-    return seen
+    return {key: branches_of(out, key, i) for key in ("map", "image", "token", "composite") if key in out}
 
 
 def findings_of(tasks):
@@ -53,29 +48,40 @@ def grids_of(config):
     return []
 
 
-def watcher(shown, figures, tasks, config):
-    """-> function (batch, out) for `predict` that keeps in `shown` what the model looked at.
+def watcher(shown, figures, tasks, config, boxes_of, findings):
+    """-> function (batch, out) for `predict`, which sees every batch.
 
-    figures: of how many patients. Of a model with a map per label it keeps the maps of the three labels it is
-    surest of."""
-    findings, first = findings_of(tasks)
+    It keeps in `shown` what the model looked at of so many patients, where there are boxes of those that have
+    some. It appends to `findings` how well the maps meet the boxes of a finding, for score_maps.
+    boxes_of: {image: {label: boxes}}."""
+    task, first_token = findings_of(tasks)
 
     def watch(batch, out):
         for i, patient in enumerate(batch["patient"]):
-            if len(shown) == figures:
-                return
-            if patient in shown:
-                continue
-            seen = looked_at(out, i)
-            if findings and "label_map" in out:
-                logits = out["logits"][findings.name][i].float()
-                seen["findings"] = {}
-                for label in logits.argsort(descending=True)[:3].tolist():
-                    maps = finding_maps(out, i, first + label, grids_of(config))
-                    seen["findings"][findings.classes[label]] = [], maps
-            shown[patient] = batch["index"][i], seen
+            images = batch["index"][i]
+            boxes = boxes_of.get(images[0], {})
+            draw = len(shown) < figures and patient not in shown and (boxes or not boxes_of)
+            if draw and not boxes and task and "label_map" in out:
+                target = batch["targets"][task.name][i]
+                boxes = {label: [] for label in labels_to_draw(target, out["logits"][task.name][i])}
+            drawn = {}
+            for label, label_boxes in boxes.items():
+                maps = finding_maps(out, i, first_token + label, grids_of(config))
+                if maps:
+                    drawn[task.classes[label]] = label_boxes, maps
+                if maps and label_boxes:
+                    findings.append((patient, label, score_finding(maps, label_boxes)))
+            if draw:
+                shown[patient] = images, looked_at(out, i) | {"findings": drawn}
 
     return watch
+
+
+def labels_to_draw(target, logits):
+    """The labels that are there; where no label is known, the three that the model is surest of."""
+    if target.isnan().all():
+        return logits.float().argsort(descending=True)[:3].tolist()
+    return target.eq(1).nonzero().flatten().tolist()
 
 
 # -----------------------------------------------------------------------------
@@ -90,7 +96,9 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
     os.makedirs(folder, exist_ok=True)
     for task in tasks:
         if task.kind == "regression":
-            draw_errors(folder, task, predictions)
+            charts = regression_charts(task, predictions)
+            for (picture, *_), name in zip(charts, ("scatter", "errors")):
+                save(picture, folder, f"{task.name}_{name}")
     if not size:
         return
     for patient, (images, seen) in shown.items():
@@ -110,18 +118,6 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
         else:
             continue
         save(figure, folder, f"patient_{patient}")
-
-
-def draw_errors(folder, task, predictions):
-    """Predicted against actual, and a histogram of the errors; nothing without a known target."""
-    name, actual = task.name, predictions["target"][task.name]
-    predicted = predictions["prediction"][name]
-    if np.isnan(actual).all():
-        return
-    errors = histogram(predicted - actual, name, f"predicted {name} - actual {name}")
-    save(errors, folder, f"{name}_errors")
-    dots = scatter(actual, predicted, name, f"actual {name}", f"predicted {name}")
-    save(dots, folder, f"{name}_scatter")
 
 
 def save(figure, folder, name):
@@ -165,12 +161,8 @@ def read_photo(cohort, i, size, config):
 
 def kept_figure(photos, seen, config, title):
     """MultiViT: the patches that the attention filter keeps of N photographs, some of them absent."""
-    while len(photos) < len(seen["map"][0]):         # N
-        photos.append(None)
-    images = seen["image"][0].int().tolist()
-    tokens = seen["token"][0].int().tolist()
-    kept = [[] for _ in photos]
-    for image, token in zip(images, tokens):
+    kept = [[] for _ in seen["map"][0]]              # N lists
+    for image, token in zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist()):
         kept[image].append(token)
     composite = None
     if "composite" in seen:
@@ -185,18 +177,16 @@ def map_figure(photos, maps, config, title):
     maps: one of (H, T) or (N, H, T), or one per branch, side by side; T patches as `grids_of` the config."""
     rows = []
     for j, photo in enumerate(photos):
-        pictures, captions = [photo], [""]
+        heats = []
         for weights, grid in zip(maps, grids_of(config)):
             if weights.dim() == 2:
                 weights = weights[None]
             heat = weights[j].abs().mean(0).view(grid)
             if heat.dim() == 3:
                 heat = heat[len(heat) // 2]          # of a volume the middle slab
-            pictures.append(draw_heat(photo, heat))
-            captions.append(f"attention, {' x '.join(map(str, grid))} patches")
-        rows.append(side_by_side(pictures, captions, title=title))
-        title = ""                                   # it stands above the first row only
-    return stack(rows)
+            heats.append((f"attention, {' x '.join(map(str, grid))} patches", heat))
+        rows.append((photo, "", [], heats))
+    return heat_figure(rows, title)
 
 
 def finding_figure(photo, findings, probability, title):
@@ -207,10 +197,18 @@ def finding_figure(photo, findings, probability, title):
     rows = []
     for label, (boxes, maps) in findings.items():
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        pictures = [draw_boxes(photo, frames)]
-        for weights in maps.values():
-            pictures.append(draw_boxes(draw_heat(photo, weights), frames))
-        captions = [f"{label}, predicted {probability[label]:.2f}"] + list(maps)
-        rows.append(side_by_side(pictures, captions, title=title))
-        title = ""
-    return stack(rows)
+        rows.append((photo, f"{label}, predicted {probability[label]:.2f}", frames, maps.items()))
+    return heat_figure(rows, title)
+
+
+def heat_figure(rows, title):
+    """[(photograph, its caption, boxes on it, [(caption, map)])] -> the rows on top of each other."""
+    sheets = []
+    for photo, caption, boxes, maps in rows:
+        pictures, captions = [draw_boxes(photo, boxes)], [caption]
+        for name, weights in maps:
+            pictures.append(draw_boxes(draw_heat(photo, weights), boxes))
+            captions.append(name)
+        sheets.append(side_by_side(pictures, captions, title=title))
+        title = ""                                   # it stands above the first row only
+    return stack(sheets)

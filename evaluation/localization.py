@@ -18,7 +18,7 @@ from PIL import Image
 
 from evaluation.metrics import mean_defined, weighted_mean
 from evaluation.scores import bootstrap_weights, summary
-from plumbing.tables import cell_place, read_csv
+from plumbing.tables import cell_place, read_csv, stem
 from plumbing.targets import numbers
 
 
@@ -61,7 +61,7 @@ def read_boxes(path, cohort, labels):
     corners = np.stack([numbers(path, rows, name) for name in columns[2:]], axis=1)         # (rows, 4)
     if is_nih:
         corners[:, 2:] += corners[:, :2]                           # from x, y, width, height
-    image_of = {stem(image): i for i, image in enumerate(cohort.paths)}
+    image_of = {stem(os.path.basename(image)): i for i, image in enumerate(cohort.paths)}
     if len(image_of) < len(cohort.paths):
         raise ValueError(f"{path}: boxes are found by the names of images, "
                          f"and some images of {cohort.name} share a name")
@@ -70,7 +70,7 @@ def read_boxes(path, cohort, labels):
         if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):    # also where one is blank
             raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} is no box, "
                              "need 0 <= x0 < x1 and 0 <= y0 < y1")
-        image = image_of.get(stem(row[columns[0]]))
+        image = image_of.get(stem(os.path.basename(row[columns[0]])))
         label = row[columns[1]].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue
@@ -78,11 +78,6 @@ def read_boxes(path, cohort, labels):
         shares = box / (size + size)
         boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)
     return boxes
-
-
-def stem(path):
-    """The name of a file without its folder and its ending."""
-    return os.path.splitext(os.path.basename(path))[0]
 
 
 def image_size(cohort, i):
@@ -114,18 +109,24 @@ def finding_maps(out, i, token, grids):
     for key, title in MAPS.items():
         if key not in out:
             continue
-        branches = out[key] if isinstance(out[key], list) else [out[key]]
+        branches = branches_of(out, key, i)
         for branch, weights, grid in zip("SL", branches, grids):
             name = title
             if len(branches) > 1:
                 name += f", branch {branch}"
-            weights = weights[i].float().cpu().abs().numpy()
+            weights = weights.abs().numpy()
             if "label" in key:                                     # (L, T)
                 weights = weights[token]
             else:                                                  # (H, T)
                 weights = weights.mean(0)
             maps[name] = weights.reshape(grid)
     return maps
+
+
+def branches_of(out, key, i):
+    """What a model returns under a key for sample i: a list, with a tensor per branch of the model."""
+    branches = out[key] if isinstance(out[key], list) else [out[key]]
+    return [branch[i].float().cpu() for branch in branches]
 
 
 def score_finding(maps, boxes):

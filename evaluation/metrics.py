@@ -203,6 +203,10 @@ METRICS = {  # kind of task -> name -> function; the first decides which epoch i
         "c_index": c_index,
     },
 }
+NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error",
+         "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
+         "brier": "Brier score", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
+         "c_index": "concordance"}
 LOWER_IS_BETTER = ("mae",)
 UNDEFINED = {  # why a metric may be undefined where there are units
     "r2": "all targets are equal",

@@ -15,9 +15,10 @@ from dataclasses import replace
 import numpy as np
 from huggingface_hub.utils import tqdm
 
-from data import Samples, make_loader
+from data import Samples
 from evaluation.figures import draw_figures, watcher
-from evaluation.predict import predict, prediction_names
+from evaluation.predict import predict_images
+from evaluation.predictions_file import prediction_names, prediction_text
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
@@ -26,7 +27,7 @@ from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
-from plumbing.tables import IMAGE_ENDINGS, find_images, find_patients, read_csv, require_column
+from plumbing.tables import IMAGE_ENDINGS, find_images, find_patients, list_images, read_csv, require_column
 
 
 # -----------------------------------------------------------------------------
@@ -48,14 +49,9 @@ def load_images(source, args, images=None, columns=()):
 
 
 def load_folder(folder):
-    paths = []
-    for place, _, files in os.walk(folder):
-        for file in files:
-            if file.lower().endswith(IMAGE_ENDINGS) and not file.startswith("."):
-                paths.append(os.path.join(place, file))
+    paths = sorted(list_images(folder))
     if not paths:
         raise ValueError(f"--predict {folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
-    paths.sort()
     patients = [os.path.relpath(path, folder).split(os.sep)[0] for path in paths]
     name = os.path.basename(os.path.abspath(folder))
     return Cohort(name=name, tasks=[], patients=patients, paths=paths, targets={})
@@ -124,13 +120,12 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     for reason in broken.values():
         print(f"skipped: {reason}", file=sys.stderr)
 
+    options["folder"] = None                         # the next images will be others
     predictions, shown = {"patient": []}, {}
-    if len(broken) < len(cohort.paths):
-        good = [i for i in range(len(cohort.paths)) if i not in broken]
-        samples = Samples(cohort, good, options["size"], options["n"], options["r"], options["channels"])
-        loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
-        predictions = predict(model.to(device), tasks, loader, device, autocast=options["autocast"],
-                              watch=watcher(shown, figures, tasks, model.config), progress="predicting")
+    good = [i for i in range(len(cohort.paths)) if i not in broken]
+    if good:
+        watch = watcher(shown, figures, tasks, model.config, boxes_of={}, findings=[])
+        predictions = predict_images(model.to(device), tasks, cohort, good, options, watch, "predicting")
     rows = new_rows(tasks, predictions, cohort, broken)
     write_csv(out, rows)
     if shown:
@@ -167,8 +162,7 @@ def new_rows(tasks, predictions, cohort, broken):
         row = [patient, "|".join(seen)]
         if seen:
             for task in tasks:
-                values = predictions["prediction"][task.name][unit_of[patient]]
-                row += [f"{value:.9g}" for value in np.atleast_1d(values)]
+                row += prediction_text(task, predictions, unit_of[patient])
         else:
             row += ["" for _ in header[2:]]
         rows.append(row + ["|".join(names[i] for i in images if i in broken)])

@@ -1,10 +1,11 @@
 """Another table than the one a run was trained on: its targets in the run's order, at the run's thresholds.
 """
-import json
 import os
 from dataclasses import replace
 
 import numpy as np
+
+from plumbing.checkpoints import read_json
 
 
 def match(cohort, tasks, run):
@@ -48,9 +49,8 @@ def saved_thresholds(run):
 
     {} when the run has not been evaluated yet: there is no operating point then."""
     try:
-        with open(os.path.join(run, "metrics.json"), encoding="utf-8") as file:
-            result = json.load(file)
-    except (OSError, ValueError):
+        result = read_json(os.path.join(run, "metrics.json"))
+    except ValueError:
         return {}
     thresholds = {}
     for task, scores in result.items():

@@ -1,4 +1,4 @@
-"""The predictions of a model for a split, one per patient (or image), and predictions.csv.
+"""The predictions of a model for a split, one per patient (or image).
 
 Predictions are a dict of lists and arrays, each with one entry per unit, which is a patient or an image:
 
@@ -7,14 +7,12 @@ Predictions are a dict of lists and arrays, each with one entry per unit, which 
     prediction   {task: (units, ...)}, see `answers`
     target       {task: (units, ...)}, NaN where unknown
 """
-import os
-
 import numpy as np
 import torch
 from huggingface_hub.utils import tqdm
 
+from data import Samples, make_loader
 from plumbing import parallel
-from plumbing.run_folder import write_csv
 
 
 def answers(tasks, logits):
@@ -61,6 +59,30 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
     return merge_samples(tasks, samples, by_image)
 
 
+def predict_images(model, tasks, cohort, indices, options, watch=None, progress=None):
+    """`predict` for the images of a cohort at these indices. options: see run_options."""
+    samples = Samples(
+        cohort,
+        indices,
+        options["size"],
+        n=options["n"],
+        r=options["r"],
+        channels=options["channels"],
+        folder=options.get("folder"),
+    )
+    loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
+    return predict(
+        model,
+        tasks,
+        loader,
+        options["device"],
+        by_image=options["by_image"],
+        autocast=options["autocast"],
+        watch=watch,
+        progress=progress,
+    )
+
+
 def read_samples(batch, predictions):
     """A batch and its predictions {task: (B, ...)} -> list of samples, see `merge_samples`.
 
@@ -99,57 +121,3 @@ def merge_samples(tasks, samples, by_image):
         # The known targets of a unit are equal, and fmax prefers them to NaN.
         result["target"][task.name] = np.array([np.fmax.reduce(target[rows]) for rows in units])
     return result
-
-
-# -----------------------------------------------------------------------------
-# predictions.csv
-
-
-def target_names(task):
-    """The columns of predictions.csv that hold the targets of a task."""
-    if task.kind == "survival":
-        return list(task.classes)
-    if task.kind == "labels":
-        return [f"{task.name}[{label}] target" for label in task.classes]
-    return [f"{task.name} target"]
-
-
-def prediction_names(task):
-    """The columns of predictions.csv that hold the predictions of a task."""
-    if task.kind == "survival":
-        return [f"{task.name} risk"]
-    if task.kind == "regression":
-        return [f"{task.name} predicted"]
-    return [f"{task.name}[{name}] predicted" for name in task.classes]
-
-
-def target_text(task, target):
-    """The target of a unit, () or (L,) -> list of texts, empty where it is unknown.
-
-    A text is a number, the name of a class, or 0 or 1 for a label."""
-    texts = []
-    for value in np.atleast_1d(target):
-        if np.isnan(value):
-            texts.append("")
-        elif task.kind == "classes":
-            texts.append(task.classes[int(value)])
-        else:
-            texts.append(np.format_float_positional(np.float32(value), trim="-"))
-    return texts
-
-
-def write_predictions(path, tasks, predictions, cohort):
-    """predictions.csv: one row per unit, its images, and target and prediction of every task."""
-    root = os.path.commonpath([os.path.dirname(image) for image in cohort.paths])
-    header = ["patient", "images"]
-    for task in tasks:
-        header += target_names(task) + prediction_names(task)
-    rows = [header]
-    for i, patient in enumerate(predictions["patient"]):
-        paths = [os.path.relpath(cohort.paths[j], root) for j in predictions["images"][i]]
-        row = [patient, "|".join(paths)]
-        for task in tasks:
-            row += target_text(task, predictions["target"][task.name][i])
-            row += [f"{value:.9g}" for value in np.atleast_1d(predictions["prediction"][task.name][i])]
-        rows.append(row)
-    write_csv(path, rows)

@@ -16,9 +16,10 @@ import sys
 from PIL import Image
 
 from evaluation.canvas import PALETTE
-from evaluation.entry_text import interval, number
+from evaluation.metrics import NAMES
+from evaluation.result_tables import confusion_tables, interval, map_tables, number, tables
 from evaluation.run_charts import learning_curves, task_charts
-from evaluation.run_text import caveats, command, facts, headline, read_run, split_table, tables
+from evaluation.run_text import caveats, command, facts, headline, read_run, split_table
 from plumbing.run_folder import write_whole
 
 
@@ -108,8 +109,9 @@ def html_row(cells, tag):
     return "<tr>" + "".join(f"<{tag}>{cell(content)}</{tag}>" for content in cells) + "</tr>"
 
 
-def html_table(caption, head, rows, kind):
-    """kind: a class of STYLE."""
+def html_table(table, kind):
+    """(caption, head, rows) -> HTML. kind: a class of STYLE."""
+    caption, head, rows = table
     lines = [f'<div class="wide"><table class="{kind}">']
     if caption:
         lines.append(f"<caption>{cell(caption)}</caption>")
@@ -159,14 +161,31 @@ def html_sheet(path):
 # the page
 
 
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
 def page(run):
     """-> the whole page, HTML."""
-    body = [f"<h1>{cell(run.name)}</h1>", f'<p class="lead">{cell(headline(run))}</p>']
-    body.append(html_table("", [], facts(run), "facts"))
-    caption, head, rows = split_table(run)
-    body.append(html_table(caption, head, rows, "count"))
+    title = cell(run.name)
+    body = [f"<h1>{title}</h1>", f'<p class="lead">{cell(headline(run))}</p>',
+            html_table(("", [], facts(run)), "facts"), html_table(split_table(run), "count")]
     for task in run.tasks:
-        body += results(run, task)
+        body.append(f"<h2>Results: {cell(task.name)}</h2>")
+        body += [html_table(table, "entry") for table in tables(task, run.metrics, NAMES)]
+        body += [html_table(table, "count") for table in confusion_tables(task, run.metrics)]
+        body.append(html_charts(task_charts(run, task)))
     body += ["<h2>Learning curves</h2>", html_charts(learning_curves(run))]
     body += looks(run)
     body += ["<h2>Limits</h2>", "<ul>"]
@@ -174,38 +193,22 @@ def page(run):
     words = cell(command(run.args))
     words = re.sub(r"(--[^ ]+( [^ -][^ ]*)?)", r"<span>\1</span>", words)      # no break inside a flag
     body += ["</ul>", "<h2>The command</h2>", f"<pre>{words}</pre>"]
-    head = ['<meta charset="utf-8">', '<meta name="viewport" content="width=device-width, initial-scale=1">']
-    head += [f"<title>{cell(run.name)}</title>", f"<style>{STYLE}</style>"]
-    lines = ["<!doctype html>", '<html lang="en">', "<head>"] + head + ["</head>", "<body>"] + body
-    return "\n".join(lines + ["</body>", "</html>", ""])
-
-
-def results(run, task):
-    """-> lines: the tables and charts of one task."""
-    lines = [f"<h2>Results: {cell(task.name)}</h2>"]
-    for caption, head, rows in tables(task, run.unit):
-        kind = "count" if caption.startswith("Confusion") else "entry"
-        lines.append(html_table(caption, head, rows, kind))
-    return lines + [html_charts(task_charts(run, task))]
+    return PAGE.format(title=title, style=STYLE, body="\n".join(body))
 
 
 def looks(run):
     """-> lines: what the model looked at; none without pictures and boxes."""
-    maps, sheets = run.metrics.get("localization", {}), []
+    lines = []
+    if "localization" in run.metrics:
+        lines += [html_table(table, "entry") for table in map_tables(run.metrics["localization"])]
     folder = os.path.join(run.folder, "figures")
     if os.path.isdir(folder):
         for name in sorted(os.listdir(folder)):      # errors and scatter are among the charts already
             if name.endswith(".png") and not name.endswith(("_errors.png", "_scatter.png")):
-                sheets.append(html_sheet(os.path.join(folder, name)))
-    lines = []
-    if maps or sheets:
-        lines.append("<h2>What the model looked at</h2>")
-    if maps:
-        rows = [[name, entry["pointing"], entry["mass"]] for name, entry in maps.items()]
-        caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
-                   "and the share of the map inside it")
-        lines.append(html_table(caption, ["map", "pointing game", "mass in the box"], rows, "entry"))
-    return lines + sheets
+                lines.append(html_sheet(os.path.join(folder, name)))
+    if lines:
+        return ["<h2>What the model looked at</h2>"] + lines
+    return []
 
 
 def write_report(folder):

@@ -32,10 +32,10 @@ def test_the_card_says_what_a_hub_wants_and_no_patient(runs, tmp_path):
 def test_the_hub_reads_the_test_results_from_the_head(runs, name):
     """huggingface_hub's own reader finds every defined metric of every task, to the last digit, and nothing else; a null is left out."""
     run = read_run(str(runs / name))
-    run.tasks[0].scores["brier" if name != "a" else "r2"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
+    run.metrics[run.tasks[0].name]["brier" if name != "a" else "r2"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
     found = ModelCard(card(run)).data
-    expected = [(task.name, HUB.get(metric, metric), task.scores[metric]["value"]) for task in run.tasks for metric in METRICS[task.kind]
-                if task.scores[metric]["value"] is not None]
+    expected = [(task.name, HUB.get(metric, metric), run.metrics[task.name][metric]["value"]) for task in run.tasks for metric in METRICS[task.kind]
+                if run.metrics[task.name][metric]["value"] is not None]
     assert [(each.task_name, each.metric_type, each.metric_value) for each in found.eval_results] == expected and len(expected) > 1
     assert {each.dataset_split for each in found.eval_results} == {"test"} and found.model_name == name
     assert set(found.metrics) >= {metric for _, metric, _ in expected}

@@ -8,11 +8,11 @@ from evaluation.chart import Axis, Chart, number, round_ticks
     (-0.0003, 0.0007, ["-0.0002", "0", "0.0002", "0.0004", "0.0006"]),
     (0, 1, ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
     (0, 1e5, ["0", "20,000", "40,000", "60,000", "80,000", "100,000"]),
-    (-1e6, 1e6, ["-1.0e6", "-5e5", "0", "5e5", "1.0e6"]),
+    (-1e6, 1e6, ["-1,000,000", "-500,000", "0", "500,000", "1,000,000"]),
     (0.5, 1.5, ["0.6", "0.8", "1.0", "1.2", "1.4"])])
 def test_ticks_are_round(low, high, texts):
     """The labels a person would choose."""
-    assert list(round_ticks(low, high).values()) == texts
+    assert list(round_ticks((low, high)).values()) == texts
 
 
 def test_ticks_are_few_inside_and_distinct():
@@ -21,16 +21,15 @@ def test_ticks_are_few_inside_and_distinct():
     for _ in range(300):
         low = dice.normal() * 10 ** dice.uniform(-6, 6)
         high = low + 10 ** dice.uniform(-6, 6) + abs(low) * 1e-3
-        for log in (False, True) if low > 0 else (False,):
-            found = round_ticks(low, high, log)
-            assert 2 <= len(found) <= 8 and len(set(found.values())) == len(found), (low, high, log, found)
-            assert all(low - 1e-9 * (high - low) <= v <= high + 1e-9 * (high - low) for v in found)
-    assert all(float(name).is_integer() for name in round_ticks(0, 1.2, whole=True).values())
+        found = round_ticks((low, high))
+        assert 2 <= len(found) <= 8 and len(set(found.values())) == len(found), (low, high, found)
+        assert all(low - 1e-9 * (high - low) <= v <= high + 1e-9 * (high - low) for v in found)
+    assert all(float(name).is_integer() for name in round_ticks((0, 1.2), whole=True).values())
 
 
 def test_number_is_short():
     """As many digits as tell neighbours apart."""
-    for value, step, text in ((0.5, 0.5, "0.5"), (12, 1, "12"), (2e-5, 1e-5, "2e-5"), (3e7, 1e7, "3e7"), (0, 1, "0")):
+    for value, step, text in ((0.5, 0.5, "0.5"), (12, 1, "12"), (2e-5, 1e-5, "0.00002"), (3e7, 1e7, "30,000,000"), (0, 1, "0")):
         assert number(value, step) == text
 
 
@@ -41,17 +40,11 @@ def test_a_chart_is_a_square_where_its_width_is_its_height():
     assert chart.x_px(2) - chart.x_px(0) == pytest.approx(chart.y_px(0) - chart.y_px(2))
 
 
-def test_equal_ratios_are_equal_distances_on_log_axes():
-    """Powers of ten in x and in y: a power law is straight."""
-    chart = Chart(Axis((1, 1e4), log=True), Axis((1e-3, 1e3), log=True))
-    points = np.array([(chart.x_px(10.0**k), chart.y_px(10.0 ** (k - 2))) for k in range(5)])
-    assert np.allclose(np.diff(points, 2, axis=0), 0, atol=1e-6)
-
-
 def test_names_of_ticks_do_not_overlap():
     """Of long numbers below a narrow axis some are left out, and there is white between the others."""
-    chart = Chart(Axis((0, 6e5)), Axis((0, 1)), width=300)
+    x = Axis((0, 6e5))
+    chart = Chart(x, Axis((0, 1)), width=300)
     names = np.asarray(chart.done())[round(chart.bottom) + 16:round(chart.bottom) + 50]
     inked = (names < 200).any((0, 2))
     gaps = np.diff(np.flatnonzero(inked)) >= 8       # px, more than between the figures of a number
-    assert list(chart.x.ticks.values())[:2] == ["0", "100,000"] and gaps.sum() + 1 == 3
+    assert list(x.ticks.values())[:2] == ["0", "100,000"] and gaps.sum() + 1 == 3

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.compare import compare
 from evaluation.metrics import METRICS
-from evaluation.predict import write_predictions
+from evaluation.predictions_file import write_predictions
 from evaluation.scores import bootstrap_weights, score
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of

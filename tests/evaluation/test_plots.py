@@ -1,14 +1,9 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from evaluation.canvas import ACCENT, BAR, INK
 from evaluation.chart import Axis, Chart, HEIGHT, limits
-from evaluation.plots import curves, dots, histogram, scatter, share_curves
-from tests.hub import ROOT
+from evaluation.plots import curve, dots, histogram, scatter, share_curves
 
 
 NAN = float("nan")
@@ -63,34 +58,17 @@ def test_scatter_puts_dots_where_the_axes_say():
 def test_nan_leaves_a_gap_in_a_curve():
     """No line over the NaN, a line on both sides, and a point between two gaps is a dot."""
     x, y = np.arange(21), np.where(np.isin(np.arange(21), [8, 9, 10, 12]), NAN, 1.0)
-    image = near(curves({"": (x, y)}), ACCENT)
+    image = near(curve(x, y), ACCENT)
     chart = Chart(Axis(limits(x)), Axis(limits([1])))
     across = image[round(chart.y_px(1)) - 1]
     drawn = [bool(across[round(chart.x_px(v))]) for v in (3, 6.5, 7.5, 9, 10.5, 11, 11.5, 12.5, 15)]
     assert drawn == [True, True, False, False, False, True, False, False, True]
 
 
-def test_what_has_no_logarithm_is_a_gap_on_log_axes():
-    """Values that have no logarithm are left out; that equal ratios are equal distances: test_chart.py."""
-    clean = curves({"a": ([1, 10, 100], [1, NAN, 3])}, log_x=True, log_y=True)
-    for x, y in (([1, 10, 100], [1, -2, 3]), ([1, 0, 100], [1, 2, 3])):
-        assert curves({"a": (x, y)}, log_x=True, log_y=True).tobytes() == clean.tobytes()
-
-
-def test_names_of_curves_do_not_overlap():
-    """Ten curves that end in one point still have ten lines of text, inside the page."""
-    image = pixels(curves({f"run {i}": ([0, 1], [0, 1]) for i in range(10)}))
-    chart = Chart(Axis(limits([0, 1])), Axis(limits([0, 1])))
-    inked = (image[:, round(chart.right) + 16:] < 200).any((1, 2))
-    assert np.count_nonzero(np.diff(inked.astype(int)) == 1) == 10
-    assert (image[[0, -1]] == 255).all() and (image[:, [0, -1]] == 255).all()
-
-
 @pytest.mark.parametrize("draw", [
-    lambda v: histogram(v, "t", "x"), lambda v: histogram(v),
-    lambda v: scatter(v, v, "t", "x", "y"), lambda v: scatter(v, v),
-    lambda v: curves({"a": (v, v)}, "t", "x", "y"),
-    lambda v: curves({"a": (v, v)}, log_x=True, log_y=True)])
+    lambda v: histogram([*v, 2.0], "x"), lambda v: histogram([*v, 2.0]),
+    lambda v: scatter(v, v, "x", "y"), lambda v: scatter(v, v),
+    lambda v: curve(v, v, "y"), lambda v: curve(v, v)])
 def test_charts_take_anything(draw):
     """None, one, equal, tiny, huge and non-finite values: a page whose margin is white, so that nothing is cut."""
     for values in ([], [NAN], [3.0], [0, 0], [-0.0003, 0.0007], [1e5, 1e5 + 1], [1e12, -1e12], [np.inf, 1, 2]):
@@ -102,27 +80,10 @@ def test_charts_take_anything(draw):
 def test_same_call_same_bytes():
     """A chart depends on its arguments alone, and drawing leaves the arguments as they were."""
     x, y = np.array([1.0, 2, 0]), np.array([2.0, NAN, 1])
-    for draw in (lambda: histogram(y), lambda: scatter(x, y), lambda: curves({"a": (x, y)}, log_x=True), lambda: dots({"a": y}),
-                 lambda: share_curves({"a": (x, y)})):
+    for draw in (lambda: histogram(y), lambda: scatter(x, y), lambda: curve(x, y), lambda: dots({"a": y}),
+                 lambda: share_curves([(x, y)])):
         assert draw().tobytes() == draw().tobytes()
         assert x.tolist() == [1, 2, 0] and np.array_equal(y, [2, NAN, 1], equal_nan=True)
-
-
-@pytest.mark.parametrize("call, words", [
-    (lambda: scatter([1, 2], [1]), "one length"),
-    (lambda: curves({"a": ([1], [1, 2])}), "one length")])
-def test_wrong_arguments_are_named_in_one_line(call, words):
-    """ValueError, one line, with what was given and what is needed."""
-    with pytest.raises(ValueError, match=words) as error:
-        call()
-    assert "\n" not in str(error.value)
-
-
-def test_demo_writes_a_sheet():
-    """python -m evaluation.plots prints the path of a picture."""
-    out = subprocess.run([sys.executable, "-m", "evaluation.plots"], cwd=ROOT, capture_output=True, text=True, check=True)
-    with Image.open(out.stdout.split()[0]) as sheet:
-        assert sheet.height > 1000
 
 
 def test_dots_stand_where_their_values_are():

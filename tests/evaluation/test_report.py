@@ -12,9 +12,9 @@ from PIL import Image
 
 from evaluation import report
 from evaluation.card import plain
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, NAMES
 from evaluation.report import page, write_report
-from evaluation.run_text import NAMES, read_run, split_table
+from evaluation.run_text import read_run, split_table
 from plumbing.models import count
 from plumbing.saved_run import open_model
 from tests.evaluation.conftest import NASTY_NAME

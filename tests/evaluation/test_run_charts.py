@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import METRICS
-from evaluation.run_charts import learning_curves, questions, roc, task_charts
+from evaluation.predictions_file import read_rows
+from evaluation.probabilities import questions
+from evaluation.run_charts import learning_curves, roc, task_charts
+from plumbing.cohort import Task
 
 
 def test_roc_is_every_threshold():
@@ -21,17 +24,19 @@ def test_the_second_of_two_classes_is_asked_for_and_units_without_a_target_are_l
     """Of three classes each is; a label has its own column."""
     rows = [{"g target": "b", "g[a] predicted": "0.2", "g[b] predicted": "0.8", "l[x] target": "1", "l[x] predicted": "0.7"},
             {"g target": "", "g[a] predicted": "0.5", "g[b] predicted": "0.5", "l[x] target": "0", "l[x] predicted": "0.1"}]
-    two = questions(SimpleNamespace(name="g", kind="classes", classes=["a", "b"]), rows)
-    label = questions(SimpleNamespace(name="l", kind="labels", classes=["x"]), rows)
-    assert {name: [part.tolist() for part in pair] for name, pair in two.items()} == {"b": [[0.8], [1.0]]}
-    assert {name: [part.tolist() for part in pair] for name, pair in label.items()} == {"x": [[0.7, 0.1], [1.0, 0.0]]}
-    assert questions(SimpleNamespace(name="t", kind="survival", classes=["days", "died"]), rows) == {}
+    tasks = [Task("g", "classes", ("a", "b")), Task("l", "labels", ("x",))]
+    predictions = read_rows(tasks, [{"patient": f"p{i}", "images": "", **row} for i, row in enumerate(rows)])
+    two, label = (questions(task, predictions) for task in tasks)
+    assert {name: [part.tolist() for part in parts[:2]] for name, parts in two.items()} == {"b": [[0.8], [1.0]]}
+    assert {name: [part.tolist() for part in parts[:2]] for name, parts in label.items()} == {"x": [[0.7, 0.1], [1.0, 0.0]]}
+    assert questions(Task("t", "survival", ("days", "died")), predictions) == {}
 
 
 def test_a_run_with_nothing_to_draw_has_no_charts():
     """One unit, one answer only, no epoch."""
-    run = SimpleNamespace(unit="patient", predictions=[{"a target": "1", "a predicted": "2", "l[x] target": "1", "l[x] predicted": "0.5"}],
-                          log=[], config={"tasks": [{"name": "a"}]})
-    assert task_charts(run, SimpleNamespace(name="a", kind="regression", classes=[])) == []
-    assert task_charts(run, SimpleNamespace(name="l", kind="labels", classes=["x"], scores={})) == []
+    row = {"patient": "p", "images": "", "a target": "1", "a predicted": "2", "l[x] target": "1", "l[x] predicted": "0.5"}
+    number, label = Task("a", "regression"), Task("l", "labels", ("x",))
+    run = SimpleNamespace(metrics={"unit": "patient"}, predictions=[row], log=[], tasks=[number, label])
+    assert task_charts(run, number) == []
+    assert task_charts(run, label) == []
     assert learning_curves(run) == []

@@ -1,0 +1,117 @@
+"""predictions.csv: the predictions of a split as a table, written and read again.
+"""
+import csv
+import json
+import os
+
+import numpy as np
+
+from plumbing.cohort import Task
+from plumbing.run_folder import write_csv
+
+
+def target_names(task):
+    """The columns of predictions.csv that hold the targets of a task."""
+    if task.kind == "survival":
+        return list(task.classes)
+    if task.kind == "labels":
+        return [f"{task.name}[{label}] target" for label in task.classes]
+    return [f"{task.name} target"]
+
+
+def prediction_names(task):
+    """The columns of predictions.csv that hold the predictions of a task."""
+    if task.kind == "survival":
+        return [f"{task.name} risk"]
+    if task.kind == "regression":
+        return [f"{task.name} predicted"]
+    return [f"{task.name}[{name}] predicted" for name in task.classes]
+
+
+def target_text(task, target):
+    """The target of a unit, () or (L,) -> list of texts, empty where it is unknown.
+
+    A text is a number, the name of a class, or 0 or 1 for a label."""
+    texts = []
+    for value in np.atleast_1d(target):
+        if np.isnan(value):
+            texts.append("")
+        elif task.kind == "classes":
+            texts.append(task.classes[int(value)])
+        else:
+            texts.append(np.format_float_positional(np.float32(value), trim="-"))
+    return texts
+
+
+def prediction_text(task, predictions, i):
+    """The prediction for unit i -> list of texts."""
+    return [f"{value:.9g}" for value in np.atleast_1d(predictions["prediction"][task.name][i])]
+
+
+def write_predictions(path, tasks, predictions, cohort):
+    """predictions.csv: one row per unit, its images, and target and prediction of every task."""
+    root = os.path.commonpath([os.path.dirname(image) for image in cohort.paths])
+    header = ["patient", "images"]
+    for task in tasks:
+        header += target_names(task) + prediction_names(task)
+    rows = [header]
+    for i, patient in enumerate(predictions["patient"]):
+        paths = [os.path.relpath(cohort.paths[j], root) for j in predictions["images"][i]]
+        row = [patient, "|".join(paths)]
+        for task in tasks:
+            row += target_text(task, predictions["target"][task.name][i])
+            row += prediction_text(task, predictions, i)
+        rows.append(row)
+    write_csv(path, rows)
+
+
+def read_tasks(config):
+    """config.json of a run -> its tasks."""
+    return [Task(**dict(task, classes=tuple(task["classes"]))) for task in config["tasks"]]
+
+
+def read_rows(tasks, rows):
+    """Rows of predictions.csv -> the predictions, as `predict` gives them, but that `images` are texts."""
+    predictions = {
+        "patient": np.array([row["patient"] for row in rows]),
+        "images": [row["images"] for row in rows],
+        "prediction": {},
+        "target": {},
+    }
+    for task in tasks:
+        prediction, target = [], []
+        for row in rows:
+            prediction.append([float(row[name]) for name in prediction_names(task)])
+            target.append([read_target(task, row[name]) for name in target_names(task)])
+        prediction = np.array(prediction)
+        target = np.array(target)
+        if task.kind in ("regression", "survival"):
+            prediction = prediction[:, 0]
+        if task.kind in ("regression", "classes"):
+            target = target[:, 0]
+        predictions["prediction"][task.name] = prediction
+        predictions["target"][task.name] = target
+    return predictions
+
+
+def read_target(task, cell):
+    """The inverse of target_text, cell by cell."""
+    if cell == "":
+        return np.nan
+    if task.kind == "classes":
+        return float(task.classes.index(cell))
+    return float(cell)
+
+
+def read_predictions(run):
+    """Run folder -> its tasks, and the predictions of its test split.
+
+    ValueError when the folder is not that of an evaluated run."""
+    try:
+        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
+            tasks = read_tasks(json.load(file))
+        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
+            return tasks, read_rows(tasks, list(csv.DictReader(file)))
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read "
+                         f"({error!r})") from error

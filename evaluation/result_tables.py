@@ -1,0 +1,133 @@
+"""Results as a reader sees them: tables that terminal, web page and model card share, and numbers as text.
+
+A table is (caption, head, rows). A cell is a text, a number, or an entry of metrics.json: {value, low, high},
+or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
+"""
+from evaluation.metrics import METRICS
+
+
+CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
+            "labels": "the training share of each label", "survival": "the same risk for all"}
+
+
+# -----------------------------------------------------------------------------
+# cells
+
+
+def number(x):
+    """Three decimals, or three digits where that would show too little or too much; None is undefined."""
+    if x is None:
+        return "undefined"
+    if x == 0 or 0.01 <= abs(x) < 1000:
+        return f"{x:.3f}"
+    return f"{x:.3g}"
+
+
+def interval(entry):
+    """-> "(2.910 to 4.760)", "" where an entry has no interval."""
+    if entry["low"] is None:
+        return ""
+    return f"({number(entry['low'])} to {number(entry['high'])})"
+
+
+def cell_text(cell):
+    """A cell -> text, of an entry "3.880 (2.910 to 4.760)", or why its value is undefined."""
+    if not isinstance(cell, dict):
+        return str(cell)
+    if cell["value"] is None:
+        return f"undefined: {cell['reason']}"
+    return f"{number(cell['value'])} {interval(cell)} {cell.get('of', '')}".strip()
+
+
+# -----------------------------------------------------------------------------
+# one run
+
+
+def tables(task, result, names):
+    """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
+    scores = result[task.name]
+    points = scores.get("operating_point", {})
+    found = [metric_table(task, result, names),
+             group_table("Label by label", "positives", scores.get("per_label", {}), task, names),
+             group_table("Subgroups", "patients", scores.get("subgroups", {}), task, names),
+             operating_table(points)]
+    return [table for table in found if table[2]]                  # those with rows
+
+
+def metric_table(task, result, names):
+    """Every metric, beside that of the constant predictor where there is one."""
+    scores = result[task.name]
+    constant = scores.get("constant")
+    caption = "95 % intervals, patients resampled"
+    head = [f"{task.name}, {scores['units']} {result['unit']}s", result["split"]]
+    if result["unit"] != "patient":
+        caption = f"Images of {scores['patients']} patients; {caption}"
+    if constant:
+        caption += f". Constant: always predicting {CONSTANT[task.kind]}"
+        head.append("constant")
+    rows = []
+    for metric in METRICS[task.kind]:
+        title = names.get(metric, metric)
+        total = len(task.classes)
+        defined = scores[metric].get(task.kind, total)             # for how many of the classes or labels
+        if defined < total:
+            title += f", {defined} of {total} {task.kind}"
+        row = [title, scores[metric]]
+        if constant:
+            row.append(number(constant[metric]["value"]))
+        rows.append(row)
+    return caption, head, rows
+
+
+def group_table(caption, counted, groups, task, names):
+    """One row per label or subgroup: its name, two metrics, and how many of what is counted."""
+    metrics = list(METRICS[task.kind])[:2]
+    rows = []
+    for name, group in groups.items():
+        count = str(group[counted])
+        if group.get("small"):
+            count += ", small"
+        rows.append([name] + [group[metric] for metric in metrics] + [count])
+    return caption, [""] + [names.get(metric, metric) for metric in metrics] + [counted], rows
+
+
+def operating_table(points):
+    """One row per label or class: sensitivity and specificity with their counts, and the threshold."""
+    rows = []
+    for name, point in points.items():
+        row = [name]
+        if point["threshold"] is None:
+            row += [dict(point, value=None), "", ""]
+        else:
+            for rate, right, wrong in (("sensitivity", "true_positives", "false_negatives"),
+                                       ("specificity", "true_negatives", "false_positives")):
+                count = f"{point[right]} of {point[right] + point[wrong]}"
+                row.append(dict(point[rate], of=count))
+            row.append(number(point["threshold"]))
+        rows.append(row)
+    caption = "At or above a threshold, chosen on the validation split (Youden's J)"
+    return caption, ["", "sensitivity", "specificity", "at or above"], rows
+
+
+def confusion_tables(task, result):
+    """-> the confusion of a task of classes, in a list; [] for other tasks."""
+    rows = []
+    for name, counts in zip(task.classes, result[task.name].get("confusion", [])):
+        rows.append([name] + counts)
+    caption = f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)"
+    return [(caption, ["", *task.classes], rows)] if rows else []
+
+
+def map_tables(result):
+    """-> where the maps point, map by map, and label by label. result: see localization.score_maps."""
+    chance = result["chance"]
+    rows = [[name, scores["pointing"], scores["mass"]] for name, scores in result.items()]
+    head = [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"]
+    caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
+               "and the share of the map inside it")
+    labels = []
+    for label, scores in chance["per_label"].items():
+        values = [number(other["per_label"][label]["pointing"]["value"]) for other in result.values()]
+        labels.append([label, " | ".join(values), scores["findings"]])
+    label_head = ["pointing game, by label", "the maps above, in their order", "findings"]
+    return [(caption, head, rows), ("", label_head, labels)]
