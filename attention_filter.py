@@ -70,8 +70,9 @@ def gather_patches(images, image, patch, size):
     B, N, C, height, width = images.shape
     P, columns = size[0], width // size[1]
     sample = torch.arange(B, device=images.device)[:, None]
-    channel = torch.arange(C, device=images.device)
-    y = torch.arange(P, device=images.device)
+    device = images.device
+    channel = torch.arange(C, device=device)
+    y = torch.arange(P, device=device)
     picture = sample * N + image                                   # (B, K), counted over the batch
     plane = picture[:, :, None] * C + channel                      # (B, K, C)
     top = patch // columns * P                                     # y of the patch's first row, (B, K)
@@ -97,7 +98,8 @@ def kept_text(image, token, n, grid):
     """The selection of one patient, (K,) twice -> lines of text, one grid per image, # where a patch was
     kept."""
     rows, columns = grid
-    kept = set(zip(image.tolist(), token.tolist()))
+    pairs = zip(image.tolist(), token.tolist())
+    kept = set(pairs)
     lines = []
     for row in range(rows):
         pictures = []
