@@ -30,9 +30,8 @@ from plumbing import parallel
 from plumbing.command import Stop, run_main
 from plumbing.device import fast_float32, find_device, make_deterministic
 from plumbing.flags import parse
-from plumbing.load_cohort import describe
 from plumbing.models import count, model_name
-from plumbing.prepare import add_features, load_data, prepare
+from plumbing.prepare import add_features, describe_data, prepare
 from plumbing.run_folder import (
     load_state, open_folder, random_numbers, recover, save_model, write_log, write_split)
 from plumbing.saved_run import open_model
@@ -386,7 +385,7 @@ def finish(run, lock_file, cohort, indices, options):
 def main(argv=None):
     args = parse(argv)
     if args.check:
-        print("\n".join(describe(load_data(args))))
+        print("\n".join(describe_data(args)))
         return
     with parallel.together(find_device(args.device)) as device:
         speaks = parallel.rank() == 0                              # one process prints

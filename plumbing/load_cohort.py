@@ -117,13 +117,23 @@ def describe(cohort):
     lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
-        counts = [(values == i).sum() for i in range(len(task.classes))]
-        if task.kind == "labels":
-            counts = np.nansum(values, axis=0)
-        summary = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
-        summary = summary or f"{np.nanmin(values):g} .. {np.nanmax(values):g}"
-        lines.append(f"{task.name} ({task.kind}): {summary}, {np.isnan(values).sum()} unknown")
+        lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
     return lines
+
+
+def summarize(task, values):
+    """The values of a task in words: counts, or a range, and how many are unknown."""
+    if task.kind == "survival":
+        time, event = values.T
+        return (f"{np.nansum(event):.0f} events, {(event == 0).sum()} without, times {np.nanmin(time):g} .. "
+                f"{np.nanmax(time):g}, {np.isnan(event).sum()} unknown")
+    if task.kind == "regression":
+        return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {np.isnan(values).sum()} unknown"
+    counts = [(values == i).sum() for i in range(len(task.classes))]
+    if task.kind == "labels":
+        counts = np.nansum(values, axis=0)
+    summary = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
+    return f"{summary}, {np.isnan(values).sum()} unknown"
 
 
 def main(data=None, images=None):

@@ -18,7 +18,7 @@ from plumbing.columns import fit_columns, tabulate
 from plumbing.device import fast_bfloat16
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
-from plumbing.load_cohort import load_cohort
+from plumbing.load_cohort import describe, load_cohort
 from plumbing.models import MODELS, build_model
 from plumbing.simulate import COHORTS, make
 from plumbing.splits import read_run_split, split_patients
@@ -86,6 +86,13 @@ def load_data(args):
     if by_patient(args) or args.patient_target:
         return per_patient(cohort, args.patient_target)
     return cohort
+
+
+def describe_data(args):
+    """-> lines: how the data is understood, and how its patients are split."""
+    cohort = load_data(args)
+    _, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
+    return describe(cohort) + notes
 
 
 def settle(args, cohort):

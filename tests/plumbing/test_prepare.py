@@ -1,4 +1,5 @@
 """plumbing/prepare.py: what the data decides: sides, channels, batch size, augmentation; and what they refuse."""
+import csv
 import json
 import math
 import os
@@ -68,3 +69,15 @@ def test_what_cannot_be_cached_or_shared_is_refused(table, volumes, slides, monk
         ["--data", table, "--target", "grade:classes", "--model", "cnn", "--grad-checkpointing"], monkeypatch, capsys)
     assert "--chunk: --mode joint has no stage 1" in fails(flags(table, "--mode", "joint", "--chunk", "2"), monkeypatch, capsys)
     assert "--batch-size 4: 1 processes with --accumulate 5 need at least 5" in fails(flags(table, "--accumulate", "5"), monkeypatch, capsys)
+
+
+def test_check_shows_the_data_and_its_split_and_leaves_nothing(table, volumes, capsys):
+    """Counts of classes, ranges of numbers, events of a survival task, and how the patients are split; no run folder."""
+    main(["--data", table, "--target", "redness:regression,grade:classes", "--check"])
+    out = capsys.readouterr().out
+    assert "photos: 39 images of 20 patients" in out and "grade (classes): 0 " in out and "redness (regression): " in out
+    assert "split by patient, none in two: train " in out and not os.path.exists("runs")
+    main(["--data", table, "--target", "redness/dot:survival", "--check"])
+    out = capsys.readouterr().out
+    dots = [row["dot"] for row in csv.DictReader(open(table))]
+    assert f"redness (survival): {dots.count('1')} events, {dots.count('0')} without, times " in out
