@@ -200,19 +200,9 @@ def evaluate_run(args):
     options = run_options(saved, model, cohort, device)
     fast_float32(model, device)                                    # as in training, to the last bit
     add_features(saved, model.to(device), cohort, options)
-    result = evaluate(
-        model,
-        cohort.tasks,
-        cohort,
-        indices,
-        folder,
-        options,
-        split=args.split,
-        by=by,
-        figures=3 if args.figures is None else args.figures,
-        thresholds=thresholds,
-        boxes=args.boxes,
-    )
+    figures = 3 if args.figures is None else args.figures
+    result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
+                      by=by, figures=figures, thresholds=thresholds, boxes=args.boxes)
     print_table(cohort.tasks, result)
     if folder == args.run:
         write_card(args.run)
@@ -227,9 +217,8 @@ def images_by_split(cohort, table, args):
     if args.data:
         seen = sorted(patient for patient in set(cohort.patients) if split_of.get(patient, "test") != "test")
         if seen:
-            more = f" ({len(seen)} such patients)" if len(seen) > 1 else ""
             raise ValueError(f"{table}: patient {seen[0]} is in the {split_of[seen[0]]} split "
-                             f"of {args.run}{more}")
+                             f"of {args.run} (such patients: {len(seen)})")
         return {"train": [], "test": range(len(cohort.paths))}
     changed = set(cohort.patients) ^ set(split_of)
     if changed:
@@ -242,5 +231,4 @@ def images_by_split(cohort, table, args):
 
 
 if __name__ == "__main__":
-
     run_main(main)

@@ -60,6 +60,9 @@ class ViTConfig:
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
         if min(sizes) < 1 or max(sizes) > 65535 or self.depth > 999:
             raise ValueError(f"{self}: sizes start at 1 and end at 65535, and the depth ends at 999")
+        for name in ("eps", "dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: need 0 <= x < 1")
         if len(self.image) not in (0, 2, 3):
             raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
         if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):

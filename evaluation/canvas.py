@@ -16,7 +16,6 @@ MARGIN = 20                                          # around everything, px
 LEADING = 1.3                                        # height of a line over the size of its letters
 INK = (35, 35, 35)                                   # colors: red, green, blue
 AXIS = (95, 95, 95)
-GREY = (125, 125, 125)
 BAR = (198, 203, 208)
 PALE = (240, 240, 240)
 ACCENT = (0, 114, 178)

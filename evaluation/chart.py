@@ -6,29 +6,25 @@ import math
 
 import numpy as np
 
-from evaluation.canvas import (
-    AXIS, BAR, GREY, LEADING, MARGIN, Page, block_height, text_width, wrap,
-)
+from evaluation.canvas import AXIS, BAR, LEADING, MARGIN, Page, block_height, text_width, wrap
 
 
 WIDTH = 600                                          # between the axes, px
 HEIGHT = 420
 TICK = 8                                             # length of a tick, px
 GAP = 20                                             # between an axis and what stands beside it, px
-TITLE, TEXT, SMALL = 34, 30, 28                      # sizes of letters, px
+TEXT, SMALL = 30, 28                                 # sizes of letters, px
 
 
 class Axis:
-    """limits: (low, high), None without data; whole: it counts something.
+    """limits: (low, high); whole: it counts something.
 
     start, end: where the limits lie on the page, px; Chart sets them."""
 
     def __init__(self, limits, label="", whole=False):
         self.limits = limits
         self.label = label
-        self.ticks = {}                              # value: its text
-        if limits is not None:
-            self.ticks = round_ticks(limits, whole)
+        self.ticks = round_ticks(limits, whole)      # value: its text
 
     def widest(self):
         """The width of the widest name of a tick, px."""
@@ -37,7 +33,8 @@ class Axis:
     def px(self, value):
         low, high = self.limits
         share = (value - low) / (high - low)
-        return self.start + share * (self.end - self.start)
+        length = self.end - self.start
+        return self.start + share * length
 
 
 class Chart(Page):
@@ -45,32 +42,27 @@ class Chart(Page):
 
     width, height: of the space between the axes, px."""
 
-    def __init__(self, x, y, title="", width=WIDTH, height=HEIGHT):
+    def __init__(self, x, y, width=WIDTH, height=HEIGHT):
         room_left = max(60, y.widest())
         room_right = max(80, x.widest()) / 2
         self.left = MARGIN + GAP + room_left
         self.right = self.left + width
         page_width = self.right + room_right + MARGIN
-        inside = page_width - 2 * MARGIN
-        title = wrap(title, inside, TITLE)
-        y_label = wrap(y.label, inside, TEXT)
+        y_label = wrap(y.label, page_width - 2 * MARGIN, TEXT)
         x_label = wrap(x.label, width, TEXT)
-        y_label_top = MARGIN + block_height(title, TITLE)
-        self.top = y_label_top + block_height(y_label, TEXT) + GAP
+        self.top = MARGIN + block_height(y_label, TEXT) + GAP
         self.bottom = self.top + height
         x_label_top = self.bottom + GAP + SMALL * LEADING
         page_height = x_label_top + block_height(x_label, TEXT) + MARGIN
 
         super().__init__(page_width, page_height)
         middle = self.left + width / 2
-        self.block(MARGIN, MARGIN, title, TITLE)
-        self.block(MARGIN, y_label_top, y_label, TEXT, AXIS)
+        self.block(MARGIN, MARGIN, y_label, TEXT, AXIS)
         self.block(middle, x_label_top, x_label, TEXT, AXIS, anchor="ma")
-        if x.limits is None:
-            center = self.top + height / 2
-            self.text(middle, center, "no data", TEXT, GREY, anchor="mm")
-        x.start, x.end = self.left, self.right
-        y.start, y.end = self.bottom, self.top
+        x.start = self.left
+        x.end = self.right
+        y.start = self.bottom
+        y.end = self.top
         self.x_px = x.px
         self.y_px = y.px
         self.draw_x_axis(x.ticks)
@@ -124,10 +116,10 @@ def finite(values):
 
 
 def limits(values, pad=0.04):
-    """(low, high) around the finite values with some air, or None when there are none."""
+    """(low, high) around the finite values with some air; (0, 1) when there are none."""
     values = finite(values)
     if len(values) == 0:
-        return None
+        return 0, 1
     low = float(values.min())
     high = float(values.max())
     if high - low > 1e-9 * max(abs(low), abs(high)):

@@ -24,13 +24,14 @@ def compare(a, b, resamples=1000):
     rows, other_rows = common_units(a, b, first, second)
     patients = first["patient"][rows]
     result = {"a": a, "b": b, "patients": len(set(patients))}
+    tasks = {task.name: task for task in tasks}
     other_tasks = {task.name: task for task in other_tasks}
-    shared = [task for task in tasks if task.name in other_tasks]
+    shared = [name for name in tasks if name in other_tasks]
     if not shared:
-        raise ValueError(f"{a} predicts {', '.join(task.name for task in tasks)} and {b} "
-                         f"{', '.join(other_tasks)}: no task in common")
-    for task in shared:
-        name = task.name
+        raise ValueError(f"{a} predicts {', '.join(tasks)} and {b} {', '.join(other_tasks)}: "
+                         "no task in common")
+    for name in shared:
+        task = tasks[name]
         other = other_tasks[name]
         if (task.kind, task.classes) != (other.kind, other.classes):
             raise ValueError(f"{name} is {task.kind} {' '.join(task.classes)} in {a}, "

@@ -67,9 +67,10 @@ def watcher(shown, figures, tasks, config, boxes_of, findings):
             drawn = {}
             for label, label_boxes in boxes.items():
                 maps = finding_maps(out, i, first_token + label, grids_of(config))
-                if maps:
-                    drawn[task.classes[label]] = label_boxes, maps
-                if maps and label_boxes:
+                if not maps:
+                    continue
+                drawn[task.classes[label]] = label_boxes, maps
+                if label_boxes:
                     findings.append((patient, label, score_finding(maps, label_boxes)))
             if draw:
                 shown[patient] = images, looked_at(out, i) | {"findings": drawn}
@@ -102,9 +103,7 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
     if not size:
         return
     for patient, (images, seen) in shown.items():
-        unit = 0
-        while images[0] not in predictions["images"][unit]:
-            unit += 1
+        [unit] = [i for i, unit in enumerate(predictions["images"]) if images[0] in unit]
         title = patient_title(patient, tasks, predictions, unit)
         photos = [read_photo(cohort, i, size, config) for i in images]
         if "token" in seen:

@@ -18,7 +18,7 @@ from huggingface_hub.utils import tqdm
 from data import Samples
 from evaluation.figures import draw_figures, watcher
 from evaluation.predict import predict_images
-from evaluation.predictions_file import prediction_names, prediction_text
+from evaluation.predictions_file import image_names, prediction_names, prediction_text
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
@@ -76,9 +76,9 @@ def without_targets(cohort, tasks):
     """-> the cohort with the run's tasks, all of whose targets are unknown."""
     targets = {}
     for task in tasks:
-        shape = [len(cohort.paths)]
+        shape = len(cohort.paths)
         if task.kind in ("labels", "survival"):
-            shape.append(len(task.classes))
+            shape = shape, len(task.classes)
         targets[task.name] = np.full(shape, np.nan, np.float32)
     return replace(cohort, tasks=tasks, targets=targets)
 
@@ -150,13 +150,12 @@ def new_rows(tasks, predictions, cohort, broken):
 
     predictions: as `predict` returns them, of the patients of whom an image can be read. Patients keep the
     order of the source."""
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in cohort.paths])
     header = ["patient", "images"]
     for task in tasks:
         header += prediction_names(task)
     rows = [header + ["skipped"]]
     unit_of = {patient: i for i, patient in enumerate(predictions["patient"])}
-    names = [os.path.relpath(path, root) for path in cohort.paths]
+    names = image_names(cohort)
     for patient, images in cohort.groups().items():
         seen = [names[i] for i in images if i not in broken]
         row = [patient, "|".join(seen)]

@@ -16,19 +16,21 @@ def histogram(errors, xlabel=""):
     There must be one error at least."""
     errors = finite(errors)
     edges = round_edges(errors)
-    counts, _ = np.histogram(errors.clip(edges[0], edges[-1]), edges)
+    inside = errors.clip(edges[0], edges[-1])        # rounding
+    counts, _ = np.histogram(inside, edges)
     x = Axis(limits(edges), xlabel)
     y = Axis((0, 1.05 * counts.max()), "count", whole=True)
     chart = Chart(x, y)
     for left, right, count in zip(edges, edges[1:], counts):
         x0 = chart.x_px(left) + 1
         x1 = chart.x_px(right) - 1
-        chart.box(x0, chart.y_px(count), x1, chart.bottom - 1, BAR)
+        y0 = chart.y_px(count)
+        chart.box(x0, y0, x1, chart.bottom - 1, BAR)
     mean = errors.mean()
     chart.vertical(0, INK)
     chart.vertical(mean, ACCENT, width=4)
-    hundredth = (edges[1] - edges[0]) / 100
-    words = f"mean {number(mean, hundredth)}, n {len(errors):,}"
+    width = edges[1] - edges[0]
+    words = f"mean {number(mean, width / 100)}, n {len(errors):,}"
     chart.text(chart.right, chart.top - GAP, words, TEXT, ACCENT, anchor="rd")
     return chart.done()
 
@@ -39,7 +41,8 @@ def round_edges(values):
     step = nice((high - low) / 20)
     first = np.floor(low / step + 1e-9)
     last = np.ceil(high / step - 1e-9)
-    return step * np.arange(first, last + 1)
+    multiples = np.arange(first, last + 1)
+    return step * multiples
 
 
 def scatter(x, y, xlabel="", ylabel=""):
@@ -84,16 +87,14 @@ def share_curves(curves, xlabel="", ylabel=""):
     return chart.done()
 
 
-def dots(rows, title="", xlabel=""):
+def dots(rows, title=""):
     """{name: values} -> a row per name, a dot per value, a bar at their mean; NaN is left out."""
-    all_values = []
-    for values in rows.values():
-        all_values.extend(values)
     count = max(len(rows), 1)
-    x_axis = Axis(limits(all_values), xlabel)
-    y_axis = Axis((0, count))
+    all_values = sum(map(list, rows.values()), [])
+    x_axis = Axis(limits(all_values))
+    y_axis = Axis((0, count), title)
     y_axis.ticks = {count - i - 0.5: name for i, name in enumerate(rows)}
-    chart = Chart(x_axis, y_axis, title, height=ROW * count)
+    chart = Chart(x_axis, y_axis, height=ROW * count)
     for value in x_axis.ticks:
         chart.vertical(value, PALE)
     for middle, values in zip(y_axis.ticks, rows.values()):

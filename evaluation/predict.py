@@ -21,14 +21,12 @@ def answers(tasks, logits):
     result = {}
     for task in tasks:
         y = logits[task.name].float()
-        if task.kind == "regression":
-            y = y[:, 0] * task.scale + task.center
-        elif task.kind == "classes":
+        if task.kind == "classes":
             y = y.softmax(1)
         elif task.kind == "labels":
             y = y.sigmoid()
-        else:
-            y = y[:, 0]
+        else:                                                      # a risk has center 0 and scale 1
+            y = y[:, 0] * task.scale + task.center
         result[task.name] = y.cpu().double().numpy()
     return result
 

@@ -43,6 +43,12 @@ def target_text(task, target):
     return texts
 
 
+def image_names(cohort):
+    """-> the path of every image below the folder that holds them all."""
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in cohort.paths])
+    return [os.path.relpath(path, root) for path in cohort.paths]
+
+
 def prediction_text(task, predictions, i):
     """The prediction for unit i -> list of texts."""
     return [f"{value:.9g}" for value in np.atleast_1d(predictions["prediction"][task.name][i])]
@@ -50,14 +56,13 @@ def prediction_text(task, predictions, i):
 
 def write_predictions(path, tasks, predictions, cohort):
     """predictions.csv: one row per unit, its images, and target and prediction of every task."""
-    root = os.path.commonpath([os.path.dirname(image) for image in cohort.paths])
+    names = image_names(cohort)
     header = ["patient", "images"]
     for task in tasks:
         header += target_names(task) + prediction_names(task)
     rows = [header]
     for i, patient in enumerate(predictions["patient"]):
-        paths = [os.path.relpath(cohort.paths[j], root) for j in predictions["images"][i]]
-        row = [patient, "|".join(paths)]
+        row = [patient, "|".join(names[j] for j in predictions["images"][i])]
         for task in tasks:
             row += target_text(task, predictions["target"][task.name][i])
             row += prediction_text(task, predictions, i)

@@ -17,14 +17,13 @@ from PIL import Image
 
 from evaluation.canvas import PALETTE
 from evaluation.metrics import NAMES
-from evaluation.result_tables import confusion_tables, interval, map_tables, number, tables
+from evaluation.result_tables import cell_text, confusion_tables, map_tables, tables
 from evaluation.run_charts import learning_curves, task_charts
 from evaluation.run_text import caveats, command, facts, headline, read_run, split_table
 from plumbing.run_folder import write_whole
 
 
 COLORS = ["#%02x%02x%02x" % color for color in PALETTE]
-LEAST = 0.67                                         # a sheet's letters of 18 px are not shown below 12 px
 
 
 STYLE = """
@@ -52,15 +51,15 @@ td:first-child { min-width: 5.5rem }
 .facts td:first-child { color: #5d6368; width: 9rem }
 .count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .7rem }
 .count th { font-size: .88em; white-space: normal; vertical-align: bottom }
-small, .why { color: #5d6368; font-size: .88em }
-.entry .why { white-space: normal }
-small + small { margin-left: .5em }
+caption:empty { display: none }
+small { color: #5d6368; font-size: .88em }
 .charts { display: grid; gap: 1rem 2rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }
 figure { margin: .75rem 0; break-inside: avoid }
 .look { margin: 1.2rem -.75rem; overflow-x: auto }
 .charts img { margin-left: -.5rem }
 img { display: block; max-width: 100%; height: auto }
+.look img { max-width: max(100%, 56rem) }
 figcaption { margin-top: .4rem; color: #5d6368; font-size: .9rem; overflow-wrap: anywhere }
 pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7;
       white-space: pre-wrap; overflow-wrap: anywhere;
@@ -72,7 +71,7 @@ li { margin: .35rem 0 }
   body { padding-top: 1.5rem }
   th, td { padding-right: .6rem }
   .entry th + th, .entry td + td { white-space: normal }
-  td small { display: block; margin: 0; white-space: nowrap }
+  td small { display: block }
   .look { margin-right: -1.25rem }
 }
 @media print {
@@ -83,7 +82,7 @@ li { margin: .35rem 0 }
   .look { margin: 1.2rem 0 }
   .entry td + td { white-space: normal }
   td small { white-space: nowrap }
-  .look img { min-width: 0 !important; max-height: 22cm; width: auto }
+  .look img { max-width: 100%; max-height: 22cm; width: auto }
 }
 """
 
@@ -94,14 +93,10 @@ li { margin: .35rem 0 }
 
 def cell(content):
     """A text, a number or an entry {value, low, high} -> HTML. The one place where text becomes HTML."""
-    if not isinstance(content, dict):
-        return html.escape(str(content))
-    if content["value"] is None:
-        return f'<span class="why">undefined: {html.escape(content["reason"])}</span>'
-    text = number(content["value"])
-    for more in (interval(content), content.get("of")):
-        if more:
-            text += f" <small>{html.escape(more)}</small>"
+    text = html.escape(cell_text(content))
+    if isinstance(content, dict):                    # 3.880 (2.910 to 4.760)
+        value, _, rest = text.partition(" ")
+        text = f"{value} <small>{rest}</small>"
     return text
 
 
@@ -112,26 +107,17 @@ def html_row(cells, tag):
 def html_table(table, kind):
     """(caption, head, rows) -> HTML. kind: a class of STYLE."""
     caption, head, rows = table
-    lines = [f'<div class="wide"><table class="{kind}">']
-    if caption:
-        lines.append(f"<caption>{cell(caption)}</caption>")
-    if head:
-        lines.append(f"<thead>{html_row(head, 'th')}</thead>")
-    lines.append("<tbody>")
-    lines += [html_row(cells, "td") for cells in rows]
-    lines.append("</tbody></table></div>")
-    return "\n".join(lines)
+    body = "\n".join(html_row(cells, "td") for cells in rows)
+    return (f'<div class="wide"><table class="{kind}"><caption>{cell(caption)}</caption>\n'
+            f"<thead>{html_row(head, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>")
 
 
-def html_image(picture, alt, width, least=0):
-    """A picture inside the page, width px wide; on a narrow screen less, but not below `least` px."""
+def html_image(picture, alt, width):
+    """A picture inside the page, width px wide; on a narrow screen less."""
     data = io.BytesIO()
     picture.save(data, "png")
     inside = base64.b64encode(data.getvalue()).decode()
-    return (
-        f'<img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
-        f'src="data:image/png;base64,{inside}">'
-    )
+    return f'<img width="{width}" alt="{cell(alt)}" src="data:image/png;base64,{inside}">'
 
 
 def html_charts(charts):
@@ -152,8 +138,7 @@ def html_sheet(path):
     """A sheet of pictures; on a phone it slides sideways rather than become too small to see."""
     name, _ = os.path.splitext(os.path.basename(path))
     with Image.open(path) as picture:
-        image = html_image(picture, f"{name}: images and what the model looked at", picture.width,
-                           least=round(LEAST * picture.width))
+        image = html_image(picture, f"{name}: images and what the model looked at", picture.width)
     return f'<figure class="look">{image}</figure>'
 
 

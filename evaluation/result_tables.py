@@ -58,10 +58,8 @@ def metric_table(task, result, names):
     """Every metric, beside that of the constant predictor where there is one."""
     scores = result[task.name]
     constant = scores.get("constant")
-    caption = "95 % intervals, patients resampled"
+    caption = f"95 % intervals, {scores['patients']} patients resampled"
     head = [f"{task.name}, {scores['units']} {result['unit']}s", result["split"]]
-    if result["unit"] != "patient":
-        caption = f"Images of {scores['patients']} patients; {caption}"
     if constant:
         caption += f". Constant: always predicting {CONSTANT[task.kind]}"
         head.append("constant")
@@ -97,7 +95,7 @@ def operating_table(points):
     for name, point in points.items():
         row = [name]
         if point["threshold"] is None:
-            row += [dict(point, value=None), "", ""]
+            row += ["", "", dict(point, value=None)]
         else:
             for rate, right, wrong in (("sensitivity", "true_positives", "false_negatives"),
                                        ("specificity", "true_negatives", "false_positives")):

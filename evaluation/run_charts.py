@@ -9,7 +9,6 @@ from evaluation.metrics import NAMES, by_score
 from evaluation.plots import curve, histogram, scatter, share_curves
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
-from evaluation.result_tables import number
 from evaluation.run_text import validated
 from evaluation.scores import known_units
 
@@ -36,12 +35,11 @@ def regression_charts(task, predictions):
     predicted, actual, _ = known_units(task, predictions)
     if len(actual) < 2:
         return []
-    errors = predicted - actual
     dots = scatter(actual, predicted, xlabel=f"actual {name}", ylabel=f"predicted {name}")
-    bars = histogram(errors, xlabel=f"predicted {name} - actual {name}")
+    bars = histogram(predicted - actual, xlabel=f"predicted {name} - actual {name}")
     return [
         (dots, "predicted over actual values", f"Predicted and actual {name}", []),
-        (bars, "histogram of the errors", f"Errors, whose mean is {number(errors.mean())}", []),
+        (bars, "histogram of the errors", f"Errors of the predicted {name}", []),
     ]
 
 
@@ -86,12 +84,9 @@ def learning_curves(run):
     epochs = [float(row["epoch"]) for row in run.log]
     losses = [float(row["train_loss"]) for row in run.log]
     values, metric, name = validated(run)
+    caption = f"Validation, which chose the best epoch: {name}"
     charts = []
-    if np.isfinite(losses).any():
-        picture = curve(epochs, losses, "loss")
-        charts.append((picture, "training loss over epochs", "Training loss", []))
-    if np.isfinite(values).any():
-        picture = curve(epochs, values, NAMES[metric])
-        caption = f"Validation, which chose the best epoch: {name}"
-        charts.append((picture, f"{name} over epochs", caption, []))
+    for ys, label, caption in ((losses, "loss", "Training loss"), (values, NAMES[metric], caption)):
+        if np.isfinite(ys).any():
+            charts.append((curve(epochs, ys, label), f"{label} over epochs", caption, []))
     return charts

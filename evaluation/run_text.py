@@ -16,9 +16,16 @@ from evaluation.predictions_file import read_tasks
 from evaluation.result_tables import CONSTANT, cell_text, number
 
 
-SETTINGS = {"image": "{value} {unit}", "patch": "patches of {value} {unit}", "n": "N = {value}",
-            "r": "R = {value}", "fusion": "fusion {value}", "head": "head {value}",
-            "label_layers": "label layers {value}", "attention": "attention {value}"}
+SETTINGS = {                                         # flag: how it is said
+    "image": "{} px",
+    "patch": "patches of {} px",
+    "n": "N = {}",
+    "r": "R = {}",
+    "fusion": "fusion {}",
+    "head": "head {}",
+    "label_layers": "label layers {}",
+    "attention": "attention {}",
+}
 
 
 def read_run(folder):
@@ -35,15 +42,22 @@ def read_run(folder):
 
     try:
         run = SimpleNamespace(
-            args=read("args.json"), config=read("best/config.json"), metrics=read("metrics.json"),
-            log=read("log.csv"), split=read("split.csv"), predictions=read("predictions.csv"))
+            args=read("args.json"),
+            config=read("best/config.json"),
+            metrics=read("metrics.json"),
+            log=read("log.csv"),
+            split=read("split.csv"),
+            predictions=read("predictions.csv"),
+        )
         with safe_open(os.path.join(folder, "best", "model.safetensors"), "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: no evaluated run ({error}); "
                          f"python eval.py {folder} evaluates it") from error
-    run.folder, run.name = folder, os.path.basename(os.path.abspath(folder))
-    run.date = str(date.fromtimestamp(os.path.getmtime(os.path.join(folder, "metrics.json"))))
+    run.folder = folder
+    run.name = os.path.basename(os.path.abspath(folder))
+    seconds = os.path.getmtime(os.path.join(folder, "metrics.json"))
+    run.date = str(date.fromtimestamp(seconds))
     run.metrics.setdefault("unit", "patient")
     run.tasks = [task for task in read_tasks(run.config) if task.name in run.metrics]
     return run
@@ -92,11 +106,11 @@ def caveats(run):
     if run.metrics["patients"] < 100:
         texts.append(f"{run.metrics['patients']} test patients are few: intervals are wide, "
                      "and a little too narrow for what they promise.")
-    small = []
+    small = {}                                       # each once, in the order of the table
     for task in run.tasks:
         for name, group in run.metrics[task.name].get("subgroups", {}).items():
-            if group.get("small") and name not in small:
-                small.append(name)
+            if group["small"]:
+                small[name] = group
     if small:
         texts.append(f"Fewer than 20 patients, so that little can be said: {', '.join(small)}.")
     for task in run.tasks:
@@ -131,22 +145,26 @@ def facts(run):
         data += f", images in {args['images']}"
     if run.metrics.get("device", device) != device:
         device += f", evaluated on {run.metrics['device']}"
-    return [("Model", model_text(args)), ("Parameters", f"{run.parameters:,}"),
-            ("Started from", args.get("pretrained") or "weights drawn at random"), ("Data", data),
-            ("Predicts", "; ".join(map(task_text, run.tasks))), ("Training", training_text(run)),
-            ("Seed", args["seed"]), ("Device", device), ("Evaluated", run.date)]
+    return [
+        ("Model", model_text(args)),
+        ("Parameters", f"{run.parameters:,}"),
+        ("Started from", args.get("pretrained") or "weights drawn at random"),
+        ("Data", data),
+        ("Predicts", "; ".join(map(task_text, run.tasks))),
+        ("Training", training_text(run)),
+        ("Seed", args["seed"]),
+        ("Device", device),
+        ("Evaluated", run.date),
+    ]
 
 
 def model_text(args):
     """args.json -> the model, the size of its images and patches, and its settings."""
     parts = [" ".join(args[name] for name in ("model", "mode", "variant", "size") if args.get(name))]
-    unit = "px"
-    if str(args.get("image")).count("x") == 2:       # 64x64x64
-        unit = "voxels"
     for name, words in SETTINGS.items():
         value = args.get(name)
         if value and value != "softmax":             # the usual attention
-            parts.append(words.format(value=value, unit=unit))
+            parts.append(words.format(value))
     return ", ".join(parts)
 
 

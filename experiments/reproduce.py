@@ -226,7 +226,7 @@ def reproduce(name, args, stop):
         values, seconds, more = gather(experiment, metric, plans)
         lines += more
         text += table(experiment, metric, values, seconds)
-        pictures.append(dots(values, name, f"{metric}: a dot per seed, and their mean"))
+        pictures.append(dots(values, f"{name}, {metric}: a dot per seed, and their mean"))
     path = os.path.join(args.out, name)
     write_whole(path + ".md", "\n".join(text) + "\n")
     write_csv(path + ".csv", lines)

@@ -137,8 +137,8 @@ def build_config(config_class, values):
             values[field.name] = tuple(value)
         elif field.type is int and not isinstance(value, int):
             raise ValueError(f"{field.name} {value!r}: need a whole number")
-        elif field.type is float and not 0 <= value < 1:
-            raise ValueError(f"{field.name} {value}: need 0 <= x < 1")
+        elif field.type is float and not isinstance(value, (int, float)):
+            raise ValueError(f"{field.name} {value!r}: need a number")
     return config_class(**values)
 
 

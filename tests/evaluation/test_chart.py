@@ -35,7 +35,7 @@ def test_number_is_short():
 
 def test_a_chart_is_a_square_where_its_width_is_its_height():
     """Both axes have one length then, and one scale where their limits are the same."""
-    chart = Chart(Axis((-1, 3), "x"), Axis((-1, 3), "y"), "a title", width=420, height=420)
+    chart = Chart(Axis((-1, 3), "x"), Axis((-1, 3), "y"), width=420, height=420)
     assert chart.right - chart.left == chart.bottom - chart.top
     assert chart.x_px(2) - chart.x_px(0) == pytest.approx(chart.y_px(0) - chart.y_px(2))
 

@@ -88,7 +88,7 @@ def test_same_call_same_bytes():
 
 def test_dots_stand_where_their_values_are():
     """A dot further right for more, one line a name from the top, a mean between; NaN is left out, nothing at all is said."""
-    image = np.asarray(dots({"a": [0.0], "b": [1.0, 0.5], "c": [np.nan]}, xlabel="x")).astype(int)
+    image = np.asarray(dots({"a": [0.0], "b": [1.0, 0.5], "c": [np.nan]})).astype(int)
     blue = (image[..., 2] - image[..., 0]) > 60
     rows = np.flatnonzero(blue.any(1))
     lines = np.split(rows, np.flatnonzero(np.diff(rows) > 5) + 1)

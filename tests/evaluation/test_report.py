@@ -123,7 +123,7 @@ def test_undefined_and_missing_things_are_said(runs, tmp_path):
     metrics["findings"]["operating_point"]["dot"] = {"threshold": None, "reason": "one class only in the validation split"}
     json.dump(metrics, open(tmp_path / "b" / "metrics.json", "w"))
     (tmp_path / "b" / "split.csv").write_text("patient,split\nx,train\ny,test\n")
-    text = Page(page(read_run(str(tmp_path / "b")))).text
+    text = " ".join(Page(page(read_run(str(tmp_path / "b")))).text.split())
     assert "undefined: one class only" in text and "Not measurable in this split: dot" in text and "What the model looked at" not in text
     assert "one class only in the validation split" in text
 
