@@ -69,7 +69,7 @@ def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, m
     assert ("softmax: cpu_s grows with the power" in out) == (name == "scaling")
 
 
-@pytest.mark.parametrize("name, count", [("vit", 26), ("crossvit", 18)])
+@pytest.mark.parametrize("name, count", [("vit", 26), pytest.param("crossvit", 18, marks=pytest.mark.slow)])
 def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path, monkeypatch, capsys):
     """Ours is measured with every set of flags; a peer that is not there has an empty row that says what to install."""
     here(monkeypatch)
