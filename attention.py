@@ -5,12 +5,10 @@
               X~ = gamma (X - mean(X)) / sqrt(var(X) + eps) + beta,  gamma and beta learned
     sima      O = Q^ (K^^T V),  X^ = X / sum |X|          Koohpayegani and Pirsiavash 2024, eq. 3
 
-Mean, variance and sum run over the T tokens of one sample, one feature at a time. K^T V is a d x d matrix,
-so that the cost grows with T d^2 instead of T^2 d. Each formula stands below as its paper writes it, and
-after it the form that runs: the same result in less time and memory.
-B samples, T tokens with the class token, D width, H heads, d width of a head; mask: (B, T), True if real.
-Differs: seqnorm's eps is not in the paper, 1e-5 here. SimA's released code multiplies Q K^T first when T < d.
-Both linear kinds are float32 under autocast: the products of 16,384 tokens leave float16.
+Mean, variance and sum run over the T tokens of a sample, feature by feature. K^T V is d x d: the cost grows
+with T d^2, not T^2 d. Each formula stands as its paper writes it, then the faster form that runs.
+B samples, T tokens, D width, H heads, d width of a head; mask: (B, T), True if real. Differs: eps is 1e-5;
+both linear kinds are float32 under autocast: the products of 16,384 tokens leave float16.
 """
 import torch
 import torch.nn.functional as F
@@ -96,9 +94,8 @@ def sima_attention(q, k, v):
 
 
 class Attention(nn.Module):
-    """(B, T, D) -> (B, T, D): H heads of width d between two Linear layers; `kind` is one of KINDS.
-    want_map=True: also the class token's attention to the other tokens, (B, H, T - 1); for softmax a share
-    of 1, for the other kinds signed, the weight each value is summed with."""
+    """(B, T, D) -> (B, T, D): H heads of width d between two Linear layers. want_map=True: also the class
+    token's attention to the others, (B, H, T - 1): a share of 1 for softmax, else signed."""
 
     def __init__(self, dim, heads, head_dim=0, qkv_bias=True, kind="softmax"):
         super().__init__()

@@ -8,10 +8,9 @@ Liu et al. 2021, "Query2Label", and its released code: the transformer of DETR (
 self-attention in the decoder, so that no label knows of another. It is here to compare LT-ViT with, whose
 label tokens live inside the ViT, look at its last blocks, and need no further layers.
 B samples, T patches, D width, H heads, L labels (rows of y and query); attn(queries, keys, values).
-Differs: the released code works on the map of a convolutional network, D = 2048; here the map is that of
-the patch tokens after the ViT's final norm. Trained with LT-ViT's binary cross entropy; released: asymmetric
-loss (gamma- 2, gamma+ 0), AdamW 1e-4 on one cycle, decay 0.01, EMA 0.9997, 80 epochs. On ViT-S/16 with 14
-labels 25.82 M parameters (Table 1 of LT-ViT: 26 M), 42.36 M with the released ff 8192 and heads 4.
+Differs: the released map is that of a convolutional network, D = 2048; here it is the ViT's patch tokens.
+Released recipe: asymmetric loss (gamma- 2, gamma+ 0), AdamW 1e-4 on one cycle, EMA 0.9997. On ViT-S/16 with
+14 labels 25.82 M parameters (LT-ViT's Table 1: 26 M), 42.36 M with the released ff 8192 and heads 4.
 """
 from dataclasses import dataclass
 

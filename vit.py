@@ -6,9 +6,8 @@
     logits = head(LayerNorm(x)[cls])                    eq. 4
 
 A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
-have two axes or, volumes, three. A bag of vectors, such as those of a slide's tiles, has none: each becomes a
-token without position, and a mask (B, S) tells the S vectors of a bag from padding. uint8 images are
-normalized here, with the mean and std of the weights; float images pass. Parameter names are timm's.
+have two axes or, volumes, three. A bag of vectors has none: each is a token without position, and a mask
+(B, S) tells it from padding. uint8 images are normalized here, float ones pass. Names are timm's.
 B samples, C channels, P patch side in px, T patches (N is the number of images), D width, H heads.
 """
 import math
@@ -60,9 +59,9 @@ class ViTConfig:
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
         if min(sizes) < 1 or max(sizes) > 65535 or self.depth > 999:
             raise ValueError(f"{self}: sizes start at 1 and end at 65535, and the depth ends at 999")
-        for name in ("eps", "dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: need 0 <= x < 1")
+        for name, x in (("eps", self.eps), ("dropout", self.dropout), ("drop_path", self.drop_path)):
+            if not 0 <= x < 1:
+                raise ValueError(f"{name} {x}: need 0 <= x < 1")
         if len(self.image) not in (0, 2, 3):
             raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
         if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):
