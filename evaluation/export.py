@@ -15,6 +15,7 @@ from evaluation.card import write_card
 from evaluation.run_text import read_run
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
+from vit import ViT
 
 
 NAMES = (                                            # ours -> transformers 4, in this order
@@ -75,10 +76,11 @@ def one_number(sides):
     return list(sides)
 
 
-def transformers_has(name, config, tasks):
+def transformers_has(model, tasks):
     """Has transformers this model? A ViT on pictures, with one task of classes or labels, and no extras."""
-    if name != "vit" or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
+    if not isinstance(model, ViT) or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
         return False
+    config = model.config
     if config.attention != "softmax" or config.registers or config.layer_scale:
         return False
     return len(config.image) == 2 and config.head_dim in (0, config.dim // config.heads)
@@ -91,9 +93,9 @@ def export(run, folder):
     if os.path.exists(folder):
         raise ValueError(f"--export {folder}: exists; it is not overwritten")
     read_run(run)                                    # refused here when there are no metrics for the card
-    model, tasks, args = open_model(run)
+    model, tasks, _ = open_model(run)
     os.makedirs(folder)
-    if transformers_has(args.model, model.config, tasks):
+    if transformers_has(model, tasks):
         library = "transformers"
         tensors = transformers_tensors(model.state_dict())
         save_file(tensors, os.path.join(folder, "model.safetensors"), {"format": "pt"})

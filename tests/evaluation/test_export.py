@@ -19,6 +19,8 @@ from plumbing.names import timm_names
 from plumbing.pictures import read_image
 from plumbing.saved_run import open_model
 from tests.hub import Hub, python
+from tests.small_runs import flags
+from train import main
 from vit import ViT, ViTConfig
 
 
@@ -66,6 +68,14 @@ def test_any_other_model_keeps_its_own_format(place, tmp_path):
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
         assert (tmp_path / "hub" / name).read_bytes() == (place / "runs" / "multi" / "best" / name).read_bytes()
     assert json.load(open(tmp_path / "hub" / "config.json"))["model"] == "multivit"
+
+
+def test_a_vit_that_sees_a_table_keeps_its_own_format(table, tmp_path, monkeypatch):
+    """Its flag says vit, but transformers has no ViT with a table: our format, and no crash."""
+    monkeypatch.chdir(tmp_path)
+    main(flags(table, "--model", "vit", "--tabular", "sex", "--target", "grade:classes", "--name", "a"))
+    assert export("runs/a", str(tmp_path / "hub")) == "pytorch"
+    assert json.load(open(tmp_path / "hub" / "config.json"))["model"] == "daft_vit"
 
 
 @pytest.mark.parametrize("config", (
