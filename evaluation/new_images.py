@@ -22,12 +22,13 @@ from evaluation.predictions_file import image_names, prediction_names, predictio
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
+from plumbing.folders import IMAGE_ENDINGS, list_images
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
-from plumbing.tables import IMAGE_ENDINGS, find_images, find_patients, list_images, read_csv, require_column
+from plumbing.tables import find_images, find_patients, read_csv, require_column
 
 
 # -----------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from collections import defaultdict
 import numpy as np
 
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLITS, SPLIT_NAMES, Task
-from plumbing.tables import list_images, shortlist
+from plumbing.folders import list_images
+from plumbing.tables import shortlist
 
 
 # in the names of chest_xray, as person12_bacteria_34.jpeg and NORMAL2-IM-0012-0001.jpeg

@@ -6,9 +6,7 @@ import os
 import re
 from collections import defaultdict
 
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
-                 ".npy", ".npz", ".pt")                            # arrays: see arrays.py
+from plumbing.folders import IMAGE_ENDINGS, list_images
 
 
 def read_csv(path):
@@ -155,14 +153,3 @@ def index_images(root):
 
 def stem(name):
     return os.path.splitext(name)[0]
-
-
-def list_images(folder):
-    """-> paths of all image files below a folder, in order. Hidden files are left out."""
-    paths = []
-    for place, subfolders, files in os.walk(folder):
-        subfolders.sort()                                          # os.walk goes on in this order
-        for file in sorted(files):
-            if file.lower().endswith(IMAGE_ENDINGS) and not file.startswith("."):
-                paths.append(os.path.join(place, file))
-    return paths

@@ -1,0 +1,148 @@
+"""The image files below a folder, and what else lies there.
+"""
+import os
+import re
+from collections import Counter, defaultdict
+
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
+                 ".npy", ".npz", ".pt")                            # arrays: see arrays.py
+# what operating systems and notebooks leave behind, and nobody wants to hear of
+LITTER = re.compile(r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx|@eadir"
+                    r"|\$recycle\.bin|\.git.*|\.directory|\.trash.*", re.IGNORECASE)
+# outlines that readers drew: X_mask.png beside X.png, or the folder masks beside the folder images
+MASK = re.compile(r"(.+?)[ _.-](masks?|seg|segmentations?|superpixels|annotations?|contours?|lesion"
+                  r"|outlines?|ground ?truth|gt)([ _-]?\d+)?", re.IGNORECASE)
+MASK_FOLDER = re.compile(r"masks?|(lung|lesion|infection)[ _-]masks?|segs?|segmentations?|annotations?|labels?"
+                         r"|contours?|ground[ _-]?truth|gt", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"images?|imgs?|pictures?|photos?|scans?|originals?|jpe?gs?|pngs?|inputs?",
+                          re.IGNORECASE)
+
+
+def list_images(folder):
+    """-> paths of all image files below a folder, in order."""
+    return look_through(folder)[0]
+
+
+def look_through(folder):
+    """-> the paths of all image files below a folder, in order, and a Counter of what is left out.
+
+    Only regular files are images. Links are followed, but for those to a folder above, which would lead
+    round in circles. Left out, by their endings or by what they are: other files, broken links, pipes,
+    hidden files and folders."""
+    paths, left_out = [], Counter()
+    walk(folder, [], paths, left_out)
+    return paths, left_out
+
+
+def walk(folder, above, paths, left_out):
+    """Add what is below a folder to `paths` and `left_out`. above: where links were followed on the way."""
+    try:
+        entries = sorted(os.scandir(folder), key=entry_name)
+    except OSError:
+        left_out["folders that cannot be opened"] += 1
+        return
+    subfolders = []
+    for entry in entries:
+        if LITTER.fullmatch(entry.name):
+            continue
+        if is_folder(entry):
+            subfolders.append(entry)
+            continue
+        reason = unreadable(entry)
+        if reason:
+            left_out[reason] += 1
+        else:
+            paths.append(entry.path)
+    for entry in subfolders:
+        here = above
+        if entry.is_symlink():
+            here = above + [os.path.realpath(folder)]
+        if entry.name.startswith("."):
+            left_out["hidden folders"] += 1
+        elif entry.is_symlink() and leads_up(entry.path, here):
+            left_out["links to a folder above"] += 1
+        else:
+            walk(entry.path, here, paths, left_out)
+
+
+def entry_name(entry):
+    return entry.name
+
+
+def is_folder(entry):
+    if entry.is_symlink():
+        return os.path.isdir(entry.path)                           # False also for a link to itself
+    return entry.is_dir()
+
+
+def leads_up(link, above):
+    """Does a link lead to one of these folders, or to one that holds them?"""
+    target = os.path.realpath(link)
+    return any(os.path.commonpath([target, place]) == target for place in above)
+
+
+def unreadable(entry):
+    """-> why a directory entry is no image file, None if it is one."""
+    ending = os.path.splitext(entry.name)[1].lower()
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "broken links"
+    if not os.path.isfile(entry.path):
+        return "pipes, sockets and devices"
+    if entry.name.startswith("."):
+        return "hidden files"
+    if not entry.name.lower().endswith(IMAGE_ENDINGS):
+        return ending or "files without an ending"
+    return None
+
+
+# -----------------------------------------------------------------------------
+# masks
+
+
+def leave_out_masks(folder, paths, left_out):
+    """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
+    stems = {os.path.splitext(path)[0] for path in paths}
+    subfolders = defaultdict(set)                                  # of every folder, their names
+    for path in paths:
+        place = os.path.dirname(path)
+        while len(place) > len(folder):
+            place, name = os.path.split(place)
+            subfolders[place].add(name)
+    images = [path for path in paths if not is_mask(path, folder, stems, subfolders)]
+    if len(images) < len(paths):
+        left_out["masks beside their images"] += len(paths) - len(images)
+    return images
+
+
+def is_mask(path, folder, stems, subfolders):
+    """Is there an image without the word for a mask in its name, in its folder or in one beside it?
+
+    A class may be called mask: a folder of that name counts only beside a folder called images, or one of
+    its own name without that word, or inside the folder of the images themselves."""
+    stem = os.path.splitext(path)[0]
+    place, name = os.path.split(stem)
+    match = MASK.fullmatch(name)
+    if match and os.path.join(place, match[1]) in stems:
+        return True
+    while len(place) > len(folder):
+        below = os.path.relpath(stem, place)
+        place, name = os.path.split(place)
+        if MASK_FOLDER.fullmatch(name):
+            if os.path.join(place, below) in stems:
+                return True
+            if any(IMAGE_FOLDER.fullmatch(other) for other in subfolders[place]):
+                return True
+    return False
+
+
+# -----------------------------------------------------------------------------
+# in words
+
+
+def left_out_note(paths, left_out):
+    """-> a line about what is left out, in a list; [] where nothing is."""
+    if not left_out:
+        return []
+    counts = ", ".join(f"{what} {count}" for what, count in left_out.most_common())
+    return [f"left out beside {len(paths)} images: {counts}"]

@@ -1,0 +1,59 @@
+"""plumbing/folders.py: only regular image files count, links are followed, masks are left out, and what is left out is counted."""
+import os
+import socket
+
+import pytest
+
+from plumbing.folders import leave_out_masks, left_out_note, list_images, look_through
+from tests.plumbing.small_tables import write
+
+
+def relative(folder, paths):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+def test_surprises_are_skipped_and_counted(tmp_path):
+    """A pipe, a socket, a link to a device, a broken link, links that lead round, hidden files and folders; litter stays silent."""
+    write(tmp_path, "c/notes.txt", "x", images=("c/a/1.png", "c/a/2.PNG", "c/b/3.png", "c/.cache/4.png", "c/b/.5.png", "c/a/._1.png",
+                                                "c/.ipynb_checkpoints/6.png", "c/__MACOSX/a/._7.png", "c/b/Thumbs.db.png", "elsewhere/8.png"))
+    folder = tmp_path / "c"
+    os.rename(folder / "b/Thumbs.db.png", folder / "b/Thumbs.db")
+    os.mkfifo(folder / "a/pipe.png")
+    with socket.socket(socket.AF_UNIX) as pipe:
+        os.chdir(folder / "a")                                     # such a path may have 108 bytes only
+        pipe.bind("socket.png")
+    for link, target in (("a/zero.png", "/dev/zero"), ("a/gone.png", "/nowhere"), ("a/self.png", "self.png"), ("a/up", ".."), ("a/root", "/"),
+                         ("b/link.png", "../a/1.png"), ("d", "../elsewhere"), ("../elsewhere/back", "../c")):
+        os.symlink(target, folder / link)
+    paths, left_out = look_through(str(folder))
+    assert relative(folder, paths) == ["a/1.png", "a/2.PNG", "b/3.png", "b/link.png", "d/8.png"] == relative(folder, list_images(str(folder)))
+    assert left_out == {"pipes, sockets and devices": 3, "broken links": 2, "links to a folder above": 3, "hidden files": 1, "hidden folders": 1,
+                        ".txt": 1}
+    assert left_out_note(paths, left_out)[0].startswith("left out beside 5 images: pipes, sockets and devices 3, ")
+
+
+def test_endings_are_counted(tmp_path):
+    """The usual endings that are not read, and files without one."""
+    write(tmp_path, "c/a.gif", "x", images=("c/1.png",))
+    for name in ("b.gif", "c.GIF", "d.jfif", "README"):
+        (tmp_path / "c" / name).write_text("x")
+    assert left_out_note(*look_through(str(tmp_path / "c"))) == [
+        "left out beside 1 images: .gif 3, files without an ending 1, .jfif 1"]
+    assert left_out_note([], {}) == []
+
+
+@pytest.mark.parametrize("images, masks", (
+    (("x/benign (1).png", "x/b.png"), ("x/benign (1)_mask.png", "x/benign (1)_mask_1.png", "x/b-seg.bmp")),        # BUSI
+    (("COVID/images/1.png",), ("COVID/masks/1.png",)),                                                             # COVID-19 Radiography
+    (("images/DR/1.png", "images/NoDR/1.png"), ("masks/DR/1.png", "masks/NoDR/1.png")),
+    (("IMG/1.png",), ("Ground Truth/1_x.png",)),
+    (("a/1.png",), ("a/masks/1.png",)),
+    (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
+    (("with_mask/1_mask.png", "without_mask/1.png"), ()),
+))
+def test_masks_are_told_from_images(images, masks, tmp_path):
+    """By their names beside the image's, and by folders beside the images' folder."""
+    write(tmp_path, "t.txt", "x", images=images + masks)
+    paths, left_out = look_through(str(tmp_path))
+    assert sorted(relative(tmp_path, leave_out_masks(str(tmp_path), paths, left_out))) == sorted(images)
+    assert left_out["masks beside their images"] == len(masks)
