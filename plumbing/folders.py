@@ -13,10 +13,10 @@ LITTER = re.compile(r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoin
 # outlines that readers drew: X_mask.png beside X.png, or the folder masks beside the folder images
 MASK = re.compile(r"(.+?)[ _.-](masks?|seg|segmentations?|superpixels|annotations?|contours?|lesion"
                   r"|outlines?|ground ?truth|gt)([ _-]?\d+)?", re.IGNORECASE)
-MASK_FOLDER = re.compile(r"masks?|(lung|lesion|infection)[ _-]masks?|segs?|segmentations?|annotations?|labels?"
-                         r"|contours?|ground[ _-]?truth|gt", re.IGNORECASE)
-IMAGE_FOLDER = re.compile(r"images?|imgs?|pictures?|photos?|scans?|originals?|jpe?gs?|pngs?|inputs?",
-                          re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(.+[ _-])?(masks?|segs?|segmentations?|annotations?|labels?|contours?"
+                         r"|ground[ _-]?truth|gt)", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)"
+                          r"|jpe?gs?|pngs?", re.IGNORECASE)
 
 
 def list_images(folder):
@@ -36,7 +36,7 @@ def look_through(folder):
 
 
 def walk(folder, above, paths, left_out):
-    """Add what is below a folder to `paths` and `left_out`. above: where links were followed on the way."""
+    """Add what is below a folder to `paths` and `left_out`. above: where links were met on the way."""
     try:
         entries = sorted(os.scandir(folder), key=entry_name)
     except OSError:
@@ -118,8 +118,8 @@ def leave_out_masks(folder, paths, left_out):
 def is_mask(path, folder, stems, subfolders):
     """Is there an image without the word for a mask in its name, in its folder or in one beside it?
 
-    A class may be called mask: a folder of that name counts only beside a folder called images, or one of
-    its own name without that word, or inside the folder of the images themselves."""
+    A class may be called mask: a folder of that name counts only beside a folder called images, or inside
+    the folder of the images themselves."""
     stem = os.path.splitext(path)[0]
     place, name = os.path.split(stem)
     match = MASK.fullmatch(name)
