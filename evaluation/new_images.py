@@ -23,12 +23,13 @@ from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
 from plumbing.folders import IMAGE_ENDINGS, list_images
+from plumbing.image_paths import find_images
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
-from plumbing.tables import find_images, find_patients, read_csv, require_column
+from plumbing.tables import find_patients, read_csv, require_column
 
 
 # -----------------------------------------------------------------------------
@@ -67,8 +68,8 @@ def load_table(path, args, folder):
     image = args.image_column or known.get("image", "image")
     patient = require_column(path, header, patient, "the run's --patient-column")
     image = require_column(path, header, image, "the run's --image-column")
-    return Cohort(name=os.path.basename(path), tasks=[], targets={},
-                  paths=find_images(path, rows, image, folder),
+    paths, notes = find_images(path, rows, image, folder)
+    return Cohort(name=os.path.basename(path), tasks=[], targets={}, paths=paths, notes=notes,
                   patients=find_patients(path, rows, patient, regex),
                   columns={name: [row[name] for row in rows] for name in header})
 
@@ -110,7 +111,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     model, tasks, args = open_model(run)
     cohort = without_targets(load_images(source, args, images, model.columns), tasks)
     cohort, notes = tabulate(cohort, model.columns)
-    print_notes(notes, cohort, run)
+    print_notes(cohort.notes + notes, cohort, run)
     options = run_options(args, model, cohort, device)
     fast_float32(model, device)                      # as in training
     if "features" in model.inputs:                   # a probe takes images too, and these are seen once

@@ -10,12 +10,12 @@ import numpy as np
 
 from plumbing.class_folders import read_class_folders
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLIT_NAMES
+from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize,
                                     table_path)
 from plumbing.splits import read_splits, split_patients
-from plumbing.tables import (cell_error, find_images, find_patients, first_column, read_csv, require_column,
-                             stem)
+from plumbing.tables import cell_error, find_patients, first_column, read_csv, require_column, stem
 from plumbing.targets import policy, read_targets
 
 
@@ -66,14 +66,13 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     tasks, targets = read_targets(path, header, rows, target, labels,
                                   uncertain=policy("uncertain", uncertain, header),
                                   blank=policy("blank", blank, header))
-    paths = find_images(path, rows, image, images or folder)
+    paths, notes = find_images(path, rows, image, images or folder)
     patients = find_patients(path, rows, patient, regex)
     splits = None
     if split:
         splits = read_split_column(path, rows, split)
     elif "lists" in known:                                         # NIH's, without val
         splits = official_lists(folder, known["lists"], path, rows, image)
-    notes = []
     if patient == image and regex == ".+":
         notes.append(NO_PATIENTS)
     columns = {name: [row[name] for row in rows] for name in header}

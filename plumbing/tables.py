@@ -1,38 +1,99 @@
-"""Tables: reading a CSV file, naming a place in it, and finding the image files that it names.
+"""Tables: reading a CSV file, and naming a place in it.
 """
 import csv
-import filecmp
 import os
 import re
-from collections import defaultdict
+from itertools import chain
 
-from plumbing.folders import IMAGE_ENDINGS, list_images
+
+DELIMITERS = ",;\t|"
+MISSING = "nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--"          # words for a blank, in small letters
+
+EXCEL = "in a spreadsheet program save it as CSV UTF-8"
+UTF_16 = "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL
+FOREIGN = (  # how a file begins, its ending where that matters; what it is, how it becomes a table
+    (b"\xff\xfe", "", *UTF_16),
+    (b"\xfe\xff", "", *UTF_16),
+    (b"PK", ".xlsx", "an Excel workbook", EXCEL),
+    (b"PK", ".npz", "arrays of NumPy", "a table names one such file per row"),
+    (b"PK", "", "a zip archive, as .xlsx, .ods and .npz are", "unzip it, or " + EXCEL),
+    (b"\xd0\xcf\x11\xe0", "", "an old Excel workbook", EXCEL),
+    (b"\x1f\x8b", "", "compressed", "gunzip -k {}"),
+    (b"BZh", "", "compressed", "bunzip2 -k {}"),
+    (b"\xfd7zXZ", "", "compressed", "unxz -k {}"),
+    (b"{", "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
+    (b"[", "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
+    (b"PAR1", "", "a Parquet file", "with pandas: read_parquet(...).to_csv(...)"),
+    (b"\x93NUMPY", "", "an array of NumPy", "a table names one such file per row"),
+    (b"\x80", "", "a pickle", "write it as CSV with the program that made it"),
+    (b"<", "", "HTML or XML", EXCEL),
+    (b"%PDF", "", "a PDF", EXCEL),
+    (b"\x89PNG", "", "a picture", "a table names one picture per row"),
+    (b"\xff\xd8\xff", "", "a picture", "a table names one picture per row"),
+)
 
 
 def read_csv(path):
-    """Read a table in UTF-8, with or without a byte order mark.
+    """Read a table in UTF-8, with or without a byte order mark, its cells divided by commas, semicolons,
+    tabs or bars.
 
     -> the list of column names, and the rows as dicts {column: text} with the line number under the key None.
+    Columns without a name are left out, and so are lines that begin with # but for a row with all its cells.
     ValueError names the file, and the row where it is to blame."""
+    refuse_foreign(path)
     rows = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = read_header(path, next(reader, []))
+            first, skipped = first_line(file)
+            reader = csv.reader(chain([first], file), delimiter=delimiter_of(first), skipinitialspace=True,
+                                strict=True)
+            cells = next(reader, [])
+            width = len(cells)
+            header = read_header(path, cells)
             for cells in reader:
-                if not any(cells):                                 # a blank line
-                    continue
-                if len(cells) < len(header) or any(cells[len(header):]):
-                    raise ValueError(f"{path} row {reader.line_num}: {len(cells)} cells, "
+                number = skipped + reader.line_num
+                if not any(cells) or cells[0].startswith("#") and len(cells) != width:
+                    continue                                       # a blank line, or a comment
+                if len(cells) < len(header) or any(cells[width:]):
+                    raise ValueError(f"{path} row {number}: {len(cells)} cells, "
                                      f"the header has {len(header)}")
                 row = {name: one_line(cell) for name, cell in zip(header, cells) if name}
-                row[None] = reader.line_num
+                row[None] = number
                 rows.append(row)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252: "
+                         f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
+    except csv.Error as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file ({error})") from error
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     return [name for name in header if name], rows
+
+
+def refuse_foreign(path):
+    """ValueError where a file is none of text, and how it can be made a table."""
+    with open(path, "rb") as file:
+        beginning = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, ending, content, remedy in FOREIGN:
+        if beginning.startswith(magic) and path.lower().endswith(ending):
+            raise ValueError(f"{path}: {content}, not a UTF-8 CSV file; {remedy.format(path)}")
+    if b"\0" in beginning[:4]:                                     # without a byte order mark
+        raise ValueError(f"{path}: {UTF_16[0]}, not a UTF-8 CSV file; {UTF_16[1].format(path)}")
+
+
+def first_line(file):
+    """-> the first line that is neither blank nor a comment, and how many came before. A header may begin
+    with a column that is called #, and Excel's sep=; is a comment too."""
+    skipped, line = 0, file.readline()
+    while line and re.match(r"\s*$|#(?![,;\t|])|sep=.\s*$", line):
+        skipped, line = skipped + 1, file.readline()
+    return line, skipped
+
+
+def delimiter_of(header):
+    """-> the delimiter that is most frequent in a header, outside quotes."""
+    plain = re.sub(r'"[^"]*"', "", header)
+    return max(DELIMITERS, key=plain.count)
 
 
 def read_header(path, cells):
@@ -46,6 +107,22 @@ def read_header(path, cells):
         if name and header.count(name) > 1:
             raise ValueError(f"{path} row 1: column {name!r} appears twice")
     return header
+
+
+def blank_out(rows, words):
+    """Make the cells that hold a word for a blank blank. words: as in MISSING.
+
+    -> {column: {cell: how often it was made blank}}"""
+    words = set(words.lower().split(","))
+    longest = max(map(len, words))
+    counts = {}
+    for row in rows:
+        for name, cell in row.items():
+            if name and cell and len(cell) <= longest and cell.lower() in words:
+                row[name] = ""
+                column = counts.setdefault(name, {})
+                column[cell] = column.get(cell, 0) + 1
+    return counts
 
 
 def one_line(cell):
@@ -101,54 +178,6 @@ def find_patients(path, rows, column, regex):
     if None in matches:
         raise cell_error(path, rows[matches.index(None)], column, "names no patient")
     return [match[0] for match in matches]
-
-
-def find_images(path, rows, column, folder):
-    """-> the image file of every row. column: of the names of images; folder: in which the images are.
-
-    An image is searched where the table says; then without the table's first folders, which may be above
-    ours; then by its name alone, with its ending or without, anywhere below. A table cannot name a file
-    outside of the folder. A link inside it is followed: whoever owns the folder made it, not the table.
-    ValueError where there is no such image, or two different ones."""
-    root = os.path.abspath(folder)
-    if not os.path.isdir(root):
-        raise ValueError(f"--images {folder}: no such folder")
-    paths, paths_of = [], None                                     # paths_of: made when it is first needed
-    for row in rows:
-        cell = row[column]
-        tail = os.path.relpath(os.path.join(root, cell), root)
-        if tail.split(os.sep)[0] == "..":
-            raise cell_error(path, row, column, f"leaves the image folder {root}")
-        if len(cell) > 4096:                                       # longer than any path; looking takes long
-            tail = ""
-        name = os.path.basename(tail)
-        while tail and not os.path.isfile(os.path.join(root, tail)):
-            tail = tail.partition(os.sep)[2]                       # a/b/c.png, then b/c.png, then c.png
-        if tail:
-            paths.append(os.path.join(root, tail))
-            continue
-        if paths_of is None:
-            paths_of = index_images(root)
-        image, *others = paths_of.get(name, [None])
-        for other in others:
-            if not filecmp.cmp(image, other):
-                raise cell_error(path, row, column, f"may be {image} or {other}; --images names the folder")
-        paths.append(image)
-    if None in paths:
-        raise cell_error(path, rows[paths.index(None)], column,
-                         f"is no image ({' '.join(IMAGE_ENDINGS)}) under {folder} "
-                         f"({paths.count(None)} of {len(rows)} rows); --images names the folder")
-    return paths
-
-
-def index_images(root):
-    """-> {name of an image file, with its ending or without: [paths of all such files below the folder]}."""
-    paths_of = defaultdict(list)
-    for path in list_images(root):
-        name = os.path.basename(path)
-        paths_of[name].append(path)
-        paths_of[stem(name)].append(path)
-    return paths_of
 
 
 def stem(name):

@@ -1,12 +1,9 @@
-"""plumbing/tables.py: what spreadsheets write is read, and images are found below their folder."""
-import os
-
+"""plumbing/tables.py: what spreadsheets and scripts write is read, or refused with how to convert it."""
 import pytest
 
-from plumbing.load_cohort import load_cohort
-from plumbing.tables import read_csv
+from plumbing.tables import MISSING, blank_out, read_csv
 from plumbing.targets import numbers
-from tests.plumbing.small_tables import generic, write
+from tests.plumbing.small_tables import generic
 
 
 def test_bom_crlf_quotes_and_blank_lines(tmp_path):
@@ -21,18 +18,42 @@ def test_bom_crlf_quotes_and_blank_lines(tmp_path):
         numbers("t.csv", rows, 'a, "b"')
 
 
-def test_an_image_that_could_be_two_is_refused(tmp_path):
-    """A name alone finds a file anywhere below, but not when two different ones have it; equal copies do no harm."""
-    path = write(tmp_path, "t.csv", "patient_id,image,target", "p,x,0.5", "q,y,1.5", images=("m/x.png", "n/x.png", "m/y.png"))
-    with pytest.raises(ValueError, match=r"row 2, column image: 'x' may be .*m/x.png or .*n/x.png; --images"):
-        load_cohort(path)
-    (tmp_path / "n/x.png").write_bytes((tmp_path / "m/x.png").read_bytes())
-    assert load_cohort(path).paths == [str(tmp_path / "m/x.png"), str(tmp_path / "m/y.png")]
+@pytest.mark.parametrize("text", (
+    "patient_id;image;target\np;a.png;1,5\n", "patient_id\timage\ttarget\np\ta.png\t1,5\n", "patient_id|image|target\np|a.png|1,5\n",
+    'sep=;\npatient_id;image;target\np;a.png;1,5\n', '# made by hand\n#with, a comma\n\npatient_id,image,target\np,a.png,"1,5"\n# the end\n',
+    'patient_id,image,target,\np,a.png,"1,5",a remark\n', ',patient_id,image,target\n0,p,a.png,"1,5"\n', 'patient_id, image, target\rp, a.png, "1,5"\r,,\r',
+    'patient_id,image,target,,\np,a.png,"1,5"\n'))
+def test_a_table_is_read_as_it_comes(tmp_path, text):
+    """Semicolons, tabs, bars; comments, also that of Excel; columns without a name, the first or the last; blanks after a comma; \\r."""
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    header, rows = read_csv(str(tmp_path / "t.csv"))
+    assert header == ["patient_id", "image", "target"] and len(rows) == 1
+    assert list(rows[0].values())[:3] == ["p", "a.png", "1,5"]
 
 
-def test_volumes_are_found_by_their_names(tmp_path):
-    """A CSV of .npy and .npz files, with their ending or without it."""
-    write(tmp_path, "t.csv", "patient_id,image,target", "p,a.npy,1.5", "q,b,2.5")
-    for name in ("a.npy", "b.npz"):
-        (tmp_path / name).write_bytes(b"")
-    assert [os.path.basename(path) for path in load_cohort(str(tmp_path / "t.csv")).paths] == ["a.npy", "b.npz"]
+def test_the_row_in_a_message_is_the_line_in_the_file(tmp_path):
+    """Comments count; a patient may be called #7; a column #."""
+    (tmp_path / "t.csv").write_text("# one\n#,image\n# two\n#7,a.png\n\n#8,b.png\n")
+    header, rows = read_csv(str(tmp_path / "t.csv"))
+    assert header == ["#", "image"] and [(row["#"], row[None]) for row in rows] == [("#7", 4), ("#8", 6)]
+
+
+@pytest.mark.parametrize("name, content, message", (
+    ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16 text, not a UTF-8 CSV file; iconv -f UTF-16 -t UTF-8 .*t.csv > utf8.csv"),
+    ("t.csv", "a,b\n1,2\n".encode("utf-16-be"), "UTF-16 text"), ("t.csv", "a,b\n1,Jos\xe9\n".encode("cp1252"), "iconv -f WINDOWS-1252 -t UTF-8 .*t.csv > utf8.csv"),
+    ("t.xlsx", b"PK\3\4 ...", "an Excel workbook, .*save it as CSV UTF-8"), ("t.csv", b"PK\3\4 ...", "a zip archive"), ("t.xls", b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    ("t.csv.gz", b"\x1f\x8b\x08", "compressed, .*; gunzip -k .*t.csv.gz"), ("t.json", b' [{"a": 1}]', "JSON, .*to_csv"), ("t.json", b'\xef\xbb\xbf{"a": 1}', "JSON"),
+    ("t.npz", b"PK\3\4 ...", "arrays of NumPy, .*; a table names one such file per row"), ("t.npy", b"\x93NUMPY", "an array of NumPy"), ("t.png", b"\x89PNG", "a picture")))
+def test_what_is_no_table_is_refused_with_how_to_convert_it(tmp_path, name, content, message):
+    """In one line, by how the file begins."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_csv(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+def test_words_for_a_blank():
+    """Whatever their case; a word that only holds one stays; counted by column."""
+    rows = [{"a": "NaN", "b": "nan", None: 2}, {"a": "N/A", "b": "nanette", None: 3}, {"a": "None", "b": "-1", None: 4}, {"a": "?", "b": "", None: 5}]
+    assert blank_out(rows, MISSING) == {"a": {"NaN": 1, "N/A": 1, "None": 1, "?": 1}, "b": {"nan": 1}}
+    assert [row["a"] for row in rows] == ["", "", "", ""] and [row["b"] for row in rows] == ["", "nanette", "-1", ""]

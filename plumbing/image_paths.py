@@ -1,0 +1,167 @@
+"""Image files by the names that a table gives them.
+
+    a/b.png        is that file below the folder; or c/a/b.png, where only one place ends like that
+    b.png          is any file of this name, wherever it lies below the folder
+    /x/y/a/b.png, ..\\y\\a\\b.png, y/a/b.png
+                   where all names begin with the same folders, these may be above ours: a/b.png is meant
+
+A file of the right name in another folder than the table says is another image, and never taken. Upper and
+lower case, the two ways to write an accent, and the ending may differ where that leaves no choice; a note
+says so. A table cannot name a file outside of the folder. A link inside it is followed: whoever owns the
+folder made it, not the table.
+"""
+import filecmp
+import os
+import re
+import unicodedata
+from collections import defaultdict
+
+from plumbing.folders import IMAGE_ENDINGS, list_images
+from plumbing.tables import cell_error
+
+
+ABSOLUTE = re.compile(r"[a-z]:[\\/]|[\\/]", re.IGNORECASE)
+ENDING = re.compile(r"\.(nii\.gz|jfif|gif|jp2|dcm|dicom|ima|nii|svs|h5|" +
+                    "|".join(ending[1:] for ending in IMAGE_ENDINGS) + ")$", re.IGNORECASE)
+LONGEST = 4096                                                     # of any path; looking for more takes long
+
+
+def find_images(path, rows, column, folder):
+    """-> the image file of every row; notes, one line about those that the folder spells differently.
+
+    path: of the table; column: of the names; folder: in which the images are. ValueError where there is no
+    such image, or there are two different ones, or it has two names in the table."""
+    root = os.path.abspath(folder)
+    if not os.path.isdir(root):
+        raise ValueError(f"--images {folder}: no such folder")
+    paths = [as_named(root, row[column]) for row in rows]
+    if None not in paths:
+        return paths, []
+    index = Index(root)
+    folders = [split_name(row[column])[:-1] for row in rows]
+    above = os.path.commonprefix(folders)                          # works on lists too
+    respelled = []                                                 # rows
+    for i, row in enumerate(rows):
+        if paths[i]:
+            continue
+        matches, same = search(index, root, row[column], above)
+        matches = [os.path.join(root, file) for file in matches]
+        for other in matches[1:]:
+            if not filecmp.cmp(matches[0], other):
+                raise cell_error(path, row, column,
+                                 f"may be {matches[0]} or {other}; --images names the folder")
+        if matches:
+            paths[i] = matches[0]
+            if not same:
+                respelled.append(i)
+    if None in paths:
+        refuse_missing(path, rows, column, paths, index, root)
+    if not respelled:
+        return paths, []
+    refuse_shared(path, rows, column, paths, respelled)
+    first = respelled[0]
+    return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
+                   f"folder: {rows[first][column]!r} is {os.path.relpath(paths[first], root)}"]
+
+
+def as_named(root, cell):
+    """-> the file that a cell names, None where there is none or it is not below the folder."""
+    image = os.path.normpath(os.path.join(root, cell))
+    if len(cell) < LONGEST and image.startswith(os.path.join(root, "")) and os.path.isfile(image):
+        return image
+    return None
+
+
+def split_name(cell):
+    """ "C:\\scans\\a.png" -> ["C:", "scans", "a.png"]"""
+    if len(cell) > LONGEST:
+        return [cell]
+    return os.path.normpath(cell.replace("\\", "/")).split("/")
+
+
+class Index:
+    """The image files below a folder, to be found by how their paths end."""
+
+    def __init__(self, root):
+        self.files = [path[len(root):].lstrip(os.sep).replace(os.sep, "/") for path in list_images(root)]
+        self.of_length = {}          # number of parts -> {the last parts of a path, folded: [such files]}
+
+    def get(self, parts):
+        """-> the files whose paths end with these parts, whatever their spelling."""
+        length = len(parts)
+        if length not in self.of_length:
+            files_of = self.of_length[length] = defaultdict(list)
+            for file in self.files:
+                files_of[folded_stem("/".join(file.split("/")[-length:]))].append(file)
+        return self.of_length[length].get(folded_stem("/".join(parts)), [])
+
+
+def search(index, root, cell, above):
+    """-> the files that a cell may mean, in the strictest spelling that any has; is it the table's own?
+
+    above: the folders with which all names in the table begin."""
+    parts = split_name(cell)
+    absolute = bool(ABSOLUTE.match(cell))
+    elsewhere = absolute or parts[0] == ".."
+    for depth in range(elsewhere, len(above) + 1):
+        tail = parts[depth:]
+        if tail[0] == "..":
+            continue
+        near = index.get(tail)
+        if depth and len(tail) == 1:                               # no folder of the table is left: here
+            if not absolute and above[-1] != os.path.basename(root):
+                continue
+            near = [file for file in near if "/" not in file]
+        name = "/".join(tail)
+        for number, (of_file, of_cell) in enumerate(SPELLINGS):
+            matches = []
+            for file in near:
+                if ("/" + of_file(file)).endswith("/" + of_cell(name)):
+                    matches.append(file)
+            if matches:
+                return matches, number < 2 and not elsewhere
+    return [], True
+
+
+def without_ending(name):
+    return ENDING.sub("", name)
+
+
+def folded(name):
+    """Upper and lower case alike, and the two ways to write an accent."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def folded_stem(name):
+    return folded(without_ending(name))
+
+
+# of a file, and of the name in the table, from the strictest on
+SPELLINGS = ((str, str), (without_ending, str), (folded, folded), (folded_stem, folded_stem))
+
+
+# -----------------------------------------------------------------------------
+# refused
+
+
+def refuse_missing(path, rows, column, paths, index, root):
+    """ValueError about the first row that names no image, with those that have its name, if any."""
+    row = rows[paths.index(None)]
+    cell = row[column]
+    if os.path.relpath(os.path.join(root, cell[:LONGEST]), root).split(os.sep)[0] == "..":
+        raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
+    problem = f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} ({paths.count(None)} of {len(rows)} rows)"
+    others = index.get(split_name(cell)[-1:])
+    if others:
+        problem += f"; {others[0]} is in another folder"
+    raise cell_error(path, row, column, f"{problem}; --images names the folder")
+
+
+def refuse_shared(path, rows, column, paths, respelled):
+    """ValueError where two names in the table mean one file."""
+    row_of = {paths[i]: rows[i] for i in respelled}
+    for image, row in zip(paths, rows):
+        other = row_of.get(image, row)
+        if other[column] != row[column]:
+            raise cell_error(path, row, column, f"and {other[column]!r} in row {other[None]} would both be "
+                                                f"{image}; which one is it?")
