@@ -150,7 +150,8 @@ def refuse_missing(path, rows, column, paths, index, root):
     cell = row[column]
     if os.path.relpath(os.path.join(root, cell[:LONGEST]), root).split(os.sep)[0] == "..":
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
-    problem = f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} ({paths.count(None)} of {len(rows)} rows)"
+    problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
+               f"({paths.count(None)} of {len(rows)} rows)")
     others = index.get(split_name(cell)[-1:])
     if others:
         problem += f"; {others[0]} is in another folder"
@@ -163,5 +164,5 @@ def refuse_shared(path, rows, column, paths, respelled):
     for image, row in zip(paths, rows):
         other = row_of.get(image, row)
         if other[column] != row[column]:
-            raise cell_error(path, row, column, f"and {other[column]!r} in row {other[None]} would both be "
-                                                f"{image}; which one is it?")
+            raise cell_error(path, row, column,
+                             f"and {other[column]!r} in row {other[None]} would both be {image}")
