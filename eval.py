@@ -33,7 +33,7 @@ from evaluation.printing import print_comparison, print_table
 from evaluation.probabilities import choose_thresholds, details
 from evaluation.report import write_report
 from evaluation.scores import constant_predictions, score, score_constant, score_subgroups
-from plumbing.cohort import SPLITS
+from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
 from plumbing.command import run_main
 from plumbing.device import fast_float32, find_device
@@ -78,10 +78,11 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "images": sum(map(len, predictions["images"])),
         "unit": "image" if options["by_image"] else "patient",
         "device": str(options["device"]),
+        "patient_ids": NO_PATIENTS not in cohort.notes,
     }
     constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     for task in tasks:
-        scores = result[task.name] = score(task, predictions)
+        scores = result[task.name] = score(task, predictions, constant=constants.get(task.name))
         scores.update(details(task, predictions, thresholds.get(task.name)))
         if constants:
             scores["constant"] = score_constant(task, predictions, constants[task.name])

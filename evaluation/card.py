@@ -7,7 +7,8 @@ import re
 
 from evaluation.metrics import METRICS, NAMES
 from evaluation.result_tables import cell_text, confusion_tables, interval, tables
-from evaluation.run_text import caveats, command, facts, headline, read_run, split_table
+from evaluation.run_text import caveats, command, facts, read_run, split_table
+from evaluation.verdict import verdict
 from plumbing.run_folder import write_json, write_whole
 
 
@@ -42,8 +43,11 @@ def card(run, library="pytorch"):
     lines = ["---"]
     for name, value in hub_head(run, library).items():
         lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")       # JSON is YAML
-    lines += ["---", "", f"# {plain(run.name)}", "", plain(headline(run)), "",
-              f"**Not for clinical use.** {USE[library]}", "", "## What was trained on what", ""]
+    lines += ["---", "", f"# {plain(run.name)}", ""]
+    for task in run.tasks:
+        sentence, warnings = verdict(task, run.metrics)
+        lines += [f"**{plain(sentence)}** {plain(' '.join(warnings))}".strip(), ""]
+    lines += [f"**Not for clinical use.** {USE[library]}", "", "## What was trained on what", ""]
     lines += markdown_table(("", ["", ""], facts(run)))
     lines += markdown_table(split_table(run))
     for task in run.tasks:

@@ -207,7 +207,7 @@ NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root
          "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
          "brier": "Brier score", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
          "c_index": "concordance"}
-LOWER_IS_BETTER = ("mae",)
+LOWER_IS_BETTER = ("mae", "brier")
 UNDEFINED = {  # why a metric may be undefined where there are units
     "r2": "all targets are equal",
     "spearman": "all predictions or all targets are equal",

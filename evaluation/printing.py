@@ -1,6 +1,12 @@
 """The metrics, and the comparison of two runs, as tables in the terminal.
 """
+import textwrap
+
 from evaluation.result_tables import cell_text, map_tables, tables
+from evaluation.verdict import verdict
+
+
+WIDTH = 80
 
 
 def print_columns(head, rows):
@@ -15,10 +21,15 @@ def print_columns(head, rows):
 
 
 def print_table(tasks, result):
-    """Print what `evaluate` returns: the metrics of every task beside those of the constant predictor, then
-    one line per label, per subgroup and per operating point, and where the maps point."""
+    """Print what `evaluate` returns: the verdicts, then the metrics of every task beside those of the
+    constant predictor, one line per label, per subgroup and per operating point, and where the maps point."""
     print(f"{result['split']}: {result['patients']} patients, {result['images']} images; "
           "95 % intervals, patients resampled")
+    for task in tasks:
+        sentence, warnings = verdict(task, result)
+        print(textwrap.fill(sentence, WIDTH))
+        for text in warnings:
+            print(textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    "))
     shown = []
     for task in tasks:
         shown += tables(task, result, names={})

@@ -19,7 +19,8 @@ from evaluation.canvas import PALETTE
 from evaluation.metrics import NAMES
 from evaluation.result_tables import cell_text, confusion_tables, map_tables, tables
 from evaluation.run_charts import learning_curves, task_charts
-from evaluation.run_text import caveats, command, facts, headline, read_run, split_table
+from evaluation.run_text import caveats, command, facts, read_run, split_table
+from evaluation.verdict import verdict
 from plumbing.run_folder import write_whole
 
 
@@ -164,8 +165,12 @@ PAGE = """<!doctype html>
 def page(run):
     """-> the whole page, HTML."""
     title = cell(run.name)
-    body = [f"<h1>{title}</h1>", f'<p class="lead">{cell(headline(run))}</p>',
-            html_table(("", [], facts(run)), "facts"), html_table(split_table(run), "count")]
+    body = [f"<h1>{title}</h1>"]
+    for task in run.tasks:
+        sentence, warnings = verdict(task, run.metrics)
+        body.append(f'<p class="lead">{cell(sentence)}</p>')
+        body += [f'<p class="warning">{cell(text)}</p>' for text in warnings]
+    body += [html_table(("", [], facts(run)), "facts"), html_table(split_table(run), "count")]
     for task in run.tasks:
         body.append(f"<h2>Results: {cell(task.name)}</h2>")
         body += [html_table(table, "entry") for table in tables(task, run.metrics, NAMES)]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
 from evaluation.predictions_file import read_tasks
-from evaluation.result_tables import CONSTANT, cell_text, number
+from evaluation.result_tables import number
 
 
 SETTINGS = {                                         # flag: how it is said
@@ -79,20 +79,6 @@ def command(args):
 
 # -----------------------------------------------------------------------------
 # sentences
-
-def headline(run):
-    """The first metric of the first task, in a sentence."""
-    task = run.tasks[0]
-    scores = run.metrics[task.name]
-    metric = list(METRICS[task.kind])[0]
-    text = f"{NAMES[metric]} of {task.name}, {cell_text(scores[metric])}"
-    if scores[metric]["value"] is not None:
-        text += f", on {scores['units']} test {run.metrics['unit']}s"
-        if "constant" in scores and scores["constant"][metric]["value"] is not None:
-            value = number(scores["constant"][metric]["value"])
-            text += f"; always predicting {CONSTANT[task.kind]} gives {value}"
-    return text[0].upper() + text[1:] + "."
-
 
 def caveats(run):
     """What these numbers do not say: a list of sentences."""

@@ -13,6 +13,9 @@ from plumbing.cohort import per_patient
 
 NO_UNIT = "no unit with a known target"
 SMALL = 20                       # patients: the metrics of a smaller subgroup say little
+FEW = 10                         # positives, negatives, events: of simulated studies with 150 patients the
+                                 # interval of AUROC held the truth in 17 % with 1 positive, 84 % with 5
+GAINS = ("mae", "auroc", "brier", "c_index")           # in these a model is held against a constant
 
 
 # -----------------------------------------------------------------------------
@@ -77,10 +80,12 @@ def summary(values, reason):
 # the metrics of a task
 
 
-def score(task, predictions, resamples=1000, keep=slice(None)):
+def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     """-> {units, patients, metric: {value, low, high}} of one task, for labels also {"per_label": ...}.
 
-    keep: indices of the units that count; those without a known target do not. The metrics of labels are
+    keep: indices of the units that count; those without a known target do not. constant: a prediction that is
+    the same for all; {"gain": {metric: ...}} then says by how much the model is better, over the same
+    resamples of patients, below 0 where it is worse. The metrics of labels are
     means over the `labels` for which they are defined, the AUROC of classes over the `classes` that are
     there, in every resample too: with rare labels such intervals held the truth in 93 to 96 % of simulated
     studies, those over the resamples with all labels in 72 to 95 %.
@@ -94,7 +99,8 @@ def score(task, predictions, resamples=1000, keep=slice(None)):
     if task.kind == "labels":
         result["per_label"] = {}
         for label, answer in zip(task.classes, target.T):
-            result["per_label"][label] = {"positives": int(np.nansum(answer))}
+            counts = {"positives": int((answer == 1).sum()), "negatives": int((answer == 0).sum())}
+            result["per_label"][label] = counts
     for name, function in METRICS[task.kind].items():
         rows = replicates(task, function, prediction, target, weights)             # (L or 1, 1 + resamples)
         reason = why_undefined(name, target)
@@ -102,13 +108,43 @@ def score(task, predictions, resamples=1000, keep=slice(None)):
             reason += ", for every label"
             for label, answer, row in zip(task.classes, target.T, rows):
                 result["per_label"][label][name] = summary(row, why_undefined(name, answer))
-        result[name] = summary(mean_defined(rows), reason)
+        values = mean_defined(rows)
+        result[name] = summary(values, reason)
+        if constant is not None and name in GAINS:
+            same = np.broadcast_to(constant, prediction.shape)
+            without = mean_defined(replicates(task, function, same, target, weights))
+            gain = values - without
+            if name in LOWER_IS_BETTER:
+                gain = -gain
+            result.setdefault("gain", {})[name] = summary(gain, reason)
         if task.kind == "labels":
             result[name]["labels"] = int(np.isfinite(rows)[:, 0].sum())
+    if len(target):
+        result["spread"] = spread(task, prediction, target)
+    if task.kind == "survival":
+        result["events"] = int(target[:, 1].sum())
     if task.kind == "classes":
         present = len(set(target))
         result["auroc"]["classes"] = present if present > 1 else 0
     return result
+
+
+def spread(task, prediction, target):
+    """Standard deviation of the predictions / that of the targets, of classes and labels the largest.
+
+    For a risk, which has no unit, that of its logarithm."""
+    if task.kind == "classes":
+        target = np.eye(len(task.classes))[target.astype(int)]
+    if task.kind == "labels":                                      # those of which anything is known
+        known = ~np.isnan(target).all(0)
+        prediction = prediction[:, known]
+        target = target[:, known]
+    deviations = np.atleast_1d(prediction.std(0))
+    if task.kind != "survival":
+        deviations = ratio(deviations, np.atleast_1d(np.nanstd(target, 0)))
+    if np.isnan(deviations).all():                                 # all targets are equal
+        return None
+    return float(np.nanmax(deviations))
 
 
 def known_units(task, predictions, keep=slice(None)):
@@ -174,10 +210,12 @@ def constant_prediction(task, target):
 
 
 def score_constant(task, predictions, value):
-    """-> {metric: {value, low, high}} of predicting the same for all."""
+    """-> {metric: {value, low, high}} of predicting the same for all, and that "prediction"."""
     prediction = np.broadcast_to(value, predictions["prediction"][task.name].shape)
     scores = score(task, {**predictions, "prediction": {task.name: prediction}}, resamples=0)
-    return {name: scores[name] for name in METRICS[task.kind]}
+    result = {name: scores[name] for name in METRICS[task.kind]}
+    result["prediction"] = np.asarray(value).tolist()
+    return result
 
 
 def score_subgroups(task, predictions, column, cells):
