@@ -8,15 +8,14 @@ tokens.
     logits = mean over b of head_b(LN(cls_b))           Chen et al. 2021, arXiv 2103.14899, section 3.3
 and the fusions that the paper compares this with (Table 6).
 
-B samples, P patch side in pixels, T patches, D width, H heads of a branch; K encoders of N and M blocks; r
-ratio of the MLP. Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M blocks).
-Pairs are (S, L). Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released
-code and here. There, the first of several cross attentions returns the class token alone, so the next ones
-see one key (Table 7 row D was measured so): kept. The other fusions were not released; here they have the
-published FLOPs: `class` and `pairwise` project S into the width of L and back, `all` projects both
-branches. The paper's "interpolate" is bilinear here, a guess. Parameter names are the released ones, but
-for the heads, of which there is one for each task. This file is longer than the others: the five fusions
-stand beside the network in which they are compared. Run: python crossvit.py
+B samples, P patch side in pixels, T patches, D width, H heads; K encoders of N and M blocks; r ratio of the
+MLP. Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M blocks). Pairs are
+(S, L). Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released code and
+here. There, the first of several cross attentions returns the class token alone, so the next ones see one
+key (Table 7 row D was measured so): kept. The other fusions were not released; here they have the published
+FLOPs: `class` and `pairwise` project S into the width of L and back, `all` projects both branches. The
+paper's "interpolate" is bilinear here, a guess. Row B of Table 7 has 33.2 M parameters, not 31.4 M: between
+equal widths f and g are kept, as released. Parameters have the released names, but each task has a head.
 """
 import math
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attention import KINDS, Attention
+from attention import KINDS, Attention, softmax_weights
 from vit import Block, Normalize, PatchEmbed, ViTConfig, init_weights, make_heads, sides
 
 FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
@@ -73,19 +72,19 @@ class CrossViTConfig:
     std: tuple = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
-        object.__setattr__(self, "grids", tuple(tuple(grid) for grid in self.grids))
-        for name in ("patch", "dims", "depths", "mean", "std"):    # lists, when read from JSON
+        for name in ("grids", "patch", "dims", "depths", "mean", "std"):  # lists, when read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if any(len(pair) != 2 for pair in (self.grids, self.patch, self.dims, self.depths)):
+        object.__setattr__(self, "grids", tuple(map(tuple, self.grids)))
+        if not len(self.grids) == len(self.patch) == len(self.dims) == len(self.depths) == 2:
             raise ValueError(f"{self}: grids, patch, dims and depths are pairs, of S and L")
-        for count in (self.encoders, self.mlp, self.cross_depth):
-            if not isinstance(count, int) or not 0 < count < 100:
-                raise ValueError(f"{self}: encoders, mlp and cross_depth are whole numbers from 1 to 99")
+        counts = self.encoders, self.mlp, self.cross_depth
+        if min(counts) < 1 or max(counts) > 99:
+            raise ValueError(f"{self}: encoders, mlp and cross_depth are whole numbers from 1 to 99")
         if self.fusion not in FUSIONS or self.cross_depth > 1 and self.fusion != "cross":
             raise ValueError(f"fusion {self.fusion!r}, cross_depth {self.cross_depth}: use one of "
                              f"{', '.join(FUSIONS)}; a depth above 1 needs cross")
-        no_stem = self.stem == "conv" and not set(self.patch) <= set(STEMS)
-        if no_stem or self.stem not in ("linear", "conv"):
+        stemless = self.stem == "conv" and not set(self.patch) <= set(STEMS)
+        if stemless or self.stem not in ("linear", "conv"):
             raise ValueError(f"stem {self.stem!r}, patches of {self.patch} px: use linear, "
                              "or conv with 12 or 16 px")
         self.branches                                              # where ViTConfig checks the rest
@@ -93,45 +92,47 @@ class CrossViTConfig:
     @property
     def branches(self):
         """(S, L): each branch as a ViT."""
-        return self.branch(0), self.branch(1)
-
-    def branch(self, b):
-        P, D = self.patch[b], self.dims[b]
-        return ViTConfig(
-            image=tuple(side * P for side in self.grids[b]), patch=(P, P), channels=self.channels, dim=D,
-            depth=self.depths[b], heads=self.heads, mlp=self.mlp * D, attention=self.attention,
-            dropout=self.dropout, mean=self.mean, std=self.std)
+        vits = []
+        for grid, P, D, depth in zip(self.grids, self.patch, self.dims, self.depths):
+            vits.append(ViTConfig(
+                image=tuple(side * P for side in grid), patch=(P, P), channels=self.channels, dim=D,
+                depth=depth, heads=self.heads, mlp=self.mlp * D, attention=self.attention,
+                dropout=self.dropout, mean=self.mean, std=self.std))
+        return vits
 
     @property
     def image(self):
         """(height, width) in px of the images that forward() takes: those of S."""
-        return self.branch(0).image
+        return self.branches[0].image
 
 
-def variant(name, image=None, **changes):
+def variant(name, image=None, patch=(12, 16), **changes):
     """-> CrossViTConfig of one of VARIANTS; image: (height, width) in px; changes: other fields."""
     if name not in VARIANTS:
         raise ValueError(f"variant {name!r} is not known; use one of {', '.join(VARIANTS)}")
     stem, dims, heads, depth, mlp, side = VARIANTS[name]
-    config = CrossViTConfig(dims=dims, depths=(1, depth), heads=heads, mlp=mlp, stem=stem)
-    config = replace(at_size(config, (side, side)), **changes)
-    return at_size(config, image) if image else config
+    config = CrossViTConfig(grids_at(image or (side, side), patch), patch, dims=dims, depths=(1, depth),
+                            heads=heads, mlp=mlp, stem=stem)
+    return replace(config, **changes)
 
 
 def at_size(config, image):
-    """The config for images of (height, width) px, multiples of S's patch. L sees 14/15 of S's pixels,
+    """The config for images of (height, width) px."""
+    if tuple(image) == config.image:
+        return config
+    return replace(config, grids=grids_at(image, config.patch))
+
+
+def grids_at(image, patch):
+    """-> the grids of S and L at (height, width) px, multiples of S's patch. L sees 14/15 of S's pixels,
     rounded up to whole patches: 240 -> 224, 408 -> 384, 504 -> 480 as in the paper."""
-    P, Q = config.patch
+    P, Q = patch
     if any(side < P or side % P for side in image):
         smaller = tuple(max(side // P, 1) * P for side in image)
         larger = tuple((side // P + 1) * P for side in image)
         raise ValueError(f"image {tuple(image)} px is not a multiple of CrossViT's small patch, {P} px; "
                          f"use {smaller} or {larger}")
-    if tuple(image) == config.image:
-        return config
-    small = [side // P for side in image]
-    large = [math.ceil(14 * side / (15 * Q)) for side in image]
-    return replace(config, grids=(small, large))
+    return [side // P for side in image], [math.ceil(14 * side / (15 * Q)) for side in image]
 
 
 # -----------------------------------------------------------------------------
@@ -147,10 +148,9 @@ def class_fusion(cls, patches, f, g):
 
 def pairwise_fusion(cls, patches, f, g, grids):
     """The same, and each patch is added to what the other branch has at its place in the image."""
-    grid_S, grid_L = grids                                         # (rows, columns) each
     S, L = f[0](patches[0]), patches[1]                            # both of width D_L
-    new_S = S + resize(L, grid_L, grid_S)
-    new_L = L + resize(S, grid_S, grid_L)
+    new_S = S + resize(L, grids[1], grids[0])
+    new_L = L + resize(S, grids[0], grids[1])
     cls, _ = class_fusion(cls, patches, f, g)
     return cls, (g[0](new_S), new_L)
 
@@ -158,20 +158,16 @@ def pairwise_fusion(cls, patches, f, g, grids):
 def resize(x, old, new):
     """(B, T, D) on the grid `old` -> on the grid `new`."""
     x = x.transpose(1, 2).unflatten(2, old)                        # (B, D, rows, columns)
-    x = F.interpolate(x, size=new, mode="bilinear")
-    return x.flatten(2).transpose(1, 2)
+    return F.interpolate(x, size=new, mode="bilinear").flatten(2).transpose(1, 2)
 
 
 def all_fusion(cls, patches, f, g, attend):
     """Self-attention over all tokens of both branches, in the width of L: quadratic in T_S + T_L."""
-    cls_S, cls_L = cls
     S, L = patches
-    f_S, f_L = f
-    g_S, g_L = g
-    x = torch.cat([f_L(cls_L), f_L(L), f_S(cls_S), f_S(S)], 1)     # (B, 1 + T_L + 1 + T_S, D_L)
+    x = torch.cat([f[1](cls[1]), f[1](L), f[0](cls[0]), f[0](S)], 1)  # (B, 1 + T_L + 1 + T_S, D_L)
     x, _ = attend(x)
     cls_L, L, cls_S, S = x.split([1, L.shape[1], 1, S.shape[1]], 1)
-    return (g_S(cls_S), g_L(cls_L)), (g_S(S), g_L(L))
+    return (g[0](cls_S), g[1](cls_L)), (g[0](S), g[1](L))
 
 
 def cross_fusion(cls, patches, f, g, attend):
@@ -179,12 +175,11 @@ def cross_fusion(cls, patches, f, g, attend):
 
     Also returns the weights, (B, H, T_S) and (B, H, T_L): what each branch's patches got from the other's
     class token."""
-    cls_S, cls_L = cls
     S, L = patches
-    u = torch.cat([f[0](cls_S), L], 1)                             # (B, 1 + T_L, D_L)
-    y_S, weights_L = attend[0](u)                                  # (B, 1, D_L), (B, H, T_L)
-    u = torch.cat([f[1](cls_L), S], 1)                             # (B, 1 + T_S, D_S)
-    y_L, weights_S = attend[1](u)                                  # (B, 1, D_S), (B, H, T_S)
+    u_S = torch.cat([f[0](cls[0]), L], 1)                          # (B, 1 + T_L, D_L)
+    u_L = torch.cat([f[1](cls[1]), S], 1)                          # (B, 1 + T_S, D_S)
+    y_S, weights_L = attend[0](u_S)                                # (B, 1, D_L), (B, H, T_L)
+    y_L, weights_S = attend[1](u_L)                                # (B, 1, D_S), (B, H, T_S)
     return (g[0](y_S), g[1](y_L)), patches, [weights_S, weights_L]
 
 
@@ -200,15 +195,11 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x, want_map=True):                           # called as attention.Attention is
-        q = self.split(self.wq(x[:, :1]))                          # (B, H, 1, d)
-        k, v = self.split(self.wk(x)), self.split(self.wv(x))      # (B, H, 1 + T, d)
-        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)     # (B, H, 1, 1 + T)
+        qkv = self.wq(x[:, :1]), self.wk(x), self.wv(x)
+        q, k, v = [y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in qkv]  # (B, H, 1 or 1 + T, d)
+        weights = softmax_weights(q, k)                            # (B, H, 1, 1 + T)
         y = self.proj((weights @ v).transpose(1, 2).flatten(2))    # (B, 1, D)
         return y, weights[:, :, 0, 1:]
-
-    def split(self, x):
-        """(B, T, D) -> (B, H, T, d)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Attend(nn.Module):
@@ -255,17 +246,16 @@ class Encoder(nn.Module):
     def __init__(self, config: CrossViTConfig, drop_path):
         super().__init__()
         self.fuse, self.grids = config.fusion, config.grids
-        vits = config.branches
+        S, L = vits = config.branches
         self.blocks = nn.ModuleList()
         for vit in vits:
             blocks = [Block(vit, rate) for rate in drop_path[:vit.depth]]
             self.blocks.append(nn.ModuleList(blocks))
-        self.projs = nn.ModuleList()                               # f
-        self.revert_projs = nn.ModuleList()                        # g
+        self.projs = nn.ModuleList()
+        self.revert_projs = nn.ModuleList()
         for source, target in FUSIONS[config.fusion]:
-            self.projs.append(project(vits[source], vits[target]))
-            self.revert_projs.append(project(vits[target], vits[source]))
-        S, L = vits
+            self.projs.append(project(vits[source], vits[target]))         # f
+            self.revert_projs.append(project(vits[target], vits[source]))  # g
         if config.fusion == "all":
             attn = Attention(L.dim, L.heads, kind=L.attention)
             self.fusion = Attend(attn, L, drop_path[-1])
@@ -302,9 +292,8 @@ class Encoder(nn.Module):
 
 def patch_embed(vit: ViTConfig, stem):
     """One convolution, or three with ReLU between them."""
-    embed = PatchEmbed(vit)
+    embed, D = PatchEmbed(vit), vit.dim
     if stem == "conv":
-        D = vit.dim
         stride2, padding2, stride3, padding3 = STEMS[vit.patch[0]]
         first = nn.Conv2d(vit.channels, D // 4, 7, stride=4, padding=3)
         second = nn.Conv2d(D // 4, D // 2, 3, stride2, padding2)
@@ -347,9 +336,8 @@ class CrossViT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.normalize = Normalize(config.mean, config.std, axes=2)
         self.apply(init_weights)
-        for tokens in (self.cls_token, self.pos_embed):
-            for token in tokens:
-                nn.init.trunc_normal_(token, std=0.02)
+        for token in [*self.cls_token, *self.pos_embed]:
+            nn.init.trunc_normal_(token, std=0.02)
 
     def embed(self, image):
         """(B, C, height, width) at S's size -> a pair of tokens (B, 1 + T_b, D_b); for L it is resized."""
@@ -364,8 +352,7 @@ class CrossViT(nn.Module):
                 x = F.interpolate(image, size=vit.image, mode="bicubic")
             x = self.patch_embed[b](x)                             # (B, T_b, D_b)
             cls = self.cls_token[b].expand(len(x), -1, -1)
-            x = torch.cat([cls, x], 1) + self.pos_embed[b]
-            tokens.append(self.drop(x))
+            tokens.append(self.drop(torch.cat([cls, x], 1) + self.pos_embed[b]))
         return tokens
 
     def forward(self, image):
@@ -382,42 +369,36 @@ class CrossViT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
-        """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained.
-
-        image: (height, width) in px, both position embeddings are resized; channels: the kernels are summed
-        or spread; changes: other fields of CrossViTConfig. `.report`: what was loaded, resized and new."""
+        """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
         from plumbing.weights import load_weights, read_crossvit
-
         heads_of = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
-        task = None
-        if tasks and len(tasks) == 1:                              # it gets the one head of a released file
-            task = list(tasks)[0]
-        tensors, config, notes = read_crossvit(name, CrossViT, heads_of, at_size, task, image, channels)
+        tensors, config, notes = read_crossvit(name, CrossViT, heads_of, at_size, tasks, image, channels)
         model = cls(replace(config, **changes), tasks)
         model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
         return model
 
     @staticmethod
     def add_flags(group):
-        group.add_argument(
-            "--pretrained",
-            help="weights to start from, of IBM's CrossViT, timm's, or a run: Hub id, folder, or file")
-        group.add_argument(
-            "--variant", choices=VARIANTS,
-            help="row of the paper's Table 1; default 9, or the checkpoint's")
-        group.add_argument("--fusion", choices=FUSIONS, default="cross", help="the paper's Table 6")
-        group.add_argument(
-            "--attention", choices=KINDS, default="softmax", help="of the self-attention, see attention.py")
-        group.add_argument(
-            "--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
-        group.add_argument(
-            "--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last encoder")
-        group.add_argument("--train-blocks", type=int, help="train only the last k encoders; default: all")
+        add = group.add_argument
+        add("--pretrained", help="start from IBM's CrossViT, timm's, or a run: Hub id, folder, or file")
+        add("--variant", choices=VARIANTS, help="row of Table 1; default 9, or the checkpoint's")
+        add("--fusion", choices=FUSIONS, default="cross", help="the paper's Table 6")
+        add("--patches", help="of S and L, px, as 8,16; this and the next four change the variant: Table 7")
+        add("--dims", help="widths of S and L, as 384,384")
+        add("--depths", help="blocks of S and L in an encoder, as 2,4")
+        add("--encoders", type=int, help="K; default 3")
+        add("--cross-depth", type=int, help="cross attentions in a row; default 1")
+        add("--attention", choices=KINDS, default="softmax", help="of the self-attention, see attention.py")
+        add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
+        add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last encoder")
+        add("--train-blocks", type=int, help="train only the last k encoders; default: all")
 
     @staticmethod
     def check_flags(args):
-        if args.pretrained and args.variant:
-            raise ValueError(f"--variant is fixed by --pretrained {args.pretrained}; leave it out")
+        for flag in ("variant", "patches", "dims", "depths", "encoders", "cross_depth"):
+            if args.pretrained and getattr(args, flag):
+                raise ValueError(f"--{flag.replace('_', '-')} is fixed by --pretrained {args.pretrained}; "
+                                 "leave it out")
         if not args.pretrained:
             args.variant = args.variant or "9"
 
@@ -429,20 +410,24 @@ class CrossViT(nn.Module):
         if args.pretrained:
             return cls.from_pretrained(args.pretrained, image, args.channels, tasks, **changes)
         half = (0.5,) * args.channels
-        config = variant(args.variant, image, channels=args.channels, mean=half, std=half, **changes)
-        return cls(config, tasks)
+        for name in ("encoders", "cross_depth"):
+            if getattr(args, name) is not None:
+                changes[name] = getattr(args, name)
+        for name, text in (("patch", args.patches), ("dims", args.dims), ("depths", args.depths)):
+            if text:
+                changes[name] = pair(text)
+        changes.update(channels=args.channels, mean=half, std=half)
+        return cls(variant(args.variant, image, **changes), tasks)
+
+
+def pair(text):
+    """ "8,16" -> (8, 16); the config refuses what is no pair of numbers from 1."""
+    return tuple(int(number) if number.isdecimal() else 0 for number in text.split(","))
 
 
 if __name__ == "__main__":
-    print("variant     tokens x D of S and L     params, 1000 classes")
+    print("variant   parameters, 1000 classes")
     for name in VARIANTS:
         with torch.device("meta"):                                 # shapes without numbers
             model = CrossViT(variant(name), {"label": 1000})
-        S, L = model.vits
-        params = sum(p.numel() for p in model.parameters())
-        print(f"{name:11} {1 + S.tokens:4} x {S.dim:3}, {1 + L.tokens:4} x {L.dim:3}     {params:11,}")
-    model = CrossViT(variant("Ti"), {"grade": 5}).eval()
-    with torch.no_grad():
-        out = model(torch.zeros(1, 3, 240, 240, dtype=torch.uint8))
-    print("Ti          (1, 3, 240, 240) -> logits", tuple(out["logits"]["grade"].shape), "of both branches",
-          tuple(out["branch_logits"]["grade"].shape), "and cross_map", tuple(out["cross_map"][0].shape))
+        print(f"{name:8} {sum(p.numel() for p in model.parameters()):11,}")

@@ -7,18 +7,17 @@ them.
 
 X are the image tokens and Y the label tokens. One softmax runs over all keys of a query, and every weight
 but Y, w and b is the ViT's own. `label_attention` is what sees what, with the AUC of Table 3 (CheXpert, 5
-labels):
+labels; the class token of the plain ViT: 87.36):
     one-way        88.90  labels see image and labels; the image sees itself alone, as in the plain ViT
     full           88.47  everything sees everything, much as in C-Tran
     no-label-self  88.44  labels see the image only, not even themselves
-    (the class token of the plain ViT: 87.36)
-Recipe of the paper: ViT-S/16 pretrained with GMML on NIH, 224 px, binary cross entropy averaged over
-labels, Adam, batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4. B samples, T patches, S image tokens,
-D width, H heads, d width of a head, L labels (c in the paper). Differs: there is no released code.
+Recipe of the paper: ViT-S/16 pretrained with GMML (gmml.py) on NIH, 224 px, binary cross entropy averaged
+over labels, Adam, batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4. B samples, T patches, S image
+tokens, D width, H heads, d width of a head, L labels (c in the paper). Differs: there is no released code.
 Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final norm included. The class token stays
-among X and is not read out. Label tokens have no position embedding. Softmax only: the other kinds
-normalize a key over all tokens of a sequence, and with one-way the image and the labels see different
-sequences. No bags: masks do not get here. Run: python lt_vit.py
+among X; it is not read out, so no loss trains what it looks at, and it has no map. Label tokens have no
+position embedding. Softmax only: the other kinds normalize a key over all tokens of a sequence, and with
+one-way the image and the labels see different sequences. No bags. Run: python lt_vit.py
 """
 from dataclasses import dataclass
 
@@ -57,8 +56,8 @@ class LTViTConfig:
 
 def label_attention(attn, x, y, kind):
     """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
-    and the maps of the class token (B, H, keys - 1) and of the labels (B, L, keys - 1), to what they see.
-    x and y never share a matrix product, so that the one-way x equals attn(x) in every bit."""
+    and the labels' map (B, L, keys - 1), without the class token. x and y never share a matrix product, so
+    that the one-way x equals attn(x) in every bit."""
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
     y_q, y_k, y_v = attn.project(y)                                # (B, H, L, d)
@@ -66,23 +65,22 @@ def label_attention(attn, x, y, kind):
     both = torch.cat([x_k, y_k], 2), torch.cat([x_v, y_v], 2)      # (B, H, S + L, d)
     k, v = both if image_sees_labels else image
     x = softmax_attention(x_q, k, v)
-    class_map = attn.class_map(x_q, k)
     k, v = both if labels_see_labels else image
     y = softmax_attention(y_q, k, v)
     label_map = softmax_weights(y_q, k).mean(1)[:, :, 1:]
     x = attn.proj(x.transpose(1, 2).flatten(2))
     y = attn.proj(y.transpose(1, 2).flatten(2))
-    return x, y, class_map, label_map
+    return x, y, label_map
 
 
 def label_block(block, x, y, kind):
     """Eq. 2 within the residuals and norms of a ViT block; arguments and results as of label_attention."""
-    dx, dy, class_map, label_map = label_attention(block.attn, block.norm1(x), block.norm1(y), kind)
+    dx, dy, label_map = label_attention(block.attn, block.norm1(x), block.norm1(y), kind)
     x = x + block.ls1(dx)
     y = y + block.ls1(dy)
     x = x + block.ls2(block.mlp(block.norm2(x)))
     y = y + block.ls2(block.mlp(block.norm2(y)))
-    return x, y, class_map, label_map
+    return x, y, label_map
 
 
 class LabelHead(nn.Module):
@@ -102,10 +100,9 @@ class LTViT(nn.Module):
     """forward(image) -> dict:
 
     logits     {task: (B, outputs)}, one label token per output, tasks in their order
-    map        (B, H, T), the class token's attention in the last block
-    label_map  (B, L, T), the labels' attention to the patches there, mean over heads
-    mean_map, mean_label_map   the same two, mean over the last N2 blocks: a label token reads the image in
-               each, and earlier patches have mixed less with the rest of the image: these point better"""
+    label_map  (B, L, T), the labels' attention to the patches in the last block, mean over heads
+    mean_label_map   the same, mean over the last N2 blocks: a label token reads the image in each, and
+               earlier patches have mixed less with the rest of the image: this points better"""
     Config = LTViTConfig
     inputs = ("image",)
     axes = (2, 3)
@@ -128,32 +125,31 @@ class LTViT(nn.Module):
 
     def encode(self, tokens):
         """(B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm,
-        and the last N2 blocks' maps, (N2, B, H, T) of the class token and (N2, B, L, T) of the labels."""
+        and the labels' maps in the last N2 blocks, (N2, B, L, T)."""
         vit, kind, N2 = self.vit, self.config.label_attention, self.config.label_layers
         x = tokens
         for block in vit.blocks[:-N2]:
             x = block(x)
         y = self.label_tokens.expand(len(x), -1, -1)
-        maps, label_maps = [], []
+        maps = []
         for block in vit.blocks[-N2:]:
-            x, y, class_map, label_map = label_block(block, x, y, kind)
-            maps.append(class_map)
-            label_maps.append(label_map)
-        maps, label_maps = torch.stack(maps), torch.stack(label_maps)
+            x, y, label_map = label_block(block, x, y, kind)
+            maps.append(label_map)
         first = vit.config.registers                               # registers, patches, labels
-        patches = slice(first, first + vit.config.tokens)
-        return vit.norm(x), vit.norm(y), maps[..., patches], label_maps[..., patches]
+        maps = torch.stack(maps)[..., first:first + vit.config.tokens]
+        return vit.norm(x), vit.norm(y), maps
 
     def forward(self, image):
-        _, y, maps, label_maps = self.encode(self.vit.embed(image))
+        _, y, maps = self.encode(self.vit.embed(image))
         logits = self.label_head(y).flatten(1).split(list(self.tasks.values()), -1)
-        return {"logits": dict(zip(self.tasks, logits)), "map": maps[-1], "label_map": label_maps[-1],
-                "mean_map": maps.mean(0), "mean_label_map": label_maps.mean(0)}
+        logits = dict(zip(self.tasks, logits))
+        return {"logits": logits, "label_map": maps[-1], "mean_label_map": maps.mean(0)}
 
     @staticmethod
     def add_flags(group):
         add = group.add_argument
-        add("--label-layers", type=int, default=4, help="N2, last blocks with label tokens (paper: 4)")
+        add("--label-layers", type=int, help="N2, last blocks with label tokens; default: the paper's 4, but "
+            "at most half of the blocks, so that N1 >= 1 see the image alone")
         add("--label-attention", choices=LABEL_ATTENTION, default="one-way", help="the paper's Table 3")
         add("--shared-head", action="store_true", help="one head for all labels, not one for each")
         ViT.add_flags(group)
@@ -163,6 +159,8 @@ class LTViT(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         vit = ViT.from_args(args)
+        if args.label_layers is None:
+            args.label_layers = min(4, max(1, vit.config.depth // 2))
         config = LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head)
         model = cls(config, tasks)
         model.vit = vit
@@ -174,8 +172,7 @@ if __name__ == "__main__":
     image = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
     for kind in LABEL_ATTENTION:
         model = LTViT(LTViTConfig(ViTConfig(), label_attention=kind), {"labels": 14}).eval()
-        with torch.no_grad():
-            tokens = model.vit.embed(image)
-            same = torch.equal(model.encode(tokens)[0], model.vit.encode(tokens))
-            label_map = model(image)["label_map"]
-        print(f"{kind:13} label map {tuple(label_map.shape)}; image tokens equal the plain ViT's: {same}")
+        tokens = model.vit.embed(image)
+        x, _, maps = model.encode(tokens)
+        same = torch.equal(x, model.vit.encode(tokens))
+        print(f"{kind:13} label maps {tuple(maps.shape)}; image tokens equal the plain ViT's: {same}")

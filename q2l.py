@@ -9,8 +9,8 @@ self-attention in the decoder, so that no label knows of another. It is here to 
 label tokens live inside the ViT, look at its last blocks, and need no further layers.
 B samples, T patches, D width, H heads, L labels (rows of y and query); attn(queries, keys, values).
 Differs: the released map is that of a convolutional network, D = 2048; here it is the ViT's patch tokens.
-Released recipe: asymmetric loss (gamma- 2, gamma+ 0), AdamW 1e-4 on one cycle, EMA 0.9997. On ViT-S/16 with
-14 labels 25.82 M parameters (LT-ViT's Table 1: 26 M), 42.36 M with the released ff 8192 and heads 4.
+Released: asymmetric loss (gamma- 2, gamma+ 0), AdamW 1e-4 on one cycle, EMA 0.9997. On ViT-S/16 with 14
+labels 25.82 M parameters (LT-ViT's Table 1: 26 M), 42.36 M with the released --ff 8192 --decoder-heads 4.
 """
 from dataclasses import dataclass
 
@@ -62,10 +62,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: Q2LConfig):
         super().__init__()
-        D, ff = config.vit.dim, config.ff
+        D = config.vit.dim
         self.self_attn = config.attention()
-        self.linear1 = nn.Linear(D, ff)
-        self.linear2 = nn.Linear(ff, D)
+        self.linear1, self.linear2 = nn.Linear(D, config.ff), nn.Linear(config.ff, D)
         self.norm1, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
         self.drop = nn.Dropout(config.dropout)
 
@@ -81,14 +80,13 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: Q2LConfig):
         super().__init__()
-        D, ff = config.vit.dim, config.ff
+        D = config.vit.dim
         self.label_self = config.label_self
         if self.label_self:
             self.self_attn = config.attention()
             self.norm1 = nn.LayerNorm(D)
         self.multihead_attn = config.attention()
-        self.linear1 = nn.Linear(D, ff)
-        self.linear2 = nn.Linear(ff, D)
+        self.linear1, self.linear2 = nn.Linear(D, config.ff), nn.Linear(config.ff, D)
         self.norm2, self.norm3 = nn.LayerNorm(D), nn.LayerNorm(D)
         self.drop = nn.Dropout(config.dropout)
 
@@ -142,12 +140,11 @@ class Q2L(nn.Module):
     """forward(image) -> dict:
 
     logits     {task: (B, outputs)}, one query per output, tasks in their order
-    map        (B, H, T), the class token's attention in the ViT's last block
-    label_map  (B, L, T), the queries' attention to the patches in the last layer, mean over heads"""
+    label_map  (B, L, T), the queries' attention to the patches in the last layer, mean over heads (the class
+               token is not read: no loss trains what it looks at)"""
     Config = Q2LConfig
     inputs = ("image",)
     axes = (2, 3)
-    add_flags = ViT.add_flags
     check_flags = ViT.check_flags
 
     def __init__(self, config: Q2LConfig, tasks):
@@ -162,16 +159,26 @@ class Q2L(nn.Module):
         self.register_buffer("position", sine_position(config.vit.grid, D), persistent=False)
 
     def forward(self, image):
-        x, class_map = self.vit.encode(self.vit.embed(image), want_map=True)
+        x = self.vit.encode(self.vit.embed(image))
         patches = x[:, -self.config.vit.tokens:]                   # without class token and registers
         y, label_map = self.decoder(patches, self.position)
         logits = self.label_head(y).split(list(self.tasks.values()), -1)
-        return {"logits": dict(zip(self.tasks, logits)), "map": class_map, "label_map": label_map}
+        return {"logits": dict(zip(self.tasks, logits)), "label_map": label_map}
+
+    @staticmethod
+    def add_flags(group):
+        add = group.add_argument
+        add("--ff", type=int, default=1024, help="hidden units of encoder and decoder (released: 8192)")
+        add("--decoder-heads", type=int, default=0, help="of both (released: 4); 0: as the ViT")
+        add("--encoder-layers", type=int, default=1, help="over the patch tokens")
+        add("--decoder-layers", type=int, default=2, help="that the queries pass")
+        ViT.add_flags(group)
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         vit = ViT.from_args(args)
-        model = cls(Q2LConfig(vit.config), tasks)
+        layers = args.encoder_layers, args.decoder_layers
+        model = cls(Q2LConfig(vit.config, args.ff, args.decoder_heads, *layers, args.dropout), tasks)
         model.vit, model.report = vit, vit.report
         return model
 

@@ -25,7 +25,10 @@ HEIGHT = 240                                         # of a photograph, px
 
 def looked_at(out, i):
     """What a model returns to be drawn, of sample i -> {key: [tensor], one per branch}."""
-    return {key: branches_of(out, key, i) for key in ("map", "image", "token", "composite") if key in out}
+    seen = {key: branches_of(out, key, i) for key in ("map", "image", "token", "composite") if key in out}
+    if "map" not in seen and "label_map" in out:                   # the label tokens' instead of heads'
+        seen["map"] = branches_of(out, "label_map", i)
+    return seen
 
 
 def findings_of(tasks):

@@ -24,7 +24,6 @@ from plumbing.targets import numbers
 
 MAPS = {  # what a model returns: what metrics.json calls it
     "map": "class token",
-    "mean_map": "class token, mean of label blocks",
     "label_map": "label token",
     "mean_label_map": "label token, mean of label blocks",
 }

@@ -49,10 +49,13 @@ def read_vit(name, model_class, image=None, channels=None):
     return tensors, config, notes
 
 
-def read_crossvit(name, model_class, heads_of, at_size, task=None, image=None, channels=None):
+def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, channels=None):
     """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; at_size(config, image): the config at
-    another size; task: the name that the one head of a released file gets."""
+    another size; tasks: where there is one, it gets the one head of a released file."""
     tensors, config, _ = read_checkpoint(name)
+    task = None
+    if tasks and len(tasks) == 1:
+        [task] = tasks
     tensors = crossvit_names(tensors, task)
     config = from_dict(model_class.Config, crossvit_fields(name, tensors, config, heads_of), name)
     notes = []

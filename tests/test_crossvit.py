@@ -65,7 +65,7 @@ PUBLISHED = {  # parameters with 1000 and with 2 classes, keys, multiply-adds in
 ABLATIONS = {  # changes to CrossViT-S: multiply-adds in G, parameters (None: not known)
     "fusion none": (dict(fusion="none"), 5.3497, 23738960), "fusion class": (dict(fusion="class"), 5.3501, 24186512),
     "fusion pairwise": (dict(fusion="pairwise"), 5.527, 24186512), "fusion all": (dict(fusion="all"), 7.583, 26854544),
-    "Table 7 A": (dict(patch=(8, 16), grids=((28, 28), (14, 14))), 6.731, None), "Table 7 C": (dict(depths=(2, 4)), 6.333, None),
+    "Table 7 A": (dict(patch=(8, 16), image=(224, 224)), 6.731, None), "Table 7 C": (dict(depths=(2, 4)), 6.333, None),
     "Table 7 D": (dict(cross_depth=2), 5.618, None), "Table 7 E": (dict(encoders=6, depths=(1, 2)), 6.599, None),
 }
 WITHOUT_POSITIONS = {"Table 7 A": 26.657e6, "Table 7 C": 28.04e6, "Table 7 D": 28.93e6, "Table 7 E": 31.15e6}

@@ -100,12 +100,11 @@ def test_the_reference_net_is_the_reference_net():
 @pytest.mark.parametrize("N2", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_way_image_tokens_are_the_plain_vits(kind, N2, dtype):
-    """L1: image tokens, and the class token's map, equal the plain ViT's in every bit, registers and layer scale included."""
+    """L1: image tokens equal the plain ViT's in every bit, registers and layer scale included."""
     for vit in (VIT, replace(VIT, registers=2, layer_scale=True)):
         model, image = filled(kind, N2, vit).to(dtype), images().to(dtype)
-        x, _, (*_, class_map), _ = model.encode(model.vit.embed(image))
-        plain, plain_map = model.vit.encode(model.vit.embed(image), want_map=True)
-        assert torch.equal(x, plain) and torch.equal(class_map, plain_map)
+        x, _, _ = model.encode(model.vit.embed(image))
+        assert torch.equal(x, model.vit.encode(model.vit.embed(image)))
 
 
 @torch.no_grad()
@@ -120,14 +119,13 @@ def test_full_image_tokens_have_seen_the_labels():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("N2", [1, 3, 4])
 def test_two_part_attention_is_one_masked_attention(kind, N2):
-    """L2: tokens, and both maps of every label block, agree with one explicit, masked softmax over image and label tokens."""
+    """L2: tokens, and the labels' maps of every label block, agree with one explicit, masked softmax over image and label tokens."""
     for vit in (VIT, replace(VIT, registers=2, layer_scale=True)):
         model = filled(kind, N2, vit)
-        x, y, maps, label_maps = model.encode(model.vit.embed(images()))
+        x, y, label_maps = model.encode(model.vit.embed(images()))
         z, scores = slow_forward(model, images())
         S, first, T = x.shape[1], 1 + vit.registers, vit.tokens
         torch.testing.assert_close(torch.cat([x, y], 1), z, atol=1e-12, rtol=0)
-        torch.testing.assert_close(maps, scores[:, :, :, 0, first:first + T], atol=1e-12, rtol=0)
         torch.testing.assert_close(label_maps, scores.mean(2)[:, :, S:, first:first + T], atol=1e-12, rtol=0)
 
 
@@ -254,16 +252,15 @@ def test_tasks_split_the_labels_in_order():
 
 
 def test_shapes_and_pixels():
-    """uint8 is normalized by the ViT; logits (B, L), map (B, H, T), label_map (B, L, T); the entry needed is `image`."""
+    """uint8 is normalized by the ViT; logits (B, L), label_map (B, L, T), no map of the class token; the entry needed is `image`."""
     model = LTViT(LTViTConfig(VIT), {"labels": 5}).eval()
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     out, same = model(pixels), model((pixels / 255 - 0.5) / 0.5)
     assert model.inputs == ("image",)
-    assert out["logits"]["labels"].shape == (2, 5) and out["map"].shape == (2, 4, 16) and out["label_map"].shape == (2, 5, 16)
+    assert out["logits"]["labels"].shape == (2, 5) and "map" not in out and out["label_map"].shape == (2, 5, 16)
     torch.testing.assert_close(out["logits"], same["logits"])
-    maps, label_maps = model.encode(model.vit.embed(pixels))[2:]
-    assert len(maps) == len(label_maps) == model.config.label_layers == 4
-    torch.testing.assert_close(out["mean_map"], sum(maps) / 4), torch.testing.assert_close(out["map"], maps[3])
+    label_maps = model.encode(model.vit.embed(pixels))[2]
+    assert len(label_maps) == model.config.label_layers == 4
     torch.testing.assert_close(out["mean_label_map"], sum(label_maps) / 4), torch.testing.assert_close(out["label_map"], label_maps[3])
 
 
@@ -279,3 +276,11 @@ def test_every_parameter_learns():
     model = LTViT(LTViTConfig(replace(VIT, dropout=0.1, drop_path=0.1)), {"labels": 5}).train()
     F.binary_cross_entropy_with_logits(model(torch.randn(8, 3, 32, 32))["logits"]["labels"], torch.ones(8, 5)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+
+
+@pytest.mark.parametrize("size, typed, layers", [("micro", (), 2), ("mini", (), 3), ("tiny", (), 4), ("micro", ("--label-layers", "4"), 4)])
+def test_some_blocks_see_the_image_alone(size, typed, layers):
+    """N2 is the paper's 4, but at most half of the blocks: N1 >= 1; args.json says what it became."""
+    args = parse(["--model", "lt_vit", "--size", size, "--image", "32x32", "--patch", "8x8", *typed])
+    args.channels = 3
+    assert LTViT.from_args(args, {"labels": 5}).config.label_layers == args.label_layers == layers

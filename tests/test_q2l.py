@@ -175,7 +175,18 @@ def test_starts_from_a_vanilla_file(tmp_path):
     new = {key.split(".")[0] for key in model.state_dict() if key.removeprefix("vit.") not in state}
     assert new == {"decoder", "label_head"}
     assert model.config == Q2LConfig(replace(donor.config, drop_path=0.1))
-    assert torch.equal(model(images().float())["map"], donor(images().float())["map"])
+    x = images().float()
+    assert torch.equal(model.vit.encode(model.vit.embed(x)), donor.encode(donor.embed(x)))
+
+
+def test_flags_reach_the_decoder():
+    """--dropout, --ff, heads and layers: of the decoder too; the released size by flags."""
+    args = parse(["--model", "q2l", "--dropout", "0.3", "--ff", "8192", "--decoder-heads", "4", "--encoder-layers", "0",
+                  "--decoder-layers", "1"])
+    args.image, args.patch, args.channels = "32x32", "8x8", 3
+    config = Q2L.from_args(args, {"labels": 5}).config
+    assert (config.dropout, config.ff, config.heads, config.encoder_layers, config.decoder_layers) == (0.3, 8192, 4, 0, 1)
+    assert config.vit.dropout == 0.3
 
 
 @pytest.mark.parametrize("fields, words", [(dict(decoder_layers=0), "decoder_layers=0"), (dict(ff=0), "ff=0"),
@@ -195,13 +206,13 @@ def test_no_label_is_refused():
 
 @torch.no_grad()
 def test_shapes_pixels_and_tasks():
-    """As LT-ViT: uint8 in; logits of several tasks split in order; map (B, H, T), label_map (B, L, T)."""
+    """As LT-ViT: uint8 in; logits of several tasks split in order; label_map (B, L, T), no map of the class token."""
     model = Q2L(Q2LConfig(VIT), {"findings": 3, "devices": 2}).eval()
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     out, same = model(pixels), model((pixels / 255 - 0.5) / 0.5)
     assert model.inputs == ("image",) and list(out["logits"]) == ["findings", "devices"]
     assert out["logits"]["findings"].shape == (2, 3) and out["logits"]["devices"].shape == (2, 2)
-    assert out["map"].shape == (2, 4, 16) and out["label_map"].shape == (2, 5, 16)
+    assert "map" not in out and out["label_map"].shape == (2, 5, 16)
     torch.testing.assert_close(out["logits"], same["logits"])
 
 
