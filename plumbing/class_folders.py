@@ -6,72 +6,138 @@ from collections import defaultdict
 
 import numpy as np
 
-from plumbing.cohort import Cohort, NO_PATIENTS, SPLITS, SPLIT_NAMES, Task
-from plumbing.folders import list_images
+from plumbing.cohort import Cohort, SPLIT_NAMES, SPLITS, Task
+from plumbing.folders import IMAGE_FOLDER, leave_out_masks, left_out_note, look_through
+from plumbing.patients import NAMES, patients_of_files
 from plumbing.tables import shortlist
 
 
-# in the names of chest_xray, as person12_bacteria_34.jpeg and NORMAL2-IM-0012-0001.jpeg
-FILM = re.compile(r"person\d+(?=_(bacteria|virus)_\d+)|(NORMAL2-)?IM-\d+(?=-\d+)")
+def read_class_folders(folder, regex=None, split=None):
+    """folder/CLASS/*.jpg, with folders of an official split above or below CLASS or without -> Cohort.
 
-
-def read_class_folders(folder):
-    """folder/CLASS/*.jpg or folder/SPLIT/CLASS/*.jpg -> Cohort with one task, `class`.
-
-    Every file counts as a patient, except where the names of files say whose they are, as in Kermany's
-    chest_xray. An official split is kept, and its patients are told apart by it: the same number in two
-    splits need not be the same child. A note says how many such numbers there are."""
-    splits, names, paths = read_layout(folder)
+    It has one task, `class`. Every file counts as a patient, except where names say whose they are: see
+    patients.py; regex: --patient-regex. The official split is kept, unless split is "none"."""
+    if split not in (None, "none"):
+        raise ValueError(f"--split-column {split}: {folder} is no table; for class folders there is only "
+                         "none, which deals the images of its folders train, val and test anew")
+    paths, left_out = look_through(folder)
+    images = leave_out_masks(folder, paths, left_out)
+    splits, names, paths, notes = read_layout(folder, images, left_out)
+    notes += left_out_note(paths, left_out)
     classes = sorted(set(names))
     if len(classes) < 2:
-        raise ValueError(f"--data {folder}: need a CSV file, or one folder of images per class "
-                         f"(there are {shortlist(classes)})")
+        problem = (f"--data {folder}: need a CSV file, or one folder of images per class "
+                   f"(there are {shortlist(classes)})")
+        raise ValueError("; ".join([problem] + notes))
+    if len({name.casefold() for name in classes}) < len(classes):
+        raise ValueError(f"--data {folder}: of the classes {shortlist(classes)} two differ in the case of "
+                         "their letters only; give their folders one name")
+    if all(split_name(name) for name in classes):
+        raise ValueError(f"--data {folder}: {shortlist(classes)} are folders of a split and hold no folders "
+                         "of classes")
     if None in splits and any(splits):
         raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split "
                          f"and none of {', '.join(SPLITS)}")
-    patients, notes = name_patients(folder, splits, paths)
+    if split == "none" or not all(splits):
+        splits = None
+    patients, who, patients_known = name_patients(folder, splits, paths, regex)
     targets = np.array([classes.index(name) for name in names], dtype=np.float32)
     return Cohort(name=os.path.basename(os.path.abspath(folder)),
                   tasks=[Task("class", "classes", tuple(classes))], patients=patients, paths=paths,
-                  targets={"class": targets}, columns={"class": names},
-                  splits=splits if all(splits) else None, notes=notes)
+                  targets={"class": targets}, columns={"class": names}, splits=splits, notes=who + notes,
+                  patients_known=patients_known)
 
 
-def read_layout(folder):
-    """-> three lists with an entry per image below the folder: its split or None, its class, its path."""
-    splits, names, paths = [], [], []
-    for path in list_images(folder):
-        split, name, *rest = [None] + os.path.relpath(path, folder).split(os.sep)
-        if len(rest) > 1 and name.lower() in SPLIT_NAMES:
-            split, name = SPLIT_NAMES[name.lower()], rest[0]
-        if rest:                                                   # not beside the folders of classes
-            splits.append(split)
-            names.append(name)
-            paths.append(path)
-    return splits, names, paths
+# -----------------------------------------------------------------------------
+# which folder says what
 
 
-def name_patients(folder, splits, paths):
-    """-> the patient of every image, from its name where it is one of chest_xray; notes."""
-    patients = []
-    splits_of = defaultdict(set)                                   # patient -> splits
-    unnamed = 0
-    for split, path in zip(splits, paths):
-        film = FILM.match(os.path.basename(path))
-        if film:
-            patients.append(os.path.join(split or "", film[0]))
-            splits_of[film[0]].add(split)
+def read_layout(folder, images, left_out):
+    """-> three lists with an entry per image: its split or None, its class, its path; lines for the reader.
+
+    Understood are folders in a folder of their own (chest_xray/chest_xray), a second copy of the same
+    folders inside, and folders called images between the others."""
+    places = {}                                                    # path -> the names of the folders above
+    for path in images:
+        above = os.path.relpath(path, folder).split(os.sep)[:-1]
+        if above:
+            places[path] = above
         else:
-            patients.append(os.path.relpath(path, folder))
-            unnamed += 1
-    if not splits_of:
-        return patients, [NO_PATIENTS]
-    notes = [f"patients from the names of {len(paths) - unnamed} files, as {next(iter(splits_of))}"]
-    if unnamed:
-        notes[0] += f"; {unnamed} other files count as a patient each"
+            left_out["images beside the folders of classes"] += 1
+    notes = unwrap(places)
+    drop_copies(places, left_out)
+    splits, names = [], []
+    for path, above in places.items():
+        words = [word for word in above if not is_image_folder(word)] or above[-1:]
+        split, name = None, words[0]
+        if len(words) > 1 and split_name(words[0]):
+            split, name = split_name(words[0]), words[1]
+        elif len(words) > 1:
+            split = split_name(words[1])
+        splits.append(split)
+        names.append(name.strip())
+    return splits, names, list(places), notes
+
+
+def split_name(folder):
+    """ "Testing" or "test_set" -> "test"; None for a folder that is not of a split."""
+    word = re.sub(r"[ _-]*(set|data|images?)?$", "", folder.strip().lower())
+    return SPLIT_NAMES.get(word)
+
+
+def is_image_folder(name):
+    """Is it called images, say, without another word before that?"""
+    match = IMAGE_FOLDER.fullmatch(name)
+    return match is not None and not match[1]
+
+
+def unwrap(places):
+    """Take away the folders that hold all others; -> a line about it, in a list."""
+    wrappers = []
+    while places:
+        tops = {above[0] for above in places.values()}
+        is_single = len(tops) == 1 and min(map(len, places.values())) > 1
+        if not is_single or split_name(min(tops)):
+            break
+        wrappers.append(min(tops))
+        for above in places.values():
+            del above[0]
+    if wrappers:
+        return [f"classes are the folders below {os.path.join(*wrappers)}"]
+    return []
+
+
+def drop_copies(places, left_out):
+    """Leave out a folder beside those of a split that holds the same files again, as chest_xray does."""
+    path_of = {(*above, os.path.basename(path)): path for path, above in places.items()}
+    for names, path in path_of.items():
+        twin = path_of.get(names[1:])
+        if twin and split_name(names[1]) and os.path.getsize(twin) == os.path.getsize(path):
+            del places[path]
+            left_out["second copies of images"] += 1
+
+
+# -----------------------------------------------------------------------------
+# patients
+
+
+def name_patients(folder, splits, paths, regex):
+    """-> the patient of every image; lines for the reader; does anything say who the patients are?
+
+    The numbers of chest_xray start anew in every folder of its official split: there they are told apart by
+    it, and a line says how many such numbers there are."""
+    names = [os.path.relpath(path, folder) for path in paths]
+    patients, notes, patients_known = patients_of_files(names, regex)
+    if regex or not splits:
+        return patients, notes, patients_known
+    _, film = NAMES[0]
+    splits_of = defaultdict(set)                                   # patient -> splits
+    for i, name in enumerate(names):
+        if film.search(os.path.splitext(name)[0].replace(os.sep, "/")):
+            splits_of[patients[i]].add(splits[i])
+            patients[i] = os.path.join(splits[i], patients[i])
     crossing = [patient for patient in splits_of if len(splits_of[patient]) > 1]
     if crossing:
         notes.append(f"WARNING: {len(crossing)} of these numbers are on two sides of the official split, of "
-                     "the same patients or not; without the folders train, val and test they would be kept "
-                     "together")
-    return patients, notes
+                     "the same patients or not; --split-column none keeps them together")
+    return patients, notes, patients_known

@@ -10,8 +10,9 @@ import numpy as np
 KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-               "test": "test"}
-NO_PATIENTS = "no patient ids: every image counts as a patient of its own"
+               "test": "test", "testing": "test"}
+NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
+               "the numbers are of images, not patients")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Cohort:
     features: np.ndarray = None      # float32 (images, ...), read instead of the images: see features.py
     inputs: str = ""                 # columns that a public table offers to --tabular
     tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see columns.py
+    patients_known: bool = True      # False: every image counts as a patient, see NO_PATIENTS
 
     def groups(self, indices=None):
         """-> {patient: [indices of images]} in the table's order, of all images or of those in `indices`."""

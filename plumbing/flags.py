@@ -74,10 +74,14 @@ def add_data_flags(group):
         help="what to predict: COLUMN[:regression|classes|labels],..., or TIME/EVENT:survival with a "
              "column of times and one that says whether the event came then (1) or had not yet (0)")
     group.add_argument("--patient-column", help="default: patient_id, or what the public table calls it")
+    group.add_argument(
+        "--patient-regex", metavar="REGEX",
+        help="which part of that column, or of the path of an image where there is none, names the patient: "
+             "the first group of a regular expression, e.g. '(S[0-9]+)_'")
     group.add_argument("--image-column", help="default: image, or what the public table calls it")
     group.add_argument(
         "--split-column",
-        help="default: split, where there is one; or a file, CLAM's splits_K.csv")
+        help="default: split, where there is one; or a file, CLAM's splits_K.csv; none: deal anew")
     group.add_argument(
         "--patient-target", choices=("first", "mean", "max"),
         help="one target per patient where the images of a patient differ")

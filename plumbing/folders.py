@@ -42,7 +42,7 @@ def walk(folder, above, paths, left_out):
     except OSError:
         left_out["folders that cannot be opened"] += 1
         return
-    subfolders = []
+    subfolders, before = [], len(paths)
     for entry in entries:
         if LITTER.fullmatch(entry.name):
             continue
@@ -64,6 +64,8 @@ def walk(folder, above, paths, left_out):
             left_out["links to a folder above"] += 1
         else:
             walk(entry.path, here, paths, left_out)
+    if before == len(paths) and not subfolders:
+        left_out["folders without images"] += 1
 
 
 def entry_name(entry):
@@ -118,8 +120,8 @@ def leave_out_masks(folder, paths, left_out):
 def is_mask(path, folder, stems, subfolders):
     """Is there an image without the word for a mask in its name, in its folder or in one beside it?
 
-    A class may be called mask: a folder of that name counts only beside a folder called images, or inside
-    the folder of the images themselves."""
+    A class may be called mask: a folder of that name counts only beside a folder called images, or
+    inside the folder of the images themselves."""
     stem = os.path.splitext(path)[0]
     place, name = os.path.split(stem)
     match = MASK.fullmatch(name)
@@ -145,4 +147,5 @@ def left_out_note(paths, left_out):
     if not left_out:
         return []
     counts = ", ".join(f"{what} {count}" for what, count in left_out.most_common())
-    return [f"left out beside {len(paths)} images: {counts}"]
+    left_count = sum(left_out.values())
+    return [f"{left_count} of {left_count + len(paths)} files are left out ({counts})"]

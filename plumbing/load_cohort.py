@@ -9,9 +9,10 @@ import sys
 import numpy as np
 
 from plumbing.class_folders import read_class_folders
-from plumbing.cohort import Cohort, NO_PATIENTS, SPLIT_NAMES
+from plumbing.cohort import Cohort, SPLIT_NAMES
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
+from plumbing.patients import one_spelling, patients_of_files
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize,
                                     table_path)
 from plumbing.splits import read_splits, split_patients
@@ -20,7 +21,7 @@ from plumbing.targets import policy, read_targets
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
-                blank="zeros", cache="data_cache"):
+                blank="zeros", cache="data_cache", regex=None):
     """-> Cohort. ValueError says what is missing or wrong, with file, row and column.
 
     data         a CSV file, a folder of class folders, medmnist:FLAG[:SIDE], or a name in PUBLIC_TABLES
@@ -30,15 +31,16 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     uncertain    what a label of -1 means: zeros, ones or ignore (unknown, left out of the loss); for single
                  labels as zeros,LABEL=ones,...
     blank        the same for an empty label of CheXpert
-    cache        the folder to which MedMNIST is downloaded"""
+    cache        the folder to which MedMNIST is downloaded
+    regex        the part of a cell, or of a file's path, that says who the patient is: its first group"""
     known = PUBLIC_TABLES.get(data, {})
     is_folder = os.path.isdir(data) and not known
     if is_folder or data.startswith("medmnist:"):
-        if images or patient or image or target or split:
+        if images or patient or image or target or (split and not is_folder):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
                              "--target and --split-column do not apply to it")
         if is_folder:
-            return read_class_folders(data)
+            return read_class_folders(data, regex, split)
         return read_medmnist(data, cache)
 
     path = table_path(data, known, images)
@@ -48,11 +50,16 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     labels = []
     if "labels" in known:
         labels = known["labels"].split(",")
-    regex = known.get("patient_regex", ".+")
-    if patient:
-        regex = ".+"                                               # the whole cell
-    patient = require_column(path, header, patient or known.get("patient", "patient_id"), "--patient-column")
     image = require_column(path, header, image or known.get("image", "image"), "--image-column")
+    default = known.get("patient") or first_column(header, "patient_id|lesion_id")
+    if not default and regex:
+        default = image                                            # names of files say who the patients are
+    if not patient:
+        regex = regex or known.get("patient_regex")
+    patient = require_column(path, header, patient or default or "patient_id", "--patient-column")
+    lists = known.get("lists")                                     # NIH's, without val
+    if split == "none":
+        lists = None
     split = find_split_column(path, header, rows, image, split)
     findings = first_column(header, known.get("findings", ""))
     if findings:
@@ -67,24 +74,30 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
                                   uncertain=policy("uncertain", uncertain, header),
                                   blank=policy("blank", blank, header))
     paths, notes = find_images(path, rows, image, images or folder)
-    patients = find_patients(path, rows, patient, regex)
+    patients_known = True
+    if patient == image and not regex:
+        patients, patient_notes, patients_known = patients_of_files([row[image] for row in rows])
+    else:
+        patients, patient_notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
+    if patient == "lesion_id":
+        patient_notes.append("lesion_id says which images belong together; a patient may have several")
     splits = None
     if split:
         splits = read_split_column(path, rows, split)
-    elif "lists" in known:                                         # NIH's, without val
-        splits = official_lists(folder, known["lists"], path, rows, image)
-    if patient == image and regex == ".+":
-        notes.append(NO_PATIENTS)
+    elif lists:
+        splits = official_lists(folder, lists, path, rows, image)
     columns = {name: [row[name] for row in rows] for name in header}
     return Cohort(name=stem(os.path.basename(path)), tasks=tasks, patients=patients, paths=paths,
-                  targets=targets, columns=columns, splits=splits, notes=notes, folder=folder,
-                  inputs=known.get("tabular", ""))
+                  targets=targets, columns=columns, splits=splits, notes=patient_notes + notes, folder=folder,
+                  inputs=known.get("tabular", ""), patients_known=patients_known)
 
 
 def find_split_column(path, header, rows, image, split):
     """-> the column that holds the official split, or None.
 
     split: a column, or a file that lists the images of every split, from which a column is made."""
+    if split == "none":
+        return None
     if not split:
         return first_column(header, "split")
     if not os.path.isfile(split):

@@ -73,7 +73,8 @@ def read_medmnist(data, cache):
     names = [f"{name}.npz:{i}" for i in range(len(pixels))]
     classes = tuple(map(str, range(count)))
     return Cohort(name=name, tasks=[Task(task, kind, classes)], patients=names, paths=names,
-                  targets={task: values}, splits=splits, pixels=pixels, notes=[NO_PATIENTS])
+                  targets={task: values}, splits=splits, pixels=pixels, notes=[NO_PATIENTS],
+                  patients_known=False)
 
 
 def fetch(file, cache, md5):

@@ -82,7 +82,7 @@ def load_data(args):
         data = make(args.data, args.cache_dir) if args.data in COHORTS else args.data
         cohort = load_cohort(data, images=args.images, patient=args.patient_column, image=args.image_column,
                              target=args.target, split=args.split_column, uncertain=args.uncertain,
-                             blank=args.blank, cache=args.cache_dir)
+                             blank=args.blank, cache=args.cache_dir, regex=args.patient_regex)
     if by_patient(args) or args.patient_target:
         return per_patient(cohort, args.patient_target)
     return cohort

@@ -123,7 +123,7 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
     for patient, split in zip(cohort.patients, cohort.splits or ["train"] * len(cohort.patients)):
         if split_of.setdefault(patient, split) != split:
             raise ValueError(f"patient {patient} is in {split_of[patient]} and in {split} "
-                             "of the official split")
+                             "of the official split; --split-column none deals the patients anew")
     official = set(split_of.values())
     if not 0 <= fold < folds or (fold and "test" in official):
         raise ValueError(f"--fold {fold} of --folds {folds}: need 0 .. {folds - 1}, "

@@ -5,6 +5,8 @@ import os
 import re
 from itertools import chain
 
+from plumbing.patients import compile_regex, first_group
+
 
 DELIMITERS = ",;\t|"
 MISSING = "nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--"          # words for a blank, in small letters
@@ -173,11 +175,12 @@ def name_and_kind(spec, header):
 
 
 def find_patients(path, rows, column, regex):
-    """-> the patient of every row, the part of the cell that matches the regular expression."""
-    matches = [re.search(regex, row[column], re.DOTALL) for row in rows]
+    """-> the patient of every row: what the regular expression finds in the cell, or its first group."""
+    expression = compile_regex(regex)
+    matches = [expression.search(row[column]) for row in rows]
     if None in matches:
         raise cell_error(path, rows[matches.index(None)], column, "names no patient")
-    return [match[0] for match in matches]
+    return [first_group(match) for match in matches]
 
 
 def stem(name):

@@ -59,7 +59,7 @@ def test_class_folders_take_patients_from_the_names_of_films(tmp_path):
     cohort = load_cohort(str(tmp_path))
     assert dict(zip([os.path.relpath(path, tmp_path) for path in cohort.paths], cohort.patients)) == dict(zip(CHEST, (
         "IM-0115", "NORMAL2-IM-1427", "NORMAL2-IM-1427", "person12", "person12", "person12", "person1", "PNEUMONIA/other.jpeg")))
-    assert cohort.notes == ["patients from the names of 7 files, as IM-0115; 1 other files count as a patient each"]
+    assert cohort.notes == ["patients from the names of 7 files, as IM-0115 (chest_xray); 1 other files count as a patient each"]
     for fold in range(2):
         indices, _ = split_patients(cohort, folds=2, fold=fold, val=0.5)
         assert len({split for split, part in indices.items() for i in part if cohort.patients[i] == "person12"}) == 1
@@ -73,3 +73,69 @@ def test_class_folders_with_a_split_say_how_many_numbers_cross_it(tmp_path):
     assert any(note.startswith("WARNING: 1 of these numbers are on two sides") for note in cohort.notes)
     indices, _ = split_patients(cohort, val=0.5)
     assert {cohort.paths[i] for i in indices["test"]} == {path for path in cohort.paths if "/test/" in path}
+
+
+@pytest.mark.parametrize("names, patients", (
+    (("a/00001280_004.png", "b/00001280_012.png", "b/00001281_000.png"), ["00001280", "00001280", "00001281"]),
+    (("a/CNV-1016042-1.jpeg", "b/DRUSEN-1016042-2.jpeg"), ["1016042", "1016042"]),
+    (("a/10_left.jpeg", "b/10_right.jpeg", "b/9001695L.png", "b/9001695R.png"), ["10", "10", "9001695", "9001695"]),
+    (("a/SOB_M_DC-14-12773-200-018.png", "b/SOB_B_A-14-22549AB-40-001.png"), ["14-12773", "14-22549AB"]),
+    (("a/patient00012/study1/view1.jpg", "b/TCGA-AA-3811-01Z.png", "b/patient_7_img2.png"), ["patient00012", "TCGA-AA-3811", "patient_7"]),
+))
+def test_names_that_say_who_the_patient_is(names, patients, tmp_path):
+    """As public data sets spell them, in any class; the line says so."""
+    write(tmp_path, "t.txt", "x", images=names)
+    cohort = load_cohort(str(tmp_path))
+    assert cohort.patients == patients and cohort.patients_known and cohort.notes[0].startswith(f"patients from the names of {len(names)} files, as ")
+
+
+def test_patients_by_a_regular_expression(tmp_path):
+    """Its first group, in class folders and in tables; a name that it does not fit, or that is none, is refused."""
+    table = write(tmp_path, "t.csv", "image,target", "a/S1_1.png,0.5", "b/S1_2.png,1", "b/S2_1.png,2", images=("a/S1_1.png", "b/S1_2.png", "b/S2_1.png"))
+    for data in (str(tmp_path), table):
+        assert load_cohort(data, regex="(S[0-9])_").patients == ["S1", "S1", "S2"]
+    for regex, message in (("X", "finds no patient in a/S1_1"), ("(", "--patient-regex .: not a regular expression")):
+        with pytest.raises(ValueError, match=message):
+            load_cohort(str(tmp_path), regex=regex)
+
+
+def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_path):
+    """NIH's numbers are the same people in train and in test; --split-column none keeps them together."""
+    save(tmp_path, [f"{split}/{c}/0000{n + 10 * (c == 'b'):04d}_{k:03d}.png" for k, split in enumerate(("train", "test")) for c in "ab" for n in range(8)])
+    with pytest.raises(ValueError, match="patient 00000000 is in test and in train .*; --split-column none deals"):
+        split_patients(load_cohort(str(tmp_path)))
+    cohort = load_cohort(str(tmp_path), split="none")
+    indices, _ = split_patients(cohort, folds=2, val=0.5)
+    assert cohort.splits is None and not {cohort.patients[i] for i in indices["train"]} & {cohort.patients[i] for i in indices["test"]}
+    with pytest.raises(ValueError, match="--split-column fold: .* there is only none"):
+        load_cohort(str(tmp_path), split="fold")
+
+
+@pytest.mark.parametrize("images, classes, splits, note", (
+    (("Training/a/1.png", "Testing/b/1.png"), ("a", "b"), ["test", "train"], None),
+    (("a/train_set/1.png", "b/Validation/2.png"), ("a", "b"), ["train", "val"], None),
+    (("x/x/train/a/1.png", "x/x/test/b/1.png"), ("a", "b"), ["test", "train"], "classes are the folders below x/x"),
+    (("train/a/1.png", "test/b/2.png", "x/train/a/1.png"), ("a", "b"), ["test", "train"], "1 of 3 files are left out (second copies of images 1)"),
+    (("a/images/1.png", "b/images/1.png", "a/masks/1.png", "0.png"), ("a", "b"), None,
+     "2 of 4 files are left out (masks beside their images 1, images beside the folders of classes 1)"),
+    (("images/a/1.png", "images/b/2.png", "masks/a/1.png"), ("a", "b"), None, "classes are the folders below images"),
+))
+def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
+    """Names of splits, folders in folders, a copy of the same folders, masks."""
+    for image in images:
+        write(tmp_path, "t.txt", "x", images=(f"d/{image}",))
+    cohort = load_cohort(str(tmp_path / "d"))
+    assert cohort.tasks[0].classes == classes and cohort.splits == splits and (note is None or note in cohort.notes)
+
+
+@pytest.mark.parametrize("images, message", (
+    (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks beside their images 1\)"),
+    (("train/1.png", "test/2.png"), "test, train are folders of a split and hold no folders of classes"),
+    (("train/NORMAL/1.png", "test/Normal/2.png"), "two differ in the case of their letters only"),
+))
+def test_folders_that_are_no_classes_are_refused(images, message, tmp_path):
+    """Rather than trained as what they are not."""
+    write(tmp_path, "t.txt", "x", images=images)
+    os.remove(tmp_path / "t.txt")
+    with pytest.raises(ValueError, match=message):
+        load_cohort(str(tmp_path))

@@ -29,7 +29,7 @@ def test_surprises_are_skipped_and_counted(tmp_path):
     assert relative(folder, paths) == ["a/1.png", "a/2.PNG", "b/3.png", "b/link.png", "d/8.png"] == relative(folder, list_images(str(folder)))
     assert left_out == {"pipes, sockets and devices": 3, "broken links": 2, "links to a folder above": 3, "hidden files": 1, "hidden folders": 1,
                         ".txt": 1}
-    assert left_out_note(paths, left_out)[0].startswith("left out beside 5 images: pipes, sockets and devices 3, ")
+    assert left_out_note(paths, left_out)[0].startswith("11 of 16 files are left out (pipes, sockets and devices 3, ")
 
 
 def test_endings_are_counted(tmp_path):
@@ -38,7 +38,7 @@ def test_endings_are_counted(tmp_path):
     for name in ("b.gif", "c.GIF", "d.jfif", "README"):
         (tmp_path / "c" / name).write_text("x")
     assert left_out_note(*look_through(str(tmp_path / "c"))) == [
-        "left out beside 1 images: .gif 3, files without an ending 1, .jfif 1"]
+        "5 of 6 files are left out (.gif 3, files without an ending 1, .jfif 1)"]
     assert left_out_note([], {}) == []
 
 

@@ -1,0 +1,110 @@
+"""Who the patients are: one id in several spellings, and what the names of files say.
+"""
+import os
+import re
+import unicodedata
+
+from plumbing.cohort import NO_PATIENTS
+
+
+# What files are called, below the data's folder and without their endings: the first group is the patient.
+# Only in the first of them do the numbers start anew in every split.
+NAMES = [(data_set, re.compile(pattern)) for data_set, pattern in (
+    ("chest_xray", r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$"),
+    ("NIH ChestX-ray14", r"(?:^|/)(\d{8})_\d{3}$"),
+    ("OCT2017", r"(?:^|/)[A-Z]+-(\d{4,})-\d+$"),
+    ("CBIS-DDSM", r"(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT)"),
+    ("BreakHis", r"(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$"),
+    ("TCGA", r"(?:^|[/_])(TCGA-\w{2}-\w{4})(?!\w)"),
+    ("two eyes, breasts or knees", r"(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)$"),
+    ("two eyes, breasts or knees", r"(?:^|/)(\d{5,})[LR]$"),
+    ("folders or names of patients", r"(?i)(?:^|[/_ -])((?:patient|subject|sub)[ _-]?\d+)(?![0-9a-z])"),
+    ("MIMIC-CXR", r"(?:^|/)(p\d{8})/"),
+)]
+
+FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
+
+
+def identity(patient):
+    """A patient's id as it is compared: 7, 7.0 and 007 are one, so are A7 and a7."""
+    text = unicodedata.normalize("NFKC", patient).strip().casefold()
+    if re.fullmatch(r"\d+(\.\d*)?e\+?\d{1,2}", text) and float(text).is_integer():
+        return str(int(float(text)))                               # 1.002e+07, as spreadsheets write it
+    number = re.fullmatch(r"0*(\d+?)(\.0*)?", text)
+    return number[1] if number else text
+
+
+def one_spelling(patients):
+    """-> the patients, each in the spelling that comes first in the table; lines for the reader."""
+    spelling_of, identity_of = {}, {}                              # of an identity, of a spelling
+    second = None
+    for patient in patients:
+        if patient not in identity_of:
+            identity_of[patient] = identity(patient)
+            first = spelling_of.setdefault(identity_of[patient], patient)
+            if first != patient and not second:
+                second = patient
+    notes = []
+    floats = [patient for patient in identity_of if re.fullmatch(FLOAT, patient)]
+    if second:
+        count = len(identity_of) - len(spelling_of)
+        notes.append(f"{count} patient ids are other spellings of an earlier one, as {second} of "
+                     f"{spelling_of[identity_of[second]]}: they count as the same patient")
+    elif floats:
+        notes.append(f"patient ids have become floats, as {floats[0]}, and are compared as whole numbers")
+    return [spelling_of[identity_of[patient]] for patient in patients], notes
+
+
+def named_patients(names, regex=None):
+    """-> the patient that each file's name says, None where it says nothing; a line about it, or "".
+
+    names: paths below the data's folder. regex: --patient-regex, which every name must fit; without it the
+    patterns of NAMES are tried."""
+    patterns = NAMES
+    if regex:
+        patterns = [("--patient-regex", compile_regex(regex))]
+    patients, example_of = [], {}                                  # data set -> its first patient
+    for name in names:
+        stem = os.path.splitext(name)[0].replace(os.sep, "/")
+        patient = None
+        for data_set, pattern in patterns:
+            match = pattern.search(stem)
+            if match:
+                patient = first_group(match)
+                example_of.setdefault(data_set, patient)
+                break
+        if regex and not patient:
+            raise ValueError(f"--patient-regex {regex}: finds no patient in {stem}")
+        patients.append(patient)
+    if not example_of:
+        return patients, ""
+    examples = ", ".join(f"{patient} ({data_set})" for data_set, patient in example_of.items())
+    unnamed = patients.count(None)
+    note = f"patients from the names of {len(names) - unnamed} files, as {examples}"
+    if unnamed:
+        note += f"; {unnamed} other files count as a patient each"
+    return patients, note
+
+
+def compile_regex(regex):
+    try:
+        return re.compile(regex, re.DOTALL)
+    except re.error as error:
+        raise ValueError(f"--patient-regex {regex}: not a regular expression ({error})") from error
+
+
+def first_group(match):
+    """-> what the first group of a match holds; the whole match where the expression has no group."""
+    if match.re.groups:
+        return match[1]
+    return match[0]
+
+
+def patients_of_files(names, regex=None):
+    """Paths of files -> the patient of each, by its name or else the file itself; lines about it; does any
+    name say who it is?"""
+    patients, note = named_patients(names, regex)
+    if not note:
+        return list(names), [NO_PATIENTS], False
+    filled = [patient or name for patient, name in zip(patients, names)]
+    return filled, [note], True

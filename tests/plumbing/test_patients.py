@@ -1,0 +1,42 @@
+"""plumbing/patients.py: one id in several spellings is one patient."""
+import pytest
+
+from plumbing.load_cohort import load_cohort
+from plumbing.patients import identity, one_spelling
+from tests.plumbing.small_tables import write
+
+
+@pytest.mark.parametrize("spellings", (
+    ("7", "7.0", "007", " 7 ", "7.", "\uff17"), ("0", "00", "0.0"), ("10020000", "1.002e7", "1.002E+07", "10020000.0"), ("A7", "a7"),
+    ("u\u0308", "\u00fc", "\u00dc"), ("12345678901234567", "012345678901234567"),
+))
+def test_spellings_of_one_id(spellings):
+    """Numbers by their value, words without their case or form in Unicode."""
+    assert len({identity(spelling) for spelling in spellings}) == 1
+
+
+def test_other_ids_stay_apart():
+    """Not every number: fractions, long numbers that floats could not hold, and words with zeros."""
+    ids = ["7", "7.5", "70", "P7", "P007", "7-0", "12345678901234567", "12345678901234568", "1e400"]
+    assert len({identity(name) for name in ids}) == len(ids)
+
+
+def test_a_table_with_two_spellings_has_one_patient(tmp_path):
+    """The first spelling counts; the line says how many; floats alone are said once."""
+    assert one_spelling(["1", "2", "1.0", "02", "1"]) == (["1", "2", "1", "2", "1"], [
+        "2 patient ids are other spellings of an earlier one, as 1.0 of 1: they count as the same patient"])
+    assert one_spelling(["1.0", "2.0"])[1] == ["patient ids have become floats, as 1.0, and are compared as whole numbers"]
+    assert one_spelling(["p1", "p2", "p1"]) == (["p1", "p2", "p1"], [])
+    path = write(tmp_path, "t.csv", "patient_id,image,target", "1,a.png,0.5", "1.0,b.png,1", images=("a.png", "b.png"))
+    assert load_cohort(path).patients == ["1", "1"]
+
+
+def test_patients_of_tables(tmp_path):
+    """Names of images in the patient column say who it is where they can; lesions stand for patients, said."""
+    path = write(tmp_path, "t.csv", "image,target", "1_left.png,0.5", "1_right.png,1", images=("1_left.png", "1_right.png"))
+    cohort = load_cohort(path, patient="image")
+    assert cohort.patients == ["1", "1"] and cohort.patients_known
+    path = write(tmp_path, "u.csv", "lesion_id,image,target", "L1,a.png,0.5", "L2,b.png,1", images=("a.png", "b.png"))
+    assert load_cohort(path).patients == ["L1", "L2"] and "a patient may have several" in load_cohort(path).notes[0]
+    cohort = load_cohort(path, patient="image")
+    assert cohort.patients == ["a.png", "b.png"] and not cohort.patients_known and "images, not patients" in cohort.notes[0]
