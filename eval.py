@@ -26,7 +26,7 @@ from evaluation.export import export
 from evaluation.figures import draw_figures, findings_of, watcher
 from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
-from evaluation.other_table import match, saved_thresholds
+from evaluation.other_table import saved_thresholds
 from evaluation.predict import predict_images
 from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
@@ -37,6 +37,9 @@ from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
 from plumbing.command import run_main
 from plumbing.device import fast_float32, find_device
+from plumbing.inside import say_outside, stay_inside
+from plumbing.lock import EVALUATION_LOCK, lock
+from plumbing.match import match
 from plumbing.prepare import add_features, load_data, run_options
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
@@ -179,6 +182,7 @@ def evaluate_run(args):
     """Evaluate a run on a part of its own split, or on another table, as the flags say."""
     device = find_device(args.device)
     model, tasks, saved = open_model(args.run)
+    stay_inside(saved, args.run)
     thresholds = None
     if args.data:
         saved.data = args.data
@@ -186,15 +190,14 @@ def evaluate_run(args):
         saved.target = args.target or saved.target
         saved.split_column = None
         thresholds = saved_thresholds(args.run)
+    else:
+        say_outside(saved.data, args.run)
     cohort = match(load_data(saved), tasks, args.run)
     cohort, notes = tabulate(cohort, model.columns)
     for note in notes:
         print(note)
     indices = images_by_split(cohort, saved.data, args)
-    folder = args.run                                              # for the test split of the run
-    if args.data or args.split != "test":
-        folder = os.path.join(args.run, f"{cohort.name}-{args.split}")
-        os.makedirs(folder, exist_ok=True)
+    folder = result_folder(args, cohort)
     by = args.by
     if not by and "fst" in cohort.columns:
         by = "fst"
@@ -202,12 +205,27 @@ def evaluate_run(args):
     fast_float32(model, device)                                    # as in training, to the last bit
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
-    result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
-                      by=by, figures=figures, thresholds=thresholds, boxes=args.boxes)
-    print_table(cohort.tasks, result)
-    if folder == args.run:
-        write_card(args.run)
-        print(write_report(args.run))
+    with lock(os.path.join(folder, EVALUATION_LOCK), wait=True):
+        result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
+                          by=by, figures=figures, thresholds=thresholds, boxes=args.boxes)
+        print_table(cohort.tasks, result)
+        if folder == args.run:
+            write_card(args.run)
+            print(write_report(args.run))
+
+
+def result_folder(args, cohort):
+    """-> the folder to write to: the run itself for the test patients of its own table, one in it for others;
+    of a run that cannot be written, one in the current folder."""
+    name = f"{cohort.name}-{args.split}"
+    folder = args.run
+    if not os.access(args.run, os.W_OK):
+        folder = f"{os.path.basename(os.path.abspath(args.run))}-{name}"
+        print(f"{args.run} cannot be written: the results go to {folder}")
+    elif args.data or args.split != "test":
+        folder = os.path.join(args.run, name)
+    os.makedirs(folder, exist_ok=True)
+    return folder
 
 
 def images_by_split(cohort, table, args):

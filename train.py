@@ -28,13 +28,15 @@ from evaluation.report import write_report
 from evaluation.scores import main_metric
 from plumbing import parallel
 from plumbing.command import Stop, run_main
-from plumbing.device import fast_float32, find_device, make_deterministic
+from plumbing.device import find_device, make_deterministic
 from plumbing.flags import parse
-from plumbing.models import count, model_name
+from plumbing.lock import EVALUATION_LOCK, lock
+from plumbing.models import model_name
 from plumbing.prepare import add_features, describe_data, prepare
 from plumbing.run_folder import (
     load_state, open_folder, random_numbers, recover, save_model, write_log, write_split)
 from plumbing.saved_run import open_model
+from plumbing.start import print_start
 
 # -----------------------------------------------------------------------------
 # the loss
@@ -243,7 +245,7 @@ def fit(args, device):
     run, lock_file = open_folder(args) if writes else (None, None)
     run = parallel.collect(run)[0]
     print_start(run, args, ready, device)
-    optimizer = make_optimizer(model, args, device)
+    optimizer, steps = make_optimizer(model, args, device), len(batches)
 
     # where to start: at the beginning, or where the run was stopped
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": [], "norm": 0.0}
@@ -253,14 +255,13 @@ def fit(args, device):
     parallel.collect(None)  # nobody reads what is still being put in place
     parallel.own_numbers(args.seed)  # of dropout; the weights are the same in all processes
     if args.resume and os.path.isdir(os.path.join(run, "last")):
-        state = load_state(run, model, optimizer, state)
+        state = load_state(run, model, optimizer, state, steps)
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
     add_features(args, model, ready.cohort, options)  # now, that a resumed model has its own weights
     if writes:
         write_log(run, state["history"])  # a kill may have come between state.pt and log.csv
         write_split(run, ready.cohort, ready.indices)
-    net = wrap(model, args, device)
-    steps, stop = len(batches), Stop()
+    net, stop = wrap(model, args, device), Stop()
     bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training",
                unit="step", disable=None if writes else True)
 
@@ -299,38 +300,26 @@ def fit(args, device):
 
         # keep the best, save, log
         better = is_better(value, state["best"], lower_is_better)
-        if writes and (better or not os.path.isdir(os.path.join(run, "best"))):
-            save_model(os.path.join(run, "best"), name, model, tasks)
         if better:
             state["best"] = value
+        undefined = state["best"] is None                          # then the last epoch stands in
+        if writes and (better or undefined):
+            save_model(os.path.join(run, "best"), name, model, tasks)
         state.update(epoch=epoch + 1, step=0, norm=0.0)
         save_last(run, name, model, optimizer, tasks, state, torch.zeros_like(total))
         if writes:
             write_log(run, state["history"])
         best = " best" if better else ""
+        if undefined:
+            best = ", which cannot say which epoch is best: best/ is the latest"
         validated = f"val {metric} {value:.4f}{best}"
         bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {loss:.4f}   {validated}   "
                   f"{seconds:.1f} s, {waited / seconds:.0%} waiting for data")
         if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
+    stop.end_at_once(run)
     return run, lock_file, ready.cohort, ready.indices, options
-
-
-def print_start(run, args, ready, device):
-    """What is trained on what, line by line; chooses the kernels on the way."""
-    mode = f" {args.mode}" if hasattr(args, "mode") else ""
-    print(f"{run}: {args.model}{mode}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
-    if parallel.world() > 1:
-        print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
-    print("predicts " + ", ".join(f"{task.name} ({task.text})" for task in ready.tasks))
-    if ready.columns:
-        names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
-        print(f"sees {names} beside the image")
-    for line in ready.notes + fast_float32(ready.model, device):
-        print(line)
-    if ready.options["autocast"] is not None:
-        print("bfloat16 products (--amp off: float32)")
 
 
 def wrap(model, args, device):
@@ -375,9 +364,10 @@ def finish(run, lock_file, cohort, indices, options):
     until then."""
     best, tasks, _ = open_model(run)
     by = "fst" if "fst" in cohort.columns else None
-    print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options, by=by))
-    write_card(run)
-    write_report(run)
+    with lock(os.path.join(run, EVALUATION_LOCK), wait=True):
+        print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options, by=by))
+        write_card(run)
+        write_report(run)
     print(f"the whole run is in {run}: report.html to look at, metrics.json, predictions.csv, figures, best")
     lock_file.close()
 

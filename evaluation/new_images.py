@@ -24,6 +24,7 @@ from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
 from plumbing.folders import IMAGE_ENDINGS, list_images
 from plumbing.image_paths import find_images
+from plumbing.inside import stay_inside
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.run_folder import write_csv
@@ -109,6 +110,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         raise ValueError(f"--out {out}: exists; it is not overwritten")
     device = find_device(device)
     model, tasks, args = open_model(run)
+    stay_inside(args, run)
     cohort = without_targets(load_images(source, args, images, model.columns), tasks)
     cohort, notes = tabulate(cohort, model.columns)
     print_notes(cohort.notes + notes, cohort, run)

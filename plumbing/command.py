@@ -35,13 +35,24 @@ class Stop:
         print(f"stopped; go on with: python train.py --resume {run}")
         sys.exit(128 + (self.signal or signal.SIGTERM))      # another process may have had the signal
 
+    def end_at_once(self, run):
+        """From here on a signal ends the process where it is: the training is saved."""
+        def end(number, frame):
+            print(f"stopped before the evaluation was done; go on with: python train.py --resume {run}")
+            sys.exit(128 + number)
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+
 
 def run_main(main):
     """Call main; what a user can cause ends in one line and status 2."""
     try:
         main()
         return
-    except (ValueError, OSError, RuntimeError) as error:
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         line = explain(error)
         if line is None:
             raise
@@ -61,7 +72,8 @@ def explain(error):
     if isinstance(error, (ValueError, OSError)):     # of a reading process: a traceback before the last line
         lines = str(error).strip().splitlines()
         return lines[-1].removeprefix("ValueError: ") if lines else line
-    if isinstance(error, torch.OutOfMemoryError):
+    on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in line
+    if isinstance(error, torch.OutOfMemoryError) or on_cpu:
         return ("out of memory; --accumulate, --grad-checkpointing, "
                 f"or a smaller --batch-size or --image need less ({line})")
     if "deterministic" in line:

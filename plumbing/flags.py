@@ -10,6 +10,7 @@ import os
 import sys
 
 from data import AUGMENT
+from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS, add_own_flags
 from plumbing.targets import POLICIES
 
@@ -215,6 +216,8 @@ def resumed(args):
     """The flags of the run in --resume; --device and --workers as they are typed now, else as they were."""
     saved = read_args(args.resume)
     saved.resume = args.resume
+    stay_inside(saved, args.resume)
+    say_outside(saved.data, args.resume)
     if args.device != "auto":
         saved.device = args.device
     if args.workers is not None:

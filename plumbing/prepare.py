@@ -20,6 +20,7 @@ from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
 from plumbing.load_cohort import describe, load_cohort
 from plumbing.models import MODELS, build_model
+from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
 from plumbing.splits import read_run_split, split_patients
 from plumbing.targets import fit_tasks
@@ -46,9 +47,7 @@ class Prepared:
 def prepare(args, device):
     cohort = load_data(args)
     settle(args, cohort)
-    indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
-    columns = input_columns(args, cohort, indices["train"])
+    cohort, indices, tasks, columns, notes = split_and_fit(args, cohort)
     cohort, filled_in = tabulate(replace(cohort, tasks=tasks), columns)
     model, report = build_model(args, tasks, columns)
     model.to(device)
@@ -64,6 +63,22 @@ def prepare(args, device):
     val_loader, _ = make_loader(val, args.batch_size, **share)
     notes = [*notes, *filled_in, *unknown, report, *seen_before(args, cohort, indices)]
     return Prepared(cohort, indices, tasks, columns, model, options, loader, batches, val_loader, notes)
+
+
+def split_and_fit(args, cohort):
+    """-> cohort, indices of the splits, tasks and columns with the statistics of the training images, notes;
+    of a resumed run as it began."""
+    tasks = columns = None
+    if args.resume:
+        cohort, tasks, columns = same_targets(cohort, args.resume)
+    if args.resume and os.path.isfile(os.path.join(args.resume, "split.csv")):
+        indices, notes = same_split(cohort, args.resume)
+    else:
+        indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
+    if tasks is None:
+        tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
+        columns = input_columns(args, cohort, indices["train"])
+    return cohort, indices, tasks, columns, notes
 
 
 # -----------------------------------------------------------------------------

@@ -25,13 +25,10 @@ from safetensors.torch import save_file
 
 from plumbing import parallel
 from plumbing.checkpoints import first_line, read_checkpoint
+from plumbing.inside import own_cache
+from plumbing.lock import lock
+from plumbing.splits import files_of
 from plumbing.weights import load_weights
-
-
-try:
-    import fcntl
-except ImportError:                                  # Windows: two processes may train one run there
-    fcntl = None
 
 
 # -----------------------------------------------------------------------------
@@ -69,13 +66,19 @@ def write_log(run, history):
 
 
 def write_split(run, cohort, indices):
-    """split.csv: which split each patient is in, and how many images the patient has."""
-    split_of = {}
+    """split.csv: which split each patient is in, how many images the patient has, and a digest of their
+    files. It is written once: a resumed run goes on with what it says."""
+    path = os.path.join(run, "split.csv")
+    if os.path.isfile(path):
+        return
+    split_of, files = {}, files_of(cohort)
     for split, images in indices.items():
         for i in images:
             split_of[cohort.patients[i]] = split
-    rows = [(patient, split_of[patient], len(images)) for patient, images in cohort.groups().items()]
-    write_csv(os.path.join(run, "split.csv"), [("patient", "split", "images")] + rows)
+    rows = [("patient", "split", "images", "files")]
+    for patient, images in cohort.groups().items():
+        rows.append((patient, split_of[patient], len(images), files[patient]))
+    write_csv(path, rows)
 
 
 # -----------------------------------------------------------------------------
@@ -98,7 +101,10 @@ def write_folder(path):
                 os.fsync(file.fileno())
     except Exception as error:                       # a full disk; each format's writer has its own kinds
         shutil.rmtree(fresh, ignore_errors=True)
-        raise OSError(f"{path} could not be written ({first_line(error)}); "
+        reason = first_line(error)
+        if "inline_container" in reason:             # of torch.save, which says no more than where it failed
+            reason = "no space left on the disk"
+        raise OSError(f"{path} could not be written ({reason}); "
                       "what was there before is whole") from error
     with open(os.path.join(fresh, "complete"), "w"):  # from here on `recover` may take it
         pass
@@ -126,7 +132,11 @@ def recover(path):
 def save_model(folder, name, model, tasks, state=None):
     """Write config.json and model.safetensors, and state.pt when there is a state, to a folder.
 
-    name: the name under which model_from_config knows the model. OSError as in write_folder."""
+    name: the name under which model_from_config knows the model. OSError as in write_folder; ValueError when
+    the run folder is gone."""
+    run = os.path.dirname(folder)
+    if not os.path.isdir(run):
+        raise ValueError(f"{run}: the run folder was deleted while the run was training; nothing was saved")
     config = {"model": name, name: asdict(model.config), "tasks": [asdict(task) for task in tasks],
               "columns": [asdict(column) for column in model.columns]}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
@@ -137,11 +147,11 @@ def save_model(folder, name, model, tasks, state=None):
             torch.save(state, os.path.join(fresh, "state.pt"))
 
 
-def load_state(run, model, optimizer, state):
+def load_state(run, model, optimizer, state, steps):
     """Bring model, optimizer and random numbers to where last/ stopped; -> the saved state.
 
-    state: the entries to read, with their defaults for runs of older versions that lack them.
-    ValueError when last/ does not fit the model or cannot be read."""
+    state: the entries to read, with their defaults for runs of older versions that lack them. steps: of an
+    epoch. ValueError when last/ does not fit the model or cannot be read."""
     tensors, _, _ = read_checkpoint(os.path.join(run, "last"))
     load_weights(model, tensors, run, new=())
     path = os.path.join(run, "last", "state.pt")
@@ -149,9 +159,23 @@ def load_state(run, model, optimizer, state):
         saved = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved["optimizer"])
         set_random_numbers(saved["random"])
-        return {key: saved.get(key, default) for key, default in state.items()}
+        state = {key: saved.get(key, default) for key, default in state.items()}
+        check_state(state, steps)
+        return state
     except Exception as error:                       # pickle and torch raise many kinds
         raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
+
+
+def check_state(state, steps):
+    """ValueError for what no training leaves."""
+    for key in ("epoch", "step", "norm"):
+        if not isinstance(state[key], (int, float)):
+            raise ValueError(f"{key} is {state[key]!r}, no number")
+    if not 0 <= state["step"] < steps:
+        raise ValueError(f"step {state['step']}: an epoch has {steps} steps")
+    epochs_are_tables = all(isinstance(epoch, dict) for epoch in state["history"])
+    if not epochs_are_tables or not isinstance(state["loss"], list):
+        raise ValueError("history and loss are not as train.py writes them")
 
 
 def random_numbers(device):
@@ -178,25 +202,19 @@ def set_random_numbers(generators):
 # whose run it is
 
 
-def lock(run):
-    """-> an open file; while it is open, no other process gets the lock: two would mix their weights.
-
-    The kernel drops the lock when the process ends, however it ends, so none is ever left behind.
-    ValueError when another process holds it."""
-    file = open(os.path.join(run, "lock"), "w")
+def lock_run(run):
+    """-> the run's lock; ValueError when another process trains it: two would mix their weights."""
     try:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
+        return lock(os.path.join(run, "lock"))
+    except ValueError as error:
         raise ValueError(f"{run}: another process is training this run; "
                          "wait for it, or take another --name") from error
-    return file
 
 
 def open_folder(args):
     """-> the run folder, new or resumed, and its lock."""
     if args.resume:
-        return args.resume, lock(args.resume)
+        return args.resume, lock_run(args.resume)
     return new_run(args)
 
 
@@ -206,7 +224,7 @@ def new_run(args):
     leftovers = set(os.listdir(run)) - {"lock", "args.json.part"}
     if leftovers and not os.path.isfile(os.path.join(run, "args.json")):
         raise ValueError(f"{run} is not a run folder (it holds no args.json); --overwrite does not delete it")
-    run_lock = lock(run)
+    run_lock = lock_run(run)
     for entry in list(os.scandir(run)):              # what an older run left, but not the lock
         if entry.name == "lock":
             continue
@@ -214,6 +232,7 @@ def new_run(args):
             shutil.rmtree(entry)
         else:
             os.remove(entry)
+    own_cache(args.cache_dir)
     write_json(os.path.join(run, "args.json"), vars(args))
     return run, run_lock
 

@@ -4,8 +4,22 @@ import os
 from plumbing.cohort import Column, Task
 from plumbing.flags import read_args
 from plumbing.models import class_of
-from plumbing.run_folder import lock, recover
+from plumbing.run_folder import lock_run, recover
 from plumbing.weights import check_size, load_weights, read_checkpoint
+
+
+def tasks_and_columns(saved, path):
+    """config.json as a dict -> [Task], [Column]; ValueError where it is not as train.py writes it."""
+    try:
+        tasks, columns = [], []
+        for task in saved.get("tasks", []):
+            tasks.append(Task(**dict(task, classes=tuple(task["classes"]))))
+        for column in saved.get("columns", []):
+            columns.append(Column(**dict(column, values=tuple(column["values"]))))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: the tasks or columns of config.json are not as train.py writes them "
+                         f"({error})") from error
+    return tasks, columns
 
 
 def open_model(run):
@@ -13,20 +27,12 @@ def open_model(run):
     if not os.path.isfile(os.path.join(run, "args.json")):
         raise ValueError(f"{run}: no run folder (it holds no args.json)")
     if not os.path.isdir(os.path.join(run, "best")):  # a process may be writing the files beside it now
-        lock_file = lock(run)
+        lock_file = lock_run(run)
         recover(os.path.join(run, "best"))
         lock_file.close()
     tensors, saved, _ = read_checkpoint(run)
-    try:
-        tasks, columns = [], []
-        for task in saved.get("tasks", []):
-            tasks.append(Task(**dict(task, classes=tuple(task["classes"]))))
-        for column in saved.get("columns", []):
-            columns.append(Column(**dict(column, values=tuple(column["values"]))))
-        outputs = {task.name: task.outputs for task in tasks}
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{run}: the tasks or columns of config.json are not as train.py writes them "
-                         f"({error})") from error
+    tasks, columns = tasks_and_columns(saved, run)
+    outputs = {task.name: task.outputs for task in tasks}
     model_class, config = class_of(saved, run)
     check_size(model_class, config, tensors, run, outputs)
     model = model_class(config, outputs)

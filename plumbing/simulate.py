@@ -21,8 +21,8 @@ Run: python -m plumbing.simulate                                          a few 
 import argparse
 import os
 import shutil
-import uuid
 
+from plumbing.lock import lock
 from plumbing.simulate_bag import bag
 from plumbing.simulate_brain import brain
 from plumbing.simulate_chest import chest, chest_patient
@@ -37,10 +37,9 @@ COHORTS = {"psoriasis": psoriasis, "chest": chest, "brain": brain, "bag": bag}
 def make(name, root="data_cache", seed=0, patients=None, progress=None):
     """Return the path of a cohort.csv; the cohort is drawn first if it is not there yet.
 
-    It is drawn beside its place and renamed at the end: a killed run leaves no half cohort under the real
-    name, and of two processes at once the second keeps what the first made. patients=None draws as many as is
-    usual for the cohort. progress(done, patients) is called after each patient. Raises ValueError on an
-    unknown name."""
+    It is drawn beside its place and renamed at the end, by one process at a time: a second one waits, and
+    finds it done. patients=None draws as many as is usual for the cohort. progress(done, patients) is called
+    after each patient. ValueError on an unknown name."""
     if name not in COHORTS:
         raise ValueError(f"no simulated cohort {name!r}; there are {', '.join(COHORTS)}")
     folder = os.path.join(root, f"{name}-v{VERSION}-seed{seed}")
@@ -49,15 +48,17 @@ def make(name, root="data_cache", seed=0, patients=None, progress=None):
     table = os.path.join(folder, "cohort.csv")
     if os.path.exists(table):
         return table
-    part = f"{folder}.{uuid.uuid4().hex[:8]}.part"
-    try:
-        COHORTS[name](part, seed, patients, progress=progress)
-        os.rename(part, folder)
-    except OSError:
-        if not os.path.exists(table):                              # nobody else made it meanwhile
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    os.makedirs(root, exist_ok=True)
+    with lock(os.path.join(root, ".lock"), wait=True):
+        if os.path.exists(table):                                  # somebody made it meanwhile
+            return table
+        part = folder + ".part"
+        shutil.rmtree(part, ignore_errors=True)                    # what a killed process left
+        try:
+            COHORTS[name](part, seed, patients, progress=progress)
+            os.rename(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return table
 
 

@@ -146,18 +146,35 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
             raise ValueError(f"--val {val}: need 0 < share <= 0.5")
         cut("val", round(1 / val), 0, seed + 1)
 
-    sides = list(split_of.values())
-    if "train" not in sides:
+    if "train" not in split_of.values():
         raise ValueError(f"{cohort.name}: no patient in the train split, only {', '.join(sorted(official))}")
-    indices, counts = {}, []
-    for split in SPLITS:
-        indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of[patient] == split]
-        counts.append(f"{split} {sides.count(split)} patients {len(indices[split])} images")
     notes = list(cohort.notes)
     if duplicates:
         notes.append(duplicates_note(cohort, duplicates, split_of))
-    notes.append(f"split by patient, none in two: {', '.join(counts)}")
-    return indices, notes
+    indices, line = sort_by_split(cohort, split_of)
+    return indices, [*notes, line]
+
+
+def sort_by_split(cohort, split_of):
+    """{patient: split} -> {split: indices of images}, and a line with the counts. Who is not there is left
+    out."""
+    indices, counts, sides = {}, [], list(split_of.values())
+    for split in SPLITS:
+        indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of.get(patient) == split]
+        counts.append(f"{split} {sides.count(split)} patients {len(indices[split])} images")
+    return indices, f"split by patient, none in two: {', '.join(counts)}"
+
+
+def files_of(cohort):
+    """-> {patient: digest of the names and sizes of all images}, to see whether they are still the same."""
+    images_of = defaultdict(list)
+    for patient, path in zip(cohort.patients, cohort.paths):
+        size = os.path.getsize(path) if cohort.pixels is None else 0
+        images_of[patient].append((os.path.basename(path), size))
+    digests = {}
+    for patient, images in images_of.items():
+        digests[patient] = hashlib.blake2b(repr(sorted(images)).encode(), digest_size=8).hexdigest()
+    return digests
 
 
 def deal(cohort, groups, parts, part, seed):

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,13 +22,13 @@ import torch
 
 import train
 from data import Samples
-from plumbing import medmnist, run_folder, simulate
+from plumbing import lock as locks, medmnist, run_folder, simulate
 from plumbing.cache import mapped
 from plumbing.cohort import Task
 from plumbing.command import run_main
 from plumbing.features import cached_features
 from plumbing.load_cohort import load_cohort
-from plumbing.run_folder import lock
+from plumbing.lock import lock
 from plumbing.saved_run import open_model
 from tests.grey_runs import TINY, command, copied, ends_of, fails, flags, fork, limited, refused, wait
 from tests.hub import ROOT
@@ -174,7 +175,7 @@ def test_a_full_disk_leaves_no_half_cache(greys, tmp_path):
                        ("download", lambda: medmnist.download(f"file://{source}", "download/file", hashlib.md5(bytes(5000)).hexdigest()))):
         status, said = limited(1000, lambda: run_main(call))
         assert status == 2 and "Traceback" not in said and "File too large" in said.splitlines()[-1], (name, said)
-        assert not [file for _, _, files in os.walk(name) for file in files], name
+        assert not [file for _, _, files in os.walk(name) for file in files if file != ".lock"], name
         call()
         assert [file for _, _, files in os.walk(name) for file in files], name
 
@@ -232,7 +233,8 @@ def test_a_read_only_run_folder_is_one_line(greys, grey_run, monkeypatch):
             raise OSError(errno.EROFS, "Read-only file system", path)
         return open(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(run_folder, "open", read_only, raising=False)
+    for module in (run_folder, locks):
+        monkeypatch.setattr(module, "open", read_only, raising=False)
     assert fails(["--resume", "runs/a"]) == "train.py: [Errno 30] Read-only file system: 'runs/a/lock'"
     open_model("runs/a")
     assert ends_of("runs/a") == before
@@ -248,7 +250,7 @@ def busy(grey_run):
     copied(grey_run)
 
     def hold():
-        held = lock("runs/a")
+        held = lock("runs/a/lock")
         print("held")
         time.sleep(60)
         held.close()
@@ -386,3 +388,52 @@ def test_reliability_md_names_tests_that_exist():
     assert len(faults) > 30 and all(named)
     for file, test in {pair for pairs in named for pair in pairs}:
         assert f"def {test}(" in (Path(ROOT) / file).read_text(encoding="utf-8"), (file, test)
+
+
+# -----------------------------------------------------------------------------
+# at the end
+
+
+def test_a_run_folder_deleted_in_training_is_said(greys, monkeypatch):
+    """Nothing more is trained for nothing, and no folder is made anew."""
+    save = train.write_log
+
+    def delete(run, history):
+        save(run, history)
+        if len(history) == 1:
+            shutil.rmtree(run)
+
+    monkeypatch.setattr(train, "write_log", delete)
+    line = fails(flags(greys, "--name", "gone"))
+    assert line == "train.py: runs/gone: the run folder was deleted while the run was training; nothing was saved"
+    assert not os.path.exists("runs/gone")
+
+
+def test_a_signal_during_the_last_evaluation_ends_it(greys, monkeypatch):
+    """What is trained is saved, and --resume evaluates."""
+    evaluate = train.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
+        status, said = wait(fork(command(flags(greys, "--name", "a"))))
+    assert status == 128 + signal.SIGTERM and "go on with: python train.py --resume runs/a" in said
+    assert train.evaluate is evaluate and not os.path.exists("runs/a/metrics.json")
+    train.main(["--resume", "runs/a", "--device", "cpu"])
+    assert os.path.exists("runs/a/metrics.json")
+
+
+def test_where_no_epoch_is_best_the_last_one_is_kept(greys, monkeypatch, capsys):
+    """As with one class in validation: the weights that are tested are not those of the first epoch."""
+    monkeypatch.setattr(train, "main_metric", lambda *_: ("grey_mae", float("nan"), True))
+    train.main(flags(greys, "--name", "a"))
+    assert capsys.readouterr().out.count("cannot say which epoch is best: best/ is the latest") == 3
+    with open("runs/a/best/model.safetensors", "rb") as best, open("runs/a/last/model.safetensors", "rb") as last:
+        assert best.read() == last.read()
+
+
+@pytest.mark.parametrize("error", (MemoryError("9 GiB"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")))
+def test_no_memory_is_one_line_on_a_cpu(error, monkeypatch, capsys):
+    def fail():
+        raise error
+    with pytest.raises(SystemExit):
+        run_main(fail)
+    assert "out of memory; --accumulate" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 """The folders of simulated cohorts: same seed, same bytes; whole or not there at all; and the command line."""
+import multiprocessing
 import os
 
 import pytest
@@ -17,6 +18,11 @@ def test_same_seed_same_bytes(name, tmp_path):
     assert content(tmp_path / "a") == content(tmp_path / "b") != content(tmp_path / "c")
 
 
+def drawn(folder):
+    """What is in a folder of cohorts, but for its lock."""
+    return [name for name in os.listdir(folder) if name != ".lock"]
+
+
 def test_make_draws_once(tmp_path):
     """The second call returns the same path and touches nothing; nothing temporary is left."""
     calls = []
@@ -24,33 +30,47 @@ def test_make_draws_once(tmp_path):
     before = os.stat(table).st_mtime_ns
     assert calls == [(1, 2), (2, 2)]
     assert simulate.make("chest", str(tmp_path), patients=2) == table and os.stat(table).st_mtime_ns == before
-    assert len(os.listdir(tmp_path)) == 1 and f"v{simulate.VERSION}" in os.listdir(tmp_path)[0]
+    assert drawn(tmp_path) == [f"chest-v{simulate.VERSION}-seed0-n2"]
     assert simulate.make("chest", str(tmp_path), seed=1, patients=2) != table
 
 
 def test_killed_run_is_no_cohort(tmp_path, monkeypatch):
-    """A run that stops half-way leaves nothing under the real name, and the next one draws all of it."""
+    """A run that stops half-way leaves nothing under the real name; the next one removes what it left and draws all of it."""
     def stop(done, total):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         simulate.make("chest", str(tmp_path), patients=3, progress=stop)
-    assert os.listdir(tmp_path) == []
+    assert drawn(tmp_path) == []
     with monkeypatch.context() as patch:                             # killed outright: nobody cleans up
         patch.setattr(simulate.shutil, "rmtree", lambda *a, **k: None)
         with pytest.raises(KeyboardInterrupt):
             simulate.make("chest", str(tmp_path), patients=3, progress=stop)
-    left = os.listdir(tmp_path)
+    left = drawn(tmp_path)
     assert len(left) == 1 and left[0].endswith(".part")
-    assert len({row["patient_id"] for row in read(os.path.dirname(simulate.make("chest", str(tmp_path), patients=3)))}) == 3
+    table = simulate.make("chest", str(tmp_path), patients=3)
+    assert drawn(tmp_path) == [os.path.basename(os.path.dirname(table))]
+    assert len({row["patient_id"] for row in read(os.path.dirname(table))}) == 3
 
 
-def test_two_at_once_end_with_one(tmp_path):
-    """When another process finishes first, its cohort is kept and ours thrown away."""
-    def other(done, total):
+def test_of_two_at_once_the_second_waits(tmp_path):
+    """It finds the cohort done, and draws nothing."""
+    second, queue = None, multiprocessing.get_context("fork").Queue()
+
+    def draw():
+        calls = []
+        table = simulate.make("chest", str(tmp_path), patients=2, progress=lambda *done: calls.append(done))
+        queue.put((table, len(calls)))
+
+    def start(done, total):
+        nonlocal second
         if done == 1:
-            simulate.make("chest", str(tmp_path), patients=2)
-    table = simulate.make("chest", str(tmp_path), patients=2, progress=other)
-    assert os.path.exists(table) and len(os.listdir(tmp_path)) == 1
+            second = multiprocessing.get_context("fork").Process(target=draw)
+            second.start()
+
+    table = simulate.make("chest", str(tmp_path), patients=2, progress=start)
+    assert queue.get(timeout=60) == (table, 0)
+    second.join()
+    assert drawn(tmp_path) == [os.path.basename(os.path.dirname(table))]
 
 
 def test_mistakes_end_in_one_line(tmp_path, capsys):

@@ -1,8 +1,8 @@
-"""evaluation/other_table.py: another table under the names of the run."""
+"""plumbing/match.py: another table under the names of the run."""
 import numpy as np
 import pytest
 
-from evaluation.other_table import match
+from plumbing.match import match
 from plumbing.cohort import Cohort, Task
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI
 

@@ -1,0 +1,22 @@
+"""One process at a time: a lock on a file, which the system drops when its holder ends, however it ends.
+"""
+try:
+    import fcntl
+except ImportError:                                  # Windows: nothing is locked there
+    fcntl = None
+
+EVALUATION_LOCK = ".evaluation.lock"                 # in a folder of results: who has it writes them
+
+
+def lock(path, wait=False):
+    """-> an open file: while it is open, no other process gets the lock. `path` stays behind, empty.
+
+    wait: until whoever has the lock is done; without it ValueError. OSError where no file can be made."""
+    file = open(path, "a")
+    if fcntl is None:
+        return file
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        raise ValueError(f"{path} is held by another process") from error
+    return file

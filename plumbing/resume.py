@@ -1,0 +1,63 @@
+"""A stopped run goes on with the data it began with: who is in which split, and what the outputs mean.
+
+Between stop and resume a table may gain, lose or reorder rows, and classes may be renamed. The run's
+split.csv and config.json decide: no patient changes sides, and no label turns round.
+"""
+import os
+
+from plumbing.checkpoints import read_json
+from plumbing.match import match
+from plumbing.saved_run import tasks_and_columns
+from plumbing.splits import files_of, read_run_split, sort_by_split
+from plumbing.tables import read_csv, shortlist
+
+
+def same_targets(cohort, run):
+    """-> the cohort with its targets in the order of the run's outputs, the run's tasks and its columns.
+
+    None for tasks and columns where the run was stopped before its first checkpoint. ValueError when the
+    table no longer has a target, label or class of the run, or has another."""
+    folder = os.path.join(run, "last")
+    if not os.path.isdir(folder):                    # a kill may have left only the other
+        folder = os.path.join(run, "best")
+    if not os.path.isdir(folder):
+        return cohort, None, None
+    config = read_json(os.path.join(folder, "config.json"))
+    tasks, columns = tasks_and_columns(config, folder)
+    before = {task.name: task for task in tasks}
+    now = {task.name: task for task in cohort.tasks}
+    changed = sorted(set(before) ^ set(now))
+    for name in sorted(set(before) & set(now)):
+        old, new = before[name], now[name]
+        if old.kind != new.kind or set(old.classes) != set(new.classes):
+            changed.append(f"{name} ({new.text}; when the run began {old.text})")
+    if changed:
+        raise ValueError(f"{cohort.name}: the targets have changed since {run} began: {shortlist(changed)}; "
+                         "restore the table, or start a new run")
+    return match(cohort, tasks, run), tasks, columns
+
+
+def same_split(cohort, run):
+    """-> {train, val, test: indices of images} as the run's split.csv has it, and notes for the reader.
+
+    Patients who are new are left out. ValueError when a patient's images are not those of the beginning."""
+    path = os.path.join(run, "split.csv")
+    split_of, files_before = read_run_split(run), {}
+    for row in read_csv(path)[1]:
+        files_before[row["patient"]] = row.get("files")            # None in runs of earlier versions
+    files = files_of(cohort)
+    for patient in files:
+        before = files_before.get(patient)
+        if before and before != files[patient]:
+            raise ValueError(f"{cohort.name}: patient {patient} has other image files than when {run} began; "
+                             "restore them, or start a new run")
+    notes = list(cohort.notes)
+    new = sorted(set(files) - set(split_of))
+    gone = sorted(set(split_of) - set(files))
+    if new:
+        notes.append(f"{len(new)} patients are new since {run} began and are left out: {shortlist(new)}")
+    if gone:
+        notes.append(f"{len(gone)} patients are gone since {run} began: {shortlist(gone)}")
+    present = {patient: split for patient, split in split_of.items() if patient in files}
+    indices, line = sort_by_split(cohort, present)
+    return indices, [*notes, line]

@@ -1,0 +1,21 @@
+"""The first lines of a training: what is trained on what, and by which kernels.
+"""
+from plumbing import parallel
+from plumbing.device import fast_float32
+from plumbing.models import count
+
+
+def print_start(run, args, ready, device):
+    """What is trained on what, line by line; chooses the kernels on the way."""
+    mode = f" {args.mode}" if hasattr(args, "mode") else ""
+    print(f"{run}: {args.model}{mode}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
+    if parallel.world() > 1:
+        print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
+    print("predicts " + ", ".join(f"{task.name} ({task.text})" for task in ready.tasks))
+    if ready.columns:
+        names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
+        print(f"sees {names} beside the image")
+    for line in ready.notes + fast_float32(ready.model, device):
+        print(line)
+    if ready.options["autocast"] is not None:
+        print("bfloat16 products (--amp off: float32)")
