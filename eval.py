@@ -79,10 +79,12 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "split": split,
         "patients": len(set(predictions["patient"])),
         "images": sum(map(len, predictions["images"])),
-        "unit": "image" if options["by_image"] else "patient",
+        "unit": "image" if options["by_image"] or not cohort.patients_known else "patient",
         "device": str(options["device"]),
-        "patient_ids": NO_PATIENTS not in cohort.notes,
+        "patient_ids": cohort.patients_known,
     }
+    if not cohort.patients_known:
+        result["patient_note"] = NO_PATIENTS
     constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     for task in tasks:
         scores = result[task.name] = score(task, predictions, constant=constants.get(task.name))

@@ -2,7 +2,7 @@
 """
 import textwrap
 
-from evaluation.result_tables import cell_text, map_tables, tables
+from evaluation.result_tables import cell_text, map_tables, people, tables
 from evaluation.verdict import verdict
 
 
@@ -23,8 +23,10 @@ def print_columns(head, rows):
 def print_table(tasks, result):
     """Print what `evaluate` returns: the verdicts, then the metrics of every task beside those of the
     constant predictor, one line per label, per subgroup and per operating point, and where the maps point."""
-    print(f"{result['split']}: {result['patients']} patients, {result['images']} images; "
-          "95 % intervals, patients resampled")
+    counts = f"{result['images']} images"
+    if result.get("patient_ids", True):
+        counts = f"{result['patients']} patients, {counts}"
+    print(f"{result['split']}: {counts}; 95 % intervals, {people(result)} resampled")
     for task in tasks:
         sentence, warnings = verdict(task, result)
         print(textwrap.fill(sentence, WIDTH))

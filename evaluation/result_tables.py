@@ -39,6 +39,13 @@ def cell_text(cell):
     return f"{number(cell['value'])} {interval(cell)} {cell.get('of', '')}".strip()
 
 
+def people(result):
+    """metrics.json -> what its intervals resample, in words."""
+    if result.get("patient_ids", True):                            # files of before do not say
+        return "patients"
+    return "images, not patients,"
+
+
 # -----------------------------------------------------------------------------
 # one run
 
@@ -58,7 +65,7 @@ def metric_table(task, result, names):
     """Every metric, beside that of the constant predictor where there is one."""
     scores = result[task.name]
     constant = scores.get("constant")
-    caption = f"95 % intervals, {scores['patients']} patients resampled"
+    caption = f"95 % intervals, {scores['patients']} {people(result)} resampled"
     head = [f"{task.name}, {scores['units']} {result['unit']}s", result["split"]]
     if constant:
         caption += f". Constant: always predicting {CONSTANT[task.kind]}"

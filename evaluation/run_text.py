@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
 from evaluation.predictions_file import read_tasks
-from evaluation.result_tables import number
+from evaluation.result_tables import number, people
 
 
 SETTINGS = {                                         # flag: how it is said
@@ -90,7 +90,7 @@ def caveats(run):
         texts.append("The patients are simulated. The result says that the method works, "
                      "not how well it does on people.")
     if run.metrics["patients"] < 100:
-        texts.append(f"{run.metrics['patients']} test patients are few: intervals are wide, "
+        texts.append(f"{run.metrics['patients']} test {people(run.metrics)} are few: intervals are wide, "
                      "and a little too narrow for what they promise.")
     small = {}                                       # each once, in the order of the table
     for task in run.tasks:
@@ -192,4 +192,7 @@ def split_table(run):
         patients = [row for row in run.split if row["split"] == split]
         images = [int(row["images"]) for row in patients if row.get("images")]
         rows.append([name, len(patients), sum(images) if images else ""])
+    if not run.metrics.get("patient_ids", True):
+        rows = [[name, count] for name, count, _ in rows]
+        return "Split by image: one person may be in two of them", ["split", "images, not patients"], rows
     return "Split by patient: nobody is in two of them", ["split", "patients", "images"], rows

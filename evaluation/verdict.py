@@ -97,9 +97,10 @@ def warnings(task, result, rare):
     brier = scores.get("gain", {}).get("brier")
     if brier and brier["high"] is not None and brier["high"] < 0:
         texts.append(f"The probabilities are worse than {CONSTANT[task.kind]} (Brier score).")
-    if result["unit"] == "image":
-        texts.append("Images, not patients, are scored: those of a patient have targets of their own.")
-    if not result.get("patient_ids", True):
+    if result.get("patient_ids", True):
+        if result["unit"] == "image":
+            texts.append("Images, not patients, are scored: those of a patient have targets of their own.")
+    else:
         texts.append("Images, not patients: nothing says who the patients are, so that images of one person "
                      "may be on both sides of the split, and the intervals may be too narrow.")
     return texts

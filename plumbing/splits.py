@@ -161,8 +161,13 @@ def sort_by_split(cohort, split_of):
     indices, counts, sides = {}, [], list(split_of.values())
     for split in SPLITS:
         indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of.get(patient) == split]
-        counts.append(f"{split} {sides.count(split)} patients {len(indices[split])} images")
-    return indices, f"split by patient, none in two: {', '.join(counts)}"
+        count = f"{len(indices[split])} images"
+        if cohort.patients_known:
+            count = f"{sides.count(split)} patients {count}"
+        counts.append(f"{split} {count}")
+    if cohort.patients_known:
+        return indices, f"split by patient, none in two: {', '.join(counts)}"
+    return indices, f"split by image, not by patient: {', '.join(counts)}"
 
 
 def files_of(cohort):
