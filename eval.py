@@ -17,7 +17,6 @@ The unit is the patient: the predictions for a patient's images, or groups of N 
 where the images of a patient have targets of their own (follow-up films, say) is it the image. What a number
 is worth: evaluation/scores.py.
 """
-import argparse
 import os
 
 from evaluation.card import write_card
@@ -40,6 +39,7 @@ from plumbing.device import fast_float32, find_device
 from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
+from plumbing.parser import Parser
 from plumbing.prepare import add_features, load_data, run_options
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
@@ -107,11 +107,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("run", help="run folder, runs/NAME")
     add("--split", choices=SPLITS, default="test", help="which part of the run's own split")

@@ -25,7 +25,7 @@ from evaluation.card import write_card
 from evaluation.predict import predict
 from evaluation.printing import print_table
 from evaluation.report import write_report
-from evaluation.scores import main_metric
+from evaluation.scores import main_metric, validation_loss
 from plumbing import parallel
 from plumbing.command import Stop, run_main
 from plumbing.device import find_device, make_deterministic
@@ -34,7 +34,7 @@ from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.models import model_name
 from plumbing.prepare import add_features, describe_data, prepare
 from plumbing.run_folder import (
-    load_state, open_folder, random_numbers, recover, save_model, write_log, write_split)
+    load_state, open_folder, random_numbers, save_model, write_log, write_split)
 from plumbing.saved_run import open_model
 from plumbing.start import print_start
 
@@ -196,7 +196,10 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
             part = model_loss(tasks, out, targets_part, inputs_part.get("present"), counts)
             (part * parallel.world()).backward()  # the processes take the mean of their gradients
         loss = loss + part.detach()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)  # what it was before
+    limit = args.clip
+    if limit == 0:
+        limit = math.inf
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)  # what it was before
     optimizer.step()
     return torch.stack([loss, norm, told.to(loss.dtype)])
 
@@ -215,8 +218,8 @@ class Pending:
             self.done = torch.cuda.Event()
             self.done.record()
 
-    def check(self, run):
-        """-> was anyone told to stop? ValueError when loss or gradient are not finite."""
+    def check(self, run, bar):
+        """Show the loss; -> was anyone told to stop? ValueError when loss or gradient are not finite."""
         if self.done:
             self.done.synchronize()
         loss, norm, told = self.copy.tolist()
@@ -225,6 +228,7 @@ class Pending:
             more = f" and {len(paths) - 6} more" if len(paths) > 6 else ""
             raise ValueError(f"the loss is {loss} at {self.place}, the gradient's norm {norm}; the batch "
                              f"held {', '.join(paths[:6])}{more}; {run}/best and last are from before")
+        bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         return told > 0
 
 
@@ -249,10 +253,6 @@ def fit(args, device):
 
     # where to start: at the beginning, or where the run was stopped
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": [], "norm": 0.0}
-    if writes:
-        recover(os.path.join(run, "best"))
-        recover(os.path.join(run, "last"))
-    parallel.collect(None)  # nobody reads what is still being put in place
     parallel.own_numbers(args.seed)  # of dropout; the weights are the same in all processes
     if args.resume and os.path.isdir(os.path.join(run, "last")):
         state = load_state(run, model, optimizer, state, steps)
@@ -276,17 +276,17 @@ def fit(args, device):
             for group in optimizer.param_groups:
                 group["lr"] = lr
             result = train_step(net, model, tasks, optimizer, batch, args, options, stop)
-            told = pending.check(run) if pending else False        # of the step before
+            told = pending.check(run, bar) if pending else False        # of the step before
             pending = Pending(result, f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
             total, largest = total + result[0], torch.maximum(largest, result[1])
             bar.update()
             asked = told or bool(stop) and parallel.world() == 1
             if asked and step < steps - 1:                         # after the last step the epoch is over
-                pending.check(run)
+                pending.check(run, bar)
                 state.update(epoch=epoch, step=step + 1, norm=largest.item())
                 save_last(run, name, model, optimizer, tasks, state, total)
                 stop.leave(bar, run)
-        pending.check(run)
+        pending.check(run, bar)
         loss = parallel.add(total).item() / steps
 
         # validate
@@ -296,7 +296,8 @@ def fit(args, device):
         seconds, waited = time.perf_counter() - began, loader.waited + val_loader.waited
         state["history"].append({
             "epoch": epoch + 1, "lr": lr, "train_loss": loss, "grad_norm": largest.item(),
-            f"val_{metric}": value, "seconds": round(seconds, 2), "waited": round(waited, 2)})
+            "val_loss": validation_loss(tasks, predictions), f"val_{metric}": value,
+            "seconds": round(seconds, 2), "waited": round(waited, 2)})
 
         # keep the best, save, log
         better = is_better(value, state["best"], lower_is_better)

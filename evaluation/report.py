@@ -11,7 +11,6 @@ import html
 import io
 import os
 import re
-import sys
 
 from PIL import Image
 
@@ -21,6 +20,8 @@ from evaluation.result_tables import cell_text, confusion_tables, map_tables, ta
 from evaluation.run_charts import learning_curves, task_charts
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
+from plumbing.command import run_main
+from plumbing.parser import Parser
 from plumbing.run_folder import write_whole
 
 
@@ -208,9 +209,11 @@ def write_report(folder):
     return path
 
 
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="folder of an evaluated run")
+    print(write_report(parser.parse_args(argv).run))
+
+
 if __name__ == "__main__":
-    try:
-        print(write_report(*sys.argv[1:]) if len(sys.argv) == 2 else __doc__)
-    except ValueError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

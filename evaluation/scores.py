@@ -178,6 +178,35 @@ def main_metric(tasks, predictions):
     return f"{task.name}_{name}", value, name in LOWER_IS_BETTER
 
 
+def validation_loss(tasks, predictions):
+    """The loss of train.py over the predictions of the units, whose targets are known; 0 without any.
+
+    Every unit counts alike, whatever --positive-weight; an estimate for a patient is the mean of several, and
+    a first stage has no part in it, so that it can lie below the training loss from the start."""
+    losses = []
+    for task in tasks:
+        prediction, target, _ = known_units(task, predictions)
+        if len(target):
+            losses.append(loss_of(task, prediction, target))
+    return sum(losses)
+
+
+def loss_of(task, prediction, target):
+    """Mean squared error in units of the task's scale, cross entropy, or Cox's partial likelihood."""
+    if task.kind == "regression":
+        return float((((prediction - target) / task.scale) ** 2).mean())
+    if task.kind == "survival":
+        time, event = target.T
+        at_risk = np.where(time >= time[:, None], prediction, -np.inf)               # (n, n)
+        losses = np.logaddexp.reduce(at_risk, 1) - prediction
+        return float((losses * event).sum() / len(time))
+    if task.kind == "labels":
+        likelihood = np.where(target == 1, prediction, 1 - prediction)[~np.isnan(target)]
+    else:
+        likelihood = prediction[np.arange(len(target)), target.astype(int)]
+    return float(-np.log(likelihood.clip(1e-12)).mean())
+
+
 # -----------------------------------------------------------------------------
 # beside the metrics: a constant, and subgroups
 

@@ -11,7 +11,6 @@ included. FLOPs are PyTorch's count (2 per multiply-add); `peak` is the share of
 product reaches here, in the type and at the precision of the candidate. Every table is printed and written to
 OUT/NAME.csv. Peers that are not installed are left out and named.
 """
-import argparse
 import csv
 import io
 import os
@@ -36,6 +35,7 @@ from plumbing.command import run_main
 from plumbing.device import fast_float32, find_device
 from plumbing.flags import parse
 from plumbing.models import build_model
+from plumbing.parser import Parser
 from plumbing.pictures import read_image
 from plumbing.simulate import make
 from vit import SIZES, ViTConfig
@@ -269,12 +269,12 @@ def train(args):
 def main(argv=None):
     commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory,
                 "scaling": scaling, "data": data, "train": train}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that every candidate takes (5)")
-    parser.add_argument("--out", default="runs/bench", help="folder of the tables (runs/bench)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that every candidate takes")
+    parser.add_argument("--out", default="runs/bench", help="folder of the tables")
     args = parser.parse_args(argv)
     find_device(args.device)
     print(f"bench {args.command}: {machine(args)}")

@@ -6,7 +6,6 @@
 The images are simulated, and the networks have random weights. filter.png, lt_vit_maps.png and q2l_maps.png
 are figures of trained runs, whose commands stand in ideas.md.
 """
-import argparse
 import os
 
 import numpy as np
@@ -21,6 +20,7 @@ from evaluation.canvas import ACCENT, PALE, PALETTE, Page
 from evaluation.picture_rows import HEAT, arrow, outline_patches, side_by_side, stack
 from lt_vit import LABEL_ATTENTION
 from plumbing.command import run_main
+from plumbing.parser import Parser
 from plumbing.simulate_brain import brain_patient
 from plumbing.simulate_chest import chest_patient
 from probe import resize_grid, resize_list
@@ -217,9 +217,9 @@ PICTURES = {
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="*", help=f"some of {', '.join(PICTURES)}; default: all")
-    parser.add_argument("--out", default=DOCS, help="folder of the pictures (docs)")
+    parser.add_argument("--out", default=DOCS, help="folder of the pictures")
     args = parser.parse_args(argv)
     os.makedirs(args.out, exist_ok=True)
     for name in args.name or PICTURES:

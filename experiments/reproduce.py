@@ -20,7 +20,6 @@ again, one that was stopped is resumed: the same line again goes on. When a run 
 and the others go on. The name of a run folder has a digest of the flags, so a row whose flags are changed is
 trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md, NAME.csv and NAME.png.
 """
-import argparse
 import csv
 import hashlib
 import json
@@ -40,6 +39,7 @@ from evaluation.plots import dots
 from experiments.claims import EXPERIMENTS
 from experiments.intervals import look_up, spread, verdict, with_interval
 from plumbing.command import Stop, run_main
+from plumbing.parser import Parser
 from plumbing.run_folder import write_csv, write_whole
 from plumbing.simulate import make
 
@@ -237,13 +237,13 @@ def reproduce(name, args, stop):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=[*EXPERIMENTS, "all"], help="which comparison")
-    parser.add_argument("--seeds", type=int, choices=range(1, 11), default=3, help="how many, from 0 (3)")
+    parser.add_argument("--seeds", type=int, choices=range(1, 11), default=3, help="how many, from 0")
     parser.add_argument("--quick", action="store_true", help="few patients, one epoch, one seed: a trial")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (1)")
-    parser.add_argument("--out", default="runs/reproduce", help="folder of tables and runs (runs/reproduce)")
-    parser.add_argument("--cache-dir", default="data_cache", help="folder of simulated cohorts (data_cache)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--out", default="runs/reproduce", help="folder of tables and runs")
+    parser.add_argument("--cache-dir", default="data_cache", help="folder of simulated cohorts")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
     if args.quick:

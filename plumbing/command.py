@@ -1,9 +1,11 @@
 """How the programs start and end: one line for what a user can cause, and signals that ask for a stop.
 """
 import os
+import re
 import select
 import signal
 import sys
+from contextlib import redirect_stdout
 
 import torch
 
@@ -45,10 +47,29 @@ class Stop:
         signal.signal(signal.SIGINT, end)
 
 
+class Shown:
+    """Standard output on which control characters, of a name in somebody's table, are shown, not obeyed."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self.stream.write(shown(text))
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def shown(text):
+    """ "\x1b[2J" would clear the screen; it becomes the five characters by which Python writes it."""
+    return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda found: repr(found[0])[1:-1], text)
+
+
 def run_main(main):
     """Call main; what a user can cause ends in one line and status 2."""
     try:
-        main()
+        with redirect_stdout(Shown(sys.stdout)):
+            main()
         return
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -59,7 +80,7 @@ def run_main(main):
     program = os.path.basename(sys.argv[0])
     if os.environ.get("WORLD_SIZE", "1") != "1":
         program += f" (process {os.environ['RANK']})"
-    print(f"{program}: {line}", file=sys.stderr)
+    print(shown(f"{program}: {line}"), file=sys.stderr)
     sys.exit(2)
 
 

@@ -4,20 +4,21 @@
 the name of the model that they belong to. What depends on the data is settled later, in prepare.py.
 """
 import argparse
-import difflib
 import json
+import math
 import os
 import sys
 
 from data import AUGMENT
 from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS, add_own_flags
+from plumbing.parser import Parser
 from plumbing.targets import POLICIES
 
 DEFAULT_MODEL = "multivit"
 DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
 LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "workers": 0, "lr": 1e-12,
-         "warmup": 0}
+         "lr_end": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "seed": 0, "train_blocks": 0}
 
 # -----------------------------------------------------------------------------
 # the flags
@@ -27,8 +28,7 @@ def make_parser(model=DEFAULT_MODEL):
     """The parser for one model: the common flags, then its own."""
     defaults = {**DEFAULTS, **getattr(MODELS[model], "defaults", {})}
     others = ", ".join(name for name in MODELS if name != model)
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, formatter_class=Formatter,
+    parser = Parser(
         description="Train any model of this project on any cohort, test it, and leave a run folder.",
         epilog=f"Flags of another model: python train.py --model NAME --help, NAME one of {others}.")
     add_model_flags(parser.add_argument_group("model"), defaults)
@@ -38,15 +38,6 @@ def make_parser(model=DEFAULT_MODEL):
     add_machine_flags(parser.add_argument_group("machine"))
     add_output_flags(parser.add_argument_group("output"))
     return parser
-
-
-class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults behind the help texts, but not "(default: None)"."""
-
-    def _get_help_string(self, action):
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
 
 
 def add_model_flags(group, defaults):
@@ -146,7 +137,9 @@ def add_optimization_flags(group, defaults):
     group.add_argument(
         "--weight-decay", type=float, default=0.01,
         help="of matrices only (MultiViT's paper)")
-    group.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
+    group.add_argument(
+        "--clip", type=float, default=1.0,
+        help="largest norm of the gradient; 0: as large as it is")
     group.add_argument(
         "--positive-weight", action="store_true",
         help="weigh a label's positives by negatives / positives of the training split; its "
@@ -180,7 +173,8 @@ def add_output_flags(group):
     group.add_argument("--overwrite", action="store_true", help="start anew in an existing run folder")
     group.add_argument(
         "--resume", metavar="RUN",
-        help="go on with this run folder, with the flags it was started with")
+        help="go on with this run folder, with the flags it was started with; with more --epochs it "
+             "goes on for longer")
 
 
 # -----------------------------------------------------------------------------
@@ -191,7 +185,7 @@ def parse(argv=None):
     """Command line (by default this program's) -> args, checked as far as that is possible without the
     data."""
     argv = sys.argv[1:] if argv is None else argv
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False)
     first.add_argument("--model", choices=MODELS, default=DEFAULT_MODEL)
     model = first.parse_known_args(argv)[0].model
     args, unknown = make_parser(model).parse_known_args(argv)
@@ -199,13 +193,15 @@ def parse(argv=None):
         raise ValueError(refusal(unknown[0], model))
     if args.resume:
         typed = {token.split("=")[0] for token in argv if token.startswith("--")}
-        changed = sorted(typed - {"--resume", "--device", "--workers"})
+        changed = sorted(typed - {"--resume", "--device", "--workers", "--epochs"})
         if changed:
             raise ValueError(f"--resume keeps the flags of the run; {changed[0]} cannot change "
-                             "(only --device, --workers)")
+                             "(only --device, --workers, --epochs)")
         return resumed(args)
     fill_in(args)
     check_ranges(args)
+    if args.warmup > max(2, args.epochs):                          # 2 is the default, also of one epoch
+        raise ValueError(f"--warmup {args.warmup:g}: longer than the run, --epochs {args.epochs}")
     for word in listed(args.augment):
         if word not in AUGMENT:
             raise ValueError(f"--augment {args.augment}: {word!r} is none of {', '.join(AUGMENT)}")
@@ -213,11 +209,16 @@ def parse(argv=None):
 
 
 def resumed(args):
-    """The flags of the run in --resume; --device and --workers as they are typed now, else as they were."""
+    """The flags of the run in --resume; those that may change as they are typed now, else as they were."""
     saved = read_args(args.resume)
     saved.resume = args.resume
     stay_inside(saved, args.resume)
     say_outside(saved.data, args.resume)
+    if args.epochs:
+        if args.epochs < saved.epochs:
+            raise ValueError(f"--epochs {args.epochs}: the run was started for {saved.epochs}, "
+                             "with --resume it can only go on for longer")
+        saved.epochs = args.epochs
     if args.device != "auto":
         saved.device = args.device
     if args.workers is not None:
@@ -228,14 +229,10 @@ def resumed(args):
 def refusal(word, model):
     """Why a word on the command line is none that this model knows."""
     flag = word.split("=")[0]
-    if not flag.startswith("-"):
-        return f"unrecognized arguments: {word}"
     owners = [name for name in MODELS if flag in make_parser(name)._option_string_actions]
     if owners:
         return f"{flag} belongs to --model {' or '.join(owners)}, not to {model}"
-    close = difflib.get_close_matches(flag, make_parser(model)._option_string_actions, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unrecognized arguments: {flag}{hint}"
+    return make_parser(model).refusal(word)
 
 
 def fill_in(args):
@@ -250,9 +247,10 @@ def fill_in(args):
 
 def check_ranges(args):
     for name, least in LEAST.items():
-        value = getattr(args, name)
-        if value is not None and not value >= least:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}")
+        value = getattr(args, name, None)
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}, and "
+                             "less than infinity")
     for name in ("dropout", "drop_path", "val"):
         if not 0 <= getattr(args, name, 0) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: need 0 <= x < 1")

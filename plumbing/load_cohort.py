@@ -149,6 +149,9 @@ def summarize(task, values):
 
 
 def main(data=None, images=None):
+    if data and data.startswith("-"):
+        print(__doc__)
+        return
     if not data:
         for name, known in PUBLIC_TABLES.items():
             target = known.get("target") or f"{known['labels'].count(',') + 1} labels"

@@ -93,6 +93,7 @@ def by_patient(args):
 
 def load_data(args):
     """Flags -> Cohort. Models that see a patient at once need one target per patient."""
+    print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
     with parallel.first_here():  # one process makes or downloads what the others then find
         data = make(args.data, args.cache_dir) if args.data in COHORTS else args.data
         cohort = load_cohort(data, images=args.images, patient=args.patient_column, image=args.image_column,

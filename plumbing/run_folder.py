@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 
 from plumbing import parallel
-from plumbing.checkpoints import first_line, read_checkpoint
+from plumbing.checkpoints import first_line, read_checkpoint, read_json
 from plumbing.inside import own_cache
 from plumbing.lock import lock
 from plumbing.splits import files_of
@@ -213,9 +213,17 @@ def lock_run(run):
 
 def open_folder(args):
     """-> the run folder, new or resumed, and its lock."""
-    if args.resume:
-        return args.resume, lock_run(args.resume)
-    return new_run(args)
+    if not args.resume:
+        return new_run(args)
+    run_lock = lock_run(args.resume)
+    for name in ("best", "last"):
+        recover(os.path.join(args.resume, name))
+    path = os.path.join(args.resume, "args.json")
+    saved = read_json(path)
+    if saved["epochs"] != args.epochs:               # the next --resume knows of it
+        saved["epochs"] = args.epochs
+        write_json(path, saved)
+    return args.resume, run_lock
 
 
 def new_run(args):

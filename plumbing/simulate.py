@@ -18,11 +18,13 @@ Not a model of disease: good for testing methods and for teaching, no evidence a
 Run: python -m plumbing.simulate                                          a few patients and their arithmetic
      python -m plumbing.simulate --data chest --out films --patients 100  a cohort to look at
 """
-import argparse
 import os
 import shutil
 
+from huggingface_hub.utils import tqdm
+
 from plumbing.lock import lock
+from plumbing.parser import Parser
 from plumbing.simulate_bag import bag
 from plumbing.simulate_brain import brain
 from plumbing.simulate_chest import chest, chest_patient
@@ -55,11 +57,21 @@ def make(name, root="data_cache", seed=0, patients=None, progress=None):
         part = folder + ".part"
         shutil.rmtree(part, ignore_errors=True)                    # what a killed process left
         try:
-            COHORTS[name](part, seed, patients, progress=progress)
+            with tqdm(desc=f"drawing {name}", unit="patient", leave=False, disable=None) as bar:
+                COHORTS[name](part, seed, patients, progress=progress or shown_in(bar))
             os.rename(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return table
+
+
+def shown_in(bar):
+    """-> function (done, patients) that moves a progress bar."""
+    def progress(done, patients):
+        bar.total = patients
+        bar.update(done - bar.n)
+
+    return progress
 
 
 # -----------------------------------------------------------------------------
@@ -90,7 +102,7 @@ def demo():
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="write a simulated cohort; without flags, show a patient")
+    parser = Parser(description="write a simulated cohort; without flags, show a patient")
     parser.add_argument("--data", choices=COHORTS, help="which cohort")
     parser.add_argument("--out", help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0)

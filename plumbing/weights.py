@@ -213,8 +213,9 @@ def shape_text(tensors, key):
 
 
 def main(argv):
-    if len(argv) != 1:
-        sys.exit(__doc__)
+    if len(argv) != 1 or argv[0].startswith("-"):
+        print(__doc__)
+        return
     try:
         tensors, _, _ = read_checkpoint(argv[0])
     except ValueError as error:

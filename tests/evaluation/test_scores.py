@@ -4,12 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.metrics import METRICS
-from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, score, subgroup
+from evaluation.predict import answers
+from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, score, subgroup, validation_loss
 from plumbing.cohort import Task
 from tests.evaluation.test_metrics import loop_auroc
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
+from train import task_loss
 
 
 @pytest.mark.parametrize("task, prediction, target, reasons", (
@@ -152,6 +155,21 @@ def test_main_metric_chooses_the_epoch():
     assert main_metric([FINDINGS], table_of(FINDINGS, [[0.1, 0.1], [0.9, 0.2]], [[0, 0], [1, 1]])) == ("findings_auroc", 1.0, False)
     name, value, lower = main_metric([GRADE], table_of(GRADE, [[1, 0, 0]], [0]))
     assert name == "grade_auroc" and math.isnan(value) and not lower
+
+
+@pytest.mark.parametrize("kind", ("regression", "classes", "labels", "survival"))
+def test_the_validation_loss_is_the_loss_of_training(kind):
+    """Of predictions without a first stage it is train.py's own, from the logits; unknown targets are left out, none at all is 0."""
+    rng = np.random.default_rng(0)
+    task = {"regression": PASI, "classes": GRADE, "labels": FINDINGS, "survival": Task("days", "survival", ("days", "died"))}[kind]
+    logits = torch.tensor(rng.normal(size=(30, task.outputs)), dtype=torch.float64)
+    target = {"regression": rng.normal(size=30), "classes": rng.integers(3, size=30), "labels": rng.integers(2, size=(30, 2)),
+              "survival": np.stack([rng.integers(1, 9, 30), rng.integers(2, size=30)], 1)}[kind].astype(float)
+    target[:4] = NAN
+    table = table_of(task, answers([task], {task.name: logits})[task.name], target)
+    expected = task_loss([task], {task.name: logits}, {task.name: torch.tensor(target)}).item()
+    assert validation_loss([task], table) == pytest.approx(expected, rel=1e-6)
+    assert validation_loss([task], table_of(task, table["prediction"][task.name], target * NAN)) == 0
 
 
 def test_survival_is_scored_with_intervals_beside_a_constant():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from plumbing.command import Stop
+from plumbing.command import Stop, run_main, shown
 from tests.hub import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -25,8 +25,42 @@ def test_a_second_ctrl_c_quits_and_a_sigterm_after_it_does_not(quiet):
 def test_the_process_itself_exits_with_2_and_one_line():
     """Once as a user does it, in a shell."""
     done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--data", "nowhere.csv"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("train.py: --data nowhere.csv: no such file")
+    assert done.returncode == 2 and done.stdout == "reading nowhere.csv\n" and done.stderr.startswith("train.py: --data nowhere.csv: no such file")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("argv, message", (
+    (["eval.py", "runs/a", "--figurs", "2"], "eval.py: unrecognized arguments: --figurs; did you mean --figures?"),
+    (["eval.py"], "eval.py: the following arguments are required: run"),
+    (["-m", "experiments.reproduce", "multivitt"], "reproduce.py: argument name: invalid choice: 'multivitt'"),
+    (["-m", "evaluation.report"], "report.py: the following arguments are required: run"),
+))
+def test_a_wrong_flag_is_one_line_in_every_program(argv, message):
+    """No usage of thirty lines before it."""
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", ("train.py", "eval.py", "-m evaluation.report", "-m experiments.reproduce", "-m experiments.bench",
+                                     "-m experiments.draw", "-m plumbing.simulate", "-m plumbing.load_cohort", "-m plumbing.weights"))
+def test_help_of_every_program_works(program):
+    """It says something, and nothing about a default of None."""
+    done = subprocess.run([sys.executable, *program.split(), "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and len(done.stdout) > 200 and "default: None" not in done.stdout
+
+
+def test_escape_sequences_are_shown_not_obeyed(capsys, monkeypatch):
+    """In what is printed, and in the line of an error; letters of any alphabet stay."""
+    assert shown("\x1b[2Ja\r\x9b\tä漢\n") == r"\x1b[2Ja\r\x9b" + "\tä漢\n"
+
+    def main():
+        print("\x1b[2J")
+        raise ValueError("\x1b[2J")
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    out, err = capsys.readouterr()
+    assert out == "\\x1b[2J\n" and err.endswith(": \\x1b[2J\n")
 
 
 def test_whoever_reads_what_is_printed_may_leave():

@@ -20,6 +20,17 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--image", "60"), "not a multiple of the patch"),
     (("--image", "big"), "--image big: need SIDE"),
     (("--n", "0"), "--n 0: need at least 1"),
+    (("--clip=-1",), "--clip -1.0: need at least 0"),
+    (("--clip", "inf"), "--clip inf: need at least 0, and less than infinity"),
+    (("--lr", "inf"), "--lr inf: need at least"),
+    (("--lr", "nan"), "--lr nan: need at least"),
+    (("--lr-end=-1",), "--lr-end -1.0: need at least 0"),
+    (("--weight-decay=-1",), "--weight-decay -1.0: need at least 0"),
+    (("--seed=-1",), "--seed -1: need at least 0"),
+    (("--train-blocks=-1",), "--train-blocks -1: need at least 0"),
+    (("--warmup", "3"), "--warmup 3: longer than the run, --epochs 2"),
+    (("--epoch", "3"), "unrecognized arguments: --epoch; did you mean --epochs?"),
+    (("--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
     (("--hidden", "wide"), "need whole numbers"),
     (("--epochs", "0"), "--epochs 0: need at least 1"),
     (("--dropout", "1.5"), "--dropout 1.5"),
@@ -60,7 +71,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypat
     if more[0] == "--pretrained":
         argv = [x for i, x in enumerate(argv) if not {"--image", "--patch"} & {x, argv[i - 1]}]
     if more[0] == "--resume":
-        more = (*more, "--epochs", "3")
+        more = (*more, "--lr", "3")
     assert message in fails([*argv, *more], monkeypatch, capsys)
     assert not os.path.exists("runs")
 

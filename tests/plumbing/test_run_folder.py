@@ -4,10 +4,14 @@ import json
 import os
 
 import pytest
+import torch
 
+from plumbing.flags import read_args
+from plumbing.prepare import prepare
 from plumbing.run_folder import recover, write_csv, write_folder, write_json, write_log
+from tests.grey_runs import flags as grey_flags
 from tests.small_runs import fails, flags
-from train import main
+from train import lr_at, main
 
 
 def test_write_folder_is_all_or_nothing(tmp_path):
@@ -40,6 +44,23 @@ def test_an_older_run_without_the_column_goes_on(quiet):
     """A log begun before grad_norm was there: its rows are empty in that column, none is shifted."""
     write_log(".", [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.1, "grad_norm": 3.0}])
     assert list(csv.reader(open("log.csv"))) == [["epoch", "lr", "grad_norm"], ["1", "0.1", ""], ["2", "0.1", "3.0"]]
+
+
+def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
+    """--resume RUN --epochs 5 after 3: the first three epochs stay, the next two follow the schedule of five, the next --resume
+    knows of them; fewer epochs than before are refused."""
+    main(grey_flags(greys, "--name", "a"))
+    before = open("runs/a/log.csv").read().splitlines()
+    main(["--resume", "runs/a", "--epochs", "5"])
+    log = open("runs/a/log.csv").read().splitlines()
+    assert log[:4] == before and len(log) == 6
+    steps = len(prepare(read_args("runs/a"), torch.device("cpu")).batches)
+    rates = [float(line.split(",")[1]) for line in log[4:]]
+    assert rates == pytest.approx([lr_at(epochs * steps - 1, 5 * steps, 2 * steps, 5e-4, 1.25e-7) for epochs in (4, 5)])
+    assert read_args("runs/a").epochs == 5
+    main(["--resume", "runs/a"])
+    assert len(open("runs/a/log.csv").read().splitlines()) == 6
+    assert "--epochs 4: the run was started for 5" in fails(["--resume", "runs/a", "--epochs", "4"], monkeypatch, capsys)
 
 
 def test_an_existing_run_is_kept(table, quiet, monkeypatch, capsys):
