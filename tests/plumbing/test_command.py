@@ -1,5 +1,6 @@
 """plumbing/command.py: how the programs end: with one line, at a signal, or because nobody reads any more."""
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -29,24 +30,36 @@ def test_the_process_itself_exits_with_2_and_one_line():
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("argv, message", (
-    (["eval.py", "runs/a", "--figurs", "2"], "eval.py: unrecognized arguments: --figurs; did you mean --figures?"),
-    (["eval.py"], "eval.py: the following arguments are required: run"),
-    (["-m", "experiments.reproduce", "multivitt"], "reproduce.py: argument name: invalid choice: 'multivitt'"),
-    (["-m", "evaluation.report"], "report.py: the following arguments are required: run"),
+def started(module, argv, monkeypatch, capsys):
+    """A program as `python -m MODULE ARGV` runs it -> status, output, errors."""
+    monkeypatch.setattr(sys, "argv", [f"{module}.py", *argv])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    try:
+        runpy.run_module(module, run_name="__main__")
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("module, argv, message", (
+    ("eval", ["runs/a", "--figurs", "2"], "eval.py: unrecognized arguments: --figurs; did you mean --figures?"),
+    ("eval", [], "eval.py: the following arguments are required: run"),
+    ("experiments.reproduce", ["multivitt"], "argument name: invalid choice: 'multivitt'"),
+    ("evaluation.report", [], "the following arguments are required: run"),
 ))
-def test_a_wrong_flag_is_one_line_in_every_program(argv, message):
+def test_a_wrong_flag_is_one_line_in_every_program(module, argv, message, monkeypatch, capsys):
     """No usage of thirty lines before it."""
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+    status, _, error = started(module, argv, monkeypatch, capsys)
+    assert status == 2 and message in error and len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("program", ("train.py", "eval.py", "-m evaluation.report", "-m experiments.reproduce", "-m experiments.bench",
-                                     "-m experiments.draw", "-m plumbing.simulate", "-m plumbing.load_cohort", "-m plumbing.weights"))
-def test_help_of_every_program_works(program):
+@pytest.mark.parametrize("module", ("train", "eval", "evaluation.report", "experiments.reproduce", "experiments.bench", "experiments.draw",
+                                    "plumbing.simulate", "plumbing.load_cohort", "plumbing.weights"))
+def test_help_of_every_program_works(module, monkeypatch, capsys):
     """It says something, and nothing about a default of None."""
-    done = subprocess.run([sys.executable, *program.split(), "--help"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0 and len(done.stdout) > 200 and "default: None" not in done.stdout
+    status, out, _ = started(module, ["--help"], monkeypatch, capsys)
+    assert not status and len(out) > 200 and "default: None" not in out
 
 
 def test_escape_sequences_are_shown_not_obeyed(capsys, monkeypatch):
