@@ -23,6 +23,7 @@ import shutil
 
 from huggingface_hub.utils import tqdm
 
+from plumbing.command import run_main
 from plumbing.lock import lock
 from plumbing.parser import Parser
 from plumbing.simulate_bag import bag
@@ -119,4 +120,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
