@@ -372,8 +372,9 @@ class CrossViT(nn.Module):
         """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
         from plumbing.weights import load_weights, read_crossvit
         heads_of = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
-        tensors, config, notes = read_crossvit(name, CrossViT, heads_of, at_size, tasks, image, channels)
-        model = cls(replace(config, **changes), tasks)
+        tensors, config, notes = read_crossvit(
+            name, CrossViT, heads_of, at_size, tasks, image, channels, changes)
+        model = cls(config, tasks)
         model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
         return model
 
@@ -381,6 +382,8 @@ class CrossViT(nn.Module):
     def add_flags(group):
         add = group.add_argument
         add("--pretrained", help="start from IBM's CrossViT, timm's, or a run: Hub id, folder, or file")
+        add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
+        add("--std", help="likewise")
         add("--variant", choices=VARIANTS, help="row of Table 1; default 9, or the checkpoint's")
         add("--fusion", choices=FUSIONS, default="cross", help="the paper's Table 6")
         add("--patches", help="of S and L, px, as 8,16; this and the next four change the variant: Table 7")
@@ -408,6 +411,7 @@ class CrossViT(nn.Module):
         changes = dict(fusion=args.fusion, attention=args.attention,
                        dropout=args.dropout, drop_path=args.drop_path)
         if args.pretrained:
+            changes.update(mean=args.mean, std=args.std)
             return cls.from_pretrained(args.pretrained, image, args.channels, tasks, **changes)
         half = (0.5,) * args.channels
         for name in ("encoders", "cross_depth"):

@@ -295,7 +295,7 @@ class ResNet(nn.Module):
 
         saved, weights = {"width": args.width}, {}
         if args.pretrained:
-            tensors, config, _ = read_checkpoint(args.pretrained)
+            tensors, config, _, _ = read_checkpoint(args.pretrained)
             if "daft" not in config:
                 raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft")
             saved = config["daft"]

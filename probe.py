@@ -165,7 +165,10 @@ class Probe(nn.Module):
     @staticmethod
     def add_flags(group):
         add = group.add_argument
-        add("--pretrained", help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run, or file")
+        add("--pretrained", help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run, either with "
+            ":FILE, or file")
+        add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
+        add("--std", help="likewise")
         add("--head", choices=HEADS, default="tokens", help="what looks at the tokens of the frozen ViT")
 
     @staticmethod
@@ -175,7 +178,8 @@ class Probe(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
-        vit = ViT.from_pretrained(args.pretrained, sides(args.image), args.channels)
+        vit = ViT.from_pretrained(args.pretrained, sides(args.image), args.channels,
+                                  mean=args.mean, std=args.std)
         model = cls(ProbeConfig(vit.config, args.head), tasks, vit)
         model.report = f"{vit.report}; all of it frozen"
         return model

@@ -12,7 +12,7 @@ B samples, C channels, P patch side in px, T patches (N is the number of images)
 """
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -240,10 +240,11 @@ class ViT(nn.Module):
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
-        changes: other fields of ViTConfig. ValueError if the file is absent, broken, or of no ViT."""
+        changes: other fields of ViTConfig; mean and std are those of the file's own channels. ValueError if the
+        file is absent, broken, or of no ViT."""
         from plumbing.weights import load_weights, read_vit
-        tensors, config, notes = read_vit(name, ViT, image, channels)
-        model = cls(replace(config, **changes), tasks)
+        tensors, config, notes = read_vit(name, ViT, image, channels, changes)
+        model = cls(config, tasks)
         new = ("head.", "seq_scale", "seq_shift")                  # may be absent from the file
         model.report = load_weights(model, tensors, name, new, notes)
         return model
@@ -252,7 +253,10 @@ class ViT(nn.Module):
     def add_flags(group):
         """The flags of every model that holds a ViT."""
         add = group.add_argument
-        add("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run, or file")
+        add("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run, either "
+            "with :FILE, or file")
+        add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
+        add("--std", help="likewise")
         add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d and vit_wsi "
             "are those of the softmax-free paper, with its image and patch")
         add("--patch", help="P in px, as --image; default 8, or the checkpoint's")
@@ -278,6 +282,7 @@ class ViT(nn.Module):
         image, C = sides(args.image), args.channels
         changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
+            changes.update(mean=args.mean, std=args.std)
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
         half = (0.5,) * C if image else ()                         # vectors are taken as they come
         config = ViTConfig(**SIZES[args.size], **changes, image=image, patch=sides(args.patch), channels=C,

@@ -25,10 +25,9 @@ def vit_inside(tensors, config):
     return inside, {"vit": own["vit"]}, [f"only the {part} of its {model}"]
 
 
-def vit_fields(name, tensors, layout, config, preprocessor):
-    """Tensors under timm's names and the two JSON files, {} where absent -> fields of ViTConfig."""
-    if "vit" in config:                                            # written by train.py
-        return config["vit"]
+def vit_fields(name, tensors, layout, config):
+    """Tensors under timm's names and config.json, {} where absent -> fields of ViTConfig, all but mean and
+    std."""
     for key, axes in {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2,
                       "blocks.0.attn.qkv.weight": 2}.items():
         size_of(name, tensors, key, axes - 1, "ViT", exactly=True)
@@ -42,10 +41,6 @@ def vit_fields(name, tensors, layout, config, preprocessor):
     timm = config
     if isinstance(config.get("pretrained_cfg"), dict):
         timm = config["pretrained_cfg"]
-    mean = preprocessor.get("image_mean") or timm.get("mean")
-    std = preprocessor.get("image_std") or timm.get("std")
-    if not mean or not std or isinstance(mean, list) and len(mean) != C:
-        mean, std = (0.5,) * C, (0.5,) * C
     eps = 1e-6
     if layout == "hf" and config.get("model_type", "vit") == "vit":
         eps = 1e-12                                                # google/vit was trained with it
@@ -64,8 +59,6 @@ def vit_fields(name, tensors, layout, config, preprocessor):
         "eps": config.get("layer_norm_eps", eps),
         "layer_scale": "blocks.0.ls1.gamma" in tensors,
         "registers": tensors["reg_token"].numel() // D if "reg_token" in tensors else 0,
-        "mean": mean,
-        "std": std,
     }
 
 
@@ -87,12 +80,11 @@ def image_size(name, positions, patch, stated=None):
     return grid[0] * patch[0], grid[1] * patch[1]
 
 
-def crossvit_fields(name, tensors, config, heads_of):
-    """Tensors under our names and config.json ({} where absent) -> fields of CrossViTConfig.
+def crossvit_fields(name, tensors, heads_of):
+    """Tensors under our names -> fields of CrossViTConfig, all but
+    mean and std.
 
     heads_of: {widths of both branches: heads}, those of the published variants."""
-    if "crossvit" in config:                                       # written by train.py
-        return config["crossvit"]
     conv = "patch_embed.0.proj.0.weight" in tensors  # three convolutions, whose kernels do not tell P
     kernels = ["patch_embed.0.proj.0.weight", "patch_embed.1.proj.0.weight"]
     patch = [12, 16]
@@ -108,7 +100,7 @@ def crossvit_fields(name, tensors, config, heads_of):
     if dims not in heads_of:
         raise ValueError(f"{name}: widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")
-    fields = {
+    return {
         "grids": grids,
         "patch": patch,
         "channels": channels,
@@ -121,13 +113,6 @@ def crossvit_fields(name, tensors, config, heads_of):
         "fusion": "cross" if count(tensors, "blocks.0.fusion.") else "none",
         "cross_depth": max(1, count(tensors, "blocks.0.fusion.0.")),
     }
-    timm = config.get("pretrained_cfg", config)
-    for field in ("mean", "std"):  # without them CrossViTConfig has ImageNet's
-        if channels != 3:
-            fields[field] = (0.5,) * channels
-        elif timm.get(field):
-            fields[field] = timm[field]
-    return fields
 
 
 def count(tensors, start):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from plumbing.checkpoints import first_line
+from plumbing.weight_files import check_numbers, first_line, read_pickle
 
 
 ARRAY_ENDINGS = (".npy", ".npz", ".pt")
@@ -39,7 +39,8 @@ def read_array(path):
         if not array.flags.writeable:
             array = np.array(array)                                # from the map of the file into memory
     except Exception as error:                                     # numpy, zip and zlib raise many kinds
-        raise ValueError(f"{path}: not a readable array ({first_line(error)})") from error
+        reason = first_line(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a readable array ({reason})") from error
     holds_numbers = array.dtype.kind in "buif" and array.size > 0
     if not holds_numbers or not np.isfinite(array).all():
         raise ValueError(f"{path}: {array.dtype} {array.shape}, "
@@ -48,11 +49,12 @@ def read_array(path):
 
 
 def read_pt(path):
-    tensor = torch.load(path, map_location="cpu", weights_only=True)
+    tensor = read_pickle(path)
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"holds a {type(tensor).__name__}, need one tensor")
-    if tensor.numel() * tensor.element_size() > LARGEST:           # one number in the file may stand for all
+    if tensor.numel() * tensor.element_size() > LARGEST:
         raise ValueError(f"says it is {tuple(tensor.shape)}, more than {LARGEST >> 30} GiB")
+    check_numbers(path, [tensor])                                  # one number in the file may stand for all
     if tensor.dtype == torch.bfloat16:                             # numpy has no such type
         tensor = tensor.float()
     return tensor.detach().numpy()

@@ -1,117 +1,188 @@
-"""Find a checkpoint and read its tensors safely.
+"""Find a checkpoint: a Hub id, a folder, a run or one file -> its tensors and the JSON files beside them.
 
-A checkpoint is named by a Hub id (ORG/NAME or ORG/NAME@revision), a folder, or one file. Hub files come
-through huggingface_hub, so its cache, HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they
-always mean. Nothing in a file is executed: safetensors, or pickles read with weights_only=True.
+Where a folder or repository holds several weight files, FOLDER:FILE or ORG/NAME[@revision]:FILE chooses one.
+What looks like a place on this machine is never asked of the Hub. Tensors are read by weight_files.py.
 """
-import argparse
-import functools
 import json
 import os
-import pickle
 import re
 
-import huggingface_hub
-import safetensors.torch
-import torch
-from huggingface_hub import constants, errors
+from plumbing.hub import HUB_ID, Repository
+from plumbing.weight_files import first_line, read_tensors
 
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-         "pytorch_model.bin.index.json")
-# where DeiT, DINO and others nest the tensors
-WRAPPERS = ("model", "state_dict", "state_dict_ema", "teacher", "student")
+         "pytorch_model.bin.index.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+INDEX = ".index.json"
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
+# end like weights, but hold the state of a training or belong to other programs
+OTHERS = re.compile(r"optimizer|scheduler|scaler|training_args|state|onnx|openvino")
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
 
 def read_checkpoint(name):
-    """Hub id, folder (also a run folder: its best/) or file -> tensors {key: tensor}, config.json and
-    preprocessor_config.json as dicts, {} where there is none. ValueError, one line, for everything that can
-    go wrong."""
-    if os.path.isfile(name):
-        return read_tensors(name), {}, {}
-    fetch = find_place(name)
-    path = None
-    for file in FILES:
-        path = path or fetch(file)
-    if path is None:
-        raise ValueError(f"{name}: holds none of {', '.join(FILES)}")
+    """Hub id, folder (also a run folder: its best/), either with :FILE, or a file -> tensors {key: tensor},
+    config.json and preprocessor_config.json as dicts, {} where there is none, and notes for the report.
+
+    ValueError, one line, for everything that can go wrong."""
+    if os.path.isfile(name) and os.path.basename(name) not in FILES:
+        refuse_shard(name)
+        tensors, note = read_tensors(name)
+        return tensors, {}, {}, [note] if note else []
+    place, file = find_place(name)
+    file = file or find_weights(place)
+    path = fetch(place, file)
     paths = [path]
-    if path.endswith(".index.json"):
-        paths = read_shards(path, fetch)
-    tensors = {}
+    if path.endswith(INDEX):
+        paths = read_shards(path, place, file)
+    else:
+        refuse_shard(file)
+    tensors, notes = {}, []
     for path in paths:
-        tensors.update(read_tensors(path))
-    contents = []
-    for file in ("config.json", "preprocessor_config.json"):
-        path = fetch(file)
-        contents.append(read_json(path) if path else {})
-    return tensors, *contents
+        part, note = read_tensors(path)
+        tensors.update(part)
+        if note and note not in notes:
+            notes.append(note)
+    config = read_beside(place, file, "config.json")
+    if "open_clip" in file:
+        config = read_beside(place, file, "open_clip_config.json") or config
+    preprocessor = read_beside(place, file, "preprocessor_config.json")
+    if not preprocessor:                                           # transformers 5 nests it
+        preprocessor = read_beside(place, file, "processor_config.json").get("image_processor", {})
+    return tensors, config, preprocessor, notes
+
+
+# -----------------------------------------------------------------------------
+# the place
+
+
+class Folder:
+    """A folder on this machine, as Repository is one on the Hub."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def fetch(self, file):
+        """-> path of a file, None where there is no such file."""
+        path = os.path.join(self.name, file)
+        return path if os.path.isfile(path) else None
+
+    def files(self):
+        """-> names of the files in it, not of those in folders below."""
+        return sorted(entry.name for entry in os.scandir(self.name) if entry.is_file())
 
 
 def find_place(name):
-    """Folder, run folder or Hub id -> function (file name) that gives the file's path, None where there is
-    no such file."""
+    """A name -> Folder or Repository, and the file that was chosen with a colon, or None."""
+    if os.path.isfile(name):
+        return Folder(os.path.dirname(name) or "."), os.path.basename(name)
     if os.path.isdir(name):
-        folder = name
-        if os.path.isdir(os.path.join(name, "best")):
-            folder = os.path.join(name, "best")
-        return functools.partial(local_file, folder)
-    is_file = name.endswith((".safetensors", ".bin", ".pt", ".pth"))
-    if is_file or not re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", name):
-        raise ValueError(f"{name}: no such file or folder, and not a Hub id (ORG/NAME or ORG/NAME@revision)")
-    repo, _, revision = name.partition("@")
-    return functools.partial(hub_file, repo, revision or None)
+        return folder_of(name), None
+    start, _, file = name.rpartition(":")
+    if not start:
+        start, file = name, None
+    elif ".." in re.split(r"[/\\]", file) or os.path.isabs(file) or not file:
+        raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
+                         "without .. in its path")
+    if os.path.isdir(start):
+        return folder_of(start), file
+    if not HUB_ID.fullmatch(start) or ".." in start.partition("@")[2]:
+        raise ValueError(f"{name}: no such file or folder, and not a Hub id "
+                         f"(ORG/NAME, ORG/NAME@revision, or either with :FILE){neighbors(start)}")
+    if looks_local(start):
+        raise ValueError(f"{name}: no such file or folder{neighbors(start)}; "
+                         "the Hub is not asked for it (ORG/NAME@main would)")
+    return Repository(start), file
 
 
-def local_file(folder, file):
-    path = os.path.join(folder, file)
-    return path if os.path.isfile(path) else None
+def folder_of(name):
+    best = os.path.join(name, "best")                              # of a run
+    return Folder(best if os.path.isdir(best) else name)
 
 
-def read_shards(path, fetch):
-    """model.safetensors.index.json -> paths of its shards."""
+def looks_local(name):
+    """Is ORG/NAME rather a place on this machine that was mistyped?"""
+    first = name.split("/")[0]
+    if name.endswith(ENDINGS) or first == "runs":
+        return True
+    return "@" not in name and os.path.isdir(first)
+
+
+def neighbors(name):
+    """What the folder that would hold `name` holds, for a message; "" where there is none."""
+    parent = os.path.dirname(name)
+    if not parent or not os.path.isdir(parent):
+        return ""
+    return f"; {parent} holds {listed(sorted(os.listdir(parent)))}"
+
+
+def listed(names):
+    """The first names, for a message."""
+    text = ", ".join(ascii(name)[1:-1] for name in names[:8]) or "nothing"
+    return f"{text} and {len(names) - 8} more" if len(names) > 8 else text
+
+
+# -----------------------------------------------------------------------------
+# the file
+
+
+def find_weights(place):
+    """-> name of the weight file: one of FILES, or the only one of another name."""
+    for file in FILES:
+        if place.fetch(file):
+            return file
+    files = place.files()
+    weights = [file for file in files if file.endswith(ENDINGS) and not OTHERS.search(file)]
+    if len(weights) == 1:
+        return weights[0]
+    if weights and all(SHARD.search(file) for file in weights):
+        raise ValueError(f"{place.name}: holds shards of a model without their index, {FILES[1]}, "
+                         f"but {listed(files)}")
+    if weights:
+        raise ValueError(f"{place.name}: holds several weight files; choose one as "
+                         f"{place.name}:FILE, there are {listed(weights)}")
+    raise ValueError(f"{place.name}: holds no weight file ({', '.join(ENDINGS)}), but {listed(files)}")
+
+
+def fetch(place, file):
+    """-> path of a file that must be there."""
+    path = place.fetch(file)
+    if path is None:
+        raise ValueError(f"{place.name}: holds no {file}, but {listed(place.files())}")
+    return path
+
+
+def read_shards(path, place, index):
+    """model.safetensors.index.json -> paths of its shards, which lie beside it."""
     weight_map = read_json(path).get("weight_map")                 # {tensor: file}
     shards = []
     if isinstance(weight_map, dict):
         shards = sorted({str(file) for file in weight_map.values()})
-    paths = [fetch(shard) for shard in shards if os.path.basename(shard) == shard]
+    paths = [place.fetch(beside(index, shard)) for shard in shards if os.path.basename(shard) == shard]
     if not paths or len(paths) < len(shards) or None in paths:
-        raise ValueError(f"{path}: names {len(shards)} shards ({', '.join(shards[:3])} ...), "
+        raise ValueError(f"{path}: names {len(shards)} shards ({listed(shards)}), "
                          "not all of them are beside it")
     return paths
 
 
-def hub_file(repo, revision, file):
-    """-> path in the Hub cache, downloaded when new; None when the repository has no such file."""
-    try:
-        return huggingface_hub.hf_hub_download(repo, file, revision=revision)
-    except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError too, so it goes first
-        if cached_without(repo, revision, file):
-            return None
-        reason = f"at {constants.ENDPOINT} cannot be reached; try again, or give a local folder"
-        if constants.HF_HUB_OFFLINE:
-            reason = "is switched off (HF_HUB_OFFLINE); download once with a network, or give a local folder"
-        raise ValueError(f"{repo}: {file} is not in the cache and the Hub {reason}") from error
-    except errors.GatedRepoError as error:  # before RepositoryNotFoundError, which it also is
-        raise ValueError(f"{repo}: is gated; accept its terms on its page, "
-                         "then `hf auth login` or set HF_TOKEN") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ValueError(f"{repo}: no such folder, and no such repository on the Hub "
-                         "(or a private one: set HF_TOKEN)") from error
-    except errors.RevisionNotFoundError as error:
-        raise ValueError(f"{repo}: has no revision {revision!r}") from error
-    except errors.EntryNotFoundError:
-        return None
-    except Exception as error:  # the Hub's, the network library's, the disk's
-        raise ValueError(f"{repo}: {file} could not be downloaded: {first_line(error)}") from error
+def refuse_shard(file):
+    """ValueError for one of several shards; the only one is the whole model."""
+    shard = SHARD.search(file)
+    if shard and int(shard[2]) > 1:
+        raise ValueError(f"{file}: part {int(shard[1])} of the {int(shard[2])} of a model; "
+                         f"give the folder with all parts and their index, {FILES[1]}")
 
 
-def cached_without(repo, revision, file):
-    """Is the repository in the cache, and this file not a part of it?"""
-    if huggingface_hub.try_to_load_from_cache(repo, file, revision=revision) is not None:
-        return True                                                # known to be absent
-    weights = [huggingface_hub.try_to_load_from_cache(repo, name, revision=revision) for name in FILES]
-    return constants.HF_HUB_OFFLINE and any(isinstance(path, str) for path in weights)
+def beside(file, other):
+    """ "sub/model.safetensors", "config.json" -> "sub/config.json"."""
+    folder = file.rpartition("/")[0]
+    return f"{folder}/{other}" if folder else other
+
+
+def read_beside(place, file, other):
+    """-> the object in a JSON file beside the weights, {} where there is none."""
+    path = place.fetch(beside(file, other))
+    return read_json(path) if path else {}
 
 
 def read_json(path):
@@ -119,44 +190,9 @@ def read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
+        json.dumps(content, ensure_ascii=False).encode()  # no half characters, which cannot be printed
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path}: not a JSON file ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, needs a JSON object")
     return content
-
-
-def read_tensors(path):
-    """-> {key: tensor} of a .safetensors file, or of a pickle of tensors."""
-    try:
-        if path.endswith(".safetensors"):
-            return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # options in MAE, RETFound
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text advises to switch the protection off
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        asks = f", it asks to run {code[1]}" if code else ""
-        raise ValueError(f"{path}: not a pickle of plain tensors{asks}") from error
-    except Exception as error:                                     # both readers raise many kinds
-        raise ValueError(f"{path}: not a readable weight file ({first_line(error)})") from error
-    tensors = {}
-    content = unwrapped(content)
-    if isinstance(content, dict):
-        tensors = {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}
-    if not tensors:
-        raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__}")
-    return tensors
-
-
-def unwrapped(content):
-    """The innermost dict under the names in WRAPPERS, the first of them first."""
-    if isinstance(content, dict):
-        for wrapper in WRAPPERS:
-            if isinstance(content.get(wrapper), dict):
-                return unwrapped(content[wrapper])
-    return content
-
-
-def first_line(error):
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

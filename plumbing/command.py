@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 
 import torch
 
-from plumbing.checkpoints import first_line
+from plumbing.weight_files import first_line
 
 
 READER_DIED = "a process that reads images died; with --resume RUN --workers 0 the run goes on"

@@ -240,6 +240,9 @@ def fill_in(args):
     model_class = MODELS[args.model]
     if hasattr(model_class, "check_flags"):
         model_class.check_flags(args)
+    for name in ("mean", "std"):
+        if getattr(args, name, None) and not args.pretrained:
+            raise ValueError(f"--{name} is of a checkpoint; without --pretrained it is 0.5")
     for name, value in {**DEFAULTS, **getattr(model_class, "defaults", {})}.items():
         if getattr(args, name) is None and not (name == "image" and getattr(args, "pretrained", None)):
             setattr(args, name, value)

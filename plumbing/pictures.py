@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from plumbing.arrays import NO_CROP, read_volume, stretch
-from plumbing.checkpoints import first_line
+from plumbing.weight_files import first_line
 
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")

@@ -24,10 +24,11 @@ import torch
 from safetensors.torch import save_file
 
 from plumbing import parallel
-from plumbing.checkpoints import first_line, read_checkpoint, read_json
+from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.inside import own_cache
 from plumbing.lock import lock
 from plumbing.splits import files_of
+from plumbing.weight_files import first_line, read_pickle
 from plumbing.weights import load_weights
 
 
@@ -152,18 +153,18 @@ def load_state(run, model, optimizer, state, steps):
 
     state: the entries to read, with their defaults for runs of older versions that lack them. steps: of an
     epoch. ValueError when last/ does not fit the model or cannot be read."""
-    tensors, _, _ = read_checkpoint(os.path.join(run, "last"))
+    tensors, _, _, _ = read_checkpoint(os.path.join(run, "last"))
     load_weights(model, tensors, run, new=())
     path = os.path.join(run, "last", "state.pt")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_pickle(path)
         optimizer.load_state_dict(saved["optimizer"])
         set_random_numbers(saved["random"])
         state = {key: saved.get(key, default) for key, default in state.items()}
         check_state(state, steps)
         return state
     except Exception as error:                       # pickle and torch raise many kinds
-        raise ValueError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: cannot be resumed ({first_line(error)})") from error
 
 
 def check_state(state, steps):

@@ -30,7 +30,7 @@ def open_model(run):
         lock_file = lock_run(run)
         recover(os.path.join(run, "best"))
         lock_file.close()
-    tensors, saved, _ = read_checkpoint(run)
+    tensors, saved, _, _ = read_checkpoint(run)
     tasks, columns = tasks_and_columns(saved, run)
     outputs = {task.name: task.outputs for task in tasks}
     model_class, config = class_of(saved, run)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from plumbing.architecture import crossvit_fields, vit_fields, vit_inside
 from plumbing.checkpoints import read_checkpoint
 from plumbing.names import crossvit_names, timm_names
+from plumbing.preprocessing import statistics
 
 # of other tasks
 IGNORE = ("head.", "head_dist.", "pooler.", "pre_logits.", "mask_token", "decoder", "fc.", "label_")
@@ -25,13 +26,23 @@ IGNORE = ("head.", "head_dist.", "pooler.", "pre_logits.", "mask_token", "decode
 # a checkpoint -> tensors and config, at the size that is asked for
 
 
-def read_vit(name, model_class, image=None, channels=None):
-    """-> tensors, ViTConfig, notes for the report; image (px per axis) and channels as the caller wants
-    them."""
-    tensors, config, preprocessor = read_checkpoint(name)
-    tensors, config, notes = vit_inside(tensors, config)
+def read_vit(name, model_class, image=None, channels=None, changes=()):
+    """-> tensors, ViTConfig, notes for the report; image (px per axis), channels and changes, other fields of
+    the config, as the caller wants them. mean and std among them are those of the file's own channels, and
+    None leaves them to the file."""
+    changes = dict(changes)
+    mean, std = changes.pop("mean", None), changes.pop("std", None)
+    tensors, config, preprocessor, notes = read_checkpoint(name)
+    tensors, config, inside = vit_inside(tensors, config)
+    notes += inside
+    keys = list(tensors)
     tensors, layout = timm_names(tensors)
-    config = from_dict(model_class.Config, vit_fields(name, tensors, layout, config, preprocessor), name)
+    if "vit" in config:                                            # written by train.py
+        config, assumed = own_config(model_class.Config, config["vit"], name, mean, std), False
+    else:
+        fields = vit_fields(name, tensors, layout, config)
+        found, assumed = statistics(name, keys, config, preprocessor, fields["channels"], mean, std)
+        config = from_dict(model_class.Config, {**fields, **found}, name)
     if image and len(image) != len(config.image):
         raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
                          f"not for {tuple(image)}")
@@ -44,21 +55,30 @@ def read_vit(name, model_class, image=None, channels=None):
             raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
         config = change_channels(tensors, ["patch_embed.proj.weight"], config, channels, notes)
     if config.mean:                                                # bags have none
-        notes.append(f"mean {spaced(config.mean)} std {spaced(config.std)}")
+        notes.append(statistics_text(config, assumed))
+    config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
 
 
-def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, channels=None):
+def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, channels=None, changes=()):
     """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; at_size(config, image): the config at
-    another size; tasks: where there is one, it gets the one head of a released file."""
-    tensors, config, _ = read_checkpoint(name)
+    another size; tasks: where there is one, it gets the one head of a released file; the others as in
+    read_vit."""
+    changes = dict(changes)
+    mean, std = changes.pop("mean", None), changes.pop("std", None)
+    tensors, config, preprocessor, notes = read_checkpoint(name)
+    keys = list(tensors)
     task = None
     if tasks and len(tasks) == 1:
         [task] = tasks
     tensors = crossvit_names(tensors, task)
-    config = from_dict(model_class.Config, crossvit_fields(name, tensors, config, heads_of), name)
-    notes = []
+    if "crossvit" in config:                                       # written by train.py
+        config, assumed = own_config(model_class.Config, config["crossvit"], name, mean, std), False
+    else:
+        fields = crossvit_fields(name, tensors, heads_of)
+        found, assumed = statistics(name, keys, config, preprocessor, fields["channels"], mean, std)
+        config = from_dict(model_class.Config, {**fields, **found}, name)
     if image:
         resized = at_size(config, image)
         for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
@@ -68,8 +88,26 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
     if channels and channels != config.channels:
         kernels = [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]
         config = change_channels(tensors, kernels, config, channels, notes)
+    notes.append(statistics_text(config, assumed))
+    config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
+
+
+def own_config(config_class, fields, name, mean, std):
+    """The config of a run as it stands in its config.json, but for what the caller wants otherwise."""
+    config = from_dict(config_class, fields, name)
+    if mean is None and std is None:
+        return config
+    if not config.mean:
+        raise ValueError(f"--mean, --std: {name} is for bags of vectors, which are taken as they come")
+    found, _ = statistics(name, (), vars(config), {}, config.channels, mean, std)
+    return replace(config, **found)
+
+
+def statistics_text(config, assumed):
+    text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
+    return f"{text} (assumed)" if assumed else text
 
 
 def resize_positions(tensors, key, old, new, notes):
@@ -217,7 +255,7 @@ def main(argv):
         print(__doc__)
         return
     try:
-        tensors, _, _ = read_checkpoint(argv[0])
+        tensors, _, _, notes = read_checkpoint(argv[0])
     except ValueError as error:
         sys.exit(str(error))
     tensors, layout = timm_names(tensors)
@@ -225,7 +263,7 @@ def main(argv):
         shape = str(tuple(tensor.shape))
         print(f"{key:40} {shape:20} {str(tensor.dtype).removeprefix('torch.')}")
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    print(f"{len(tensors)} tensors, {numbers / 1e6:.2f} M numbers, {layout} layout")
+    print(f"{len(tensors)} tensors, {numbers / 1e6:.2f} M numbers, {layout} layout", *notes, sep=", ")
 
 
 if __name__ == "__main__":

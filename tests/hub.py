@@ -5,6 +5,7 @@
 
 HF_ENDPOINT and HF_HOME are read when huggingface_hub is imported, so whatever downloads must be its own process."""
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -58,6 +59,11 @@ class Hub:
 
     def answer(self, path):
         """/org/name/resolve/revision/file -> status, headers, body, as huggingface.co answers."""
+        if path.startswith("/api/models/"):
+            org, name, _, revision = path.removeprefix("/api/models/").partition("?")[0].split("/")[:4]
+            files = self.repos[f"{org}/{name}"][revision]
+            entries = [{"type": "file", "path": file, "size": len(files[file]), "oid": "0" * 40} for file in files]
+            return 200, {"Content-Type": "application/json"}, json.dumps(entries).encode()
         org, name, _, revision, file = path.strip("/").split("/", 4)
         revisions = self.repos.get(f"{org}/{name}")
         if revisions is None:

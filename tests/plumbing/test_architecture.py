@@ -8,12 +8,12 @@ from vit import ViT
 
 
 def test_mean_and_std_belong_to_the_weights(tmp_path):
-    """From preprocessor_config.json, else from timm's pretrained_cfg (nested or flat), else 0.5."""
+    """From preprocessor_config.json, else from timm's pretrained_cfg (nested or flat)."""
     timm = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     for config, preprocessor, mean, std in (
             ({}, {**IMAGENET, "size": 224}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
             ({"pretrained_cfg": timm}, None, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), (timm, None, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
-            ({}, {"do_resize": True}, (0.5,) * 3, (0.5,) * 3), ({}, None, (0.5,) * 3, (0.5,) * 3)):
+            ({"mean": 0.5, "std": 0.25}, None, (0.5,) * 3, (0.25,) * 3)):
         model = ViT.from_pretrained(write(tmp_path / str(len(os.listdir(tmp_path))), tiny(), config, preprocessor))
         assert (model.config.mean, model.config.std) == (mean, std)
         assert torch.allclose(model.normalize.mean.flatten(), torch.tensor(mean))
@@ -43,7 +43,7 @@ def test_strange_checkpoints_are_refused_in_words(tmp_path):
     resnet = write(tmp_path / "2", {"conv1.weight": torch.ones(2, 2)})
     assert "not a ViT this code knows: patch_embed.proj.weight is missing" in refusal(ViT.from_pretrained, resnet)
     assert "activation 'quick_gelu'" in refusal(ViT.from_pretrained, write(tmp_path / "3", tiny(), {"hidden_act": "quick_gelu"}))
-    for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": 0.5, "std": 0.5}, "not iterable"),
+    for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": [[0.5]], "std": 0.5}, "mean [[0.5]] in its config.json: need one number, or one for each of 3 channels"),
                                         ([1], "a list"), ({"vit": {"widht": 3}}, "widht"), ({"vit": [1]}, "mapping"),
                                         ({"vit": {"dim": -1}}, "dim=-1"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a whole number"),
                                         ({"vit": {"eps": 2}}, "eps 2: need 0 <= x < 1"), ({"vit": {"dropout": "x"}}, "dropout 'x': need a number"),

@@ -1,0 +1,107 @@
+"""What the pixels of a checkpoint's images are normalized with: mean and standard deviation per channel.
+
+They are in units of 0..1: a model sees (pixel / 255 - mean) / std. They stand in preprocessor_config.json or
+in the config.json of timm and open_clip. Where no file says them, the family that the names of the parameters
+belong to decides, and the report says that they are assumed.
+"""
+import math
+import re
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+
+# by model_type (transformers) or architecture (timm), the first that fits; all others: ImageNet's
+KINDS = (
+    (r"mae|msn|dino|jepa|deit", IMAGENET),
+    (r"siglip", HALF),
+    (r"clip", OPENAI),
+    (r"^vit$|^vit_|beit", HALF),                                   # google/vit; timm's are augreg by default
+)
+# by the names of the parameters, where there is no config.json
+SIGNS = (
+    (r"layer_scale|lambda1$|distillation|decoder", IMAGENET),      # DINOv2, DeiT, MAE in transformers' names
+    (r"attn_pool\.|vision_model\.head\.probe$", HALF),             # SigLIP
+    (r"class_embedding$|logit_scale$|^(visual|text)\.", OPENAI),   # CLIP, open_clip
+    (r"embeddings\.cls_token$", HALF),                             # google/vit
+)
+
+
+def statistics(name, keys, config, preprocessor, channels, mean=None, std=None):
+    """-> {"mean", "std"}, tuples with a number per channel, and whether one of them is assumed.
+
+    keys: names of the file's tensors, as they are there. mean, std: the caller's own: a number, several, or
+    text such as "0.5,0.4,0.3". ValueError for what is no number, or not one per channel."""
+    timm = config
+    for part in ("pretrained_cfg", "preprocess_cfg"):              # of timm, of open_clip
+        if isinstance(config.get(part), dict):
+            timm = config[part]
+    scale = pixel_scale(name, preprocessor)
+    result, assumed = {}, False
+    for field, chosen in (("mean", mean), ("std", std)):
+        value, file = preprocessor.get(f"image_{field}"), "preprocessor_config.json"
+        if value is None:
+            value, file = timm.get(field), "config.json"
+        if preprocessor.get("do_normalize") is False:
+            value = {"mean": 0.0, "std": 1.0}[field]
+        if chosen is not None:
+            numbers = per_channel(f"--{field} {chosen}", chosen, channels)
+        elif value is not None:
+            numbers = per_channel(f"{name}: {field} {value!a} in its {file}", value, channels)
+            numbers = tuple(number / scale for number in numbers)
+        else:
+            numbers, assumed = family(keys, config, channels)[field], True
+        result[field] = numbers
+    return result, assumed
+
+
+def pixel_scale(name, preprocessor):
+    """What the checkpoint's own preprocessing makes of the pixel 255: 1, unless it says otherwise."""
+    for field in ("do_normalize", "do_rescale"):
+        if not isinstance(preprocessor.get(field), (bool, type(None))):
+            raise ValueError(f"{name}: {field} {preprocessor[field]!a}: need true or false")
+    if preprocessor.get("do_rescale") is False:
+        return 255.0
+    factor = preprocessor.get("rescale_factor")
+    if factor is None:
+        return 1.0
+    scale = 255 * per_channel(f"{name}: rescale_factor {factor!a}", factor, 1)[0]
+    if scale <= 0:
+        raise ValueError(f"{name}: rescale_factor {factor!a}: need a number above 0")
+    return 1.0 if math.isclose(scale, 1, rel_tol=1e-4) else scale
+
+
+def per_channel(text, value, channels):
+    """A number, several, or text -> a tuple with a number per channel; several for another number of channels
+    are refused, unless all are the same. text: what it is, for the message."""
+    numbers = value
+    if isinstance(value, str):
+        numbers = value.split(",")
+    if not isinstance(numbers, (list, tuple)):
+        numbers = [numbers]
+    try:
+        numbers = [float(number) for number in numbers]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
+    if len(set(numbers)) == 1:
+        numbers = numbers[:1] * channels
+    if len(numbers) != channels or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{text}: need one number, or one for each of {channels} channels "
+                         "(--mean and --std set them)")
+    return tuple(numbers)
+
+
+def family(keys, config, channels):
+    """-> the mean and std that the family of a checkpoint is trained with, as far as its names tell."""
+    if channels != 3:
+        return {"mean": (0.5,) * channels, "std": (0.5,) * channels}
+    kind = config.get("model_type") or config.get("architecture")
+    if isinstance(kind, str):
+        names, table = [kind], KINDS
+    else:
+        names, table = keys, SIGNS
+    for pattern, numbers in table:
+        if any(re.search(pattern, name) for name in names):
+            return numbers
+    return IMAGENET

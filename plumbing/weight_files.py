@@ -1,0 +1,149 @@
+"""The tensors in one weight file, read safely: safetensors, or a pickle of plain tensors.
+
+Nothing in a file is executed: pickles are read with weights_only=True. What an honest training script
+leaves beside its weights (options, paths, numbers of numpy) becomes an empty object; any other class or
+function is refused by its name. Sizes are checked before memory is taken.
+"""
+import os
+import pickle
+import re
+import zipfile
+
+import safetensors.torch
+import torch
+
+
+# where training scripts nest the tensors, in order of preference: averaged weights are what authors evaluate
+WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher", "target_encoder", "model",
+            "state_dict", "model_state_dict", "net", "module", "backbone", "encoder", "student")
+LFS_POINTER = b"version https://git-lfs"
+SLACK = 2 ** 26                                                    # bytes; less than this is no attack
+
+# -----------------------------------------------------------------------------
+# what a training script may leave beside its weights
+
+
+class Inert:
+    """Stands for an object that is no weight: made of anything, it holds nothing and does nothing."""
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+class PlainDict(dict):
+    """Stands for a dict that makes up what it lacks; holds what it is given, in a plain dict."""
+
+    def __new__(cls, *args):
+        return {}
+
+
+def stand_in(name, base=Inert):
+    """ "pathlib.PosixPath" -> a class that a pickle gets instead of the one of that name."""
+    module, _, name = name.rpartition(".")
+    return type(name, (base,), {"__module__": module})
+
+
+STAND_INS = [stand_in("collections.defaultdict", PlainDict)]
+for name in ("argparse.Namespace", "numpy.dtype", "numpy.ndarray",
+             "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+             "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+             "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib._local.PosixPath",
+             "pathlib.WindowsPath", "pathlib.PureWindowsPath", "pathlib._local.WindowsPath",
+             "builtins.bool", "builtins.dict", "builtins.float", "builtins.int", "builtins.list",
+             "builtins.str"):
+    STAND_INS.append(stand_in(name))
+
+# -----------------------------------------------------------------------------
+# reading
+
+
+def read_tensors(path):
+    """-> {key: tensor} of a .safetensors file or a pickle, and a note which of several sets of weights they
+    are, or ""."""
+    refuse_strangers(path)
+    if path.endswith(".safetensors"):
+        try:
+            return safetensors.torch.load_file(path), ""
+        except Exception as error:                                 # the reader raises many kinds
+            raise ValueError(f"{path}: not a readable weight file ({first_line(error)})") from error
+    content = read_pickle(path)
+    tensors, note = unwrap(content)
+    if not tensors:
+        keys = ", ".join(str(key) for key in list(content)[:8]) if isinstance(content, dict) else ""
+        raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}")
+    for key in tensors:
+        if not key.isprintable():
+            raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
+    check_numbers(path, tensors.values())
+    return tensors, note
+
+
+def refuse_strangers(path):
+    """ValueError for a file that is known not to hold weights."""
+    with open(path, "rb") as file:
+        head = file.read(40)
+    if head.startswith(LFS_POINTER):
+        raise ValueError(f"{path}: not a weight file but a git-lfs pointer to one; "
+                         "`git lfs pull` in that folder fetches the weights")
+    if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
+        raise ValueError(f"{path}: not a weight file but a web page; download the file itself")
+
+
+def read_pickle(path):
+    """-> what torch.save wrote. ValueError, one line, for everything else."""
+    try:
+        refuse_archives(path)
+        with torch.serialization.safe_globals(STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text advises to switch the protection off
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        asks = f", it asks to run {code[1]}" if code else ""
+        raise ValueError(f"{path}: not a pickle of plain tensors{asks}") from error
+    except Exception as error:                                     # torch raises many kinds
+        reason = first_line(error)
+        if "weights_only" in reason:
+            reason = "a format that cannot be read safely"
+        raise ValueError(f"{path}: not a readable weight file ({reason})") from error
+
+
+def refuse_archives(path):
+    """ValueError for programs, and for archives that unpack to far more than they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise ValueError("a TorchScript archive, which is a program with its weights, and no program is run "
+                         "here; save the state_dict() of its model")
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > 4 * os.path.getsize(path) + SLACK:               # torch.save does not compress
+        raise ValueError(f"unpacks from {os.path.getsize(path) >> 20} MB to {unpacked >> 20} MB")
+
+
+def check_numbers(path, tensors):
+    """ValueError where tensors say they are far larger than their file: one number may stand for all."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > 4 * os.path.getsize(path) + SLACK:
+        raise ValueError(f"{path}: {os.path.getsize(path) >> 20} MB that say they hold {size >> 20} MB")
+
+
+def unwrap(content, depth=4):
+    """What a training script saved -> {key: tensor} under the first of WRAPPERS, and a note where there
+    were others."""
+    if not isinstance(content, dict) or depth == 0:
+        return {}, ""
+    wrappers = [wrapper for wrapper in WRAPPERS if isinstance(content.get(wrapper), dict)]
+    for wrapper in wrappers:
+        tensors, note = unwrap(content[wrapper], depth - 1)
+        if tensors:
+            others = " or ".join(other for other in wrappers if other != wrapper)
+            return tensors, f"its {wrapper}, not {others}" if others else note
+    return {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}, ""
+
+
+def first_line(error):
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
