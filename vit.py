@@ -240,8 +240,8 @@ class ViT(nn.Module):
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
-        changes: other fields of ViTConfig; mean and std are those of the file's own channels. ValueError if the
-        file is absent, broken, or of no ViT."""
+        changes: other fields of ViTConfig; mean and std are those of the file's own channels. ValueError if
+        the file is absent, broken, or of no ViT."""
         from plumbing.weights import load_weights, read_vit
         tensors, config, notes = read_vit(name, ViT, image, channels, changes)
         model = cls(config, tasks)
