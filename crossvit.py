@@ -409,9 +409,8 @@ class CrossViT(nn.Module):
     def from_args(cls, args, tasks, columns=()):
         image = sides(args.image)
         changes = dict(fusion=args.fusion, attention=args.attention,
-                       dropout=args.dropout, drop_path=args.drop_path)
+                       dropout=args.dropout, drop_path=args.drop_path, mean=args.mean, std=args.std)
         if args.pretrained:
-            changes.update(mean=args.mean, std=args.std)
             return cls.from_pretrained(args.pretrained, image, args.channels, tasks, **changes)
         half = (0.5,) * args.channels
         for name in ("encoders", "cross_depth"):

@@ -222,8 +222,8 @@ def classes_of(args, cohort, samples):
 def seen_before(args, cohort, indices):
     """A line, where --pretrained is a run that learned from this table's patients who are for val or test
     now."""
-    run = getattr(args, "pretrained", None) or ""
-    if not os.path.isfile(os.path.join(run, "split.csv")) or read_args(run).data != args.data:
+    run = run_around(getattr(args, "pretrained", None) or "")
+    if run is None or not is_same_file(read_args(run).data, args.data):
         return []
     learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
     leaks = []
@@ -235,6 +235,23 @@ def seen_before(args, cohort, indices):
         return []
     return [f"WARNING: {run} learned from {' and '.join(leaks)} patients of this split; "
             "what is measured on them is too good"]
+
+
+def run_around(name):
+    """RUN, RUN:FILE, RUN/best or RUN/best/FILE -> RUN; None for what is in no run."""
+    if not os.path.exists(name):
+        name = name.rpartition(":")[0]
+    for folder in (name, os.path.dirname(name), os.path.dirname(os.path.dirname(name))):
+        if folder and os.path.isfile(os.path.join(folder, "split.csv")):
+            return folder
+    return None
+
+
+def is_same_file(name, other):
+    """Are these two spellings of one path, or the same name of a cohort?"""
+    if os.path.exists(name) and os.path.exists(other):
+        return os.path.samefile(name, other)
+    return name == other
 
 
 # -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from data import Samples
 from plumbing.cohort import Cohort, Task
 from plumbing.features import cached_features
 from plumbing.load_cohort import load_cohort
+from plumbing.prepare import is_same_file, run_around
 from plumbing.saved_run import open_model
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig, resize_grid, resize_list
 from vit import ViT, ViTConfig
@@ -343,6 +344,10 @@ def test_a_backbone_that_saw_the_test_patients_is_named(nih, backbone, capsys):
     """Another fold than that of the run it comes from: the measured number would be too good, and a line says so."""
     train.main(flags(nih, "--model", "probe", "--pretrained", backbone, "--fold", "1", "--name", "a"))
     assert "WARNING: runs/vit learned from" in capsys.readouterr().out
+    for name in ("runs/vit", "runs/vit/best", "runs/vit/best/model.safetensors", "runs/vit:model.safetensors"):
+        assert run_around(name) == "runs/vit"                      # however it is spelled
+    assert run_around("") is run_around("org/vit") is None and is_same_file("a.csv", "a.csv")
+    assert is_same_file("runs/vit", f"{os.getcwd()}/./runs/vit") and not is_same_file("runs/vit", "runs")
 
 
 @pytest.mark.parametrize("more, message", (
