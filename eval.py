@@ -17,6 +17,7 @@ The unit is the patient: the predictions for a patient's images, or groups of N 
 where the images of a patient have targets of their own (follow-up films, say) is it the image. What a number
 is worth: evaluation/scores.py.
 """
+import copy
 import os
 
 from evaluation.card import write_card
@@ -25,7 +26,7 @@ from evaluation.export import export
 from evaluation.figures import draw_figures, findings_of, watcher
 from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
-from evaluation.other_table import saved_thresholds
+from evaluation.other_table import refuse_learned, saved_thresholds
 from evaluation.predict import predict_images
 from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
@@ -182,6 +183,7 @@ def evaluate_run(args):
     model, tasks, saved = open_model(args.run)
     stay_inside(saved, args.run)
     thresholds = None
+    own = copy.copy(saved)
     if args.data:
         saved.data = args.data
         saved.images = args.images
@@ -191,6 +193,8 @@ def evaluate_run(args):
     else:
         say_outside(saved.data, args.run)
     cohort = match(load_data(saved), tasks, args.run)
+    if args.data:
+        refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)
     for note in notes:
         print(note)
@@ -229,14 +233,10 @@ def result_folder(args, cohort):
 def images_by_split(cohort, table, args):
     """-> {split: images} as in the run's split.csv; with --data all are for test.
 
-    ValueError when --data holds a patient that the run learned from, or the run's own table has changed."""
-    split_of = read_run_split(args.run)
+    ValueError when the run's own table has changed."""
     if args.data:
-        seen = sorted(patient for patient in set(cohort.patients) if split_of.get(patient, "test") != "test")
-        if seen:
-            raise ValueError(f"{table}: patient {seen[0]} is in the {split_of[seen[0]]} split "
-                             f"of {args.run} (such patients: {len(seen)})")
         return {"train": [], "test": range(len(cohort.paths))}
+    split_of = read_run_split(args.run)
     changed = set(cohort.patients) ^ set(split_of)
     if changed:
         raise ValueError(f"{table} has changed: patient {min(changed)} is not both in it "

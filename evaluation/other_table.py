@@ -1,8 +1,35 @@
-"""The thresholds that a run chose, for another table than the one it was trained on.
+"""Another table than the one a run was trained on: whom it must not hold, and at which thresholds it is judged.
 """
 import os
 
 from plumbing.checkpoints import read_json
+from plumbing.patients import identity
+from plumbing.prepare import learned_images, own_data
+from plumbing.splits import copies_between, read_run_split
+
+
+def refuse_learned(cohort, run, args):
+    """ValueError where another table holds a patient or an image that the run has learned from.
+
+    args: the run's flags. Patients are compared by their ids in any spelling, unless one of the two tables
+    has no ids: names of files prove nothing. Images are compared byte for byte."""
+    own = own_data(args, run)
+    if cohort.patients_known and (own is None or own.patients_known):
+        split_of = {}
+        for patient, split in read_run_split(run).items():
+            if split != "test":
+                split_of[identity(patient)] = split
+        seen = sorted(patient for patient in set(cohort.patients) if identity(patient) in split_of)
+        if seen:
+            raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split_of[identity(seen[0])]} split "
+                             f"of {run} (such patients: {len(seen)})")
+    if own is None:
+        return
+    pairs = copies_between(own, learned_images(own, run), cohort)
+    if pairs:
+        first, copy = pairs[0]
+        raise ValueError(f"{cohort.paths[copy]} is byte for byte {own.paths[first]}, from which {run} has learned "
+                         f"(such images: {len(pairs)} of {len(cohort.paths)})")
 
 
 def saved_thresholds(run):

@@ -22,7 +22,7 @@ from plumbing.load_cohort import describe, load_cohort
 from plumbing.models import MODELS, build_model
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
-from plumbing.splits import read_run_split, split_patients
+from plumbing.splits import copies_between, read_run_split, split_patients
 from plumbing.targets import fit_tasks
 
 CHANNELS = {2: 3, 3: 1}                                            # by the axes of the images
@@ -102,6 +102,23 @@ def load_data(args):
     if by_patient(args) or args.patient_target:
         return per_patient(cohort, args.patient_target)
     return cohort
+
+
+def own_data(saved, run):
+    """-> the cohort that a run was trained on; None, and a line, where it is no longer at hand."""
+    if saved.data in COHORTS:                                      # nobody else has these, and nothing is drawn
+        return None
+    try:
+        return load_data(saved)
+    except (ValueError, OSError) as error:
+        print(f"the images that {run} learned from cannot be compared with these ({error})")
+        return None
+
+
+def learned_images(own, run, splits=("train", "val")):
+    """-> indices of the images of a run's own cohort that are in these of its splits."""
+    split_of = read_run_split(run)
+    return [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
 
 
 def describe_data(args):
@@ -220,12 +237,23 @@ def classes_of(args, cohort, samples):
 
 
 def seen_before(args, cohort, indices):
-    """A line, where --pretrained is a run that learned from this table's patients who are for val or test
-    now."""
+    """A line, where --pretrained is a run that learned from patients who are for val or test now.
+
+    They are known by their names where the run had the same table, and by their images, byte for byte,
+    where it had another."""
     run = run_around(getattr(args, "pretrained", None) or "")
-    if run is None or not is_same_file(read_args(run).data, args.data):
+    if run is None:
         return []
-    learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
+    saved = read_args(run)
+    if is_same_file(saved.data, args.data):
+        split_of = read_run_split(run)
+        learned = {patient for patient in cohort.patients if split_of.get(patient) == "train"}
+    else:
+        own = own_data(saved, run)
+        if own is None:
+            return []
+        pairs = copies_between(own, learned_images(own, run, ("train",)), cohort)
+        learned = {cohort.patients[i] for _, i in pairs}
     leaks = []
     for split in ("val", "test"):
         again = learned & {cohort.patients[i] for i in indices[split]}

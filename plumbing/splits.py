@@ -45,12 +45,38 @@ def read_run_split(run):
 
 def find_duplicates(cohort):
     """-> lists of indices of images that are byte for byte the same and belong to different patients."""
-    groups = [range(len(cohort.paths))]
-    if cohort.pixels is not None:
-        return refine(groups, cohort.pixels, pixel_digest, cohort.patients)
+    return find_copies(images_of(cohort), cohort.patients)
+
+
+def images_of(cohort):
+    """-> the paths of a cohort's files, or its arrays of pixels."""
+    if cohort.pixels is None:
+        return list(cohort.paths)
+    return list(cohort.pixels)
+
+
+def find_copies(images, owners):
+    """-> lists of indices of images (paths or arrays) that are the same and belong to different owners."""
+    groups = [[i for i, image in enumerate(images) if not isinstance(image, str)]]
+    arrays = refine(groups, images, pixel_digest, owners)
+    groups = [[i for i, image in enumerate(images) if isinstance(image, str)]]
     for key in (os.path.getsize, beginning_md5, file_md5):         # few files are read whole
-        groups = refine(groups, cohort.paths, key, cohort.patients)
-    return groups
+        groups = refine(groups, images, key, owners)
+    return arrays + groups
+
+
+def copies_between(cohort, indices, other):
+    """-> [(index in cohort, index in other)] of images that are byte for byte the same, one per image of other.
+
+    indices: which images of the cohort count."""
+    ours, theirs = images_of(cohort), images_of(other)
+    images = [ours[i] for i in indices] + theirs
+    owners = ["cohort"] * len(indices) + ["other"] * len(theirs)
+    pairs = []
+    for group in find_copies(images, owners):
+        first = indices[group[0]]                                  # the cohort's images come first
+        pairs += [(first, i - len(indices)) for i in group if i >= len(indices)]
+    return pairs
 
 
 def pixel_digest(image):
