@@ -152,7 +152,7 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     check_flags(args)
     if args.predict:
-        rows = predict_new(
+        predicted = predict_new(
             args.run,
             args.predict,
             args.out,
@@ -161,7 +161,7 @@ def main(argv=None):
             figures=args.figures or 0,
             device=args.device,
         )
-        print(f"{rows} patients in {args.out}")
+        print(f"{predicted} in {args.out}")
     elif args.export:
         library = export(args.run, args.export)
         print(f"{args.export} holds the model for {library}, and its card. "

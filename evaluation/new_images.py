@@ -4,7 +4,7 @@
 
     new images     a CSV whose patient and image columns have the names of the run's own table, or a folder:
                    the images in one of its sub-folders are one patient, an image beside them is a patient
-                   of its own
+                   of its own; for a run of class folders every image is, or the names of files say who
     broken images  stop everything, with their names; with --skip-broken they are left out, and listed in the
                    last column of their patient's row, even if nothing is left of the patient
 """
@@ -22,15 +22,18 @@ from evaluation.predictions_file import image_names, prediction_names, predictio
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import fast_float32, find_device
-from plumbing.folders import IMAGE_ENDINGS, list_images
+from plumbing.folders import IMAGE_ENDINGS, leave_out_masks, left_out_note, look_through
 from plumbing.image_paths import find_images
 from plumbing.inside import stay_inside
+from plumbing.load_cohort import read_patients
+from plumbing.patients import identity, patients_of_files
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
+from plumbing.simulate import COHORTS
 from plumbing.splits import read_run_split
-from plumbing.tables import find_patients, read_csv, require_column
+from plumbing.tables import read_csv, require_column
 
 
 # -----------------------------------------------------------------------------
@@ -45,33 +48,50 @@ def load_images(source, args, images=None, columns=()):
         if columns:
             raise ValueError(f"--predict {source}: the run takes columns of a table as input; "
                              "give a CSV with them")
-        return load_folder(source)
+        return load_folder(source, args)
     if os.path.isfile(source):
         return load_table(source, args, images or os.path.dirname(os.path.abspath(source)))
     raise ValueError(f"--predict {source}: no such file or folder")
 
 
-def load_folder(folder):
-    paths = sorted(list_images(folder))
+def load_folder(folder, args):
+    """A folder -> Cohort. Who a patient is, is what it was in the run: of class folders every image, or
+    whom its name says; of a table the sub-folder."""
+    paths, left_out = look_through(folder)
+    paths = sorted(leave_out_masks(folder, paths, left_out))
     if not paths:
         raise ValueError(f"--predict {folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
-    patients = [os.path.relpath(path, folder).split(os.sep)[0] for path in paths]
+    names = [os.path.relpath(path, folder) for path in paths]
+    patients, notes, patients_known = [name.split(os.sep)[0] for name in names], [], True
+    alone = sum(os.sep not in name for name in names)
+    if args.patient_regex or had_class_folders(args):
+        patients, notes, patients_known = patients_of_files(names, args.patient_regex)
+    elif alone:
+        notes = [f"{alone} of {len(names)} images lie in no sub-folder: each is taken as a patient"]
     name = os.path.basename(os.path.abspath(folder))
-    return Cohort(name=name, tasks=[], patients=patients, paths=paths, targets={})
+    return Cohort(name=name, tasks=[], patients=patients, paths=paths, targets={},
+                  notes=notes + left_out_note(paths, left_out), patients_known=patients_known)
+
+
+def had_class_folders(args):
+    """Was a run trained on class folders, or on MedMNIST, rather than on a table? They may be gone by now."""
+    is_name = args.data in COHORTS or args.data in PUBLIC_TABLES
+    if os.path.isfile(args.data) or is_name:
+        return False
+    return os.path.isdir(args.data) or args.data.startswith("medmnist:") or "." not in args.data
 
 
 def load_table(path, args, folder):
     header, rows = read_csv(path)
     known = PUBLIC_TABLES.get(args.data) or recognize(header)
-    patient, regex = known.get("patient", "patient_id"), known.get("patient_regex", ".+")
-    if args.patient_column:
-        patient, regex = args.patient_column, ".+"   # the whole cell
     image = args.image_column or known.get("image", "image")
-    patient = require_column(path, header, patient, "the run's --patient-column")
     image = require_column(path, header, image, "the run's --image-column")
+    patients, patient_notes, patients_known = read_patients(
+        path, header, rows, image, args.patient_column, known, args.patient_regex,
+        flag="the run's --patient-column")
     paths, notes = find_images(path, rows, image, folder)
-    return Cohort(name=os.path.basename(path), tasks=[], targets={}, paths=paths, notes=notes,
-                  patients=find_patients(path, rows, patient, regex),
+    return Cohort(name=os.path.basename(path), tasks=[], targets={}, paths=paths,
+                  notes=patient_notes + notes, patients=patients, patients_known=patients_known,
                   columns={name: [row[name] for row in rows] for name in header})
 
 
@@ -103,11 +123,10 @@ def unreadable(cohort, options):
 # predictions
 
 def predict_new(run, source, out, images=None, skip_broken=False, figures=0, device="auto"):
-    """Write what the run's best model predicts for new images to a CSV; -> the number of its rows.
+    """Write what the run's best model predicts for new images to a CSV; -> what its rows are, in words.
 
     figures: of how many patients pictures are drawn, into a folder beside the CSV. ValueError in one line."""
-    if os.path.exists(out):
-        raise ValueError(f"--out {out}: exists; it is not overwritten")
+    check_writable(out)
     device = find_device(device)
     model, tasks, args = open_model(run)
     stay_inside(args, run)
@@ -135,16 +154,30 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     if shown:
         folder = os.path.splitext(out)[0] + "-figures"
         draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
-    return len(rows) - 1
+    unit = "patients" if cohort.patients_known else "images, not patients,"
+    return f"{len(rows) - 1} {unit}"
+
+
+def check_writable(out):
+    """ValueError, before anything is predicted, where the CSV exists or cannot be written."""
+    if os.path.exists(out):
+        raise ValueError(f"--out {out}: exists; it is not overwritten")
+    trial = f"{out}.{os.getpid()}.part"
+    try:
+        with open(trial, "w"):
+            pass
+        os.remove(trial)
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written ({error.strerror})") from error
 
 
 def print_notes(notes, cohort, run):
     """Print what was filled in, and whether the run knows patients of these names from its training."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    known = {patient for patient, split in read_run_split(run).items() if split != "test"}
-    known &= set(cohort.patients)
-    if known:
+    learned = {identity(patient) for patient, split in read_run_split(run).items() if split != "test"}
+    known = {patient for patient in cohort.patients if identity(patient) in learned}
+    if known and cohort.patients_known:
         print(f"note: {len(known)} of these patients, {min(known)} first, have names that are in the train "
               f"or val split of {run}: if they are the same people, this is no test", file=sys.stderr)
 

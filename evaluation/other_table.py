@@ -1,4 +1,4 @@
-"""Another table than the one a run was trained on: whom it must not hold, and at which thresholds it is judged.
+"""Another table than that of a run: whom it must not hold, and the thresholds at which it is judged.
 """
 import os
 
@@ -21,15 +21,16 @@ def refuse_learned(cohort, run, args):
                 split_of[identity(patient)] = split
         seen = sorted(patient for patient in set(cohort.patients) if identity(patient) in split_of)
         if seen:
-            raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split_of[identity(seen[0])]} split "
-                             f"of {run} (such patients: {len(seen)})")
+            split = split_of[identity(seen[0])]
+            raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split} split of {run} "
+                             f"(such patients: {len(seen)})")
     if own is None:
         return
     pairs = copies_between(own, learned_images(own, run), cohort)
     if pairs:
         first, copy = pairs[0]
-        raise ValueError(f"{cohort.paths[copy]} is byte for byte {own.paths[first]}, from which {run} has learned "
-                         f"(such images: {len(pairs)} of {len(cohort.paths)})")
+        raise ValueError(f"{cohort.paths[copy]} is byte for byte {own.paths[first]}, from which {run} has "
+                         f"learned (such images: {len(pairs)} of {len(cohort.paths)})")
 
 
 def saved_thresholds(run):

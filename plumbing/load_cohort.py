@@ -51,12 +51,6 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "labels" in known:
         labels = known["labels"].split(",")
     image = require_column(path, header, image or known.get("image", "image"), "--image-column")
-    default = known.get("patient") or first_column(header, "patient_id|lesion_id")
-    if not default and regex:
-        default = image                                            # names of files say who the patients are
-    if not patient:
-        regex = regex or known.get("patient_regex")
-    patient = require_column(path, header, patient or default or "patient_id", "--patient-column")
     lists = known.get("lists")                                     # NIH's, without val
     if split == "none":
         lists = None
@@ -67,6 +61,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "readers" in known:
         rows = majority(rows, image)
 
+    patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     if "blanks" not in known:
         blank = "ignore"
     target = target or known.get("target") or ",".join(labels)
@@ -74,13 +69,6 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
                                   uncertain=policy("uncertain", uncertain, header),
                                   blank=policy("blank", blank, header))
     paths, notes = find_images(path, rows, image, images or folder)
-    patients_known = True
-    if patient == image and not regex:
-        patients, patient_notes, patients_known = patients_of_files([row[image] for row in rows])
-    else:
-        patients, patient_notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
-    if patient == "lesion_id":
-        patient_notes.append("lesion_id says which images belong together; a patient may have several")
     splits = None
     if split:
         splits = read_split_column(path, rows, split)
@@ -90,6 +78,25 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     return Cohort(name=stem(os.path.basename(path)), tasks=tasks, patients=patients, paths=paths,
                   targets=targets, columns=columns, splits=splits, notes=patient_notes + notes, folder=folder,
                   inputs=known.get("tabular", ""), patients_known=patients_known)
+
+
+def read_patients(path, header, rows, image, patient, known, regex, flag="--patient-column"):
+    """-> the patient of every row; lines about them; does anything say who they are?
+
+    image: the column of the images; patient, regex: --patient-column and --patient-regex, or None; flag: what
+    a message advises."""
+    default = known.get("patient") or first_column(header, "patient_id|lesion_id")
+    if not default and regex:
+        default = image                                            # names of files say who the patients are
+    if not patient:
+        regex = regex or known.get("patient_regex")
+    patient = require_column(path, header, patient or default or "patient_id", flag)
+    if patient == image and not regex:
+        return patients_of_files([row[image] for row in rows])
+    patients, notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
+    if patient == "lesion_id":
+        notes.append("lesion_id says which images belong together; a patient may have several")
+    return patients, notes, True
 
 
 def find_split_column(path, header, rows, image, split):

@@ -106,7 +106,7 @@ def load_data(args):
 
 def own_data(saved, run):
     """-> the cohort that a run was trained on; None, and a line, where it is no longer at hand."""
-    if saved.data in COHORTS:                                      # nobody else has these, and nothing is drawn
+    if saved.data in COHORTS:                                      # nobody else has these; none is drawn
         return None
     try:
         return load_data(saved)

@@ -66,9 +66,9 @@ def find_copies(images, owners):
 
 
 def copies_between(cohort, indices, other):
-    """-> [(index in cohort, index in other)] of images that are byte for byte the same, one per image of other.
+    """-> [(index in cohort, index in other)] of images that are byte for byte the same.
 
-    indices: which images of the cohort count."""
+    indices: which images of the cohort count. An image of the other cohort appears once."""
     ours, theirs = images_of(cohort), images_of(other)
     images = [ours[i] for i in indices] + theirs
     owners = ["cohort"] * len(indices) + ["other"] * len(theirs)

@@ -1,12 +1,18 @@
 """Runs of class folders: where nothing says who the patients are, every place that shows a number says so."""
+import csv
 import json
+import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import eval as evaluate
 import train
+from plumbing.load_cohort import load_cohort
+from plumbing.prepare import seen_before
 
 
 def draw(folder, names, seed=0):
@@ -38,3 +44,47 @@ def test_every_place_says_images_not_patients(classes):
     for text in (page, card):
         assert "images, not patients, resampled" in text and "Split by image: one person may be in two of them" in text
         assert "test patients" not in text and "nobody is in two" not in text
+
+
+def test_names_of_files_prove_nothing_and_bytes_do(classes, tmp_path):
+    """Other pictures under the same names are evaluated; one training picture under another name is refused."""
+    draw(tmp_path / "other", [f"{name}/{i}.png" for name in "ab" for i in range(10)], seed=1)
+    run = str(classes / "runs/r")
+    evaluate.main([run, "--data", str(tmp_path / "other"), "--device", "cpu"])
+    assert json.loads((classes / "runs/r/other-test/metrics.json").read_text())["images"] == 20
+    learned = [row["patient"] for row in csv.DictReader(open(classes / "runs/r/split.csv")) if row["split"] == "train"]
+    shutil.copy(classes / "data" / learned[0], tmp_path / "other/b/another.png")
+    with pytest.raises(ValueError, match=r"another.png is byte for byte .*, from which .* has learned \(such images: 1 of 21\)"):
+        evaluate.main([run, "--data", str(tmp_path / "other"), "--device", "cpu"])
+
+
+def test_a_copied_table_does_not_hide_the_training_pictures(classes, tmp_path):
+    """--pretrained from a run on the same pictures under other names."""
+    shutil.copytree(classes / "data", tmp_path / "copy")
+    cohort = load_cohort(str(tmp_path / "copy"))
+    indices = {"train": [], "val": [], "test": range(len(cohort.paths))}
+    line, = seen_before(SimpleNamespace(pretrained=str(classes / "runs/r"), data=str(tmp_path / "copy")), cohort, indices)
+    assert line.startswith("WARNING: ") and "learned from 14 test patients" in line
+
+
+def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):
+    """Not the mean over a class; masks are left out, and both are said. Names that say who it is still count."""
+    draw(tmp_path / "new", ["a/0.png", "a/1.png", "b/0.png", "b/0_mask.png", "b/7_left.png", "b/7_right.png"], seed=2)
+    (tmp_path / "new/a/x.gif").write_text("x")
+    evaluate.main([str(classes / "runs/r"), "--predict", str(tmp_path / "new"), "--out", str(tmp_path / "o.csv"), "--device", "cpu"])
+    rows = {row["patient"]: row["images"] for row in csv.DictReader(open(tmp_path / "o.csv"))}
+    assert rows == {"a/0.png": "a/0.png", "a/1.png": "a/1.png", "b/0.png": "b/0.png", "7": "b/7_left.png|b/7_right.png"}
+    out, err = capsys.readouterr()
+    assert "4 patients in" in out and "2 of 7 files are left out" in err
+    for name in ("7_left", "7_right"):
+        (tmp_path / f"new/b/{name}.png").unlink()
+    evaluate.main([str(classes / "runs/r"), "--predict", str(tmp_path / "new"), "--out", str(tmp_path / "p.csv"), "--device", "cpu"])
+    assert "3 images, not patients, in" in capsys.readouterr().out
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_predicted(classes, tmp_path):
+    """A folder that is not there, and a name that is too long."""
+    for name in ("nowhere/o.csv", "x" * 300):
+        with pytest.raises(ValueError, match="--out .*: cannot be written"):
+            evaluate.main([str(classes / "runs/r"), "--predict", "no such folder", "--out", str(tmp_path / name)])
+    assert list(tmp_path.iterdir()) == []
