@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from plumbing.cells import is_number, odd_cell, read_number
 from plumbing.cohort import Column
 from plumbing.tables import name_and_kind, shortlist
-from plumbing.targets import is_number
 
 
 def fit_columns(cohort, wanted, train):
@@ -42,8 +42,15 @@ def fit_column(cohort, name, kind, train):
     known = {cell for cell in cells if cell}
     if not kind:
         kind = "number" if all(is_number(cell) for cell in known) else "category"
+        odd = odd_cell(sorted(known))
+        if odd:
+            raise ValueError(f"--tabular {name}: {odd[0]!r} {odd[1]}; {name}:number or {name}:category "
+                             "says what it is")
     distinct = known
     if kind == "number":
+        units = {read_number(cell)[1] for cell in known}
+        if len(units) > 1:
+            raise ValueError(f"--tabular {name}: numbers with different units, {shortlist(sorted(units))}")
         x = to_numbers(cohort, name)[train]
         x = x[~np.isnan(x)]
         distinct = set(x)                                          # 1 and 1.0 are the same number
@@ -62,11 +69,12 @@ def to_numbers(cohort, name):
     """-> float (images,), the cells of a column; NaN where they are blank."""
     values = []
     for cell, patient in zip(cohort.columns[name], cohort.patients):
-        if cell and not is_number(cell):
+        number, _ = read_number(cell)
+        if cell and number is None:
             raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} is not a number; "
                              f"--tabular {name}:category allows words")
-        values.append(float(cell or "nan"))
-    return np.array(values)
+        values.append(number)
+    return np.array(values, dtype=float)                           # None becomes NaN
 
 
 def tabulate(cohort, columns):

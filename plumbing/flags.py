@@ -13,7 +13,8 @@ from data import AUGMENT
 from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS, add_own_flags
 from plumbing.parser import Parser
-from plumbing.targets import POLICIES
+from plumbing.tables import MISSING
+from plumbing.target_kinds import POLICIES
 
 DEFAULT_MODEL = "multivit"
 DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
@@ -84,6 +85,13 @@ def add_data_flags(group):
     group.add_argument(
         "--blank", default="zeros",
         help="what a blank CheXpert label counts as, written likewise; ignore: unknown")
+    group.add_argument(
+        "--missing", default=MISSING, metavar="WORD,...",
+        help="what a cell may say for a blank, in small letters; nothing: only blanks are")
+    group.add_argument(
+        "--positive", metavar="CLASS",
+        help="of a target with two classes the one to be detected; by default the usual names decide (yes, "
+             "malignant, 1), else it is the second")
     group.add_argument(
         "--folds", type=int, default=5,
         help="patients are dealt into this many parts, one is the test split")

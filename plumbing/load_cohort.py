@@ -15,13 +15,16 @@ from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, patients_of_files
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize,
                                     table_path)
+from plumbing.rows import merge_rows, split_cells
 from plumbing.splits import read_splits, split_patients
-from plumbing.tables import cell_error, find_patients, first_column, read_csv, require_column, stem
-from plumbing.targets import policy, read_targets
+from plumbing.tables import (MISSING, blank_out, cell_error, find_patients, first_column, read_csv,
+                             require_column, shortlist, stem)
+from plumbing.target_kinds import policy
+from plumbing.targets import read_targets
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
-                blank="zeros", cache="data_cache", regex=None):
+                blank="zeros", cache="data_cache", regex=None, missing=MISSING):
     """-> Cohort. ValueError says what is missing or wrong, with file, row and column.
 
     data         a CSV file, a folder of class folders, medmnist:FLAG[:SIDE], or a name in PUBLIC_TABLES
@@ -32,7 +35,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
                  labels as zeros,LABEL=ones,...
     blank        the same for an empty label of CheXpert
     cache        the folder to which MedMNIST is downloaded
-    regex        the part of a cell, or of a file's path, that says who the patient is: its first group"""
+    regex        the part of a cell, or of a file's path, that says who the patient is: its first group
+    missing      words that stand for a blank cell, with commas between them"""
     known = PUBLIC_TABLES.get(data, {})
     is_folder = os.path.isdir(data) and not known
     if is_folder or data.startswith("medmnist:"):
@@ -60,15 +64,21 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         findings_to_labels(header, rows, findings, labels)
     if "readers" in known:
         rows = majority(rows, image)
+    rows, notes = split_cells(rows, image)
+    notes += missing_note(blank_out(rows, missing))
 
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     if "blanks" not in known:
         blank = "ignore"
     target = target or known.get("target") or ",".join(labels)
-    tasks, targets = read_targets(path, header, rows, target, labels,
-                                  uncertain=policy("uncertain", uncertain, header),
-                                  blank=policy("blank", blank, header))
-    paths, notes = find_images(path, rows, image, images or folder)
+    tasks, targets, target_notes = read_targets(path, header, rows, target, labels,
+                                                uncertain=policy("uncertain", uncertain, header),
+                                                blank=policy("blank", blank, header))
+    paths, path_notes = find_images(path, rows, image, images or folder)
+    targets, first_rows, row_notes = merge_rows(path, rows, paths, patients, tasks, targets)
+    if first_rows:
+        rows, paths, patients = [[items[i] for i in first_rows] for items in (rows, paths, patients)]
+    notes += target_notes + path_notes + row_notes
     splits = None
     if split:
         splits = read_split_column(path, rows, split)
@@ -97,6 +107,16 @@ def read_patients(path, header, rows, image, patient, known, regex, flag="--pati
     if patient == "lesion_id":
         notes.append("lesion_id says which images belong together; a patient may have several")
     return patients, notes, True
+
+
+def missing_note(counts):
+    """{column: {word: how often it stands for a blank}} -> a line about them, in a list; [] without any."""
+    words = []
+    for name, column in counts.items():
+        words += [f"{name} {word!r} {count}" for word, count in column.items()]
+    if not words:
+        return []
+    return [f"words that count as blanks (--missing): {shortlist(words)}"]
 
 
 def find_split_column(path, header, rows, image, split):

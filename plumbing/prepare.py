@@ -23,7 +23,7 @@ from plumbing.models import MODELS, build_model
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
 from plumbing.splits import copies_between, read_run_split, split_patients
-from plumbing.targets import fit_tasks
+from plumbing.targets import fit_tasks, put_positive_last
 
 CHANNELS = {2: 3, 3: 1}                                            # by the axes of the images
 AUGMENTED = {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}
@@ -98,7 +98,10 @@ def load_data(args):
         data = make(args.data, args.cache_dir) if args.data in COHORTS else args.data
         cohort = load_cohort(data, images=args.images, patient=args.patient_column, image=args.image_column,
                              target=args.target, split=args.split_column, uncertain=args.uncertain,
-                             blank=args.blank, cache=args.cache_dir, regex=args.patient_regex)
+                             blank=args.blank, cache=args.cache_dir, regex=args.patient_regex,
+                             missing=args.missing)
+    put_positive_last(cohort, args.positive)
+    refuse_unwritable(cohort)
     if by_patient(args) or args.patient_target:
         return per_patient(cohort, args.patient_target)
     return cohort
@@ -126,6 +129,16 @@ def describe_data(args):
     cohort = load_data(args)
     _, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
     return describe(cohort) + notes
+
+
+def refuse_unwritable(cohort):
+    """ValueError where a name could not be written to predictions.csv, which is UTF-8."""
+    for name in [*cohort.patients, *cohort.paths]:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = name.encode(errors="backslashreplace").decode()
+            raise ValueError(f"{shown}: the name is not UTF-8; rename the file or folder") from error
 
 
 def settle(args, cohort):
@@ -214,7 +227,8 @@ def usable(args, cohort, train):
     if any."""
     known = np.zeros(len(cohort.paths), bool)
     for task in cohort.tasks:
-        known |= ~np.isnan(cohort.targets[task.name]).reshape(len(cohort.paths), -1).any(1)
+        unknown = np.isnan(cohort.targets[task.name]).reshape(len(cohort.paths), -1)
+        known |= ~unknown.all(1)                                   # one known label is enough
     if by_patient(args) or known.all():
         return train, []
     line = (f"{(~known).sum()} of {len(known)} images have no known target: those of the training split "

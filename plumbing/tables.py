@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from collections import Counter
 from itertools import chain
 
 from plumbing.patients import compile_regex, first_group
@@ -124,6 +125,13 @@ def blank_out(rows, words):
                 row[name] = ""
                 column = counts.setdefault(name, {})
                 column[cell] = column.get(cell, 0) + 1
+    return counts
+
+
+def known_cells(rows, name):
+    """-> {cell: how often a column holds it}, in the order of the table, blanks left out."""
+    counts = Counter(row[name] for row in rows)
+    counts.pop("", None)
     return counts
 
 

@@ -1,45 +1,33 @@
-"""Targets: columns of a table -> tasks and their values.
+"""Targets: columns of a table -> tasks and their values. What kinds they are: target_kinds.py.
 """
+import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cohort import KINDS, Task
-from plumbing.tables import cell_error, name_and_kind, require_column, shortlist
-
-
-POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
-BINARY = {"0", "1", "0.0", "1.0", "-1", "-1.0"}                    # cells of a column of labels
-
-
-def policy(flag, text, header):
-    """ "zeros,Edema=ones" -> {None: 0.0, "Edema": 1.0}: the value for every label, and for single ones."""
-    values = {None: POLICIES["zeros"]}
-    for part in text.split(","):
-        label, _, word = part.rpartition("=")
-        if word not in POLICIES or (label and label not in header):
-            raise ValueError(f"--{flag} {text}: {part!r} is none of {', '.join(POLICIES)}, "
-                             "or LABEL=one of these with a column of the table")
-        values[label or None] = POLICIES[word]
-    return values
-
-
-def is_number(text):
-    """Is it a number that float32 can hold? Python alone would take 1_0 for ten."""
-    try:
-        return abs(float(text)) < 3.4e38 and "_" not in text
-    except ValueError:
-        return False
+from plumbing.cells import (LABELS, NO_FINDING, is_number, list_parts, odd_cell, positive_of, read_number,
+                            same_word)
+from plumbing.cohort import Task
+from plumbing.tables import cell_error, known_cells, shortlist
+from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
 
 
 def numbers(path, rows, name):
     """A column of the table -> float32 (rows,), NaN where the cell is blank."""
-    values = []
+    values, unit = [], None
     for row in rows:
         cell = row[name]
-        if cell and not is_number(cell):
+        if not cell:
+            values.append(np.nan)
+            continue
+        value, own_unit = read_number(cell)
+        if value is None:
             raise cell_error(path, row, name, "is not a number")
-        values.append(float(cell or "nan"))
+        if own_unit != unit and unit is not None:
+            raise cell_error(path, row, name, f"has another unit than the cells before, {unit or 'none'}")
+        values.append(value)
+        unit = own_unit
     return np.array(values, dtype=np.float32)
 
 
@@ -48,124 +36,209 @@ def numbers(path, rows, name):
 
 
 def read_targets(path, header, rows, target, labels, uncertain, blank):
-    """-> tasks, {task: float32 (rows,), or (rows, L) of labels, or (rows, 2) of survival; NaN where unknown}.
+    """-> tasks, {task: float32 (rows,), or (rows, L) of labels, or (rows, 2) of survival; NaN where unknown},
+    and notes on what was not plain.
 
     target: --target, or "" for the columns called target, label or label_*. labels: columns that are labels
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
     kinds, events = parse_targets(path, header, target)
     infer_kinds(path, rows, kinds, labels)
-    tasks, targets = [], {}
-    label_names = ()
+    tasks, targets, notes = [], {}, []
+    findings, uncertain_cells = {}, 0                              # findings: label -> float32 (rows,)
     for name, kind in kinds.items():
-        if kind == "labels":
-            label_names += (name,)
+        if kind == "one-hot":
+            tasks.append(Task("class", "classes", tuple(name.split("/"))))
+            targets["class"] = read_one_hot(path, rows, name.split("/"))
             continue
-        if not any(row[name] for row in rows):
+        cells = known_cells(rows, name)
+        if kind == "labels":
+            if name not in labels:
+                notes += spelling_notes(name, kind, cells)
+            uncertain_cells += cells["-1"] + cells["-1.0"]
+            findings.update(read_labels(path, rows, name, cells, uncertain, blank))
+            continue
+        if not cells:
             raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
+        notes += spelling_notes(name, kind, cells)
         classes = ()
         if kind == "survival":
-            classes = (name, events[name])
-            values = read_survival(path, rows, name, events[name])
+            classes = (name, events[name][0])
+            values, note = read_survival(path, rows, name, *events[name])
+            notes.append(note)
         elif kind == "classes":
-            classes, values = read_classes(rows, name)
+            classes, values = read_classes(rows, name, cells)
         else:
             values = numbers(path, rows, name)
         task = Task(name.replace(".", "_"), kind, classes)         # the name of a module has no dot
         tasks.append(task)
         targets[task.name] = values
-    if label_names:
-        tasks.append(Task("findings", "labels", label_names))
-        targets["findings"] = read_labels(path, rows, label_names, uncertain, blank)
+    if findings:
+        tasks.append(Task("findings", "labels", tuple(findings)))
+        targets["findings"] = np.stack(list(findings.values()), 1)
+        if uncertain_cells:
+            notes.append(f"{uncertain_cells} labels are -1: --uncertain says what they count as")
+        own_columns = set(findings) <= set(header) - set(labels)
+        if len(findings) > 1 and own_columns and is_one_hot(targets["findings"]).all():
+            notes.append(f"exactly one of {', '.join(findings)} is 1 in every row: "
+                         f"--target {'/'.join(findings)}:classes makes one choice of them")
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
-    return tasks, targets
+    return tasks, targets, notes
 
 
-def parse_targets(path, header, target):
-    """ "age,days/died:survival" -> {column: kind, "" if none is given}, {column of times: events}."""
-    if not target:
-        names = [name for name in header if name in ("target", "label") or name.startswith("label_")]
-        target = ",".join(names)
-    if not target:
-        raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
-                         f"of {shortlist(header)}")
-    kinds, events = {}, {}
-    for spec in map(str.strip, target.split(",")):
-        name, kind = name_and_kind(spec, header)
-        if kind not in ("",) + KINDS:
-            raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
-        if kind == "survival":
-            name, _, event = name.partition("/")
-            if not event:
-                raise ValueError(f"--target {spec}: need two columns, TIME/EVENT:survival, with EVENT 1 "
-                                 "where TIME is that of the event, 0 where it is that of the last look")
-            events[name] = require_column(path, header, event, "--target")
-        kinds[require_column(path, header, name, "--target")] = kind
-    return kinds, events
+def spelling_notes(name, kind, cells):
+    """-> notes on what was taken for what."""
+    if kind == "classes":
+        return [f"{name}: {' and '.join(map(repr, spellings))} are one class"
+                for spellings in spellings_of(cells) if len(spellings) > 1]
+    if kind == "labels":
+        if is_list_column(cells):
+            return [f"{name}: cells are lists of labels; --target {name}:classes makes each a class"]
+        return []
+    odd = odd_cell(cells)
+    if odd and read_number(odd[0])[0] is not None:
+        return [f"{name}: {odd[0]!r} {odd[1]}, it is read as {read_number(odd[0])[0]:g}"]
+    return []
 
 
-def infer_kinds(path, rows, kinds, labels):
-    """Fill in the kinds that are not given. Words and a lone column of 0 and 1 are classes; several such
-    columns, and those of `labels`, are labels; other numbers are regression."""
-    cells = {name: {row[name] for row in rows} - {""} for name, kind in kinds.items() if not kind}
-    binary = [name for name in cells if cells[name] <= BINARY]
-    for name in cells:
-        words = {cell for cell in cells[name] if not is_number(cell)}
-        if words and words != cells[name]:
-            row = next(row for row in rows if row[name] in words)
-            raise cell_error(path, row, name,
-                             f"is not a number, others are; --target {name}:classes allows it")
-        if name in labels or (name in binary and len(binary) > 1):
-            kinds[name] = "labels"
-        elif words or name in binary:
-            kinds[name] = "classes"
-        else:
-            kinds[name] = "regression"
+def spellings_of(cells):
+    """-> lists of those cells that say the same, the most frequent first."""
+    groups = {}
+    for cell in cells:
+        groups.setdefault(same_word(cell), []).append(cell)
+    return [sorted(sorted(group), key=cells.get, reverse=True) for group in groups.values()]
 
 
-def read_classes(rows, name):
+def read_classes(rows, name, cells):
     """-> the classes in order; float32 (rows,), the index of the class."""
-    classes = sorted({row[name] for row in rows} - {""}, key=class_order)
-    index = {cell: i for i, cell in enumerate(classes)}
-    index[""] = np.nan
-    return tuple(classes), np.array([index[row[name]] for row in rows], dtype=np.float32)
+    spellings = sorted(spellings_of(cells), key=class_order)
+    index = {"": np.nan}
+    for i, group in enumerate(spellings):
+        for cell in group:
+            index[cell] = i
+    classes = tuple(group[0] for group in spellings)
+    return classes, np.array([index[row[name]] for row in rows], dtype=np.float32)
 
 
-def class_order(cell):
+def class_order(spellings):
     """Numbers by their values, then words by the alphabet."""
+    cell = spellings[0]
     if is_number(cell):
         return 0, float(cell), cell
     return 1, 0.0, cell
 
 
-def read_labels(path, rows, names, uncertain, blank):
-    """-> float32 (rows, labels)."""
-    columns = []
-    for name in names:
-        column = numbers(path, rows, name)
-        is_blank = np.isnan(column)
-        wrong = np.flatnonzero(~is_blank & ~np.isin(column, (0, 1, -1)))
-        if len(wrong):
-            raise cell_error(path, rows[wrong[0]], name, "is no label, need 0, 1, -1 or blank")
-        column[column == -1] = uncertain.get(name, uncertain[None])
-        column[is_blank] = blank.get(name, blank[None])
-        columns.append(column)
-    return np.stack(columns, 1)
+def read_one_hot(path, rows, names):
+    """Columns of 0 and 1, of which one is 1 in every row, or all are blank -> float32 (rows,), its index."""
+    values = np.stack([numbers(path, rows, name) for name in names], 1)
+    unknown = np.isnan(values).all(1)
+    wrong = np.flatnonzero(~unknown & ~is_one_hot(values))
+    if len(wrong):
+        raise ValueError(f"{path} row {rows[wrong[0]][None]}: need one 1 and else 0 in {', '.join(names)}")
+    classes = np.nan_to_num(values).argmax(1).astype(np.float32)
+    classes[unknown] = np.nan
+    return classes
 
 
-def read_survival(path, rows, time, event):
-    """-> float32 (rows, 2): time and event, both NaN where one of them is blank."""
+def is_one_hot(values):
+    """(rows, L) -> of every row, is one value 1 and are the others 0?"""
+    return ((values == 1).sum(1) == 1) & ((values == 0).sum(1) == values.shape[1] - 1)
+
+
+def read_labels(path, rows, name, cells, uncertain, blank):
+    """-> {label: float32 (rows,)}: the column itself, or the words in its lists."""
+    if is_list_column(cells):
+        return read_lists(path, rows, name, cells)
+    value_of = {"": np.nan}
+    for cell in cells:
+        number = LABELS.get(cell.lower(), cell)
+        if is_number(number) and float(number) in (0, 1, -1):
+            value_of[cell] = float(number)
+    for row in rows:
+        if row[name] not in value_of:
+            raise cell_error(path, row, name, "is no label, need 0, 1, -1 or blank")
+    column = np.array([value_of[row[name]] for row in rows], dtype=np.float32)
+    is_blank = np.isnan(column)
+    column[column == -1] = uncertain.get(name, uncertain[None])
+    column[is_blank] = blank.get(name, blank[None])
+    return {name: column}
+
+
+def is_list_column(cells):
+    """Are there words in a column of labels that are no label by themselves?"""
+    return len(cells) > 0 and not any(is_number(cell) or cell.lower() in LABELS for cell in cells)
+
+
+def read_lists(path, rows, name, cells):
+    """A column of words, one or several in a cell -> {word: float32 (rows,), is it there?}"""
+    parts_of = {cell: list_parts(cell) for cell in cells}
+    counts = Counter(part for parts in parts_of.values() for part in parts if not NO_FINDING.fullmatch(part))
+    refuse_too_many(path, name, counts, f"--target {name}:classes allows it")
+    columns = {label: np.zeros(len(rows), np.float32) for label in sorted(counts)}
+    for i, row in enumerate(rows):
+        for label, column in columns.items():
+            if not row[name]:
+                column[i] = np.nan
+            elif label in parts_of[row[name]]:
+                column[i] = 1
+    return columns
+
+
+def read_survival(path, rows, time, event, event_value):
+    """-> float32 (rows, 2): time and event, both NaN where one of them is blank; a note that counts them.
+
+    event_value: of the column of events where it is not 1."""
     times = numbers(path, rows, time)
-    events = numbers(path, rows, event)
-    for row, t, e in zip(rows, times, events):
+    cells = known_cells(rows, event)
+    values = {same_word(cell) for cell in cells}
+    wanted = same_word(event_value or "1")
+    if wanted not in values | {1.0} or (not event_value and not values <= {0.0, 1.0}):
+        odd = next((row for row in rows if row[event] and same_word(row[event]) not in (0.0, 1.0)), rows[0])
+        raise cell_error(path, odd, event, "is no event, need 1 (it came) or 0 (not until the last look); "
+                         f"--target {time}/{event}=VALUE:survival says which of {shortlist(cells)} it is")
+    for row, t in zip(rows, times):
         if t < 0:
             raise cell_error(path, row, time, "is no time, need at least 0")
-        if not np.isnan(e) and e not in (0, 1):
-            raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last look)")
-    values = np.stack([times, events], 1)
-    values[np.isnan(values).any(1)] = np.nan
-    return values
+    events = np.array([same_word(row[event]) == wanted if row[event] else np.nan for row in rows], np.float32)
+    result = np.stack([times, events], 1)
+    result[np.isnan(result).any(1)] = np.nan
+    known = int((~np.isnan(events)).sum())
+    counts = f"{event} = {event_value or 1} in {np.nansum(events):.0f} of {known} rows"
+    if not event_value and re.search("cens|alive|living", event, re.IGNORECASE):
+        raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
+                         f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
+    return result, f"{time}: the event is {counts}"
+
+
+# -----------------------------------------------------------------------------
+# the positive one of two classes
+
+
+def put_positive_last(cohort, positive=None):
+    """Order the classes of every task of two so that the positive one is the second, in place, and note it.
+
+    positive: --positive, the name of a class; without it the usual names decide. ValueError where no task has
+    such a class."""
+    named = False
+    for i, task in enumerate(cohort.tasks):
+        if task.kind != "classes" or len(task.classes) != 2:
+            continue
+        chosen = positive_of(task.classes)
+        first, second = task.classes
+        if positive in task.classes:
+            named, chosen = True, positive
+        if chosen is None:
+            cohort.notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
+                                f"The second is taken; --positive {first} turns it round")
+        elif {same_word(first), same_word(second)} != {0.0, 1.0}:
+            cohort.notes.append(f"{task.name}: the positive class is {chosen!r}")
+        if chosen == first:
+            cohort.tasks[i] = replace(task, classes=(second, first))
+            cohort.targets[task.name] = 1 - cohort.targets[task.name]
+    if positive and not named:
+        raise ValueError(f"--positive {positive}: no target has this class and one other; the targets are "
+                         + ", ".join(f"{task.name} ({task.text})" for task in cohort.tasks))
 
 
 # -----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--model", "daft", "--tabular", "sex", "--fusion", "linear-features"), "needs --pretrained RUN"),
     (("--model", "daft", "--dropout", "0.3"), "--dropout belongs to --model vit or multivit"),
     (("--model", "vit", "--target", "redness:survival"), "need two columns, TIME/EVENT:survival"),
-    (("--model", "vit", "--target", "redness/sex:survival"), "column sex: 'F' is not a number"),
+    (("--model", "vit", "--target", "redness/sex:survival"), "column sex: 'F' is no event"),
 ), ids=lambda value: value if isinstance(value, str) else " ".join(value))
 def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypatch, capsys):
     """What was given and what is needed, no traceback, nothing written."""

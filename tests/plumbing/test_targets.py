@@ -1,11 +1,13 @@
 """plumbing/targets.py: columns become tasks, with the kind that is named or inferred."""
+import re
+
 import numpy as np
 import pytest
 
 from plumbing.cohort import Cohort, Task
 from plumbing.load_cohort import load_cohort
 from plumbing.splits import split_patients
-from plumbing.targets import fit_tasks
+from plumbing.targets import fit_tasks, put_positive_last
 from tests.plumbing.small_tables import cohort_of, generic, write
 
 
@@ -107,3 +109,137 @@ def test_fit_tasks():
             fit_tasks(cohort.tasks, cohort, part)
     with pytest.raises(ValueError, match="y is b for every patient"):
         fit_tasks([Task("y", "classes", ("a", "b"))], cohort_of("pq", [1, 1], "classes"), [0, 1])
+
+
+def column(tmp_path, cells, target="target", **options):
+    """A table with these cells as targets -> its Cohort."""
+    names = [f"{i}.png" for i in range(len(cells))]
+    path = write(tmp_path, "t.csv", "patient_id,image,target", *(f'p{i},{i}.png,"{cell}"' for i, cell in enumerate(cells)), images=names)
+    return load_cohort(path, target=target, **options)
+
+
+@pytest.mark.parametrize("cells, task, values, note", (
+    (("benign", "nan", "N/A", "malignant"), Task("target", "classes", ("benign", "malignant")), [0, None, None, 1], "--missing.*target 'nan' 1, target 'N/A' 1"),
+    (("1", "0", "1.0", "0.0", "1"), Task("target", "classes", ("0", "1")), [1, 0, 1, 0, 1], "'1' and '1.0' are one class"),
+    (("Yes", "yes", "no ", "NO", "yes"), Task("target", "classes", ("NO", "yes")), [1, 1, 0, 0, 1], "'yes' and 'Yes' are one class"),
+    (("True", "False", "True"), Task("target", "classes", ("False", "True")), [1, 0, 1], None),
+    (("1", "0", "-1", ""), Task("findings", "labels", ("target",)), [[1], [0], [0], [None]], "1 labels are -1: --uncertain"),
+    (("a|b", "b", "a", "b;c", "No Finding", ""), Task("findings", "labels", ("a", "b", "c")),
+     [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [None] * 3], "target: cells are lists of labels"),
+    (("['a', 'b']", "['b']", "['a']", "[]"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0], [0, 0]], "lists"),
+    (("5", "9", "10"), Task("target", "regression"), [5, 9, 10], None),
+    (("1e3", "-2", "0.5"), Task("target", "regression"), [1000, -2, 0.5], None),
+    (("2a", "1b", "2a", "3"), None, None, "'2a' is not a number, others are; --target target:classes"),
+    (("1+", "2+", "3+", "2+"), Task("target", "classes", ("1+", "2+", "3+")), [0, 1, 2, 1], None),
+    (("T1a", "T2", "T1a"), Task("target", "classes", ("T1a", "T2")), [0, 1, 0], None),
+    (("1,1", "2", "3,5"), None, None, "'1,1' has a decimal comma; --target target:classes takes it as a word, target:regression as 1.1"),
+    (("12 mm", "9 mm", "3mm"), None, None, "'12 mm' has a unit; .*:regression as 12"), (("058Y", "060Y"), None, None, "has a unit"),
+    (("35%", "40 %"), None, None, "'35%' has a unit"), (("<5", "7", "8"), None, None, "'<5' is a bound; --target target:classes takes it as a word$"),
+    (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
+    (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), None, None, "is -1 uncertain, or the other class"),
+    (("a, b", "b", "a"), None, None, "'a, b' looks like a list; --target target:labels reads it"),
+    (tuple(f"word {i}" for i in range(12)), None, None, "12 different words in 12 rows, as 'word 0', are no classes; --target target:classes allows it"),
+))
+def test_every_kind_of_cell_is_understood_or_refused_with_the_flag_that_decides(tmp_path, cells, task, values, note):
+    """Without a kind nothing is guessed that may be something else."""
+    if task is None:
+        with pytest.raises(ValueError, match=note) as error:
+            column(tmp_path, cells)
+        assert "\n" not in str(error.value)
+        return
+    cohort = column(tmp_path, cells)
+    assert cohort.tasks == [task]
+    np.testing.assert_array_equal(cohort.targets[task.name], np.array(values, np.float32))
+    notes = [line for line in cohort.notes if "blanks" in line or "target" in line or "labels" in line]
+    assert re.search(note, notes[0]) if note else notes == []
+
+
+@pytest.mark.parametrize("cells, target, values", (
+    (("1,1", "2", "3,5"), "target:regression", [1.1, 2, 3.5]), (("12 mm", "9.5 mm"), "target:regression", [12, 9.5]), (("058Y", "60Y"), "target:regression", [58, 60]),
+    (("007", "12"), "target:regression", [7, 12]), (("-1", "1"), "target:classes", [0, 1]), (("-1", "1"), "target:labels", [[0], [1]]),
+    (("a, b", "b"), "target:labels", [[1, 1], [0, 1]]), (("a|b", "b", "a|b"), "target:classes", [0, 1, 0]), (("yes", "No", "true"), "target:labels", [[1], [0], [1]]),
+    (tuple(f"word {i:02}" for i in range(12)), "target:classes", range(12))))
+def test_the_flag_decides(tmp_path, cells, target, values):
+    """A kind after the colon is taken at its word."""
+    cohort = column(tmp_path, cells, target)
+    np.testing.assert_allclose(cohort.targets[cohort.tasks[0].name], np.array(values, np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cells, target, message", (
+    (("1,234", "2,5"), "target:regression", "'1,234' is not a number"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
+    (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is not a number"), (("0.5", "a"), "target:labels", "'0.5' is no label")))
+def test_but_not_what_cannot_be(tmp_path, cells, target, message):
+    """1,234 may be a thousand and more; one column has one unit."""
+    with pytest.raises(ValueError, match=message):
+        column(tmp_path, cells, target)
+
+
+def test_words_for_a_blank_are_a_flag(tmp_path):
+    """A class may be called None; with --missing only what it names is a blank."""
+    cells = ("None", "mild", "None", "severe")
+    assert column(tmp_path, cells).tasks[0].classes == ("mild", "severe")
+    kept = column(tmp_path, cells, missing="")
+    assert kept.tasks[0].classes == ("None", "mild", "severe") and not any("blanks" in line for line in kept.notes)
+    assert column(tmp_path, cells, missing="mild,x").targets["target"].tolist()[2] == 0
+
+
+def test_uncertain_holds_for_a_lone_label(tmp_path):
+    """-1 as --uncertain says, with one column as with two."""
+    for policy, value in (("zeros", 0), ("ones", 1), ("ignore", np.nan)):
+        targets = column(tmp_path, ("1.0", "0.0", "-1.0", ""), uncertain=policy).targets["findings"]
+        np.testing.assert_array_equal(targets[:, 0], [1, 0, value, np.nan])
+
+
+def test_one_hot_columns_can_be_classes(tmp_path):
+    """Of labels it is said that exactly one is 1 in every row; A/B/C:classes makes one choice of them, and refuses a row with none or two."""
+    path = generic(tmp_path, "p,a.png,1.0,0,0", "q,b.png,0,1,0", "r,c.png,0,1,0", header="patient_id,image,A,B,C")
+    cohort = load_cohort(path, target="A,B,C")
+    assert cohort.tasks[0].kind == "labels" and "--target A/B/C:classes makes one choice of them" in " ".join(cohort.notes)
+    cohort = load_cohort(path, target="A/B/C:classes")
+    assert cohort.tasks == [Task("class", "classes", ("A", "B", "C"))] and cohort.targets["class"].tolist() == [0, 1, 1]
+    path = generic(tmp_path, "p,a.png,1,0", "q,b.png,,", "r,c.png,1,1", header="patient_id,image,A,B")
+    with pytest.raises(ValueError, match="t.csv row 4: need one 1 and else 0 in A, B"):
+        load_cohort(path, target="A/B:classes")
+    assert not any("exactly one" in line for line in load_cohort(path, target="A,B").notes)
+    path = generic(tmp_path, "p,a.png,1,0", "q,b.png,,", "r,c.png,0,1", header="patient_id,image,A,B")
+    np.testing.assert_array_equal(load_cohort(path, target="A/B:classes").targets["class"], [0, np.nan, 1])
+
+
+@pytest.mark.parametrize("events, column, events_read, note", (
+    (("1", "0", "1.0"), "died", [1, 0, 1], "died = 1 in 2 of 3 rows"), (("Dead", "alive", ""), "status=dead", [1, 0, np.nan], "status = dead in 1 of 2 rows"),
+    (("1", "2", "1"), "status=2", [0, 1, 0], "status = 2 in 1 of 3 rows"), (("1.0", "0.0", "1"), "censorship=0", [0, 1, 0], "censorship = 0 in 1 of 3 rows"),
+    (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows, .*censorship=0:survival"),
+    (("Dead", "Alive", ""), "status", None, "'Dead' is no event, .*days/status=VALUE:survival says which of Dead, Alive it is"),
+    (("1", "2", "1"), "status", None, "'2' is no event"), (("1", "0", "1"), "status=9", None, "which of 1, 0 it is")))
+def test_which_value_is_the_event(tmp_path, events, column, events_read, note):
+    """It is said, with how many there are; a column of censorship must say it."""
+    path = generic(tmp_path, *(f"p{i},{'abc'[i]}.png,{i + 1},{event}" for i, event in enumerate(events)), header=f"patient_id,image,days,{column.split('=')[0]}")
+    if events_read is None:
+        with pytest.raises(ValueError, match=note):
+            load_cohort(path, target=f"days/{column}:survival")
+        return
+    cohort = load_cohort(path, target=f"days/{column}:survival")
+    np.testing.assert_array_equal(cohort.targets["days"][:, 1], events_read)
+    assert note in cohort.notes[0] and cohort.tasks[0].classes == ("days", column.split("=")[0])
+
+
+@pytest.mark.parametrize("classes, positive", (
+    (("no", "yes"), "yes"), (("abnormal", "normal"), "abnormal"), (("No finding", "disease"), "disease"), (("NORMAL", "PNEUMONIA"), "PNEUMONIA"),
+    (("DR", "NoDR"), "DR"), (("NRG", "RG"), "RG"), (("covid", "non-covid"), "covid"), (("0", "1"), "1"), (("negative", "positive"), "positive"),
+    (("benign", "malignant"), "malignant"), (("case", "control"), "case"), (("False", "True"), "True"), (("No Finding", "Pneumonia"), "Pneumonia"),
+    (("tumor", "no_tumor"), "tumor"), (("absent", "present"), "present"), (("A", "B"), None), (("1", "2"), None), (("F", "M"), None), (("LUAD", "LUSC"), None)))
+def test_the_positive_class_is_the_second(classes, positive):
+    """By its usual name; where none decides the second, with a warning; --positive turns it round."""
+    def cohort():
+        return Cohort("c", [Task("y", "classes", classes)], ["p", "q"], ["p", "q"], {"y": np.float32([0, 1])})
+
+    found = cohort()
+    put_positive_last(found)
+    assert found.tasks[0].classes[1] == (positive or classes[1])
+    assert [found.tasks[0].classes[int(value)] for value in found.targets["y"]] == list(classes)
+    assert bool(found.notes) == (classes != ("0", "1")) and (positive is None) == any("WARNING" in line and "--positive" in line for line in found.notes)
+    turned = cohort()
+    put_positive_last(turned, classes[0])
+    assert turned.tasks[0].classes == classes[::-1] and turned.targets["y"].tolist() == [1, 0]
+    with pytest.raises(ValueError, match="--positive cat: no target has this class and one other"):
+        put_positive_last(cohort(), "cat")

@@ -1,0 +1,69 @@
+"""Rows are not images: several images in a cell become rows, and several rows of an image one.
+"""
+import os
+import re
+from collections import defaultdict
+
+import numpy as np
+
+from plumbing.cells import list_parts
+from plumbing.tables import cell_place
+
+
+SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png, ['a', 'b'], a.png, b.png
+
+
+def split_cells(rows, column):
+    """-> the rows, with one for each image of a cell that names several; notes."""
+    result = []
+    for row in rows:
+        names = [row[column]]
+        if SEVERAL.search(row[column]):
+            names = list_parts(row[column])
+        for name in names:
+            result.append(row | {column: name})
+    if len(result) == len(rows):
+        return rows, []
+    return result, [f"{len(rows)} rows name {len(result)} images, several in a cell"]
+
+
+def merge_rows(path, rows, paths, patients, tasks, targets):
+    """Rows that name the same image of the same patient count once, with the answer that they agree on.
+
+    -> {task: values of the rows that stay}; the indices of these, the first of each image, or None where all
+    stay; notes. Words in lists of labels are joined. ValueError where the answers differ."""
+    rows_of = defaultdict(list)
+    for i, key in enumerate(zip(paths, patients)):
+        rows_of[key].append(i)
+    if len(rows_of) == len(rows):
+        return targets, None, []
+    groups = list(rows_of.values())
+    merged = {}
+    for task in tasks:
+        values = targets[task.name]
+        lowest = [np.fmin.reduce(values[group]) for group in groups]   # fmin and fmax leave NaN out
+        highest = [np.fmax.reduce(values[group]) for group in groups]
+        merged[task.name] = np.stack(highest)
+        differ = (np.stack(lowest) < merged[task.name]).reshape(len(groups), -1)   # (images, 1 or L)
+        for number, column in np.argwhere(differ):
+            label = task.name
+            if task.kind == "labels":
+                label = task.classes[column]
+            if task.kind != "labels" or label in rows[0]:          # else a word in a list
+                answers = values.reshape(len(rows), -1)[:, column]
+                raise ValueError(disagreement(path, rows, paths, task, label, answers, groups[number]))
+    first_rows = [group[0] for group in groups]
+    return merged, first_rows, [f"{len(rows)} rows name {len(groups)} images: each counts once"]
+
+
+def disagreement(path, rows, paths, task, label, answers, group):
+    """-> what two rows of an image, whose rows are `group`, answer."""
+    low = group[np.nanargmin(answers[group])]
+    high = group[np.nanargmax(answers[group])]
+    words = f"{answers[low]:g}", f"{answers[high]:g}"
+    remedy = "one row per image is needed"
+    if task.kind == "classes":
+        words = task.classes[int(answers[low])], task.classes[int(answers[high])]
+        remedy = f"--target {label}:labels allows several answers"
+    return (f"{cell_place(path, rows[high], label)}: {os.path.basename(paths[low])} is {words[1]} here and "
+            f"{words[0]} in row {rows[low][None]}; {remedy}")

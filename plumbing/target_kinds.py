@@ -1,0 +1,110 @@
+"""--target -> the columns to predict and their kinds, given or guessed.
+"""
+from plumbing.cells import LIST, are_lists, is_number, odd_cell, read_number
+from plumbing.cohort import KINDS
+from plumbing.tables import cell_error, known_cells, name_and_kind, require_column, shortlist
+
+
+POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
+
+
+def policy(flag, text, header):
+    """ "zeros,Edema=ones" -> {None: 0.0, "Edema": 1.0}: the value for every label, and for single ones."""
+    values = {None: POLICIES["zeros"]}
+    for part in text.split(","):
+        label, _, word = part.rpartition("=")
+        if word not in POLICIES or (label and label not in header):
+            raise ValueError(f"--{flag} {text}: {part!r} is none of {', '.join(POLICIES)}, "
+                             "or LABEL=one of these with a column of the table")
+        values[label or None] = POLICIES[word]
+    return values
+
+
+def parse_targets(path, header, target):
+    """ "age,days/died:survival" -> {column: kind, "" if none is given}, {column of times: events}."""
+    if not target:
+        names = [name for name in header if name in ("target", "label") or name.startswith("label_")]
+        target = ",".join(names)
+    if not target:
+        raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
+                         f"of {shortlist(header)}")
+    kinds, events = {}, {}
+    for spec in map(str.strip, target.split(",")):
+        name, kind = name_and_kind(spec, header)
+        if kind not in ("",) + KINDS:
+            raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
+        columns = name.split("/")
+        if kind == "classes" and name not in header and len(columns) > 1:
+            for column in columns:
+                require_column(path, header, column, "--target")
+            kinds[name] = "one-hot"
+            continue
+        if kind == "survival":
+            name, _, event = name.partition("/")
+            value = ""
+            if event not in header:
+                event, _, value = event.partition("=")
+            if not event:
+                raise ValueError(f"--target {spec}: need two columns, TIME/EVENT:survival, with EVENT 1 "
+                                 "where TIME is that of the event, 0 where it is that of the last look; "
+                                 "TIME/EVENT=VALUE:survival for another value than 1")
+            events[name] = require_column(path, header, event, "--target"), value
+        kinds[require_column(path, header, name, "--target")] = kind
+    return kinds, events
+
+
+def infer_kinds(path, rows, kinds, labels):
+    """Fill in the kinds that are not given. Words and a lone column of 0 and 1 are classes; several such
+    columns, one with -1, lists of words, and those of `labels`, are labels; other numbers are regression."""
+    guesses = {}
+    for name, kind in kinds.items():
+        if not kind:
+            guesses[name] = "labels" if name in labels else guess_kind(path, rows, name)
+    several = list(guesses.values()).count("binary") > 1
+    for name, guess in guesses.items():
+        if guess == "binary":
+            guess = "labels" if several else lone_binary(path, rows, name)
+        kinds[name] = guess
+
+
+def guess_kind(path, rows, name):
+    """-> labels, classes, regression, or "binary" for nothing but 0, 1 and -1. ValueError with the flags that
+    decide where a column may mean several things."""
+    cells = known_cells(rows, name)
+    odd = odd_cell(cells)
+    if odd:
+        choices = f"--target {name}:classes takes it as a word"
+        number, _ = read_number(odd[0])
+        if number is not None:
+            choices += f", {name}:regression as {number:g}"
+        raise ValueError(f"{path}, column {name}: {odd[0]!r} {odd[1]}; {choices}")
+    words = {cell for cell in cells if not is_number(cell)}
+    if not words:
+        return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
+    if len(words) < len(cells):
+        row = next(row for row in rows if row[name] in words)
+        raise cell_error(path, row, name, f"is not a number, others are; --target {name}:classes allows it")
+    if are_lists(words):
+        if any(LIST.search(cell) for cell in words):
+            return "labels"
+        example = next(cell for cell in cells if "," in cell)
+        raise ValueError(f"{path}, column {name}: {example!r} looks like a list; --target {name}:labels "
+                         f"reads it as one, {name}:classes makes every combination a class")
+    refuse_too_many(path, name, cells, f"--target {name}:classes allows it")
+    return "classes"
+
+
+def refuse_too_many(path, name, cells, remedy):
+    """ValueError where there are about as many classes as rows."""
+    if len(cells) > 10 and 2 * len(cells) > sum(cells.values()):
+        raise ValueError(f"{path}, column {name}: {len(cells)} different words in {sum(cells.values())} "
+                         f"rows, as {next(iter(cells))!r}, are no classes; {remedy}")
+
+
+def lone_binary(path, rows, name):
+    """The kind of the only column of 0 and 1: -1 is a label's word for uncertain."""
+    values = set(map(float, known_cells(rows, name)))
+    if values == {-1, 1}:
+        raise ValueError(f"{path}, column {name}: is -1 uncertain, or the other class? "
+                         f"--target {name}:labels or {name}:classes says so")
+    return "labels" if -1 in values else "classes"

@@ -1,0 +1,41 @@
+"""plumbing/rows.py: several images in a cell are several images, several rows of an image are one."""
+import numpy as np
+import pytest
+
+from plumbing.cohort import Task
+from plumbing.load_cohort import load_cohort
+from tests.plumbing.small_tables import generic
+
+
+@pytest.mark.parametrize("cell", ("a.png|b.png", '"a.png, b.png"', "a.png; b.png", '"[\'a.png\', \'b.png\']"', "a|b"))
+def test_images_joined_in_a_cell_are_images_of_a_patient(tmp_path, cell):
+    """With bars, commas, semicolons or as Python writes a list; the patient's target is theirs."""
+    cohort = load_cohort(generic(tmp_path, f"p,{cell},1.5", "q,c.png,2"))
+    assert [path[-5:] for path in cohort.paths] == ["a.png", "b.png", "c.png"] and cohort.patients == ["p", "p", "q"]
+    assert cohort.targets["target"].tolist() == [1.5, 1.5, 2] and cohort.notes[0] == "2 rows name 3 images, several in a cell"
+    assert cohort.columns["target"] == ["1.5", "1.5", "2"]
+
+
+def test_rows_that_agree_are_one_image(tmp_path):
+    """One per box or reader: it counts once, a known answer before a blank; another patient's row stays."""
+    cohort = load_cohort(generic(tmp_path, "p,a.png,1.5", "p,a.png,", "q,b.png,2", "q,b.png,2.0", "r,c.png,3"))
+    assert [path[-5] for path in cohort.paths] == ["a", "b", "c"] and cohort.patients == ["p", "q", "r"]
+    assert cohort.targets["target"].tolist() == [1.5, 2, 3] and "5 rows name 3 images: each counts once" in cohort.notes
+    assert len(cohort.columns["image"]) == 3
+
+
+@pytest.mark.parametrize("rows, target, message", (
+    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 2, column target: a.png is Mass here and Edema in row 3; --target target:labels allows"),
+    (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: a.png is 3 here and 1.5 in row 2; one row per image"),
+    (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 2, column target: a.png is 1 here and 0 in row 3; one row per image")))
+def test_rows_that_differ_are_refused(tmp_path, rows, target, message):
+    """With both answers and their rows."""
+    with pytest.raises(ValueError, match=message):
+        load_cohort(generic(tmp_path, *rows), target=target)
+
+
+def test_words_of_several_rows_are_several_labels(tmp_path):
+    """class_name:labels takes what any row of an image says; no finding is no label."""
+    cohort = load_cohort(generic(tmp_path, "p,a.png,Mass", "p,a.png,Edema", "q,b.png,No finding", "q,b.png,No finding", "r,c.png,Mass"), target="target:labels")
+    assert cohort.tasks == [Task("findings", "labels", ("Edema", "Mass"))]
+    np.testing.assert_array_equal(cohort.targets["findings"], [[1, 1], [0, 0], [0, 1]])
