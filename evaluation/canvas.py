@@ -1,4 +1,4 @@
-"""A white page to draw on: lines, boxes, dots and letters, in pixels.
+"""A white page to draw on: lines, areas, boxes, dots and letters, in pixels.
 
 A page is drawn SCALE times too large and reduced once, which makes lines and letters smooth.
 Pillow's built-in font has only ASCII: accents are dropped, long dashes become "-", and any other letter "?".
@@ -20,12 +20,8 @@ BAR = (198, 203, 208)
 PALE = (240, 240, 240)
 ACCENT = (0, 114, 178)
 PALETTE = [                                          # lines that can be told apart: Okabe and Ito 2008
-    ACCENT,
-    (213, 94, 0),
-    (110, 110, 110),
-    (0, 158, 115),
-    (204, 121, 167),
-    (230, 159, 0),
+    ACCENT, (213, 94, 0), (110, 110, 110),
+    (0, 158, 115), (204, 121, 167), (230, 159, 0),
 ]
 DASHES = {0x2212: "-", 0x2013: "-", 0x2014: "-", 0xD7: "x"}
 
@@ -80,6 +76,9 @@ class Page:
         x0, y0, x1, y1 = (round(v * SCALE) for v in (x0, y0, x1, y1))
         if x0 < x1 and y0 < y1:
             self.draw.rectangle([x0, y0, x1 - 1, y1 - 1], color)     # Pillow draws the last pixel too
+
+    def area(self, points, color):
+        self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points], color)
 
     def dot(self, x, y, radius, color):
         corners = (x - radius, y - radius, x + radius, y + radius)

@@ -5,14 +5,13 @@
 {name of the label: (boxes, {name of the map: (rows, columns)})}, boxes in shares of width and height.
 """
 import os
-import re
 
 import numpy as np
 
 from evaluation.localization import branches_of, finding_maps, score_finding
+from evaluation.picture_file import save_picture
 from evaluation.picture_rows import draw_boxes, draw_heat, filter_figure, side_by_side, stack
 from evaluation.predictions_file import target_text
-from evaluation.run_charts import regression_charts
 from plumbing.pictures import read, read_image
 
 
@@ -93,16 +92,11 @@ def labels_to_draw(target, logits):
 
 
 def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
-    """Errors and scatter of every regression task; for the patients in `shown` what the model looked at.
+    """For the patients in `shown` what the model looked at.
 
     predictions: as of predict.py; size: of the model's images. Of a volume the middle slice is drawn, of a
     bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
-    for task in tasks:
-        if task.kind == "regression":
-            charts = regression_charts(task, predictions)
-            for (picture, *_), name in zip(charts, ("scatter", "errors")):
-                save(picture, folder, f"{task.name}_{name}")
     if not size:
         return
     for patient, (images, seen) in shown.items():
@@ -119,11 +113,7 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
             figure = map_figure(photos, seen["map"], config, title)
         else:
             continue
-        save(figure, folder, f"patient_{patient}")
-
-
-def save(figure, folder, name):
-    figure.save(os.path.join(folder, re.sub(r"[^\w-]", "_", name) + ".png"))
+        save_picture(figure, folder, f"patient_{patient}", title)
 
 
 def patient_title(patient, tasks, predictions, unit):

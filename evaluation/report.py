@@ -7,25 +7,21 @@ Everything comes from the run folder. What a user wrote (names of patients, colu
 one place, `cell`.
 """
 import base64
+import glob
 import html
 import io
 import os
 import re
 
-from PIL import Image
-
-from evaluation.canvas import PALETTE
 from evaluation.metrics import NAMES
-from evaluation.result_tables import cell_text, confusion_tables, map_tables, tables
+from evaluation.picture_file import read_picture, save_picture
+from evaluation.result_tables import cell_text, map_tables, tables
 from evaluation.run_charts import learning_curves, task_charts
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
 from plumbing.command import run_main
 from plumbing.parser import Parser
 from plumbing.run_folder import write_whole
-
-
-COLORS = ["#%02x%02x%02x" % color for color in PALETTE]
 
 
 STYLE = """
@@ -58,33 +54,32 @@ small { color: #5d6368; font-size: .88em }
 .charts { display: grid; gap: 1rem 2rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }
 figure { margin: .75rem 0; break-inside: avoid }
-.look { margin: 1.2rem -.75rem; overflow-x: auto }
+.charts figure { overflow-x: auto }
 .charts img { margin-left: -.5rem }
+.look { margin: 1.5rem 0; break-inside: avoid }
+.look figure { display: inline-block; vertical-align: top; margin: 0 .75rem .75rem 0; max-width: 100% }
+.look figcaption { width: min-content; min-width: 100% }
+h3 { margin: 0 0 .5rem; font-size: 1rem; font-weight: 600; overflow-wrap: anywhere }
 img { display: block; max-width: 100%; height: auto }
-.look img { max-width: max(100%, 56rem) }
 figcaption { margin-top: .4rem; color: #5d6368; font-size: .9rem; overflow-wrap: anywhere }
 pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7;
       white-space: pre-wrap; overflow-wrap: anywhere;
       font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
-pre span, .key { display: inline-block; max-width: 100% }
-.key { margin-right: .6rem }
+pre span { display: inline-block; max-width: 100% }
 li { margin: .35rem 0 }
 @media (max-width: 34rem) {
   body { padding-top: 1.5rem }
   th, td { padding-right: .6rem }
   .entry th + th, .entry td + td { white-space: normal }
   td small { display: block }
-  .look { margin-right: -1.25rem }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt }
   h2 { break-after: avoid }
   tr { break-inside: avoid }
-  .wide, .look { overflow: visible; break-inside: avoid }
-  .look { margin: 1.2rem 0 }
+  .wide, .charts figure { overflow: visible; break-inside: avoid }
   .entry td + td { white-space: normal }
   td small { white-space: nowrap }
-  .look img { max-width: 100%; max-height: 22cm; width: auto }
 }
 """
 
@@ -114,40 +109,40 @@ def html_table(table, kind):
             f"<thead>{html_row(head, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>")
 
 
-def html_image(picture, alt, width):
-    """A picture inside the page, width px wide; on a narrow screen less."""
+def html_image(picture, alt, width, least=0):
+    """A picture inside the page, width px wide; on a narrow screen less, but not below `least`."""
     data = io.BytesIO()
     picture.save(data, "png")
     inside = base64.b64encode(data.getvalue()).decode()
-    return f'<img width="{width}" alt="{cell(alt)}" src="data:image/png;base64,{inside}">'
+    return (f'<img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
+            f'src="data:image/png;base64,{inside}">')
 
 
 def html_charts(charts):
-    """Charts side by side at half their size; below them captions, and names in the colors of their lines."""
+    """Charts side by side at half their size, where letters have 14 px; a narrow screen leaves them 12."""
     figures = []
-    for picture, alt, caption, names in charts:
-        text = cell(caption)
-        if len(names) > 1:
-            text += "<br>"
-            for name, color in zip(names, COLORS):
-                text += f'<span class="key"><b style="color:{color}">&#9632;</b> {cell(name)}</span> '
-        image = html_image(picture, alt, picture.width // 2)
-        figures.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
+    for chart in charts:
+        width = chart.picture.width // 2
+        image = html_image(chart.picture, chart.alt(), width, least=width * 12 // 14)
+        figures.append(f"<figure>{image}<figcaption>{cell(chart.text)}</figcaption></figure>")
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
 def html_sheet(path):
-    """A sheet of pictures; on a phone it slides sideways rather than become too small to see."""
-    name, _ = os.path.splitext(os.path.basename(path))
-    with Image.open(path) as picture:
-        image = html_image(picture, f"{name}: images and what the model looked at", picture.width)
-    return f'<figure class="look">{image}</figure>'
+    """A sheet of pictures, one after the other: as many in a row as the screen has room for."""
+    title, text, pieces = read_picture(path)
+    figures = []
+    for picture, caption in pieces:
+        image = html_image(picture, f"{title}, {caption}", picture.width)
+        figures.append(f"<figure>{image}<figcaption>{cell(caption)}</figcaption></figure>")
+    return f'<section class="look"><h3>{cell(title)}</h3>{"".join(figures)}<p>{cell(text)}</p></section>'
 
 
 # -----------------------------------------------------------------------------
 # the page
 
 
+LEARNING = None                                      # no task has this name
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -163,8 +158,8 @@ PAGE = """<!doctype html>
 """
 
 
-def page(run):
-    """-> the whole page, HTML."""
+def page(run, charts):
+    """-> the whole page, HTML. charts: of `run_figures`."""
     title = cell(run.name)
     body = [f"<h1>{title}</h1>"]
     for task in run.tasks:
@@ -175,9 +170,9 @@ def page(run):
     for task in run.tasks:
         body.append(f"<h2>Results: {cell(task.name)}</h2>")
         body += [html_table(table, "entry") for table in tables(task, run.metrics, NAMES)]
-        body += [html_table(table, "count") for table in confusion_tables(task, run.metrics)]
-        body.append(html_charts(task_charts(run, task)))
-    body += ["<h2>Learning curves</h2>", html_charts(learning_curves(run))]
+        body.append(html_charts(charts[task.name]))
+    if charts[LEARNING]:
+        body += ["<h2>Learning curves</h2>", html_charts(charts[LEARNING])]
     body += looks(run)
     body += ["<h2>Limits</h2>", "<ul>"]
     body += [f"<li>{cell(text)}</li>" for text in caveats(run)]
@@ -192,20 +187,29 @@ def looks(run):
     lines = []
     if "localization" in run.metrics:
         lines += [html_table(table, "entry") for table in map_tables(run.metrics["localization"])]
-    folder = os.path.join(run.folder, "figures")
-    if os.path.isdir(folder):
-        for name in sorted(os.listdir(folder)):      # errors and scatter are among the charts already
-            if name.endswith(".png") and not name.endswith(("_errors.png", "_scatter.png")):
-                lines.append(html_sheet(os.path.join(folder, name)))
+    for path in sorted(glob.glob(os.path.join(glob.escape(run.folder), "figures", "patient_*.png"))):
+        lines.append(html_sheet(path))
     if lines:
         return ["<h2>What the model looked at</h2>"] + lines
     return []
 
 
+def run_figures(run):
+    """-> {name of a task, or LEARNING: its charts}."""
+    charts = {task.name: task_charts(run, task) for task in run.tasks}
+    return {**charts, LEARNING: learning_curves(run)}
+
+
 def write_report(folder):
-    """Write report.html to a run folder; -> its path."""
+    """Write report.html, and its charts as files to figures/, to a run folder; -> the page's path."""
+    run = read_run(folder)
+    charts = run_figures(run)
+    figures = os.path.join(folder, "figures")
+    os.makedirs(figures, exist_ok=True)
+    for chart in sum(charts.values(), []):
+        save_picture(chart.picture, figures, chart.name, text=chart.alt())
     path = os.path.join(folder, "report.html")
-    write_whole(path, page(read_run(folder)))
+    write_whole(path, page(run, charts))
     return path
 
 

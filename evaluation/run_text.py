@@ -170,8 +170,8 @@ def training_text(run):
         time = f"{seconds / 60:.1f} minutes"
     text = f"{len(run.log)} of {run.args['epochs']} epochs, {time}"
     values, metric, name = validated(run)
-    if np.isfinite(values).any():
-        best = np.nanargmin(values) if metric in LOWER_IS_BETTER else np.nanargmax(values)
+    best = best_epoch(values, metric)
+    if best is not None:
         epoch = run.log[best]["epoch"]
         text += f"; the best on the validation patients is epoch {epoch}, {name} {number(values[best])}"
     return text
@@ -183,6 +183,13 @@ def validated(run):
     metric = list(METRICS[task.kind])[0]
     values = [float(row[f"val_{task.name}_{metric}"]) for row in run.log]
     return values, metric, f"{NAMES[metric]} of {task.name}"
+
+
+def best_epoch(values, metric):
+    """-> the index of the best value, None where all are NaN."""
+    if np.isnan(values).all():
+        return None
+    return int(np.nanargmin(values) if metric in LOWER_IS_BETTER else np.nanargmax(values))
 
 
 def split_table(run):

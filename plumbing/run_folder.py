@@ -36,13 +36,23 @@ from plumbing.weights import load_weights
 # files
 
 
-def write_whole(path, text):
-    """Write a text file under a temporary name and rename it: no half file ever has the real name."""
-    with open(path + ".part", "w", newline="", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".part", path)
+def write_whole(path, content):
+    """Write a text, or bytes, under a temporary name and rename it: no half file ever has the real name.
+
+    OSError names the file, and nothing is left of it."""
+    if isinstance(content, str):
+        content = content.encode()
+    part = path + ".part"
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        raise OSError(error.errno, error.strerror, path) from error
+    os.replace(part, path)
 
 
 def write_json(path, content):

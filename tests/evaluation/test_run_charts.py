@@ -1,23 +1,11 @@
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from evaluation.metrics import METRICS
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
-from evaluation.run_charts import learning_curves, roc, task_charts
+from evaluation.run_charts import learning_curves, task_charts
 from plumbing.cohort import Task
-
-
-def test_roc_is_every_threshold():
-    """One point a distinct threshold, counted one by one, from corner to corner; its area is the AUROC."""
-    rng = np.random.default_rng(0)
-    said, true = rng.integers(6, size=40) / 5, np.arange(40) % 2 * 1.0
-    x, y = roc(said, true)
-    expected = [(0, 0)] + [(np.mean(said[true == 0] >= t), np.mean(said[true == 1] >= t)) for t in sorted(set(said), reverse=True)]
-    assert np.allclose(np.stack([x, y], 1), expected) and (x[-1], y[-1]) == (1, 1)
-    assert np.trapezoid(y, x) == pytest.approx(METRICS["labels"]["auroc"](said, true, np.ones((1, 40)))[0])
 
 
 def test_the_second_of_two_classes_is_asked_for_and_units_without_a_target_are_left_out():
@@ -36,7 +24,40 @@ def test_a_run_with_nothing_to_draw_has_no_charts():
     """One unit, one answer only, no epoch."""
     row = {"patient": "p", "images": "", "a target": "1", "a predicted": "2", "l[x] target": "1", "l[x] predicted": "0.5"}
     number, label = Task("a", "regression"), Task("l", "labels", ("x",))
-    run = SimpleNamespace(metrics={"unit": "patient"}, predictions=[row], log=[], tasks=[number, label])
+    run = SimpleNamespace(metrics={"unit": "patient", "a": {}, "l": {}}, predictions=[row], log=[], tasks=[number, label])
     assert task_charts(run, number) == []
     assert task_charts(run, label) == []
     assert learning_curves(run) == []
+
+
+@pytest.mark.parametrize("labels, charts", ((6, 1), (7, 7)))
+def test_beyond_six_labels_every_one_has_a_chart_of_its_own(labels, charts):
+    """No label is left out; what is rare has precision-recall too."""
+    names = [f"f{i}" for i in range(labels)]
+    rows = []
+    for k in range(20):
+        row = {"patient": f"p{k}", "images": ""}
+        for i, name in enumerate(names):
+            row |= {f"l[{name}] target": str(int(k == 0 if i == 0 else k % 2)), f"l[{name}] predicted": f"{(k * 7 + i) % 10 / 10}"}
+        rows.append(row)
+    run = SimpleNamespace(metrics={"unit": "patient", "l": {}}, predictions=rows)
+    made = task_charts(run, Task("l", "labels", tuple(names)))
+    assert [chart.name for chart in made] == [f"l_roc_{i + 1}" for i in range(charts)] + ["l_precision_recall_1"]
+    keys = "; ".join(chart.picture.info["key"] for chart in made[:-1])
+    assert all(f"{name}: AUROC" in keys for name in names) and made[-1].picture.info["key"].startswith("f0: average precision")
+
+
+@pytest.mark.parametrize("column, losses", ((False, "training"), (True, "training; validation")))
+def test_learning_curves_with_and_without_the_validation_loss(column, losses):
+    """Logs of older runs lack it; a single epoch has no curve; one without a value has no mark."""
+    task = Task("a", "regression")
+    log = [{"epoch": str(k), "train_loss": "1", "val_a_mae": f"{3 - k}"} for k in (1, 2)]
+    for row in log:
+        if column:
+            row["val_loss"] = "0.5"
+    run = SimpleNamespace(log=log, tasks=[task])
+    loss, metric = learning_curves(run)
+    assert loss.picture.info["key"] == losses and metric.text.startswith("mean absolute error over the epochs")
+    assert learning_curves(SimpleNamespace(log=log[:1], tasks=[task])) == []
+    log[1]["val_loss"] = ""
+    assert learning_curves(run)[0].picture.info["key"] == losses.split("; ")[0]

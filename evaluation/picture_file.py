@@ -1,0 +1,58 @@
+"""A figure as a PNG file: a short name, written whole or not at all, with what it shows in words beside the pixels.
+
+The words are JSON in the file's text chunk "Description": {"title", "text", "pieces"}; pieces are
+[left, top, width, height, caption] of the pictures that a sheet is made of, px.
+"""
+import hashlib
+import io
+import json
+import os
+import re
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from plumbing.run_folder import write_whole
+
+
+LETTERS = 50                                         # of a name: with four bytes each they fit any disk
+
+
+def picture_name(name):
+    """-> the file's name. A digest stands for the letters that it cannot hold, so that no two names meet."""
+    short = re.sub(r"[^\w-]", "_", name)[:LETTERS]
+    if short != name:
+        short += "-" + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return short + ".png"
+
+
+def save_picture(picture, folder, name, title="", text=""):
+    """Write a PIL image to a folder; its pieces are those in info["pieces"]. -> the file's name."""
+    words = PngInfo()
+    about = {"title": title, "text": text, "pieces": picture.info.get("pieces", [])}
+    words.add_text("Description", json.dumps(about))
+    data = io.BytesIO()
+    picture.save(data, "png", pnginfo=words)
+    file = picture_name(name)
+    write_whole(os.path.join(folder, file), data.getvalue())
+    return file
+
+
+def read_picture(path):
+    """-> its title, its text, and its pieces: [(picture, caption)].
+
+    A file without such words, such as an older run's, is one piece. ValueError for what is no picture."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.load()
+    except Exception as error:                       # Pillow raises many kinds for broken files
+        raise ValueError(f"{path}: not a readable picture ({error})") from error
+    try:
+        about = json.loads(picture.text["Description"])
+        pieces = []
+        for left, top, width, height, caption in about["pieces"]:
+            right, bottom = min(left + width, picture.width), min(top + height, picture.height)
+            pieces.append((picture.crop((max(left, 0), max(top, 0), right, bottom)), str(caption)))
+        return str(about["title"]), str(about["text"]), pieces or [(picture, "")]
+    except (KeyError, TypeError, ValueError):
+        return "", "", [(picture, "")]

@@ -1,0 +1,71 @@
+"""Curves against slow loops and known numbers."""
+import numpy as np
+import pytest
+
+from evaluation.curves import GRID, agreement, calibration, fit, kaplan_meier, precision_recall, rates, roc
+from evaluation.metrics import METRICS
+
+
+RNG = np.random.default_rng(0)
+PROBABILITY, ANSWER = RNG.integers(6, size=40) / 5, np.arange(40) % 2 * 1.0
+PATIENTS = np.array([f"p{i // 2}" for i in range(40)])
+
+
+def test_rates_are_those_of_every_threshold():
+    """A point a distinct threshold, counted one by one; the area below ROC is the AUROC, and stands in the name."""
+    thresholds = sorted(set(PROBABILITY), reverse=True)
+    positive, negative = PROBABILITY[ANSWER == 1], PROBABILITY[ANSWER == 0]
+    line = rates(roc, "auroc", "edema", (PROBABILITY, ANSWER, PATIENTS))
+    expected = [(0, 0)] + [(np.mean(negative >= t), np.mean(positive >= t)) for t in thresholds]
+    assert np.allclose(np.transpose([line.xs, line.ys]), expected)
+    area = METRICS["labels"]["auroc"](PROBABILITY, ANSWER, np.ones((1, 40)))[0]
+    assert np.trapezoid(line.ys, line.xs) == pytest.approx(area) and line.name == f"edema: AUROC {area:.2f}, 20 of 40"
+    line = rates(precision_recall, "auprc", "edema", (PROBABILITY, ANSWER, PATIENTS))
+    expected = [(np.mean(positive >= t), np.mean(ANSWER[PROBABILITY >= t])) for t in thresholds]
+    assert np.allclose(np.transpose([line.xs, line.ys])[1:], expected) and line.xs[0] == 0
+
+
+def test_a_band_holds_its_curve_and_an_operating_point_lies_on_it():
+    """Patients are resampled: with one patient per side there is no band."""
+    line = rates(roc, "auroc", "x", (PROBABILITY, ANSWER, PATIENTS), {"threshold": 0.6})
+    middle = np.interp(GRID[5:-5], line.xs, line.ys)
+    assert (line.low[5:-5] <= middle + 1e-9).all() and (middle <= line.high[5:-5] + 1e-9).all() and len(line.over) == len(line.low) == 101
+    assert np.isclose(line.mark, np.transpose([line.xs, line.ys])).all(1).any()
+    alone = rates(roc, "auroc", "x", (PROBABILITY, ANSWER, np.array(["one"] * 40)), {"threshold": None})
+    assert alone.low is None and alone.mark is None
+    point = rates(precision_recall, "auprc", "x", (PROBABILITY, ANSWER, PATIENTS), {"threshold": 0.6}).mark
+    called = PROBABILITY >= 0.6
+    assert point == pytest.approx((called[ANSWER == 1].mean(), ANSWER[called].mean()))
+
+
+def test_wilson_intervals():
+    """5 of 10: 0.237 to 0.763, 0 of 10: 0 to 0.278, as in Newcombe's paper of 1998 to three digits; empty bins have none."""
+    line = calibration("x", {"predicted": [0.1, None, 0.5], "observed": [0.0, None, 0.5], "units": [10, 0, 10]})
+    assert np.allclose(line.low, [0, 0.2366], atol=1e-4) and np.allclose(line.high, [0.2775, 0.7634], atol=1e-4) and len(line.xs) == 2
+
+
+def test_fit_and_limits_of_agreement():
+    """A line through points on a line; bias and 1.96 standard deviations of the differences."""
+    actual = np.array([1.0, 2, 3, 4])
+    [line] = fit(actual, 2 * actual + 1)
+    assert np.allclose(line.ys, [3, 9]) and line.name == "fit: 2.00 x + 1.000, n 4" and fit(np.ones(3), actual[:3]) == []
+    line = agreement(actual, np.array([1.0, -1, 1, -1]))
+    half = 1.96 * np.sqrt(4 / 3)
+    assert np.allclose([line.ys[0], line.low[0], line.high[0]], [0, -half, half]) and f"to {half:.2f}" in line.name
+
+
+def test_kaplan_meier_by_thirds():
+    """Steps against a loop over days; equal risks stay in one third."""
+    time, event = RNG.integers(1, 9, 60) * 1.0, RNG.integers(0, 2, 60) * 1.0
+    risk = RNG.normal(size=60)
+    lines = kaplan_meier(risk, time, event)
+    order = np.argsort(risk)
+    for line, own in zip(lines, (order[:20], order[20:40], order[40:])):
+        for day in np.arange(0.5, time[own].max()):
+            share = 1.0
+            for moment in range(1, int(day) + 1):
+                at_risk = sum(time[i] >= moment for i in own)
+                share *= 1 - sum(time[i] == moment and event[i] == 1 for i in own) / max(1, at_risk)
+            assert np.interp(day, line.xs, line.ys) == pytest.approx(share)
+        assert f"n {len(own)}, events {int(event[own].sum())}" in line.name
+    assert len(kaplan_meier(np.zeros(6), time[:6], event[:6])) == 1
