@@ -1,4 +1,4 @@
-"""A figure as a PNG file: a short name, written whole or not at all, with what it shows in words beside the pixels.
+"""A figure as a PNG file: a short name, written whole or not at all, and what it shows in words.
 
 The words are JSON in the file's text chunk "Description": {"title", "text", "pieces"}; pieces are
 [left, top, width, height, caption] of the pictures that a sheet is made of, px.
@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from typing import NamedTuple
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -16,6 +17,17 @@ from plumbing.run_folder import write_whole
 
 
 LETTERS = 50                                         # of a name: with four bytes each they fit any disk
+
+
+class Figure(NamedTuple):
+    """name: of its file; text: its caption."""
+    name: str
+    picture: Image.Image
+    text: str
+
+    def alt(self):
+        """What is to be seen, in words."""
+        return f"{self.text}. {self.picture.info['key']}"
 
 
 def picture_name(name):

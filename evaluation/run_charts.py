@@ -1,14 +1,12 @@
 """The charts of a run: what was predicted, from predictions.csv, and the learning curves, from log.csv.
 """
-from typing import NamedTuple
-
 import numpy as np
-from PIL import Image
 
 from evaluation import curves
 from evaluation.canvas import PALETTE
 from evaluation.chart import Axis, HEIGHT
 from evaluation.metrics import METRICS, NAMES
+from evaluation.picture_file import Figure
 from evaluation.plots import confusion, dots, histogram, line_chart
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
@@ -19,24 +17,14 @@ from evaluation.scores import known_units
 
 SHARES = (-0.02, 1.02)                               # limits of an axis from 0 to 1
 RARE = 0.1                                           # share of positives below which ROC curves flatter
+DIAGONAL = (0, 1), (0, 1)
+BAND = "band: 95 % of resamples, dot: the operating point"
 RATES = {  # name: points, area, axes, a grey line, caption
-    "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", ((0, 1), (0, 1)),
-            "ROC, with positives in the key; grey: chance"),
+    "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
+            f"ROC, positives in the key; grey: chance, {BAND}"),
     "precision_recall": (curves.precision_recall, "auprc", "recall", "precision", ((), ()),
-                         "Precision and recall of what is rare, with positives in the key: their share is chance"),
+                         f"Precision and recall of what is rare; chance is the share of positives, {BAND}"),
 }
-BAND = ". Band: 95 % of resamples; dot: the operating point"
-
-
-class Figure(NamedTuple):
-    """name: of its file; text: its caption."""
-    name: str
-    picture: Image.Image
-    text: str
-
-    def alt(self):
-        """What is to be seen, in words."""
-        return f"{self.text}. {self.picture.info['key']}"
 
 
 def task_charts(run, task):
@@ -59,31 +47,22 @@ def regression_charts(task, predictions, unit):
     if len(actual) < 2:
         return []
     ends = limits([actual, predicted])
-    mean, difference = (actual + predicted) / 2, predicted - actual
-    bias = curves.agreement(mean, difference)
-    scatter = line_chart(
-        curves.fit(actual, predicted),
-        Axis(ends, f"actual {name}"),
-        Axis(ends, f"predicted {name}"),
-        width=HEIGHT,
-        dots=(actual, predicted),
-        reference=(ends, ends),
-    )
-    errors = f"predicted - actual {name}"
-    agreement = line_chart(
-        [bias],
-        Axis(limits(mean), f"mean of actual and predicted {name}"),
-        Axis(limits([*difference, *bias.low, *bias.high, 0]), errors),
-        dots=(mean, difference),
-        reference=(limits(mean), (0, 0)),
-    )
+    x, y = Axis(ends, f"actual {name}"), Axis(ends, f"predicted {name}")
+    pairs = actual, predicted
+    scatter = line_chart(curves.fit(*pairs), x, y, HEIGHT, dots=pairs, reference=(ends, ends))
+    mean, error = (actual + predicted) / 2, predicted - actual
+    bias = curves.agreement(mean, error)
+    label = f"predicted - actual {name}"
+    x = Axis(limits(mean), f"mean of actual and predicted {name}")
+    y = Axis(limits([*error, *bias.low, *bias.high, 0]), label)
+    agreement = line_chart([bias], x, y, dots=(mean, error), reference=(x.limits, (0, 0)))
+    text = f"Predicted over actual {name}, a dot per {unit}; on the grey line both are the same"
+    more = "Bland-Altman: error over the mean of both; 95 % of normal errors lie in the band"
+    errors = f"Errors of the predicted {name}; black: no error, blue: their mean"
     return [
-        Figure(f"{name}_scatter", scatter, f"Predicted over actual {name}, a dot per {unit}; on the grey line "
-               "both are the same"),
-        Figure(f"{name}_agreement", agreement, "Bland-Altman: error over the mean of actual and predicted; "
-               "95 % of normal errors lie in the band"),
-        Figure(f"{name}_errors", histogram(difference, errors), f"Errors of the predicted {name}; "
-               "black: no error, blue: their mean"),
+        Figure(f"{name}_scatter", scatter, text),
+        Figure(f"{name}_agreement", agreement, more),
+        Figure(f"{name}_errors", histogram(error, label), errors),
     ]
 
 
@@ -95,8 +74,8 @@ def survival_charts(task, predictions):
     time, event = target.T
     x, y = Axis((0, 1.04 * time.max()), task.classes[0]), Axis((0, 1.04), "share without the event")
     picture = line_chart(curves.kaplan_meier(risk, time, event), x, y)
-    return [Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by thirds of the predicted risk: "
-                   "good predictions keep the lines apart, the lowest risk on top")]
+    text = "Kaplan-Meier by predicted risk: the further apart the lines, the lowest risk on top, the better"
+    return [Figure(f"{task.name}_kaplan_meier", picture, text)]
 
 
 def probability_charts(task, predictions, scores, unit):
@@ -106,38 +85,47 @@ def probability_charts(task, predictions, scores, unit):
         if len(set(question[1])) == 2:               # otherwise there is nothing to tell apart
             asked[name] = question
     charts = []
-    for kind, (points, area, x, y, reference, text) in RATES.items():
-        lines = []
-        for name, question in asked.items():
-            if kind == "roc" or question[1].mean() < RARE:
-                point = scores.get("operating_point", {}).get(name)
-                lines.append(curves.rates(points, area, name, question, point))
-        together = len(PALETTE) if len(lines) <= len(PALETTE) else 1           # lines in a chart
-        for i in range(0, len(lines), together):
-            axes = Axis(SHARES, x), Axis(SHARES, y)
-            picture = line_chart(lines[i:i + together], *axes, HEIGHT, reference=reference)
-            charts.append(Figure(f"{task.name}_{kind}_{i + 1}", picture, text + BAND))
+    for kind in RATES:
+        charts += rate_charts(kind, task, asked, scores.get("operating_point", {}))
     for name in asked:
         if name in scores.get("reliability", {}):
             charts.append(calibration_chart(task, name, scores["reliability"][name], unit))
     if "confusion" in scores:
         picture = confusion(scores["confusion"], task.classes)
-        charts.append(Figure(f"{task.name}_confusion", picture, f"Confusion: {unit}s by their actual class, "
-                             "a row each, and the predicted one; shades and percentages are shares of the row"))
+        text = f"Confusion of {unit}s; shades and percentages are shares of the row, an actual class"
+        charts.append(Figure(f"{task.name}_confusion", picture, text))
+    return charts
+
+
+def rate_charts(kind, task, asked, operating):
+    """One chart with all labels or classes; when there are more than colors, one for each."""
+    points, area, x, y, reference, text = RATES[kind]
+    lines = []
+    for name, question in asked.items():
+        if kind == "roc" or question[1].mean() < RARE:
+            threshold = operating.get(name, {}).get("threshold")
+            lines.append(curves.rates(points, area, name, question, threshold))
+    groups = [lines]
+    if len(lines) > len(PALETTE):
+        groups = [[line] for line in lines]
+    charts = []
+    for group in filter(None, groups):
+        picture = line_chart(group, Axis(SHARES, x), Axis(SHARES, y), HEIGHT, reference=reference)
+        charts.append(Figure(f"{task.name}_{kind}_{len(charts) + 1}", picture, text))
     return charts
 
 
 def calibration_chart(task, name, bins, unit):
     x = Axis(SHARES, "predicted probability")
-    y = Axis((-0.04, 1.14), "share observed", names={k / 5: f"{k / 5:.1f}" for k in range(6)})
-    counts = [((i + 0.5) / len(bins["units"]), 1.09, count_text(n)) for i, n in enumerate(bins["units"])]
-    picture = line_chart([curves.calibration(name, bins)], x, y, reference=((0, 1), (0, 1)), labels=counts)
-    text = f"Calibration: on the grey line a probability means what it says; above, the {unit}s in each bin"
+    y = Axis((-0.04, 1.14), "share observed", names={0: "0", 0.5: "0.5", 1: "1.0"})
+    counts = []
+    for i, n in enumerate(bins["units"]):
+        text = f"{n}" if n < 10_000 else f"{n // 1000}k"
+        counts.append(((i + 0.5) / len(bins["units"]), 1.09, text))
+    line = curves.calibration(name, bins)
+    picture = line_chart([line], x, y, reference=DIAGONAL, labels=counts)
+    text = f"Calibration: on the grey line a probability means what it says; above, {unit}s per bin"
     return Figure(f"{task.name}_calibration_{name}", picture, text)
-
-
-def count_text(n):
-    return f"{n}" if n < 10_000 else f"{n // 1000}k"
 
 
 def subgroup_charts(task, scores):
@@ -151,7 +139,8 @@ def subgroup_charts(task, scores):
     if not values:
         return []
     picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
-    return [Figure(f"{task.name}_subgroups", picture, "Subgroups: value, 95 % interval, patients; grey: all")]
+    text = "Subgroups: value, 95 % interval, patients; grey: all"
+    return [Figure(f"{task.name}_subgroups", picture, text)]
 
 
 def learning_curves(run):
@@ -161,20 +150,18 @@ def learning_curves(run):
         return []
     values, metric, name = validated(run)
     best = best_epoch(values, metric)
-    columns = {"training": "train_loss", "validation": "val_loss"}         # old runs lack the second
-    losses = {text: [float(row.get(column) or "nan") for row in run.log] for text, column in columns.items()}
+    training, validation = [[float(row.get(column) or "nan") for row in run.log]
+                            for column in ("train_loss", "val_loss")]      # old runs lack the second
     charts = []
-    for label, series in (("loss", losses), (NAMES[metric], {f"{name}, validation": values})):
+    for label, series in (("loss", {"training": training, "validation": validation}),
+                          (NAMES[metric], {f"{name}, validation": values})):
         lines = []
         for text, ys in series.items():
-            mark = None
-            if best is not None and np.isfinite(ys[best]):
-                mark = epochs[best], ys[best]
             if np.isfinite(ys).any():
-                lines.append(curves.Line(text, epochs, ys, mark=mark))
+                lines.append(curves.learning(text, epochs, ys, best))
         if lines:
-            every = [y for line in lines for y in line.ys]
-            picture = line_chart(lines, Axis(limits(epochs), "epoch", whole=True), Axis(limits(every), label))
-            charts.append(Figure(f"learning_{len(charts) + 1}", picture, f"{label} over the epochs; "
-                                 "dot: the epoch that is kept"))
+            x = Axis(limits(epochs), "epoch", whole=True)
+            picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
+            text = f"{label} over the epochs; dot: the epoch that is kept"
+            charts.append(Figure(f"learning_{len(charts) + 1}", picture, text))
     return charts

@@ -47,7 +47,7 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     main(args)
     run = "runs/a"
     for name in ("args.json", "log.csv", "split.csv", "best/config.json", "best/model.safetensors", "last/config.json",
-                 "last/model.safetensors", "last/state.pt", "metrics.json", "predictions.csv", "figures/redness_errors.png", "report.html", "best/README.md",
+                 "last/model.safetensors", "last/state.pt", "metrics.json", "predictions.csv", "figures/redness_errors.png", "figures/redness_agreement.png", "report.html", "best/README.md",
                  "best/preprocessor_config.json"):
         assert os.path.isfile(os.path.join(run, name)), name
     metrics = json.load(open(f"{run}/metrics.json"))

@@ -59,5 +59,6 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses):
     loss, metric = learning_curves(run)
     assert loss.picture.info["key"] == losses and metric.text.startswith("mean absolute error over the epochs")
     assert learning_curves(SimpleNamespace(log=log[:1], tasks=[task])) == []
-    log[1]["val_loss"] = ""
+    for row in log:
+        row["val_loss"] = ""
     assert learning_curves(run)[0].picture.info["key"] == losses.split("; ")[0]
