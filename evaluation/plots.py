@@ -126,7 +126,9 @@ def dots(rows, title="", intervals=None, reference=None):
     for values in (*rows.values(), *intervals.values()):
         every += [*values]
     x = Axis(limits(every))
-    names = {count - i - 0.5: name for i, name in enumerate(rows)}
+    names = {}
+    for i, name in enumerate(rows):
+        names[count - i - 0.5] = name
     y = Axis((0, count), title, names=names)
     chart = Chart(x, y, height=ROW * count)
     for value in x.ticks:
@@ -140,5 +142,6 @@ def dots(rows, title="", intervals=None, reference=None):
         chart.marks(values, [middle for _ in values], 9, SEE_THROUGH)
         if len(values):
             mean = values.mean()
-            chart.curve([mean, mean], [middle - 0.3, middle + 0.3], INK)
+            bar = middle - 0.3, middle + 0.3
+            chart.curve([mean, mean], bar, INK)
     return chart.done()
