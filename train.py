@@ -30,9 +30,10 @@ from plumbing import parallel
 from plumbing.command import Stop, run_main
 from plumbing.device import find_device, make_deterministic
 from plumbing.flags import parse
+from plumbing.look import look
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.models import model_name
-from plumbing.prepare import add_features, describe_data, prepare
+from plumbing.prepare import add_features, prepare
 from plumbing.run_folder import (
     load_state, open_folder, random_numbers, save_model, write_log, write_split)
 from plumbing.saved_run import open_model
@@ -376,7 +377,7 @@ def finish(run, lock_file, cohort, indices, options):
 def main(argv=None):
     args = parse(argv)
     if args.check:
-        print("\n".join(describe_data(args)))
+        print("\n".join(look(args, argv)))
         return
     with parallel.together(find_device(args.device)) as device:
         speaks = parallel.rank() == 0                              # one process prints

@@ -154,6 +154,8 @@ def read_split_column(path, rows, column):
 def describe(cohort):
     """-> lines: how many images and patients, then the values of every task."""
     lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients"]
+    if not cohort.patients_known:
+        lines = [f"{cohort.name}: {len(cohort.paths)} images, not patients"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")

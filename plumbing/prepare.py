@@ -18,7 +18,7 @@ from plumbing.columns import fit_columns, tabulate
 from plumbing.device import fast_bfloat16
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
-from plumbing.load_cohort import describe, load_cohort
+from plumbing.load_cohort import load_cohort
 from plumbing.models import MODELS, build_model
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
@@ -122,13 +122,6 @@ def learned_images(own, run, splits=("train", "val")):
     """-> indices of the images of a run's own cohort that are in these of its splits."""
     split_of = read_run_split(run)
     return [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
-
-
-def describe_data(args):
-    """-> lines: how the data is understood, and how its patients are split."""
-    cohort = load_data(args)
-    _, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    return describe(cohort) + notes
 
 
 def refuse_unwritable(cohort):

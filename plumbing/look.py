@@ -1,0 +1,158 @@
+"""Look before you train: how the data of a command are understood, in lines and five small pictures.
+
+    python train.py --data my.csv --check
+"""
+import os
+import shlex
+import sys
+from collections import Counter
+
+import numpy as np
+from PIL import Image
+
+from plumbing.arrays import ARRAY_ENDINGS, IMAGE_KINDS, axes_of, read_array
+from plumbing.load_cohort import describe, summarize
+from plumbing.models import MODELS
+from plumbing.pictures import read
+from plumbing.prepare import load_data
+from plumbing.splits import split_patients
+from plumbing.targets import is_number
+
+
+MODES = {"1": "1-bit", "L": "8-bit grey", "LA": "8-bit grey and alpha", "P": "8-bit palette",
+         "RGB": "8-bit color", "RGBA": "8-bit color and alpha", "CMYK": "8-bit CMYK", "I": "32-bit grey",
+         "F": "float grey"}                                        # of Pillow
+SIDE = 160                                                         # of a thumbnail, px
+MANY = 200                                                         # files of which the headers are read
+
+
+def look(args, argv=None):
+    """Flags, and the words they came from (by default this program's) -> lines for the reader.
+
+    Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
+    cohort = load_data(args)
+    indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
+    lines = describe(cohort)
+    for split, images in indices.items():
+        for task in cohort.tasks:
+            if len(images):
+                lines.append(f"  {split}: {task.name} {summarize(task, cohort.targets[task.name][images])}")
+    for name, cells in cohort.columns.items():
+        lines.append(f"column {name}: {describe_column(cells)}")
+    counts = [len(images) for images in cohort.groups().values()]
+    if cohort.patients_known:
+        lines.append(f"patients: {min(counts)} to {max(counts)} images each, as {cohort.patients[0]}")
+    lines += notes
+    lines.append(describe_files(cohort))
+    lines.append(thumbnails(cohort, os.path.join(args.runs, f"{cohort.name}-check.png")))
+    lines.append(f"train with: {train_command(args, cohort, argv)}")
+    return lines
+
+
+def describe_column(cells):
+    """Cells of a column -> what they hold, in words."""
+    counts = Counter(cells)
+    blanks = counts.pop("", 0)
+    if not counts:
+        text = "nothing"
+    elif all(map(is_number, counts)):
+        numbers = [float(cell) for cell in counts]
+        text = f"numbers {min(numbers):g} .. {max(numbers):g}, {len(counts)} different"
+    elif len(counts) <= 6:
+        text = ", ".join(f"{word} {count}" for word, count in counts.most_common())
+    else:
+        text = f"{len(counts)} different words, as {min(counts)}"
+    if blanks:
+        text += f", {blanks} blank"
+    return text
+
+
+# -----------------------------------------------------------------------------
+# the images
+
+
+def describe_files(cohort):
+    """-> a line: sizes and bit depths of the image files, and how many of those looked at have them."""
+    if cohort.pixels is not None:
+        return f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"
+    many = MANY
+    if axes_of(cohort) != 2:
+        many = MANY // 10                                          # arrays are read as a whole
+    chosen = evenly(cohort, many)
+    sizes, kinds = Counter(), Counter()
+    for i in chosen:
+        size, kind = describe_file(cohort.paths[i])
+        kinds[kind] += 1
+        if size:
+            sizes[size] += 1
+    names = [" x ".join(map(str, size)) for size in sorted(sizes)]
+    if len(names) > 3:
+        names = [f"{names[0]} to {names[-1]}, {len(names)} sizes"]
+    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
+    return f"files, {len(chosen)} of {len(cohort.paths)} looked at: {counts}; {', '.join(names)}"
+
+
+def describe_file(path):
+    """-> the size of a picture, width first, or the shape of an array; its bit depth in words."""
+    try:
+        if path.lower().endswith(ARRAY_ENDINGS):
+            array = read_array(path)
+            return array.shape, str(array.dtype)
+        with Image.open(path) as picture:
+            depth = MODES.get(picture.mode, picture.mode)
+            if "16" in f"{picture.mode}{picture.tile}":            # Pillow's raw mode, as RGB;16B
+                depth = "16-bit"
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1:
+                depth += f" in {frames} pages"
+            return picture.size, depth
+    except Exception:                                              # Pillow raises many kinds
+        return None, f"cannot be read ({os.path.basename(path)})"
+
+
+def evenly(cohort, many):
+    """-> indices of at most so many images, from the first to the last of the cohort."""
+    count = min(many, len(cohort.paths))
+    return np.linspace(0, len(cohort.paths) - 1, count).astype(int).tolist()
+
+
+def thumbnails(cohort, path):
+    """Draw five images side by side, as a model sees them; -> a line that says which, and where they are."""
+    axes = axes_of(cohort)
+    if axes == 0:
+        return "no pictures: bags of vectors"
+    chosen = evenly(cohort, 5)
+    sheet = Image.new("RGB", (len(chosen) * (SIDE + 4) - 4, SIDE), "white")
+    for place, i in enumerate(chosen):
+        try:
+            pixels, _ = read(cohort, i, (16,) * (axes - 2) + (SIDE, SIDE))
+        except ValueError as error:
+            return f"no pictures: {error}"
+        if axes == 3:
+            pixels = pixels[:, 8]                                  # the slice in the middle
+        picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        sheet.paste(picture, (place * (SIDE + 4), 0))
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    sheet.save(path)
+    names = ", ".join(os.path.basename(cohort.paths[i]) for i in chosen)
+    return f"five pictures are in {path}: {names}"
+
+
+# -----------------------------------------------------------------------------
+# the command
+
+
+def train_command(args, cohort, argv):
+    """-> the command of the user without --check, with a model that takes such images."""
+    words = [word for word in argv or sys.argv[1:] if word != "--check"]
+    axes = axes_of(cohort)
+    able = [name for name, model_class in MODELS.items() if axes in getattr(model_class, "axes", (2,))]
+    if args.model not in able:
+        if "--model" in words:
+            place = words.index("--model")
+            del words[place:place + 2]
+        words += ["--model", able[0]]
+    command = shlex.join(["python", "train.py"] + words)
+    if args.model not in able:
+        command += f"   ({cohort.name} holds {IMAGE_KINDS[axes]}, which {args.model} does not take)"
+    return command

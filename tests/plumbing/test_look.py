@@ -1,0 +1,73 @@
+"""plumbing/look.py: train.py --check says how the data are understood, draws five of them, and trains nothing."""
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plumbing.look import describe_column, describe_file
+from train import main
+from tests.plumbing.small_tables import write
+
+
+@pytest.mark.parametrize("cells, text", (
+    (["1", "2.5", "", "1"], "numbers 1 .. 2.5, 2 different, 1 blank"),
+    (["F", "M", "F"], "F 2, M 1"),
+    ([f"{i}.png" for i in range(9)], "9 different words, as 0.png"),
+    (["", ""], "nothing, 2 blank"),
+))
+def test_columns_in_words(cells, text):
+    """Numbers by their range, few words with counts, many with the first."""
+    assert describe_column(cells) == text
+
+
+def test_sizes_and_bit_depths(tmp_path):
+    """Of pictures from their headers, of arrays; a file that cannot be read is named."""
+    grey, color = np.zeros((4, 6), np.uint16), np.zeros((4, 6, 3), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png"), Image.fromarray(color).save(tmp_path / "color.png")
+    Image.fromarray(color).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(color)])
+    np.save(tmp_path / "a.npy", grey), (tmp_path / "broken.png").write_text("x")
+    found = [describe_file(str(tmp_path / name)) for name in ("grey.png", "color.png", "pages.tif", "a.npy", "broken.png")]
+    assert found == [((6, 4), "16-bit"), ((6, 4), "8-bit color"), ((6, 4), "8-bit color in 2 pages"), ((4, 6), "uint16"),
+                     (None, "cannot be read (broken.png)")]
+
+
+def check(capsys, *argv):
+    """-> what train.py --check prints, line by line."""
+    main([*argv, "--check"])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_table_is_understood_before_it_is_trained(table, tmp_path, capsys, monkeypatch):
+    """Targets with counts, whole and by split, columns, patients, files, pictures, and the command without --check."""
+    monkeypatch.chdir(tmp_path)
+    lines = check(capsys, "--data", table, "--target", "redness:regression,dot:classes", "--fold", "1")
+    text = "\n".join(lines)
+    assert "photos: 39 images of 20 patients" in lines and "column sex: " in text and "patients: 1 to 3 images each, as p0" in lines
+    assert any(line.startswith("  train: dot 0 ") for line in lines) and any(line.startswith("split by patient") for line in lines)
+    assert any(line.startswith("files, 39 of 39 looked at: 8-bit color 39; 24 x 20 to 24 x 39, 20 sizes") for line in lines)
+    assert lines[-1] == f"train with: python train.py --data {table} --target redness:regression,dot:classes --fold 1"
+    with Image.open("runs/photos-check.png") as sheet:
+        assert sheet.size == (816, 160) and "runs/photos-check.png: 0_0.png, " in text
+    assert os.listdir("runs") == ["photos-check.png"]
+
+
+def test_what_takes_another_model(volumes, slides, tmp_path, capsys, monkeypatch):
+    """The command names a model that takes volumes, or bags, and why."""
+    monkeypatch.chdir(tmp_path)
+    lines = check(capsys, "--data", volumes, "--model", "crossvit")
+    assert lines[-1] == f"train with: python train.py --data {volumes} --model vit   (volumes holds volumes, which crossvit does not take)"
+    assert any(line.endswith("int16 20; 6 x 16 x 16") for line in lines)
+    lines = check(capsys, "--data", slides)
+    assert "no pictures: bags of vectors" in lines and "which multivit does not take" in lines[-1]
+
+
+def test_class_folders_are_looked_at(tmp_path, capsys, monkeypatch):
+    """Images, not patients; what is left out; a broken picture is a line."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"d/{name}/{i}.png" for name in "ab" for i in range(8)]
+    write(tmp_path, "d/a/x.gif", "x", images=names)
+    (tmp_path / "d/a/0.png").write_text("no picture")
+    lines = check(capsys, "--data", "d")
+    assert "d: 16 images, not patients" in lines and "1 of 17 files are left out (.gif 1)" in lines
+    assert any("cannot be read (0.png) 1" in line for line in lines) and any(line.startswith("no pictures: d/a/0.png") for line in lines)
