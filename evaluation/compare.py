@@ -74,10 +74,12 @@ def compare_task(task, first, second, resamples):
     other_prediction = second[0]
     weights = bootstrap_weights(patients, resamples)
     scores = {"units": len(target)}
-    for name, function in METRICS[task.kind].items():
+    measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
+    other_measured = replicates(task, other_prediction, target, weights)
+    for name in METRICS[task.kind]:
         reason = UNDEFINED.get(name, NO_UNIT)
-        a = replicates(task, function, prediction, target, weights)                # (L or 1, 1 + resamples)
-        b = replicates(task, function, other_prediction, target, weights)
+        a = measured[name]
+        b = other_measured[name]
         scores[name] = difference(mean_defined(a), mean_defined(b), reason)
         if task.kind == "labels":
             per_label = scores.setdefault("per_label", {})

@@ -96,6 +96,43 @@ def by_score(prediction, target, weights):
     return positive, negative
 
 
+def rank(prediction, target):
+    """One sort of a label, for `areas`. Only the scores of positives matter: how many negatives lie below
+    each of them, and how many not above it. Units whose target is NaN count for nothing. None where one class
+    is missing."""
+    positive = np.flatnonzero(target == 1)
+    negative = np.flatnonzero(target == 0)
+    if not len(positive) or not len(negative):
+        return None
+    positive = positive[np.argsort(prediction[positive])]
+    negative = negative[np.argsort(prediction[negative])]
+    scores, starts = np.unique(prediction[positive], return_index=True)
+    below = np.searchsorted(prediction[negative], scores, "left")
+    upto = np.searchsorted(prediction[negative], scores, "right")
+    return positive, starts, negative, below, upto
+
+
+def areas(ranking, counts):
+    """`auroc` and `auprc` for whole counts, float32 (W, n): for many resamples of many units.
+
+    Sums of counts are exact, below 2^24. -> (2, W)"""
+    positive, starts, negative, below, upto = ranking
+    here = np.add.reduceat(counts.take(positive, 1), starts, 1).astype(float)           # (W, scores), rising
+    edges = np.unique(np.r_[0, below, upto])
+    sums = np.zeros((len(counts), len(edges) + 1))
+    inside = edges[edges < len(negative)]
+    np.cumsum(np.add.reduceat(counts.take(negative, 1), inside, 1), 1, float, sums[:, 1:len(inside) + 1])
+    lower = sums[:, np.searchsorted(edges, below)]                 # weight of the negatives below each score
+    middle = (lower + sums[:, np.searchsorted(edges, upto)]) / 2   # ties count half
+    positives = here.sum(1)
+    negatives = sums[:, len(inside)]
+    true = positives[:, None] - here.cumsum(1) + here              # positives at or above each score
+    called = true + negatives[:, None] - lower
+    precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
+    return np.stack([ratio((here * middle).sum(1), positives * negatives),
+                     ratio((here * precision).sum(1), positives)])
+
+
 def sensitivity(called, target, weights):
     """Share of the positive units that are called positive. called: (n,) of 0 and 1."""
     return ratio(weights @ (called * target), weights @ target)

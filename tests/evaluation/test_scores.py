@@ -8,7 +8,7 @@ import torch
 
 from evaluation.metrics import METRICS
 from evaluation.predict import answers
-from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, score, subgroup, validation_loss
+from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, replicates, score, subgroup, validation_loss
 from plumbing.cohort import Task
 from tests.evaluation.test_metrics import loop_auroc
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
@@ -97,6 +97,25 @@ def test_blocks_of_resamples_change_nothing(monkeypatch):
     said, true = draw("labels", rng, 1500)
     whole = METRICS["labels"]["auroc"](said, true, weights.astype(float))
     assert np.array_equal(measure(METRICS["labels"]["auroc"], said, true, weights), whole)
+
+
+@pytest.mark.parametrize("step", (1, 2, 5, 40))
+def test_the_fast_form_of_many_resamples_is_the_plain_one(step):
+    """AUROC, average precision and Brier of every resample, with ties, clusters of patients, unknown targets, a label without
+    positives and one without negatives: the estimate to the last bit, the others to twelve digits."""
+    rng = np.random.default_rng(step)
+    task, n = Task("f", "labels", ("a", "b", "none", "all", "unknown", "rare")), 200
+    said, true = (rng.random((n, 6)) * step).round() / step, rng.integers(2, size=(n, 6)).astype(float)
+    true[:, 2], true[:, 3], true[:, 4], true[:, 5], true[::7, 1] = 0, 1, NAN, np.arange(n) == 50, NAN
+    weights = bootstrap_weights(rng.integers(60, size=n), 150)
+    found = replicates(task, said, true, weights)
+    for name, function in METRICS["labels"].items():
+        for i in range(6):
+            known = ~np.isnan(true[:, i])
+            expected = measure(function, said[known, i], true[known, i], weights[:, known])
+            assert name == "brier" or found[name][i][0] == expected[0] or np.isnan(expected[0])      # a matrix product rounds as it likes
+            assert np.allclose(found[name][i], expected, rtol=1e-12, atol=1e-12, equal_nan=True), (name, i)
+    assert np.isnan(found["auroc"][5]).any()
 
 
 def test_resamples_of_one_class_are_left_out_and_counted():
