@@ -24,7 +24,8 @@ HEIGHT = 240                                         # of a photograph, px
 
 def looked_at(out, i):
     """What a model returns to be drawn, of sample i -> {key: [tensor], one per branch}."""
-    seen = {key: branches_of(out, key, i) for key in ("map", "image", "token", "composite") if key in out}
+    keys = ("map", "image", "token", "composite", "corrupted", "rebuilt")
+    seen = {key: branches_of(out, key, i) for key in keys if key in out}
     if "map" not in seen and "label_map" in out:                   # the label tokens' instead of heads'
         seen["map"] = branches_of(out, "label_map", i)
     return seen
@@ -109,6 +110,8 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
             task, _ = findings_of(tasks)
             probability = dict(zip(task.classes, predictions["prediction"][task.name][unit]))
             figure = finding_figure(photos[0], seen["findings"], probability, title)
+        elif "rebuilt" in seen:
+            figure = rebuilt_figure(photos[0], seen, title)
         elif "map" in seen:
             figure = map_figure(photos, seen["map"], config, title)
         else:
@@ -123,6 +126,9 @@ def patient_title(patient, tasks, predictions, unit):
         if task.kind == "labels":
             continue
         value = predictions["prediction"][task.name][unit]
+        if task.kind == "loss":
+            words.append(f"{task.name}, loss {value:.3g}")
+            continue
         if task.kind == "classes":
             predicted = task.classes[value.argmax()]
         elif task.kind == "survival":
@@ -161,6 +167,19 @@ def kept_figure(photos, seen, config, title):
         composite = seen["composite"][0].expand(3, -1, -1)       # gray to color
         composite = composite.permute(1, 2, 0).byte().numpy()
     return filter_figure(photos, kept, config.vit.grid, composite, title)
+
+
+def rebuilt_figure(photo, seen, title):
+    """GMML: an image, what the model saw of it, and what it made of that; of volumes the middle slice."""
+    pictures = [photo]
+    for name in ("corrupted", "rebuilt"):
+        pixels = seen[name][0]
+        if pixels.dim() == 4:
+            pixels = pixels[:, pixels.shape[1] // 2]
+        if len(pixels) != 3:                                       # grey to color
+            pixels = pixels[:1].expand(3, -1, -1)
+        pictures.append(pixels.permute(1, 2, 0).byte().numpy())
+    return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
 
 
 def map_figure(photos, maps, config, title):

@@ -196,6 +196,11 @@ def c_index(prediction, target, weights):
     return ratio(agreed, pairs)
 
 
+def mean_loss(prediction, target, weights):
+    """Of a model that brings its own loss, which is what it predicts."""
+    return weighted_mean(prediction, weights)
+
+
 # -----------------------------------------------------------------------------
 # means, and the list
 
@@ -239,12 +244,15 @@ METRICS = {  # kind of task -> name -> function; the first decides which epoch i
     "survival": {
         "c_index": c_index,
     },
+    "loss": {
+        "loss": mean_loss,
+    },
 }
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error",
          "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
          "brier": "Brier score", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
-         "c_index": "concordance"}
-LOWER_IS_BETTER = ("mae", "brier")
+         "c_index": "concordance", "loss": "loss"}
+LOWER_IS_BETTER = ("mae", "brier", "loss")
 UNDEFINED = {  # why a metric may be undefined where there are units
     "r2": "all targets are equal",
     "spearman": "all predictions or all targets are equal",

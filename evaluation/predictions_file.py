@@ -23,7 +23,7 @@ def prediction_names(task):
     """The columns of predictions.csv that hold the predictions of a task."""
     if task.kind == "survival":
         return [f"{task.name} risk"]
-    if task.kind == "regression":
+    if not task.classes:
         return [f"{task.name} predicted"]
     return [f"{task.name}[{name}] predicted" for name in task.classes]
 
@@ -90,9 +90,9 @@ def read_rows(tasks, rows):
             target.append([read_target(task, row[name]) for name in target_names(task)])
         prediction = np.array(prediction)
         target = np.array(target)
-        if task.kind in ("regression", "survival"):
+        if task.kind in ("regression", "survival", "loss"):
             prediction = prediction[:, 0]
-        if task.kind in ("regression", "classes"):
+        if task.kind in ("regression", "classes", "loss"):
             target = target[:, 0]
         predictions["prediction"][task.name] = prediction
         predictions["target"][task.name] = target

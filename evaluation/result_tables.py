@@ -7,7 +7,8 @@ from evaluation.metrics import METRICS
 
 
 CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
-            "labels": "the training share of each label", "survival": "the same risk for all"}
+            "labels": "the training share of each label", "survival": "the same risk for all",
+            "loss": "nothing"}
 
 
 # -----------------------------------------------------------------------------

@@ -247,7 +247,8 @@ def constant_predictions(tasks, cohort, train, by_image):
         images = [own[0] for own in cohort.groups(train).values()]
     constants = {}
     for task in tasks:
-        constants[task.name] = constant_prediction(task, cohort.targets[task.name][images])
+        if task.kind != "loss":                                    # of which a constant has none
+            constants[task.name] = constant_prediction(task, cohort.targets[task.name][images])
     return constants
 
 

@@ -22,10 +22,11 @@ class Task:
     regression   a number, by the mean squared error of (target - center) / scale, both from the train split
     classes      one of `classes`, by cross entropy
     labels       yes or no for each of `classes`, by binary cross entropy
+    loss         nothing: the model brings a loss of its own, and this is it (see MODELS)
     survival     a risk, by Cox's partial likelihood. `classes` names two columns: a time, and whether it is
                  that of the event (1) or of the last look at a patient who had not had it (0)"""
     name: str
-    kind: str                        # one of KINDS
+    kind: str                        # one of KINDS, or loss
     classes: tuple = ()              # names of the classes or labels
     center: float = 0.0
     scale: float = 1.0
@@ -79,6 +80,7 @@ class Cohort:
     inputs: str = ""                 # columns that a public table offers to --tabular
     tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see columns.py
     patients_known: bool = True      # False: every image counts as a patient, see NO_PATIENTS
+    dealt_by: list = None            # tasks over whose first the splits are spread; default: `tasks`
 
     def groups(self, indices=None):
         """-> {patient: [indices of images]} in the table's order, of all images or of those in `indices`."""
@@ -88,6 +90,14 @@ class Cohort:
         for i in indices:
             groups[self.patients[i]].append(i)
         return dict(groups)
+
+
+def with_own_loss(cohort, name):
+    """-> the cohort for a model that needs no targets: its one task is the loss that the model brings. The
+    splits stay those of a run that learns the targets of the table, where it has some."""
+    zeros = np.zeros(len(cohort.paths), np.float32)
+    return replace(cohort, tasks=[Task(name, "loss")], targets={**cohort.targets, name: zeros},
+                   dealt_by=cohort.tasks)
 
 
 def per_patient(cohort, how=None):

@@ -10,6 +10,7 @@ import numpy as np
 
 from plumbing.class_folders import read_class_folders
 from plumbing.cohort import Cohort, SPLIT_NAMES
+from plumbing.folders import leave_out_masks, left_out_note, look_through
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, patients_of_files
@@ -24,7 +25,8 @@ from plumbing.targets import read_targets
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
-                blank="zeros", cache="data_cache", regex=None, missing=MISSING):
+                blank="zeros", cache="data_cache", regex=None, missing=MISSING,
+                needs_targets=True):
     """-> Cohort. ValueError says what is missing or wrong, with file, row and column.
 
     data         a CSV file, a folder of class folders, medmnist:FLAG[:SIDE], or a name in PUBLIC_TABLES
@@ -36,13 +38,16 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     blank        the same for an empty label of CheXpert
     cache        the folder to which MedMNIST is downloaded
     regex        the part of a cell, or of a file's path, that says who the patient is: its first group
-    missing      words that stand for a blank cell, with commas between them"""
+    missing      words that stand for a blank cell, with commas between them
+    needs_targets    False: a table without targets, or a folder without classes, will do"""
     known = PUBLIC_TABLES.get(data, {})
     is_folder = os.path.isdir(data) and not known
     if is_folder or data.startswith("medmnist:"):
         if images or patient or image or target or (split and not is_folder):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
                              "--target and --split-column do not apply to it")
+        if is_folder and not needs_targets:
+            return read_any_folder(data, regex, split)
         if is_folder:
             return read_class_folders(data, regex, split)
         return read_medmnist(data, cache)
@@ -70,10 +75,14 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     if "blanks" not in known:
         blank = "ignore"
-    target = target or known.get("target") or ",".join(labels)
-    tasks, targets, target_notes = read_targets(path, header, rows, target, labels,
-                                                uncertain=policy("uncertain", uncertain, header),
-                                                blank=policy("blank", blank, header))
+    policies = dict(uncertain=policy("uncertain", uncertain, header), blank=policy("blank", blank, header))
+    default = known.get("target") or ",".join(labels)
+    try:
+        tasks, targets, target_notes = read_targets(path, header, rows, target or default, labels, **policies)
+    except ValueError:
+        if needs_targets or target:
+            raise
+        tasks, targets, target_notes = [], {}, []
     paths, path_notes = find_images(path, rows, image, images or folder)
     targets, first_rows, row_notes = merge_rows(path, rows, paths, patients, tasks, targets)
     if first_rows:
@@ -117,6 +126,20 @@ def missing_note(counts):
     if not words:
         return []
     return [f"words that count as blanks (--missing): {shortlist(words)}"]
+
+
+def read_any_folder(folder, regex, split):
+    """-> Cohort of class folders, or else of whatever images are below the folder, without targets."""
+    try:
+        return read_class_folders(folder, regex, split)
+    except ValueError:
+        paths, left_out = look_through(folder)
+        paths = leave_out_masks(folder, paths, left_out)
+    if not paths:
+        raise ValueError(f"--data {folder}: no picture below it")
+    patients, notes, known = patients_of_files([os.path.relpath(path, folder) for path in paths], regex)
+    return Cohort(name=os.path.basename(os.path.abspath(folder)), tasks=[], patients=patients, paths=paths,
+                  targets={}, notes=notes + left_out_note(paths, left_out), patients_known=known)
 
 
 def find_split_column(path, header, rows, image, split):
@@ -168,6 +191,8 @@ def summarize(task, values):
         time, event = values.T
         return (f"{np.nansum(event):.0f} events, {(event == 0).sum()} without, times {np.nanmin(time):g} .. "
                 f"{np.nanmax(time):g}, {np.isnan(event).sum()} unknown")
+    if task.kind == "loss":
+        return "needs no target"
     if task.kind == "regression":
         return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {np.isnan(values).sum()} unknown"
     counts = [(values == i).sum() for i in range(len(task.classes))]

@@ -18,6 +18,10 @@ and if it needs to:
     check_flags(args)                refuse what does not go together, fill in what depends on other flags
     by_patient(args)                 does a sample hold all images of a patient?
     needs_columns(args)              does it need columns of a table?
+    own_loss                         a name, where it learns without targets: logits {own_loss: (B, 1)} is
+                                     then the loss of every image. train.py takes the mean and keeps the
+                                     epoch of the lowest validation loss; eval.py shows the loss of the test
+                                     patients, and draws what forward returns as `corrupted` and `rebuilt`
 """
 import functools
 import re
@@ -27,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossvit import CrossViT
 from daft import DAFTViT, ResNet
+from gmml import GMML
 from lt_vit import LTViT
 from multivit import MultiViT
 from plumbing import parallel
@@ -44,6 +49,7 @@ MODELS = {
     "daft": ResNet,
     "probe": Probe,
     "cnn": CNN,
+    "gmml": GMML,
 }
 
 # -----------------------------------------------------------------------------

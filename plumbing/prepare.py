@@ -13,7 +13,7 @@ import torch
 from data import Batches, Loader, Samples, make_loader
 from plumbing import parallel
 from plumbing.arrays import IMAGE_KINDS, axes_of, read_array
-from plumbing.cohort import Cohort, per_patient, targets_agree
+from plumbing.cohort import Cohort, per_patient, targets_agree, with_own_loss
 from plumbing.columns import fit_columns, tabulate
 from plumbing.device import fast_bfloat16
 from plumbing.features import cached_features
@@ -92,18 +92,21 @@ def by_patient(args):
 
 
 def load_data(args):
-    """Flags -> Cohort. Models that see a patient at once need one target per patient."""
+    """Flags -> Cohort. Models that see a patient at once need one target per patient, others none."""
     print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
+    own_loss = getattr(MODELS[args.model], "own_loss", None)
     with parallel.first_here():  # one process makes or downloads what the others then find
         data = make(args.data, args.cache_dir) if args.data in COHORTS else args.data
         cohort = load_cohort(data, images=args.images, patient=args.patient_column, image=args.image_column,
                              target=args.target, split=args.split_column, uncertain=args.uncertain,
                              blank=args.blank, cache=args.cache_dir, regex=args.patient_regex,
-                             missing=args.missing)
+                             missing=args.missing, needs_targets=own_loss is None)
     put_positive_last(cohort, args.positive)
     refuse_unwritable(cohort)
     if by_patient(args) or args.patient_target:
-        return per_patient(cohort, args.patient_target)
+        cohort = per_patient(cohort, args.patient_target)
+    if own_loss:
+        cohort = with_own_loss(cohort, own_loss)
     return cohort
 
 

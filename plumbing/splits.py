@@ -215,8 +215,9 @@ def deal(cohort, groups, parts, part, seed):
     if len(groups) < parts:
         raise ValueError(f"{cohort.name}: {len(groups)} patients do not fill {parts} parts (--folds, --val)")
     rng = np.random.default_rng((seed, len(groups)))
-    values = cohort.targets[cohort.tasks[0].name].reshape(len(cohort.patients), -1)
-    if cohort.tasks[0].kind == "survival":
+    task = (cohort.dealt_by or cohort.tasks)[0]
+    values = cohort.targets[task.name].reshape(len(cohort.patients), -1)
+    if task.kind == "survival":
         values = values * (1e-9, 1)                                # by event, then by time
     value_of = {}
     for patient, value in zip(cohort.patients, np.nan_to_num(values).sum(1)):

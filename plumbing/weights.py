@@ -20,7 +20,8 @@ from plumbing.names import crossvit_names, timm_names
 from plumbing.preprocessing import statistics
 
 # of other tasks
-IGNORE = ("head.", "head_dist.", "pooler.", "pre_logits.", "mask_token", "decoder", "fc.", "label_")
+IGNORE = ("head.", "head_dist.", "head_recons.", "pooler.", "pre_logits.", "mask_token", "decoder", "fc.",
+          "label_")
 
 # -----------------------------------------------------------------------------
 # a checkpoint -> tensors and config, at the size that is asked for

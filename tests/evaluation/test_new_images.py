@@ -78,7 +78,7 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
 
 
 def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place, tmp_path, monkeypatch):
-    """LT-ViT: one row per label, the surest first, with the CSV's number, under the class token's maps and the label's own."""
+    """LT-ViT: one row per label, the surest first, with the CSV's number, under the maps of its label token."""
     drawn = []
     monkeypatch.setattr(figures, "side_by_side", lambda pictures, captions, **rest: drawn.append(captions) or pictures[0].convert("RGB"))
     as_folder(place, ["p0"], tmp_path / "new")
@@ -86,7 +86,7 @@ def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place
                      "--device", "cpu"])
     said, = rows_of(tmp_path / "o.csv")
     said = {name: float(said[f"findings[{name}] predicted"]) for name in ("dots", "stripes")}
-    maps = ["class token", "class token, mean of label blocks", "label token", "label token, mean of label blocks"]
+    maps = ["label token", "label token, mean of label blocks"]
     assert drawn == [[f"{name}, predicted {said[name]:.2f}", *maps] for name in sorted(said, key=said.get, reverse=True)]
     assert os.listdir(tmp_path / "o-figures") == ["patient_p0.png"]
 

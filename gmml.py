@@ -1,0 +1,208 @@
+"""GMML: pre-training on images without labels. Groups of patches are corrupted, and a ViT rebuilds their
+pixels.
+
+    x_c  = x outside the groups; noise, zeros, or what another image has there inside        (B, C, *image)
+    z    = LN(mean of the tokens after four blocks of ViT(x_c))      all tokens are encoded, unlike in MAE
+    x'   = Deconv(GELU(W3 GELU(W2 GELU(W1 z))))                      every token -> P x P pixels
+    loss = mean of |x' - x| over the pixels inside the groups, in normalized units
+
+A group is a rectangle of patches, so that meaningful parts of a thing vanish and cannot be filled in from
+the next pixel. Rectangles are drawn until their share of the image is reached: the corner uniform over the
+grid, each side uniform from one patch to 0.3 of the image's, cut off at the border; they may overlap.
+
+Atito, Awais, Kittler 2022, "GMML is all you need", arXiv 2205.14986; LT-ViT (section 3.2) starts from it.
+From their released recipe: share corrupted uniform in 0.5 .. 0.75, or 0.3 where another image shows through;
+of noise and other images half each; blocks 6, 8, 10, 12 of 12; the decoder; ViT-S/16, AdamW 5e-4 x batch /
+256, weight decay 0.04 rising to 0.4, batch 64 on each of 4 GPUs, 800 epochs, strong crops and colors.
+Decided here: the four blocks are evenly spaced and end with the last, whatever the depth; every image counts
+alike in the loss, however much of it is corrupted; the other image is the one before in the batch, and of a
+lone image noise takes its place; evaluation draws the same numbers for every batch; learning rate, decay and
+augmentation are those of train.py. The class token helps to encode, but no loss reads it.
+
+B images, T patches, P patch side, D width, M rectangles drawn. Run: python gmml.py
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vit import ViT, ViTConfig, init_weights
+
+CORRUPTIONS = ("noise", "zeros", "alien")
+
+
+@dataclass(frozen=True)
+class GMMLConfig:
+    vit: ViTConfig
+    corrupt: tuple = ("noise", "alien")  # each image gets one of these, see CORRUPTIONS
+    share: tuple = (0.5, 0.75)           # of the image, uniform between these
+    alien_share: float = 0.3             # where another image shows through
+    side: float = 0.3                    # longest side of a group, share of the image's
+
+    def __post_init__(self):
+        known = set(self.corrupt) & set(CORRUPTIONS)
+        if not self.corrupt or len(known) < len(self.corrupt):
+            raise ValueError(f"corrupt {','.join(self.corrupt)}: need some of {', '.join(CORRUPTIONS)}, "
+                             "each once")
+        if not self.vit.image:
+            raise ValueError("GMML rebuilds pictures or volumes; bags of vectors have no places")
+
+
+# -----------------------------------------------------------------------------
+# which patches
+
+
+def draw_groups(count, grid, side, device=None):
+    """-> corner, size: (count, M, axes) whole numbers of patches; M rectangles are enough for any share."""
+    longest = [max(1, int(side * length)) for length in grid]
+    mean_area = math.prod((1 + length) / 2 for length in longest)
+    M = math.ceil(4 * math.prod(grid) / mean_area)
+    corner, size = [], []
+    for length, most in zip(grid, longest):
+        corner.append(torch.randint(length, (count, M), device=device))
+        size.append(torch.randint(1, most + 1, (count, M), device=device))
+    return torch.stack(corner, 2), torch.stack(size, 2)
+
+
+def cover(corner, size, grid, share):
+    """-> (B, *grid) bool: the first rectangles of each image that together reach its share (B,) of the
+    patches, the one that reaches it included."""
+    inside = torch.ones(1, 1, dtype=torch.bool, device=corner.device)
+    for axis, length in enumerate(grid):                           # an outer product, axis by axis
+        place = torch.arange(length, device=corner.device)
+        first = corner[..., axis, None]                            # (B, M, 1)
+        within = (place >= first) & (place < first + size[..., axis, None])
+        inside = inside[..., None] & within.view(*within.shape[:2], *[1] * axis, length)
+    inside = inside.flatten(2)                                     # (B, M, T)
+    union = inside.cummax(1).values
+    before = F.pad(union.float().mean(2), (1, 0))[:, :-1]          # (B, M), covered before each of them
+    kept = inside & (before < share[:, None])[..., None]
+    return kept.any(1).unflatten(1, grid)
+
+
+def to_pixels(patches, patch):
+    """(B, *grid) -> (B, 1, *image): every patch becomes P x P pixels."""
+    for axis, P in enumerate(patch):
+        patches = patches.repeat_interleave(P, 1 + axis)
+    return patches[:, None]
+
+
+# -----------------------------------------------------------------------------
+# what stands there
+
+
+def corrupt(images, config: GMMLConfig):
+    """Normalized images (B, C, *image) -> the same but for groups of patches, and where these are,
+    (B, 1, *image) bool. Everything is drawn on the device of the images."""
+    B, device = len(images), images.device
+    vit, kinds = config.vit, config.corrupt
+    chosen = torch.randint(len(kinds), (B,), device=device)        # a kind for each image
+    low, high = config.share
+    share = low + (high - low) * torch.rand(B, device=device)
+    if "alien" in kinds:
+        share = share.masked_fill(chosen == kinds.index("alien"), config.alien_share)
+    corner, size = draw_groups(B, vit.grid, config.side, device)
+    mask = to_pixels(cover(corner, size, vit.grid, share), vit.patch)
+    fill = {"noise": torch.randn_like(images), "zeros": torch.zeros_like(images), "alien": images.roll(1, 0)}
+    if B == 1:                                                     # there is no other image
+        fill["alien"] = fill["noise"]
+    result = images
+    for number, kind in enumerate(kinds):
+        is_it = (chosen == number).view(-1, *[1] * (images.dim() - 1))
+        result = torch.where(mask & is_it, fill[kind], result)
+    return result, mask
+
+
+def rebuild_loss(rebuilt, images, mask):
+    """-> (B,): mean of the absolute differences of the pixels inside the mask (B, 1, *image)."""
+    differences = (rebuilt.float() - images).abs().mean(1, keepdim=True)
+    return (differences * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+
+
+class GMML(nn.Module):
+    """forward(image) -> dict:
+
+    logits     {"reconstruction": (B, 1)}, the loss of every image
+    corrupted, rebuilt   (B, C, *image), pixels of 0 .. 255; rebuilt only where corrupted"""
+    Config = GMMLConfig
+    inputs = ("image",)
+    axes = (2, 3)
+    own_loss = "reconstruction"
+    check_flags = ViT.check_flags
+
+    def __init__(self, config: GMMLConfig, tasks=None):
+        super().__init__()
+        self.config = config
+        vit = config.vit
+        self.vit = ViT(vit)
+        D = vit.dim
+        deconv = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[len(vit.image)]
+        layers = []
+        for _ in range(3):
+            layers += [nn.Linear(D, D), nn.GELU()]
+        self.decoder = nn.Sequential(*layers)
+        self.decoder.apply(init_weights)
+        self.decoder_pixels = deconv(D, vit.channels, vit.patch, stride=vit.patch)
+
+    def encode(self, images):
+        """(B, C, *image) -> (B, T, D): the mean of the patch tokens after four blocks, then the norm."""
+        vit = self.vit
+        blocks = vit.blocks
+        step = max(1, len(blocks) // 6)
+        x = vit.embed(images)
+        taken = []
+        for number, block in enumerate(blocks, 1):
+            x = block(x)
+            to_go = len(blocks) - number
+            if to_go % step == 0 and to_go <= 3 * step:
+                taken.append(x)
+        z = vit.norm(torch.stack(taken).mean(0))
+        return z[:, -vit.config.tokens:]                           # without class token and registers
+
+    def decode(self, z):
+        """(B, T, D) -> (B, C, *image)."""
+        z = self.decoder(z).transpose(1, 2)                        # (B, D, T)
+        return self.decoder_pixels(z.unflatten(2, self.config.vit.grid))
+
+    def forward(self, image):
+        images = self.vit.normalize(image)
+        if self.training:
+            corrupted, mask = corrupt(images, self.config)
+        else:
+            with torch.random.fork_rng():                          # the same numbers for every batch
+                torch.manual_seed(0)
+                corrupted, mask = corrupt(images, self.config)
+        rebuilt = self.decode(self.encode(corrupted))
+        loss = rebuild_loss(rebuilt, images, mask)
+        out = {"logits": {self.own_loss: loss[:, None]}}
+        if not self.training:                                      # pictures of it
+            normalize = self.vit.normalize
+            for name, x in (("corrupted", corrupted), ("rebuilt", torch.where(mask, rebuilt, images))):
+                out[name] = ((x * normalize.std + normalize.mean) * 255).clamp(0, 255)
+        return out
+
+    @staticmethod
+    def add_flags(group):
+        group.add_argument("--corrupt", default="noise,alien", help=f"any of {','.join(CORRUPTIONS)}: what "
+                           "stands in the groups of an image, one of these; alien: another image")
+        ViT.add_flags(group)
+        group.set_defaults(dropout=0.0)                            # as in the recipe
+
+    @classmethod
+    def from_args(cls, args, tasks, columns=()):
+        vit = ViT.from_args(args)
+        model = cls(GMMLConfig(vit.config, tuple(args.corrupt.split(","))))
+        model.vit, model.report = vit, vit.report
+        return model
+
+
+if __name__ == "__main__":
+    config = GMMLConfig(ViTConfig(image=(96, 96), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256))
+    corner, size = draw_groups(1, config.vit.grid, config.side)
+    mask = cover(corner, size, config.vit.grid, torch.tensor([0.5]))
+    for row in mask[0].tolist():
+        print(" ".join(str(int(patch)) for patch in row))
+    loss = GMML(config)(torch.randint(256, (4, 3, 96, 96), dtype=torch.uint8))["logits"]["reconstruction"]
+    print("loss of each image", loss.flatten().tolist())
