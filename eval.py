@@ -36,7 +36,7 @@ from evaluation.scores import constant_predictions, score, score_constant, score
 from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
 from plumbing.command import run_main
-from plumbing.device import fast_float32, find_device
+from plumbing.device import find_device
 from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
@@ -204,7 +204,6 @@ def evaluate_run(args):
     if not by and "fst" in cohort.columns:
         by = "fst"
     options = run_options(saved, model, cohort, device)
-    fast_float32(model, device)                                    # as in training, to the last bit
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(os.path.join(folder, EVALUATION_LOCK), wait=True):

@@ -21,7 +21,7 @@ from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, prediction_names, prediction_text
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
-from plumbing.device import fast_float32, find_device
+from plumbing.device import find_device
 from plumbing.folders import IMAGE_ENDINGS, leave_out_masks, left_out_note, look_through
 from plumbing.image_paths import find_images
 from plumbing.inside import stay_inside
@@ -134,7 +134,6 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     cohort, notes = tabulate(cohort, model.columns)
     print_notes(cohort.notes + notes, cohort, run)
     options = run_options(args, model, cohort, device)
-    fast_float32(model, device)                      # as in training
     if "features" in model.inputs:                   # a probe takes images too, and these are seen once
         model.inputs = ("image",)
     broken = {}

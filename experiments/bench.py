@@ -32,7 +32,8 @@ from experiments.timing import machine, measure, print_growth, report
 from multivit import MultiViT, MultiViTConfig
 from plumbing.cohort import Cohort, Task
 from plumbing.command import run_main
-from plumbing.device import fast_float32, find_device
+from plumbing.device import find_device
+from plumbing.kernels import choose_kernels
 from plumbing.flags import parse
 from plumbing.models import build_model
 from plumbing.parser import Parser
@@ -165,7 +166,9 @@ def build_flags(device, flags, size, image, patch, blocks):
                f"--train-blocks {blocks} {flags}")
     args, task = parse(command.split()), Task("y", "regression")
     model, _ = build_model(args, [task], ())
-    fast_float32(model, torch.device(device))
+    if args.amp == "auto":
+        args.amp = "off"
+    choose_kernels(args, model, torch.device(device))
     optimizer = training.make_optimizer(model.to(device), args, torch.device(device))
     options = {"device": torch.device(device), "autocast": torch.bfloat16 if args.amp == "bf16" else None}
     batch = {"path": ["", "", "", ""], "targets": {"y": torch.rand(4)},

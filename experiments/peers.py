@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from crossvit import CrossViT, variant
 from experiments.timing import FAST, measure, report
-from plumbing.device import fast_float32
+from plumbing.kernels import choose_kernels, has_bfloat16
 from train import make_optimizer
 from vit import SIZES, ViT, ViTConfig
 
@@ -46,10 +46,10 @@ def build_crossvit(device, who, variant_name, batch, flags, step):
 def network_step(device, who, model, image, batch, flags, step):
     """A training step (forward, backward, AdamW), or PASSES forward passes under one autocast as in eval.py.
 
-    flags "as shipped": what train.py chooses here, bf16 for "ours, bf16", and PyTorch as it comes for peers.
-    A precision of float32 or "bf16" sets that for all, and train.py's AdamW."""
+    flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of float32 or
+    "bf16" sets that for all, and train.py's AdamW."""
     train, shipped = step == "training", flags == "as shipped"
-    ours, bf16 = who.startswith("ours"), "bf16" in who + flags
+    ours, bf16 = who == "ours", flags == "bf16"
     passes = 1 if train else PASSES
     model.to(device).train(train)
     x = torch.randn(batch, 3, image, image, device=device)
@@ -58,7 +58,9 @@ def network_step(device, who, model, image, batch, flags, step):
     if flags == FAST[device]:
         precision = flags
     elif shipped and ours:
-        fast_float32(model, torch.device(device))
+        chosen = argparse.Namespace(kernels="auto", amp="auto")
+        choose_kernels(chosen, model, torch.device(device))
+        bf16 = chosen.amp == "bf16" or has_bfloat16(torch.device(device))
         precision = torch.get_float32_matmul_precision()
     if shipped and not ours:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -89,11 +91,8 @@ def beside_peers(args, name, build, peers, settings):
         settings["batch"] = 64
     rows = []
     for flags in ("as shipped", "highest", FAST[args.device], "bf16"):
-        names = ["ours"] + peers
-        if flags == "as shipped":
-            names.append("ours, bf16")
         for step in ("forward", "training"):
-            rows += measure(args, build, names, settings | {"flags": flags, "step": step})
+            rows += measure(args, build, ["ours", *peers], settings | {"flags": flags, "step": step})
     torch.set_float32_matmul_precision("highest")
     report(args, name, rows)
     print(f"forward: {PASSES} batches, one after the other")

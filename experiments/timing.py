@@ -5,6 +5,7 @@ A candidate is a name and build(device, name, **settings), which returns a step,
 import functools
 import multiprocessing
 import os
+import platform
 import re
 import resource
 import time
@@ -16,7 +17,6 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from plumbing.device import cpu_flags
 from plumbing.run_folder import write_csv
 
 
@@ -182,9 +182,17 @@ def matmul_rate(device, precision):
 # tables
 
 
+def cpu_name():
+    if not os.path.exists("/proc/cpuinfo"):
+        return platform.processor()
+    with open("/proc/cpuinfo") as file:
+        names = re.findall("model name\t: (.*)", file.read())
+    return names[0] if names else platform.processor()
+
+
 def machine(args):
     """A line that says what it was measured on."""
-    words = re.findall("model name\t: (.*)", cpu_flags())[:1]
+    words = [cpu_name()]
     if args.device == "cuda":
         words.insert(0, torch.cuda.get_device_name())
     words.append(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")

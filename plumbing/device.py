@@ -1,4 +1,4 @@
-"""Which device a model runs on, and which kernels compute its matrix products.
+"""Which device a model runs on.
 """
 import os
 
@@ -29,52 +29,3 @@ def make_deterministic():
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-
-
-def width_of(model):
-    """-> D of a model's widest Transformer, 0 for a model that has none."""
-    vit = getattr(model.config, "vit", model.config)
-    if hasattr(vit, "dim"):
-        return vit.dim
-    return max(getattr(vit, "dims", (0,)))           # CrossViT has two
-
-
-def cpu_flags():
-    """-> what the CPU can do, in the words of Linux; "" on other systems."""
-    if not os.path.exists("/proc/cpuinfo"):
-        return ""
-    with open("/proc/cpuinfo") as file:
-        return file.read()
-
-
-def fast_float32(model, device):
-    """Choose the kernels of float32 matrix products; -> lines for the log, one or none.
-
-    AMD CPUs with AVX-512: PyTorch's "medium" leaves MKL for oneDNN, still in float32 (gradients equal to
-    1e-6). CPU time of a training step on an EPYC, MKL over oneDNN, by width: 64 0.4 to 0.7, 128 0.8 to
-    1.1, 192 1.1 to 1.4, 384 1.3 to 1.6, 768 1.7. On CPUs with AMX the same word would mean bfloat16.
-    CUDA: "high" is TF32."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        return []
-    width = width_of(model)
-    if device.type == "cpu" and width >= 192:
-        flags = cpu_flags()
-        if "AuthenticAMD" in flags and "avx512f" in flags and "amx" not in flags:
-            torch.set_float32_matmul_precision("medium")
-            return [f"float32 products by oneDNN, which is faster here at width {width}"]
-    torch.set_float32_matmul_precision("highest")
-    return []
-
-
-def fast_bfloat16(model, device):
-    """Is bfloat16 worth it? On CUDA where the GPU has it; on CPUs that have it, for wide Transformers.
-
-    CPU time of a training step with AdamW on an EPYC with avx512_bf16, float32 (the faster kernels) over
-    bfloat16, by width: 64 0.6 to 0.7, 128 1.3, 192 1.4 to 1.7, 384 1.6, 768 1.5; CrossViT-9 at 60 px 1.5."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or width_of(model) < 128 or "features" in model.inputs:
-        return False
-    flags = cpu_flags()
-    return "avx512_bf16" in flags or "amx_bf16" in flags

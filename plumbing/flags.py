@@ -165,7 +165,10 @@ def add_machine_flags(group):
              "there a thread reads ahead")
     group.add_argument(
         "--amp", choices=("auto", "bf16", "off"), default="auto",
-        help="mixed precision; auto: bf16 on CUDA, and on CPUs that have it where it is faster")
+        help="mixed precision; auto: bf16 on CUDA, and on a CPU where a measurement at the start favors it")
+    group.add_argument(
+        "--kernels", choices=("auto", "mkl", "onednn"), default="auto",
+        help="of float32 products on a CPU; auto: what is faster, measured at the start")
     group.add_argument("--compile", action="store_true", help="torch.compile the model")
     group.add_argument(
         "--deterministic", action="store_true",

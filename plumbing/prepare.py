@@ -15,9 +15,9 @@ from plumbing import parallel
 from plumbing.arrays import IMAGE_KINDS, axes_of, read_array
 from plumbing.cohort import Cohort, per_patient, targets_agree, with_own_loss
 from plumbing.columns import fit_columns, tabulate
-from plumbing.device import fast_bfloat16
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
+from plumbing.kernels import choose_kernels, has_bfloat16
 from plumbing.load_cohort import load_cohort
 from plumbing.models import MODELS, build_model
 from plumbing.resume import same_split, same_targets
@@ -306,8 +306,9 @@ def run_options(args, model, cohort, device):
     workers = args.workers
     if workers is None:
         workers = 0 if device.type == "cpu" else 4
+    kernels = choose_kernels(args, model, device)
     autocast = None
-    if args.amp == "bf16" or args.amp == "auto" and fast_bfloat16(model, device):
+    if args.amp == "bf16" or args.amp == "auto" and has_bfloat16(device):
         autocast = torch.bfloat16
     return {
         "size": vit.image,
@@ -318,6 +319,7 @@ def run_options(args, model, cohort, device):
         "workers": workers,
         "device": device,
         "autocast": autocast,
+        "kernels": kernels,
         "by_image": "images" not in model.inputs and not targets_agree(cohort),
         "folder": args.cache_dir if args.cache else None,
     }

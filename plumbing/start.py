@@ -1,12 +1,11 @@
 """The first lines of a training: what is trained on what, and by which kernels.
 """
 from plumbing import parallel
-from plumbing.device import fast_float32
 from plumbing.models import count
 
 
 def print_start(run, args, ready, device):
-    """What is trained on what, line by line; chooses the kernels on the way."""
+    """What is trained on what, line by line."""
     mode = f" {args.mode}" if hasattr(args, "mode") else ""
     print(f"{run}: {args.model}{mode}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
     if parallel.world() > 1:
@@ -15,7 +14,8 @@ def print_start(run, args, ready, device):
     if ready.columns:
         names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
         print(f"sees {names} beside the image")
-    for line in ready.notes + fast_float32(ready.model, device):
-        print(line)
+    for line in ready.notes + [ready.options["kernels"]]:
+        if line:
+            print(line)
     if ready.options["autocast"] is not None:
         print("bfloat16 products (--amp off: float32)")

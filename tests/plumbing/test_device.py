@@ -1,17 +1,10 @@
-"""plumbing/device.py: which kernels are chosen; and that nothing waits for the device."""
-import io
-
-import pytest
+"""plumbing/device.py: that nothing waits for the device."""
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attention_filter import compose, gather_patches, refine, score, select
 from multivit import MultiViT, MultiViTConfig
-from plumbing.cohort import Task
-from plumbing.device import fast_bfloat16, fast_float32
-from plumbing.models import build_model
-from tests.small_runs import settled
-from vit import ViT, ViTConfig
+from vit import ViTConfig
 
 
 class Reads(TorchDispatchMode):
@@ -39,29 +32,3 @@ def test_filter_and_multivit_never_wait_for_the_device():
         compose(gather_patches(images, image.repeat_interleave(4, 1), refine(token, (4, 4), 2).flatten(1), (4, 4)), (4, 4))
         model(images[..., ::2, ::2], present, images)["logits"]["y"].sum().backward()
     assert reads.found == ()
-
-
-def test_fast_float32_is_for_wide_models_on_amd_with_avx512_alone(monkeypatch):
-    """medium where it was measured to be float32 and faster, with a line; highest elsewhere, without; and twice the same."""
-    narrow, wide = (ViT(ViTConfig(image=(16, 16), dim=dim, depth=1, heads=2, mlp=8)) for dim in (64, 192))
-    monkeypatch.setattr("os.path.exists", lambda path: True)
-    try:
-        for text, model, expected in (("AuthenticAMD avx512f", wide, "medium"), ("AuthenticAMD avx512f", narrow, "highest"),
-                                      ("AuthenticAMD avx2", wide, "highest"), ("GenuineIntel avx512f", wide, "highest"),
-                                      ("AuthenticAMD avx512f amx_tile", wide, "highest")):
-            monkeypatch.setattr("builtins.open", lambda *args, text=text: io.StringIO(text))
-            for _ in range(2):
-                lines = fast_float32(model, torch.device("cpu"))
-                assert torch.get_float32_matmul_precision() == expected and len(lines) == (expected == "medium")
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
-@pytest.mark.parametrize("device, words, size, expected", (
-    ("cpu", "avx512f avx512_bf16", "mini", True), ("cpu", "amx_bf16", "mini", True), ("cpu", "avx512f", "mini", False),
-    ("cpu", "avx512f avx512_bf16", "micro", False), ("mps", "avx512_bf16", "mini", False)))
-def test_bfloat16_is_for_wide_models_on_chips_that_have_it(monkeypatch, device, words, size, expected):
-    """Where it is slower, or not there, --amp auto leaves float32."""
-    monkeypatch.setattr("plumbing.device.cpu_flags", lambda: words)
-    model, _ = build_model(settled("--model", "vit", "--size", size), [Task("y", "regression")])
-    assert fast_bfloat16(model, torch.device(device)) is expected

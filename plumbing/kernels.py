@@ -1,0 +1,102 @@
+"""Which kernels compute the matrix products of a model: chosen by timing one of its products, not by a guess.
+
+On a CPU PyTorch multiplies float32 matrices by MKL, or, at its precision "medium", by oneDNN, which computes
+in float32 as well on most chips and is faster on some; bfloat16 is faster where the chip has it and slower by
+far where it has not. Which it is changes from one chip to the next, so it is measured (under half a second),
+logged, and kept in args.json: a resumed run goes on with the kernels that it began with, to the last bit.
+"""
+import time
+
+import torch
+import torch.nn.functional as F
+
+from plumbing import parallel
+
+PRECISION = {"mkl": "highest", "onednn": "medium"}                 # PyTorch's words
+NAMES = {"mkl": "float32 by MKL", "onednn": "float32 by oneDNN", "bf16": "bfloat16"}
+NARROW = 128                         # of narrower models other things than products take the time
+GAIN = 1.15                          # another kernel must be so much faster: casts cost time that is not timed
+TOKENS, ROUNDS = 64, 3               # of the product that is timed
+
+
+def width_of(model):
+    """-> D of a model's widest Transformer, 0 for a model that has none."""
+    vit = getattr(model.config, "vit", model.config)
+    if hasattr(vit, "dim"):
+        return vit.dim
+    return max(getattr(vit, "dims", (0,)))           # CrossViT has two
+
+
+def choose_kernels(args, model, device):
+    """Settle --kernels and --amp in args and set PyTorch accordingly; -> a line for the log, or "".
+
+    CUDA: float32 products in TF32, --amp auto stays and means bfloat16 where the GPU has it."""
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("high")
+        return ""
+    line, width = "", width_of(model)
+    if "auto" in (args.kernels, args.amp):
+        fastest, fastest_float32 = "mkl", "mkl"
+        if width >= NARROW:
+            milliseconds = parallel.collect(time_products(width))[0]    # one process decides for all
+            fastest_float32 = best_of({name: milliseconds[name] for name in milliseconds if name != "bf16"})
+            fastest = best_of(milliseconds)
+            line = timing_line(milliseconds, width)
+        if args.kernels == "auto":
+            args.kernels = fastest_float32
+        if args.amp == "auto":
+            use_bfloat16 = fastest == "bf16" and "features" not in model.inputs
+            args.amp = "bf16" if use_bfloat16 else "off"
+    elif width >= NARROW:
+        line = "products as the flags or args.json say"
+    torch.set_float32_matmul_precision(PRECISION[args.kernels])
+    if not line:
+        return ""
+    return f"{line}: {NAMES['bf16' if args.amp == 'bf16' else args.kernels]}"
+
+
+def has_bfloat16(device):
+    """Is bfloat16 worth it where nothing was timed?"""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def best_of(milliseconds):
+    """-> the fastest kernel, or MKL unless another is faster by GAIN."""
+    fastest = min(milliseconds, key=milliseconds.get)
+    if milliseconds["mkl"] < GAIN * milliseconds[fastest]:
+        return "mkl"
+    return fastest
+
+
+def timing_line(milliseconds, width):
+    times = ", ".join(f"{NAMES[name]} {value:.2f} ms" for name, value in milliseconds.items())
+    return f"a product of {TOKENS} x {width} by {width} x {4 * width}: {times}"
+
+
+def time_products(width):
+    """-> {kernel: milliseconds} of the first product of an MLP, the best of some rounds in turns.
+
+    oneDNN is left out where its result is not that of float32, as on chips that take "medium" for bfloat16."""
+    generator = torch.Generator().manual_seed(0)     # the numbers of dropout stay what they were
+    x = torch.randn(TOKENS, width, generator=generator)
+    weight = torch.randn(4 * width, width, generator=generator)
+    products = {
+        "mkl": lambda: at_precision("highest", x, weight),
+        "onednn": lambda: at_precision("medium", x, weight),
+        "bf16": lambda: at_precision("highest", x.bfloat16(), weight.bfloat16()),
+    }
+    exact = products["mkl"]()
+    if (products["onednn"]() - exact).abs().max() > 1e-5 * exact.abs().max():
+        del products["onednn"]
+    best = {}
+    for _ in range(1 + ROUNDS):                      # the first round warms up
+        for name, product in products.items():
+            began = time.perf_counter()
+            product()
+            best[name] = min(best.get(name, float("inf")), 1000 * (time.perf_counter() - began))
+    return best
+
+
+def at_precision(precision, x, weight):
+    torch.set_float32_matmul_precision(precision)
+    return F.linear(x, weight)
