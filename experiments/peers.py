@@ -46,8 +46,8 @@ def build_crossvit(device, who, variant_name, batch, flags, step):
 def network_step(device, who, model, image, batch, flags, step):
     """A training step (forward, backward, AdamW), or PASSES forward passes under one autocast as in eval.py.
 
-    flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of float32 or
-    "bf16" sets that for all, and train.py's AdamW."""
+    flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of
+    float32 or "bf16" sets that for all, and train.py's AdamW."""
     train, shipped = step == "training", flags == "as shipped"
     ours, bf16 = who == "ours", flags == "bf16"
     passes = 1 if train else PASSES

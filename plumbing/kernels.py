@@ -15,7 +15,7 @@ from plumbing import parallel
 PRECISION = {"mkl": "highest", "onednn": "medium"}                 # PyTorch's words
 NAMES = {"mkl": "float32 by MKL", "onednn": "float32 by oneDNN", "bf16": "bfloat16"}
 NARROW = 128                         # of narrower models other things than products take the time
-GAIN = 1.15                          # another kernel must be so much faster: casts cost time that is not timed
+GAIN = 1.15                          # another kernel must be so much faster; casts are not timed
 TOKENS, ROUNDS = 64, 3               # of the product that is timed
 
 
@@ -76,7 +76,7 @@ def timing_line(milliseconds, width):
 def time_products(width):
     """-> {kernel: milliseconds} of the first product of an MLP, the best of some rounds in turns.
 
-    oneDNN is left out where its result is not that of float32, as on chips that take "medium" for bfloat16."""
+    oneDNN is left out where its result is not float32's, as on chips that take "medium" for bfloat16."""
     generator = torch.Generator().manual_seed(0)     # the numbers of dropout stay what they were
     x = torch.randn(TOKENS, width, generator=generator)
     weight = torch.randn(4 * width, width, generator=generator)

@@ -10,7 +10,8 @@ def print_start(run, args, ready, device):
     print(f"{run}: {args.model}{mode}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
     if parallel.world() > 1:
         print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
-    print("predicts " + ", ".join(f"{task.name} ({task.text})" for task in ready.tasks))
+    tasks = [f"{task.name} ({task.text})" for task in ready.tasks]
+    print(f"predicts {', '.join(tasks)}")
     if ready.columns:
         names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
         print(f"sees {names} beside the image")

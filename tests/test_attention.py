@@ -152,6 +152,26 @@ def test_the_formula_has_the_gradient_of_what_runs(kind):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype, precision, tokens, plain", (
+    (torch.float32, "highest", 9, False), (torch.float32, "medium", 9, True), (torch.bfloat16, "highest", 9, True),
+    (torch.bfloat16, "highest", 64, True), (torch.bfloat16, "highest", 65, False)))
+def test_short_sequences_take_the_formula_where_it_is_faster(dtype, precision, tokens, plain, monkeypatch):
+    """By shape and precision alone; both say the same, with a mask and without, under autocast too."""
+    q, k, v = torch.randn(3, 2, 2, tokens, 8, generator=torch.Generator().manual_seed(0)).to(dtype).unbind(0)
+    mask = torch.arange(tokens) < torch.tensor([[tokens], [5]])
+    fused = [F.scaled_dot_product_attention(q, k, v, attn_mask=m) for m in (None, mask[:, None, None, :])]
+    torch.set_float32_matmul_precision(precision)
+    try:
+        monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **kwargs: pytest.fail("fused") if plain else v)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            outputs = [softmax_attention(q, k, v, m) for m in (None, mask)]
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for y, expected in zip(outputs, fused):
+        assert y.dtype == dtype
+        torch.testing.assert_close(y, expected if plain else v, atol=0.03 if dtype == torch.bfloat16 else 1e-5, rtol=0.03)
+
+
 def test_masked_softmax_weights_are_those_of_the_real_tokens():
     """A masked key gets no weight, the others share 1 as if it were not there."""
     q, k = random_tokens(B=2, T=9)[:, None], random_tokens(B=2, T=9, seed=2)[:, None]
