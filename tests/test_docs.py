@@ -15,6 +15,7 @@ import train
 from experiments import draw
 from plumbing.flags import make_parser, parse
 from plumbing.models import MODELS
+from plumbing.parser import Parser
 from plumbing.simulate import make
 from tests.plumbing.small_checkpoints import hf_names, tiny, write
 
@@ -103,13 +104,14 @@ class Parsed(Exception):
 
 @pytest.fixture
 def stop_after_parsing(monkeypatch):
-    take = argparse.ArgumentParser.parse_args
+    def stops(parse):
+        def parse_args(self, args=None, namespace=None):
+            parse(self, args, namespace)
+            raise Parsed(self)
+        return parse_args
 
-    def parse_args(self, args=None, namespace=None):
-        take(self, args, namespace)
-        raise Parsed(self)
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    for parser in (argparse.ArgumentParser, Parser):               # the project's, and those of other programs
+        monkeypatch.setattr(parser, "parse_args", stops(parser.parse_args))
 
 
 def module_path(name):
@@ -139,7 +141,7 @@ def check_module(name, words):
     path = module_path(name)
     assert runs_alone(path), name
     words = [PLACEHOLDERS.get(name, {}).get(word, word) for word in words]
-    if "ArgumentParser" not in read(path):                         # it takes its words as they come
+    if "Parser(" not in read(path):                                # it takes its words as they come
         assert not any(word.startswith("-") for word in words)
     elif name != "plumbing.simulate" or words:                     # without words it shows a patient
         with pytest.raises(Parsed):
