@@ -42,6 +42,7 @@ from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
 from plumbing.parser import Parser
 from plumbing.prepare import add_features, load_data, run_options
+from plumbing.reading import look_before, notes_on_files
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
@@ -196,6 +197,8 @@ def evaluate_run(args):
     if args.data:
         refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)
+    if args.data:
+        notes += notes_on_files(look_before(saved, cohort), cohort.reading)
     for note in notes:
         print(note)
     indices = images_by_split(cohort, saved.data, args)

@@ -22,13 +22,15 @@ from evaluation.predictions_file import image_names, prediction_names, predictio
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import find_device
-from plumbing.folders import IMAGE_ENDINGS, leave_out_masks, left_out_note, look_through
+from plumbing.folders import leave_out_masks, left_out_note, look_through
+from plumbing.formats import IMAGE_ENDINGS
 from plumbing.image_paths import find_images
 from plumbing.inside import stay_inside
 from plumbing.load_cohort import read_patients
 from plumbing.patients import identity, patients_of_files
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
+from plumbing.reading import reading_of
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.simulate import COHORTS
@@ -131,6 +133,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     model, tasks, args = open_model(run)
     stay_inside(args, run)
     cohort = without_targets(load_images(source, args, images, model.columns), tasks)
+    cohort.reading = reading_of(args)
     cohort, notes = tabulate(cohort, model.columns)
     print_notes(cohort.notes + notes, cohort, run)
     options = run_options(args, model, cohort, device)

@@ -1,55 +1,72 @@
-"""Arrays: volumes and bags of vectors from .npy, .npz and .pt files, and what kind of images a cohort holds.
+"""Arrays: the numbers in .npy, .npz, .pt, DICOM and NIfTI files, and the volumes and bags made of them.
 """
+import math
+import os
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from plumbing.dicom import read_dicom
+from plumbing.formats import LARGEST, check_regular, check_size, format_of
+from plumbing.grey import Values, find_window, to_grey
+from plumbing.nifti import read_nifti
 from plumbing.weight_files import check_numbers, first_line, read_pickle
 
 
-ARRAY_ENDINGS = (".npy", ".npz", ".pt")
-LARGEST = 2 ** 32                                                  # bytes; a header that says more is lying
-IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the number of their axes
 NO_CROP = (0.0, 0.0, 0.0, 0.0)
 
 
-def axes_of(cohort):
-    """-> how many axes a cohort's images have: 2, 3, or 0 for bags of vectors. The first image decides."""
-    if cohort.pixels is not None:
-        shape = cohort.pixels.shape[1:]                            # (h, w), (h, w, 3) or (d, h, w)
-        return 2 if len(shape) == 2 or shape[-1] == 3 else 3
-    path = cohort.paths[0]
-    if not path.lower().endswith(ARRAY_ENDINGS):
-        return 2
-    return 0 if read_array(path).ndim == 2 else 3
-
-
 def read_array(path):
-    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers.
+    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers, perhaps a map of
+    the file.
 
-    No object is unpickled, and no more memory is taken than LARGEST, whatever the header says. ValueError,
-    one line, for everything that can go wrong."""
+    No object is unpickled, and no memory is taken before the size is checked, whatever the header says.
+    ValueError, one line, for everything that can go wrong."""
+    array = None
     try:
-        if path.lower().endswith(".pt"):
-            array = read_pt(path)
-        else:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)         # no .npy shorter than its header
+        array = open_array(path)
         if isinstance(array, np.lib.npyio.NpzFile):
-            array = unpack(array)
-        if not array.flags.writeable:
-            array = np.array(array)                                # from the map of the file into memory
+            with array:
+                array = np.asarray(array[array.files[0]])
     except Exception as error:                                     # numpy, zip and zlib raise many kinds
         reason = first_line(error).removeprefix(f"{path}: ")
         raise ValueError(f"{path}: not a readable array ({reason})") from error
     holds_numbers = array.dtype.kind in "buif" and array.size > 0
-    if not holds_numbers or not np.isfinite(array).all():
+    if not holds_numbers or not all_finite(array):
         raise ValueError(f"{path}: {array.dtype} {array.shape}, "
                          "need numbers, at least one, all of them finite")
     return array
 
 
+def open_array(path):
+    """-> array, or the open .npz file of one, which is not too large to be unpacked."""
+    check_regular(path)
+    if path.lower().endswith(".pt"):
+        return read_pt(path)
+    array = np.load(path, mmap_mode="r", allow_pickle=False)       # no .npy shorter than its header
+    if isinstance(array, np.lib.npyio.NpzFile):
+        if len(array.files) != 1:
+            raise ValueError(f"holds {len(array.files)} arrays, need one")
+        check_size(array.zip.infolist()[0].file_size, os.path.getsize(path), packed=True)
+    return array
+
+
+def array_header(path):
+    """-> shape and type of an array that is neither unpacked nor read, if it can be helped."""
+    array = open_array(path)
+    if not isinstance(array, np.lib.npyio.NpzFile):
+        return array.shape, array.dtype
+    with array, array.zip.open(array.zip.infolist()[0]) as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype
+
+
 def read_pt(path):
-    tensor = read_pickle(path)
+    tensor = read_pickle(path, mapped=zipfile.is_zipfile(path))    # not in the format of before PyTorch 1.6
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"holds a {type(tensor).__name__}, need one tensor")
     if tensor.numel() * tensor.element_size() > LARGEST:
@@ -60,26 +77,46 @@ def read_pt(path):
     return tensor.detach().numpy()
 
 
-def unpack(npz):
-    with npz:
-        if len(npz.files) != 1:
-            raise ValueError(f"holds {len(npz.files)} arrays, need one")
-        size = npz.zip.infolist()[0].file_size
-        if size > LARGEST:
-            raise ValueError(f"unpacks to {size >> 30} GiB, "
-                             f"more than {LARGEST >> 30}")
-        return npz[npz.files[0]]
+def all_finite(array):
+    """Part by part: what tells one number from another takes memory, too."""
+    if array.dtype.kind != "f":
+        return True
+    return all(np.isfinite(part).all() for part in array)
 
 
-def read_volume(source, size, channels=1, crop=NO_CROP, name=None):
-    """File or array, (D, H, W) or (C, D, H, W) -> uint8 (C, d, h, w); a single channel is repeated.
+def read_values(path):
+    """Any file of numbers -> Values. ValueError in one line."""
+    format = format_of(path)
+    if format == "array":
+        return Values(read_array(path))
+    try:
+        check_regular(path)
+        values = read_dicom(path) if format == "dicom" else read_nifti(path)
+        if values.array.dtype.kind not in "uif":
+            raise ValueError(f"holds {values.array.dtype}, need numbers")
+        if not all_finite(values.array):
+            raise ValueError("holds values that are not finite")
+    except Exception as error:                                     # of packages that are not ours
+        raise ValueError(f"{path}: not a readable image ({first_line(error)})") from error
+    return values
 
-    size: (d, h, w). crop: shares cut off left, top, right, bottom of every slice. name: for messages. Types
-    other than uint8 are stretched, each channel from its own range. Axes that shrink are averaged, those that
-    grow are interpolated. ValueError, one line, for a file or a shape that does not fit."""
-    volume = source
-    if not isinstance(source, np.ndarray):
-        volume = read_array(source)
+
+# -----------------------------------------------------------------------------
+# volumes
+
+
+def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"):
+    """File, array or Values, (D, H, W) or (C, D, H, W) -> uint8 (C, d, h, w); one channel is repeated.
+
+    size: (d, h, w). crop: shares cut off left, top, right, bottom of every slice. name: for messages. window:
+    for types other than uint8, see grey.py. Axes that shrink are averaged, those that grow are interpolated.
+    ValueError, one line, for a file or a shape that does not fit."""
+    values = source
+    if isinstance(source, np.ndarray):
+        values = Values(source)
+    elif not isinstance(source, Values):
+        values = read_values(source)
+    volume = values.array
     if volume.ndim not in (3, 4):
         raise ValueError(f"{name or source}: {volume.shape}, "
                          "need a volume (D, H, W) or (C, D, H, W)")
@@ -88,27 +125,46 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None):
     if len(volume) not in (1, channels):
         raise ValueError(f"{name or source}: {len(volume)} channels of {volume.shape[1:]}, "
                          f"need 1 or {channels}; --channels says how many")
+    parts = [channel_of(values, volume, channel, window, crop) for channel in range(len(volume))]
+    depth, height, width = parts[0][0].array.shape
+    if (depth, height, width) != tuple(size):
+        shrunk = min(size[0], depth), min(size[1], height), min(size[2], width)
+        x = torch.stack([shrink(part, chosen, shrunk) for part, chosen in parts])
+        x = F.interpolate(x[None], size=tuple(size), mode="trilinear")       # (1, C, d, h, w)
+        pixels = x[0].round().byte().numpy()
+    else:
+        pixels = np.stack([to_grey(part, chosen) for part, chosen in parts])
+    return np.broadcast_to(pixels, (channels, *size))
+
+
+def channel_of(values, volume, channel, window, crop):
+    """-> Values (D, H, W) of a channel of a volume (C, D, H, W), cropped, and the window of all of it."""
+    part = replace(values, array=volume[channel])
     if volume.dtype != np.uint8:
-        volume = stretch(volume, axis=(1, 2, 3))
+        window = [find_window(part, window, channel)]
     left, top, right, bottom = crop
     height, width = volume.shape[2:]
     rows = slice(round(top * height), height - round(bottom * height))
     columns = slice(round(left * width), width - round(right * width))
-    volume = volume[:, :, rows, columns]
-    if volume.shape[1:] != tuple(size):
-        x = torch.from_numpy(np.ascontiguousarray(volume)).float()[None]     # (1, C, D, H, W)
-        shrunk = np.minimum(size, volume.shape[1:]).tolist()
-        x = F.interpolate(x, size=shrunk, mode="area")
-        x = F.interpolate(x, size=tuple(size), mode="trilinear")
-        volume = x[0].round().byte().numpy()
-    return np.broadcast_to(volume, (channels, *size))
+    return replace(part, array=part.array[:, rows, columns]), window
 
 
-def stretch(values, axis=None):
-    """Numbers -> uint8: the lowest becomes 0, the highest 255, a constant 0. axis: those of one range."""
-    low = values.min(axis, keepdims=True).astype(float)
-    high = values.max(axis, keepdims=True).astype(float)
-    return np.uint8(255 * (values - low) / np.maximum(high - low, 1e-12))
+def shrink(part, window, size):
+    """Values (D, H, W) -> float (d, h, w), no larger: means of grey values.
+
+    Slice by slice, as all grey values at once may take gigabytes."""
+    slices = []
+    depth = len(part.array)
+    for i in range(size[0]):
+        slab = part.array[i * depth // size[0]:math.ceil((i + 1) * depth / size[0])]
+        grey = to_grey(replace(part, array=slab), window)
+        grey = torch.from_numpy(grey.astype(np.float32))[None, None]         # (1, 1, slices, H, W)
+        slices.append(F.interpolate(grey, size=(1, *size[1:]), mode="area")[0, 0, 0])
+    return torch.stack(slices)
+
+
+# -----------------------------------------------------------------------------
+# bags
 
 
 def read_bag(path, width):

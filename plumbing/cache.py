@@ -9,10 +9,11 @@ import PIL
 import numpy as np
 import torch
 
+from plumbing.cohort import Reading
 from plumbing.pictures import CROP, read, read_image
 
 
-VERSION = 1                                                        # of the readers: one more for other pixels
+VERSION = 2                                                        # of the readers: one more for other pixels
 
 
 def cache_key(cohort, *settings):
@@ -20,6 +21,8 @@ def cache_key(cohort, *settings):
 
     They change with any of the settings, the version of a reader, and path, length or time of an image file
     (or with the pixels). So nothing is ever out of date, and what is no longer wanted can be deleted."""
+    if cohort.reading != Reading(axes=cohort.reading.axes):
+        settings = settings, cohort.reading
     key = hashlib.sha256(repr((settings, VERSION, PIL.__version__, torch.__version__)).encode())
     if cohort.pixels is not None:
         key.update(repr(cohort.pixels.shape).encode())

@@ -63,6 +63,14 @@ class Column:
         return max(1, len(self.values)) + self.blanks
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a cohort become what the model sees."""
+    window: object = "auto"          # or "own", or a list of (low, high): see grey.py
+    fit: str = "stretch"             # or pad, crop: see fit.py
+    axes: int = None                 # 2 or 3, where a file may be read as a picture or as a volume
+
+
 @dataclass
 class Cohort:
     """Images and what is known about them. Lists and arrays have an entry per image, in the table's order."""
@@ -81,6 +89,7 @@ class Cohort:
     tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see columns.py
     patients_known: bool = True      # False: every image counts as a patient, see NO_PATIENTS
     dealt_by: list = None            # tasks over whose first the splits are spread; default: `tasks`
+    reading: Reading = Reading()
 
     def groups(self, indices=None):
         """-> {patient: [indices of images]} in the table's order, of all images or of those in `indices`."""

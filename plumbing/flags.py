@@ -10,6 +10,8 @@ import os
 import sys
 
 from data import AUGMENT
+from plumbing.fit import FITS
+from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS, add_own_flags
 from plumbing.parser import Parser
@@ -99,6 +101,18 @@ def add_data_flags(group):
     group.add_argument(
         "--val", type=float, default=0.125,
         help="share of the other patients that chooses the best epoch")
+    group.add_argument(
+        "--fit", choices=FITS, default="stretch",
+        help="what becomes of a picture of another shape than --image: stretched, all of it with black "
+             "borders, or its middle")
+    group.add_argument(
+        "--window", default="auto",
+        help="which numbers become 0 .. 255 where images hold more than 8 bits: CENTER,WIDTH (after = "
+             "where it starts with a minus); own: from each image's lowest to its highest; auto: the "
+             "window that all DICOM files state, else 99 %% of the numbers of the training images")
+    group.add_argument(
+        "--check-files", action=argparse.BooleanOptionalAction, default=True,
+        help="look at the header of every image before the first step")
     group.add_argument(
         "--augment",
         help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (MultiViT's "
@@ -211,6 +225,7 @@ def parse(argv=None):
         return resumed(args)
     fill_in(args)
     check_ranges(args)
+    parse_window(args.window)
     if args.warmup > max(2, args.epochs):                          # 2 is the default, also of one epoch
         raise ValueError(f"--warmup {args.warmup:g}: longer than the run, --epochs {args.epochs}")
     for word in listed(args.augment):
@@ -289,6 +304,7 @@ def read_args(run):
             saved = json.load(file)
         if saved.get("model") not in MODELS:
             raise ValueError(f"model cannot be {saved.get('model')!r}")
+        saved.setdefault("window", "own")                          # all that there was before --window
         parser = make_parser(saved["model"])
         args = parser.parse_args([])
         for flag in parser._actions:

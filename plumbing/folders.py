@@ -4,9 +4,9 @@ import os
 import re
 from collections import Counter, defaultdict
 
+from plumbing.formats import is_image
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
-                 ".npy", ".npz", ".pt")                            # arrays: see arrays.py
+
 # what operating systems and notebooks leave behind, and nobody wants to hear of
 LITTER = re.compile(r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx|@eadir"
                     r"|\$recycle\.bin|\.git.*|\.directory|\.trash.*", re.IGNORECASE)
@@ -93,7 +93,7 @@ def unreadable(entry):
         return "pipes, sockets and devices"
     if entry.name.startswith("."):
         return "hidden files"
-    if not entry.name.lower().endswith(IMAGE_ENDINGS):
+    if not is_image(entry.path):
         return ending or "files without an ending"
     return None
 

@@ -16,7 +16,8 @@ import re
 import unicodedata
 from collections import defaultdict
 
-from plumbing.folders import IMAGE_ENDINGS, list_images
+from plumbing.folders import list_images
+from plumbing.formats import IMAGE_ENDINGS
 from plumbing.tables import cell_error
 
 

@@ -10,18 +10,16 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from plumbing.arrays import ARRAY_ENDINGS, IMAGE_KINDS, axes_of, read_array
+from plumbing.headers import IMAGE_KINDS, axes_of, read_header
 from plumbing.load_cohort import describe, summarize
 from plumbing.models import MODELS
 from plumbing.pictures import read
 from plumbing.prepare import load_data
+from plumbing.reading import notes_on_files
 from plumbing.splits import split_patients
 from plumbing.targets import is_number
 
 
-MODES = {"1": "1-bit", "L": "8-bit grey", "LA": "8-bit grey and alpha", "P": "8-bit palette",
-         "RGB": "8-bit color", "RGBA": "8-bit color and alpha", "CMYK": "8-bit CMYK", "I": "32-bit grey",
-         "F": "float grey"}                                        # of Pillow
 SIDE = 160                                                         # of a thumbnail, px
 MANY = 200                                                         # files of which the headers are read
 
@@ -43,7 +41,7 @@ def look(args, argv=None):
     if cohort.patients_known:
         lines.append(f"patients: {min(counts)} to {max(counts)} images each, as {cohort.patients[0]}")
     lines += notes
-    lines.append(describe_files(cohort))
+    lines += describe_files(cohort)
     lines.append(thumbnails(cohort, os.path.join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")
     return lines
@@ -72,42 +70,24 @@ def describe_column(cells):
 
 
 def describe_files(cohort):
-    """-> a line: sizes and bit depths of the image files, and how many of those looked at have them."""
+    """-> lines: sizes and types of the image files, and how many of those looked at have them; what is read
+    of files that leave a choice."""
     if cohort.pixels is not None:
-        return f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"
-    many = MANY
-    if axes_of(cohort) != 2:
-        many = MANY // 10                                          # arrays are read as a whole
-    chosen = evenly(cohort, many)
-    sizes, kinds = Counter(), Counter()
+        return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"]
+    kinds, headers = Counter(), {}
+    chosen = evenly(cohort, MANY)
     for i in chosen:
-        size, kind = describe_file(cohort.paths[i])
-        kinds[kind] += 1
-        if size:
-            sizes[size] += 1
-    names = [" x ".join(map(str, size)) for size in sorted(sizes)]
+        try:
+            headers[i] = read_header(cohort.paths[i])
+            kinds[f"{headers[i].format} {headers[i].type}"] += 1
+        except ValueError:
+            kinds[f"cannot be read ({os.path.basename(cohort.paths[i])})"] += 1
+    names = [" x ".join(map(str, shape)) for shape in sorted({header.shape for header in headers.values()})]
     if len(names) > 3:
         names = [f"{names[0]} to {names[-1]}, {len(names)} sizes"]
     counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
-    return f"files, {len(chosen)} of {len(cohort.paths)} looked at: {counts}; {', '.join(names)}"
-
-
-def describe_file(path):
-    """-> the size of a picture, width first, or the shape of an array; its bit depth in words."""
-    try:
-        if path.lower().endswith(ARRAY_ENDINGS):
-            array = read_array(path)
-            return array.shape, str(array.dtype)
-        with Image.open(path) as picture:
-            depth = MODES.get(picture.mode, picture.mode)
-            if "16" in f"{picture.mode}{picture.tile}":            # Pillow's raw mode, as RGB;16B
-                depth = "16-bit"
-            frames = getattr(picture, "n_frames", 1)
-            if frames > 1:
-                depth += f" in {frames} pages"
-            return picture.size, depth
-    except Exception:                                              # Pillow raises many kinds
-        return None, f"cannot be read ({os.path.basename(path)})"
+    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {counts}; {', '.join(names)}"
+    return [line] + notes_on_files(headers, cohort.reading)
 
 
 def evenly(cohort, many):

@@ -1,33 +1,44 @@
 """Pictures: one file is decoded once, turned upright, cropped, and resized to one or two resolutions.
 """
 import math
+import os
 import warnings
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from plumbing.arrays import NO_CROP, read_volume, stretch
+from plumbing.arrays import NO_CROP, all_finite, read_values, read_volume
+from plumbing.fit import frame
+from plumbing.formats import check_regular, check_size, format_of
+from plumbing.grey import Values, to_grey
 from plumbing.weight_files import first_line
 
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 CROP = 0.1                                                         # at most this share is cut off each border
+SCANS = 100                                                        # of a progressive JPEG; usual are ten
+WHITE_IS_ZERO, PHOTOMETRIC = 0, 262                                # a value and the number of a TIFF tag
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # open_picture refuses what it warns of
 
 
-def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None):
-    """File or uint8 array -> uint8 (C, h, w), and (C, R h, R w) of the same pixels, or None when R = 1.
+def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="auto", fit="stretch"):
+    """File or array -> uint8 (C, h, w), and (C, R h, R w) of the same pixels, or None when R = 1.
 
-    size: (h, w); the aspect ratio is not kept. crop: shares cut off left, top, right, bottom. name: for
-    messages. The picture is decoded once, with JPEG's own downscaling to what the larger result needs; the
-    smaller is the R x R mean of the larger, so a low-resolution patch and its R x R high-resolution ones show
-    the same skin. 16-bit and float pictures are stretched from their own range. ValueError, one line, for
-    everything that can go wrong."""
+    size: (h, w). crop: shares cut off left, top, right, bottom. name: for messages. fit: see fit.py. The
+    picture is decoded once, with JPEG's own downscaling to what the larger result needs; the smaller is the
+    R x R mean of the larger, so a low-resolution patch and its R x R high-resolution ones show the same skin.
+    Numbers of more than 8 bits become grey by a window (grey.py), of 16-bit colors the upper 8 are taken,
+    what is transparent is black. ValueError, one line, for everything that can go wrong."""
     left, top, right, bottom = crop
     share = 1 - max(left + right, top + bottom)                    # of a side that the crop leaves, or more
     need = math.ceil(r * max(size) / share)                        # px of both sides: it may be turned
     mode = "L" if channels == 1 else "RGB"
+    if isinstance(source, str) and format_of(source) != "picture":
+        source = read_values(source)
     try:
-        picture = decode(source, mode, need)
+        picture = decode(source, mode, need, window, size, fit)
         width, height = picture.size
         box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
         high = picture.resize((r * size[1], r * size[0]), Image.Resampling.BILINEAR,
@@ -40,24 +51,97 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None):
     return to_array(low, channels), to_array(high, channels)
 
 
-def decode(source, mode, need):
-    """File or uint8 array -> upright picture of that mode. need: px that a JPEG's sides keep, or more."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)       # Pillow's limit on pixels
-        if isinstance(source, np.ndarray):
-            picture = Image.fromarray(source)
-        else:
-            picture = Image.open(source, formats=FORMATS)
+# -----------------------------------------------------------------------------
+# decoding
+
+
+def open_picture(path):
+    """File -> Pillow's picture, not decoded yet. ValueError where that would take too long or too much."""
+    if isinstance(path, str):
+        check_regular(path)
+    picture = Image.open(path, formats=FORMATS)
+    pixels = picture.width * picture.height
+    if pixels > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")
+    if picture.info.get("progressive") and isinstance(path, str):
+        with open(path, "rb") as file:
+            scans = file.read().count(b"\xff\xda")
+        if scans > SCANS:
+            raise ValueError(f"a JPEG of {scans} scans, more than {SCANS}")
+    return picture
+
+
+def decode(source, mode, need, window, size, fit):
+    """File, uint8 array or Values -> upright picture of that mode, in the frame of fit.py.
+
+    need: px that a JPEG's sides keep, or more, if all of it is seen."""
+    if isinstance(source, np.ndarray):
+        source = Values(source)
+    if isinstance(source, Values):
+        picture = from_values(source, window)
+    else:
+        picture = open_picture(source)
+    if fit == "crop":                                              # then a part is seen, whichever way up
+        need = math.ceil(need * max(picture.size) / min(picture.size) * max(size) / min(size))
     picture.draft(mode, (need, need))                              # without effect on formats other than JPEG
+    deep = picture.mode.startswith(("I", "F"))
+    is_inverted = deep and has_inverted_numbers(picture)
+    has_upper_bytes = not deep and has_16_bit_colors(picture)
     ImageOps.exif_transpose(picture, in_place=True)                # not in place it would copy in any case
-    if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture, dtype=np.float64)
-        if not np.isfinite(values).all():
+    if deep:
+        numbers = np.asarray(picture)
+        if not all_finite(numbers):
             raise ValueError("holds values that are not finite")
-        picture = Image.fromarray(stretch(values))
+        picture = Image.fromarray(to_grey(Values(numbers, inverted=is_inverted), window))
+    if picture.has_transparency_data:                              # black, whatever the colors below
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture).convert("RGB")
+    if has_upper_bytes:
+        check_upper_bytes(picture)
     if picture.mode != mode:                                       # convert copies in any case
         picture = picture.convert(mode)
+    if fit != "stretch":
+        picture = picture.crop(whole_frame(picture, size, fit))    # black outside of the picture
     return picture
+
+
+def whole_frame(picture, size, fit):
+    """-> the frame in whole px. ValueError where the borders would be too large to be drawn."""
+    x0, y0, x1, y1 = (round(x) for x in frame(picture.width, picture.height, size, fit))
+    if (x1 - x0) * (y1 - y0) > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{picture.width} x {picture.height} px are too long and thin for --fit {fit}")
+    return x0, y0, x1, y1
+
+
+def has_inverted_numbers(picture):
+    """Is it a TIFF of which the lowest number is white? Of 8-bit ones Pillow knows it."""
+    return picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def has_16_bit_colors(picture):
+    """Does Pillow keep the upper 8 of 16 bits?"""
+    return picture.format in ("PNG", "TIFF") and any(";16" in str(tile) for tile in picture.tile)
+
+
+def check_upper_bytes(picture):
+    """ValueError for 16-bit colors of which only the lower bits are used, as by a 12-bit camera."""
+    highest = max(high for _, high in picture.convert("RGB").getextrema())
+    if highest < 64:
+        raise ValueError(f"16-bit colors of which at most {8 + highest.bit_length()} bits are used; "
+                         "convert it to 8 bits, or to 16-bit grey")
+
+
+def from_values(values, window):
+    """Values (H, W), (H, W, 1), (H, W, 3), (H, W, 4), (1, H, W) or (3, H, W) -> picture."""
+    array = values.array
+    if array.ndim == 3 and array.shape[2] > 4:
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{array.shape}, need a picture (H, W), (H, W, 3) or (3, H, W)")
+    return Image.fromarray(np.ascontiguousarray(to_grey(replace(values, array=array), window)))
 
 
 def to_array(picture, channels):
@@ -65,10 +149,36 @@ def to_array(picture, channels):
     return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)           # (C, h, w)
 
 
+def read_stack(path, only_first=False):
+    """File of several pages or frames -> Values (D, H, W), colors as grey."""
+    try:
+        picture = open_picture(path)
+        count = 1 if only_first else getattr(picture, "n_frames", 1)
+        check_size(count * picture.width * picture.height, os.path.getsize(path), packed=True)
+        pages = []
+        for number in range(count):
+            picture.seek(number)
+            deep = picture.mode.startswith(("I", "F"))
+            pages.append(np.asarray(picture if deep else picture.convert("L")))
+        pages = np.stack(pages)
+        if not all_finite(pages):
+            raise ValueError("holds values that are not finite")
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable stack of pages ({first_line(error)})") from error
+    return Values(pages, inverted=deep and has_inverted_numbers(picture))
+
+
+# -----------------------------------------------------------------------------
+# an image of a cohort
+
+
 def read(cohort, i, size, r=1, channels=3, crop=NO_CROP):
     """Image i of a cohort -> as read_image, or for volumes as read_volume, and None."""
     name = cohort.paths[i]
     source = name if cohort.pixels is None else cohort.pixels[i]
+    reading = cohort.reading
     if len(size) == 3:
-        return read_volume(source, size, channels, crop, name), None
-    return read_image(source, size, r, channels, crop, name)
+        if cohort.pixels is None and format_of(name) == "picture":
+            source = read_stack(name)
+        return read_volume(source, size, channels, crop, name, reading.window), None
+    return read_image(source, size, r, channels, crop, name, reading.window, reading.fit)

@@ -12,14 +12,15 @@ import torch
 
 from data import Batches, Loader, Samples, make_loader
 from plumbing import parallel
-from plumbing.arrays import IMAGE_KINDS, axes_of, read_array
 from plumbing.cohort import Cohort, per_patient, targets_agree, with_own_loss
 from plumbing.columns import fit_columns, tabulate
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
+from plumbing.headers import IMAGE_KINDS, axes_of, read_header
 from plumbing.kernels import choose_kernels, has_bfloat16
 from plumbing.load_cohort import load_cohort
 from plumbing.models import MODELS, build_model
+from plumbing.reading import choose_window, look_before, notes_on_files, reading_of
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
 from plumbing.splits import copies_between, read_run_split, split_patients
@@ -46,8 +47,10 @@ class Prepared:
 
 def prepare(args, device):
     cohort = load_data(args)
+    headers = look_before(args, cohort)
     settle(args, cohort)
     cohort, indices, tasks, columns, notes = split_and_fit(args, cohort)
+    cohort, window_notes = choose_window(args, cohort, headers, indices["train"])
     cohort, filled_in = tabulate(replace(cohort, tasks=tasks), columns)
     model, report = build_model(args, tasks, columns)
     model.to(device)
@@ -61,7 +64,8 @@ def prepare(args, device):
     loader, batches = make_loader(train, args.batch_size, args.seed, shuffle=True,
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
-    notes = [*notes, *filled_in, *unknown, report, *seen_before(args, cohort, indices)]
+    files = notes_on_files(headers, cohort.reading, options["size"])
+    notes = [*notes, *files, *window_notes, *filled_in, *unknown, report, *seen_before(args, cohort, indices)]
     return Prepared(cohort, indices, tasks, columns, model, options, loader, batches, val_loader, notes)
 
 
@@ -103,6 +107,7 @@ def load_data(args):
                              missing=args.missing, needs_targets=own_loss is None)
     put_positive_last(cohort, args.positive)
     refuse_unwritable(cohort)
+    cohort.reading = reading_of(args)
     if by_patient(args) or args.patient_target:
         cohort = per_patient(cohort, args.patient_target)
     if own_loss:
@@ -157,7 +162,7 @@ def settle(args, cohort):
         if getattr(args, flag, None):
             setattr(args, flag, pixels(getattr(args, flag), axes, flag, kind))
     if not pretrained:                                             # a checkpoint brings its own
-        args.channels = args.channels or CHANNELS.get(axes) or read_array(cohort.paths[0]).shape[1]
+        args.channels = args.channels or CHANNELS.get(axes) or read_header(cohort.paths[0]).shape[1]
     args.augment = args.augment or AUGMENTED[axes]
     if not args.batch_size:
         args.batch_size = 16 if axes else 1
@@ -168,7 +173,7 @@ def settle(args, cohort):
 
 def sides_of_first(cohort):
     """The shape of a cohort's first volume as text, "24x24x24"."""
-    first = read_array(cohort.paths[0]) if cohort.pixels is None else cohort.pixels[0]
+    first = read_header(cohort.paths[0]) if cohort.pixels is None else cohort.pixels[0]
     return "x".join(str(side) for side in first.shape[-3:])
 
 
@@ -198,6 +203,8 @@ def check_settled(args, axes):
                          "a probe's images are seen once, and their features kept")
     if args.cache and axes == 3 and "crop" in listed(args.augment):
         raise ValueError("--cache keeps volumes as the model sees them, which --augment crop would change")
+    if axes != 2 and args.fit != "stretch":
+        raise ValueError(f"--fit {args.fit} is for pictures; volumes are stretched, bags have no shape")
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
         raise ValueError(f"--channels {args.channels}, --augment {args.augment}: "
                          "pictures have 1 or 3 channels, and no depth to flip")

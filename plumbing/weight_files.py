@@ -92,12 +92,13 @@ def refuse_strangers(path):
         raise ValueError(f"{path}: not a weight file but a web page; download the file itself")
 
 
-def read_pickle(path):
-    """-> what torch.save wrote. ValueError, one line, for everything else."""
+def read_pickle(path, mapped=False):
+    """-> what torch.save wrote, read at once or mapped into memory. ValueError, one line, for everything
+    else."""
     try:
         refuse_archives(path)
         with torch.serialization.safe_globals(STAND_INS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:  # torch's own text advises to switch the protection off
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         asks = f", it asks to run {code[1]}" if code else ""

@@ -12,7 +12,7 @@ import torch
 import data
 from data import AUGMENT, Batches, Samples, collate, make_loader
 from plumbing import pictures
-from plumbing.arrays import axes_of
+from plumbing.headers import axes_of
 from plumbing.cohort import Cohort, Task
 from plumbing.pictures import read_image
 from tests.photographs import CELLS, COUNTS, bag_cohort, epochs, photographs, same, save, texture, volume

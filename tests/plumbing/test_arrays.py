@@ -30,7 +30,7 @@ def test_other_types_are_stretched_channel_by_channel(dtype):
     x = x > 99 if dtype is bool else x.astype(dtype)
     if dtype is not bool:
         x[0] = x[0] * dtype(7) - dtype(1000)
-    y = read_volume(x, x.shape[1:], 2)
+    y = read_volume(x, x.shape[1:], 2, window="own")
     assert y.dtype == np.uint8 and y.min((1, 2, 3)).tolist() == [0, 0] and y.max((1, 2, 3)).tolist() == [255, 255]
     wide = x.astype(float)
     for c in range(2):

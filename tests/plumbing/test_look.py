@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plumbing.look import describe_column, describe_file
+from plumbing.cohort import Cohort
+from plumbing.look import describe_column, describe_files
 from train import main
 from tests.plumbing.small_tables import write
 
@@ -22,14 +23,16 @@ def test_columns_in_words(cells, text):
 
 
 def test_sizes_and_bit_depths(tmp_path):
-    """Of pictures from their headers, of arrays; a file that cannot be read is named."""
+    """Of pictures and arrays from their headers; a file that cannot be read is named; what is read of several pages."""
     grey, color = np.zeros((4, 6), np.uint16), np.zeros((4, 6, 3), np.uint8)
     Image.fromarray(grey).save(tmp_path / "grey.png"), Image.fromarray(color).save(tmp_path / "color.png")
     Image.fromarray(color).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(color)])
     np.save(tmp_path / "a.npy", grey), (tmp_path / "broken.png").write_text("x")
-    found = [describe_file(str(tmp_path / name)) for name in ("grey.png", "color.png", "pages.tif", "a.npy", "broken.png")]
-    assert found == [((6, 4), "16-bit"), ((6, 4), "8-bit color"), ((6, 4), "8-bit color in 2 pages"), ((4, 6), "uint16"),
-                     (None, "cannot be read (broken.png)")]
+    paths = [str(tmp_path / name) for name in ("grey.png", "color.png", "pages.tif", "a.npy", "broken.png")]
+    lines = describe_files(Cohort("c", [], list("abcde"), paths, {}))
+    assert lines[0] == ("files, 5 of 5 looked at: PNG uint16 1, PNG uint8 1, TIFF uint8 1, array uint16 1, "
+                        "cannot be read (broken.png) 1; 4 x 6")
+    assert lines[1].startswith("1 arrays, the first of 4 x 6 uint16, are read as pictures") and "1 of 4 files hold several pages" in lines[2]
 
 
 def check(capsys, *argv):
@@ -45,7 +48,7 @@ def test_a_table_is_understood_before_it_is_trained(table, tmp_path, capsys, mon
     text = "\n".join(lines)
     assert "photos: 39 images of 20 patients" in lines and "column sex: " in text and "patients: 1 to 3 images each, as p0" in lines
     assert any(line.startswith("  train: dot 0 ") for line in lines) and any(line.startswith("split by patient") for line in lines)
-    assert any(line.startswith("files, 39 of 39 looked at: 8-bit color 39; 24 x 20 to 24 x 39, 20 sizes") for line in lines)
+    assert any(line.startswith("files, 39 of 39 looked at: PNG uint8 39; 20 x 24 to 39 x 24, 20 sizes") for line in lines)
     assert lines[-1] == f"train with: python train.py --data {table} --target redness:regression,dot:classes --fold 1"
     with Image.open("runs/photos-check.png") as sheet:
         assert sheet.size == (816, 160) and "runs/photos-check.png: 0_0.png, " in text
@@ -57,7 +60,7 @@ def test_what_takes_another_model(volumes, slides, tmp_path, capsys, monkeypatch
     monkeypatch.chdir(tmp_path)
     lines = check(capsys, "--data", volumes, "--model", "crossvit")
     assert lines[-1] == f"train with: python train.py --data {volumes} --model vit   (volumes holds volumes, which crossvit does not take)"
-    assert any(line.endswith("int16 20; 6 x 16 x 16") for line in lines)
+    assert any(line.endswith("array int16 20; 6 x 16 x 16") for line in lines)
     lines = check(capsys, "--data", slides)
     assert "no pictures: bags of vectors" in lines and "which multivit does not take" in lines[-1]
 

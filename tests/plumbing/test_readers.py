@@ -21,7 +21,7 @@ from PIL import Image
 
 import eval as evaluate
 import train
-from plumbing import arrays
+from plumbing import formats
 from plumbing.arrays import read_array, read_bag, read_volume
 from plumbing.checkpoints import read_tensors
 from plumbing.cohort import Task
@@ -75,10 +75,10 @@ def test_a_header_that_lies_takes_no_memory(tmp_path, shape):
 
 def test_a_packed_bomb_is_refused_by_what_it_unpacks_to(tmp_path, monkeypatch):
     """Before anything is unpacked."""
-    monkeypatch.setattr(arrays, "LARGEST", 2 ** 20)
+    monkeypatch.setattr(formats, "LARGEST", 2 ** 20)
     np.savez_compressed("a.npz", a=np.zeros((2, 400, 400), np.float64))
     assert os.path.getsize("a.npz") < 10_000
-    assert refused(read_array, "a.npz") == "a.npz: not a readable array (unpacks to 0 GiB, more than 0)"
+    assert refused(read_array, "a.npz") == "a.npz: not a readable array (says it holds 0.002384 GiB, more than 0.0009766 GiB)"
 
 
 def test_a_big_picture_behind_a_small_file_is_refused(tmp_path):
@@ -263,7 +263,7 @@ def small_files(greys):
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     torch.save({**state, "optimizer": optimizer.state_dict(), "random": [{"cpu": torch.get_rng_state()}]}, "runs/a/last/state.pt")
-    files["runs/a/last/state.pt"] = lambda: load_state("runs/a", last, optimizer, state)
+    files["runs/a/last/state.pt"] = lambda: load_state("runs/a", last, optimizer, state, 5)
     return {name: (open(name, "rb").read(), reader) for name, reader in files.items()}
 
 

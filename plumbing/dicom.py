@@ -1,0 +1,91 @@
+"""DICOM files, read with pydicom where it is installed: their header, and their numbers with what they mean.
+
+Rescale slope and intercept are applied, MONOCHROME1 is inverted, several frames are a volume. Refused in one
+line: palettes, lookup tables, compressed files whose decoder is missing, sizes that the file cannot hold.
+"""
+import math
+import os
+from collections.abc import MutableSequence
+
+from plumbing.formats import check_size
+from plumbing.grey import Values, centered
+
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+def open_dicom(path, pixels=False):
+    """-> pydicom's Dataset. ValueError for what is not read, before memory is taken for the pixels."""
+    try:
+        import pydicom
+    except ImportError:
+        raise ValueError("a DICOM file is read with pydicom: pip install pydicom") from None
+    if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
+        raise ValueError("deflated DICOM is not read; convert it to another transfer syntax")
+    dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
+    for name in ("ModalityLUTSequence", "VOILUTSequence"):
+        if name in dataset and "WindowWidth" not in dataset:
+            raise ValueError(f"{name}, a lookup table, is not read")
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        raise ValueError("PALETTE COLOR is not read; convert it to RGB")
+    size = math.prod(dicom_shape(dataset)) * dataset.BitsAllocated // 8
+    check_size(size, os.path.getsize(path), packed=dataset.file_meta.TransferSyntaxUID.is_compressed)
+    return dataset
+
+
+def dicom_shape(dataset):
+    """-> (H, W), (H, W, 3), or of several frames (D, H, W)."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    samples = int(dataset.get("SamplesPerPixel", 1))
+    shape = int(dataset.Rows), int(dataset.Columns)
+    if min(frames, samples, *shape) < 1:
+        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples")
+    if samples > 1 and frames > 1:
+        raise ValueError(f"holds {frames} frames in color; need one frame, or grey ones")
+    if samples > 1:
+        return (*shape, samples)
+    return (frames, *shape) if frames > 1 else shape
+
+
+def dicom_type(dataset):
+    """-> the numpy type of its numbers as text."""
+    sign = "" if dataset.get("PixelRepresentation") else "u"
+    return f"{sign}int{dataset.BitsAllocated}"
+
+
+def dicom_window(dataset):
+    """-> (low, high), the first window that the file states, or None."""
+    center, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
+    if dataset.get("VOILUTFunction") == "SIGMOID":
+        raise ValueError("VOI LUT function SIGMOID is not read")
+    if center is None or width is None or width < 2:
+        return None
+    return centered(center, width)
+
+
+def number(dataset, name):
+    """A number of the file, the first of several, or what its frames have in common; None without one."""
+    values = [dataset.get(name)]
+    if name not in dataset:                                        # enhanced files have it deep inside
+        values = [element.value for element in dataset.iterall() if element.keyword == name] or [None]
+    if len(set(map(str, values))) > 1:
+        raise ValueError(f"its frames differ in {name}")
+    value = values[0]
+    if isinstance(value, MutableSequence):
+        value = value[0]
+    return None if value in (None, "") else float(value)
+
+
+def read_dicom(path):
+    """-> Values of shape (H, W), (H, W, 3) or (D, H, W)."""
+    dataset = open_dicom(path, pixels=True)
+    from pydicom.pixels import pixel_array                         # from version 3; makes RGB of YBR
+    array = pixel_array(dataset)
+    if array.shape != dicom_shape(dataset):
+        raise ValueError(f"holds {array.shape}, its header says {dicom_shape(dataset)}")
+    if dataset.get("SamplesPerPixel", 1) > 1:
+        return Values(array)
+    slope = number(dataset, "RescaleSlope")
+    intercept = number(dataset, "RescaleIntercept")
+    return Values(array, slope or 1.0, intercept or 0.0, dicom_window(dataset),
+                  dataset.PhotometricInterpretation == "MONOCHROME1")

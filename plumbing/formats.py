@@ -1,0 +1,65 @@
+"""Which files hold images: pictures, arrays, DICOM and NIfTI, by their endings, DICOM also by its magic; and
+how large they may be.
+"""
+import os
+import stat
+
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+ARRAYS = (".npy", ".npz", ".pt")
+DICOM = (".dcm", ".dicom", ".ima")
+NIFTI = (".nii", ".nii.gz")
+LARGEST = 2 ** 32                    # bytes of pixels; a header that says more is lying
+PLENTY = 2 ** 26                     # bytes, above which
+PACKING = 200                        # times the size of a packed file are a bomb
+IMAGE_ENDINGS = PICTURES + ARRAYS + DICOM + NIFTI
+
+
+def format_of(path):
+    """-> "picture", "array", "dicom" or "nifti"."""
+    name = path.lower()
+    for format, endings in (("array", ARRAYS), ("dicom", DICOM), ("nifti", NIFTI)):
+        if name.endswith(endings):
+            return format
+    if not name.endswith(PICTURES) and has_magic(path):
+        return "dicom"
+    return "picture"
+
+
+def is_image(path):
+    """Is it a regular file that is read as an image? Others, as pipes and devices, may never end."""
+    name = os.path.basename(path).lower()
+    if not os.path.isfile(path):
+        return False
+    return name.endswith(IMAGE_ENDINGS) or has_no_ending(name) and has_magic(path)
+
+
+def has_no_ending(name):
+    """Scanners name DICOM files IM000001, or 1.2.840.113619.2.5.1762583153."""
+    ending = os.path.splitext(name)[1][1:]
+    return not ending or ending.isdigit()
+
+
+def has_magic(path):
+    """Does it begin as DICOM files do (PS3.10)?"""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def check_regular(path):
+    """ValueError for what is no regular file: a pipe or a device may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("is no regular file")
+
+
+def check_size(size, file_size, packed):
+    """ValueError where a header says that pixels take more bytes than are read, or than the file can hold."""
+    if size > LARGEST:
+        raise ValueError(f"says it holds {size / 2 ** 30:.4g} GiB, more than {LARGEST / 2 ** 30:.4g} GiB")
+    if not packed and size > file_size:
+        raise ValueError(f"says it holds {size} bytes, the file has {file_size}")
+    if packed and size > max(PLENTY, PACKING * file_size):
+        raise ValueError(f"says that its {file_size} bytes unpack to {size}")

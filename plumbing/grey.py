@@ -1,0 +1,126 @@
+"""Windows: which numbers of an image become the grey values 0 .. 255, where it holds more than 8 bits.
+
+A window is (low, high): low becomes 0, high 255, and what lies outside is cut off. A run has one window for
+all of its images, which `fit_window` finds in training images. 8-bit images are taken as they are.
+
+    auto           the window that a DICOM file states; else, for want of a run's, that of the image itself
+    own            each image, and each channel of a volume, from its lowest number to its highest
+    CENTER,WIDTH   as radiologists say it; written with = where the center is negative: --window=-600,1500
+    LOW:HIGH,...   what fit_window found, one pair per channel of a volume
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+
+SHARE = 0.5                          # per cent of the numbers that a fitted window leaves out at either end
+SLAB = 2 ** 20                       # numbers that are scaled at once: float64 takes eight times their bytes
+SAMPLE = 100_000                     # numbers of an image by which a window is chosen, evenly spaced
+
+
+@dataclass
+class Values:
+    """The numbers of an image as the file stores them, and what they mean: slope * number + intercept."""
+    array: np.ndarray
+    slope: float = 1.0
+    intercept: float = 0.0
+    window: tuple = None             # that a DICOM file states, in what the numbers mean
+    inverted: bool = False           # the lowest number is white
+
+
+def parse_window(text):
+    """--window -> "auto", "own", or a list of (low, high). ValueError for anything else."""
+    if text in ("auto", "own"):
+        return text
+    try:
+        if ":" in text:
+            windows = [tuple(float(edge) for edge in pair.split(":")) for pair in text.split(",")]
+        else:
+            center, width = (float(number) for number in text.split(","))
+            windows = [centered(center, width)]
+        fine = all(low < high and np.isfinite(high - low) for low, high in windows)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ValueError(f"--window {text}: need auto, own, CENTER,WIDTH (two numbers, the second at least "
+                         "2; with = where the first is negative) or LOW:HIGH")
+    return windows
+
+
+def centered(center, width):
+    """Center and width of a window as in DICOM (PS3.3, C.11.2.1.2) -> (low, high)."""
+    low = center - 0.5 - (width - 1) / 2
+    return low, low + width - 1
+
+
+def to_grey(values, choice="auto", channel=0):
+    """Values of one channel -> uint8 of the same shape. choice: a window as parse_window returns it."""
+    array = values.array
+    if array.dtype == np.uint8 and (choice == "own" or values.window is None):
+        grey = np.asarray(array)
+    else:
+        low, high = find_window(values, choice, channel)
+        low = (low - values.intercept) / values.slope
+        span = (high - values.intercept) / values.slope - low      # negative where the slope is
+        if abs(span) < 1e-12:
+            span = 1e-12
+        grey = np.empty(array.shape, np.uint8)
+        rows = max(1, SLAB * len(array) // array.size)
+        for first in range(0, len(array), rows):
+            slab = array[first:first + rows].astype(np.float64)
+            grey[first:first + rows] = np.clip(255 * (slab - low) / span, 0, 255)
+    return 255 - grey if values.inverted else grey
+
+
+def find_window(values, choice, channel=0):
+    """-> (low, high), in what the numbers mean."""
+    if isinstance(choice, list):
+        if len(choice) == 1:
+            return choice[0]
+        if channel >= len(choice):
+            raise ValueError(f"channel {channel + 1} has no window, there are {len(choice)}")
+        return choice[channel]
+    if choice == "own":
+        edges = np.array([values.array.min(), values.array.max()], np.float64)
+        return tuple(values.slope * edges + values.intercept)
+    if values.window is not None:
+        return values.window
+    return percentiles(sample(values, SAMPLE))
+
+
+def sample(values, count):
+    """-> about so many numbers of an image, evenly spaced over it, in what they mean.
+
+    The ends of an integer type do not count: they are saturated, padding, or a burnt-in marker."""
+    array = values.array
+    step = max(1, array.size // count) | 1                         # odd: no multiple of the usual widths
+    numbers = kept = array.flat[::step]
+    if numbers.dtype.kind in "iu":
+        limits = np.iinfo(numbers.dtype)
+        kept = numbers[(numbers < limits.max) & ((numbers > limits.min) | (limits.min == 0))]
+    if kept.size == 0:
+        kept = numbers
+    return values.slope * kept.astype(np.float64) + values.intercept
+
+
+def percentiles(numbers):
+    """-> (low, high), between which all numbers lie but SHARE per cent at either end.
+
+    Where these are equal, as in an image that is nearly empty, lowest and highest count."""
+    low, high = np.percentile(numbers, (SHARE, 100 - SHARE))
+    if low == high:
+        low, high = numbers.min(), numbers.max()
+    return float(low), float(high)
+
+
+def fit_window(images):
+    """[[sample of a channel]], an entry per image -> "LOW:HIGH,...", one per channel.
+
+    Images weigh the same if their samples are equally large."""
+    windows = []
+    for channels in zip(*images):
+        low, high = percentiles(np.concatenate(channels))
+        if low == high:
+            high = low + 1
+        windows.append(f"{low:.7g}:{high:.7g}")
+    return ",".join(windows)

@@ -1,0 +1,163 @@
+"""What image files say of themselves before they are decoded: every file is looked at before the first step.
+"""
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from huggingface_hub.utils import tqdm
+
+from plumbing.arrays import array_header
+from plumbing.dicom import dicom_shape, dicom_type, dicom_window, open_dicom
+from plumbing.formats import check_regular, format_of
+from plumbing.nifti import nifti_shape, open_nifti, volumes_in
+from plumbing.pictures import check_upper_bytes, has_16_bit_colors, open_picture
+from plumbing.weight_files import first_line
+
+
+IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the number of their axes
+ORIENTATION = 274                                                  # EXIF's tag; from 5 on sides are exchanged
+PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
+
+
+@dataclass
+class Header:
+    """Of one image file."""
+    format: str                      # JPEG, PNG, ..., array, DICOM, NIfTI
+    shape: tuple                     # (H, W) as it stands upright, (H, W, 3), (D, H, W), ..., (S, F)
+    type: str = "uint8"              # of its numbers
+    window: tuple = None             # that a DICOM file states
+    pages: bool = False              # more than the one that is read
+    colors: bool = False             # 16 bits of which the upper 8 are read
+    alpha: bool = False
+
+    @property
+    def is_deep(self):
+        """Does it need a window?"""
+        return self.type not in ("uint8", "bool") and not self.colors
+
+
+def read_header(path):
+    """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
+    format = format_of(path)
+    if format == "array":
+        try:
+            shape, dtype = array_header(path)
+        except Exception as error:
+            raise ValueError(f"{path}: not a readable array ({first_line(error)})") from error
+        return Header("array", shape, dtype.name)
+    looks = {"picture": look_at_picture, "dicom": look_at_dicom, "nifti": look_at_nifti}
+    try:
+        check_regular(path)
+        return looks[format](path)
+    except Exception as error:                                     # the packages raise many kinds
+        raise ValueError(f"{path}: not a readable image ({first_line(error)})") from error
+
+
+def look_at_picture(path):
+    with open_picture(path) as picture:
+        width, height = picture.size
+        if picture.format != "PNG" or "exif" in picture.info:      # else Pillow decodes it to look for one
+            if picture.getexif().get(ORIENTATION, 1) >= 5:
+                width, height = height, width
+        type = "uint8"
+        if picture.mode.startswith("I"):
+            type = "uint16"
+        elif picture.mode.startswith("F"):
+            type = "float32"
+        end = ENDS.get(picture.format)
+        if end and end not in tail(path):
+            picture.load()                                         # something follows, or it was cut off
+        header = Header(picture.format, (height, width), type, alpha=picture.has_transparency_data)
+        header.colors = type == "uint8" and has_16_bit_colors(picture)
+        if header.colors:
+            check_upper_bytes(picture)
+        header.pages = has_pages(picture)
+    return header
+
+
+def tail(path):
+    with open(path, "rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 64))
+        return file.read()
+
+
+def has_pages(picture):
+    """Does it hold several pages or frames? The second picture of a phone's MPO is a copy for its screen."""
+    if picture.format == "MPO":
+        return False
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def look_at_dicom(path):
+    dataset = open_dicom(path)
+    return Header("DICOM", dicom_shape(dataset), dicom_type(dataset), dicom_window(dataset))
+
+
+def look_at_nifti(path):
+    image = open_nifti(path)
+    return Header("NIfTI", nifti_shape(image), image.get_data_dtype().name, pages=volumes_in(image) > 1)
+
+
+def look_at_all(cohort, images=None):
+    """-> {image: Header} of these images, by default of all. ValueError names the first that cannot be read.
+
+    Several at a time, as disks in a network take long to open a file."""
+    if cohort.pixels is not None:
+        return {}
+    if images is None:
+        images = range(len(cohort.paths))
+    with ThreadPoolExecutor(8) as pool:
+        headers = pool.map(read_header, [cohort.paths[i] for i in images])
+        headers = tqdm(headers, desc="looking at files", total=len(images), leave=False, disable=None)
+        return dict(zip(images, headers))
+
+
+# -----------------------------------------------------------------------------
+# what kind of images they are
+
+
+def axes_of(cohort):
+    """-> how many axes a cohort's images have: 2, 3, or 0 for bags of vectors. The first image decides."""
+    if cohort.pixels is not None:
+        shape = cohort.pixels.shape[1:]                            # (h, w), (h, w, 3) or (d, h, w)
+        return 2 if len(shape) == 2 or shape[-1] == 3 else 3
+    path, wanted = cohort.paths[0], cohort.reading.axes
+    if format_of(path) == "picture" and wanted != 3:
+        return 2
+    return axes_in(read_header(path), wanted)
+
+
+def axes_in(header, wanted=None):
+    """-> 2, 3 or 0: how a file is to be read. wanted: 2 or 3, where there is a choice."""
+    axes = len(header.shape)
+    if header.format == "array":
+        if axes == 2 and wanted != 2 and header.type not in PIXEL_TYPES:
+            return 0
+        if axes == 3 and wanted != 3 and has_color_axis(header.shape):
+            return 2
+        return 2 if axes == 2 else 3
+    if wanted == 3 and header.pages:
+        return 3
+    is_flat = axes == 2 or header.shape[0] == 1 or header.shape[2] == 3
+    return 2 if is_flat else 3
+
+
+def has_color_axis(shape):
+    """(H, W, 1), (H, W, 3), (H, W, 4), (1, H, W) or (3, H, W), of more than 4 px a side?"""
+    is_last = shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+    return is_last or shape[0] in (1, 3) and min(shape[1:]) > 4
+
+
+def check_kinds(cohort, headers):
+    """ValueError unless all files hold images of one kind."""
+    first = {}                                                     # axes -> the first such image
+    for i in sorted(headers):
+        first.setdefault(axes_in(headers[i], cohort.reading.axes), i)
+    if len(first) > 1:
+        files = " and ".join(f"{IMAGE_KINDS[axes]} ({cohort.paths[i]})" for axes, i in first.items())
+        raise ValueError(f"{cohort.name} holds {files}; need images of one kind")

@@ -1,0 +1,115 @@
+"""How a run reads its images: every file is looked at, a window is chosen, and a line says what this means.
+"""
+from dataclasses import replace
+
+from plumbing.arrays import read_values
+from plumbing.cohort import Reading
+from plumbing.fit import lost_shape
+from plumbing.formats import format_of
+from plumbing.grey import fit_window, parse_window, sample
+from plumbing.headers import IMAGE_KINDS, axes_in, axes_of, check_kinds, look_at_all
+from plumbing.pictures import read_stack
+
+
+IMAGES, NUMBERS = 30, 10_000         # training images that a window is fitted to, and of each so many numbers
+LOST = 0.1                           # share of a picture's shape, above which a line says so
+NOTES = (                            # what a header has, and what becomes of it
+    ("pages", "several pages, frames or volumes: the first is read; of pages and frames "
+              "--image DEPTHxHEIGHTxWIDTH makes a volume"),
+    ("colors", "colors of 16 bits: the upper 8 are read"),
+    ("alpha", "an alpha channel: what is transparent is black"),
+)
+
+
+def reading_of(args):
+    """Flags -> Reading. --image with two or three sides says how a file that may be either is read."""
+    sides = len((args.image or "").split("x"))
+    return Reading(parse_window(args.window), args.fit, sides if sides > 1 else None)
+
+
+def look_before(args, cohort):
+    """-> {image: Header}, with --no-check-files of none. ValueError for an image that cannot be read."""
+    if not args.check_files:
+        return {}
+    headers = look_at_all(cohort)
+    check_kinds(cohort, headers)
+    return headers
+
+
+# -----------------------------------------------------------------------------
+# the window of a run
+
+
+def choose_window(args, cohort, headers, train):
+    """-> the cohort with the run's window, which is written into args, and a line about it, if any."""
+    axes = axes_of(cohort)
+    if cohort.pixels is not None or axes == 0:
+        return cohort, []
+    sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
+    if not headers:
+        headers = look_at_all(cohort, sampled)
+    deep = [i for i, header in headers.items() if header.is_deep or header.window]
+    windows = {headers[i].window for i in deep}
+    if not deep:
+        return cohort, []
+    note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
+    if args.window == "auto" and None not in windows:
+        return cohort, [f"{note}the windows that the files state ({len(windows)}) become 0 .. 255"]
+    if args.window == "auto":
+        sampled = [i for i in sampled if i in deep] or deep[:IMAGES]
+        args.window = fit_window([sample_channels(cohort.paths[i], axes) for i in sampled])
+        cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
+        note += f"99 % of the numbers of {len(sampled)} training images, "
+    return cohort, [f"{note}--window {args.window} becomes 0 .. 255"]
+
+
+def sample_channels(path, axes):
+    """-> a sample of the numbers of an image, one per channel of a volume."""
+    if format_of(path) == "picture":
+        values = read_stack(path, only_first=axes == 2)
+    else:
+        values = read_values(path)
+    if values.array.ndim < 4:
+        return [sample(values, NUMBERS)]
+    return [sample(replace(values, array=channel), NUMBERS) for channel in values.array]
+
+
+# -----------------------------------------------------------------------------
+# in words
+
+
+def by_x(shape):
+    return " x ".join(map(str, shape))
+
+
+def notes_on_files(headers, reading, size=()):
+    """-> lines: what is read of files that leave a choice, and what --fit costs. size: the model's (h, w)."""
+    notes = note_on_fit(headers, size, reading.fit)
+    headers = list(headers.values())
+    arrays = [header for header in headers if header.format == "array"]
+    if arrays:
+        first = arrays[0]
+        kind = IMAGE_KINDS[axes_in(first, reading.axes)]
+        notes.append(f"{len(arrays)} arrays, the first of {by_x(first.shape)} {first.type}, are read as "
+                     f"{kind}; --image with two sides asks for pictures, with three for volumes")
+    for name, consequence in NOTES:
+        count = sum(getattr(header, name) for header in headers)
+        if count:
+            notes.append(f"{count} of {len(headers)} files hold {consequence}")
+    return notes
+
+
+def note_on_fit(headers, size, fit):
+    """-> a line, where more than LOST of the shape of pictures is lost. size: the model's (h, w)."""
+    most, count = (0, []), 0
+    for header in headers.values():
+        sides = [side for side in header.shape if side not in (1, 3, 4)]     # without colors
+        if len(sides) == len(size) == 2:
+            lost = lost_shape(sides[1], sides[0], size, fit)
+            most = max(most, (lost, sides))
+            count += lost > LOST
+    if not count:
+        return []
+    consequence = {"stretch": "shape; --fit pad or crop keeps it", "crop": "area; --fit pad shows all of it"}
+    return [f"{count} of {len(headers)} pictures lose more than {LOST:.0%} (at most {most[0]:.0%}, of "
+            f"{by_x(most[1])} px) of their {consequence[fit]}"]

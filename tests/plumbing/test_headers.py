@@ -1,0 +1,89 @@
+"""plumbing/headers.py: what a file holds is known before it is decoded, and a broken one before the first step."""
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from plumbing.cohort import Cohort, Reading
+from plumbing.headers import axes_in, axes_of, check_kinds, read_header, look_at_all
+from tests.photographs import CELLS, save, texture
+
+
+ARRAYS = (                                                         # shape, type, --image's sides, axes
+    ((40, 40), "uint8", None, 2), ((40, 40), "int16", None, 2), ((40, 40), "float32", None, 0), ((40, 40), "float32", 2, 2),
+    ((40, 40, 3), "uint8", None, 2), ((3, 40, 40), "float32", None, 2), ((40, 40, 1), "uint16", None, 2), ((1, 40, 40), "uint8", None, 2),
+    ((40, 40, 3), "uint8", 3, 3), ((40, 30, 20), "uint8", None, 3), ((3, 4, 6), "uint8", None, 3), ((2, 8, 8, 8), "uint8", None, 3))
+
+
+@pytest.mark.parametrize("ending", (".npy", ".npz", ".pt"))
+@pytest.mark.parametrize("shape, type, wanted, axes", ARRAYS)
+def test_arrays_are_pictures_volumes_or_bags(tmp_path, shape, type, wanted, axes, ending):
+    path, array = str(tmp_path / f"a{ending}"), np.ones(shape, type)
+    if ending == ".pt":
+        torch.save(torch.tensor(array), path)
+    elif ending == ".npz":
+        np.savez_compressed(path, array)
+    else:
+        np.save(path, array)
+    header = read_header(path)
+    assert header.shape == shape and header.type == type and axes_in(header, wanted) == axes
+    assert axes_of(Cohort("c", [], ["p"], [path], {}, reading=Reading(axes=wanted))) == axes
+
+
+def test_what_a_picture_says(tmp_path):
+    """Upright sides, bits, colors of 16 bits, alpha, pages."""
+    exif = Image.Exif()
+    exif[274] = 6
+    header = read_header(save(tmp_path / "a.jpg", texture(30, 20), exif=exif))
+    assert (header.format, header.shape, header.type) == ("JPEG", (30, 20), "uint8") and not header.is_deep
+    header = read_header(save(tmp_path / "b.png", CELLS.astype(np.uint16) * 17))
+    assert header.type == "uint16" and header.is_deep and not header.pages
+    assert read_header(save(tmp_path / "c.png", Image.fromarray(CELLS).convert("RGBA"))).alpha
+    pages = [Image.fromarray(CELLS)] * 3
+    assert read_header(save(tmp_path / "d.tif", pages[0], save_all=True, append_images=pages[1:])).pages
+
+
+def test_what_is_cut_off_is_seen(tmp_path):
+    """JPEG and PNG whose end is missing, a table of zero bytes; what follows the end of a whole one does no harm."""
+    for name in ("a.jpg", "a.png"):
+        content = open(save(tmp_path / name, texture(60, 60)), "rb").read()
+        (tmp_path / f"cut_{name}").write_bytes(content[:len(content) // 2])
+        with pytest.raises(ValueError, match="cut_a.*not a readable image"):
+            read_header(str(tmp_path / f"cut_{name}"))
+        (tmp_path / f"more_{name}").write_bytes(content + bytes(500))
+        assert read_header(str(tmp_path / f"more_{name}")).shape == (60, 60)
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    """Reading it would never end."""
+    for name in ("a.png", "a.npy", "a.dcm"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match="no regular file"):
+            read_header(str(tmp_path / name))
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    """Each scan makes the decoder go over all pixels again."""
+    path = save(tmp_path / "a.jpg", texture(40, 40), progressive=True)
+    content = open(path, "rb").read()
+    start = content.rindex(b"\xff\xda")
+    assert read_header(path).shape == (40, 40)
+    with open(path, "wb") as file:
+        file.write(content[:start] + content[start:-2] * 200 + content[-2:])
+    with pytest.raises(ValueError, match="a JPEG of .* scans, more than 100"):
+        read_header(path)
+
+
+def test_all_files_are_looked_at_and_are_of_one_kind(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((9, 8, 7), np.uint8))
+    paths = [save(tmp_path / "b.png", CELLS), str(tmp_path / "a.npy")]
+    cohort = Cohort("c", [], ["p", "q"], paths, {})
+    headers = look_at_all(cohort)
+    assert list(headers) == [0, 1]
+    with pytest.raises(ValueError, match=r"c holds pictures \(.*b.png\) and volumes \(.*a.npy\); need images of one kind"):
+        check_kinds(cohort, headers)
+    os.truncate(paths[0], 10)
+    with pytest.raises(ValueError, match="b.png: not a readable image"):
+        look_at_all(cohort)

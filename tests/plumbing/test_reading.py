@@ -1,0 +1,108 @@
+"""plumbing/reading.py: what a run says of its files, and the window that it keeps."""
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from evaluation.new_images import predict_new
+from plumbing.cohort import Reading
+from plumbing.flags import parse, read_args
+from plumbing.headers import Header
+from plumbing.pictures import read, read_image
+from plumbing.prepare import load_data
+from plumbing.reading import note_on_fit, notes_on_files
+from tests.small_runs import fails
+
+
+RUN = ("--model", "vit", "--image", "16", "--patch", "8", "--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu",
+       "--name", "r")
+
+
+def films(folder, count=20, **numbers):
+    """A table of 16-bit films, of which the second half is brighter. numbers: {patient's number: array}."""
+    rng, lines = np.random.default_rng(0), ["patient_id,image,label"]
+    for i in range(count):
+        film = rng.integers(0, 1000 + 3000 * (i >= count // 2), (20, 24)).astype(np.uint16)
+        Image.fromarray(numbers.get(f"p{i}", film)).save(folder / f"{i}.png")
+        lines.append(f"p{i},{i}.png,{'no' if i < count // 2 else 'yes'}")
+    (folder / "t.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "t.csv")
+
+
+def test_all_images_of_a_run_have_one_window(quiet, tmp_path, capsys):
+    """It is fitted to training images, said, kept in args.json, and used for new images: bright films stay brighter."""
+    table = films(tmp_path)
+    train.main(["--data", table, *RUN])
+    output, saved = capsys.readouterr().out, read_args("runs/r")
+    assert "20 of 20 images hold more than 8 bits: 99 % of the numbers of" in output and f"--window {saved.window}" in output
+    low, high = map(float, saved.window.split(":"))
+    assert low < 20 and 3800 < high < 4000
+    cohort = load_data(saved)
+    dark, bright = (read(cohort, i, (16, 16))[0].mean() for i in (0, 19))
+    assert bright / dark == pytest.approx(4, rel=0.1)
+    assert predict_new("runs/r", table, "new.csv", device="cpu") == "20 patients"
+
+
+def test_a_run_from_before_has_each_images_own_range(quiet, tmp_path):
+    table = films(tmp_path)
+    train.main(["--data", table, *RUN, "--window", "own"])
+    saved = json.load(open("runs/r/args.json"))
+    del saved["window"]
+    json.dump(saved, open("runs/r/args.json", "w"))
+    assert read_args("runs/r").window == "own"
+
+
+def test_a_broken_test_picture_is_found_before_the_first_step(quiet, tmp_path, monkeypatch, capsys):
+    """Whichever it is; --no-check-files leaves it to the reader."""
+    table = films(tmp_path)
+    os.truncate(tmp_path / "7.png", 60)
+    assert "7.png: not a readable image" in fails(["--data", table, *RUN], monkeypatch, capsys)
+    assert not os.path.exists("runs/r")
+
+
+def test_lines_about_files_that_leave_a_choice():
+    headers = {0: Header("PNG", (40, 30), alpha=True), 1: Header("TIFF", (40, 30), "uint16", pages=True), 2: Header("array", (40, 40, 3))}
+    lines = notes_on_files(headers, Reading())
+    assert lines[0].startswith("1 arrays, the first of 40 x 40 x 3 uint8, are read as pictures; --image with two sides")
+    assert "1 of 3 files hold several pages, frames or volumes: the first is read" in lines[1] and "alpha" in lines[2]
+
+
+def test_a_line_about_lost_shape():
+    headers = {0: Header("PNG", (100, 200)), 1: Header("PNG", (100, 105)), 2: Header("PNG", (50, 60))}
+    [line] = note_on_fit(headers, (64, 64), "stretch")
+    assert line == "2 of 3 pictures lose more than 10% (at most 50%, of 100 x 200 px) of their shape; --fit pad or crop keeps it"
+    assert "area; --fit pad shows all of it" in note_on_fit(headers, (64, 64), "crop")[0]
+    assert not note_on_fit(headers, (64, 64), "pad") and not note_on_fit({1: headers[1]}, (64, 64), "stretch")
+
+
+def test_pages_are_a_volume_when_asked(quiet, tmp_path, capsys):
+    """--image with three sides; otherwise a line says that the first page is read."""
+    lines = ["patient_id,image,label"]
+    for i in range(20):
+        pages = [Image.fromarray(np.full((16, 16), 10 * page + i, np.uint8)) for page in range(8)]
+        pages[0].save(tmp_path / f"{i}.tif", save_all=True, append_images=pages[1:])
+        lines.append(f"p{i},{i}.tif,{i % 2}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    argv = ["--data", str(tmp_path / "t.csv"), "--target", "label:classes", *RUN]
+    args = parse(argv[:argv.index("--image")] + ["--image", "8x16x16"] + argv[argv.index("--image") + 2:])
+    volume, _ = read(load_data(args), 1, (8, 16, 16), channels=1)
+    assert volume[0, :, 0, 0].tolist() == [1, 11, 21, 31, 41, 51, 61, 71]
+    train.main([*argv[:-2], "--image", "8x16x16", "--name", "v"])
+    assert json.load(open("runs/v/args.json"))["image"] == "8x16x16"
+    train.main(argv)
+    assert "20 of 20 files hold several pages, frames or volumes: the first is read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", ((20, 20), (20, 20, 3), (3, 20, 20)))
+def test_pictures_in_npy_are_read_as_their_png(tmp_path, shape):
+    array = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    upright = array.transpose(1, 2, 0) if shape[0] == 3 else array
+    Image.fromarray(upright).save(tmp_path / "a.png")
+    for channels in (1, 3):
+        low, high = read_image(str(tmp_path / "a.npy"), (8, 8), 2, channels)
+        expected = read_image(str(tmp_path / "a.png"), (8, 8), 2, channels)
+        np.testing.assert_array_equal(low, expected[0]), np.testing.assert_array_equal(high, expected[1])
