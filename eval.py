@@ -32,7 +32,8 @@ from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
 from evaluation.probabilities import choose_thresholds, details
 from evaluation.report import write_report
-from evaluation.scores import constant_predictions, score, score_constant, score_subgroups
+from evaluation.scores import constant_predictions, score, score_constant
+from evaluation.subgroups import columns_of, score_subgroups
 from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
 from plumbing.command import run_main
@@ -57,12 +58,10 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
     indices: {split: images}. train gives the constant predictor, val the thresholds of operating points,
-    unless they are given. options: see run_options. by: the column of the subgroups; a patient is in that of
-    the first image. figures: how many patients to draw, of those with boxes where there are any. boxes: a
-    CSV, see localization.py; the default is boxes.csv beside the table. ValueError for an unknown column."""
-    if by and by not in cohort.columns:
-        raise ValueError(f"--by {by}: no such column, there are {', '.join(cohort.columns)}")
-
+    unless they are given. options: see run_options. by: columns of subgroups, beside those of before, see
+    subgroups.py. figures: how many patients to draw, of those with boxes where there are any. boxes: a CSV,
+    see localization.py; the default is boxes.csv beside the table. ValueError for an unknown column."""
+    columns = columns_of(by, cohort, indices[split], run)
     shown = {}
     findings = []
     boxes_of = {}                                                  # image -> label -> boxes
@@ -84,6 +83,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "unit": "image" if options["by_image"] or not cohort.patients_known else "patient",
         "device": str(options["device"]),
         "patient_ids": cohort.patients_known,
+        "by": columns,
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
@@ -93,8 +93,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         scores.update(details(task, predictions, thresholds.get(task.name)))
         if constants:
             scores["constant"] = score_constant(task, predictions, constants[task.name])
-        if by:
-            scores["subgroups"] = score_subgroups(task, predictions, by, cohort.columns[by])
+        if columns:
+            scores["subgroups"] = score_subgroups(task, predictions, columns, cohort)
     if findings:
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(os.path.join(run, "predictions.csv"), tasks, predictions, cohort)
@@ -116,8 +116,8 @@ def make_parser():
     add("--data", help="another table than the run's; all its patients are evaluated")
     add("--images", help="image folder of that table")
     add("--target", help="targets of that table, as in train.py; default: those of the run")
-    add("--by", help="column of the table to make subgroups of, e.g. fst, sex, age, site; "
-        "default: fst where there is one")
+    add("--by", help="columns of the table to make subgroups of, e.g. sex,age,site, beside "
+        "those of before, and fst where there is one")
     add("--boxes", help="CSV of boxes to compare the maps with: image,label,x0,y0,x1,y1; "
         "default: boxes.csv beside the table")
     add("--against", metavar="RUN",
@@ -203,15 +203,12 @@ def evaluate_run(args):
         print(note)
     indices = images_by_split(cohort, saved.data, args)
     folder = result_folder(args, cohort)
-    by = args.by
-    if not by and "fst" in cohort.columns:
-        by = "fst"
     options = run_options(saved, model, cohort, device)
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(os.path.join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
-                          by=by, figures=figures, thresholds=thresholds, boxes=args.boxes)
+                          by=args.by, figures=figures, thresholds=thresholds, boxes=args.boxes)
         print_table(cohort.tasks, result)
         if folder == args.run:
             write_card(args.run)

@@ -317,8 +317,8 @@ def fit(args, device):
         if undefined:
             best = ", which cannot say which epoch is best: best/ is the latest"
         validated = f"val {metric} {value:.4f}{best}"
-        bar.write(f"epoch {epoch + 1:3}/{args.epochs}   train loss {loss:.4f}   {validated}   "
-                  f"{seconds:.1f} s, {waited / seconds:.0%} waiting for data")
+        bar.write(f"epoch {epoch + 1:3}/{args.epochs}  train loss {loss:.4f}  {validated}  "
+                  f"{seconds:.1f} s, {waited / seconds:.0%} waiting")
         if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
@@ -367,9 +367,8 @@ def finish(run, lock_file, cohort, indices, options):
     """The test patients, once, with the best weights: metrics, pictures, card and page. The lock is held
     until then."""
     best, tasks, _ = open_model(run)
-    by = "fst" if "fst" in cohort.columns else None
     with lock(os.path.join(run, EVALUATION_LOCK), wait=True):
-        print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options, by=by))
+        print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options))
         write_card(run)
         write_report(run)
     print(f"the whole run is in {run}: report.html to look at, metrics.json, predictions.csv, figures, best")

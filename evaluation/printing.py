@@ -7,17 +7,33 @@ from evaluation.verdict import verdict
 
 
 WIDTH = 80
+NAME = 34            # of a row, at most
 
 
 def print_columns(head, rows):
-    """Print a table in columns as wide as what they hold, the names of its rows indented."""
+    """Print a table in columns as wide as what they hold, the names of its rows indented.
+
+    Columns that do not fit into a line of WIDTH follow below, beside the same names."""
     lines = [list(map(cell_text, cells)) for cells in [head] + rows]
-    for line in lines[1:]:
-        line[0] = "  " + line[0]
+    for i, line in enumerate(lines):
+        if len(line[0]) > NAME:
+            line[0] = line[0][:NAME - 3] + "..."
+        if i:
+            line[0] = "  " + line[0]
     widths = [max(map(len, column)) for column in zip(*lines)]
+    shown = [0]
+    for column in range(1, len(widths)):
+        if len(shown) > 1 and sum(widths[i] + 2 for i in shown + [column]) > WIDTH:
+            print_lines(lines, shown, widths)
+            shown = [0]
+        shown.append(column)
+    print_lines(lines, shown, widths)
+
+
+def print_lines(lines, shown, widths):
     for line in lines:
-        padded = [cell.ljust(width) for cell, width in zip(line, widths)]
-        print("  " + "  ".join(padded).rstrip())
+        padded = [line[i].ljust(widths[i]) for i in shown]
+        print(("  " + "  ".join(padded)).rstrip()[:WIDTH])
 
 
 def print_table(tasks, result):

@@ -4,11 +4,17 @@ A table is (caption, head, rows). A cell is a text, a number, or an entry of met
 or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
 """
 from evaluation.metrics import METRICS
+from evaluation.scores import FEW
 
 
 CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
             "labels": "the training share of each label", "survival": "the same risk for all",
             "loss": "nothing"}
+
+
+MARK = "†"
+FEWER = (f"; {MARK} fewer than {FEW} positives or negatives, the interval is not trustworthy; "
+         "skipped: resamples of one class only")
 
 
 # -----------------------------------------------------------------------------
@@ -56,8 +62,8 @@ def tables(task, result, names):
     scores = result[task.name]
     points = scores.get("operating_point", {})
     found = [metric_table(task, result, names),
-             group_table("Label by label", "positives", scores.get("per_label", {}), task, names),
-             group_table("Subgroups", "patients", scores.get("subgroups", {}), task, names),
+             group_table("Label by label" + FEWER, "positives", scores.get("per_label", {}), task, names),
+             group_table(subgroup_caption(result), "patients", scores.get("subgroups", {}), task, names),
              operating_table(points)]
     return [table for table in found if table[2]]                  # those with rows
 
@@ -90,11 +96,39 @@ def group_table(caption, counted, groups, task, names):
     metrics = list(METRICS[task.kind])[:2]
     rows = []
     for name, group in groups.items():
-        count = str(group[counted])
-        if group.get("small"):
-            count += ", small"
-        rows.append([name] + [group[metric] for metric in metrics] + [count])
+        cells = [group[metric] for metric in metrics]
+        if is_few(group):
+            cells = [dict(cell, of=MARK) for cell in cells]
+        rows.append([name] + cells + [count_text(group, counted, metrics[0])])
     return caption, [""] + [names.get(metric, metric) for metric in metrics] + [counted], rows
+
+
+def count_text(group, counted, metric):
+    """ "45", and what is to be known of so many."""
+    text = str(group[counted])
+    if group.get("small"):
+        text += ", small"
+    if group[metric].get("skipped"):
+        text += f", {group[metric]['skipped']} skipped"
+    labels = group.get("per_label", {})
+    undefined = [label for label in labels if labels[label][metric]["value"] is None]
+    if undefined:
+        text += f", without {' '.join(undefined)}"
+    return text
+
+
+def is_few(group):
+    """Has a label fewer than FEW positives or negatives?"""
+    counts = [group[side] for side in ("positives", "negatives") if side in group]
+    return bool(counts) and min(counts) < FEW
+
+
+def subgroup_caption(result):
+    caption = "Subgroups"
+    for column, patients in result.get("by", {}).items():
+        if patients:
+            caption += f"; {column} varies within {patients} patients, whose first image counts"
+    return caption
 
 
 def operating_table(points):

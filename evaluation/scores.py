@@ -3,8 +3,6 @@
 Intervals are percentile bootstraps over patients, 95 %, 1,000 resamples: what one patient's images say is not
 independent. `predictions` are those of predict.py. A prediction that is not a finite number is refused.
 """
-import re
-
 import numpy as np
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, mean_defined, rank, ratio
@@ -12,7 +10,6 @@ from plumbing.cohort import per_patient
 
 
 NO_UNIT = "no unit with a known target"
-SMALL = 20                       # patients: the metrics of a smaller subgroup say little
 FEW = 10                         # positives, negatives, events: of simulated studies with 150 patients the
                                  # interval of AUROC held the truth in 17 % with 1 positive, 84 % with 5
 BLOCK = 16                       # resamples at a time, which stay in the cache
@@ -236,7 +233,7 @@ def loss_of(task, prediction, target):
 
 
 # -----------------------------------------------------------------------------
-# beside the metrics: a constant, and subgroups
+# beside the metrics: a constant
 
 
 def constant_predictions(tasks, cohort, train, by_image):
@@ -274,30 +271,3 @@ def score_constant(task, predictions, value):
     result = {name: scores[name] for name in METRICS[task.kind]}
     result["prediction"] = np.asarray(value).tolist()
     return result
-
-
-def score_subgroups(task, predictions, column, cells):
-    """-> {"COLUMN GROUP": scores}; cells: what the column says of every image."""
-    first_images = [images[0] for images in predictions["images"]]
-    group_of = np.array([subgroup(column, cells[i]) for i in first_images])
-    groups = {}
-    for name in sorted(set(group_of)):
-        scores = score(task, predictions, keep=np.flatnonzero(group_of == name))
-        scores["small"] = scores["patients"] < SMALL
-        groups[f"{column} {name}"] = scores
-    return groups
-
-
-def subgroup(column, value):
-    """The group that a cell of the table belongs to.
-
-    Fitzpatrick skin types are grouped as in MultiViT's Table 2, ages in three."""
-    column = column.lower()
-    if re.search(r"fst|fitzpatrick", column) and re.fullmatch(r"[1-6](\.0)?", value):
-        return "I-IV" if float(value) <= 4 else "V-VI"
-    if re.search(r"(^|[ _])age($|[ _])", column) and re.fullmatch(r"\d+(\.\d+)?Y?", value):
-        years = float(value.rstrip("Y"))                           # 058Y in older NIH tables
-        if years < 40:
-            return "0-39"
-        return "40-59" if years < 60 else "60+"
-    return value or "(blank)"

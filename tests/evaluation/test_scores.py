@@ -8,10 +8,11 @@ import torch
 
 from evaluation.metrics import METRICS
 from evaluation.predict import answers
-from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, replicates, score, subgroup, validation_loss
+from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, replicates, score, validation_loss
+from evaluation.subgroups import by_number, columns_of, score_subgroups, subgroup
 from plumbing.cohort import Task
 from tests.evaluation.test_metrics import loop_auroc
-from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
+from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, cohort_of, draw, table_of
 from train import task_loss
 
 
@@ -213,6 +214,26 @@ def test_survival_is_scored_with_intervals_beside_a_constant():
 def test_subgroups(column, value, group):
     """Fitzpatrick types I-IV and V-VI as in the paper's Table 2, three ages, blanks, otherwise the cell itself."""
     assert subgroup(column, value) == group
+
+
+def test_several_columns_make_subgroups_and_names_make_none(tmp_path):
+    """--by a,b side by side, numbers in their order; a column that varies within a patient is counted; names of patients are
+    refused, also those of an older evaluation; that evaluation's columns stay."""
+    columns = {"site": [str(k % 3 + 9) for k in range(12)], "sex": list("FM" * 6), "name": [f"Ann {k}" for k in range(12)], "fst": ["1", "6"] * 6}
+    cohort = cohort_of([2] * 12, [PASI], {"pasi": list(range(12))}, columns)
+    cohort.columns["sex"][12] = "M"                                # the second image of p0
+    images = range(24)
+    found = columns_of("site,sex", cohort, images, str(tmp_path))
+    assert found == {"fst": 0, "site": 0, "sex": 1}
+    table = table_of(PASI, np.zeros(12), np.arange(12.0))
+    assert list(score_subgroups(PASI, table, found, cohort)) == ["fst I-IV", "fst V-VI", "site 9", "site 10", "site 11", "sex F", "sex M"]
+    with pytest.raises(ValueError, match="--by name: 12 values for 12 patients"):
+        columns_of("name", cohort, images, str(tmp_path))
+    with pytest.raises(ValueError, match="--by colour: no such column, there are site, sex"):
+        columns_of("colour", cohort, images, str(tmp_path))
+    (tmp_path / "metrics.json").write_text(json.dumps({"by": {"name": 0, "sex": 1, "gone": 0}}))
+    assert columns_of("site", cohort, images, str(tmp_path)) == {"fst": 0, "sex": 1, "site": 0}
+    assert sorted(["10", "9", "b", "1.5", "a"], key=by_number) == ["1.5", "9", "10", "a", "b"]
 
 
 def test_constant_predictor():

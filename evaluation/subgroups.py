@@ -1,0 +1,100 @@
+"""Subgroups of patients by columns of the table: which there are, and their scores.
+
+A patient is in the group of the first image.
+"""
+import os
+import re
+
+import numpy as np
+
+from evaluation.scores import score
+from plumbing.checkpoints import read_json
+
+
+DEFAULT = "fst"                  # the Fitzpatrick skin types, where there is such a column
+SMALL = 20                       # patients: the metrics of a smaller subgroup say little
+CROWD = 2                        # patients per group on average, at least: names, numbers and whatever
+                                 # else tells one patient from another make no subgroups
+
+
+def columns_of(by, cohort, images, folder):
+    """--by a,b -> {column: patients within whom it varies}, and the columns of an earlier evaluation of the
+    same folder, which stay. ValueError for a column that is not there, or tells patients from one another."""
+    columns = {}
+    wanted = [DEFAULT]
+    path = os.path.join(folder, "metrics.json")
+    if os.path.isfile(path):
+        wanted += list(read_json(path).get("by", {}))
+    for name in wanted:
+        if name in cohort.columns and not problem(name, cohort, images):
+            columns[name] = varying(name, cohort, images)
+    typed = by.split(",") if by else []
+    if by in cohort.columns:                                       # its own name may have a comma
+        typed = [by]
+    for name in typed:
+        if name not in cohort.columns:
+            raise ValueError(f"--by {name}: no such column, there are {', '.join(cohort.columns)}")
+        if problem(name, cohort, images):
+            raise ValueError(f"--by {name}: {problem(name, cohort, images)}")
+        columns[name] = varying(name, cohort, images)
+    return columns
+
+
+def groups_of(column, cohort, images):
+    """-> {patient: the set of the groups of the patient's images}"""
+    groups = {}
+    for i in images:
+        group = subgroup(column, cohort.columns[column][i])
+        groups.setdefault(cohort.patients[i], set()).add(group)
+    return groups
+
+
+def problem(column, cohort, images):
+    """Why a column makes no subgroups, or None."""
+    groups = groups_of(column, cohort, images)
+    names = set().union(*groups.values())
+    if len(names) > 2 and len(names) * CROWD > len(groups):
+        return (f"{len(names)} values for {len(groups)} patients; what tells patients from one another "
+                "makes no subgroups")
+    return None
+
+
+def varying(column, cohort, images):
+    return sum(len(names) > 1 for names in groups_of(column, cohort, images).values())
+
+
+def score_subgroups(task, predictions, columns, cohort):
+    """-> {"COLUMN GROUP": scores} of all columns, the groups in the order of their numbers, or of the
+    alphabet."""
+    result = {}
+    for column in columns:
+        cells = cohort.columns[column]
+        group_of = np.array([subgroup(column, cells[images[0]]) for images in predictions["images"]])
+        for name in sorted(set(group_of), key=by_number):
+            scores = score(task, predictions, keep=np.flatnonzero(group_of == name))
+            scores["small"] = scores["patients"] < SMALL
+            result[f"{column} {name}"] = scores
+    return result
+
+
+def by_number(name):
+    """A key to sort by: 9 before 10, numbers before words."""
+    try:
+        return 0, float(name), name
+    except ValueError:
+        return 1, 0.0, name
+
+
+def subgroup(column, value):
+    """The group that a cell of the table belongs to.
+
+    Fitzpatrick skin types are grouped as in MultiViT's Table 2, ages in three."""
+    column = column.lower()
+    if re.search(r"fst|fitzpatrick", column) and re.fullmatch(r"[1-6](\.0)?", value):
+        return "I-IV" if float(value) <= 4 else "V-VI"
+    if re.search(r"(^|[ _])age($|[ _])", column) and re.fullmatch(r"\d+(\.\d+)?Y?", value):
+        years = float(value.rstrip("Y"))                           # 058Y in older NIH tables
+        if years < 40:
+            return "0-39"
+        return "40-59" if years < 60 else "60+"
+    return value or "(blank)"
