@@ -1,6 +1,5 @@
 """predictions.csv: the predictions of a split as a table, written and read again.
 """
-import csv
 import json
 import os
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from plumbing.cohort import Task
 from plumbing.run_folder import write_csv
+from plumbing.spreadsheet import read_cells
 
 
 def target_names(task):
@@ -116,7 +116,7 @@ def read_predictions(run):
         with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
             tasks = read_tasks(json.load(file))
         with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
-            return tasks, read_rows(tasks, list(csv.DictReader(file)))
+            return tasks, read_rows(tasks, read_cells(file))
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read "
                          f"({error!r})") from error

@@ -1,6 +1,5 @@
 """What a run folder says, in words: the part that report and model card share.
 """
-import csv
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
 from evaluation.predictions_file import read_tasks
 from evaluation.result_tables import number, people
+from plumbing.spreadsheet import read_cells
 
 
 SETTINGS = {                                         # flag: how it is said
@@ -38,7 +38,7 @@ def read_run(folder):
         with open(os.path.join(folder, name), newline="", encoding="utf-8") as file:
             if name.endswith(".json"):
                 return json.load(file)
-            return list(csv.DictReader(file))
+            return read_cells(file)
 
     try:
         run = SimpleNamespace(

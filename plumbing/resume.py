@@ -9,6 +9,7 @@ from plumbing.checkpoints import read_json
 from plumbing.match import match
 from plumbing.saved_run import tasks_and_columns
 from plumbing.splits import files_of, read_run_split, sort_by_split
+from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
 
 
@@ -44,7 +45,7 @@ def same_split(cohort, run):
     path = os.path.join(run, "split.csv")
     split_of, files_before = read_run_split(run), {}
     for row in read_csv(path)[1]:
-        files_before[row["patient"]] = row.get("files")            # None in runs of earlier versions
+        files_before[plain(row["patient"])] = row.get("files")            # None in runs of earlier versions
     files = files_of(cohort)
     for patient in files:
         before = files_before.get(patient)

@@ -28,6 +28,7 @@ from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.inside import own_cache
 from plumbing.lock import lock
 from plumbing.splits import files_of
+from plumbing.spreadsheet import safe
 from plumbing.weight_files import first_line, read_pickle
 from plumbing.weights import load_weights
 
@@ -61,7 +62,8 @@ def write_json(path, content):
 
 def write_csv(path, rows):
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    for cells in rows:
+        csv.writer(text).writerow(map(safe, cells))
     write_whole(path, text.getvalue())
 
 

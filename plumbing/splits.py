@@ -8,6 +8,7 @@ import numpy as np
 
 from plumbing.checksum import file_md5
 from plumbing.cohort import SPLITS
+from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
 
 
@@ -35,7 +36,7 @@ def read_run_split(run):
         if row.get("split") not in SPLITS or "patient" not in row:
             raise ValueError(f"{path} row {row[None]}: need the columns patient and split, "
                              "which is train, val or test")
-        split_of[row["patient"]] = row["split"]
+        split_of[plain(row["patient"])] = row["split"]
     return split_of
 
 

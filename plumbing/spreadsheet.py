@@ -1,0 +1,39 @@
+"""Cells of the CSV files that a run leaves: no spreadsheet takes one for a formula.
+
+A text that begins with = + - @, a tab or a return gets an apostrophe in front, unless it is a number; texts
+that begin with an apostrophe and then one of these get another one, so that reading takes away exactly what
+writing added.
+"""
+import csv
+import re
+
+
+def safe(cell):
+    """A cell as it is written."""
+    if isinstance(cell, str) and re.match(r"'*[=+\-@\t\r]", cell) and not is_float(cell):
+        return "'" + cell
+    return cell
+
+
+def plain(text):
+    """A cell as it was before `safe`."""
+    if re.match(r"'+[=+\-@\t\r]", text):
+        return text[1:]
+    return text
+
+
+def is_float(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_cells(file):
+    """An open CSV file of a run -> its rows as dicts {column: text}."""
+    rows = []
+    for row in csv.DictReader(file):
+        row.pop(None, None)                                        # cells beyond the header
+        rows.append({plain(name): plain(cell or "") for name, cell in row.items()})
+    return rows
