@@ -31,6 +31,7 @@ from plumbing.patients import identity, patients_of_files
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.reading import reading_of
+from plumbing.rows import plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.simulate import COHORTS
@@ -88,12 +89,13 @@ def load_table(path, args, folder):
     known = PUBLIC_TABLES.get(args.data) or recognize(header)
     image = args.image_column or known.get("image", "image")
     image = require_column(path, header, image, "the run's --image-column")
+    rows, row_notes = plain_rows(rows, image, args.missing)
     patients, patient_notes, patients_known = read_patients(
         path, header, rows, image, args.patient_column, known, args.patient_regex,
         flag="the run's --patient-column")
     paths, notes = find_images(path, rows, image, folder)
     return Cohort(name=os.path.basename(path), tasks=[], targets={}, paths=paths,
-                  notes=patient_notes + notes, patients=patients, patients_known=patients_known,
+                  notes=patient_notes + row_notes + notes, patients=patients, patients_known=patients_known,
                   columns={name: [row[name] for row in rows] for name in header})
 
 

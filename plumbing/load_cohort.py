@@ -1,12 +1,6 @@
 """--data -> Cohort: a CSV file, a public table, a folder of class folders, or the arrays of MedMNIST.
-
-    python -m plumbing.load_cohort TABLE.csv [IMAGES]      how the table is understood
-    python -m plumbing.load_cohort                         the public tables, and which column holds what
 """
 import os
-import sys
-
-import numpy as np
 
 from plumbing.class_folders import read_class_folders
 from plumbing.cohort import Cohort, SPLIT_NAMES
@@ -16,10 +10,10 @@ from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, patients_of_files
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize,
                                     table_path)
-from plumbing.rows import merge_rows, split_cells
-from plumbing.splits import read_splits, split_patients
-from plumbing.tables import (MISSING, blank_out, cell_error, find_patients, first_column, read_csv,
-                             require_column, shortlist, stem)
+from plumbing.rows import merge_rows, plain_rows
+from plumbing.splits import read_splits
+from plumbing.tables import (MISSING, cell_error, find_patients, first_column, read_csv,
+                             require_column, stem)
 from plumbing.target_kinds import policy
 from plumbing.targets import read_targets
 
@@ -69,9 +63,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         findings_to_labels(header, rows, findings, labels)
     if "readers" in known:
         rows = majority(rows, image)
-    rows, notes = split_cells(rows, image)
-    notes += missing_note(blank_out(rows, missing))
-
+    rows, notes = plain_rows(rows, image, missing)
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     if "blanks" not in known:
         blank = "ignore"
@@ -118,16 +110,6 @@ def read_patients(path, header, rows, image, patient, known, regex, flag="--pati
     return patients, notes, True
 
 
-def missing_note(counts):
-    """{column: {word: how often it stands for a blank}} -> a line about them, in a list; [] without any."""
-    words = []
-    for name, column in counts.items():
-        words += [f"{name} {word!r} {count}" for word, count in column.items()]
-    if not words:
-        return []
-    return [f"words that count as blanks (--missing): {shortlist(words)}"]
-
-
 def read_any_folder(folder, regex, split):
     """-> Cohort of class folders, or else of whatever images are below the folder, without targets."""
     try:
@@ -168,57 +150,3 @@ def read_split_column(path, rows, column):
     if None in splits:
         raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test")
     return splits
-
-
-# -----------------------------------------------------------------------------
-# how it is understood, in words
-
-
-def describe(cohort):
-    """-> lines: how many images and patients, then the values of every task."""
-    lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients"]
-    if not cohort.patients_known:
-        lines = [f"{cohort.name}: {len(cohort.paths)} images, not patients"]
-    for task in cohort.tasks:
-        values = cohort.targets[task.name]
-        lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
-    return lines
-
-
-def summarize(task, values):
-    """The values of a task in words: counts, or a range, and how many are unknown."""
-    if task.kind == "survival":
-        time, event = values.T
-        return (f"{np.nansum(event):.0f} events, {(event == 0).sum()} without, times {np.nanmin(time):g} .. "
-                f"{np.nanmax(time):g}, {np.isnan(event).sum()} unknown")
-    if task.kind == "loss":
-        return "needs no target"
-    if task.kind == "regression":
-        return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {np.isnan(values).sum()} unknown"
-    counts = [(values == i).sum() for i in range(len(task.classes))]
-    if task.kind == "labels":
-        counts = np.nansum(values, axis=0)
-    summary = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
-    return f"{summary}, {np.isnan(values).sum()} unknown"
-
-
-def main(data=None, images=None):
-    if data and data.startswith("-"):
-        print(__doc__)
-        return
-    if not data:
-        for name, known in PUBLIC_TABLES.items():
-            target = known.get("target") or f"{known['labels'].count(',') + 1} labels"
-            print(f"{name:10} image in {known.get('image', 'image')!r}, "
-                  f"patient in {known.get('patient', 'patient_id')!r}, target {target}")
-        return
-    cohort = load_cohort(data, images)
-    _, notes = split_patients(cohort)
-    print("\n".join(describe(cohort) + notes))
-
-
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:3])
-    except ValueError as error:
-        sys.exit(str(error))

@@ -10,14 +10,14 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
+from plumbing.cells import is_number
 from plumbing.headers import IMAGE_KINDS, axes_of, read_header
-from plumbing.load_cohort import describe, summarize
 from plumbing.models import MODELS
 from plumbing.pictures import read
 from plumbing.prepare import load_data
 from plumbing.reading import notes_on_files
 from plumbing.splits import split_patients
-from plumbing.targets import is_number
+from plumbing.targets import training_notes
 
 
 SIDE = 160                                                         # of a thumbnail, px
@@ -40,11 +40,39 @@ def look(args, argv=None):
     counts = [len(images) for images in cohort.groups().values()]
     if cohort.patients_known:
         lines.append(f"patients: {min(counts)} to {max(counts)} images each, as {cohort.patients[0]}")
-    lines += notes
+    lines += notes + training_notes(cohort, indices["train"])
     lines += describe_files(cohort)
     lines.append(thumbnails(cohort, os.path.join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")
     return lines
+
+
+def describe(cohort):
+    """-> lines: how many images and patients, then the values of every task."""
+    lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients"]
+    if not cohort.patients_known:
+        lines = [f"{cohort.name}: {len(cohort.paths)} images, not patients"]
+    for task in cohort.tasks:
+        values = cohort.targets[task.name]
+        lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
+    return lines
+
+
+def summarize(task, values):
+    """The values of a task in words: counts, or a range, and how many are unknown."""
+    if task.kind == "survival":
+        time, event = values.T
+        return (f"{np.nansum(event):.0f} events, {(event == 0).sum()} without, times {np.nanmin(time):g} .. "
+                f"{np.nanmax(time):g}, {np.isnan(event).sum()} unknown")
+    if task.kind == "loss":
+        return "needs no target"
+    if task.kind == "regression":
+        return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {np.isnan(values).sum()} unknown"
+    counts = [(values == i).sum() for i in range(len(task.classes))]
+    if task.kind == "labels":
+        counts = np.nansum(values, axis=0)
+    summary = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
+    return f"{summary}, {np.isnan(values).sum()} unknown"
 
 
 def describe_column(cells):

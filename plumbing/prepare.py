@@ -24,7 +24,7 @@ from plumbing.reading import choose_window, look_before, notes_on_files, reading
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
 from plumbing.splits import copies_between, read_run_split, split_patients
-from plumbing.targets import fit_tasks, put_positive_last
+from plumbing.targets import fit_tasks, put_positive_last, training_notes
 
 CHANNELS = {2: 3, 3: 1}                                            # by the axes of the images
 AUGMENTED = {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}
@@ -82,7 +82,7 @@ def split_and_fit(args, cohort):
     if tasks is None:
         tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
         columns = input_columns(args, cohort, indices["train"])
-    return cohort, indices, tasks, columns, notes
+    return cohort, indices, tasks, columns, notes + training_notes(cohort, indices["train"])
 
 
 # -----------------------------------------------------------------------------
@@ -97,6 +97,7 @@ def by_patient(args):
 
 def load_data(args):
     """Flags -> Cohort. Models that see a patient at once need one target per patient, others none."""
+    refuse_unwritable([args.data])
     print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
     own_loss = getattr(MODELS[args.model], "own_loss", None)
     with parallel.first_here():  # one process makes or downloads what the others then find
@@ -106,7 +107,7 @@ def load_data(args):
                              blank=args.blank, cache=args.cache_dir, regex=args.patient_regex,
                              missing=args.missing, needs_targets=own_loss is None)
     put_positive_last(cohort, args.positive)
-    refuse_unwritable(cohort)
+    refuse_unwritable(cohort.patients + cohort.paths)
     cohort.reading = reading_of(args)
     if by_patient(args) or args.patient_target:
         cohort = per_patient(cohort, args.patient_target)
@@ -132,9 +133,9 @@ def learned_images(own, run, splits=("train", "val")):
     return [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
 
 
-def refuse_unwritable(cohort):
+def refuse_unwritable(names):
     """ValueError where a name could not be written to predictions.csv, which is UTF-8."""
-    for name in [*cohort.patients, *cohort.paths]:
+    for name in names:
         try:
             name.encode()
         except UnicodeEncodeError as error:

@@ -1,4 +1,6 @@
 """Public data sets as they are distributed: how their tables are recognized, and which column holds what.
+
+    python -m plumbing.public_tables       shows them
 """
 import os
 from collections import defaultdict
@@ -117,3 +119,10 @@ def official_lists(folder, lists, path, rows, image):
         raise cell_error(path, rows[splits.index(None)], image,
                          f"is in none of {', '.join(lists.values())}; --split-column names another split")
     return splits
+
+
+if __name__ == "__main__":
+    for name, known in PUBLIC_TABLES.items():
+        target = known.get("target") or f"{known['labels'].count(',') + 1} labels"
+        print(f"{name:10} image in {known.get('image', 'image')!r}, "
+              f"patient in {known.get('patient', 'patient_id')!r}, target {target}")

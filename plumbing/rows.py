@@ -7,10 +7,21 @@ from collections import defaultdict
 import numpy as np
 
 from plumbing.cells import list_parts
-from plumbing.tables import cell_place
+from plumbing.tables import blank_out, cell_place, shortlist
 
 
 SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png, ['a', 'b'], a.png, b.png
+
+
+def plain_rows(rows, image, missing):
+    """-> the rows with one image in each, and blanks for the words in `missing`; notes. image: its column."""
+    rows, notes = split_cells(rows, image)
+    words = []
+    for name, column in blank_out(rows, missing).items():
+        words += [f"{name} {word!r} {count}" for word, count in column.items()]
+    if words:
+        notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
+    return rows, notes
 
 
 def split_cells(rows, column):

@@ -273,3 +273,28 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
             task = replace(task, positive_weight=tuple(weights.tolist()))
         fitted.append(task)
     return fitted
+
+
+def training_notes(cohort, train):
+    """-> warnings: classes and labels that the training images, whose indices are `train`, never show, and
+    numbers whose spread a few of them carry."""
+    notes = []
+    for task in cohort.tasks:
+        values = cohort.targets[task.name][train]
+        unseen = []
+        if task.kind == "classes":
+            unseen = [name for i, name in enumerate(task.classes) if not (values == i).any()]
+        elif task.kind == "labels":
+            unseen = [name for name, column in zip(task.classes, values.T) if not (column == 1).any()]
+        if unseen:
+            notes.append(f"WARNING: {task.name}: training never sees {shortlist(unseen)}, "
+                         "which can therefore not be learned")
+        known = values[~np.isnan(values)].astype(float)
+        if task.kind == "regression" and len(known):
+            squares = (known - np.median(known)) ** 2
+            largest_first = np.sort(squares)[::-1].cumsum()
+            few = int((largest_first < 0.99 * squares.sum()).sum()) + 1
+            if few <= max(1, len(known) // 20):
+                notes.append(f"WARNING: {task.name}: {few} of {len(known)} training values, as "
+                             f"{known[squares.argmax()]:g}, carry 99 % of the spread that scales the loss")
+    return notes

@@ -4,10 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from plumbing import load_cohort as module
 from plumbing.cohort import Task, per_patient
 from plumbing.load_cohort import load_cohort
-from plumbing.public_tables import PUBLIC_TABLES
 from plumbing.splits import split_patients
 from tests.plumbing.small_tables import generic, write
 
@@ -79,13 +77,3 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     cohort.pixels = np.arange(100_000, dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2)     # as if all pictures differed
     indices, _ = split_patients(cohort)
     assert sum(map(len, indices.values())) == 100_000 and time.perf_counter() - start < 120
-
-
-def test_the_file_itself_says_how_a_table_is_understood(tmp_path, capsys):
-    """python -m plumbing.load_cohort TABLE.csv: images, patients, tasks, split; without a table, the public ones."""
-    write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,{i}.5" for i in range(12)), images=[f"{i}.png" for i in range(12)])
-    module.main(str(tmp_path / "t.csv"))
-    said = capsys.readouterr().out
-    assert "t: 12 images of 12 patients\ntarget (regression): 0.5 .. 11.5, 0 unknown\nsplit by patient" in said
-    module.main()
-    assert len(capsys.readouterr().out.splitlines()) == len(PUBLIC_TABLES)

@@ -5,7 +5,11 @@ import math
 import os
 
 import pytest
+import torch
 
+from plumbing.flags import parse
+from plumbing.prepare import prepare
+from tests.plumbing.small_tables import write
 from tests.small_runs import fails, flags
 from train import main
 
@@ -81,3 +85,27 @@ def test_check_shows_the_data_and_its_split_and_leaves_nothing(table, volumes, c
     out = capsys.readouterr().out
     dots = [row["dot"] for row in csv.DictReader(open(table))]
     assert f"redness (survival): {dots.count('1')} events, {dots.count('0')} without, times " in out
+
+
+def test_one_known_label_is_enough_to_learn_from(tmp_path, capsys):
+    """An image of whose two labels one is blank is used; only one with none is left out of the training."""
+    cells = ["1,0", "0,1", "1,", ",0", ",", "0,"]
+    rows = [f"p{i},{i}.png,{cells[i % 6]}" for i in range(30)]
+    path = write(tmp_path, "t.csv", "patient_id,image,a,b", *rows, images=[f"{i}.png" for i in range(30)])
+    args = parse(["--data", path, "--model", "vit", "--image", "16", "--patch", "8", "--target", "a:labels,b:labels", "--device", "cpu"])
+    ready = prepare(args, torch.device("cpu"))
+    known = [i for i in ready.indices["train"] if i % 6 != 4]
+    assert sorted(images[0] for images in ready.loader.dataset.samples) == known and 0 < len(known) < len(ready.indices["train"])
+    assert any(line.startswith("5 of 30 images have no known target") for line in ready.notes)
+
+
+def test_a_name_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch, capsys):
+    """A folder in Latin-1 is named, not a traceback after all epochs."""
+    folder = os.fsencode(tmp_path) + b"/d\xe9j"
+    os.mkdir(folder)
+    path = write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,{i}.5" for i in range(20)), images=[f"{i}.png" for i in range(20)])
+    for file in os.listdir(tmp_path):
+        if os.path.isfile(tmp_path / file):
+            os.rename(tmp_path / file, folder + b"/" + file.encode())
+    line = fails(["--data", os.fsdecode(folder) + "/t.csv", "--model", "vit", "--image", "16", "--device", "cpu"], monkeypatch, capsys)
+    assert "not UTF-8; rename the file or folder" in line and not os.path.exists("runs")

@@ -7,7 +7,7 @@ import pytest
 from plumbing.cohort import Cohort, Task
 from plumbing.load_cohort import load_cohort
 from plumbing.splits import split_patients
-from plumbing.targets import fit_tasks, put_positive_last
+from plumbing.targets import fit_tasks, put_positive_last, training_notes
 from tests.plumbing.small_tables import cohort_of, generic, write
 
 
@@ -243,3 +243,17 @@ def test_the_positive_class_is_the_second(classes, positive):
     assert turned.tasks[0].classes == classes[::-1] and turned.targets["y"].tolist() == [1, 0]
     with pytest.raises(ValueError, match="--positive cat: no target has this class and one other"):
         put_positive_last(cohort(), "cat")
+
+
+@pytest.mark.parametrize("kind, values, train, note", (
+    ("classes", [0, 1, 0, 1, 2], range(4), "WARNING: y: training never sees c"), ("classes", [0, 1, 2, 1, 2], range(4), "WARNING: y: training never sees d"),
+    ("regression", [1.0, 2, 3, 1e30] * 1 + [4.0] * 20, range(24), "1 of 24 training values, as 1e+30, carry 99 % of the spread"),
+    ("regression", [1e38, -1e38] + [0.5] * 60, range(62), "2 of 62 training values"), ("regression", list(range(40)), range(40), None),
+    ("regression", [0] * 36 + [5, 5, 6, 5], range(40), None), ("labels", [[1, 0], [0, np.nan], [1, 0]], range(3), "WARNING: y: training never sees b")))
+def test_what_training_cannot_learn_is_said(kind, values, train, note):
+    """A class or a label that it never sees, numbers of which one outweighs all others."""
+    cohort = cohort_of([f"p{i}" for i in range(len(values))], values, kind)
+    if kind == "classes":
+        cohort.tasks = [Task("y", kind, ("a", "b", "c", "d")[:3 if "never sees c" in note else 4])]
+    notes = training_notes(cohort, list(train))
+    assert note in notes[0] if note else notes == []
