@@ -67,7 +67,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     boxes_of = {}                                                  # image -> label -> boxes
     labels_task, _ = findings_of(tasks)
     if labels_task and options["n"] is None:
-        boxes_of = find_boxes(boxes, cohort, labels_task.classes)
+        boxes_of = find_boxes(boxes, cohort, labels_task.classes, options["size"])
     watch = watcher(shown, figures, tasks, model.config, boxes_of, findings)
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
     thresholds = thresholds or {}

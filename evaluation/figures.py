@@ -12,9 +12,11 @@ from evaluation.localization import branches_of, finding_maps, score_finding
 from evaluation.picture_file import save_picture
 from evaluation.picture_rows import draw_boxes, draw_heat, filter_figure, side_by_side, stack
 from evaluation.predictions_file import target_text
+from plumbing.headers import sides_of
 from plumbing.pictures import read, read_image
 
 
+WIDEST = 8 * 240                                     # px of a photograph, which is less than a strip has
 HEIGHT = 240                                         # of a photograph, px
 
 
@@ -142,13 +144,17 @@ def patient_title(patient, tasks, predictions, unit):
 
 
 def read_photo(cohort, i, size, config):
-    """-> image i as uint8 (HEIGHT, width, 3); size: of the model's images, (h, w) or (d, h, w)."""
+    """-> image i in its true proportions, as uint8 (HEIGHT, width, 3); with --fit pad or crop as the model
+    sees it. size: of the model's images, (h, w) or (d, h, w)."""
     shape = HEIGHT, HEIGHT * size[-1] // size[-2]
     if len(size) == 3:
         channels = getattr(config, "vit", config).channels
         volume, _ = read(cohort, i, size, channels=channels)
         photo, _ = read_image(volume[0, size[0] // 2], shape)
     else:
+        if cohort.reading.fit == "stretch":
+            height, width = sides_of(cohort, i)
+            shape = HEIGHT, min(WIDEST, max(1, round(HEIGHT * width / height)))
         photo, _ = read(cohort, i, shape)
     return photo.transpose(1, 2, 0)
 

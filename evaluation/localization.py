@@ -14,10 +14,11 @@ without being named.
 import os
 
 import numpy as np
-from PIL import Image
 
 from evaluation.metrics import mean_defined, weighted_mean
 from evaluation.scores import bootstrap_weights, summary
+from plumbing.fit import frame, to_model
+from plumbing.headers import sides_of
 from plumbing.tables import cell_place, read_csv, stem
 from plumbing.targets import numbers
 
@@ -37,19 +38,20 @@ FINE = 16                        # a patch is cut into 16 x 16 cells, to see how
 # boxes
 
 
-def find_boxes(path, cohort, labels):
+def find_boxes(path, cohort, labels, size):
     """read_boxes of path, without one of boxes.csv beside the table of the cohort; {} where there is none."""
     if not path and cohort.folder:
         path = os.path.join(cohort.folder, "boxes.csv")
         if not os.path.isfile(path):
             return {}
-    return read_boxes(path, cohort, labels) if path else {}
+    return read_boxes(path, cohort, labels, size) if path else {}
 
 
-def read_boxes(path, cohort, labels):
-    """-> {image: {label: list of (x0, y0, x1, y1) in shares of width and height}}, both as indices.
+def read_boxes(path, cohort, labels, size=()):
+    """-> {image: {label: list of (x0, y0, x1, y1) in shares of what the model sees}}, both as indices.
 
-    Boxes of images that are not in the cohort, and of labels that are not among `labels`, are left out.
+    size: of the model's images. Boxes of images that are not in the cohort, of labels that are not among
+    `labels`, and of what --fit crop has cut off are left out.
     ValueError for a missing column, for what is no box, and where images share a name."""
     header, rows = read_csv(path)
     is_nih = "Bbox [x" in header
@@ -73,17 +75,11 @@ def read_boxes(path, cohort, labels):
         label = row[columns[1]].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue
-        size = NIH_SIZE if is_nih else image_size(cohort, image)
-        shares = box / (size + size)
-        boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)
+        height, width = NIH_SIZE if is_nih else sides_of(cohort, image)
+        shares = to_model(box, frame(width, height, size, cohort.reading.fit))
+        if shares[:2].max() < 1 and shares[2:].min() > 0:
+            boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)
     return boxes
-
-
-def image_size(cohort, i):
-    """-> (width, height) of image i."""
-    if cohort.pixels is None:
-        return Image.open(cohort.paths[i]).size
-    return cohort.pixels[i].shape[1::-1]
 
 
 def inside(boxes, grid):

@@ -26,12 +26,6 @@ def frame(width, height, size, fit):
     return x, y, width - x, height - y
 
 
-def to_photograph(box, frame):
-    """Box (x0, y0, x1, y1) in shares of what the model sees -> in px of the photograph."""
-    start, end = np.reshape(frame, (2, 2))
-    return np.tile(start, 2) + np.tile(end - start, 2) * box
-
-
 def to_model(box, frame):
     """Box in px of the photograph -> in shares of what the model sees, outside of which it may lie."""
     start, end = np.reshape(frame, (2, 2))

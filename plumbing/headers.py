@@ -35,6 +35,13 @@ class Header:
         """Does it need a window?"""
         return self.type not in ("uint8", "bool") and not self.colors
 
+    @property
+    def sides(self):
+        """-> (height, width) of a picture, without the axis of its colors."""
+        if len(self.shape) == 3 and self.shape[0] in (1, 3):
+            return self.shape[1:]
+        return self.shape[:2]
+
 
 def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
@@ -130,6 +137,13 @@ def axes_of(cohort):
     if format_of(path) == "picture" and wanted != 3:
         return 2
     return axes_in(read_header(path), wanted)
+
+
+def sides_of(cohort, i):
+    """-> (height, width) of picture i as it stands upright."""
+    if cohort.pixels is None:
+        return read_header(cohort.paths[i]).sides
+    return cohort.pixels[i].shape[:2]
 
 
 def axes_in(header, wanted=None):

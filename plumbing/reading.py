@@ -101,13 +101,14 @@ def notes_on_files(headers, reading, size=()):
 
 def note_on_fit(headers, size, fit):
     """-> a line, where more than LOST of the shape of pictures is lost. size: the model's (h, w)."""
-    most, count = (0, []), 0
+    if len(size) != 2:
+        return []
+    most, count = (0, ()), 0
     for header in headers.values():
-        sides = [side for side in header.shape if side not in (1, 3, 4)]     # without colors
-        if len(sides) == len(size) == 2:
-            lost = lost_shape(sides[1], sides[0], size, fit)
-            most = max(most, (lost, sides))
-            count += lost > LOST
+        height, width = header.sides
+        lost = lost_shape(width, height, size, fit)
+        most = max(most, (lost, header.sides))
+        count += lost > LOST
     if not count:
         return []
     consequence = {"stretch": "shape; --fit pad or crop keeps it", "crop": "area; --fit pad shows all of it"}

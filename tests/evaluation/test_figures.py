@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from evaluation import figures
-from plumbing.cohort import Cohort
+from plumbing.cohort import Cohort, Reading
 from tests.evaluation.toy import VIT
+from tests.photographs import ramp
 from vit import ViTConfig
 
 
@@ -42,3 +43,14 @@ def test_a_volume_is_drawn_by_its_middle_slice_under_the_heat_of_that_slab(monke
     (shade, weights), = drawn
     assert weights.shape == (2, 2) and shade == 9 * (depth // 2) and (weights == depth // 2 // patch).all()
     assert os.listdir(tmp_path) == ["patient_p.png"]
+
+
+@pytest.mark.parametrize("fit, shape", (("stretch", (240, 480, 3)), ("pad", (240, 240, 3)), ("crop", (240, 240, 3))))
+def test_a_photograph_keeps_its_proportions(fit, shape):
+    """A ramp twice as wide as high for a square model: all of it; with black borders; its middle."""
+    cohort = Cohort("c", [], ["p"], ["a"], {}, pixels=ramp(80, 40)[None], reading=Reading(fit=fit))
+    photo = figures.read_photo(cohort, 0, (64, 64), VIT)
+    assert photo.shape == shape
+    row = photo[120, :, 0].astype(int)                             # red rises from 0 to 255 over the photograph
+    first, last = {"stretch": (0, 255), "pad": (0, 255), "crop": (64, 191)}[fit]
+    assert abs(row[0] - first) < 4 and abs(row[-1] - last) < 4 and (not photo[:50].any()) == (fit == "pad")

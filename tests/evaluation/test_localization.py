@@ -11,7 +11,7 @@ from PIL import Image
 import train
 from evaluation.localization import finding_maps, inside, read_boxes, score_finding, score_maps
 from plumbing import simulate
-from plumbing.cohort import Cohort
+from plumbing.cohort import Cohort, Reading
 
 
 def cohort(tmp_path, names, size=(80, 40)):
@@ -35,6 +35,17 @@ def test_boxes_are_shares_of_their_image(tmp_path):
     assert {i: list(of) for i, of in boxes.items()} == {0: [1], 1: [0]}
     np.testing.assert_allclose(boxes[0][1], [[.1, .1, .5, .5], [0, 0, 1, 1]])
     np.testing.assert_allclose(boxes[1][0], [[.25, .25, .5, .5]])
+
+
+@pytest.mark.parametrize("fit, shares", (("stretch", [.5, .25, .75, .5]), ("pad", [.5, .375, .75, .5]), ("crop", [.5, .25, 1, .5])))
+def test_boxes_are_where_the_model_sees_them(tmp_path, fit, shares):
+    """A film of 80 x 40 px for a square model; a box in the part that crop cuts off is left out."""
+    films = cohort(tmp_path, ["a.png", "b.png"])
+    films.reading = Reading(fit=fit)
+    path = table(tmp_path, "image,label,x0,y0,x1,y1", "a.png,Edema,40,10,60,20", "b.png,Edema,0,0,10,10")
+    boxes = read_boxes(path, films, ("Edema",), (64, 64))
+    np.testing.assert_allclose(boxes[0][0], [shares])
+    assert (1 in boxes) == (fit != "crop")
 
 
 def test_nih_boxes_are_of_the_1024_px_films(tmp_path):
