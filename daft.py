@@ -13,8 +13,7 @@ blocks of n, 2n, 4n and 8n maps, GAP, Linear. DAFT stands in its last block, at 
 
 FUSIONS lists what the paper compares it with. alpha is not 1 + something: at the start it is near 0.04, and
 the path that DAFT stands in is almost erased; a sample whose m hidden units are all dead keeps alpha = beta
-= 0. identity_init starts at F' = F instead. DAFTViT puts the same map before the last block of a ViT, whose
-tokens are its feature maps.
+= 0. identity_init starts at F' = F instead. DAFTViT puts the same map before the last block of a ViT.
 
 B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B,
 P). Differs: written from the equations alone. Images are normalized by a mean and std, not each by its own
@@ -31,10 +30,7 @@ from vit import Normalize, ViT, ViTConfig, make_heads, sides
 
 LOCATIONS = (0, 1, 2, 3, 4)          # balanced accuracy .598 .616 .622 .622 .612 in the paper's Table 3
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-LAYERS = {  # by the number of axes
-    2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
-    3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
-}
+LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}  # axes
 
 # -----------------------------------------------------------------------------
 # the rows of Table 2: what the last Linear sees, from h and t
@@ -132,9 +128,14 @@ class DAFT(nn.Module):
         if identity_init:
             nn.init.zeros_(self.W2.weight)
 
-    def affine(self, x, t):
-        """-> alpha, beta: (B, C) each."""
-        u = torch.cat([x.flatten(2).mean(2), t], 1) if self.pooled else t        # (B, C + P)
+    def affine(self, x, t, mask=None):
+        """-> alpha, beta: (B, C) each. mask (B, T): which places are real."""
+        u = t
+        if self.pooled and mask is None:
+            u = torch.cat([x.flatten(2).mean(2), t], 1)            # (B, C + P)
+        elif self.pooled:
+            mean = (x * mask[:, None]).sum(2) / mask.sum(1, keepdim=True)
+            u = torch.cat([mean, t], 1)
         a = self.W2(F.relu(self.W1(u)))
         if not self.scale:
             return torch.ones_like(a), a
@@ -143,8 +144,8 @@ class DAFT(nn.Module):
         a_alpha, a_beta = a.chunk(2, 1)
         return self.start + self.sigma(a_alpha), a_beta
 
-    def forward(self, x, t):
-        alpha, beta = self.affine(x, t)
+    def forward(self, x, t, mask=None):
+        alpha, beta = self.affine(x, t, mask)
         return over_space(alpha, x) * x + over_space(beta, x)
 
 
@@ -261,17 +262,16 @@ class ResNet(nn.Module):
 
     @staticmethod
     def add_flags(group):
-        group.add_argument("--pretrained", help="run of --model daft whose image network to start from")
-        group.add_argument("--fusion", choices=FUSIONS, default="daft", help="a row of the paper's Table 2")
-        group.add_argument(
-            "--tabular", help="columns seen beside the image, COLUMN[:number|category],...; default: those "
-                              "that the simulated table offers")
-        group.add_argument("--location", type=int, choices=LOCATIONS, default=2, help="of daft or film")
-        group.add_argument("--activation", choices=ACTIVATIONS, default="identity", help="of the scale")
-        group.add_argument("--without", choices=("scale", "shift"), help="alpha = 1, or beta = 0 (Table 3)")
-        group.add_argument("--identity-init", action="store_true", help="alpha = 1 + ..., and starts as 1")
-        group.add_argument("--width", type=int, help="n, maps of the first block; default 4")
-        group.add_argument("--train-blocks", type=int, help="train only the last k of 4 blocks; default: all")
+        add = group.add_argument
+        add("--pretrained", help="run of --model daft whose image network to start from")
+        add("--fusion", choices=FUSIONS, default="daft", help="a row of the paper's Table 2")
+        add("--tabular", help="columns seen beside it, COLUMN[:number|category],...; default: the cohort's")
+        add("--location", type=int, choices=LOCATIONS, default=2, help="of daft or film")
+        add("--activation", choices=ACTIVATIONS, default="identity", help="of the scale")
+        add("--without", choices=("scale", "shift"), help="alpha = 1, or beta = 0 (Table 3)")
+        add("--identity-init", action="store_true", help="alpha = 1 + ..., and starts as 1")
+        add("--width", type=int, help="n, maps of the first block; default 4")
+        add("--train-blocks", type=int, help="train only the last k of 4 blocks; default: all")
 
     @staticmethod
     def check_flags(args):
@@ -326,23 +326,27 @@ class DAFTViT(nn.Module):
     F' = F, so that pretrained weights start as what they are; m = int((D + P) / 7)."""
     Config = DAFTViTConfig
     inputs = ("image", "tabular")
-    axes = (2, 3)
+    axes = (0, 2, 3)
 
     def __init__(self, config: DAFTViTConfig, tasks=None, vit=None):
         super().__init__()
         self.config = config
+        if not config.vit.image:
+            self.inputs = ("bag", "tabular", "bag_mask")
         D, P = config.vit.dim, config.tabular
         self.vit = vit or ViT(config.vit, tasks)
         self.daft = DAFT(D, D, P, max(1, int((D + P) / 7)), identity_init=True)
 
-    def forward(self, image, tabular):
+    def forward(self, image, tabular, mask=None):
         vit = self.vit
+        if mask is not None:                                       # class token and registers are real
+            mask = F.pad(mask, (1 + vit.config.registers, 0), value=True)
         tokens = vit.embed(image)
         for block in vit.blocks[:-1]:
-            tokens = block(tokens)
+            tokens = block(tokens, mask)
         maps = tokens.transpose(1, 2)                              # features are maps, tokens are places
-        tokens = self.daft(maps, tabular).transpose(1, 2)
-        tokens, class_map = vit.blocks[-1](tokens, want_map=True)
+        tokens = self.daft(maps, tabular, mask).transpose(1, 2)
+        tokens, class_map = vit.blocks[-1](tokens, mask, want_map=True)
         token = vit.norm(tokens[:, 0])
         logits = {task: head(token) for task, head in vit.head.items()}
         return {"logits": logits, "map": class_map[:, :, vit.config.registers:]}
@@ -360,13 +364,7 @@ class DAFTViT(nn.Module):
 
 
 if __name__ == "__main__":
-    image, table = torch.randint(256, (2, 1, 64, 64, 64), dtype=torch.uint8), torch.randn(2, 15)
     for fusion in FUSIONS:
-        config = DAFTConfig(fusion=fusion, tabular=0 if fusion == "image" else 15)
-        model = ResNet(config, {"diagnosis": 3}).eval()
-        with torch.no_grad():
-            inputs = {"image": image, "tabular": table}
-            out = model(*(inputs[name] for name in model.inputs))
-        params = sum(p.numel() for p in model.parameters())
-        shape = tuple(out["logits"]["diagnosis"].shape)
-        print(f"{fusion:15} {params:6,} params   {' + '.join(model.inputs):15} -> diagnosis {shape}")
+        tabular = 0 if fusion == "image" else 15
+        model = ResNet(DAFTConfig(fusion=fusion, tabular=tabular), {"diagnosis": 3})
+        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} parameters, {model.inputs}")

@@ -65,7 +65,7 @@ class MultiViT(nn.Module):
 
     logits    {task: (B, outputs)} of stage 2, or of the only stage
     stage1    {task: (B, N, outputs)} (partial, multi)
-    map       (B, N, H, T), class attention of stage 1
+    map       (B, N, H, T), class attention of stage 1; (B, H, T) in baseline
     image, token   (B, K) each, what the filter kept, best first (partial, multi)
     composite (B, C, height, width), in the pixel type of the input (partial, multi with R > 1)"""
     Config = MultiViTConfig
@@ -119,7 +119,7 @@ class MultiViT(nn.Module):
         maps = maps.unflatten(0, (B, N))                           # (B, N, H, T)
         stage1 = {task: head(tokens[:, :, 0]) for task, head in self.heads1.items()}
         if self.config.mode == "baseline":
-            return {"logits": {task: y[:, 0] for task, y in stage1.items()}, "map": maps}
+            return {"logits": {task: y[:, 0] for task, y in stage1.items()}, "map": maps[:, 0]}
         pixels = images if self.config.r == 1 else images_hr
         image, token, composite = self.filter(maps, present, pixels)
         x = self.stage2.encode(self.stage2_input(tokens, present, image, token, composite))

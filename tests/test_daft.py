@@ -87,6 +87,22 @@ def test_film_ignores_the_image_and_daft_does_not():
 
 
 @torch.no_grad()
+def test_padding_of_a_bag_changes_nothing():
+    """The table beside bags: what stands behind the shorter bag has no say in the mean that DAFT sees."""
+    torch.manual_seed(0)
+    model = DAFTViT(DAFTViTConfig(ViTConfig((), (), channels=6, dim=16, depth=2, heads=2, mlp=32, mean=(), std=()), 4),
+                    {"y": 3}).eval()
+    torch.nn.init.normal_(model.daft.W2.weight)
+    assert model.inputs == ("bag", "tabular", "bag_mask")
+    bag, tabular, mask = torch.randn(2, 5, 6), torch.randn(2, 4), torch.arange(5) < torch.tensor([[3], [5]])
+    together = model(bag, tabular, mask)["logits"]["y"]
+    alone = model(bag[:1, :3], tabular[:1], mask[:1, :3])["logits"]["y"]
+    torch.testing.assert_close(together[:1], alone)
+    bag[0, 3:] = 9
+    torch.testing.assert_close(model(bag, tabular, mask)["logits"]["y"], together)
+
+
+@torch.no_grad()
 def test_daft_on_vit_tokens_starts_as_the_vit_and_then_sees_the_table():
     """At the start the logits and map are the ViT's for any table; the map is the tokens' mean and table through DAFT."""
     torch.manual_seed(0)
