@@ -160,10 +160,12 @@ def filter_(args):
 
 
 def build_flags(device, flags, size, image, patch, blocks):
-    """A step of train.py with these flags: MultiViT-3-2 on four patients, its last blocks trained."""
+    """A step of train.py with these flags: MultiViT-3-2 on four patients. blocks: how many are trained."""
     torch.manual_seed(0)
-    command = (f"--n 3 --r 2 --channels 3 --size {size} --image {image}x{image} --patch {patch}x{patch} "
-               f"--train-blocks {blocks} {flags}")
+    pixels = f"--image {image}x{image} --patch {patch}x{patch}"
+    command = f"--n 3 --r 2 --channels 3 --size {size} {pixels} {flags}"
+    if blocks:
+        command += f" --train-blocks {blocks}"
     args, task = parse(command.split()), Task("y", "regression")
     model, _ = build_model(args, [task], ())
     if args.amp == "auto":

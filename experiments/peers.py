@@ -18,7 +18,7 @@ PASSES = 4                                                         # forward pas
 def build_vit(device, who, size, image, patch, batch, flags, step):
     torch.manual_seed(0)
     fields = SIZES[size]
-    if who == "timm":
+    if who.startswith("timm"):
         from timm.models.vision_transformer import VisionTransformer
         model = VisionTransformer(image, patch, embed_dim=fields["dim"], depth=fields["depth"],
                                   num_heads=fields["heads"], num_classes=10)
@@ -49,9 +49,11 @@ def network_step(device, who, model, image, batch, flags, step):
     flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of
     float32 or "bf16" sets that for all, and train.py's AdamW."""
     train, shipped = step == "training", flags == "as shipped"
-    ours, bf16 = who == "ours", flags == "bf16"
+    ours, bf16 = who.startswith("ours"), flags == "bf16"
     passes = 1 if train else PASSES
     model.to(device).train(train)
+    if who.endswith("compiled"):
+        model.compile()
     x = torch.randn(batch, 3, image, image, device=device)
     y = torch.zeros(batch, dtype=torch.long, device=device)
     precision = "highest"
@@ -74,7 +76,7 @@ def network_step(device, who, model, image, batch, flags, step):
             for _ in range(passes):
                 out = model(x)
         if train:
-            if who != "timm":
+            if not who.startswith("timm"):
                 out = out["logits"]
             if ours:
                 out = out["y"]

@@ -1,0 +1,42 @@
+"""On a GPU: every model trains and predicts as on a CPU, and no step waits for the card. Skipped where there is none."""
+import pytest
+import torch
+
+import train
+from experiments.bench import build_flags
+from experiments.gpu import host_syncs
+from plumbing.prepare import prepare
+from tests.small_runs import flags
+from plumbing.flags import parse
+
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+MODELS = ("--model vit", "--model multivit --n 2 --r 2", "--model crossvit", "--model lt_vit", "--model q2l", "--model cnn",
+          "--model vit --attention seqnorm", "--model vit --attention sima")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_loss_and_gradients_are_those_of_the_cpu(model, table, tmp_path):
+    """The first batch in float32, to 1 % (TF32)."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        args = parse(flags(table, *model.split(), "--dropout", "0", "--amp", "off", "--cache-dir", str(tmp_path)))
+        torch.manual_seed(0)
+        ready = prepare(args, torch.device(device))
+        optimizer = train.make_optimizer(ready.model, args, torch.device(device))
+        batch = next(iter(ready.loader))
+        result = train.train_step(ready.model, ready.model, ready.tasks, optimizer, batch, args, ready.options, False)
+        losses[device] = result[:2].cpu()
+    torch.testing.assert_close(losses["cuda"], losses["cpu"], rtol=0.01, atol=1e-3)
+
+
+def test_a_step_never_waits_for_the_card():
+    step = build_flags("cuda", "--amp bf16", size="micro", image=32, patch=8, blocks=None)
+    step()
+    assert host_syncs(step, "cuda") == 0
+
+
+def test_training_ends_with_finite_metrics(table, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    train.main([*flags(table, "--model", "multivit", "--n", "2", "--r", "2", "--epochs", "1", "--name", "a"), "--device", "cuda"])
+    assert (tmp_path / "runs/a/metrics.json").exists()
