@@ -60,7 +60,7 @@ def choose_window(args, cohort, headers, train):
         args.window = fit_window([sample_channels(cohort.paths[i], axes) for i in sampled])
         cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
         note += f"99 % of the numbers of {len(sampled)} training images, "
-    return cohort, [f"{note}--window {args.window} becomes 0 .. 255"]
+    return cohort, [f"{note}--window={args.window} becomes 0 .. 255"]
 
 
 def sample_channels(path, axes):

@@ -1,11 +1,14 @@
 """plumbing/pictures.py: both resolutions of a picture come from one decode and one crop, whatever kind of file it is."""
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
 from plumbing.arrays import NO_CROP
+from plumbing.headers import read_header
 from plumbing.pictures import read_image
 from tests.photographs import CELLS, ramp, save, texture
 
@@ -207,3 +210,59 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, side):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)            # 30 x 30 is over it, 50 x 50 is over twice of it
     with pytest.raises(ValueError, match=r"bomb.png: not a readable image \(Image size .* exceeds limit of \d+ pixels"):
         read_image(path, (16, 16))
+
+
+# -----------------------------------------------------------------------------
+# what authors of files do
+
+
+def test_white_is_zero(tmp_path):
+    """A 16-bit TIFF whose lowest number is white, which Pillow does not turn round, and an 8-bit one, which it does."""
+    for type, factor in ((np.uint16, 17), (np.uint8, 1)):
+        path = save(tmp_path / "a.tif", CELLS.astype(type) * type(factor))
+        content = bytearray(open(path, "rb").read())
+        entry = content.index(b"\x06\x01\x03\x00\x01\x00\x00\x00\x01\x00")   # tag 262, SHORT, one number, 1
+        content[entry + 8] = 0
+        with open(path, "wb") as file:
+            file.write(content)
+        low, _ = read_image(path, (16, 16), channels=1, window=[(0, 255 * 17)])
+        assert np.abs(np.subtract(middles(low), [255, 175, 95, 15])).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ("RGBA", "LA", "P"))
+def test_what_is_transparent_is_black(tmp_path, mode):
+    """Whatever colors lie below; what is opaque stays, and half is half."""
+    pixels = np.stack([np.full((32, 32), 200, np.uint8)] * 4, axis=-1)
+    pixels[..., 3] = CELLS // 240 * 255
+    picture = Image.fromarray(pixels)
+    options = {}
+    if mode == "P":
+        picture = Image.fromarray(CELLS // 80 * 80).convert("P")
+        options = {"transparency": 0}
+    path = save(tmp_path / "a.png", picture.convert(mode), **options)
+    expected = [0, 80, 160, 240] if mode == "P" else [0, 0, 0, 200]
+    assert middles(read_image(path, (16, 16), channels=1)[0]) == expected
+
+
+def png16(path, pixels, kind):
+    """(H, W, C) uint16 -> a PNG of 16 bits; kind: 2 for RGB, 4 for grey and alpha."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind, channels", ((2, 3), (4, 2)))
+def test_colors_of_16_bits_are_their_upper_8_or_refused(tmp_path, kind, channels):
+    """Of all 16 bits the upper ones; 12 bits in 16 would be black, and are refused by the first look, too."""
+    pixels = np.stack([CELLS.astype(np.uint16) * 257] * channels, axis=-1)
+    if kind == 4:
+        pixels[..., 1] = 65535
+    assert middles(read_image(png16(tmp_path / "a.png", pixels, kind), (16, 16))[0]) == [0, 80, 160, 240]
+    pixels[..., :3 if kind == 2 else 1] //= 16
+    path = png16(tmp_path / "b.png", pixels, kind)
+    for reader in (read_header, lambda path: read_image(path, (16, 16))):
+        with pytest.raises(ValueError, match="b.png: .*16-bit colors of which at most 12 bits are used; convert it"):
+            reader(path)

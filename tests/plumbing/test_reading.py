@@ -37,7 +37,7 @@ def test_all_images_of_a_run_have_one_window(quiet, tmp_path, capsys):
     table = films(tmp_path)
     train.main(["--data", table, *RUN])
     output, saved = capsys.readouterr().out, read_args("runs/r")
-    assert "20 of 20 images hold more than 8 bits: 99 % of the numbers of" in output and f"--window {saved.window}" in output
+    assert "20 of 20 images hold more than 8 bits: 99 % of the numbers of" in output and f"--window={saved.window} becomes 0 .. 255" in output
     low, high = map(float, saved.window.split(":"))
     assert low < 20 and 3800 < high < 4000
     cohort = load_data(saved)
