@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS, Attention, softmax_weights
-from vit import Block, Normalize, PatchEmbed, ViTConfig, init_weights, make_heads, sides
+from block import Block, init_weights
+from vit import Normalize, PatchEmbed, ViTConfig, make_heads, sides
 
 FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
     "cross": [(0, 1), (1, 0)],
@@ -371,9 +372,8 @@ class CrossViT(nn.Module):
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
         from plumbing.weights import load_weights, read_crossvit
-        heads_of = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
-        tensors, config, notes = read_crossvit(
-            name, CrossViT, heads_of, at_size, tasks, image, channels, changes)
+        heads = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
+        tensors, config, notes = read_crossvit(name, cls, heads, at_size, tasks, image, channels, changes)
         model = cls(config, tasks)
         model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
         return model

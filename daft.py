@@ -340,16 +340,16 @@ class DAFTViT(nn.Module):
     def forward(self, image, tabular, mask=None):
         vit = self.vit
         if mask is not None:                                       # class token and registers are real
-            mask = F.pad(mask, (1 + vit.config.registers, 0), value=True)
+            mask = F.pad(mask, (vit.config.prefix, 0), value=True)
         tokens = vit.embed(image)
         for block in vit.blocks[:-1]:
             tokens = block(tokens, mask)
         maps = tokens.transpose(1, 2)                              # features are maps, tokens are places
         tokens = self.daft(maps, tabular, mask).transpose(1, 2)
         tokens, class_map = vit.blocks[-1](tokens, mask, want_map=True)
-        token = vit.norm(tokens[:, 0])
-        logits = {task: head(token) for task, head in vit.head.items()}
-        return {"logits": logits, "map": class_map[:, :, vit.config.registers:]}
+        y = vit.read(tokens, vit.norm(tokens), mask)
+        logits = {task: head(y) for task, head in vit.head.items()}
+        return {"logits": logits, "map": class_map}
 
     @staticmethod
     def add_flags(group):

@@ -28,7 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit import ViT, ViTConfig, init_weights
+from block import init_weights
+from vit import ViT, ViTConfig
 
 CORRUPTIONS = ("noise", "zeros", "alien")
 

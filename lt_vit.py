@@ -25,7 +25,8 @@ import torch
 from torch import nn
 
 from attention import softmax_attention, softmax_weights
-from vit import ViT, ViTConfig, init_weights
+from block import init_weights
+from vit import ViT, ViTConfig
 
 LABEL_ATTENTION = {  # do image queries see label keys, do label queries
     "one-way": (False, True),
@@ -56,10 +57,11 @@ class LTViTConfig:
 
 def label_attention(attn, x, y, kind):
     """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
-    and the labels' map (B, L, keys - 1), without the class token. x and y never share a matrix product, so
-    that the one-way x equals attn(x) in every bit."""
+    and the labels' map, (B, L, T ..): of the patches, then of what follows. x and y never share a matrix
+    product, so that the one-way x equals attn(x) in every bit."""
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
+    x_q, x_k = attn.turn(x_q), attn.turn(x_k)                      # labels have no place
     y_q, y_k, y_v = attn.project(y)                                # (B, H, L, d)
     image = x_k, x_v
     both = torch.cat([x_k, y_k], 2), torch.cat([x_v, y_v], 2)      # (B, H, S + L, d)
@@ -67,10 +69,8 @@ def label_attention(attn, x, y, kind):
     x = softmax_attention(x_q, k, v)
     k, v = both if labels_see_labels else image
     y = softmax_attention(y_q, k, v)
-    label_map = softmax_weights(y_q, k).mean(1)[:, :, 1:]
-    x = attn.proj(x.transpose(1, 2).flatten(2))
-    y = attn.proj(y.transpose(1, 2).flatten(2))
-    return x, y, label_map
+    label_map = softmax_weights(y_q, k).mean(1)[:, :, attn.prefix:]
+    return attn.join(x), attn.join(y), label_map
 
 
 def label_block(block, x, y, kind):
@@ -135,8 +135,7 @@ class LTViT(nn.Module):
         for block in vit.blocks[-N2:]:
             x, y, label_map = label_block(block, x, y, kind)
             maps.append(label_map)
-        first = vit.config.registers                               # registers, patches, labels
-        maps = torch.stack(maps)[..., first:first + vit.config.tokens]
+        maps = torch.stack(maps)[..., :vit.config.tokens]          # patches, then labels
         return vit.norm(x), vit.norm(y), maps
 
     def forward(self, image):

@@ -22,14 +22,15 @@ and cls_token="stage2" is the text: a class token of stage 2's own. Patients may
 an absent one is never selected, and its class token is zero. The paper's Baseline, Partial and Multi are
 called `simple`, `multi` and `full` in the released code. Run: python multivit.py
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_filter import compose, gather_patches, gather_tokens, kept_text, refine, score, select
-from vit import ViT, ViTConfig, init_weights
+from block import init_weights
+from vit import ViT, ViTConfig
 
 MODES = ("baseline", "joint", "partial", "multi")
 CLS_TOKENS = ("fused", "stage2")
@@ -83,14 +84,21 @@ class MultiViT(nn.Module):
             self.inputs = ("images", "present", "images_hr")
         self.stage1 = ViT(config.vit)
         self.heads1 = make_mlp_heads(config, tasks)
+        vit = config.vit
+        tokens_pass = config.mode == "multi" and config.r == 1     # to stage 2, which then embeds nothing
+        if tokens_pass:
+            vit = replace(vit, rotary=None, pre_norm=False)
         if config.mode in ("partial", "multi"):
-            self.stage2 = ViT(config.vit)                          # shares no weight with stage 1
+            self.stage2 = ViT(vit)                                 # shares no weight with stage 1
             self.heads2 = make_mlp_heads(config, tasks)
-        if config.mode == "multi" and config.r == 1:  # stage 2 starts from tokens: nothing is embedded
-            del self.stage2.patch_embed, self.stage2.pos_embed
+        if tokens_pass:
+            del self.stage2.patch_embed
+            if hasattr(self.stage2, "pos_embed"):
+                del self.stage2.pos_embed
         if config.mode == "multi" and config.r > 1:
             self.merge = nn.Linear(2 * D, D)                       # the paper's Token Concatenator
-        if config.mode == "multi" and config.cls_token == "fused":
+        self.fused = config.cls_token == "fused" and config.vit.class_token
+        if config.mode == "multi" and self.fused:
             self.fuse = nn.Linear(N * D, D)                        # in the released code's Token Mapper
             self.stage2.cls_token.requires_grad_(config.r > 1)     # of no use with R = 1; kept, as there
         self.apply(init_weights)
@@ -104,8 +112,12 @@ class MultiViT(nn.Module):
         weights = {key: value for key, value in donor.state_dict().items() if not key.startswith("head.")}
         self.stage1.load_state_dict(weights)
         if hasattr(self, "stage2"):
-            if not hasattr(self.stage2, "pos_embed"):  # the donor's class token has its position added
-                weights["cls_token"] = weights["cls_token"] + weights["pos_embed"][:, :1]
+            if not hasattr(self.stage2, "pos_embed"):  # what had a position brings it along
+                placed = 0
+                for name in ("cls_token", "reg_token"):
+                    if name in weights and placed < donor.config.placed:
+                        rows = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
+                        weights[name], placed = weights[name] + rows, placed + rows.shape[1]
             self.stage2.load_state_dict({key: weights[key] for key in self.stage2.state_dict()})
 
     def forward(self, images, present=None, images_hr=None):
@@ -114,39 +126,41 @@ class MultiViT(nn.Module):
         if self.config.mode == "joint":
             return self.joint(images, present)
         B, N = images.shape[:2]
-        tokens, maps = self.first_look(images.flatten(0, 1))
+        tokens, read, maps = self.first_look(images.flatten(0, 1))
         tokens = tokens.unflatten(0, (B, N))                       # (B, N, 1 + T, D)
+        read = read.unflatten(0, (B, N))                           # (B, N, D)
         maps = maps.unflatten(0, (B, N))                           # (B, N, H, T)
-        stage1 = {task: head(tokens[:, :, 0]) for task, head in self.heads1.items()}
+        stage1 = {}
+        for task, head in self.heads1.items():
+            # each head takes the class token for itself: gradients add up in another order else
+            stage1[task] = head(tokens[:, :, 0] if self.config.vit.pool == "class" else read)
         if self.config.mode == "baseline":
             return {"logits": {task: y[:, 0] for task, y in stage1.items()}, "map": maps[:, 0]}
         pixels = images if self.config.r == 1 else images_hr
         image, token, composite = self.filter(maps, present, pixels)
-        x = self.stage2.encode(self.stage2_input(tokens, present, image, token, composite))
-        logits = {task: head(x[:, 0]) for task, head in self.heads2.items()}
+        _, y, _ = self.stage2.look(self.stage2_input(tokens, present, image, token, composite))
+        logits = {task: head(y) for task, head in self.heads2.items()}
         out = {"logits": logits, "stage1": stage1, "map": maps, "image": image, "token": token}
         if composite is not None:
             out["composite"] = composite
         return out
 
     def first_look(self, images):
-        """(B N, C, side, side) -> tokens and map of stage 1. In chunks, each is computed again when its
-        gradient is asked for: the step then never holds more of stage 1 than one chunk, and what comes out
-        is the same."""
+        """(B N, C, side, side) -> tokens of stage 1, what is read of them, and map. In chunks, each is
+        computed again when its gradient is asked for: the step then never holds more of stage 1 than one
+        chunk, and what comes out is the same."""
         def look(part):
-            return self.stage1.encode(self.stage1.embed(part), want_map=True)
+            return self.stage1.look(self.stage1.embed(part), want_map=True)
 
         if self.chunk is None or self.chunk >= len(images):
             return look(images)
-        tokens, maps = [], []
+        parts = []
         for part in images.split(self.chunk):
             if torch.is_grad_enabled():
-                part_tokens, part_maps = checkpoint(look, part, use_reentrant=False)
+                parts.append(checkpoint(look, part, use_reentrant=False))
             else:
-                part_tokens, part_maps = look(part)
-            tokens.append(part_tokens)
-            maps.append(part_maps)
-        return torch.cat(tokens), torch.cat(maps)
+                parts.append(look(part))
+        return [torch.cat(pieces) for pieces in zip(*parts)]
 
     def filter(self, maps, present, pixels):
         """Class maps -> image, token (B, K) and the composite image (B, C, height, width), None where no
@@ -161,35 +175,40 @@ class MultiViT(nn.Module):
 
     def stage2_input(self, tokens, present, image, token, composite):
         """What stage 1 and the filter hand over -> E, (B, 1 + T, D)."""
-        mode, R = self.config.mode, self.config.r
-        embedded = None
-        if composite is not None:
+        mode, R, prefix = self.config.mode, self.config.r, self.config.vit.prefix
+        if R > 1 or mode == "partial":
             embedded = self.stage2.embed(composite)                # (B, 1 + T, D)
         if mode == "partial":
             return embedded
-        kept = gather_tokens(tokens[:, :, 1:], image, token)       # (B, K, D)
+        kept = gather_tokens(tokens[:, :, prefix:], image, token)  # (B, K, D)
         kept = kept.repeat_interleave(R * R, 1)                    # (B, T, D)
-        if self.config.cls_token == "fused":
+        if self.fused:
             cls = tokens[:, :, 0]                                  # (B, N, D)
             if present is not None:
                 cls = cls * present[:, :, None]
             kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)
-            return kept if R == 1 else self.merge(torch.cat([kept, embedded], -1))
         if R == 1:
-            return torch.cat([self.stage2.cls_token.expand(len(kept), -1, -1), kept], 1)
-        merged = self.merge(torch.cat([kept, embedded[:, 1:]], -1))
-        return torch.cat([embedded[:, :1], merged], 1)
+            first = torch.cat(self.stage2.first_tokens(len(kept)), 1)               # (B, 1, D)
+        else:
+            first, partner = embedded[:, :prefix], embedded[:, prefix:]
+            if self.fused:
+                partner = torch.cat([first[:, :1], partner], 1)
+            kept = self.merge(torch.cat([kept, partner], -1))
+        if self.fused:                                             # in the place of a class token of its own
+            return torch.cat([kept[:, :1], first[:, 1:], kept[:, 1:]], 1)
+        return torch.cat([first, kept], 1)
 
     def joint(self, images, present):
         """One class token and the patches of all images in one sequence of 1 + N T tokens."""
         B, N = images.shape[:2]
+        prefix = self.config.vit.prefix
         tokens = self.stage1.embed(images.flatten(0, 1)).unflatten(0, (B, N))
-        x = torch.cat([tokens[:, 0, :1], tokens[:, :, 1:].flatten(1, 2)], 1)
+        x = torch.cat([tokens[:, 0, :prefix], tokens[:, :, prefix:].flatten(1, 2)], 1)
         if present is not None:                                    # the class token always is
             present = present.repeat_interleave(self.config.vit.tokens, 1)
-            present = torch.cat([present.new_ones(B, 1), present], 1)
-        x, class_map = self.stage1.encode(x, want_map=True, mask=present)
-        logits = {task: head(x[:, 0]) for task, head in self.heads1.items()}
+            present = torch.cat([present.new_ones(B, prefix), present], 1)
+        _, y, class_map = self.stage1.look(x, want_map=True, mask=present)
+        logits = {task: head(y) for task, head in self.heads1.items()}
         return {"logits": logits, "map": class_map.unflatten(-1, (N, -1)).transpose(1, 2)}
 
     @staticmethod

@@ -150,12 +150,14 @@ class Probe(nn.Module):
 
     @torch.no_grad()
     def tokens(self, images):
-        """(B, C, side, side) -> float32 (B, 1 + T, D), one image at a time and without registers."""
+        """(B, C, side, side) -> float32 (B, 1 + T, D), one image at a time: what the ViT reads, which mostly
+        is its class token, and the patches."""
+        parts = []
         with torch.autocast(images.device.type, enabled=False):
-            parts = images.contiguous().split(1)                   # other strides give other last bits
-            x = torch.cat([self.vit.encode(self.vit.embed(image)) for image in parts])
-        registers = self.config.vit.registers
-        return torch.cat([x[:, :1], x[:, 1 + registers:]], 1)
+            for image in images.contiguous().split(1):             # other strides give other last bits
+                x, y, _ = self.vit.look(self.vit.embed(image))
+                parts.append(torch.cat([y[:, None], x[:, self.config.vit.prefix:]], 1))
+        return torch.cat(parts)
 
     def forward(self, features):
         if features.dim() == 4:
@@ -169,6 +171,7 @@ class Probe(nn.Module):
             ":FILE, or file")
         add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
         add("--std", help="likewise")
+        add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
         add("--head", choices=HEADS, default="tokens", help="what looks at the tokens of the frozen ViT")
 
     @staticmethod
@@ -179,7 +182,7 @@ class Probe(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         vit = ViT.from_pretrained(args.pretrained, sides(args.image), args.channels,
-                                  mean=args.mean, std=args.std)
+                                  mean=args.mean, std=args.std, heads=args.heads)
         model = cls(ProbeConfig(vit.config, args.head), tasks, vit)
         model.report = f"{vit.report}; all of it frozen"
         return model

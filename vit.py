@@ -7,18 +7,18 @@
 
 A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
 have two axes or, volumes, three. A bag of vectors has none: each is a token without position, and a mask
-(B, S) tells it from padding. uint8 images are normalized here, float ones pass. Names are timm's.
-B samples, C channels, P patch side in px, T patches (N is the number of images), D width, H heads.
-"""
+(B, S) tells it from padding. uint8 images are normalized here, float ones pass. Names are timm's. B samples,
+C channels, P patch side in px, T patches, D width, H heads, S all tokens: class, registers, T."""
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attention import KINDS, Attention
+from attention import KINDS
+from block import ACTIVATIONS, Block, init_weights
+from rotary import Rotary
 
 SIZES = {  # name: fields of ViTConfig
     "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
@@ -32,6 +32,8 @@ SIZES = {  # name: fields of ViTConfig
     "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
 }
 PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
+POSITIONS = ("class", "all", "patches", "none")
+POOLS = ("class", "prefix", "mean", "mean-norm")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,18 @@ class ViTConfig:
     eps: float = 1e-6                # of LayerNorm; google/vit has 1e-12
     attention: str = "softmax"       # one of attention.KINDS
     layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual, LayerScale
-    registers: int = 0               # DINOv2: extra tokens after the class token, without position
+    registers: int = 0               # DINOv2: extra tokens after the class token
+    class_token: bool = True         # SigLIP, I-JEPA have none
+    positions: str = "class"         # learned, for class token and patches; "all" tokens, "patches", "none"
+    rotary: Rotary = None            # positions that turn q and k, see rotary.py
+    pool: str = "class"              # what is read: class token; "prefix": mean of it and registers (DeiT's
+    # distilled); of the patches the "mean" (I-JEPA), or its norm, "mean-norm" (fc_norm of MAE, EVA, BEiT)
+    activation: str = "gelu"         # of the MLP, one of ACTIVATIONS
+    mlp_norm: bool = False           # EVA-02: a LayerNorm before the last layer of the MLP
+    attention_norm: bool = False     # EVA-02 for CLIP, BEiT-3: and before that of the attention
+    qk_norm: bool = False            # of queries and keys, head by head: Dehghani et al. 2023
+    pre_norm: bool = False           # CLIP: before the first block
+    final_norm: bool = True          # RADIO has none after the last
     dropout: float = 0.0             # after the embedding, the attention and the MLP
     drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
     mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry per channel
@@ -59,13 +72,20 @@ class ViTConfig:
         sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
         if min(sizes) < 1 or max(sizes) > 65535 or self.depth > 999:
             raise ValueError(f"{self}: sizes start at 1 and end at 65535, and the depth ends at 999")
-        for name, x in (("eps", self.eps), ("dropout", self.dropout), ("drop_path", self.drop_path)):
-            if not 0 <= x < 1:
-                raise ValueError(f"{name} {x}: need 0 <= x < 1")
+        for name in ("eps", "dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: need 0 <= x < 1")
         if len(self.image) not in (0, 2, 3):
             raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
         if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):
             raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px")
+        for name, known in (("positions", POSITIONS), ("pool", POOLS), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not known; use {', '.join(known)}")
+        if not self.class_token and "class" in (self.pool, self.positions):
+            raise ValueError(f"pool {self.pool}, positions {self.positions}: need a class token")
+        if self.attention != "softmax" and (self.rotary or self.qk_norm):
+            raise ValueError(f"attention {self.attention!r} is not defined with rotary positions or qk_norm")
         if not self.head_dim and self.dim % self.heads:
             raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
         if self.image and not (len(self.mean) == len(self.std) == self.channels and min(self.std) > 0):
@@ -81,48 +101,15 @@ class ViTConfig:
         """T, patches of an image; 0 for bags, each of which has a number of its own."""
         return math.prod(self.grid) if self.image else 0
 
+    @property
+    def prefix(self):
+        """Tokens before the patches: class token and registers."""
+        return self.class_token + self.registers
 
-class Residual(nn.Module):
-    """What a branch adds: scaled (Touvron et al. 2021, eq. 4), dropped out, left out for some samples."""
-
-    def __init__(self, config: ViTConfig, drop_path):
-        super().__init__()
-        self.dropout, self.drop_path = config.dropout, drop_path
-        self.gamma = nn.Parameter(torch.full((config.dim,), 1e-5)) if config.layer_scale else None
-
-    def forward(self, y):
-        if self.gamma is not None:
-            y = y * self.gamma
-        y = F.dropout(y, self.dropout, self.training)
-        if self.training and self.drop_path:
-            keep = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
-            y = y * keep / (1 - self.drop_path)
-        return y
-
-
-class Block(nn.Module):
-    """(B, T, D) -> (B, T, D); with want_map=True also the class token's attention, (B, H, T - 1)."""
-
-    def __init__(self, config: ViTConfig, drop_path=0.0):
-        super().__init__()
-        D, hidden = config.dim, config.mlp
-        self.norm1 = nn.LayerNorm(D, eps=config.eps)
-        self.attn = Attention(D, config.heads, config.head_dim, config.qkv_bias, config.attention)
-        self.norm2 = nn.LayerNorm(D, eps=config.eps)
-        fc1, fc2 = nn.Linear(D, hidden), nn.Linear(hidden, D)
-        self.mlp = nn.Sequential(OrderedDict(fc1=fc1, act=nn.GELU(), fc2=fc2))
-        self.ls1 = Residual(config, drop_path)                     # ls: timm's name
-        self.ls2 = Residual(config, drop_path)
-
-    def forward(self, x, mask=None, want_map=False):
-        y = self.attn(self.norm1(x), mask, want_map)
-        if want_map:
-            y, class_map = y
-        x = x + self.ls1(y)
-        x = x + self.ls2(self.mlp(self.norm2(x)))
-        if want_map:
-            return x, class_map
-        return x
+    @property
+    def placed(self):
+        """How many of these have a position."""
+        return {"class": 1, "all": self.prefix}.get(self.positions, 0)
 
 
 class PatchEmbed(nn.Module):
@@ -139,9 +126,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x):
         x = self.proj(x)
-        if x.dim() > 3:                                            # (B, D, *grid)
-            x = x.flatten(2).transpose(1, 2)
-        return x
+        return x.flatten(2).transpose(1, 2) if x.dim() > 3 else x  # (B, D, *grid)
 
 
 class Normalize(nn.Module):
@@ -154,23 +139,12 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
 
     def forward(self, images):
-        if images.dtype == torch.uint8:
-            images = (images / 255 - self.mean) / self.std
-        return images
+        return (images / 255 - self.mean) / self.std if images.dtype == torch.uint8 else images
 
 
 def make_heads(dim, tasks):
     """{task: outputs} -> a Linear layer for each."""
     return nn.ModuleDict({task: nn.Linear(dim, outputs) for task, outputs in (tasks or {}).items()})
-
-
-def init_weights(module):
-    """As DeiT: truncated normal of std 0.02, so that attention starts uniform and grows by content. With
-    the ViT paper's larger Xavier start, class tokens come to rest on background: their maps are empty."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def sides(text):
@@ -179,8 +153,9 @@ def sides(text):
 
 
 class ViT(nn.Module):
-    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the class token's attention in
-    the last block. tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, S)."""
+    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the attention in the last block of
+    the class token or, where their mean is read, of the patches. tasks: {name: outputs}, a head for each.
+    Bags: forward(bag, bag_mask), map (B, H, bag length)."""
     Config = ViTConfig
     inputs = ("image",)
     axes = (0, 2, 3)                                               # it sees bags, pictures, volumes
@@ -189,77 +164,103 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig, tasks=None):
         super().__init__()
         self.config = config
-        if not config.image:
-            self.inputs = ("bag", "bag_mask")
+        self.inputs = ("image",) if config.image else ("bag", "bag_mask")
         D, depth = config.dim, config.depth
         self.normalize = Normalize(config.mean, config.std, len(config.image))
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, D))
+        if config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
+        if config.positions != "none":
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.placed + config.tokens, D))
         if config.registers:
             self.reg_token = nn.Parameter(torch.zeros(1, config.registers, D))
+        self.norm_pre = nn.LayerNorm(D, config.eps) if config.pre_norm else nn.Identity()
         rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList([Block(config, rate) for rate in rates])
-        self.norm = nn.LayerNorm(D, eps=config.eps)
+        self.norm = nn.LayerNorm(D, config.eps) if config.final_norm else nn.Identity()
         self.head = make_heads(D, tasks)
         self.drop = nn.Dropout(config.dropout)
         self.apply(init_weights)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        if config.registers:
-            nn.init.trunc_normal_(self.reg_token, std=0.02)
+        for name in ("cls_token", "pos_embed", "reg_token"):
+            if hasattr(self, name):
+                nn.init.trunc_normal_(getattr(self, name), std=0.02)
 
     def embed(self, images):
-        """(B, C, *image) -> (B, 1 + T, D); registers come between class token and patches."""
+        """(B, C, *image) -> (B, S, D), with positions."""
         x = self.patch_embed(self.normalize(images))
-        B, T, _ = x.shape
-        pos = self.pos_embed
-        if not self.config.image:
-            pos = F.pad(pos, (0, 0, 0, T))                         # vectors have no position
-        x = torch.cat([self.cls_token.expand(B, -1, -1), x], 1) + pos
-        if self.config.registers:
-            x = torch.cat([x[:, :1], self.reg_token.expand(B, -1, -1), x[:, 1:]], 1)
-        return self.drop(x)
+        first = self.first_tokens(len(x))
+        placed = {"class": 1, "all": 2}.get(self.config.positions, 0)
+        x = torch.cat([*first[:placed], x], 1)
+        if self.config.positions != "none":
+            vectors = x.shape[1] - self.pos_embed.shape[1]         # of a bag, which have no position
+            x = x + F.pad(self.pos_embed, (0, 0, 0, vectors))
+        if placed < len(first):
+            rows = self.config.placed
+            x = torch.cat([x[:, :rows], *first[placed:], x[:, rows:]], 1)
+        return self.norm_pre(self.drop(x))
+
+    def first_tokens(self, B):
+        """Class token and registers, those that there are: a list of (B, tokens, D)."""
+        names = [name for name in ("cls_token", "reg_token") if hasattr(self, name)]
+        return [getattr(self, name).expand(B, -1, -1) for name in names]
+
+    def look(self, tokens, want_map=False, mask=None):
+        """(B, S, D) of embed() -> tokens after the final norm, what is read (B, D), and the map (B, H, T)."""
+        x, class_map = tokens, None
+        for block in self.blocks[:-1]:
+            x = block(x, mask)
+        x = self.blocks[-1](x, mask, want_map)
+        if want_map:
+            x, class_map = x
+        tokens = self.norm(x)
+        return tokens, self.read(x, tokens, mask), class_map
+
+    def read(self, x, tokens, mask=None):
+        """Tokens before and after the final norm, (B, S, D) -> the vector that is read, (B, D)."""
+        pool, first = self.config.pool, self.config.prefix
+        if pool == "class":
+            return tokens[:, 0]
+        if pool == "prefix":
+            return tokens[:, :first].mean(1)
+        patches = x[:, first:] if pool == "mean-norm" else tokens[:, first:]
+        real = torch.ones_like(patches[..., :1]) if mask is None else mask[:, first:, None]
+        mean = (patches * real).sum(1) / real.sum(1)
+        return mean if pool == "mean" else self.norm(mean)
 
     def encode(self, tokens, want_map=False, mask=None):
-        """(B, 1 + T, D) -> (B, 1 + T, D) after the final norm; want_map=True: also the last class map."""
-        for block in self.blocks[:-1]:
-            tokens = block(tokens, mask)
-        if not want_map:
-            return self.norm(self.blocks[-1](tokens, mask))
-        tokens, class_map = self.blocks[-1](tokens, mask, want_map=True)
-        return self.norm(tokens), class_map[:, :, self.config.registers:]
+        """The tokens of look(); want_map=True: also the map."""
+        tokens, _, class_map = self.look(tokens, want_map, mask)
+        return (tokens, class_map) if want_map else tokens
 
     def forward(self, image, mask=None):
         if mask is not None:                                       # class token and registers are real
-            mask = F.pad(mask, (1 + self.config.registers, 0), value=True)
-        tokens, class_map = self.encode(self.embed(image), want_map=True, mask=mask)
-        logits = {task: head(tokens[:, 0]) for task, head in self.head.items()}
+            mask = F.pad(mask, (self.config.prefix, 0), value=True)
+        _, y, class_map = self.look(self.embed(image), want_map=True, mask=mask)
+        logits = {task: head(y) for task, head in self.head.items()}
         return {"logits": logits, "map": class_map}
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
-        changes: other fields of ViTConfig; mean and std are those of the file's own channels. ValueError if
-        the file is absent, broken, or of no ViT."""
+        changes: other fields of ViTConfig; mean and std are those of the file's own channels, to patch the
+        kernel is resized. ValueError if the file is absent, broken, or of no ViT."""
         from plumbing.weights import load_weights, read_vit
         tensors, config, notes = read_vit(name, ViT, image, channels, changes)
         model = cls(config, tasks)
-        new = ("head.", "seq_scale", "seq_shift")                  # may be absent from the file
-        model.report = load_weights(model, tensors, name, new, notes)
+        model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
         return model
 
     @staticmethod
     def add_flags(group):
         """The flags of every model that holds a ViT."""
         add = group.add_argument
-        add("--pretrained", help="weights to start from: Hub id ORG/NAME[@revision], folder, run, either "
-            "with :FILE, or file")
+        add("--pretrained", help="Hub id ORG/NAME[@revision], folder or run, also with :FILE, or file")
         add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
         add("--std", help="likewise")
         add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d and vit_wsi "
             "are those of the softmax-free paper, with its image and patch")
-        add("--patch", help="P in px, as --image; default 8, or the checkpoint's")
+        add("--patch", help="P in px, as --image; default 8, or the checkpoint's, which is resized to it")
+        add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
         add("--attention", choices=KINDS, default="softmax", help="see attention.py")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
         add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last block")
@@ -267,10 +268,11 @@ class ViT(nn.Module):
 
     @staticmethod
     def check_flags(args):
-        for flag in ("size", "patch"):
-            if args.pretrained and getattr(args, flag):
-                raise ValueError(f"--{flag} is fixed by --pretrained {args.pretrained}; leave it out")
+        if args.pretrained and args.size:
+            raise ValueError(f"--size is fixed by --pretrained {args.pretrained}; leave it out")
         if not args.pretrained:
+            if args.heads:
+                raise ValueError(f"--heads {args.heads} is for --pretrained; --size decides without it")
             args.size = args.size or "micro"
             image, patch = PIXELS.get(args.size, (None, "8"))
             args.image = args.image or image
@@ -282,7 +284,7 @@ class ViT(nn.Module):
         image, C = sides(args.image), args.channels
         changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
-            changes.update(mean=args.mean, std=args.std)
+            changes.update(mean=args.mean, std=args.std, patch=sides(args.patch), heads=args.heads)
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
         half = (0.5,) * C if image else ()                         # vectors are taken as they come
         config = ViTConfig(**SIZES[args.size], **changes, image=image, patch=sides(args.patch), channels=C,
@@ -294,5 +296,5 @@ if __name__ == "__main__":
     for size, fields in SIZES.items():
         with torch.device("meta"):                                 # shapes without numbers
             model = ViT(ViTConfig(**fields))
-        params = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"{size:7} {params:6.2f} M parameters at 224 px, tokens {model.config.dim} wide")
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"{size:7} {millions:6.2f} M parameters at 224 px, tokens {model.config.dim} wide")

@@ -15,9 +15,12 @@ from evaluation.card import write_card
 from evaluation.run_text import read_run
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
-from vit import ViT
+from vit import ViT, ViTConfig
 
 
+# fields of ViTConfig that transformers' ViT has at their defaults alone
+PLAIN = ("attention", "layer_scale", "registers", "class_token", "positions", "rotary", "pool", "activation",
+         "mlp_norm", "attention_norm", "qk_norm", "pre_norm", "final_norm")
 NAMES = (                                            # ours -> transformers 4, in this order
     (r"^(cls_token)", r"vit.embeddings.\1"),
     (r"^pos_embed", "vit.embeddings.position_embeddings"),
@@ -80,8 +83,8 @@ def transformers_has(model, tasks):
     """Has transformers this model? A ViT on pictures, with one task of classes or labels, and no extras."""
     if not isinstance(model, ViT) or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
         return False
-    config = model.config
-    if config.attention != "softmax" or config.registers or config.layer_scale:
+    config, plain = model.config, ViTConfig()
+    if any(getattr(config, field) != getattr(plain, field) for field in PLAIN):
         return False
     return len(config.image) == 2 and config.head_dim in (0, config.dim // config.heads)
 

@@ -5,9 +5,15 @@ vit_fields and crossvit_fields take tensors under our names and the contents of 
 and return the fields of ViTConfig or CrossViTConfig. What a run of this project wrote is taken as it stands
 in its config.json.
 """
+import math
 import re
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}  # of a ViT, by width: DeiT and ViT, where no config says it
+from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, HEADS, HEADS_BY_WIDTH, ROTARY, look_up,
+                               refuse_absent)
+
+NESTED = ("encoder", "vision_config", "backbone_config")           # a ViT's config in another of transformers
+KINDS = {"hf": "vit", "clip": "open_clip", "monai": "monai"}       # of a layout, where no config says it
+SHAPES = {"blocks.0.mlp.fc1.weight": 2, "blocks.0.mlp.fc2.weight": 2, "blocks.0.attn.qkv.weight": 2}  # axes
 
 
 def vit_inside(tensors, config):
@@ -25,64 +31,167 @@ def vit_inside(tensors, config):
     return inside, {"vit": own["vit"]}, [f"only the {part} of its {model}"]
 
 
-def vit_fields(name, tensors, layout, config):
+def flat(config):
+    """A config in which the parts that describe the ViT stand in the first row: those of transformers' models
+    of several parts, timm's model_args, and open_clip's vision_cfg under timm's names."""
+    for part in NESTED:
+        if isinstance(config.get(part), dict):
+            config = {**config, "model_type": None, **flat(config[part])}
+    if isinstance(config.get("model_args"), dict):
+        config = {**config, **config["model_args"]}
+    model = config.get("model_cfg")
+    vision = model.get("vision_cfg") if isinstance(model, dict) else None
+    if isinstance(vision, dict):
+        config = {**config, "architecture": vision.get("timm_model_name", "open_clip")}
+        if model.get("quick_gelu"):
+            config["hidden_act"] = "quick_gelu"
+        if not vision.get("timm_model_name") and isinstance(vision.get("width"), int):
+            config["num_heads"] = vision["width"] // (vision.get("head_width") or 64)
+    return config
+
+
+def vit_fields(name, tensors, layout, config, heads=None):
     """Tensors under timm's names and config.json, {} where absent -> fields of ViTConfig, all but mean and
-    std."""
-    for key, axes in {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2,
-                      "blocks.0.attn.qkv.weight": 2}.items():
+    std, and notes for the report.
+
+    heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
+    config = flat(config)
+    kind = config.get("architecture") or config.get("model_type") or KINDS.get(layout, "")
+    if not isinstance(kind, str):
+        raise ValueError(f"{name}: architecture {kind!r} in its config.json: need text")
+    refuse_absent(name, kind, tensors)
+    kernel = "patch_embed.proj.weight"
+    size_of(name, tensors, kernel, 3, "ViT")
+    for key, axes in SHAPES.items():
         size_of(name, tensors, key, axes - 1, "ViT", exactly=True)
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"{name}: activation {config['hidden_act']!r}, only the exact \"gelu\" is here")
-    D, C, *patch = tensors["patch_embed.proj.weight"].shape
-    heads = config.get("num_attention_heads") or HEADS.get(D)
-    if not heads:
-        raise ValueError(f"{name}: the number of heads is not in the file; "
-                         "give a folder with its config.json")
+    if "blocks.0.norm1.bias" not in tensors:
+        raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
+    D, C, *patch = tensors[kernel].shape
+    hidden = tensors["blocks.0.mlp.fc2.weight"].shape[1]
+    notes = []
     timm = config
     if isinstance(config.get("pretrained_cfg"), dict):
-        timm = config["pretrained_cfg"]
-    eps = 1e-6
-    if layout == "hf" and config.get("model_type", "vit") == "vit":
-        eps = 1e-12                                                # google/vit was trained with it
-    positions = tensors["pos_embed"].shape[1] - 1
-    stated = config.get("image_size") or timm.get("input_size")
-    depth = 1 + max(int(key.split(".")[1]) for key in tensors if re.match(r"blocks\.\d+\.", key))
-    return {
-        "image": image_size(name, positions, patch, stated),
+        timm = {**config, **config["pretrained_cfg"]}
+    fields = {
         "patch": patch,
         "channels": C,
         "dim": D,
-        "depth": depth,
-        "heads": heads,
-        "mlp": len(tensors["blocks.0.mlp.fc1.weight"]),
+        "depth": count(tensors, "blocks."),
+        "mlp": hidden,
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
-        "eps": config.get("layer_norm_eps", eps),
+        "eps": config.get("layer_norm_eps") or look_up(EPS, kind) or 1e-6,
         "layer_scale": "blocks.0.ls1.gamma" in tensors,
-        "registers": tensors["reg_token"].numel() // D if "reg_token" in tensors else 0,
+        "class_token": "cls_token" in tensors,
+        "registers": sum(tensors[key].shape[1] for key in ("reg_token", "dist_token") if key in tensors),
+        "mlp_norm": "blocks.0.mlp.norm.weight" in tensors,
+        "attention_norm": "blocks.0.attn.norm.weight" in tensors,
+        "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
+        "pre_norm": "norm_pre.weight" in tensors,
+        "final_norm": "norm.weight" in tensors or "fc_norm.weight" in tensors,
+        "heads": heads or find_heads(name, config, kind, D, notes),
     }
+    fields["pool"] = find_pool(tensors, config, notes)
+    fields["activation"] = find_activation(name, tensors, config, kind, hidden)
+    stated = config.get("image_size") or timm.get("input_size")
+    fields["image"], fields["positions"] = find_positions(name, tensors, patch, stated, fields)
+    fields["rotary"] = find_rotary(name, tensors, config, kind, fields)
+    return fields, notes
 
 
-def image_size(name, positions, patch, stated=None):
-    """(height, width) in px of the images that the position embeddings are for.
+def find_heads(name, config, kind, D, notes):
+    """Heads of a ViT of width D; a note where they are a guess."""
+    stated = config.get("num_heads") or config.get("num_attention_heads") or look_up(HEADS, kind)
+    if stated:
+        return stated
+    heads = HEADS_BY_WIDTH.get(D) or D // 64
+    if not D // 64 or D % heads:
+        raise ValueError(f"{name}: the number of heads is not in the file; give --heads, or a folder with a "
+                         "config.json that says it")
+    if "_patch" not in kind:                                       # timm's do as their width says
+        notes.append(f"{heads} heads (a guess from the width {D}; --heads decides)")
+    return heads
+
+
+def find_pool(tensors, config, notes):
+    """What is read of the tokens: see ViTConfig.pool."""
+    if "fc_norm.weight" in tensors:
+        return "mean-norm"
+    attention_pool = any(key.startswith(("attn_pool.", "head.probe")) for key in tensors)
+    if attention_pool:
+        notes.append("mean of the patches read instead of its attention pool")
+    if attention_pool or "cls_token" not in tensors or config.get("global_pool") == "avg":
+        return "mean"
+    if "dist_token" in tensors:
+        return "prefix"
+    return "class"
+
+
+def find_activation(name, tensors, config, kind, hidden):
+    """Of the MLP: see ViTConfig.activation."""
+    rows = len(tensors["blocks.0.mlp.fc1.weight"])
+    if rows == 2 * hidden:
+        if kind == "dinov3_vit" and config.get("hidden_act") not in ("silu", "swish"):
+            raise ValueError(f"{name}: activation {config.get('hidden_act')!r} in a gated MLP, here is silu")
+        return "swiglu"
+    stated = config.get("hidden_act") or config.get("act_layer") or look_up(ACTIVATION, kind) or "gelu"
+    if not isinstance(stated, str) or stated.lower() not in ACTIVATIONS:
+        raise ValueError(f"{name}: activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
+    return ACTIVATIONS[stated.lower()]
+
+
+def find_positions(name, tensors, patch, stated, fields):
+    """-> image in px per axis, and which tokens have a position: see ViTConfig.positions.
 
     stated: the size in config.json, a number or a list that ends with height and width; used where it
     fits."""
-    grid = []
     if isinstance(stated, int):
-        stated = [stated, stated]
-    if isinstance(stated, list):
-        grid = [size // p for size, p in zip(stated[-2:], patch) if isinstance(size, int)]
-    if len(grid) != 2 or grid[0] * grid[1] != positions:           # not stated, or stated of another file
-        grid = [round(max(positions, 0) ** 0.5)] * 2
-    if grid[0] * grid[1] != positions:
-        raise ValueError(f"{name}: {positions} patch positions are no square, "
-                         "and config.json does not give image_size")
-    return grid[0] * patch[0], grid[1] * patch[1]
+        stated = [stated] * len(patch)
+    grid = []
+    if isinstance(stated, list) and all(isinstance(side, int) for side in stated):
+        grid = [side // P for side, P in zip(stated[-len(patch):], patch)]
+    if "pos_embed" not in tensors:
+        if len(grid) != len(patch) or not all(grid):
+            grid = [max(224 // P, 1) for P in patch]
+        return tuple(size * P for size, P in zip(grid, patch)), "none"
+    rows = size_of(name, tensors, "pos_embed", 1, "ViT")
+    prefix = fields["class_token"] + fields["registers"]
+    kinds = {"patches": 0, "all": prefix}
+    if fields["class_token"]:
+        kinds = {"class": 1, **kinds}
+    for kind, placed in kinds.items():
+        if math.prod(grid) == rows - placed and len(grid) == len(patch):
+            return tuple(size * P for size, P in zip(grid, patch)), kind
+    for kind, placed in kinds.items():                             # not stated, or stated of another file
+        side = round(max(rows - placed, 0) ** (1 / len(patch)))
+        if side and side ** len(patch) == rows - placed:
+            return tuple(side * P for P in patch), kind
+    raise ValueError(f"{name}: {rows - list(kinds.values())[0]} patch positions are no square, "
+                     "and config.json does not give image_size")
+
+
+def find_rotary(name, tensors, config, kind, fields):
+    """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
+    rotary = look_up(ROTARY, kind)
+    if "rope_embed.periods" in tensors:
+        rotary = look_up(ROTARY, "dinov3")
+    if "rope.freqs_cos" in tensors:
+        rotary = look_up(ROTARY, "eva02_")
+    if rotary is None:
+        unknown = fields["mlp_norm"] and not fields["attention_norm"]           # EVA-02
+        if fields["positions"] == "none" or unknown or not fields["final_norm"] and not kind:
+            raise ValueError(f"{name}: has no table of positions, or the MLP of EVA-02, and no config.json "
+                             "that names its `architecture`, which says the rotary positions")
+        return None
+    if rotary.get("reference") == "own":
+        grid = [side // P for side, P in zip(fields["image"], fields["patch"])]
+        rotary = {**rotary, "reference": grid}
+    if isinstance(config.get("rope_theta"), float):
+        rotary = {**rotary, "theta": config["rope_theta"]}
+    return rotary
 
 
 def crossvit_fields(name, tensors, heads_of):
-    """Tensors under our names -> fields of CrossViTConfig, all but
-    mean and std.
+    """Tensors under our names -> fields of CrossViTConfig, all but mean and std.
 
     heads_of: {widths of both branches: heads}, those of the published variants."""
     conv = "patch_embed.0.proj.0.weight" in tensors  # three convolutions, whose kernels do not tell P
@@ -93,9 +202,12 @@ def crossvit_fields(name, tensors, heads_of):
         patch = [size_of(name, tensors, key, 3, "CrossViT") for key in kernels]
     dims = tuple(size_of(name, tensors, f"pos_embed.{b}", 2, "CrossViT") for b in (0, 1))
     grids = []
-    for b, P in enumerate(patch):
-        height, width = image_size(name, size_of(name, tensors, f"pos_embed.{b}", 1, "CrossViT") - 1, (P, P))
-        grids.append([height // P, width // P])
+    for b in (0, 1):
+        positions = size_of(name, tensors, f"pos_embed.{b}", 1, "CrossViT") - 1
+        side = round(max(positions, 0) ** 0.5)
+        if side * side != positions:
+            raise ValueError(f"{name}: {positions} patch positions are no square")
+        grids.append([side, side])
     channels = size_of(name, tensors, kernels[0], 1, "CrossViT")
     if dims not in heads_of:
         raise ValueError(f"{name}: widths {dims} are of no known variant, "

@@ -38,7 +38,7 @@ from plumbing import parallel
 from plumbing.weights import from_dict
 from probe import CNN, Probe
 from q2l import Q2L
-from vit import Block, ViT
+from vit import ViT
 
 MODELS = {
     "vit": ViT,

@@ -1,59 +1,158 @@
 """Names of parameters: what other codebases call them -> timm's names, which are ours, in tables of
 patterns.
 
-timm, DeiT, DINO, MAE and DINOv2 files need no renaming but for a prefix; the layouts of transformers 4 and
-5 go through RENAME. IBM's CrossViT has names of its own, which are ours there.
+A ViT is found in its file by the kernel that cuts the patches: what the kernel's name begins with is the
+prefix of the ViT (`module.`, `visual.trunk.`, `base_encoder.` ...), and what begins otherwise (a text tower,
+heads, decoders) is beside it. Then RENAME, and parts that are stored apart are joined. IBM's CrossViT has
+names of its own, which are ours there.
 """
 import re
 
 import torch
 
-PREFIX = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.|encoder\.(?!layer\.)|vit\.|deit\.|dinov2\.)+")
-RENAME = [(re.compile(pattern), name) for pattern, name in (  # transformers -> timm, in this order
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^(embeddings\.)?register_tokens$", "reg_token"),
-    (r"^embeddings\.mask_token$", "mask_token"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^(?:encoder\.layer|layers?)\.(\d+)\.", r"blocks.\1."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.(?:attention\.)?(?:query|q_proj)\.", ".attn.q."),
-    (r"\.attention\.(?:attention\.)?(?:key|k_proj)\.", ".attn.k."),
-    (r"\.attention\.(?:attention\.)?(?:value|v_proj)\.", ".attn.v."),
-    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+BESIDE = "/"  # before the name of a tensor that is no part of the ViT
+KERNEL = re.compile(r"^(.*?)(patch_embed\.proj|embeddings\.patch_embeddings(\.projection)?|conv_proj|conv1|"
+                    r"embeddings\.patch_embedding|patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
+# of two ViTs in one file the second is the one that its authors evaluate, or the only one that sees images
+BETTER = (("student.", "teacher."), ("momentum_encoder.", "base_encoder."), ("encoder.", "target_encoder."),
+          ("img_encoder_k.", "img_encoder_q."), ("model.", "model_ema."))
+RENAME = [(re.compile(pattern), name) for pattern, name in (  # in this order
+    # transformers
+    (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
+    (r"^embeddings\.position_embeddings?(?:\.weight)?$", "pos_embed"),
+    (r"^embeddings\.(mask_token|register_tokens|distillation_token)$", r"\1"),
+    (r"^embeddings\.patch_embeddings?\.(?:projection\.)?", "patch_embed.proj."),
+    (r"^(?:model\.)?(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+    (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
+    (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
+    (r"\.(?:attention|self_attn)\.(?:attention\.)?(?:query|q_proj)\.", ".attn.q."),
+    (r"\.(?:attention|self_attn)\.(?:attention\.)?(?:key|k_proj)\.", ".attn.k."),
+    (r"\.(?:attention|self_attn)\.(?:attention\.)?(?:value|v_proj)\.", ".attn.v."),
+    (r"\.(?:attention\.(?:output\.dense|o_proj)|self_attn\.out_proj)\.", ".attn.proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),  # attention.output.dense is gone by now
+    (r"(?<!pooler)\.output\.dense\.", ".mlp.fc2."),  # attention.output.dense is gone by now
+    (r"\.mlp\.(?:weights_in|w12)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:weights_out|down_proj|w3)\.", ".mlp.fc2."),
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"\.gamma_([12])$", r".ls\1.gamma"),  # DeiT III
-    (r"^(?:layernorm|fc_norm)\.", "norm."),
+    (r"\.(?:gamma|lambda)_([12])$", r".ls\1.gamma"),  # DeiT III, BEiT
+    (r"^(?:layernorm|post_layernorm)\.", "norm."),
+    (r"^pre_layrnorm\.", "norm_pre."),  # spelled so
+    (r"^pooler\.layernorm\.", "fc_norm."),  # BEiT
     (r"^classifier\.", "head."),
+    # DINOv2, DINOv3, EVA-02, DeiT
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # chunks
+    (r"^(?:register_tokens|storage_tokens)$", "reg_token"),
+    (r"^distillation_token$", "dist_token"),
+    (r"\.mlp\.(?:w1|gate_proj|fc1_g)\.", ".mlp.gate."),
+    (r"\.mlp\.(?:w2|up_proj|fc1_x)\.", ".mlp.up."),
+    (r"\.attn\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
+    (r"\.attn\.inner_attn_ln\.", ".attn.norm."),
+    (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
+    # CLIP, torchvision
+    (r"^(?:class_embedding|class_token)$", "cls_token"),
+    (r"^(?:positional_embedding|encoder\.pos_embedding)$", "pos_embed"),
+    (r"^(?:conv1|conv_proj)\.", "patch_embed.proj."),
+    (r"^(?:transformer\.resblocks\.|encoder\.layers\.encoder_layer_)(\d+)\.", r"blocks.\1."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.(?:attn|self_attention)\.in_proj_", ".attn.qkv."),
+    (r"\.(?:attn|self_attention)\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(?:c_fc|0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:c_proj|3|linear_2)\.", ".mlp.fc2."),
+    (r"^ln_pre\.", "norm_pre."),
+    (r"^(?:ln_post|encoder\.ln)\.", "norm."),
+    (r"^heads\.", "head."),
+    # MONAI
+    (r"^patch_embedding\.position_embeddings$", "pos_embed"),
+    (r"^patch_embedding\.cls_token$", "cls_token"),
+    (r"^patch_embedding\.patch_embeddings\.(?=weight|bias)", "patch_embed.proj."),
+    (r"\.mlp\.linear([12])\.", r".mlp.fc\1."),
 )]
+LAYOUTS = (("embeddings.", "hf"), ("class_embedding", "clip"), ("encoder.pos_embedding", "torchvision"),
+           ("patch_embedding.", "monai"))
+JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".mlp.gate.", ".mlp.up.")}
 
 
-def timm_names(tensors):
-    """{key: tensor} in any accepted layout -> the same under timm's names, and the layout, "hf" or
-    "timm"."""
-    plain = {PREFIX.sub("", key): tensor for key, tensor in tensors.items()}
-    layout = "timm"
-    if any(key.startswith("embeddings.") for key in plain):
-        layout = "hf"
+def find_vit(name, tensors):
+    """-> the same tensors with their ViT's names freed of their prefix, and BESIDE before all others."""
+    prefixes = {}
+    for key in tensors:
+        kernel = KERNEL.match(key)
+        if kernel and (kernel[2] != "conv1" or f"{kernel[1]}class_embedding" in tensors):
+            prefixes[kernel[1]] = key
+    if len(prefixes) > 1:
+        for worse, better in BETTER:
+            kept = {prefix: key for prefix, key in prefixes.items() if better in prefix}
+            if kept and any(worse in prefix for prefix in prefixes):
+                prefixes = kept
+    if len(prefixes) > 1:
+        raise ValueError(f"{name} holds more than one ViT: {' and '.join(list(prefixes.values())[:2])}; "
+                         "save the one to start from in a file of its own")
+    prefix = "".join(prefixes)
     renamed = {}
+    for key, tensor in tensors.items():
+        inside = key.startswith(prefix)
+        renamed[key.removeprefix(prefix) if inside else BESIDE + key] = tensor
+    return renamed
+
+
+def timm_names(name, tensors):
+    """{key: tensor} in any accepted layout -> the same under timm's names, and the layout: "timm", or one of
+    LAYOUTS.
+
+    ValueError, naming both, where two tensors would be one parameter."""
+    plain = find_vit(name, tensors)
+    layout = "timm"
+    for sign, known in LAYOUTS:
+        if any(key.startswith(sign) for key in plain):
+            layout = known
+    renamed, sources = {}, {}
     for key, tensor in plain.items():
-        for pattern, name in RENAME:
-            key = pattern.sub(name, key)
+        source = key
+        if not key.startswith(BESIDE):
+            for pattern, replacement in RENAME:
+                key = pattern.sub(replacement, key)
+        place = re.sub("^fc_norm", "norm", key)
+        if place in sources:
+            raise ValueError(f"{name}: {sources[place]} and {source} are both its {place}; keep one of them")
+        sources[place] = source
         renamed[key] = tensor
-    for key in list(renamed):
-        if ".attn.q." in key:
-            join_qkv(renamed, key)
+    for key in ("cls_token", "dist_token", "reg_token", "pos_embed"):
+        if key in renamed:                                         # (D,) or (T, D) in CLIP
+            renamed[key] = renamed[key].reshape(1, -1, renamed[key].shape[-1])
+    mask_key_bias(renamed)
+    for whole, parts in JOINED.items():
+        join(renamed, whole, parts)
+    renamed = {key.replace(".mlp.up.", ".mlp.fc1."): tensor for key, tensor in renamed.items()}      # no gate
     return renamed, layout
 
 
-def join_qkv(tensors, key):
-    """Replace the three matrices (or biases) of a block by one, rows q, k, v; key is the name of q's."""
-    keys = [key.replace(".q.", f".{part}.") for part in "qkv"]
-    if all(k in tensors for k in keys):
-        tensors[key.replace(".q.", ".qkv.")] = torch.cat([tensors.pop(k) for k in keys])
+def finish(key):
+    """The name in the model of what kept its own name to tell how the ViT is read: see find_pool."""
+    return re.sub(r"^dist_token$", "reg_token", re.sub(r"^fc_norm\.", "norm.", key))
+
+
+def mask_key_bias(tensors):
+    """DINOv3 keeps a bias of k that its mask takes away."""
+    for key in [key for key in tensors if key.endswith(".attn.qkv.bias_mask")]:
+        mask = tensors.pop(key)
+        bias = key.removesuffix("_mask")
+        if bias in tensors:
+            tensors[bias] = torch.where(mask.bool() & ~mask.isnan(), tensors[bias], 0)
+
+
+def join(tensors, whole, parts):
+    """Replace tensors that are stored apart, as q, k and v, by one, row under row. A bias that one of them
+    lacks (k of BEiT, EVA and DINOv3) is 0."""
+    first = parts[0]
+    for key in [key for key in tensors if first in key]:
+        keys = [key.replace(first, part) for part in parts]
+        absent = [k for k in keys if k not in tensors]
+        if absent and not key.endswith(".bias"):
+            continue
+        for k in absent:
+            tensors[k] = torch.zeros_like(tensors[key])
+        tensors[key.replace(first, whole)] = torch.cat([tensors.pop(k) for k in keys])
 
 
 def crossvit_names(tensors, task=None):
@@ -61,7 +160,8 @@ def crossvit_names(tensors, task=None):
     `task`, if given."""
     renamed = {}
     for key, tensor in tensors.items():
-        key = re.sub(r"^(pos_embed|cls_token)_(?=[01]$)", r"\1.", PREFIX.sub("", key))
+        key = re.sub(r"^(module\.|model\.)+", "", key)
+        key = re.sub(r"^(pos_embed|cls_token)_(?=[01]$)", r"\1.", key)
         if task:
             key = re.sub(r"^(head\.[01]\.)(?=(weight|bias)$)", rf"\g<1>{task}.", key)
         renamed[key] = tensor

@@ -6,22 +6,21 @@ the caller said that it is new. What was loaded, resized, new and ignored comes 
 report. Finding and reading the files: checkpoints.py; names: names.py; which architecture: architecture.py.
 Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, under the names used here
 """
-import math
 import re
 import sys
 from dataclasses import fields, is_dataclass, replace
 
 import torch
-import torch.nn.functional as F
 
-from plumbing.architecture import crossvit_fields, vit_fields, vit_inside
+from plumbing.architecture import crossvit_fields, flat, vit_fields, vit_inside
 from plumbing.checkpoints import read_checkpoint
-from plumbing.names import crossvit_names, timm_names
+from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
+from plumbing.resize import change_channels, fit, resize_positions, spaced
 
 # of other tasks
-IGNORE = ("head.", "head_dist.", "head_recons.", "pooler.", "pre_logits.", "mask_token", "decoder", "fc.",
-          "label_")
+IGNORE = (BESIDE, "head.", "head_dist.", "head_recons.", "pooler.", "attn_pool.", "pre_logits.", "mask_token",
+          "decoder", "fc.", "label_", "proj", "rope_embed.", "rope.freqs_")
 
 # -----------------------------------------------------------------------------
 # a checkpoint -> tensors and config, at the size that is asked for
@@ -29,32 +28,38 @@ IGNORE = ("head.", "head_dist.", "head_recons.", "pooler.", "pre_logits.", "mask
 
 def read_vit(name, model_class, image=None, channels=None, changes=()):
     """-> tensors, ViTConfig, notes for the report; image (px per axis), channels and changes, other fields of
-    the config, as the caller wants them. mean and std among them are those of the file's own channels, and
-    None leaves them to the file."""
+    the config, as the caller wants them. patch (px per axis) and heads among them may be None or (); mean and
+    std are those of the file's own channels, and None leaves them to the file."""
     changes = dict(changes)
+    patch, heads = changes.pop("patch", None), changes.pop("heads", None)
     mean, std = changes.pop("mean", None), changes.pop("std", None)
     tensors, config, preprocessor, notes = read_checkpoint(name)
     tensors, config, inside = vit_inside(tensors, config)
     notes += inside
-    keys = list(tensors)
-    tensors, layout = timm_names(tensors)
     if "vit" in config:                                            # written by train.py
         config, assumed = own_config(model_class.Config, config["vit"], name, mean, std), False
     else:
-        fields = vit_fields(name, tensors, layout, config)
-        found, assumed = statistics(name, keys, config, preprocessor, fields["channels"], mean, std)
+        keys = list(tensors)
+        tensors, layout = timm_names(name, tensors)
+        fields, more = vit_fields(name, tensors, layout, config, heads)
+        tensors = {finish(key): tensor for key, tensor in tensors.items()}
+        notes += more
+        found, assumed = statistics(name, keys, flat(config), preprocessor, fields["channels"], mean, std)
         config = from_dict(model_class.Config, {**fields, **found}, name)
-    if image and len(image) != len(config.image):
-        raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
-                         f"not for {tuple(image)}")
-    if image and tuple(image) != config.image:
-        resized = replace(config, image=tuple(image))
-        resize_positions(tensors, "pos_embed", config.grid, resized.grid, notes)
-        config = resized
+    if heads and heads != config.heads:
+        raise ValueError(f"--heads {heads}: {name} has {config.heads}")
+    kernel, bias = "patch_embed.proj.weight", "patch_embed.proj.bias"
+    if bias not in tensors and kernel in tensors:                  # CLIP has none
+        tensors[bias] = torch.zeros(len(tensors[kernel]))
+    for wanted in (image, patch):
+        if wanted and len(wanted) != len(config.image):
+            raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
+                             f"not for {tuple(wanted)}")
+    config = fit(tensors, config, image, patch, notes)
     if channels and channels != config.channels:
         if not config.image:
             raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
-        config = change_channels(tensors, ["patch_embed.proj.weight"], config, channels, notes)
+        config = change_channels(tensors, {kernel: bias}, config, channels, notes)
     if config.mean:                                                # bags have none
         notes.append(statistics_text(config, assumed))
     config = replace(config, **changes)
@@ -88,7 +93,8 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
         config = resized
     if channels and channels != config.channels:
         kernels = [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]
-        config = change_channels(tensors, kernels, config, channels, notes)
+        biases = [re.sub("weight$", "bias", key) for key in kernels]
+        config = change_channels(tensors, dict(zip(kernels, biases)), config, channels, notes)
     notes.append(statistics_text(config, assumed))
     config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
@@ -109,53 +115,6 @@ def own_config(config_class, fields, name, mean, std):
 def statistics_text(config, assumed):
     text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
     return f"{text} (assumed)" if assumed else text
-
-
-def resize_positions(tensors, key, old, new, notes):
-    """Resize one table of position embeddings in place; one that does not fit the old grid is left for
-    load_weights."""
-    positions = 1 + math.prod(old)
-    if key in tensors and tensors[key].shape[1:2] == (positions,):
-        tensors[key] = resize_pos_embed(tensors[key], old, new)
-    notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')}")
-
-
-def spaced(numbers, between=" "):
-    """(0.5, 0.5) -> "0.5 0.5"."""
-    return between.join(f"{number:g}" for number in numbers)
-
-
-def resize_pos_embed(pos, old, new):
-    """(1, 1 + T, D) for the grid `old` -> for the grid `new`; the class token's row is kept.
-
-    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without
-    antialias.) On three axes trilinear, the only one that PyTorch has there."""
-    pos = pos.float()
-    cls = pos[:, :1]
-    patches = pos[:, 1:].unflatten(1, old).movedim(-1, 1)          # (1, D, rows, columns)
-    if len(new) == 2:
-        patches = F.interpolate(patches, size=new, mode="bicubic", antialias=True)
-    else:
-        patches = F.interpolate(patches, size=new, mode="trilinear")
-    return torch.cat([cls, patches.movedim(1, -1).flatten(1, -2)], 1)
-
-
-def change_channels(tensors, kernels, config, channels, notes):
-    """Spread the patch kernels over another number of channels, in place; -> config, with the mean of mean
-    and std."""
-    for key in kernels:
-        if key in tensors:
-            tensors[key] = spread_channels(tensors[key], channels)
-    notes.append(f"patch_embed from {config.channels} to {channels} channels")
-    mean = sum(config.mean) / len(config.mean)
-    std = sum(config.std) / len(config.std)
-    return replace(config, channels=channels, mean=(mean,) * channels, std=(std,) * channels)
-
-
-def spread_channels(weight, channels):
-    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as
-    its grey copy in RGB. Also (D, C, P, P, P)."""
-    return (weight.float().sum(1, keepdim=True) / channels).repeat_interleave(channels, 1)
 
 
 def from_dict(config_class, values, name):
@@ -242,7 +201,7 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
         modules = [key.rsplit(".", 1)[0] for key in absent]
         report.append("new " + " ".join(dict.fromkeys(modules)))   # each once
     if ignored:
-        parts = [key.split(".")[0] for key in ignored]
+        parts = [key.removeprefix(BESIDE).split(".")[0] for key in ignored]
         report.append("ignored " + " ".join(dict.fromkeys(parts)))
     return ", ".join(report)
 
@@ -256,10 +215,12 @@ def main(argv):
         print(__doc__)
         return
     try:
-        tensors, _, _, notes = read_checkpoint(argv[0])
+        tensors, config, _, notes = read_checkpoint(argv[0])
+        layout = config.get("model")                               # of a run, whose names are ours
+        if not isinstance(layout, str):
+            tensors, layout = timm_names(argv[0], tensors)
     except ValueError as error:
         sys.exit(str(error))
-    tensors, layout = timm_names(tensors)
     for key, tensor in tensors.items():
         shape = str(tuple(tensor.shape))
         print(f"{key:40} {shape:20} {str(tensor.dtype).removeprefix('torch.')}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe", "gmml"}
+IDEAS = {"attention", "rotary", "block", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe", "gmml"}
 ROOMS = ("plumbing", "evaluation", "experiments")
 THIRD_PARTY = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
 READERS = {"plumbing.dicom": "pydicom", "plumbing.nifti": "nibabel"}   # file -> what reads the foreign format, where it is installed

@@ -312,11 +312,12 @@ def test_flags_become_a_config():
     assert model.inputs == ("bag", "bag_mask") and model(torch.zeros(1, 3, 7))["logits"]["y"].shape == (1, 2)
 
 
-def test_a_checkpoint_fixes_size_and_patch():
-    """Both are refused beside it, before anything is read."""
-    for flag, value in (("--size", "tiny"), ("--patch", "16")):
-        with pytest.raises(ValueError, match=f"{flag} is fixed by --pretrained org/name; leave it out"):
-            flags("--pretrained", "org/name", flag, value)
+def test_a_checkpoint_fixes_its_size():
+    """--size is refused beside it, and --heads without it, before anything is read."""
+    with pytest.raises(ValueError, match="--size is fixed by --pretrained org/name; leave it out"):
+        flags("--pretrained", "org/name", "--size", "tiny")
+    with pytest.raises(ValueError, match="--heads 4 is for --pretrained"):
+        flags("--heads", "4")
 
 
 def test_a_vit_can_be_filled_by_the_golden_rule():

@@ -39,10 +39,10 @@ def test_image_size_is_an_int_or_two(tmp_path):
 def test_strange_checkpoints_are_refused_in_words(tmp_path):
     """Unknown head counts, other networks, activations that are not here, JSON that is not what it should be."""
     unknown = write(tmp_path / "1", tiny(D=24))
-    assert "the number of heads is not in the file; give a folder with its config.json" in refusal(ViT.from_pretrained, unknown)
+    assert "the number of heads is not in the file; give --heads" in refusal(ViT.from_pretrained, unknown)
     resnet = write(tmp_path / "2", {"conv1.weight": torch.ones(2, 2)})
     assert "not a ViT this code knows: patch_embed.proj.weight is missing" in refusal(ViT.from_pretrained, resnet)
-    assert "activation 'quick_gelu'" in refusal(ViT.from_pretrained, write(tmp_path / "3", tiny(), {"hidden_act": "quick_gelu"}))
+    assert "activation 'relu'" in refusal(ViT.from_pretrained, write(tmp_path / "3", tiny(), {"hidden_act": "relu"}))
     for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": [[0.5]], "std": 0.5}, "mean [[0.5]] in its config.json: need one number, or one for each of 3 channels"),
                                         ([1], "a list"), ({"vit": {"widht": 3}}, "widht"), ({"vit": [1]}, "mapping"),
                                         ({"vit": {"dim": -1}}, "dim=-1"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a whole number"),

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from plumbing.weights import load_weights, resize_pos_embed, spread_channels
+from plumbing.resize import resize_pos_embed, spread_channels
+from plumbing.weights import load_weights
 from tests.golden import unit
 from tests.plumbing.small_checkpoints import DECODER, SMALL, images, refusal, tiny, write
 from vit import ViT, ViTConfig
@@ -47,7 +48,7 @@ def test_report_is_one_line_that_says_what_happened(tmp_path):
     """Loaded, resized, new and ignored, each named; a decoder of eight blocks is still one word."""
     path = write(tmp_path, {**tiny(), **DECODER})
     report, ignored = ViT.from_pretrained(path, image=(48, 48), channels=1, tasks={"grade": 5}).report.split(", ignored ")
-    assert report == (f"loaded 30/32 tensors from {path}, resized pos_embed 4x4 -> 6x6, patch_embed from 3 to 1 channels, mean 0.449 std 0.226 (assumed), "
+    assert report == (f"loaded 30/32 tensors from {path}, 3 heads (a guess from the width 192; --heads decides), resized pos_embed 4x4 -> 6x6, patch_embed from 3 to 1 channels, mean 0.449 std 0.226 (assumed), "
                       "new head.grade")
     assert sorted(ignored.split()) == ["decoder_blocks", "decoder_embed", "decoder_norm", "decoder_pos_embed", "mask_token"]
 
@@ -155,8 +156,8 @@ def test_misfit_tensors_are_named_with_both_shapes(tmp_path):
     assert "norm.weight: model (192,), file (100,)" in wrong and str(tmp_path / "1") in wrong
     t.pop("blocks.1.mlp.fc2.bias")
     assert "blocks.1.mlp.fc2.bias: model (192,), file has none" in refusal(ViT.from_pretrained, write(tmp_path / "2", t))
-    extra = write(tmp_path / "3", {**tiny(), "blocks.0.attn.relative_position": torch.ones(2, 2)})
-    assert "blocks.0.attn.relative_position: model has none, file (2, 2)" in refusal(ViT.from_pretrained, extra)
+    extra = write(tmp_path / "3", {**tiny(), "blocks.0.attn.surplus": torch.ones(2, 2)})
+    assert "blocks.0.attn.surplus: model has none, file (2, 2)" in refusal(ViT.from_pretrained, extra)
     many = {**tiny(), **{f"extra.{i}": torch.ones(1) for i in range(11)}}
     assert refusal(ViT.from_pretrained, write(tmp_path / "4", many)).endswith("; and 3 more")
     narrow = write(tmp_path / "5", {**tiny(), "pos_embed": torch.ones(1, 17, 100)})

@@ -1,0 +1,79 @@
+"""What the tensors of a ViT do not show, by its architecture (timm) or model type (transformers): activation,
+eps, heads, rotary positions; and which ViTs have a structure that is not here.
+
+A wrong guess of any of these gives other tokens without an error, so it is decided before a file is loaded.
+The first pattern that fits counts, table by table.
+"""
+import re
+
+EVA02 = {"theta": 1e4, "reference": (16, 16)}
+PE = {"theta": 1e4, "reference": "own", "offset": 1.0, "columns_first": True}
+ROTARY = (  # fields of rotary.Rotary; reference "own": the grid of the file's own positions
+    (r"^eva02_", EVA02),
+    (r"_rope_reg\d", EVA02),
+    (r"_pe_(core|lang|spatial)_", PE),
+    (r"_rope(_ape)?_\d", {"theta": 100.0, "columns_first": True}),
+    (r"dinov3|_lingbot", {"theta": 100.0, "centered": True, "halves": True}),
+)
+EPS = (
+    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^clip|^open_clip", 1e-5),
+    (r"^(vit|deit|vit_mae|ijepa|beit)$", 1e-12),                   # transformers; google/vit was trained so
+)
+ACTIVATION = (
+    (r"_quickgelu|^clip", "quick_gelu"),
+    (r"_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_|^siglip", "gelu_tanh"),
+)
+ACTIVATIONS = {  # what others call it: what ViTConfig does
+    "gelu": "gelu", "gelu_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
+}
+HEADS = (  # of a ViT whose heads are not 64 wide
+    (r"_giantopt_", 16),
+)
+HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16}      # others: D / 64
+ABSENT = (  # what is not here, by architecture or model type
+    (r"^eva02_enormous", "norms after attention and MLP instead of before (post-norm)"),
+    (r"_rpn_", "norms after attention and MLP instead of before (post-norm)"),
+    (r"aimv2", "RMS norms and Linear layers without bias"),
+    (r"_rope_mixed", "rotary positions that are learned"),
+    (r"naflex|^siglip2", "patches of images of any shape (NaFlex)"),
+    (r"sapiens2", "queries that share keys (grouped-query attention)"),
+    (r"^(vit_d\w+_patch16_reg1)", "differential attention"),
+    (r"^samvit|^sam", "relative positions and windows in its attention (SAM)"),
+    (r"swin", "windows that shift and patches that merge (Swin)"),
+    (r"data2vec|^vitdet", "relative positions in its attention"),
+    (r"_resnet|_r\d+_s|hybrid", "a ResNet before its patches (hybrid)"),
+    (r"xcit|cait|volo|mvit|pvt|twins|levit|coat|maxvit|hiera|convnext|resnet|efficientnet",
+     "no plain ViT in it"),
+)
+TRACES = (  # the same, by the renamed tensors
+    (r"relative_position|\.rel_pos_", "relative positions in its attention (BEiT, SAM)"),
+    (r"^(layers|blocks)\.\d+\.(blocks|downsample)\.", "patches that merge from stage to stage (Swin)"),
+    (r"^patch_embed\.(backbone|conv|stem|norm)|^stem\.|^patch_embed\.proj\.\d+\.",
+     "a convolutional stem or a norm in its patch embedding"),
+    (r"\.lambda_[qk]\d$", "differential attention"),
+    (r"\.in_proj\.|\.attn_out_proj\.", "attention and MLP side by side"),
+    (r"^rope\.freqs$", "rotary positions that are learned"),
+    (r"\.attn\.gate\.|\.attn\.talking_head", "gates in its attention"),
+    (r"^patch_embedding\.patch_embeddings\.\d",
+     "patches by a Linear layer, which does not tell channel from pixel (MONAI's perceptron)"),
+)
+
+
+def look_up(table, kind):
+    """-> what the first pattern that is in `kind` says, None if there is none."""
+    for pattern, value in table:
+        if re.search(pattern, kind):
+            return value
+    return None
+
+
+def refuse_absent(name, kind, tensors):
+    """ValueError, with the reason, for a ViT that this code cannot reproduce."""
+    reason = look_up(ABSENT, kind)
+    for pattern, text in TRACES:
+        for key in tensors:
+            if reason is None and not key.startswith("/") and re.search(pattern, key):
+                reason = f"{text}: {key}"
+    if reason is not None:
+        raise ValueError(f"{name}: {kind or 'this ViT'} has {reason}; that is not here")

@@ -1,0 +1,116 @@
+"""Pretrained weights at another size: positions for another grid, patch kernels for other patches and for
+another number of channels.
+"""
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+
+def fit(tensors, config, image, patch, notes):
+    """Fit kernel and positions of a ViT, in place, to images and patches of other sizes (px per axis, () or
+    None: as they are); -> the config."""
+    fitted = replace(config, image=tuple(image or config.image), patch=tuple(patch or config.patch))
+    kernel = "patch_embed.proj.weight"
+    if fitted.patch != config.patch:
+        if kernel in tensors:
+            tensors[kernel] = resize_kernel(tensors[kernel], fitted.patch)
+        notes.append(f"resized patches {spaced(config.patch, 'x')} -> {spaced(fitted.patch, 'x')} px")
+    if fitted.grid != config.grid and config.positions != "none":
+        resize_positions(tensors, "pos_embed", config.grid, fitted.grid, notes, config.placed)
+    return fitted
+
+
+def resize_positions(tensors, key, old, new, notes, placed=1):
+    """Resize one table of position embeddings in place; one that does not fit the old grid is left for
+    load_weights. placed: its first rows, which are of no patch."""
+    positions = placed + math.prod(old)
+    if key in tensors and tensors[key].shape[1:2] == (positions,):
+        tensors[key] = resize_pos_embed(tensors[key], old, new, placed)
+    notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')}")
+
+
+def spaced(numbers, between=" "):
+    """(0.5, 0.5) -> "0.5 0.5"."""
+    texts = [f"{number:g}" for number in numbers]
+    return between.join(texts)
+
+
+def resize_pos_embed(pos, old, new, placed=1):
+    """(1, placed + T, D) for the grid `old` -> for the grid `new`; the first rows are kept.
+
+    As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without
+    antialias.) On three axes trilinear, the only one that PyTorch has there."""
+    pos = pos.float()
+    first = pos[:, :placed]
+    patches = pos[:, placed:].unflatten(1, old)                    # (1, rows, columns, D)
+    patches = resize_grid(patches.movedim(-1, 1), new)
+    patches = patches.movedim(1, -1)
+    return torch.cat([first, patches.flatten(1, -2)], 1)
+
+
+def resize_grid(x, new):
+    """(B, D, *grid) -> (B, D, *new)."""
+    if len(new) == 2:
+        return F.interpolate(x, size=new, mode="bicubic", antialias=True)
+    return F.interpolate(x, size=new, mode="trilinear")
+
+
+def resize_kernel(weight, new):
+    """(D, C, *P) -> (D, C, *new): the kernel that gives for an image resized to the new patches what the old
+    one gives for the image, where the patches grow; where they shrink, the nearest to it.
+
+    FlexiViT, Beyer et al. 2023, eq. 4-6: B being the matrix that resizes a patch, (B^T)^+ w."""
+    old = tuple(weight.shape[2:])
+    pixels = torch.eye(math.prod(old))
+    pixels = pixels.unflatten(1, old)[:, None]                     # an image for each pixel
+    B = resize_grid(pixels, new)
+    B = B.flatten(1).double()                                      # (old pixels, new pixels), the paper's B^T
+    flat = weight.double().flatten(2)                              # (D, C, old pixels)
+    inverse = torch.linalg.pinv(B)
+    flat = flat @ inverse.mT
+    return flat.unflatten(2, new).float()
+
+
+def change_channels(tensors, kernels, config, channels, notes):
+    """Spread the patch kernels over another number of channels, in place; -> config.
+
+    kernels: {name of a kernel: name of its bias}. A grey image answers as its copy in every channel did:
+    where channels differ in mean and std, each gets their mean, and kernel and bias make up for it."""
+    new_mean = sum(config.mean) / len(config.mean)
+    new_std = sum(config.std) / len(config.std)
+    for key, bias in kernels.items():
+        if key not in tensors:
+            continue
+        if bias in tensors:
+            fold_statistics(tensors, key, bias, config, new_mean, new_std)
+        tensors[key] = spread_channels(tensors[key], channels)
+    notes.append(f"patch_embed from {config.channels} to {channels} channels")
+    mean = (new_mean,) * channels
+    std = (new_std,) * channels
+    return replace(config, channels=channels, mean=mean, std=std)
+
+
+def fold_statistics(tensors, key, bias, config, new_mean, new_std):
+    """Change kernel and bias in place, so that they give for (x - new_mean) / new_std what they gave for
+    (x - mean) / std, with a mean and std for each channel."""
+    mean = torch.tensor(config.mean).double()
+    std = torch.tensor(config.std).double()
+    weight = tensors[key].double().movedim(1, -1)                  # (D, P, P, C)
+    if weight.shape[-1] != len(mean) or len(set(config.mean)) == len(set(config.std)) == 1:
+        return
+    shift = weight * (new_mean - mean) / std
+    shift = shift.flatten(1).sum(1)
+    scaled = weight * new_std / std
+    new_bias = tensors[bias].double() + shift
+    tensors[bias] = new_bias.float()
+    tensors[key] = scaled.movedim(-1, 1).float()
+
+
+def spread_channels(weight, channels):
+    """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as
+    its grey copy in RGB. Also (D, C, P, P, P)."""
+    total = weight.float().sum(1, keepdim=True)
+    share = total / channels
+    return share.repeat_interleave(channels, 1)
