@@ -33,8 +33,8 @@ def look(args, argv=None):
     lines = describe(cohort)
     for split, images in indices.items():
         for task in cohort.tasks:
-            if len(images):
-                lines.append(f"  {split}: {task.name} {summarize(task, cohort.targets[task.name][images])}")
+            values = cohort.targets[task.name][images]
+            lines.append(f"  {split}: {task.name} {summarize(task, values)}")
     for name, cells in cohort.columns.items():
         lines.append(f"column {name}: {describe_column(cells)}")
     counts = [len(images) for images in cohort.groups().values()]
@@ -60,6 +60,8 @@ def describe(cohort):
 
 def summarize(task, values):
     """The values of a task in words: counts, or a range, and how many are unknown."""
+    if np.isnan(values).all():
+        return f"{values.size} unknown"
     if task.kind == "survival":
         time, event = values.T
         return (f"{np.nansum(event):.0f} events, {(event == 0).sum()} without, times {np.nanmin(time):g} .. "
@@ -102,26 +104,32 @@ def describe_files(cohort):
     of files that leave a choice."""
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"]
-    kinds, headers = Counter(), {}
+    kinds, shapes, headers = Counter(), set(), {}
     chosen = evenly(cohort, MANY)
     for i in chosen:
+        path = cohort.paths[i]
         try:
-            headers[i] = read_header(cohort.paths[i])
-            kinds[f"{headers[i].format} {headers[i].type}"] += 1
+            header = read_header(path)
         except ValueError:
-            kinds[f"cannot be read ({os.path.basename(cohort.paths[i])})"] += 1
-    names = [" x ".join(map(str, shape)) for shape in sorted({header.shape for header in headers.values()})]
-    if len(names) > 3:
-        names = [f"{names[0]} to {names[-1]}, {len(names)} sizes"]
-    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
-    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {counts}; {', '.join(names)}"
+            kinds[f"cannot be read ({os.path.basename(path)})"] += 1
+            continue
+        headers[i] = header
+        kinds[f"{header.format} {header.type}"] += 1
+        shapes.add(header.shape)
+    sizes = [" x ".join(map(str, shape)) for shape in sorted(shapes)]
+    if len(sizes) > 3:
+        sizes = [f"{sizes[0]} to {sizes[-1]}, {len(sizes)} sizes"]
+    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: "
+    line += ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
+    line += "; " + ", ".join(sizes)
     return [line] + notes_on_files(headers, cohort.reading)
 
 
 def evenly(cohort, many):
     """-> indices of at most so many images, from the first to the last of the cohort."""
-    count = min(many, len(cohort.paths))
-    return np.linspace(0, len(cohort.paths) - 1, count).astype(int).tolist()
+    last = len(cohort.paths) - 1
+    places = np.linspace(0, last, min(many, last + 1))
+    return places.astype(int).tolist()
 
 
 def thumbnails(cohort, path):
@@ -129,21 +137,24 @@ def thumbnails(cohort, path):
     axes = axes_of(cohort)
     if axes == 0:
         return "no pictures: bags of vectors"
-    chosen = evenly(cohort, 5)
-    sheet = Image.new("RGB", (len(chosen) * (SIDE + 4) - 4, SIDE), "white")
-    for place, i in enumerate(chosen):
+    size = (SIDE, SIDE)
+    if axes == 3:
+        size = (16, SIDE, SIDE)
+    sheet = Image.new("RGB", (5 * SIDE, SIDE), "white")
+    names = []
+    for i in evenly(cohort, 5):
         try:
-            pixels, _ = read(cohort, i, (16,) * (axes - 2) + (SIDE, SIDE))
+            pixels, _ = read(cohort, i, size)
         except ValueError as error:
             return f"no pictures: {error}"
         if axes == 3:
             pixels = pixels[:, 8]                                  # the slice in the middle
-        picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        sheet.paste(picture, (place * (SIDE + 4), 0))
+        pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        sheet.paste(Image.fromarray(pixels), (len(names) * SIDE, 0))
+        names.append(os.path.basename(cohort.paths[i]))
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     sheet.save(path)
-    names = ", ".join(os.path.basename(cohort.paths[i]) for i in chosen)
-    return f"five pictures are in {path}: {names}"
+    return f"five pictures are in {path}: {', '.join(names)}"
 
 
 # -----------------------------------------------------------------------------
@@ -152,15 +163,16 @@ def thumbnails(cohort, path):
 
 def train_command(args, cohort, argv):
     """-> the command of the user without --check, with a model that takes such images."""
-    words = [word for word in argv or sys.argv[1:] if word != "--check"]
+    words = ["python", "train.py"]
+    for word in argv or sys.argv[1:]:
+        if word != "--check":
+            words.append(word)
     axes = axes_of(cohort)
-    able = [name for name, model_class in MODELS.items() if axes in getattr(model_class, "axes", (2,))]
-    if args.model not in able:
-        if "--model" in words:
-            place = words.index("--model")
-            del words[place:place + 2]
-        words += ["--model", able[0]]
-    command = shlex.join(["python", "train.py"] + words)
-    if args.model not in able:
-        command += f"   ({cohort.name} holds {IMAGE_KINDS[axes]}, which {args.model} does not take)"
-    return command
+    able = []
+    for name, model_class in MODELS.items():
+        if axes in getattr(model_class, "axes", (2,)):
+            able.append(name)
+    if args.model in able:
+        return shlex.join(words)
+    words += ["--model", able[0]]                                  # the last one counts
+    return f"{shlex.join(words)}   ({cohort.name} holds {IMAGE_KINDS[axes]}, not for {args.model})"

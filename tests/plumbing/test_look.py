@@ -51,7 +51,7 @@ def test_a_table_is_understood_before_it_is_trained(table, tmp_path, capsys, mon
     assert any(line.startswith("files, 39 of 39 looked at: PNG uint8 39; 20 x 24 to 39 x 24, 20 sizes") for line in lines)
     assert lines[-1] == f"train with: python train.py --data {table} --target redness:regression,dot:classes --fold 1"
     with Image.open("runs/photos-check.png") as sheet:
-        assert sheet.size == (816, 160) and "runs/photos-check.png: 0_0.png, " in text
+        assert sheet.size == (800, 160) and "runs/photos-check.png: 0_0.png, " in text
     assert os.listdir("runs") == ["photos-check.png"]
 
 
@@ -59,10 +59,10 @@ def test_what_takes_another_model(volumes, slides, tmp_path, capsys, monkeypatch
     """The command names a model that takes volumes, or bags, and why."""
     monkeypatch.chdir(tmp_path)
     lines = check(capsys, "--data", volumes, "--model", "crossvit")
-    assert lines[-1] == f"train with: python train.py --data {volumes} --model vit   (volumes holds volumes, which crossvit does not take)"
+    assert lines[-1] == f"train with: python train.py --data {volumes} --model crossvit --model vit   (volumes holds volumes, not for crossvit)"
     assert any(line.endswith("array int16 20; 6 x 16 x 16") for line in lines)
     lines = check(capsys, "--data", slides)
-    assert "no pictures: bags of vectors" in lines and "which multivit does not take" in lines[-1]
+    assert "no pictures: bags of vectors" in lines and "not for multivit" in lines[-1]
 
 
 def test_class_folders_are_looked_at(tmp_path, capsys, monkeypatch):
