@@ -3,13 +3,16 @@
 import os
 import re
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 
 from plumbing.cohort import Cohort, SPLIT_NAMES, SPLITS, Task
 from plumbing.folders import IMAGE_FOLDER, leave_out_masks, left_out_note, look_through
 from plumbing.patients import NAMES, patients_of_files
-from plumbing.tables import shortlist
+from plumbing.public_tables import NAME_TARGETS
+from plumbing.tables import known_cells, shortlist
+from plumbing.targets import read_classes
 
 
 def read_class_folders(folder, regex=None, split=None):
@@ -46,6 +49,27 @@ def read_class_folders(folder, regex=None, split=None):
                   tasks=[Task("class", "classes", tuple(classes))], patients=patients, paths=paths,
                   targets={"class": targets}, columns={"class": names}, splits=splits, notes=who + notes,
                   patients_known=patients_known)
+
+
+def with_target(cohort, target):
+    """-> the cohort with the target that the names of its files say, see NAME_TARGETS. target: --target."""
+    if target in (None, "", "class", "class:classes"):
+        return cohort
+    patterns = NAME_TARGETS.get(target.removesuffix(":classes"))
+    if not patterns:
+        raise ValueError(f"--target {target}: class folders say only class, and names as those of chest_xray "
+                         f"{shortlist(NAME_TARGETS)}")
+    name = target.removesuffix(":classes")
+    rows = []
+    for path in cohort.paths:
+        words = [word for pattern, word in patterns.items() if re.search(pattern, os.path.basename(path))]
+        rows.append({name: "".join(words[:1])})
+    cells = known_cells(rows, name)
+    if not cells:
+        raise ValueError(f"--target {target}: no file of {cohort.name} has a name that says it")
+    classes, values = read_classes(rows, name, cells)
+    return replace(cohort, tasks=[Task(name, "classes", classes)], targets={name: values},
+                   columns=cohort.columns | {name: [row[name] for row in rows]})
 
 
 # -----------------------------------------------------------------------------

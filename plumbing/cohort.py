@@ -10,7 +10,7 @@ import numpy as np
 KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-               "test": "test", "testing": "test"}
+               "test": "test", "testing": "test", "validate": "val"}
 NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
                "the numbers are of images, not patients")
 

@@ -59,8 +59,8 @@ def add_data_flags(group):
     group.add_argument(
         "--data", default="psoriasis",
         help="a simulated cohort (psoriasis, chest, brain, bag), a CSV, a folder of class folders, "
-             "medmnist:FLAG[:SIDE], or a public table with --images (nih, chexpert, vindr, isic, "
-             "ham10000)")
+             "medmnist:FLAG[:SIDE], or a public table with --images (python -m "
+             "plumbing.public_tables lists them)")
     group.add_argument(
         "--images",
         help="folder that the table's image paths start from; default: the table's own")

@@ -2,14 +2,14 @@
 """
 import os
 
-from plumbing.class_folders import read_class_folders
+from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort, SPLIT_NAMES
 from plumbing.folders import leave_out_masks, left_out_note, look_through
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, patients_of_files
-from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, majority, official_lists, recognize,
-                                    table_path)
+from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tables, majority, name_alone,
+                                    official_lists, recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits
 from plumbing.tables import (MISSING, cell_error, find_patients, first_column, read_csv,
@@ -37,19 +37,20 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     known = PUBLIC_TABLES.get(data, {})
     is_folder = os.path.isdir(data) and not known
     if is_folder or data.startswith("medmnist:"):
-        if images or patient or image or target or (split and not is_folder):
+        if images or patient or image or ((target or split) and not is_folder):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
                              "--target and --split-column do not apply to it")
         if is_folder and not needs_targets:
             return read_any_folder(data, regex, split)
         if is_folder:
-            return read_class_folders(data, regex, split)
+            return with_target(read_class_folders(data, regex, split), target)
         return read_medmnist(data, cache)
 
     path = table_path(data, known, images)
     folder = os.path.dirname(os.path.abspath(path))
     header, rows = read_csv(path)
     known = known or recognize(header)
+    join_tables(folder, known.get("joins", {}), header, rows)
     labels = []
     if "labels" in known:
         labels = known["labels"].split(",")
@@ -64,6 +65,9 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "readers" in known:
         rows = majority(rows, image)
     rows, notes = plain_rows(rows, image, missing)
+    alone = first_column(header, known.get("patient", ""))
+    if "alone" in known and alone and not patient:
+        notes += name_alone(rows, alone, image)
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     if "blanks" not in known:
         blank = "ignore"

@@ -5,7 +5,7 @@
 import os
 from collections import defaultdict
 
-from plumbing.tables import cell_error, first_column, stem
+from plumbing.tables import cell_error, first_column, read_csv, stem
 
 
 # header          columns that tell this table from others; "a|b" stands for a or b
@@ -15,6 +15,8 @@ from plumbing.tables import cell_error, first_column, stem
 # lists           files of an official split, one name of an image per line
 # blanks          an empty label follows --blank
 # readers         the table has one row per reader, not per image
+# joins           files beside the table, and the column by which their rows are found
+# alone           an image whose patient is blank is a patient of its own
 PUBLIC_TABLES = {
     "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
     "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
@@ -46,6 +48,34 @@ PUBLIC_TABLES = {
                  files=("train.csv",)),
     "ham10000": dict(header=("lesion_id", "dx"), image="image_id", patient="lesion_id", target="dx:classes",
                      files=("HAM10000_metadata.csv", "HAM10000_metadata")),
+    "isic2018": dict(header=("image", "MEL", "AKIEC"), patient="lesion_id|image", alone=True,
+                     target="MEL/NV/BCC/AKIEC/BKL/DF/VASC:classes",
+                     joins={"ISIC2018_Task3_Training_LesionGroupings.csv": "image"},
+                     files=("ISIC2018_Task3_Training_GroundTruth.csv",)),
+    "isic2019": dict(header=("image", "MEL", "SCC"), patient="lesion_id|image", alone=True,
+                     target="MEL/NV/BCC/AK/BKL/DF/VASC/SCC:classes",
+                     joins={"ISIC_2019_Training_Metadata.csv": "image"},
+                     files=("ISIC_2019_Training_GroundTruth.csv",)),
+    "pad_ufes": dict(header=("img_id", "diagnostic"), image="img_id", target="diagnostic:classes",
+                     files=("metadata.csv",)),
+    "aptos": dict(header=("id_code", "diagnosis"), image="id_code", patient="id_code",
+                  target="diagnosis:classes", files=("train.csv",)),
+    "airogs": dict(header=("challenge_id", "class"), image="challenge_id", patient="challenge_id",
+                   target="class:classes", files=("train_labels.csv",)),
+    "rsna": dict(header=("patientId", "width", "Target"), image="patientId", patient="patientId",
+                 target="Target:classes", files=("stage_2_train_labels.csv",)),
+    "mimic": dict(header=("dicom_id", "study_id", "subject_id", "split"), image="dicom_id",
+                  patient="subject_id", blanks=True, joins={"mimic-cxr-2.0.0-chexpert.csv": "study_id"},
+                  files=("mimic-cxr-2.0.0-split.csv",),
+                  labels="Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,"
+                         "Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,"
+                         "Fracture,Support Devices"),
+}
+
+# what the names of files say beside their folders: --target, and the class of the first pattern in the name
+NAME_TARGETS = {
+    "cause": {"_bacteria_": "bacteria", "_virus_": "virus", r"IM-\d+-\d+": "normal"},    # chest_xray
+    "germ": {"_bacteria_": "bacteria", "_virus_": "virus"},                               # normal: unknown
 }
 
 
@@ -71,6 +101,34 @@ def table_path(data, known, images):
             return path
     raise ValueError(f"--data {data} needs --images, the folder that holds {' or '.join(files)}; "
                      f"it is {images or 'not given'}")
+
+
+def join_tables(folder, joins, header, rows):
+    """Add to header and rows the columns of tables {file: column of keys} in the folder. Keys that they lack
+    get blanks."""
+    for file, key in joins.items():
+        path = os.path.join(folder, file)
+        if os.path.isfile(path + ".gz") and not os.path.isfile(path):
+            path += ".gz"                                          # which is refused with how to unpack it
+        if not os.path.isfile(path):
+            continue
+        names, others = read_csv(path)
+        new = [name for name in names if name not in header]
+        row_of = {other[key]: other for other in others}
+        for row in rows:
+            for name in new:
+                row[name] = row_of.get(row[key], {}).get(name, "")
+        header += new
+
+
+def name_alone(rows, patient, image):
+    """Give rows without a patient the name of their image; -> notes."""
+    alone = [row for row in rows if not row[patient]]
+    for row in alone:
+        row[patient] = row[image]
+    if not alone:
+        return []
+    return [f"{len(alone)} images without {patient} count as patients of their own"]
 
 
 def findings_to_labels(header, rows, column, labels):

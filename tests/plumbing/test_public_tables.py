@@ -149,3 +149,59 @@ def test_nih_sample():
     for j, name in enumerate(cohort.tasks[0].classes):
         assert cohort.targets["findings"][:, j].sum() == sum(row[name] == "1" for row in rows) > 0
     assert cohort.targets["findings"][:, cohort.tasks[0].classes.index("Pneumonia")].sum() == 500
+
+
+@pytest.mark.parametrize("name, file, lines, beside, images, task, values, patients, splits", (
+    ("aptos", "train.csv", ("id_code,diagnosis", "a1,0", "b2,4"), (), ("train_images/a1.png", "train_images/b2.png"),
+     Task("diagnosis", "classes", ("0", "4")), [0, 1], ["a1", "b2"], None),
+    ("airogs", "train_labels.csv", ("challenge_id,class", "TRAIN000000,NRG", "TRAIN000001,RG"), (), ("0/TRAIN000000.jpg", "0/TRAIN000001.jpg"),
+     Task("class", "classes", ("NRG", "RG")), [0, 1], ["TRAIN000000", "TRAIN000001"], None),
+    ("pad_ufes", "metadata.csv", ("patient_id,lesion_id,diagnostic,img_id", "PAT_1,9,BCC,PAT_1_9_1.png", "PAT_1,8,NEV,PAT_1_8_2.png"), (),
+     ("imgs_part_1/PAT_1_9_1.png", "imgs_part_2/PAT_1_8_2.png"), Task("diagnostic", "classes", ("BCC", "NEV")), [0, 1], ["PAT_1", "PAT_1"], None),
+    ("isic2018", "ISIC2018_Task3_Training_GroundTruth.csv", ("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC", "ISIC_1,0.0,1.0,0,0,0,0,0", "ISIC_2,0,0,0,1,0,0,0", "ISIC_3,1,0,0,0,0,0,0"),
+     ("ISIC2018_Task3_Training_LesionGroupings.csv", "image,lesion_id,diagnosis_confirm_type", "ISIC_2,HAM_7,histo", "ISIC_1,HAM_7,histo"),
+     ("i/ISIC_1.jpg", "i/ISIC_2.jpg", "i/ISIC_3.jpg"), Task("class", "classes", ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")), [1, 3, 0], ["HAM_7", "HAM_7", "ISIC_3"], None),
+    ("isic2019", "ISIC_2019_Training_GroundTruth.csv", ("image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK", "ISIC_1,0.0,1.0,0,0,0,0,0,0,0", "ISIC_2,0,0,0,0,0,0,0,1,0"),
+     (), ("i/ISIC_1.jpg", "i/ISIC_2.jpg"), Task("class", "classes", ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")), [1, 7], ["ISIC_1", "ISIC_2"], None),
+    ("rsna", "stage_2_train_labels.csv", ("patientId,x,y,width,height,Target", "f1,,,,,0", "f2,1,2,3,4,1", "f2,5,6,7,8,1"), (), ("d/f1.png", "d/f2.png"),
+     Task("Target", "classes", ("0", "1")), [0, 1], ["f1", "f2"], None)))
+def test_tables_of_public_data_sets_are_rows_of_a_table(tmp_path, name, file, lines, beside, images, task, values, patients, splits):
+    """By name with --images, and recognized by their header; the lesion where a table beside says it, else the image."""
+    path = write(tmp_path, file, *lines, images=images)
+    if beside:
+        write(tmp_path, *beside)
+    for cohort in (load_cohort(name, str(tmp_path)), load_cohort(path)):
+        assert cohort.tasks == [task] and cohort.targets[task.name].tolist() == values
+        assert cohort.patients == patients and cohort.splits == splits
+        assert [os.path.relpath(image, tmp_path) for image in cohort.paths] == list(images)
+
+
+def test_mimic_labels_of_studies_and_its_split(tmp_path):
+    """One row per film with the split; CheXpert's labels come from the table of studies beside; a compressed one is refused."""
+    labels = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
+    images = [f"files/p10/p1000003{i}/s{i}/{name}.jpg" for i, name in enumerate(("aa", "bb", "cc"))]
+    write(tmp_path, "mimic-cxr-2.0.0-split.csv", "dicom_id,study_id,subject_id,split", "aa,50,10000030,train", "bb,51,10000031,validate", "cc,52,10000032,test", images=images)
+    (tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(ValueError, match="chexpert.csv.gz: compressed, .*; gunzip -k"):
+        load_cohort("mimic", str(tmp_path))
+    write(tmp_path, "mimic-cxr-2.0.0-chexpert.csv", f"subject_id,study_id,{labels}", "10000030,50,1.0" + "," * 13, "10000031,51,,-1.0" + "," * 12, "10000032,52,0.0" + "," * 13)
+    cohort = load_cohort("mimic", str(tmp_path), uncertain="ones")
+    task, = cohort.tasks
+    found = [{task.classes[j] for j in np.flatnonzero(row)} for row in cohort.targets["findings"]]
+    assert task.outputs == 13 and found == [{"Atelectasis"}, {"Cardiomegaly"}, set()] and cohort.splits == ["train", "val", "test"]
+    assert cohort.patients == ["10000030", "10000031", "10000032"]
+
+
+def test_chest_xray_says_bacteria_and_virus_in_its_names(tmp_path):
+    """cause: three classes; germ: two, of the pneumonias alone; class, as before."""
+    names = {"NORMAL/IM-0115-0001.jpeg": "normal", "NORMAL/NORMAL2-IM-0117-0001.jpeg": "normal", "PNEUMONIA/person1_bacteria_2.jpeg": "bacteria",
+             "PNEUMONIA/person1_virus_6.jpeg": "virus", "PNEUMONIA/person78_bacteria_378.jpeg": "bacteria"}
+    write(tmp_path, "x/readme", "", images=[f"train/{name}" for name in names])
+    cohort = load_cohort(str(tmp_path / "train"), target="cause")
+    assert cohort.tasks == [Task("cause", "classes", ("bacteria", "normal", "virus"))]
+    assert [cohort.tasks[0].classes[int(value)] for value in cohort.targets["cause"]] == [names[os.path.relpath(path, tmp_path / "train")] for path in cohort.paths]
+    germ = load_cohort(str(tmp_path / "train"), target="germ:classes")
+    assert germ.tasks == [Task("germ", "classes", ("bacteria", "virus"))] and np.isnan(germ.targets["germ"]).sum() == 2
+    assert load_cohort(str(tmp_path / "train"), target="class").tasks == load_cohort(str(tmp_path / "train")).tasks
+    with pytest.raises(ValueError, match="--target stage: class folders say only class, and names as those of chest_xray cause, germ"):
+        load_cohort(str(tmp_path / "train"), target="stage")
