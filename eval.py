@@ -247,4 +247,4 @@ def images_by_split(cohort, table, args):
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, make_parser())

@@ -65,8 +65,10 @@ def shown(text):
     return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda found: repr(found[0])[1:-1], text)
 
 
-def run_main(main):
-    """Call main; what a user can cause ends in one line and status 2."""
+def run_main(main, parser=None):
+    """Call main; what a user can cause ends in one line and status 2.
+
+    parser: of a program that reads what train.py wrote. A message that advises a flag of train.py says so."""
     try:
         with redirect_stdout(Shown(sys.stdout)):
             main()
@@ -77,6 +79,10 @@ def run_main(main):
         line = explain(error)
         if line is None:
             raise
+    if parser and "unrecognized" not in line:
+        others = sorted(set(re.findall(r"--[a-z][a-z-]+", line)) - set(parser._option_string_actions))
+        if others:
+            line += f"; {', '.join(others)} is for train.py: a run keeps its own"
     program = os.path.basename(sys.argv[0])
     if os.environ.get("WORLD_SIZE", "1") != "1":
         program += f" (process {os.environ['RANK']})"

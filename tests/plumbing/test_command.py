@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import eval as evaluate
 from plumbing.command import Stop, run_main, shown
 from tests.hub import ROOT
 
@@ -55,7 +56,7 @@ def test_a_wrong_flag_is_one_line_in_every_program(module, argv, message, monkey
 
 
 @pytest.mark.parametrize("module", ("train", "eval", "evaluation.report", "experiments.reproduce", "experiments.bench", "experiments.draw",
-                                    "plumbing.simulate", "plumbing.load_cohort", "plumbing.weights"))
+                                    "plumbing.simulate", "plumbing.weights"))
 def test_help_of_every_program_works(module, monkeypatch, capsys):
     """It says something, and nothing about a default of None."""
     status, out, _ = started(module, ["--help"], monkeypatch, capsys)
@@ -83,3 +84,14 @@ def test_whoever_reads_what_is_printed_may_leave():
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141
+
+
+def test_a_flag_that_the_program_does_not_take_is_not_advised_as_if_it_did(monkeypatch, capsys):
+    """eval.py reads tables with the code of train.py: whose flag is named is said, but of a flag that it has itself."""
+    def main():
+        raise ValueError("t.csv: no column 'a'; --patient-column names it, --target too")
+
+    for parser, line in ((evaluate.make_parser(), "--target too; --patient-column is for train.py: a run keeps its own"), (None, "--target too")):
+        with pytest.raises(SystemExit):
+            run_main(main, parser)
+        assert capsys.readouterr().err.strip().endswith(line)
