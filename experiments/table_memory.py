@@ -1,4 +1,4 @@
-"""How long a table of many rows takes to be read, its images found and its patients split, and how much memory.
+"""How long a table of many rows takes to be read, searched for its images and split, and how much memory.
 
     python -m experiments.table_memory                     100,000 rows, on one core
     python -m experiments.table_memory --rows 1000000
