@@ -23,7 +23,7 @@ import os
 from evaluation.card import write_card
 from evaluation.compare import compare
 from evaluation.export import export
-from evaluation.figures import draw_figures, findings_of, watcher
+from evaluation.figures import draw_figures, findings_of, look_again, watcher
 from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
 from evaluation.other_table import refuse_learned, saved_thresholds
@@ -62,13 +62,12 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     subgroups.py. figures: how many patients to draw, of those with boxes where there are any. boxes: a CSV,
     see localization.py; the default is boxes.csv beside the table. ValueError for an unknown column."""
     columns = columns_of(by, cohort, indices[split], run)
-    shown = {}
     findings = []
     boxes_of = {}                                                  # image -> label -> boxes
     labels_task, _ = findings_of(tasks)
     if labels_task and options["n"] is None:
         boxes_of = find_boxes(boxes, cohort, labels_task.classes, options["size"])
-    watch = watcher(shown, figures, tasks, model.config, boxes_of, findings)
+    watch = watcher(tasks, model.config, boxes_of, findings)
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
     thresholds = thresholds or {}
     has_thresholds = any(task.kind in ("classes", "labels") for task in tasks)
@@ -99,6 +98,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(os.path.join(run, "predictions.csv"), tasks, predictions, cohort)
     write_json(os.path.join(run, "metrics.json"), result)
+    shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of)
     folder = os.path.join(run, "figures")
     draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
     return result

@@ -8,16 +8,25 @@ import os
 
 import numpy as np
 
+from evaluation.choice import choose
 from evaluation.localization import branches_of, finding_maps, score_finding
 from evaluation.picture_file import save_picture
-from evaluation.picture_rows import draw_boxes, draw_heat, filter_figure, side_by_side, stack
+from evaluation.picture_rows import (
+    HEIGHT, LEAST_TOP, color_bar, draw_boxes, draw_heat, filter_figure, side_by_side, stack,
+)
+from evaluation.predict import predict_images
 from evaluation.predictions_file import target_text
 from plumbing.headers import sides_of
 from plumbing.pictures import read, read_image
 
 
-WIDEST = 8 * 240                                     # px of a photograph, which is less than a strip has
-HEIGHT = 240                                         # of a photograph, px
+WIDEST = 8 * HEIGHT                                  # px of a photograph, which is less than a strip has
+KEPT_TEXT = ("Frames are the patches that the attention filter keeps, the lighter the higher their rank. The "
+             "composite is made of them, by rank, row by row: it is what the second stage sees.")
+MAP_TEXT = ("Colors are attention, mean over the heads, in multiples of chance, which is 1/T for each of T "
+            "patches; all maps here share the scale, and a map that prefers nothing is dark all over.")
+REBUILT_TEXT = "An image, what the model saw of it, and what it made of that."
+BOX_TEXT = " Frames, where there are some, are the boxes that a reader drew."
 
 
 # -----------------------------------------------------------------------------
@@ -53,41 +62,62 @@ def grids_of(config):
     return []
 
 
-def watcher(shown, figures, tasks, config, boxes_of, findings):
-    """-> function (batch, out) for `predict`, which sees every batch.
-
-    It keeps in `shown` what the model looked at of so many patients, where there are boxes of those that have
-    some. It appends to `findings` how well the maps meet the boxes of a finding, for score_maps.
-    boxes_of: {image: {label: boxes}}."""
-    task, first_token = findings_of(tasks)
+def watcher(tasks, config, boxes_of, findings):
+    """-> function (batch, out) for `predict`, which sees every batch and appends to `findings` how well the
+    maps meet the boxes of a finding, for score_maps. boxes_of: {image: {label: boxes}}."""
+    _, first_token = findings_of(tasks)
 
     def watch(batch, out):
         for i, patient in enumerate(batch["patient"]):
-            images = batch["index"][i]
-            boxes = boxes_of.get(images[0], {})
-            draw = len(shown) < figures and patient not in shown and (boxes or not boxes_of)
-            if draw and not boxes and task and "label_map" in out:
-                target = batch["targets"][task.name][i]
-                boxes = {label: [] for label in labels_to_draw(target, out["logits"][task.name][i])}
-            drawn = {}
-            for label, label_boxes in boxes.items():
+            for label, boxes in boxes_of.get(batch["index"][i][0], {}).items():
                 maps = finding_maps(out, i, first_token + label, grids_of(config))
-                if not maps:
-                    continue
-                drawn[task.classes[label]] = label_boxes, maps
-                if label_boxes:
-                    findings.append((patient, label, score_finding(maps, label_boxes)))
-            if draw:
-                shown[patient] = images, looked_at(out, i) | {"findings": drawn}
+                if maps:
+                    findings.append((patient, label, score_finding(maps, boxes)))
 
     return watch
 
 
+def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
+    """-> `shown`: what the model looks at, of so many patients, chosen by choice.py for the first task; of
+    those with boxes where there are any."""
+    units = range(len(predictions["images"]))
+    with_boxes = [i for i in units if predictions["images"][i][0] in boxes_of]
+    chosen = choose(tasks[0], predictions, count, with_boxes or units)
+    why = {predictions["images"][unit][0]: text for unit, text in chosen}
+    images = sorted(image for unit, _ in chosen for image in predictions["images"][unit])
+    task, first_token = findings_of(tasks)
+    shown = {}
+
+    def watch(batch, out):
+        for i, patient in enumerate(batch["patient"]):
+            images = batch["index"][i]
+            if not images or images[0] not in why:   # the next N images of a patient
+                continue
+            boxes = dict(boxes_of.get(images[0], {}))
+            if task and "label_map" in out:
+                target = batch["targets"][task.name][i]
+                for label in labels_to_draw(target, out["logits"][task.name][i]):
+                    boxes.setdefault(label, [])
+            drawn = {}
+            for label, label_boxes in boxes.items():
+                maps = finding_maps(out, i, first_token + label, grids_of(model.config))
+                if maps:
+                    drawn[task.classes[label]] = label_boxes, maps
+            shown[patient] = images, looked_at(out, i) | {"findings": drawn, "why": why[images[0]]}
+
+    if images:
+        predict_images(model, tasks, cohort, images, {**options, "folder": None}, watch)
+    return shown
+
+
 def labels_to_draw(target, logits):
-    """The labels that are there; where no label is known, the three that the model is surest of."""
+    """The labels that are there and the surest of the others; of unknown labels the three surest."""
+    surest = logits.float().argsort(descending=True).tolist()
     if target.isnan().all():
-        return logits.float().argsort(descending=True)[:3].tolist()
-    return target.eq(1).nonzero().flatten().tolist()
+        return surest[:3]
+    there = target.eq(1).nonzero().flatten().tolist()
+    others = [label for label in surest if label not in there]
+    return there + others[:1]
 
 
 # -----------------------------------------------------------------------------
@@ -95,68 +125,83 @@ def labels_to_draw(target, logits):
 
 
 def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
-    """For the patients in `shown` what the model looked at.
+    """What the model looked at, of the patients in `shown`; pictures of others, by an older run, are removed.
 
-    predictions: as of predict.py; size: of the model's images. Of a volume the middle slice is drawn, of a
+    predictions: as of predict.py; size: of the model's images. Of a volume the middle slices are drawn, of a
     bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
-    if not size:
-        return
-    for patient, (images, seen) in shown.items():
+    written = []
+    for patient, (images, seen) in shown.items() if size else ():
         [unit] = [i for i, unit in enumerate(predictions["images"]) if images[0] in unit]
-        title = patient_title(patient, tasks, predictions, unit)
-        photos = [read_photo(cohort, i, size, config) for i in images]
+        title = patient_title(patient, tasks, predictions, unit, seen["why"])
+        views = [view for i in images for view in views_of(cohort, i, size, config)]
+        text = MAP_TEXT
         if "token" in seen:
-            figure = kept_figure(photos, seen, config, title)
-        elif seen.get("findings"):
+            figure = kept_figure([photo for _, photo, _ in views], seen, config, title)
+            text = KEPT_TEXT
+        elif seen["findings"]:
             task, _ = findings_of(tasks)
-            probability = dict(zip(task.classes, predictions["prediction"][task.name][unit]))
-            figure = finding_figure(photos[0], seen["findings"], probability, title)
+            values = zip(predictions["target"][task.name][unit], predictions["prediction"][task.name][unit])
+            figure = finding_figure(views, seen["findings"], dict(zip(task.classes, values)), title)
+            text += BOX_TEXT
         elif "rebuilt" in seen:
-            figure = rebuilt_figure(photos[0], seen, title)
+            figure = rebuilt_figure(views[0][1], seen, title)
+            text = REBUILT_TEXT
         elif "map" in seen:
-            figure = map_figure(photos, seen["map"], config, title)
+            figure = map_figure(views, seen["map"], config, title)
         else:
             continue
-        save_picture(figure, folder, f"patient_{patient}", title)
+        written.append(save_picture(figure, folder, f"patient_{patient}", title, text))
+    for name in os.listdir(folder):
+        if name.startswith("patient_") and name.endswith(".png") and name not in written:
+            os.remove(os.path.join(folder, name))
 
 
-def patient_title(patient, tasks, predictions, unit):
-    """The patient's actual and predicted values; those of labels stand under their maps."""
-    words = [f"patient {patient}"]
+def patient_title(patient, tasks, predictions, unit, why):
+    """The patient, why it is drawn, and the actual and predicted values."""
+    words = [f"patient {patient}, {why}"]
     for task in tasks:
-        if task.kind == "labels":
-            continue
         value = predictions["prediction"][task.name][unit]
         if task.kind == "loss":
             words.append(f"{task.name}, loss {value:.3g}")
             continue
+        actual = target_text(task, predictions["target"][task.name][unit])
+        if task.kind == "labels":
+            there = [name for name, text in zip(task.classes, actual) if text == "1"]
+            words.append(f"{task.name} {', '.join(there) or 'none'}, surest {task.classes[value.argmax()]} "
+                         f"{value.max():.2f}")
+            continue
         if task.kind == "classes":
-            predicted = task.classes[value.argmax()]
+            predicted = f"{task.classes[value.argmax()]} {value.max():.2f}"
         elif task.kind == "survival":
             predicted = f"risk {value:.3g}"
         else:
             predicted = f"{value:.3g}"
-        target = predictions["target"][task.name][unit]
-        actual = " ".join(target_text(task, target)).strip()
-        words.append(f"{task.name} {actual or 'unknown'}, predicted {predicted}")
-    return "   ".join(words)
+        actual = " ".join(actual).strip() or "unknown"
+        words.append(f"{task.name} {actual}, predicted {predicted}")
+    return "; ".join(words)
 
 
-def read_photo(cohort, i, size, config):
-    """-> image i in its true proportions, as uint8 (HEIGHT, width, 3); with --fit pad or crop as the model
-    sees it. size: of the model's images, (h, w) or (d, h, w)."""
-    shape = HEIGHT, HEIGHT * size[-1] // size[-2]
-    if len(size) == 3:
-        channels = getattr(config, "vit", config).channels
-        volume, _ = read(cohort, i, size, channels=channels)
-        photo, _ = read_image(volume[0, size[0] // 2], shape)
-    else:
+def views_of(cohort, i, size, config):
+    """-> [(name, uint8 (HEIGHT, width, 3), axis)] of image i: a photograph in its true proportions, with --fit
+    pad or crop as the model sees it, axis None; of a volume the middle slice across each axis.
+
+    size: of the model's images, (h, w) or (d, h, w)."""
+    if len(size) == 2:
+        height, width = size
         if cohort.reading.fit == "stretch":
             height, width = sides_of(cohort, i)
-            shape = HEIGHT, min(WIDEST, max(1, round(HEIGHT * width / height)))
-        photo, _ = read(cohort, i, shape)
-    return photo.transpose(1, 2, 0)
+        width = min(WIDEST, max(1, round(HEIGHT * width / height)))
+        photo, _ = read(cohort, i, (HEIGHT, width))
+        return [("", photo.transpose(1, 2, 0), None)]
+    channels = getattr(config, "vit", config).channels
+    volume, _ = read(cohort, i, size, channels=channels)
+    views = []
+    for axis, name in enumerate(("first", "second", "third")):
+        image = volume[0].take(size[axis] // 2, axis)
+        photo, _ = read_image(image, (HEIGHT, max(1, HEIGHT * image.shape[1] // image.shape[0])))
+        views.append((f"middle slice across the {name} axis", photo.transpose(1, 2, 0), axis))
+    return views
 
 
 # -----------------------------------------------------------------------------
@@ -166,8 +211,9 @@ def read_photo(cohort, i, size, config):
 def kept_figure(photos, seen, config, title):
     """MultiViT: the patches that the attention filter keeps of N photographs, some of them absent."""
     kept = [[] for _ in seen["map"][0]]              # N lists
-    for image, token in zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist()):
-        kept[image].append(token)
+    pairs = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())      # best first
+    for rank, (image, token) in enumerate(pairs):
+        kept[image].append((rank, token))
     composite = None
     if "composite" in seen:
         composite = seen["composite"][0].expand(3, -1, -1)       # gray to color
@@ -188,44 +234,61 @@ def rebuilt_figure(photo, seen, title):
     return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
 
 
-def map_figure(photos, maps, config, title):
-    """A row per photograph: itself, and under the heat of the class token's attention, mean over heads.
+def map_figure(views, maps, config, title):
+    """A row per photograph or slice: itself, and under the heat of the class token's attention.
 
     maps: one of (H, T) or (N, H, T), or one per branch, side by side; T patches as `grids_of` the config."""
     rows = []
-    for j, photo in enumerate(photos):
-        heats = []
+    for j, (name, photo, axis) in enumerate(views):
+        heats = {}
         for weights, grid in zip(maps, grids_of(config)):
-            if weights.dim() == 2:
-                weights = weights[None]
-            heat = weights[j].abs().mean(0).view(grid)
-            if heat.dim() == 3:
-                heat = heat[len(heat) // 2]          # of a volume the middle slab
-            heats.append((f"attention, {' x '.join(map(str, grid))} patches", heat))
-        rows.append((photo, "", [], heats))
+            if weights.dim() == 3:
+                weights = weights[j]
+            shape = " x ".join(map(str, grid))
+            heats[f"attention, {shape} patches"] = weights.abs().mean(0).view(grid).numpy()
+        rows.append((photo, name, axis, [], heats))
     return heat_figure(rows, title)
 
 
-def finding_figure(photo, findings, probability, title):
-    """A row per finding: the X-ray with its boxes, and the same under the heat of every map.
+def finding_figure(views, findings, values, title):
+    """Rows per finding: the X-ray with its boxes, and the same under the heat of every map.
 
-    findings: as in `shown`; probability: {label: predicted}."""
-    height, width = photo.shape[:2]
+    findings: as in `shown`; values: {label: (target, predicted)}."""
     rows = []
     for label, (boxes, maps) in findings.items():
-        frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        rows.append((photo, f"{label}, predicted {probability[label]:.2f}", frames, maps.items()))
+        target, predicted = values[label]
+        actual = {0: "absent", 1: "present"}.get(target, "unknown")
+        for name, photo, axis in views:
+            height, width = photo.shape[:2]
+            frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
+            caption = f"{label} {actual}, predicted {predicted:.2f} {name}".strip()
+            rows.append((photo, caption, axis, frames, maps))
     return heat_figure(rows, title)
 
 
 def heat_figure(rows, title):
-    """[(photograph, its caption, boxes on it, [(caption, map)])] -> the rows on top of each other."""
+    """[(photograph, its caption, axis, boxes on it, {caption: map})] -> the rows on top of each other, with
+    one scale of colors for all maps, and its bar."""
+    shares = []
+    for photo, caption, axis, boxes, maps in rows:
+        shares.append({name: times_chance(weights, axis) for name, weights in maps.items()})
+    top = max([times.max() for maps in shares for times in maps.values()] + [LEAST_TOP])
     sheets = []
-    for photo, caption, boxes, maps in rows:
+    for (photo, caption, _, boxes, _), maps in zip(rows, shares):
         pictures, captions = [draw_boxes(photo, boxes)], [caption]
-        for name, weights in maps:
-            pictures.append(draw_boxes(draw_heat(photo, weights), boxes))
+        for name, times in maps.items():
+            pictures.append(draw_boxes(draw_heat(photo, times, top), boxes))
             captions.append(name)
         sheets.append(side_by_side(pictures, captions, title=title))
         title = ""                                   # it stands above the first row only
-    return stack(sheets)
+    bar = color_bar(top)
+    return stack([*sheets, side_by_side([bar], [""], height=bar.height)])
+
+
+def times_chance(weights, axis=None):
+    """A map over T patches -> in multiples of chance, 1/T of its sum; of a volume the middle slab across an
+    axis."""
+    times = weights * weights.size / max(weights.sum(), 1e-30)
+    if weights.ndim == 2:
+        return times
+    return times.take(weights.shape[axis] // 2, axis)

@@ -16,7 +16,7 @@ import numpy as np
 from huggingface_hub.utils import tqdm
 
 from data import Samples
-from evaluation.figures import draw_figures, watcher
+from evaluation.figures import draw_figures, look_again
 from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, prediction_names, prediction_text
 from plumbing.cohort import Cohort
@@ -151,8 +151,8 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     predictions, shown = {"patient": []}, {}
     good = [i for i in range(len(cohort.paths)) if i not in broken]
     if good:
-        watch = watcher(shown, figures, tasks, model.config, boxes_of={}, findings=[])
-        predictions = predict_images(model.to(device), tasks, cohort, good, options, watch, "predicting")
+        predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")
+        shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})
     rows = new_rows(tasks, predictions, cohort, broken)
     write_csv(out, rows)
     if shown:

@@ -3,6 +3,8 @@
 A photograph is an (H, W) or (H, W, 3) uint8 array or a PIL image. Patches are counted in raster order, as in
 vit.py.
 """
+import itertools
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -11,6 +13,8 @@ from evaluation.canvas import AXIS, BAR, INK, MARGIN, PALE, Page, block_height, 
 
 TITLE, CAPTION = 22, 18                              # sizes of letters, px
 GAP = 8                                              # between a picture and its letters, px
+HEIGHT = 240                                         # of a photograph, px
+LEAST_TOP = 2                                        # multiples of chance: a map below it looks flat
 MARK = (0, 190, 255)                                 # of patches and boxes: visible on skin and on X-rays
 HEAT = [                                             # from dark to light
     (38, 18, 84),
@@ -36,29 +40,36 @@ def fit_height(image, height):
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def draw_heat(image, weights, alpha=0.5):
-    """A (rows, cols) map over an image, from least (dark) to most (light); a constant map is all least.
+def heat_colors(shares):
+    """Numbers from 0 (dark) to 1 (light) -> their colors, (..., 3) from 0 to 255."""
+    steps = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(shares, steps, channel) for channel in np.transpose(HEAT)], axis=-1)
+
+
+def draw_heat(image, times, top=LEAST_TOP, alpha=0.5):
+    """A (rows, cols) map in multiples of chance over an image: dark up to 1, light from `top` on.
 
     alpha: 0 shows the image alone, 1 the map alone."""
     image = to_picture(image)
-    weights = np.asarray(weights, float)
-    low = weights.min()
-    high = weights.max()
-    heat = np.zeros_like(weights)
-    if high - low > 1e-6 * abs(high):                # rounding is not a pattern
-        heat = (weights - low) / (high - low)
-    heat = Image.fromarray(heat.astype(np.float32))
-    heat = np.asarray(heat.resize(image.size, Image.Resampling.BICUBIC))
-    heat = heat / max(heat.max(), 1)                 # bicubic overshoots: without this the peak is a plateau
-    steps = np.linspace(0, 1, len(HEAT))
-    channels = [np.interp(heat, steps, channel) for channel in np.transpose(HEAT)]
-    colors = np.stack(channels, axis=-1)             # (H, W, 3)
-    blend = (1 - alpha) * np.asarray(image) + alpha * colors
+    heat = (np.asarray(times, np.float32) - 1) / (top - 1)
+    heat = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
+    blend = (1 - alpha) * np.asarray(image) + alpha * heat_colors(heat)
     return Image.fromarray(blend.round().astype(np.uint8))
 
 
-def outline_patches(image, cells, grid):
-    """Frames just inside these patches of a (rows, cols) grid."""
+def color_bar(top):
+    """-> the scale of `draw_heat`, with chance at its left end."""
+    page = Page(HEIGHT, 48)
+    for x in range(HEIGHT):
+        color = heat_colors(x / (HEIGHT - 1)).round().astype(int)
+        page.box(x, 0, x + 1, 20, tuple(color.tolist()))
+    page.text(0, 26, "chance", 16)
+    page.text(HEIGHT, 26, f"{top:.1f} x chance", 16, anchor="ra")
+    return page.done()
+
+
+def outline_patches(image, cells, grid, colors=None):
+    """Frames just inside these patches of a (rows, cols) grid, all of one color unless `colors` are given."""
     image = to_picture(image)
     rows, cols = grid
     width, height = image.width / cols, image.height / rows      # of a patch, px
@@ -66,25 +77,28 @@ def outline_patches(image, cells, grid):
     for cell in cells:
         row, col = divmod(cell, cols)
         patches.append((col * width, row * height, (col + 1) * width, (row + 1) * height))
-    return draw_boxes(image, patches, line=min(width, height) / 12)
+    return draw_boxes(image, patches, line=min(width, height) / 12, colors=colors)
 
 
-def draw_boxes(image, boxes, line=None):
+def draw_boxes(image, boxes, line=None, colors=None):
     """Frames around (x0, y0, x1, y1), px; x1 and y1 are the first column and row outside. line: px."""
     image = to_picture(image)
     draw = ImageDraw.Draw(image)
     if line is None:
         line = min(image.size) / 120
-    for box in boxes:
+    for box, color in zip(boxes, colors or itertools.repeat(MARK)):
         x0, y0, x1, y1 = (round(float(v)) for v in box)
-        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=MARK, width=max(1, round(line)))
+        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=max(1, round(line)))
     return image
 
 
-def side_by_side(images, captions, height=240, title=""):
-    """Pictures side by side at one height, a title above, captions below, margins all round. height: px"""
+def side_by_side(images, captions, height=HEIGHT, title=""):
+    """Pictures side by side at one height, a title above, captions below, margins all round. height: px
+
+    info["pieces"] of the sheet says where each picture is: see picture_file.py."""
     pictures = [fit_height(image, height) for image in images]
     widths = [max(picture.width, 60) for picture in pictures]    # px: a caption needs some
+    texts = captions
     captions = [wrap(text, width, CAPTION) for text, width in zip(captions, widths, strict=True)]
     middles = []
     page_width = MARGIN
@@ -105,8 +119,12 @@ def side_by_side(images, captions, height=240, title=""):
     for middle, lines in zip(middles, captions):
         page.block(middle, bottom + GAP, lines, CAPTION, AXIS, anchor="ma")
     sheet = page.done()
-    for middle, picture in zip(middles, pictures):   # after the reduction: photographs keep their pixels
-        sheet.paste(picture, (middle - picture.width // 2, top))
+    pieces = []
+    for middle, picture, text in zip(middles, pictures, texts):    # after the reduction: photographs keep
+        left = middle - picture.width // 2                         # their pixels
+        sheet.paste(picture, (left, top))
+        pieces.append((left, top, picture.width, picture.height, text))
+    sheet.info["pieces"] = pieces
     return sheet
 
 
@@ -123,22 +141,28 @@ def stack(rows):
     width = max(image.width for image in rows)
     height = sum(image.height - MARGIN for image in rows) + MARGIN
     sheet = Image.new("RGB", (width, height), "white")
-    y = 0
+    y, pieces = 0, []
     for image in rows:
         sheet.paste(image, (0, y))
+        for left, top, *rest in image.info.get("pieces", []):
+            pieces.append((left, top + y, *rest))
         y += image.height - MARGIN
+    sheet.info["pieces"] = pieces
     return sheet
 
 
-def filter_figure(photos, kept, grid, composite, title="", height=240):
+def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
     """MultiViT's picture: one patient's photographs with the kept patches framed -> the composite of these.
 
-    kept: for each photograph a list of patches of the (rows, cols) grid; there are more lists than
-    photographs where some are absent. composite: None where there is no picture of it."""
+    kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0; there are more
+    lists than photographs where some are absent. composite: None where there is no picture of it."""
     pictures, captions = [], []
-    for photo, cells in zip(photos, kept):
+    last = max(1, sum(map(len, kept)) - 1)
+    for photo, ranked in zip(photos, kept):
         photo = fit_height(photo, height)
-        pictures.append(outline_patches(photo, cells, grid))
+        cells = [cell for _, cell in ranked]
+        colors = [tuple(heat_colors(1 - rank / last).round().astype(int).tolist()) for rank, _ in ranked]
+        pictures.append(outline_patches(photo, cells, grid, colors))
         captions.append(f"{len(cells)} kept")
     for _ in kept[len(photos):]:
         pictures.append(empty_frame(height))

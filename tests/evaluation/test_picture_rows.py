@@ -2,7 +2,7 @@ import numpy as np
 
 from evaluation.canvas import MARGIN
 from evaluation.picture_rows import (
-    HEAT, MARK, draw_boxes, draw_heat, filter_figure, outline_patches, side_by_side, stack,
+    HEAT, MARK, color_bar, draw_boxes, draw_heat, filter_figure, outline_patches, side_by_side, stack,
 )
 
 
@@ -11,31 +11,37 @@ def pixels(image):
 
 
 def test_heat_is_hottest_in_the_hottest_cell():
-    """Over a black image the lightest pixel lies in the largest weight's cell, for maps of any size and scale."""
-    dice = np.random.default_rng(0)
-    for scale in (1e-6, 1, 1e6):
-        weights = dice.random((7, 5)) * scale
-        row_, column = np.unravel_index(weights.argmax(), weights.shape)
-        weights[row_, column] *= 1.5
-        light = pixels(draw_heat(np.zeros((140, 150, 3), np.uint8), weights, alpha=1)).sum(-1)
-        y, x = np.unravel_index(light.argmax(), light.shape)
-        assert (y // 20, x // 30) == (row_, column)
+    """Over a black image the lightest pixel lies in the largest weight's cell."""
+    weights = np.random.default_rng(0).random((7, 5)) + 1
+    row, column = np.unravel_index(weights.argmax(), weights.shape)
+    weights[row, column] *= 1.5
+    light = pixels(draw_heat(np.zeros((140, 150, 3), np.uint8), weights, weights.max(), alpha=1)).sum(-1)
+    y, x = np.unravel_index(light.argmax(), light.shape)
+    assert (y // 20, x // 30) == (row, column)
 
 
-def test_heat_colours_are_ordered_by_lightness():
-    """A ramp of weights becomes a ramp of luminance; scaling and shifting the weights changes nothing."""
-    ramp = np.arange(64.0)[None].repeat(4, 0)
-    image = draw_heat(np.zeros((40, 640), np.uint8), ramp, alpha=1)
-    light = pixels(image)[20] @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(light[5:-5]) > -1.5).all() and light[-1] > light[0] + 150
-    assert np.abs(pixels(draw_heat(np.zeros((40, 640), np.uint8), 8 * ramp + 3, alpha=1)) - pixels(image)).max() <= 1
+def test_heat_is_dark_up_to_chance_and_light_from_the_top_on():
+    """A ramp of multiples of chance becomes a ramp of luminance, whatever else there is on it: the scale is given."""
+    ramp = np.linspace(0, 4, 64)[None].repeat(4, 0)
+    image = pixels(draw_heat(np.zeros((40, 640), np.uint8), ramp, top=3, alpha=1))
+    light = image[20] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(light) > -1.5).all() and (image[20, :150] == HEAT[0]).all() and (image[20, 490:] == HEAT[-1]).all()
+    for weights in (np.ones((4, 4)), np.full((4, 4), 0.3)):
+        assert (pixels(draw_heat(np.zeros((32, 32), np.uint8), weights, alpha=1)) == HEAT[0]).all()
 
 
-def test_heat_without_a_pattern():
-    """A constant map and one with rounding noise are all the lowest colour."""
-    image = np.zeros((32, 32), np.uint8)
-    for weights in (np.full((4, 4), 0.1), 0.1 + 1e-9 * np.eye(4), np.zeros((1, 1))):
-        assert (pixels(draw_heat(image, weights, alpha=1)) == HEAT[0]).all()
+def test_the_bar_goes_from_chance_to_the_top():
+    bar = pixels(color_bar(5.25))
+    assert (bar[8, 0] == HEAT[0]).all() and (bar[8, -1] == HEAT[-1]).all() and (bar[30:] < 100).any()
+
+
+def test_pieces_of_a_sheet_are_found_again():
+    """Where they are and what they show goes with the sheet, through rows and stacks."""
+    photos = [np.full((60, 90, 3), 40 * i, np.uint8) for i in (1, 2, 3)]
+    sheet = stack([side_by_side(photos[:2], ["a", "b"], 60, "title"), side_by_side(photos[2:], ["c"], 60)])
+    for (left, top, width, height, caption), shade, letter in zip(sheet.info["pieces"], (40, 80, 120), "abc"):
+        assert caption == letter and (pixels(sheet.crop((left, top, left + width, top + height))) == shade).all()
+    assert len(sheet.info["pieces"]) == 3
 
 
 def test_heat_blends_by_alpha():
@@ -43,7 +49,7 @@ def test_heat_blends_by_alpha():
     dice = np.random.default_rng(0)
     image, weights = dice.integers(0, 256, (20, 30, 3), np.uint8), dice.random((4, 6))
     assert (pixels(draw_heat(image, weights, alpha=0)) == image).all()
-    assert draw_heat(image, weights, 1).tobytes() == draw_heat(255 - image, weights, 1).tobytes()
+    assert draw_heat(image, weights, alpha=1).tobytes() == draw_heat(255 - image, weights, alpha=1).tobytes()
 
 
 def test_outline_touches_only_the_border_of_its_cells():
@@ -92,18 +98,26 @@ def test_stacked_rows_are_found_again():
 def test_filter_figure_frames_what_was_kept():
     """Photographs, an empty frame, the composite stand in one row; only kept patches are framed."""
     photos, composite = [np.full((80, 80, 3), v, np.uint8) for v in (90, 120)], np.full((40, 40, 3), 33, np.uint8)
-    sheet = pixels(filter_figure(photos, [[0], [], []], (4, 4), composite, height=80))
+    sheet = pixels(filter_figure(photos, [[(0, 0)], [], []], (4, 4), composite, height=80))
     at = [sheet[MARGIN:MARGIN + 80, x:x + 80] for x in (MARGIN + i * (80 + MARGIN) for i in range(3))]
     last = sheet[MARGIN:MARGIN + 80, -MARGIN - 80:-MARGIN]
     assert (at[0][:20, :20] != 90).any() and (at[0][20:] == 90).all() and (at[1] == 120).all()
     assert (at[2][40, 40] > 220).all() and (last == 33).all()
 
 
+def test_kept_patches_are_framed_by_rank():
+    """The first is the lightest."""
+    photo = np.zeros((80, 80, 3), np.uint8)
+    sheet = pixels(filter_figure([photo], [[(0, 0), (2, 3)]], (4, 4), None, height=80))
+    assert (sheet[MARGIN, MARGIN + 5] == HEAT[-1]).all()
+    assert sheet[MARGIN, MARGIN + 5].sum() > sheet[MARGIN, MARGIN + 65].sum()
+
+
 def test_same_call_same_bytes():
     """A figure depends on its arguments alone, and drawing leaves the arguments as they were."""
     image, weights = np.arange(48 * 48, dtype=np.uint32).astype(np.uint8).reshape(48, 48), np.eye(4)
     for draw in (lambda: draw_heat(image, weights), lambda: outline_patches(image, [3], (4, 4)),
-                 lambda: filter_figure([image], [[1]], (4, 4), image, "t")):
+                 lambda: filter_figure([image], [[(0, 1)]], (4, 4), image, "t")):
         before = image.copy(), weights.copy()
         assert draw().tobytes() == draw().tobytes()
         assert (image == before[0]).all() and (weights == before[1]).all()
