@@ -86,14 +86,9 @@ def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place
                      "--device", "cpu"])
     said, = rows_of(tmp_path / "o.csv")
     said = {name: float(said[f"findings[{name}] predicted"]) for name in ("dots", "stripes")}
-<<<<<<< HEAD
     maps = ["label token", "label token, mean of label blocks"]
-    assert drawn == [[f"{name}, predicted {said[name]:.2f}", *maps] for name in sorted(said, key=said.get, reverse=True)]
-=======
-    maps = ["class token", "class token, mean of label blocks", "label token", "label token, mean of label blocks"]
     assert [row[0] for row in drawn[:-1]] == [f"{name} unknown, predicted {said[name]:.2f}" for name in sorted(said, key=said.get, reverse=True)]
-    assert all(row[1:] == maps[2:] for row in drawn[:-1])
->>>>>>> 6f2a543 (Pictures that explain themselves: patients chosen by rule, maps in multiples of chance on one scale, true proportions, slices on three axes)
+    assert all(row[1:] == maps for row in drawn[:-1])
     assert os.listdir(tmp_path / "o-figures") == ["patient_p0.png"]
 
 
