@@ -183,8 +183,8 @@ def patient_title(patient, tasks, predictions, unit, why):
 
 
 def views_of(cohort, i, size, config):
-    """-> [(name, uint8 (HEIGHT, width, 3), axis)] of image i: a photograph in its true proportions, with --fit
-    pad or crop as the model sees it, axis None; of a volume the middle slice across each axis.
+    """-> [(name, uint8 (HEIGHT, width, 3), axis)] of image i: a photograph in true proportions, no axis, with
+    --fit pad or crop as the model sees it; of a volume the middle slice across each axis.
 
     size: of the model's images, (h, w) or (d, h, w)."""
     if len(size) == 2:

@@ -40,7 +40,7 @@ def test_a_label_is_drawn_with_its_probability_wherever_its_task_stands(first, t
         for name in FINDINGS.classes:
             expected.add(f"{name} {words[line[f'findings[{name}] target']]}, predicted {float(line[f'findings[{name}] predicted']):.2f}")
     captions = {caption for caption in said if caption}
-    assert captions <= expected and len([caption for caption in captions if "present" in caption]) > 1
+    assert captions <= expected and any("present" in caption for caption in captions)
 
 
 @pytest.mark.parametrize("name", MODELS)
