@@ -212,6 +212,9 @@ def evaluate_run(args):
         print_table(cohort.tasks, result)
         if folder == args.run:
             write_card(args.run)
+        elif folder.startswith(os.path.join(args.run, "")):
+            print(write_report(args.run, folder))                  # which the run's own page links to
+        if os.access(args.run, os.W_OK) and os.path.isfile(os.path.join(args.run, "metrics.json")):
             print(write_report(args.run))
 
 

@@ -12,6 +12,7 @@ import html
 import io
 import os
 import re
+from urllib.parse import quote
 
 from evaluation.metrics import NAMES
 from evaluation.picture_file import read_picture, save_picture
@@ -174,6 +175,7 @@ def page(run, charts):
     if charts[LEARNING]:
         body += ["<h2>Learning curves</h2>", html_charts(charts[LEARNING])]
     body += looks(run)
+    body += other_pages(run)
     body += ["<h2>Limits</h2>", "<ul>"]
     body += [f"<li>{cell(text)}</li>" for text in caveats(run)]
     words = cell(command(run.args))
@@ -200,9 +202,23 @@ def run_figures(run):
     return {**charts, LEARNING: learning_curves(run)}
 
 
-def write_report(folder):
-    """Write report.html, and its charts as files to figures/, to a run folder; -> the page's path."""
-    run = read_run(folder)
+def other_pages(run):
+    """-> links to the pages of the run's other evaluations, in its folder."""
+    pages = sorted(glob.glob(os.path.join(glob.escape(run.folder), "*", "report.html")))
+    links = []
+    for name in [os.path.basename(os.path.dirname(path)) for path in pages]:
+        links.append(f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>')
+    if links:
+        return ["<h2>Evaluated on other patients too</h2>", "<ul>", *links, "</ul>"]
+    return []
+
+
+def write_report(folder, results=None):
+    """Write report.html, and its charts as files to figures/, to a run folder; -> the page's path.
+
+    results: as in read_run; the page then stands there."""
+    run = read_run(folder, results)
+    folder = run.folder
     charts = run_figures(run)
     figures = os.path.join(folder, "figures")
     os.makedirs(figures, exist_ok=True)

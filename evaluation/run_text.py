@@ -28,13 +28,16 @@ SETTINGS = {                                         # flag: how it is said
 }
 
 
-def read_run(folder):
-    """Run folder -> a namespace with what its files hold.
+def read_run(folder, results=None):
+    """Run folder -> a namespace with what its files hold; results: a folder in it with the evaluation of
+    another table or split, from which metrics and predictions come.
 
     args, config, metrics: the JSON files; log, split, predictions: the rows of the CSV files; tasks: those
     that were evaluated; parameters: how many; date, name, folder.
     ValueError for a folder that is not an evaluated run."""
-    def read(name):
+    results = results or folder
+
+    def read(name, folder=folder):
         with open(os.path.join(folder, name), newline="", encoding="utf-8") as file:
             if name.endswith(".json"):
                 return json.load(file)
@@ -44,19 +47,21 @@ def read_run(folder):
         run = SimpleNamespace(
             args=read("args.json"),
             config=read("best/config.json"),
-            metrics=read("metrics.json"),
+            metrics=read("metrics.json", results),
             log=read("log.csv"),
             split=read("split.csv"),
-            predictions=read("predictions.csv"),
+            predictions=read("predictions.csv", results),
         )
         with safe_open(os.path.join(folder, "best", "model.safetensors"), "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: no evaluated run ({error}); "
                          f"python eval.py {folder} evaluates it") from error
-    run.folder = folder
+    run.folder = results
     run.name = os.path.basename(os.path.abspath(folder))
-    seconds = os.path.getmtime(os.path.join(folder, "metrics.json"))
+    if results != folder:
+        run.name += f" on {os.path.basename(results)}"
+    seconds = os.path.getmtime(os.path.join(results, "metrics.json"))
     run.date = str(date.fromtimestamp(seconds))
     run.metrics.setdefault("unit", "patient")
     run.tasks = [task for task in read_tasks(run.config) if task.name in run.metrics]

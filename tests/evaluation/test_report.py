@@ -163,3 +163,20 @@ def test_the_command_line(runs):
     assert done.returncode == 0 and done.stdout.strip() == str(runs / "a" / "report.html")
     done = subprocess.run([*command, str(runs)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "no evaluated run" in done.stderr
+
+
+def test_another_evaluation_has_a_page_that_the_runs_own_links_to(runs, tmp_path):
+    """Its numbers are of its folder, its training that of the run; names of folders are escaped."""
+    shutil.copytree(runs / "a", tmp_path / "a")
+    folder = tmp_path / "a" / "<u>other-test"
+    os.makedirs(folder)
+    metrics = json.load(open(tmp_path / "a" / "metrics.json"))
+    metrics["redness"]["mae"] = {"value": 7.125, "low": 7.0, "high": 8.0}
+    json.dump(metrics, open(folder / "metrics.json", "w"))
+    shutil.copy(tmp_path / "a" / "predictions.csv", folder)
+    path = write_report(str(tmp_path / "a"), str(folder))
+    text = open(path).read()
+    assert path == str(folder / "report.html") and "7.125" in Page(text).text and "a on &lt;u&gt;other-test" in text
+    text = open(write_report(str(tmp_path / "a"))).read()
+    links = [value for name, value in Page(text).attributes if name == "href"]
+    assert links == ["%3Cu%3Eother-test/report.html"] and "7.125" not in text and "<u>" not in text
