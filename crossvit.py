@@ -312,7 +312,7 @@ class CrossViT(nn.Module):
     cross_map      the same from the class token of the other branch, last cross attention: figure 4"""
     Config = CrossViTConfig
     inputs = ("image",)
-    defaults = {"image": "60", "epochs": 16}
+    defaults = {"image": "96", "epochs": 16}                       # px; at 60 L would see a larger S
     report = "weights drawn at random"
 
     def __init__(self, config: CrossViTConfig, tasks=None):

@@ -20,6 +20,7 @@ is worth: evaluation/scores.py.
 import copy
 import os
 
+from evaluation.branches import score_branches
 from evaluation.card import write_card
 from evaluation.compare import compare
 from evaluation.export import export
@@ -94,6 +95,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             scores["constant"] = score_constant(task, predictions, constants[task.name])
         if columns:
             scores["subgroups"] = score_subgroups(task, predictions, columns, cohort)
+    for name, alone in score_branches(model, tasks, cohort, indices[split], options).items():
+        result[name]["branches"] = alone
     if findings:
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(os.path.join(run, "predictions.csv"), tasks, predictions, cohort)

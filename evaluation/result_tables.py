@@ -63,6 +63,7 @@ def tables(task, result, names):
     points = scores.get("operating_point", {})
     found = [metric_table(task, result, names),
              group_table("Label by label" + FEWER, "positives", scores.get("per_label", {}), task, names),
+             group_table("Each branch alone", "patients", scores.get("branches", {}), task, names),
              group_table(subgroup_caption(result), "patients", scores.get("subgroups", {}), task, names),
              operating_table(points)]
     return [table for table in found if table[2]]                  # those with rows

@@ -127,5 +127,9 @@ def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
     assert len([name for name in os.listdir("runs/a/figures") if name.startswith("patient_")]) == 3
     train.main([*common, "b", "--model", "crossvit", "--variant", "9", "--image", "48"])
     assert list(json.load(open("runs/b/metrics.json"))["localization"]) == ["class token, branch S", "class token, branch L", "chance"]
+    findings = json.load(open("runs/b/metrics.json"))["findings"]
+    alone = [findings["branches"][f"branch {name} alone"] for name in "SL"]
+    assert alone[0]["units"] == findings["units"] and len({findings["brier"]["value"], *(scores["brier"]["value"] for scores in alone)}) == 3
+    assert "branch S alone" in capsys.readouterr().out and "Each branch alone" in open("runs/b/report.html").read()
     train.main([*common, "c", "--model", "multivit", "--mode", "baseline", "--patient-target", "max", "--image", "32"])
     assert list(json.load(open("runs/c/metrics.json"))["localization"]) == ["class token", "chance"]
