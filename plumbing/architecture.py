@@ -175,9 +175,11 @@ def find_rotary(name, tensors, config, kind, fields):
     if "rope_embed.periods" in tensors:
         rotary = look_up(ROTARY, "dinov3")
     if "rope.freqs_cos" in tensors:
-        rotary = look_up(ROTARY, "eva02_")
+        rotary = {**look_up(ROTARY, "eva02_"), "reference": turned_grid(tensors["rope.freqs_cos"])}
     if rotary is None:
-        unknown = fields["mlp_norm"] and not fields["attention_norm"]           # EVA-02
+        unknown = fields["mlp_norm"] and not fields["attention_norm"]           # EVA-02 and EVA-X, base
+        if fields["activation"] == "swiglu" and not fields["layer_scale"] and not kind:
+            unknown = True                                         # and their small ones
         if fields["positions"] == "none" or unknown or not fields["final_norm"] and not kind:
             raise ValueError(f"{name}: has no table of positions, or the MLP of EVA-02, and no config.json "
                              "that names its `architecture`, which says the rotary positions")
@@ -188,6 +190,16 @@ def find_rotary(name, tensors, config, kind, fields):
     if isinstance(config.get("rope_theta"), float):
         rotary = {**rotary, "theta": config["rope_theta"]}
     return rotary
+
+
+def turned_grid(cosines):
+    """cos (T, d) of the angles of EVA-02's patches, the second half of them by column -> the grid that they
+    were reckoned for: from one column to the next an angle of frequency f grows by f grid / columns."""
+    side, width = round(len(cosines) ** 0.5), cosines.shape[1] // 2
+    pair = width // 8                                              # of features; slow enough not to go around
+    frequency = 1e4 ** (-2 * pair / width)
+    grid = round(side * math.acos(cosines[1, width + 2 * pair]) / frequency)
+    return grid, grid
 
 
 def crossvit_fields(name, tensors, heads_of):

@@ -10,6 +10,7 @@ EVA02 = {"theta": 1e4, "reference": (16, 16)}
 PE = {"theta": 1e4, "reference": "own", "offset": 1.0, "columns_first": True}
 ROTARY = (  # fields of rotary.Rotary; reference "own": the grid of the file's own positions
     (r"^eva02_", EVA02),
+    (r"^eva_?x_", {**EVA02, "reference": (14, 14)}),
     (r"_rope_reg\d", EVA02),
     (r"_pe_(core|lang|spatial)_", PE),
     (r"_rope(_ape)?_\d", {"theta": 100.0, "columns_first": True}),

@@ -29,6 +29,7 @@ import re
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from block import Block
 from crossvit import CrossViT
 from daft import DAFTViT, ResNet
 from gmml import GMML

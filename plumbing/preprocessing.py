@@ -10,10 +10,12 @@ import re
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+EVA_X = {"mean": (0.49185243,) * 3, "std": (0.28509309,) * 3}        # chest films
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 # by model_type (transformers) or architecture (timm), the first that fits; all others: ImageNet's
 KINDS = (
+    (r"^eva_?x_", EVA_X),
     (r"mae|msn|dino|jepa|deit", IMAGENET),
     (r"siglip", HALF),
     (r"clip", OPENAI),

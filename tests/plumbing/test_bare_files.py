@@ -1,0 +1,134 @@
+"""Weight files without any config.json, as their authors release them: the right tokens, the right mean, the right read-out."""
+import argparse
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from plumbing.preprocessing import IMAGENET, OPENAI
+from rotary import Rotary
+from tests.plumbing.small_checkpoints import DECODER, SMALL, images, prefixed, refusal, write
+from vit import ViT
+
+LABELS = {"head.weight": torch.ones(10, 192), "head.bias": torch.ones(10)}
+TEXT = {"logit_scale": torch.ones(()), "text.proj.weight": torch.ones(3, 3), "visual.head.proj.weight": torch.ones(5, 192)}
+BESIDE = {"epoch": 7, "args": argparse.Namespace(lr=1e-3), "loss": np.float64(0.5), "optimizer": {"state": {}}}
+TORCHVISION = [(r"^cls_token$", "class_token"), (r"^pos_embed$", "encoder.pos_embedding"), (r"^patch_embed\.proj", "conv_proj"),
+               (r"^blocks\.(\d+)", r"encoder.layers.encoder_layer_\1"), (r"\.norm([12])", r".ln_\1"), (r"attn\.qkv\.", "self_attention.in_proj_"),
+               (r"attn\.proj", "self_attention.out_proj"), (r"mlp\.fc1", "mlp.0"), (r"mlp\.fc2", "mlp.3"), (r"^norm", "encoder.ln")]
+CLIP = [(r"^cls_token$", "class_embedding"), (r"^pos_embed$", "positional_embedding"), (r"^patch_embed\.proj", "conv1"), (r"^norm_pre", "ln_pre"),
+        (r"^blocks\.", "transformer.resblocks."), (r"\.norm([12])", r".ln_\1"), (r"attn\.qkv\.", "attn.in_proj_"), (r"attn\.proj", "attn.out_proj"),
+        (r"mlp\.fc1", "mlp.c_fc"), (r"mlp\.fc2", "mlp.c_proj"), (r"^norm", "ln_post"), (r"^", "visual.")]
+BEIT = [(r"\.ls([12])\.gamma", r".gamma_\1")]
+DINOV2 = [("^reg_token", "register_tokens"), (r"^blocks\.", "blocks.0."), ("^", "backbone.")]
+
+
+def renamed(t, table):
+    result = {}
+    for key, tensor in t.items():
+        for pattern, name in table:
+            key = re.sub(pattern, name, key)
+        result[key] = tensor
+    return result
+
+
+def other(t):
+    return {key: tensor + 1 for key, tensor in t.items()}
+
+
+def without_key_bias(t):
+    """BEiT's attention: q_bias and v_bias beside qkv, and no bias of the keys."""
+    result = {}
+    for key, tensor in renamed(t, BEIT).items():
+        if key.endswith("qkv.bias"):
+            q, k, v = tensor.chunk(3)
+            k.zero_()
+            result[key.replace("qkv.bias", "q_bias")], result[key.replace("qkv.bias", "v_bias")] = q, v
+        else:
+            result[key] = tensor
+    return result
+
+
+def clip(t):
+    """OpenAI's: no bias of the patches, a class token (D,), positions (1 + T, D)."""
+    t["patch_embed.proj.bias"].zero_()
+    flat = {**t, "cls_token": t["cls_token"].flatten(), "pos_embed": t["pos_embed"][0]}
+    flat.pop("patch_embed.proj.bias")
+    return {**renamed(flat, CLIP), "visual.proj": torch.ones(192, 5), "token_embedding.weight": torch.ones(4, 4), "logit_scale": torch.ones(())}
+
+
+# whose file; what its ViT has besides; how its tensors are written; mean and std
+FILES = {
+    "DINO, backbone": ({}, lambda t: t, IMAGENET),
+    "DINO, training": ({}, lambda t: {"student": prefixed(other(t), "module.backbone."), "teacher": {**prefixed(t, "module.backbone."),
+                                                                                                 "module.head.mlp.0.weight": torch.ones(3, 192)}, **BESIDE}, IMAGENET),
+    "DeiT": ({}, lambda t: {"model": {**t, **LABELS}}, IMAGENET),
+    "MAE": ({}, lambda t: {"model": {**t, **DECODER}, **BESIDE}, IMAGENET),
+    "MAE, fine-tuned and averaged": ({}, lambda t: {"model": {**other(t), **LABELS}, "model_ema": {**t, **LABELS}, **BESIDE}, IMAGENET),
+    "RETFound": ({}, lambda t: {"model": {**t, **DECODER}, "optimizer": {}, "scaler": {}, **BESIDE}, IMAGENET),
+    "RETFound, fine-tuned": ({"pool": "mean-norm"}, lambda t: {"model": {**renamed(t, [("^norm", "fc_norm")]), **LABELS}, **BESIDE}, IMAGENET),
+    "DINOv2": ({"layer_scale": True}, lambda t: {**t, "mask_token": torch.ones(1, 192)}, IMAGENET),
+    "DINOv2, teacher": ({"layer_scale": True, "registers": 4}, lambda t: {"teacher": {
+        **renamed(t, DINOV2), "backbone.mask_token": torch.ones(1, 192), "dino_head.mlp.0.weight": torch.ones(3, 192)}}, IMAGENET),
+    "MoCo v3": ({}, lambda t: {"arch": "vit_small", "state_dict": {**prefixed(t, "module.base_encoder."), **prefixed(other(t), "module.momentum_encoder."),
+                                                                   "module.predictor.0.weight": torch.ones(3, 192)}, **BESIDE}, IMAGENET),
+    "PanDerm": ({"layer_scale": True}, lambda t: {"model": prefixed(without_key_bias(t), "encoder."), **BESIDE}, IMAGENET),
+    "open_clip, of timm": ({}, lambda t: {**prefixed(t, "visual.trunk."), **TEXT}, OPENAI),
+    "open_clip, OpenAI CLIP": ({"pre_norm": True, "eps": 1e-5}, clip, OPENAI),
+    "torchvision": ({}, lambda t: {**renamed(t, TORCHVISION), "heads.head.weight": torch.ones(10, 192), "heads.head.bias": torch.ones(10)}, IMAGENET),
+    "I-JEPA": ({"class_token": False, "positions": "patches", "pool": "mean"}, lambda t: {
+        "encoder": prefixed(other(t), "module."), "target_encoder": prefixed(t, "module."), "predictor": {"module.mask_token": torch.ones(1, 1, 9)}, **BESIDE}, IMAGENET),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@torch.no_grad()
+def test_a_bare_file_gives_the_tokens_of_its_model(tmp_path, name):
+    """The plain reference is our ViT itself with the same tensors under its own names."""
+    fields, write, numbers = FILES[name]
+    torch.manual_seed(0)
+    model = ViT(replace(SMALL, **fields)).eval()
+    for parameter in model.parameters():
+        parameter.copy_(0.3 * torch.randn_like(parameter) + 0.5 * (parameter.dim() == 1))
+    path = str(tmp_path / "file.pth")
+    torch.save(write(dict(model.state_dict())), path)
+    loaded = ViT.from_pretrained(path).eval()
+    x = images().float()
+    assert torch.allclose(loaded.encode(loaded.embed(x)), model.encode(model.embed(x)), atol=1e-5)
+    config = loaded.config
+    assert {"mean": config.mean, "std": config.std} == numbers and "(assumed)" in loaded.report
+    assert (config.pool, config.heads, config.eps) == (fields.get("pool", "class"), 3, fields.get("eps", 1e-6))
+    pixels = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    expected = (pixels / 255 - torch.tensor(numbers["mean"]).view(3, 1, 1)) / torch.tensor(numbers["std"]).view(3, 1, 1)
+    assert torch.allclose(loaded.normalize(pixels), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scaled", (True, False))
+@torch.no_grad()
+def test_eva_x_needs_its_name_for_its_rotary_positions(tmp_path, scaled):
+    """Its file alone does not say for which grid they were reckoned; the buffer that EVA-02's own code keeps, or a config.json, does."""
+    torch.manual_seed(0)
+    rotary = Rotary(theta=1e4, reference=(14, 14))
+    model = ViT(replace(SMALL, activation="swiglu", mlp_norm=scaled, rotary=rotary)).eval()
+    for parameter in model.parameters():
+        parameter.copy_(0.3 * torch.randn_like(parameter) + 0.5 * (parameter.dim() == 1))
+    t = dict(model.state_dict())
+    for i in range(SMALL.depth):                                   # w1, w2 and w3 of the authors
+        for kind in ("weight", "bias"):
+            gate, up = t.pop(f"blocks.{i}.mlp.fc1.{kind}").chunk(2)
+            t[f"blocks.{i}.mlp.w1.{kind}"], t[f"blocks.{i}.mlp.w2.{kind}"] = gate, up
+            t[f"blocks.{i}.mlp.w3.{kind}"] = t.pop(f"blocks.{i}.mlp.fc2.{kind}")
+    folder = write(tmp_path / "a", t, file="eva_x.pt")
+    assert "no config.json that names its `architecture`, which says the rotary positions" in refusal(ViT.from_pretrained, folder)
+    angle = 14 / 4 * torch.arange(4.0)[:, None] / 1e4 ** (torch.arange(0, 32, 2) / 32)        # a quarter of a head, each twice
+    rows, columns = (grid.repeat_interleave(2, -1) for grid in (angle[:, None].expand(4, 4, 16), angle[None].expand(4, 4, 16)))
+    buffer = {"rope.freqs_cos": torch.cat([rows, columns], -1).flatten(0, 1).cos()}
+    named = write(tmp_path / "b", t, {"architecture": "eva_x_small_patch16"}, file="eva_x.pt")
+    kept = write(tmp_path / "c", {**t, **buffer}, file="eva_x.pt")
+    x = images().float()
+    for name in (named, kept):
+        loaded = ViT.from_pretrained(name).eval()
+        assert torch.allclose(loaded.encode(loaded.embed(x)), model.encode(model.embed(x)), atol=1e-5)
+    assert ViT.from_pretrained(named).config.mean == (0.49185243,) * 3
