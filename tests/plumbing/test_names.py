@@ -1,12 +1,12 @@
 """plumbing/names.py: whoever wrote the file, its names become timm's."""
-import os
+import re
 
 import pytest
 import torch
 
 from plumbing.checkpoints import FILES
 from plumbing.names import timm_names
-from tests.plumbing.small_checkpoints import LAYOUTS, images, tiny, write
+from tests.plumbing.small_checkpoints import LAYOUTS, hf, hf_names, images, prefixed, refusal, tiny, write
 from tests.test_vit import plain_vit
 from vit import ViT
 
@@ -25,23 +25,45 @@ def test_every_layout_gives_the_tokens_of_a_plain_vit(layout, tmp_path):
     assert model.report.startswith(f"loaded {len(t)}/{len(t) + 2} tensors") and "new head.grade" in model.report
 
 
+SIZES = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8)
+TEXT = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=40, vocab_size=50)
+PEERS = {  # model of transformers: its config, what the config says besides, where the ViT is in it
+    "ViTForImageClassification": ("ViTConfig", {}, "vit"),
+    "ViTModel": ("ViTConfig", {"hidden_act": "gelu_new"}, ""),
+    "DeiTModel": ("DeiTConfig", {}, ""),
+    "ViTMSNModel": ("ViTMSNConfig", {}, ""),
+    "Dinov2Model": ("Dinov2Config", {"use_swiglu_ffn": True}, ""),
+    "Dinov2WithRegistersModel": ("Dinov2WithRegistersConfig", {}, ""),
+    "DINOv3ViTModel": ("DINOv3ViTConfig", {"num_register_tokens": 4}, ""),
+    "IJepaModel": ("IJepaConfig", {}, ""),
+    "CLIPVisionModel": ("CLIPVisionConfig", {}, ""),
+    "CLIPModel": ("CLIPConfig", {"vision_config": SIZES, "text_config": TEXT}, "vision_model"),
+    "SiglipVisionModel": ("SiglipVisionConfig", {}, ""),
+    "SiglipModel": ("SiglipConfig", {"vision_config": SIZES, "text_config": TEXT}, "vision_model"),
+    "BeitModel": ("BeitConfig", {"use_absolute_position_embeddings": True}, ""),
+}
+
+
 @torch.no_grad()
-def test_real_transformers_models_give_the_same_tokens(tmp_path):
-    """Where transformers is installed: what its save_pretrained writes, and its state_dict, against its own forward."""
+@pytest.mark.parametrize("name", PEERS)
+def test_real_transformers_models_give_the_same_tokens(name, tmp_path):
+    """Where transformers is installed: what its save_pretrained writes, against its own forward."""
     transformers = pytest.importorskip("transformers")
-    config = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8)
-    for name, family in (("ViTForImageClassification", "ViTConfig"), ("ViTModel", "ViTConfig"),
-                         ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig")):
-        theirs = getattr(transformers, name)(getattr(transformers, family)(**config)).double().eval()
-        for parameter in theirs.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-        expected = getattr(theirs, theirs.base_model_prefix, theirs)(images()).last_hidden_state
-        folder = str(tmp_path / name)
-        for save in (theirs.save_pretrained, lambda folder: (os.remove(f"{folder}/model.safetensors"),
-                                                             torch.save(theirs.state_dict(), f"{folder}/pytorch_model.bin"))):
-            save(folder)
-            ours = ViT.from_pretrained(folder).double().eval()
-            assert torch.allclose(ours.encode(ours.embed(images())), expected, atol=1e-5)
+    family, fields, part = PEERS[name]
+    sizes = {} if "vision_config" in fields else SIZES
+    theirs = getattr(transformers, name)(getattr(transformers, family)(**sizes, **fields)).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    theirs.save_pretrained(str(tmp_path))
+    vit = getattr(theirs, part) if part else theirs
+    vit = getattr(vit, "vision_model", vit)
+    expected = vit(images().float()).last_hidden_state
+    if "CLIP" in name:                                             # its last norm is a part of the pooler, as BEiT's
+        expected = vit.post_layernorm(expected)
+    if "Beit" in name:
+        expected = vit.pooler.layernorm(expected)
+    ours = ViT.from_pretrained(str(tmp_path)).eval()
+    assert torch.allclose(ours.encode(ours.embed(images().float())), expected, atol=1e-4)
 
 
 def test_names_stay_when_they_are_already_timms():
@@ -49,3 +71,115 @@ def test_names_stay_when_they_are_already_timms():
     for t in (tiny(layer_scale=True, registers=2), {**tiny(), "head.norm.weight": torch.ones(2)}):
         once, layout = timm_names("file", t)
         assert set(once) == set(t) == set(timm_names("file", once)[0]) and layout == "timm"
+
+
+# -----------------------------------------------------------------------------
+# other codebases' names, and what they have besides
+
+
+def clip_names(t, prefix):
+    """A ViT with norm_pre under the names of OpenAI's CLIP and open_clip, its patches without bias."""
+    rules = (("blocks.", "transformer.resblocks."), ("norm1", "ln_1"), ("norm2", "ln_2"), ("attn.qkv.", "attn.in_proj_"),
+             ("attn.proj", "attn.out_proj"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"), ("patch_embed.proj", "conv1"))
+    named = {}
+    for key, tensor in t.items():
+        for ours, theirs in rules:
+            key = key.replace(ours, theirs)
+        key = {"norm_pre.weight": "ln_pre.weight", "norm_pre.bias": "ln_pre.bias", "norm.weight": "ln_post.weight",
+               "norm.bias": "ln_post.bias", "cls_token": "class_embedding", "pos_embed": "positional_embedding"}.get(key, key)
+        named[prefix + key] = tensor.squeeze(0).squeeze(0) if key == "class_embedding" else tensor
+    named[prefix + "positional_embedding"] = t["pos_embed"][0]
+    del named[prefix + "conv1.bias"]
+    return {**named, prefix + "proj": torch.ones(192, 8), "logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(4, 8)}
+
+
+def torchvision_names(t):
+    rules = (("blocks.", "encoder.layers.encoder_layer_"), ("norm1", "ln_1"), ("norm2", "ln_2"), ("attn.qkv.", "self_attention.in_proj_"),
+             ("attn.proj", "self_attention.out_proj"), ("mlp.fc1", "mlp.0"), ("mlp.fc2", "mlp.3"), ("patch_embed.proj", "conv_proj"))
+    named = {}
+    for key, tensor in t.items():
+        for ours, theirs in rules:
+            key = key.replace(ours, theirs)
+        key = {"norm.weight": "encoder.ln.weight", "norm.bias": "encoder.ln.bias", "cls_token": "class_token",
+               "pos_embed": "encoder.pos_embedding"}.get(key, key)
+        named[key] = tensor
+    return {**named, "heads.head.weight": torch.ones(5, 192), "heads.head.bias": torch.ones(5)}
+
+
+def without_key_bias(t):
+    """q and v bias apart, as BEiT and EVA have them; that of k was 0."""
+    named = {}
+    for key, tensor in t.items():
+        if key.endswith("attn.qkv.bias"):
+            start = key.removesuffix("qkv.bias")
+            named[f"{start}q_bias"], _, named[f"{start}v_bias"] = (part.clone() for part in tensor.chunk(3))
+        else:
+            named[key] = tensor
+    return named
+
+
+def zero_key_bias(t):
+    return {key: torch.cat([x[:192], 0 * x[192:384], x[384:]]) if key.endswith("attn.qkv.bias") else x for key, x in t.items()}
+
+
+PRE = {"norm_pre.weight": torch.linspace(0.5, 1.5, 192), "norm_pre.bias": torch.linspace(-1, 1, 192)}
+OTHERS = {  # what is saved; the fields it must give besides; the same under our names
+    "open_clip": (lambda t: clip_names({**t, **PRE}, "visual."), {"pre_norm": True, "eps": 1e-5},
+                  lambda t: {**t, **PRE, "patch_embed.proj.bias": torch.zeros(192)}),
+    "torchvision": (torchvision_names, {}, lambda t: t),
+    "MoCo v3": (lambda t: {**prefixed(t, "module.base_encoder."), **prefixed(tiny(idx=1), "module.momentum_encoder."),
+                           "module.base_encoder.head.0.weight": torch.ones(4, 192), "module.predictor.0.weight": torch.ones(4, 4)}, {}, lambda t: t),
+    "timm in open_clip": (lambda t: {**prefixed(t, "visual.trunk."), "text.token_embedding.weight": torch.ones(4, 8)}, {}, lambda t: t),
+    "image tower": (lambda t: {**prefixed(t, "image_encoder."), "text_encoder.x": torch.ones(3)}, {}, lambda t: t),
+    "DINOv2 teacher, chunks": (lambda t: {**{f"backbone.{key.replace('blocks.', 'blocks.0.')}": x for key, x in t.items()},
+                                          "dino_head.mlp.0.weight": torch.ones(3, 3), "ibot_head.mlp.0.weight": torch.ones(3, 3)}, {}, lambda t: t),
+    "q and v bias": (without_key_bias, {}, zero_key_bias),
+    "no class token": (lambda t: {**{k: x for k, x in t.items() if k != "cls_token"}, "pos_embed": t["pos_embed"][:, 1:]},
+                       {"class_token": False, "positions": "patches", "pool": "mean"},
+                       lambda t: {**{k: x for k, x in t.items() if k != "cls_token"}, "pos_embed": t["pos_embed"][:, 1:]}),
+    "mean pooling": (lambda t: {re.sub("^norm", "fc_norm", key): x for key, x in t.items()}, {"pool": "mean-norm"}, lambda t: t),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", OTHERS)
+def test_names_of_other_codebases(layout, tmp_path):
+    """Every tensor comes home, and the fields are those that the layout implies."""
+    save, fields, expected = OTHERS[layout]
+    t = tiny()
+    model = ViT.from_pretrained(write(tmp_path, {key: x.contiguous() for key, x in save(t).items()}, file="model.safetensors"))
+    for field, value in fields.items():
+        assert getattr(model.config, field) == value
+    state, expected = model.state_dict(), expected(t)
+    assert set(state) == set(expected) and all(torch.equal(state[key], expected[key]) for key in state)
+
+
+def test_two_tensors_for_one_place_are_refused(tmp_path):
+    """norm and fc_norm, or two ViTs in one file: both names are said."""
+    t = tiny()
+    twice = write(tmp_path / "1", {**t, "fc_norm.weight": torch.ones(192), "fc_norm.bias": torch.ones(192)})
+    assert "fc_norm.bias and norm.bias are both its norm.bias" in refusal(ViT.from_pretrained, twice)
+    both = write(tmp_path / "2", {**prefixed(t, "model."), **prefixed(tiny(idx=1), "backbone.")})
+    assert "more than one ViT: backbone.patch_embed.proj.weight and model.patch_embed.proj.weight" in refusal(ViT.from_pretrained, both)
+
+
+@pytest.mark.parametrize("architecture, words", [
+    ("eva02_enormous_patch14_clip_224", "post-norm"), ("vit_base_patch16_rpn_224", "post-norm"), ("aimv2_large_patch14_224", "RMS norms"),
+    ("vit_small_patch16_rope_mixed_224", "rotary positions that are learned"), ("swin_tiny_patch4_window7_224", "Swin")])
+def test_architectures_that_are_not_here_are_refused_by_name(architecture, words, tmp_path):
+    message = refusal(ViT.from_pretrained, write(tmp_path, tiny(), {"architecture": architecture}))
+    assert architecture in message and words in message
+
+
+def test_heads_are_said_to_be_a_guess_and_can_be_given(tmp_path):
+    """By the width, by model_args, by the caller; a nested config counts too."""
+    path = write(tmp_path / "1", tiny())
+    assert "3 heads (a guess from the width 192; --heads decides)" in ViT.from_pretrained(path).report
+    given = ViT.from_pretrained(path, heads=6)
+    assert given.config.heads == 6 and "guess" not in given.report
+    args = write(tmp_path / "2", tiny(), {"architecture": "vit_tiny_patch8_32", "model_args": {"num_heads": 12}})
+    nested = write(tmp_path / "3", prefixed(hf_names(tiny(), prefix=""), "encoder."), {
+        "model_type": "vision-encoder-decoder", "encoder": hf(4, layer_norm_eps=1e-3, hidden_act="quick_gelu")})
+    assert ViT.from_pretrained(args).config.heads == 12
+    config = ViT.from_pretrained(nested).config
+    assert (config.heads, config.eps, config.activation) == (4, 1e-3, "quick_gelu")

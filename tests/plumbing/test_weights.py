@@ -179,3 +179,13 @@ def test_numbers_that_cannot_be_weights_are_refused(tmp_path):
     for i, tensor in enumerate((ones * float("nan"), (ones * float("inf")).bfloat16(), ones.to(torch.int8))):
         message = refusal(ViT.from_pretrained, write(tmp_path / str(i), {**tiny(), "norm.bias": tensor}))
         assert f"norm.bias ({tensor.dtype}) holds integers, or values that are not finite" in message
+
+
+@torch.no_grad()
+def test_a_grey_image_answers_as_its_copy_in_rgb_where_channels_differ(tmp_path):
+    """ImageNet's mean and std are folded into kernel and bias."""
+    path = write(tmp_path, tiny(), {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]})
+    rgb, grey = ViT.from_pretrained(path).eval(), ViT.from_pretrained(path, channels=1).eval()
+    image = torch.randint(256, (2, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    a, b = rgb.embed(image.repeat(1, 3, 1, 1)), grey.embed(image)
+    assert (a - b).abs().max() < 2e-6 * a.abs().max()
