@@ -115,7 +115,7 @@ class Attention(nn.Module):
         inner = heads * (head_dim or dim // heads)
         self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, dim)
-        # block.py puts others here
+        # plumbing/variants.py puts others here
         self.q_norm = self.k_norm = self.turn = self.norm = nn.Identity()
         if kind == "seqnorm":
             self.seq_scale = nn.Parameter(torch.ones(3, inner))    # gamma of q, k, v

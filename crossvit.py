@@ -25,8 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS, Attention, softmax_weights
-from block import Block, init_weights
-from vit import Normalize, PatchEmbed, ViTConfig, make_heads, sides
+from vit import Block, Normalize, PatchEmbed, ViTConfig, init_weights, make_heads, sides
 
 FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
     "cross": [(0, 1), (1, 0)],

@@ -28,8 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from block import init_weights
-from vit import ViT, ViTConfig
+from vit import ViT, ViTConfig, init_weights
 
 CORRUPTIONS = ("noise", "zeros", "alien")
 

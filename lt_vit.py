@@ -25,8 +25,7 @@ import torch
 from torch import nn
 
 from attention import softmax_attention, softmax_weights
-from block import init_weights
-from vit import ViT, ViTConfig
+from vit import ViT, ViTConfig, init_weights
 
 LABEL_ATTENTION = {  # do image queries see label keys, do label queries
     "one-way": (False, True),

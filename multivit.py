@@ -29,8 +29,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_filter import compose, gather_patches, gather_tokens, kept_text, refine, score, select
-from block import init_weights
-from vit import ViT, ViTConfig
+from vit import ViT, ViTConfig, init_weights
 
 MODES = ("baseline", "joint", "partial", "multi")
 CLS_TOKENS = ("fused", "stage2")

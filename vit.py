@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS
-from block import ACTIVATIONS, Block, init_weights
-from rotary import Rotary
+from plumbing.variants import ACTIVATIONS, Residual, Rotary, make_attention
 
 SIZES = {  # name: fields of ViTConfig
     "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
@@ -54,7 +53,7 @@ class ViTConfig:
     registers: int = 0               # DINOv2: extra tokens after the class token
     class_token: bool = True         # SigLIP, I-JEPA have none
     positions: str = "class"         # learned, for class token and patches; "all" tokens, "patches", "none"
-    rotary: Rotary = None            # positions that turn q and k, see rotary.py
+    rotary: Rotary = None            # positions that turn q and k, see plumbing/variants.py
     pool: str = "class"              # what is read: class token; "prefix": mean of it and registers (DeiT's
     # distilled); of the patches the "mean" (I-JEPA), or its norm, "mean-norm" (fc_norm of MAE, EVA, BEiT)
     activation: str = "gelu"         # of the MLP, one of ACTIVATIONS
@@ -112,6 +111,43 @@ class ViTConfig:
         return {"class": 1, "all": self.prefix}.get(self.positions, 0)
 
 
+class MLP(nn.Module):
+    """(B, S, D) -> (B, S, D)."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        D, hidden = config.dim, config.mlp
+        self.act = ACTIVATIONS[config.activation]
+        self.fc1 = nn.Linear(D, 2 * hidden if config.activation == "swiglu" else hidden)
+        self.fc2 = nn.Linear(hidden, D)
+        self.norm = nn.LayerNorm(hidden, config.eps) if config.mlp_norm else nn.Identity()
+
+    def forward(self, x):
+        return self.fc2(self.norm(self.act(self.fc1(x))))
+
+
+class Block(nn.Module):
+    """(B, S, D) -> (B, S, D); with want_map=True also the last map of ViT, (B, H, T)."""
+
+    def __init__(self, config: ViTConfig, drop_path=0.0):
+        super().__init__()
+        D = config.dim
+        self.norm1 = nn.LayerNorm(D, eps=config.eps)
+        self.attn = make_attention(config)
+        self.norm2 = nn.LayerNorm(D, eps=config.eps)
+        self.mlp = MLP(config)
+        self.ls1 = Residual(config, drop_path)                     # ls: timm's name
+        self.ls2 = Residual(config, drop_path)
+
+    def forward(self, x, mask=None, want_map=False):
+        y = self.attn(self.norm1(x), mask, want_map)
+        if want_map:
+            y, class_map = y
+        x = x + self.ls1(y)
+        x = x + self.ls2(self.mlp(self.norm2(x)))
+        return (x, class_map) if want_map else x
+
+
 class PatchEmbed(nn.Module):
     """(B, C, *image) -> (B, T, D), one Linear layer for all patches; of a bag (B, S, C) -> (B, S, D)."""
 
@@ -145,6 +181,15 @@ class Normalize(nn.Module):
 def make_heads(dim, tasks):
     """{task: outputs} -> a Linear layer for each."""
     return nn.ModuleDict({task: nn.Linear(dim, outputs) for task, outputs in (tasks or {}).items()})
+
+
+def init_weights(module):
+    """As DeiT: truncated normal of std 0.02, so that attention starts uniform and grows by content. With
+    the ViT paper's larger Xavier start, class tokens come to rest on background: their maps are empty."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def sides(text):

@@ -29,7 +29,6 @@ import re
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from block import Block
 from crossvit import CrossViT
 from daft import DAFTViT, ResNet
 from gmml import GMML
@@ -39,7 +38,7 @@ from plumbing import parallel
 from plumbing.weights import from_dict
 from probe import CNN, Probe
 from q2l import Q2L
-from vit import ViT
+from vit import Block, ViT
 
 MODELS = {
     "vit": ViT,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plumbing.resize import fit
-from rotary import Rotary, angles
+from plumbing.variants import Rotary, angles
 from vit import ViT, ViTConfig
 
 TINY = dict(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=20)              # 2 x 3 patches, heads of 8

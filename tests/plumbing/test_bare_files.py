@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plumbing.preprocessing import IMAGENET, OPENAI
-from rotary import Rotary
+from plumbing.variants import Rotary
 from tests.plumbing.small_checkpoints import DECODER, SMALL, images, prefixed, refusal, write
 from vit import ViT
 
