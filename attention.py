@@ -130,16 +130,19 @@ class Attention(nn.Module):
         if self.kind == "softmax":
             y = softmax_attention(q, k, v, mask)
         else:
-            with torch.autocast(x.device.type, enabled=False):
-                if self.kind == "sima":
-                    y = sima_attention(q, k, v)
-                else:
-                    y = seqnorm_attention(q, k, v, *self.norm_terms(q, mask))
+            y = self.linear_attention(q, k, v, mask)
             y = y.to(x.dtype)
         y = self.join(y)
         if want_map:
             return y, self.class_map(q, k, mask)
         return y
+
+    def linear_attention(self, q, k, v, mask=None):
+        """seqnorm or sima of what project() gives, (B, H, T, d) each, in its type."""
+        with torch.autocast(q.device.type, enabled=False):
+            if self.kind == "sima":
+                return sima_attention(q, k, v)
+            return seqnorm_attention(q, k, v, *self.norm_terms(q, mask))
 
     def project(self, x, mask=None):
         """(B, T, D) -> q, k, v, (B, H, T, d) each: for the linear kinds float32 and 0 where masked, for
@@ -171,10 +174,19 @@ class Attention(nn.Module):
 
     def class_map(self, q, k, mask=None):
         """q, k as they meet -> (B, H, T - prefix)."""
+        row = self.key_weights(q, k, self.rows, mask)
+        row = row[..., self.prefix:]
+        if mask is None:
+            return row.mean(2)                                     # of one row, where it is the class token's
+        real = mask[:, None, self.rows, None]
+        return (row * real).sum(2) / real.sum(2)
+
+    def key_weights(self, q, k, rows, mask=None):
+        """What the keys get from the queries in `rows`, a slice, (B, H, rows, T)."""
         wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
         with torch.autocast(q.device.type, enabled=False):
             k = k.to(wide)
-            row = q[:, :, self.rows].to(wide)                      # (B, H, rows, d)
+            row = q[:, :, rows].to(wide)                      # (B, H, rows, d)
             if self.kind == "softmax":
                 row = softmax_weights(row, k, mask)                # (B, H, rows, T)
             elif self.kind == "sima":
@@ -188,11 +200,7 @@ class Attention(nn.Module):
                 row = a_k * row @ k.mT + shift
                 if mask is not None:
                     row = row * mask[:, None, None]
-        row = row[..., self.prefix:]
-        if mask is None:
-            return row.mean(2)                                     # of one row, where it is the class token's
-        real = mask[:, None, self.rows, None]
-        return (row * real).sum(2) / real.sum(2)
+        return row
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ over labels, Adam, batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4. B sam
 tokens, D width, H heads, d width of a head, L labels (c in the paper). Differs: there is no released code.
 Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final norm included. The class token stays
 among X; it is not read out, so no loss trains what it looks at, and it has no map. Label tokens have no
-position embedding. Softmax only: the other kinds normalize a key over all tokens of a sequence, and with
-one-way the image and the labels see different sequences. No bags. Run: python lt_vit.py
+position embedding. seqnorm and sima with `full` only: they normalize over all tokens of a sequence, which
+is then [X ; Y]; else the image and the labels see different sequences. No bags. Run: python lt_vit.py
 """
 from dataclasses import dataclass
 
@@ -47,9 +47,9 @@ class LTViTConfig:
             raise ValueError(f"label_attention {kind!r} is not known; use {', '.join(LABEL_ATTENTION)}")
         if self.label_layers not in range(1, depth + 1):
             raise ValueError(f"label_layers {self.label_layers}: this ViT has 1 .. {depth} last blocks")
-        if self.vit.attention != "softmax":
-            raise ValueError(f"LT-ViT needs softmax attention, not {self.vit.attention!r}, "
-                             "which normalizes over all tokens at once")
+        if self.vit.attention != "softmax" and kind != "full":
+            raise ValueError(f"attention {self.vit.attention!r} normalizes over all tokens at once: it needs "
+                             f"--label-attention full, not {kind}; or --attention softmax")
         if not self.vit.image:
             raise ValueError("LT-ViT sees pictures or volumes, not bags of vectors")
 
@@ -58,6 +58,8 @@ def label_attention(attn, x, y, kind):
     """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
     and the labels' map, (B, L, T ..): of the patches, then of what follows. x and y never share a matrix
     product, so that the one-way x equals attn(x) in every bit."""
+    if attn.kind != "softmax":
+        return one_sequence(attn, x, y)
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
     x_q, x_k = attn.turn(x_q), attn.turn(x_k)                      # labels have no place
@@ -70,6 +72,17 @@ def label_attention(attn, x, y, kind):
     y = softmax_attention(y_q, k, v)
     label_map = softmax_weights(y_q, k).mean(1)[:, :, attn.prefix:]
     return attn.join(x), attn.join(y), label_map
+
+
+def one_sequence(attn, x, y):
+    """label_attention of kind full where attn is seqnorm or sima: each feature is normalized over [X ; Y]."""
+    S = x.shape[1]
+    q, k, v = attn.project(torch.cat([x, y], 1))                   # (B, H, S + L, d)
+    q = torch.cat([attn.turn(q[:, :, :S]), q[:, :, S:]], 2)
+    k = torch.cat([attn.turn(k[:, :, :S]), k[:, :, S:]], 2)
+    z = attn.join(attn.linear_attention(q, k, v).to(x.dtype))
+    label_map = attn.key_weights(q, k, slice(S, None)).mean(1)[:, :, attn.prefix:]
+    return z[:, :S], z[:, S:], label_map
 
 
 def label_block(block, x, y, kind):

@@ -129,6 +129,40 @@ def test_two_part_attention_is_one_masked_attention(kind, N2):
         torch.testing.assert_close(label_maps, scores.mean(2)[:, :, S:, first:first + T], atol=1e-12, rtol=0)
 
 
+def slow_linear_block(block, z):
+    """slow_block without softmax: every feature of q, k and v is normalized over all of [X ; Y], and each weight is written out."""
+    attn, T = block.attn, z.shape[1]
+    q, k, v = attn.qkv(block.norm1(z)).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4)      # (B, H, T, d) each
+    if attn.kind == "sima":
+        weights = (q / q.abs().sum(2, keepdim=True)) @ (k / k.abs().sum(2, keepdim=True)).mT
+    else:
+        q, k, v = (gamma.view(attn.heads, 1, -1) * (x - x.mean(2, keepdim=True)) / (x.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+                   + beta.view(attn.heads, 1, -1) for x, gamma, beta in zip((q, k, v), attn.seq_scale, attn.seq_shift))
+        weights = q @ k.mT / T
+    z = z + block.ls1(attn.proj((weights @ v).transpose(1, 2).flatten(2)))
+    return z + block.ls2(block.mlp(block.norm2(z))), weights
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["seqnorm", "sima"])
+@pytest.mark.parametrize("registers", [0, 2])
+def test_full_without_softmax_is_one_sequence(attention, registers):
+    """Tokens, label maps and logits agree with the formula over image and label tokens together, after blocks that see the image alone."""
+    model = filled("full", 2, replace(VIT, attention=attention, registers=registers))
+    z = model.vit.embed(images())
+    S, slow_maps = z.shape[1], []
+    for i, block in enumerate(model.vit.blocks):
+        if i == 2:
+            z = torch.cat([z, model.label_tokens.expand(2, -1, -1)], 1)
+        z, weights = slow_linear_block(block, z)
+        slow_maps.append(weights.mean(1)[:, S:, 1 + registers:S])
+    z = model.vit.norm(z)
+    x, y, label_maps = model.encode(model.vit.embed(images()))
+    torch.testing.assert_close(torch.cat([x, y], 1), z, atol=1e-10, rtol=0)
+    torch.testing.assert_close(label_maps, torch.stack(slow_maps[2:]), atol=1e-10, rtol=0)
+    torch.testing.assert_close(model(images())["logits"]["labels"], model.label_head(z[:, S:]), atol=1e-10, rtol=0)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_see_each_other_unless_told_not_to(kind):
@@ -202,6 +236,7 @@ def test_pretrained_at_another_size_and_channels(tmp_path):
 @pytest.mark.parametrize("fields, words", [
     (dict(label_layers=0), "label_layers 0"), (dict(label_layers=5), "1 .. 4 last blocks"), (dict(label_attention="oneway"), "one-way"),
     (dict(vit=replace(VIT, attention="sima")), "'sima'"), (dict(vit=replace(VIT, attention="seqnorm")), "all tokens at once"),
+    (dict(vit=replace(VIT, attention="seqnorm"), label_attention="no-label-self"), "not no-label-self; or --attention softmax"),
     (dict(vit=replace(VIT, image=(), patch=())), "not bags")])
 def test_what_cannot_be_is_refused_in_one_line(fields, words):
     """L7: no label layers, more than there are, unknown and linear attention raise with what was given or is possible."""
