@@ -10,6 +10,7 @@
     python eval.py runs/NAME --predict SOURCE --out new.csv
                                                    new images, a folder or a CSV, without targets:
                                                    evaluation/new_images.py
+    python eval.py runs/NAME --share FOLDER        report and card without patients' pictures, ids and paths
     python eval.py runs/NAME --export FOLDER       the best model as a folder for the Hub:
                                                    evaluation/export.py
 
@@ -27,12 +28,12 @@ from evaluation.export import export
 from evaluation.figures import draw_figures, findings_of, look_again, watcher
 from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
-from evaluation.other_table import refuse_learned, saved_thresholds
+from evaluation.other_table import refuse_learned, saved_results
 from evaluation.predict import predict_images
 from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
 from evaluation.probabilities import choose_thresholds, details
-from evaluation.report import write_report
+from evaluation.report import share, write_report
 from evaluation.scores import constant_predictions, score, score_constant
 from evaluation.subgroups import columns_of, score_subgroups
 from plumbing.cohort import NO_PATIENTS, SPLITS
@@ -50,15 +51,20 @@ from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
 
 
+OPENS = {"transformers": "transformers opens it: a plain ViT on pictures, with one task of classes or labels",
+         "pytorch": "only this code opens it, as --pretrained or --predict: transformers has no such model "
+                    "(it has the plain ViT on pictures, with one task of classes or labels)"}
+
+
 # -----------------------------------------------------------------------------
 # the evaluation of a split
 
 
 def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3,
-             thresholds=None, boxes=None):
+             thresholds=None, constants=None, boxes=None):
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
-    indices: {split: images}. train gives the constant predictor, val the thresholds of operating points,
+    indices: {split: images}. train gives the constant predictions, val the thresholds of operating points,
     unless they are given. options: see run_options. by: columns of subgroups, beside those of before, see
     subgroups.py. figures: how many patients to draw, of those with boxes where there are any. boxes: a CSV,
     see localization.py; the default is boxes.csv beside the table. ValueError for an unknown column."""
@@ -87,11 +93,12 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
-    constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
+    if constants is None:
+        constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     for task in tasks:
         scores = result[task.name] = score(task, predictions, constant=constants.get(task.name))
         scores.update(details(task, predictions, thresholds.get(task.name)))
-        if constants:
+        if task.name in constants:
             scores["constant"] = score_constant(task, predictions, constants[task.name])
         if columns:
             scores["subgroups"] = score_subgroups(task, predictions, columns, cohort)
@@ -132,6 +139,8 @@ def make_parser():
         help="with --predict: list pictures that cannot be read, and go on")
     add("--export", metavar="FOLDER",
         help="write the best model, its config and a model card to a new folder, for the Hub")
+    add("--share", metavar="FOLDER",
+        help="write report and model card to a new folder, without patients' pictures, ids and paths")
     add("--figures", type=int, help="patients to draw; default: 3, and 0 with --predict")
     add("--device", default="auto", help="auto, cpu, cuda, mps")
     return parser
@@ -148,8 +157,8 @@ def check_flags(args):
                          "--images and --target belong to another one, --data")
     if bool(args.predict) != bool(args.out) or args.skip_broken and not args.predict:
         raise ValueError("--predict SOURCE, --out CSV and --skip-broken go together")
-    if sum(map(bool, (args.data, args.predict, args.against, args.export))) > 1:
-        raise ValueError("--data, --predict, --against and --export are four things to do; give one")
+    if sum(map(bool, (args.data, args.predict, args.against, args.export, args.share))) > 1:
+        raise ValueError("--data, --predict, --against, --export and --share are five things to do; give one")
 
 
 def main(argv=None):
@@ -168,8 +177,12 @@ def main(argv=None):
         print(f"{predicted} in {args.out}")
     elif args.export:
         library = export(args.run, args.export)
-        print(f"{args.export} holds the model for {library}, and its card. "
+        print(OPENS[library])
+        print(f"{args.export} holds the model and its card. "
               f"Read the card, then: hf upload ORG/NAME {args.export} .")
+    elif args.share:
+        share(args.run, args.share)
+        print(f"{args.share}: report.html and README.md, without patients' pictures, ids and paths")
     elif args.against:
         result = compare(args.run, args.against)
         print_comparison(result)
@@ -186,14 +199,14 @@ def evaluate_run(args):
     device = find_device(args.device)
     model, tasks, saved = open_model(args.run)
     stay_inside(saved, args.run)
-    thresholds = None
+    thresholds = constants = None
     own = copy.copy(saved)
     if args.data:
         saved.data = args.data
         saved.images = args.images
         saved.target = args.target or saved.target
         saved.split_column = None
-        thresholds = saved_thresholds(args.run)
+        thresholds, constants = saved_results(args.run)
     else:
         say_outside(saved.data, args.run)
     cohort = match(load_data(saved), tasks, args.run)
@@ -211,7 +224,8 @@ def evaluate_run(args):
     figures = 3 if args.figures is None else args.figures
     with lock(os.path.join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
-                          by=args.by, figures=figures, thresholds=thresholds, boxes=args.boxes)
+                          by=args.by, figures=figures, thresholds=thresholds, constants=constants,
+                          boxes=args.boxes)
         print_table(cohort.tasks, result)
         if folder == args.run:
             write_card(args.run)
@@ -219,6 +233,8 @@ def evaluate_run(args):
             print(write_report(args.run, folder))                  # which the run's own page links to
         if os.access(args.run, os.W_OK) and os.path.isfile(os.path.join(args.run, "metrics.json")):
             print(write_report(args.run))
+        else:
+            print(f"{folder}: metrics.json, predictions.csv, figures")
 
 
 def result_folder(args, cohort):

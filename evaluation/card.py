@@ -1,6 +1,5 @@
 """The model card: README.md and preprocessor_config.json beside the weights, as the Hub reads them.
 """
-import copy
 import json
 import os
 import re
@@ -38,8 +37,6 @@ def markdown_table(table):
 
 def card(run, library="pytorch"):
     """-> README.md for a model's folder on the Hub: a YAML head, then what the report says."""
-    run = copy.copy(run)
-    run.args = publishable(run.args)
     lines = ["---"]
     for name, value in hub_head(run, library).items():
         lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")       # JSON is YAML
@@ -61,18 +58,9 @@ def card(run, library="pytorch"):
     if run.args.get("pretrained"):
         name = plain(run.args["pretrained"])
         lines += [f"The weights it started from, {name}, have a license of their own.", ""]
-    lines += ["## The command", "", f"    {command(run.args)}", ""]
+    indented = command(run.args).replace("\n", "\n    ")           # of a name with a line break
+    lines += ["## The command", "", f"    {indented}", ""]
     return "\n".join(lines)
-
-
-def publishable(args):
-    """args.json without the folders of one's own machine."""
-    result = {}
-    for name, value in args.items():
-        if isinstance(value, str) and os.path.isabs(value):
-            value = os.path.basename(value)
-        result[name] = value
-    return result
 
 
 def hub_head(run, library):
@@ -101,7 +89,7 @@ def hub_head(run, library):
 
 def hub_result(run, task):
     """A task's test metrics as the Hub shows them beside a model; an undefined one is not among them."""
-    data = os.path.basename(os.path.abspath(run.args["data"]))
+    data = os.path.basename(os.path.normpath(run.args["data"]))
     kind = "other"
     if task.kind in ("classes", "labels"):
         kind = "image-classification"

@@ -108,4 +108,8 @@ def export(run, folder):
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(os.path.join(run, "best", name), os.path.join(folder, name))
     write_card(run, folder, library)
+    umask = os.umask(0)
+    os.umask(umask)
+    for name in os.listdir(folder):                  # safetensors' own mode shuts out everybody else
+        os.chmod(os.path.join(folder, name), 0o666 & ~umask)
     return library

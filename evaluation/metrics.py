@@ -42,6 +42,17 @@ def r2(prediction, target, weights):
     return 1 - ratio(residual, total)
 
 
+def concordance(prediction, target, weights):
+    """Lin's concordance correlation coefficient; of the numbers of classes it is the quadratic kappa.
+
+    1 - mean (a - b)^2 / (var a + var b + (mean a - mean b)^2); NaN when both are one and the same number."""
+    total = (weighted_mean(prediction, weights) - weighted_mean(target, weights)) ** 2
+    for values in (prediction, target):
+        deviations = values - weighted_mean(values, weights)[:, None]
+        total = total + ratio((weights * deviations ** 2).sum(1), weights.sum(1))
+    return 1 - ratio(mse(prediction, target, weights), total)
+
+
 def spearman(prediction, target, weights):
     """Correlation of the ranks; NaN when all predictions or all targets are equal."""
     a = ranks(prediction, weights)
@@ -141,6 +152,21 @@ def sensitivity(called, target, weights):
 def specificity(called, target, weights):
     """Share of the negative units that are not called positive."""
     return sensitivity(1 - called, 1 - target, weights)
+
+
+def ppv(called, target, weights):
+    """Positive predictive value: the share of those called positive who are."""
+    return ratio(weights @ (called * target), weights @ called)
+
+
+def npv(called, target, weights):
+    """Negative predictive value: the share of those not called positive who are negative."""
+    return ppv(1 - called, 1 - target, weights)
+
+
+def f1(called, target, weights):
+    """Harmonic mean of sensitivity and positive predictive value."""
+    return ratio(2 * weights @ (called * target), weights @ (called + target))
 
 
 # -----------------------------------------------------------------------------
@@ -251,7 +277,7 @@ METRICS = {  # kind of task -> name -> function; the first decides which epoch i
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error",
          "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
          "brier": "Brier score", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
-         "c_index": "concordance", "loss": "loss"}
+         "c_index": "concordance", "loss": "loss", "ccc": "Lin's concordance", "kappa": "quadratic kappa"}
 LOWER_IS_BETTER = ("mae", "brier", "loss")
 UNDEFINED = {  # why a metric may be undefined where there are units
     "r2": "all targets are equal",
@@ -261,4 +287,9 @@ UNDEFINED = {  # why a metric may be undefined where there are units
     "sensitivity": "no positive",
     "specificity": "no negative",
     "c_index": "no pair with a known order",
+    "ppv": "nobody is called positive",
+    "npv": "nobody is called negative",
+    "f1": "no positive, and nobody is called so",
+    "ccc": "all predictions and all targets are equal",
+    "kappa": "all predictions and all targets are equal",
 }

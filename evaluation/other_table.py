@@ -2,6 +2,8 @@
 """
 import os
 
+import numpy as np
+
 from plumbing.checkpoints import read_json
 from plumbing.patients import identity
 from plumbing.prepare import learned_images, own_data
@@ -33,17 +35,20 @@ def refuse_learned(cohort, run, args):
                          f"learned (such images: {len(pairs)} of {len(cohort.paths)})")
 
 
-def saved_thresholds(run):
-    """-> {task: {label: threshold}} that the run chose on its own validation split; another table has none.
+def saved_results(run):
+    """-> {task: {label: threshold}} that the run chose on its own validation split, and {task: the constant
+    prediction} of its training split; another table has neither.
 
-    {} when the run has not been evaluated yet: there is no operating point then."""
+    {} when the run has not been evaluated yet: there is no operating point, and no constant, then."""
+    thresholds, constants = {}, {}
     try:
         result = read_json(os.path.join(run, "metrics.json"))
     except ValueError:
-        return {}
-    thresholds = {}
+        return thresholds, constants
     for task, scores in result.items():
         if isinstance(scores, dict):
             points = scores.get("operating_point", {})
             thresholds[task] = {name: point["threshold"] for name, point in points.items()}
-    return thresholds
+            if "prediction" in scores.get("constant", {}):
+                constants[task] = np.array(scores["constant"]["prediction"])
+    return thresholds, constants

@@ -5,24 +5,43 @@ at or above it positive. `predictions` are those of predict.py.
 """
 import numpy as np
 
-from evaluation.metrics import UNDEFINED, by_score, ratio, sensitivity, specificity
-from evaluation.scores import bootstrap_weights, known_units, measure, summary
+from evaluation.metrics import UNDEFINED, by_score, concordance, f1, npv, ppv, ratio, sensitivity, specificity
+from evaluation.scores import bootstrap_weights, known_units, measure, summary, why_undefined
+from plumbing.cells import is_number
+
+
+RATES = {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv, "f1": f1}
 
 
 def details(task, predictions, thresholds=None):
-    """-> {"confusion": ..., "reliability": {name: ...}, "operating_point": {name: ...}}, {} for other tasks.
+    """-> {"confusion": ..., "reliability": {name: ...}, "operating_point": {name: ...}} of classes and
+    labels, "kappa" of classes that are numbers, "ccc" of a number: the agreement with the targets' rater.
 
     thresholds: {label, or the second of two classes: threshold}. Without it, and with more classes, there is
     no operating point."""
     result = {}
     if task.kind == "classes":
         result["confusion"] = confusion(task, predictions)
+    result.update(agreement(task, predictions))
     for name, (probability, answer, patients) in questions(task, predictions).items():
         result.setdefault("reliability", {})[name] = reliability(probability, answer)
         if thresholds:
             point = operating_point(probability, answer, patients, thresholds.get(name))
             result.setdefault("operating_point", {})[name] = point
     return result
+
+
+def agreement(task, predictions):
+    """-> {"kappa" or "ccc": {value, low, high}}, {} for tasks without an order."""
+    name = "ccc"
+    prediction, target, patients = known_units(task, predictions)
+    if task.kind == "classes" and all(map(is_number, task.classes)):
+        name = "kappa"
+        prediction = prediction.argmax(1).astype(float)
+    elif task.kind != "regression":
+        return {}
+    draws = measure(concordance, prediction, target, bootstrap_weights(patients))
+    return {name: summary(draws, why_undefined(name, target))}
 
 
 def questions(task, predictions):
@@ -91,7 +110,7 @@ def youden(probability, answer):
 
 
 def operating_point(probability, answer, patients, threshold, resamples=1000):
-    """What calling everything at or above a threshold positive comes to: four counts and two rates.
+    """What calling everything at or above a threshold positive comes to: four counts and five rates.
 
     The threshold is chosen elsewhere, on the validation split. The interval of a rate of 0 or 1 is that of
     Clopper and Pearson, with as many trials as there are patients on that side: resamples never hold what
@@ -108,10 +127,11 @@ def operating_point(probability, answer, patients, threshold, resamples=1000):
         "false_negatives": int((~called & actual).sum()),
     }
     weights = bootstrap_weights(patients, resamples)
-    for name, function, side in (("sensitivity", sensitivity, actual), ("specificity", specificity, ~actual)):
+    sides = {"sensitivity": actual, "specificity": ~actual, "ppv": called, "npv": ~called}
+    for name, function in RATES.items():
         draws = measure(function, called.astype(float), answer, weights)
         rate = summary(draws, UNDEFINED[name])
-        trials = len(set(patients[side]))
+        trials = len(set(patients[sides.get(name, actual)]))
         unseen = 0.025 ** (1 / max(1, trials))
         if rate["value"] == 0:
             rate.update(low=0.0, high=1 - unseen)

@@ -14,6 +14,7 @@ import os
 import re
 from urllib.parse import quote
 
+from evaluation.card import card
 from evaluation.metrics import NAMES
 from evaluation.picture_file import read_picture, save_picture
 from evaluation.result_tables import cell_text, map_tables, tables
@@ -159,8 +160,8 @@ PAGE = """<!doctype html>
 """
 
 
-def page(run, charts):
-    """-> the whole page, HTML. charts: of `run_figures`."""
+def page(run, charts, pictures=True):
+    """-> the whole page, HTML. charts: of `run_figures`. pictures: with those of patients?"""
     title = cell(run.name)
     body = [f"<h1>{title}</h1>"]
     for task in run.tasks:
@@ -174,8 +175,9 @@ def page(run, charts):
         body.append(html_charts(charts[task.name]))
     if charts[LEARNING]:
         body += ["<h2>Learning curves</h2>", html_charts(charts[LEARNING])]
-    body += looks(run)
-    body += other_pages(run)
+    if pictures:
+        body += looks(run)
+        body += other_pages(run)
     body += ["<h2>Limits</h2>", "<ul>"]
     body += [f"<li>{cell(text)}</li>" for text in caveats(run)]
     words = cell(command(run.args))
@@ -227,6 +229,17 @@ def write_report(folder, results=None):
     path = os.path.join(folder, "report.html")
     write_whole(path, page(run, charts))
     return path
+
+
+def share(folder, to):
+    """Write report.html and README.md, the card, of a run to a new folder: without pictures of patients,
+    their ids, and paths. ValueError when the folder exists."""
+    if os.path.exists(to):
+        raise ValueError(f"--share {to}: exists; it is not overwritten")
+    run = read_run(folder)
+    os.makedirs(to)
+    write_whole(os.path.join(to, "report.html"), page(run, run_figures(run), pictures=False))
+    write_whole(os.path.join(to, "README.md"), card(run))
 
 
 def main(argv=None):

@@ -89,6 +89,9 @@ def metric_table(task, result, names):
         if constant:
             row.append(number(constant[metric]["value"]))
         rows.append(row)
+    for metric in ("ccc", "kappa"):
+        if metric in scores:
+            rows.append([names.get(metric, metric), scores[metric]] + ["" for _ in head[2:]])
     return caption, head, rows
 
 
@@ -138,16 +141,18 @@ def operating_table(points):
     for name, point in points.items():
         row = [name]
         if point["threshold"] is None:
-            row += ["", "", dict(point, value=None)]
+            row += ["", "", "", "", "", dict(point, value=None)]
         else:
             for rate, right, wrong in (("sensitivity", "true_positives", "false_negatives"),
                                        ("specificity", "true_negatives", "false_positives")):
                 count = f"{point[right]} of {point[right] + point[wrong]}"
                 row.append(dict(point[rate], of=count))
+            for rate in ("ppv", "npv", "f1"):                      # files of before have none
+                row.append(point.get(rate, ""))
             row.append(number(point["threshold"]))
         rows.append(row)
     caption = "At or above a threshold, chosen on the validation split (Youden's J)"
-    return caption, ["", "sensitivity", "specificity", "at or above"], rows
+    return caption, ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"], rows
 
 
 def confusion_tables(task, result):

@@ -57,6 +57,7 @@ def read_run(folder, results=None):
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: no evaluated run ({error}); "
                          f"python eval.py {folder} evaluates it") from error
+    run.args = publishable(run.args)
     run.folder = results
     run.name = os.path.basename(os.path.abspath(folder))
     if results != folder:
@@ -66,6 +67,16 @@ def read_run(folder, results=None):
     run.metrics.setdefault("unit", "patient")
     run.tasks = [task for task in read_tasks(run.config) if task.name in run.metrics]
     return run
+
+
+def publishable(args):
+    """args.json without the folders of one's own machine."""
+    result = {}
+    for name, value in args.items():
+        if isinstance(value, str) and os.path.isabs(value):
+            value = os.path.basename(os.path.normpath(value))
+        result[name] = value
+    return result
 
 
 def command(args):

@@ -15,7 +15,7 @@ from data import Samples, make_loader
 from eval import evaluate, main
 from evaluation import figures
 from evaluation.metrics import METRICS
-from evaluation.other_table import saved_thresholds
+from evaluation.other_table import saved_results
 from evaluation.predict import predict
 from evaluation.printing import print_table
 from evaluation.probabilities import youden
@@ -136,13 +136,14 @@ def test_another_table_is_judged_at_the_thresholds_of_the_run(tmp_path):
     cohort, indices = photographs(tmp_path)
     model = MODELS["vit"]({task.name: task.outputs for task in TASKS})
     evaluate(model, TASKS, cohort, {**indices, "val": indices["train"]}, str(tmp_path), options_of(model), figures=0)
-    saved = saved_thresholds(str(tmp_path))
+    saved, constants = saved_results(str(tmp_path))
     assert saved["findings"]["edema"] > 0 and saved["findings"]["mass"] is None and saved["pasi"] == saved["grade"] == {}
     os.makedirs(tmp_path / "other")
     there = {"train": [], "test": indices["test"]}
     again = evaluate(model, TASKS, cohort, there, str(tmp_path / "other"), options_of(model), figures=0, thresholds=saved)
     assert again["findings"]["operating_point"]["edema"]["threshold"] == saved["findings"]["edema"]
-    assert "reason" in again["findings"]["operating_point"]["mass"] and saved_thresholds(str(tmp_path / "none")) == {}
+    assert "reason" in again["findings"]["operating_point"]["mass"] and saved_results(str(tmp_path / "none")) == ({}, {})
+    assert constants["pasi"] > 0 and constants["findings"].shape == (2,)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,9 @@ def test_another_table_is_evaluated_with_the_runs_own_scale_and_classes(run):
         assert row["grade target"] == "top" and float(row["redness target"]) == pytest.approx(10 * float(before[patient]["redness target"]))
         assert {key: text for key, text in row.items() if "predicted" in key} == {key: before[patient][key] for key in row if "predicted" in key}
     metrics = json.load(open(run / "runs/a/other-test/metrics.json"))
-    assert metrics["grade"]["auroc"]["reason"] == "one class only" and "constant" not in metrics["redness"]
+    assert metrics["grade"]["auroc"]["reason"] == "one class only" and metrics["redness"]["constant"]["mae"]["value"] > 0
+    own = json.load(open(run / "runs/a/metrics.json"))
+    assert metrics["redness"]["constant"]["prediction"] == own["redness"]["constant"]["prediction"] and "mae" in metrics["redness"]["gain"]
 
 
 def test_another_part_of_the_split_and_subgroups(run, capsys):

@@ -1,12 +1,14 @@
 import json
+import os
 import re
 
 import pytest
 from huggingface_hub import ModelCard
 
+from eval import main
 from evaluation.card import HUB, card, preprocessor
 from evaluation.metrics import METRICS
-from evaluation.run_text import read_run
+from evaluation.run_text import publishable, read_run
 from plumbing.saved_run import open_model
 
 
@@ -26,6 +28,23 @@ def test_the_card_says_what_a_hub_wants_and_no_patient(runs, tmp_path):
     base = "google/vit-base-patch16-224"
     assert (head.base_model, head.license, head.license_link) == (base, "other", f"https://huggingface.co/{base}")
     assert head.license_name and ModelCard(card(read_run(str(runs / "a")))).data.license_name is None
+
+
+def test_what_is_shared_holds_no_picture_id_or_path(runs, tmp_path):
+    """--share: page and card without pictures of patients, their names and folders; an absolute path stands in no report either; a
+    folder with a slash at its end has a name; a line break in a name starts no line of the card."""
+    main([str(runs / "a"), "--share", str(tmp_path / "public")])
+    assert sorted(os.listdir(tmp_path / "public")) == ["README.md", "report.html"]
+    for name in ("README.md", "report.html"):
+        text = (tmp_path / "public" / name).read_text()
+        assert not re.search("p1<i|p1&lt;i|alert|What the model looked at", text) and str(runs.parent) not in text and "cannot be judged" in text
+    assert str(runs.parent) not in (runs / "a" / "report.html").read_text()
+    with pytest.raises(ValueError, match="exists; it is not overwritten"):
+        main([str(runs / "a"), "--share", str(tmp_path / "public")])
+    run = read_run(str(runs / "a"))
+    run.args = publishable({**run.args, "data": "/home/me/films/", "name": "r\n<script>"})
+    text = card(run)
+    assert "| Data | films |" in text and '"name": "films"' in text and "\n<script>" not in text
 
 
 @pytest.mark.parametrize("name", "abc")

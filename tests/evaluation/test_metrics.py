@@ -6,6 +6,7 @@ import pytest
 
 from evaluation.metrics import METRICS
 from evaluation.probabilities import details, operating_point
+from plumbing.cohort import Task
 from tests.evaluation.toy import GRADE, NAN, draw, table_of
 
 
@@ -133,6 +134,13 @@ def test_metrics_equal_scikit_learn():
     assert [x for x in bins["predicted"] if x is not None] == pytest.approx(predicted, rel=1e-9)
     answer, names = (target == 1).astype(float), np.arange(200).astype(str)
     point = operating_point(prediction[:, 1], answer, names, 0.3)
+    called = prediction[:, 1] >= 0.3
+    for name, expected in (("ppv", sk.precision_score(answer, called)), ("npv", sk.precision_score(1 - answer, ~called)),
+                           ("f1", sk.f1_score(answer, called))):
+        assert point[name]["value"] == pytest.approx(expected, rel=1e-9)
+    ordered = Task("grade", "classes", ("0", "1", "2"))
+    kappa = details(ordered, table_of(ordered, prediction, target))["kappa"]["value"]
+    assert kappa == pytest.approx(sk.cohen_kappa_score(target, prediction.argmax(1), weights="quadratic"), rel=1e-9)
     assert point["sensitivity"]["value"] == pytest.approx(sk.recall_score(answer, prediction[:, 1] >= 0.3), rel=1e-9)
     assert point["specificity"]["value"] == pytest.approx(sk.recall_score(1 - answer, prediction[:, 1] < 0.3), rel=1e-9)
 

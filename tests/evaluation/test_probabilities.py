@@ -36,7 +36,7 @@ def test_reliability_bins_are_of_equal_width():
     assert list(details(GRADE, table_of(GRADE, *draw("classes", rng, 9)))["reliability"]) == list(GRADE.classes)
     yes = Task("yes", "classes", ("no", "yes"))
     assert details(yes, table_of(yes, [[0.25, 0.75]], [1]))["reliability"]["yes"]["predicted"][7] == 0.75
-    assert details(PASI, table_of(PASI, [1], [1])) == {}
+    assert set(details(PASI, table_of(PASI, [1], [1]))) == {"ccc"}
 
 
 def test_youden_is_the_best_of_every_threshold():
@@ -48,6 +48,24 @@ def test_youden_is_the_best_of_every_threshold():
         best = max(round(j, 12) for j in J.values())
         assert youden(said, true) == next(t for t in J if round(J[t], 12) == best)
     assert youden(np.array([0.1, 0.2]), np.ones(2)) is None and youden(np.zeros(0), np.zeros(0)) is None
+
+
+def test_agreement_is_that_of_the_slow_loop():
+    """Quadratic kappa from the table of counts, as Cohen's is defined; Lin's concordance from its moments; names are no order."""
+    rng = np.random.default_rng(0)
+    grade = Task("grade", "classes", ("0", "1", "2"))
+    said, true = draw("classes", rng, 60)
+    called = [max(range(3), key=lambda c: p[c]) for p in said]
+    observed = sum((a - b) ** 2 for a, b in zip(called, true)) / 60
+    expected = sum((a - b) ** 2 for a in called for b in true) / 3600
+    kappa = details(grade, table_of(grade, said, true))["kappa"]
+    assert kappa["value"] == pytest.approx(1 - observed / expected) and kappa["low"] < kappa["value"] < kappa["high"]
+    assert "kappa" not in details(GRADE, table_of(GRADE, said, true))
+    a, b = rng.normal(3, 2, 60), rng.normal(2, 1, 60)
+    covariance = sum((x - a.mean()) * (y - b.mean()) for x, y in zip(a, b)) / 60
+    expected = 2 * covariance / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)
+    assert details(PASI, table_of(PASI, a, b))["ccc"]["value"] == pytest.approx(expected)
+    assert details(PASI, table_of(PASI, [1.0, 1.0], [1.0, 1.0]))["ccc"]["reason"] == "all predictions and all targets are equal"
 
 
 def test_operating_point_is_counted():
@@ -62,6 +80,7 @@ def test_operating_point_is_counted():
     assert (tp, fp, tn, fn) == ((called & answer).sum(), (called & ~answer).sum(), (~called & ~answer).sum(), (~called & answer).sum())
     assert point["sensitivity"]["value"] == pytest.approx(tp / (tp + fn)) and point["specificity"]["value"] == pytest.approx(tn / (tn + fp))
     assert all(point[name]["low"] < point[name]["value"] < point[name]["high"] for name in ("sensitivity", "specificity"))
+    assert [point[name]["value"] for name in ("ppv", "npv", "f1")] == pytest.approx([tp / (tp + fp), tn / (tn + fn), 2 * tp / (2 * tp + fp + fn)])
     assert found["mass"] == {"threshold": None, "reason": "one class only in the validation split"}
     sure = operating_point(np.array([0.9, 0.8, 0.7, 0.6, 0.1]), np.array([1, 1, 1, 0, 0.0]), np.array(["a", "b", "c", "d", "e"]), 0.5)
     assert sure["sensitivity"]["low"] ** 3 == pytest.approx(0.025) and sure["sensitivity"]["high"] == 1      # three of three could be luck
