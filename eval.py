@@ -32,7 +32,7 @@ from evaluation.other_table import refuse_learned, saved_results
 from evaluation.predict import predict_images
 from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
-from evaluation.probabilities import choose_thresholds, details
+from evaluation.probabilities import choose_thresholds, conformal, details
 from evaluation.report import share, write_report
 from evaluation.scores import constant_predictions, score, score_constant
 from evaluation.subgroups import columns_of, score_subgroups
@@ -77,10 +77,9 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     watch = watcher(tasks, model.config, boxes_of, findings)
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
     thresholds = thresholds or {}
-    has_thresholds = any(task.kind in ("classes", "labels") for task in tasks)
-    if has_thresholds and not thresholds and split != "val" and indices.get("val"):
-        held_out = predict_images(model, tasks, cohort, indices["val"], options,
-                                  progress="choosing thresholds on val")
+    held_out = None
+    if not thresholds and split != "val" and indices.get("val"):
+        held_out = predict_images(model, tasks, cohort, indices["val"], options, progress="looking at val")
         thresholds = {task.name: choose_thresholds(task, held_out) for task in tasks}
     result = {
         "split": split,
@@ -98,6 +97,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     for task in tasks:
         scores = result[task.name] = score(task, predictions, constant=constants.get(task.name))
         scores.update(details(task, predictions, thresholds.get(task.name)))
+        if held_out and task.kind == "regression":
+            scores["conformal"] = conformal(task, held_out)
         if task.name in constants:
             scores["constant"] = score_constant(task, predictions, constants[task.name])
         if columns:

@@ -18,7 +18,8 @@ from huggingface_hub.utils import tqdm
 from data import Samples
 from evaluation.figures import draw_figures, look_again
 from evaluation.predict import predict_images
-from evaluation.predictions_file import image_names, prediction_names, prediction_text
+from evaluation.predictions_file import image_names, prediction_names
+from plumbing.checkpoints import read_json
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import find_device
@@ -153,10 +154,11 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     if good:
         predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")
         shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})
-    rows = new_rows(tasks, predictions, cohort, broken)
+    rows = new_rows(tasks, predictions, cohort, broken, half_widths(tasks, run))
     write_csv(out, rows)
     if shown:
         folder = os.path.splitext(out)[0] + "-figures"
+        print(f"pictures of what the model looked at are in {folder}")
         draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
     unit = "patients" if cohort.patients_known else "images, not patients,"
     return f"{len(rows) - 1} {unit}"
@@ -186,14 +188,53 @@ def print_notes(notes, cohort, run):
               f"or val split of {run}: if they are the same people, this is no test", file=sys.stderr)
 
 
-def new_rows(tasks, predictions, cohort, broken):
+def half_widths(tasks, run):
+    """-> {task: half the width of the 90 % interval of the validation residuals}, from the run's
+    metrics.json; says of which number there is none."""
+    widths = {}
+    path = os.path.join(run, "metrics.json")
+    metrics = {}
+    if os.path.isfile(path):
+        metrics = read_json(path)
+    for task in tasks:
+        if task.kind == "regression":
+            width = metrics.get(task.name, {}).get("conformal", {}).get("half_width")
+            if width is None:
+                print(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
+                      f"or is to be evaluated again (python eval.py {run})", file=sys.stderr)
+            else:
+                widths[task.name] = width
+    return widths
+
+
+def answer_names(task, widths):
+    """The columns before the predictions of a task: its most probable class, or the ends of its interval."""
+    if task.kind == "classes":
+        return [f"{task.name} class"]
+    if task.name in widths:
+        return [f"{task.name} {end}, 90 % of the validation residuals" for end in ("from", "to")]
+    return []
+
+
+def answer_text(task, widths, prediction):
+    """What stands in the columns of `answer_names`."""
+    if task.kind == "classes":
+        return [task.classes[prediction.argmax()]]
+    if task.name in widths:
+        width = widths[task.name]
+        return [f"{prediction - width:.4g}", f"{prediction + width:.4g}"]
+    return []
+
+
+def new_rows(tasks, predictions, cohort, broken, widths):
     """-> rows of the CSV: patient, images, predictions of every task, images that were skipped.
 
+    widths: of `half_widths`.
     predictions: as `predict` returns them, of the patients of whom an image can be read. Patients keep the
     order of the source."""
     header = ["patient", "images"]
     for task in tasks:
-        header += prediction_names(task)
+        header += answer_names(task, widths) + prediction_names(task)
     rows = [header + ["skipped"]]
     unit_of = {patient: i for i, patient in enumerate(predictions["patient"])}
     names = image_names(cohort)
@@ -202,7 +243,9 @@ def new_rows(tasks, predictions, cohort, broken):
         row = [patient, "|".join(seen)]
         if seen:
             for task in tasks:
-                row += prediction_text(task, predictions, unit_of[patient])
+                prediction = predictions["prediction"][task.name][unit_of[patient]]
+                row += answer_text(task, widths, prediction)
+                row += [f"{value:.4g}" for value in np.atleast_1d(prediction)]
         else:
             row += ["" for _ in header[2:]]
         rows.append(row + ["|".join(names[i] for i in images if i in broken)])

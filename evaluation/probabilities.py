@@ -3,6 +3,8 @@
 An operating point is a threshold, chosen on the validation split, and what comes of calling every probability
 at or above it positive. `predictions` are those of predict.py.
 """
+import math
+
 import numpy as np
 
 from evaluation.metrics import UNDEFINED, by_score, concordance, f1, npv, ppv, ratio, sensitivity, specificity
@@ -93,6 +95,21 @@ def choose_thresholds(task, predictions):
     for name, (probability, answer, _) in questions(task, predictions).items():
         thresholds[name] = youden(probability, answer)
     return thresholds
+
+
+def conformal(task, predictions):
+    """What to add to a predicted number, up and down, so that 90 % of new patients like those of the
+    validation split, whose `predictions` these are, lie within -> {"half_width", "patients"}.
+
+    The split conformal rule: of n errors without sign the ceil(0.9 (n + 1))-th from below; None where there
+    are fewer than that, for 8 patients or less."""
+    prediction, target, _ = known_units(task, predictions)
+    errors = np.sort(np.abs(prediction - target))
+    place = math.ceil(0.9 * (len(errors) + 1) - 1e-9)
+    half_width = None
+    if place <= len(errors):
+        half_width = float(errors[place - 1])
+    return {"half_width": half_width, "patients": len(errors)}
 
 
 def youden(probability, answer):

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.probabilities import details, operating_point, youden
+from evaluation.probabilities import conformal, details, operating_point, youden
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
 
@@ -48,6 +48,18 @@ def test_youden_is_the_best_of_every_threshold():
         best = max(round(j, 12) for j in J.values())
         assert youden(said, true) == next(t for t in J if round(J[t], 12) == best)
     assert youden(np.array([0.1, 0.2]), np.ones(2)) is None and youden(np.zeros(0), np.zeros(0)) is None
+
+
+def test_the_conformal_interval_holds_nine_of_ten():
+    """Of 2,000 studies of 19 validation patients it holds the next patient in 90 %; 8 patients are too few, of 9 it is the largest."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        errors = rng.standard_t(3, 20)
+        held += abs(errors[19]) <= conformal(PASI, table_of(PASI, errors[:19], np.zeros(19)))["half_width"]
+    assert 0.88 < held / 2000 < 0.92
+    assert conformal(PASI, table_of(PASI, np.arange(8.0), np.zeros(8))) == {"half_width": None, "patients": 8}
+    assert conformal(PASI, table_of(PASI, np.arange(9.0), np.zeros(9)))["half_width"] == 8
 
 
 def test_agreement_is_that_of_the_slow_loop():
