@@ -95,7 +95,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     if constants is None:
         constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     for task in tasks:
-        scores = result[task.name] = score(task, predictions, constant=constants.get(task.name))
+        scores = result[task.key] = score(task, predictions, constant=constants.get(task.name))
         scores.update(details(task, predictions, thresholds.get(task.name)))
         if held_out and task.kind == "regression":
             scores["conformal"] = conformal(task, held_out)

@@ -95,7 +95,7 @@ def hub_result(run, task):
         kind = "image-classification"
     metrics = []
     for name in METRICS[task.kind]:
-        entry = run.metrics[task.name][name]
+        entry = run.metrics[task.key][name]
         if entry["value"] is not None:
             metrics.append({"type": HUB.get(name, name), "value": entry["value"],
                             "name": f"{NAMES[name]} {interval(entry)}".strip()})

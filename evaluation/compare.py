@@ -43,7 +43,7 @@ def compare(a, b, resamples=1000):
             row = np.argwhere(~agree)[0][0]
             raise ValueError(f"{name} of patient {patients[row]} is not the same in {a} and in {b}: "
                              "other targets, or other patients")
-        result[name] = compare_task(
+        result[task.key] = compare_task(
             task,
             known_units(task, first, rows),
             known_units(task, second, other_rows),

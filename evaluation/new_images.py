@@ -198,7 +198,7 @@ def half_widths(tasks, run):
         metrics = read_json(path)
     for task in tasks:
         if task.kind == "regression":
-            width = metrics.get(task.name, {}).get("conformal", {}).get("half_width")
+            width = metrics.get(task.key, {}).get("conformal", {}).get("half_width")
             if width is None:
                 print(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
                       f"or is to be evaluated again (python eval.py {run})", file=sys.stderr)

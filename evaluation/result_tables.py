@@ -59,7 +59,7 @@ def people(result):
 
 def tables(task, result, names):
     """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
-    scores = result[task.name]
+    scores = result[task.key]
     points = scores.get("operating_point", {})
     found = [metric_table(task, result, names),
              group_table("Label by label" + FEWER, "positives", scores.get("per_label", {}), task, names),
@@ -71,7 +71,7 @@ def tables(task, result, names):
 
 def metric_table(task, result, names):
     """Every metric, beside that of the constant predictor where there is one."""
-    scores = result[task.name]
+    scores = result[task.key]
     constant = scores.get("constant")
     caption = f"95 % intervals, {scores['patients']} {people(result)} resampled"
     head = [f"{task.name}, {scores['units']} {result['unit']}s", result["split"]]
@@ -158,7 +158,7 @@ def operating_table(points):
 def confusion_tables(task, result):
     """-> the confusion of a task of classes, in a list; [] for other tasks."""
     rows = []
-    for name, counts in zip(task.classes, result[task.name].get("confusion", [])):
+    for name, counts in zip(task.classes, result[task.key].get("confusion", [])):
         rows.append([name] + counts)
     caption = f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)"
     return [(caption, ["", *task.classes], rows)] if rows else []

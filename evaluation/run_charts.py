@@ -30,7 +30,7 @@ RATES = {  # name: points, area, axes, a grey line, caption
 def task_charts(run, task):
     """-> the figures of one task."""
     predictions = read_rows([task], run.predictions)
-    scores, unit = run.metrics[task.name], run.metrics["unit"]
+    scores, unit = run.metrics[task.key], run.metrics["unit"]
     if task.kind == "regression":
         charts = regression_charts(task, predictions, unit)
     elif task.kind == "survival":

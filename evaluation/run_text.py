@@ -65,7 +65,7 @@ def read_run(folder, results=None):
     seconds = os.path.getmtime(os.path.join(results, "metrics.json"))
     run.date = str(date.fromtimestamp(seconds))
     run.metrics.setdefault("unit", "patient")
-    run.tasks = [task for task in read_tasks(run.config) if task.name in run.metrics]
+    run.tasks = [task for task in read_tasks(run.config) if task.key in run.metrics]
     return run
 
 
@@ -110,13 +110,13 @@ def caveats(run):
                      "and a little too narrow for what they promise.")
     small = {}                                       # each once, in the order of the table
     for task in run.tasks:
-        for name, group in run.metrics[task.name].get("subgroups", {}).items():
+        for name, group in run.metrics[task.key].get("subgroups", {}).items():
             if group["small"]:
                 small[name] = group
     if small:
         texts.append(f"Fewer than 20 patients, so that little can be said: {', '.join(small)}.")
     for task in run.tasks:
-        texts += undefined(task, run.metrics[task.name])
+        texts += undefined(task, run.metrics[task.key])
     return texts
 
 

@@ -13,7 +13,7 @@ FLAT = 0.1          # spread of the predictions / that of the targets; a calibra
 
 def verdict(task, result):
     """What metrics.json holds -> a sentence on one task, and a list of sentences that warn."""
-    scores = result[task.name]
+    scores = result[task.key]
     metric = next(iter(METRICS[task.kind]))
     entry = scores[metric]
     gain = scores.get("gain", {}).get(metric)
@@ -82,7 +82,7 @@ def too_few(task, scores, rare):
 
 
 def warnings(task, result, rare):
-    scores = result[task.name]
+    scores = result[task.key]
     texts = []
     if rare and len(questions(task, scores)) == 1:
         texts.append(f"Only {', '.join(rare.values())}: no interval is trustworthy.")

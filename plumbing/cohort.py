@@ -14,6 +14,11 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "va
 NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
                "the numbers are of images, not patients")
 
+# entries of metrics.json that are no tasks; a task of such a name is "target NAME" there
+OTHER_ENTRIES = ("split", "patients", "images", "unit", "device", "patient_ids", "patient_note", "by",
+                 "localization", "a", "b")
+TARGET = "target "
+
 
 @dataclass(frozen=True)
 class Task:
@@ -36,6 +41,13 @@ class Task:
     def text(self):
         """ "regression", or "classes: 0 1 2"."""
         return f"{self.kind}: {' '.join(self.classes)}" if self.classes else self.kind
+
+    @property
+    def key(self):
+        """Its entry in metrics.json: its name, but where another entry is called so."""
+        if self.name in OTHER_ENTRIES or self.name.startswith(TARGET):
+            return TARGET + self.name
+        return self.name
 
     @property
     def outputs(self):

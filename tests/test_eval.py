@@ -19,7 +19,8 @@ from evaluation.other_table import saved_results
 from evaluation.predict import predict
 from evaluation.printing import print_table
 from evaluation.probabilities import youden
-from evaluation.scores import score
+from evaluation.scores import score, score_constant
+from plumbing.cohort import Task
 from plumbing.command import run_main
 from tests.evaluation.toy import CPU, FINDINGS, GRADE, MODELS, NAN, TASKS, options_of, photographs, table_of
 
@@ -144,6 +145,19 @@ def test_another_table_is_judged_at_the_thresholds_of_the_run(tmp_path):
     assert again["findings"]["operating_point"]["edema"]["threshold"] == saved["findings"]["edema"]
     assert "reason" in again["findings"]["operating_point"]["mass"] and saved_results(str(tmp_path / "none")) == ({}, {})
     assert constants["pasi"] > 0 and constants["findings"].shape == (2,)
+
+
+def test_a_target_may_be_called_like_any_other_entry(tmp_path):
+    """`patients`, `device`, `unit`, `by`: metrics.json holds both, the table prints both, another table finds its constant."""
+    tasks = [Task(name, "regression", center=100.0, scale=50.0) for name in ("patients", "device", "unit", "by", "localization")]
+    result = {"patients": 6, "unit": "patient", "split": "test", "images": 12, "by": {}}
+    for task in tasks:
+        table = table_of(task, [1.0, 2.0], [1.0, 3.0])
+        result[task.key] = {**score(task, table, constant=1.0), "constant": score_constant(task, table, 1.0)}
+    (tmp_path / "metrics.json").write_text(json.dumps(result))
+    assert result["patients"] == 6 and result["target patients"]["mae"]["value"] == 0.5 and Task("pasi", "regression").key == "pasi"
+    assert set(saved_results(str(tmp_path))[1]) == {task.name for task in tasks}
+    print_table(tasks, result)
 
 
 @pytest.fixture(scope="module")
