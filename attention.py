@@ -34,8 +34,8 @@ def formula_is_faster(q):
     """On CPUs, in bfloat16 and in oneDNN's float32. Time of the fused kernel over the formula's, training, on
     an EPYC (Zen 4): 3.8 to 5.4 at 37 and 65 tokens, 1.4 to 2.5 at 197 and 257, below 1 from 1,025; in MKL's
     float32 0.5 to 0.9. Up to 8 d tokens the weights are at most half of what else a block keeps."""
-    if q.device.type != "cpu" or q.shape[-2] > 8 * q.shape[-1]:
-        return False
+    if q.device.type != "cpu" or q.shape[-2] > 8 * q.shape[-1] or torch.compiler.is_compiling():
+        return False                                               # torch.compile cannot ask for precision
     return q.dtype == torch.bfloat16 or torch.get_float32_matmul_precision() == "medium"
 
 

@@ -174,7 +174,8 @@ def test_starts_from_a_vanilla_file(tmp_path):
     assert model.report.startswith(f"loaded {len(state) - 2}/{len(state) - 2} tensors") and model.report.endswith("ignored head")
     new = {key.split(".")[0] for key in model.state_dict() if key.removeprefix("vit.") not in state}
     assert new == {"decoder", "label_head"}
-    assert model.config == Q2LConfig(replace(donor.config, drop_path=0.1))
+    imagenet = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))     # of a bare file whose head is called head
+    assert model.config == Q2LConfig(replace(donor.config, drop_path=0.1, **imagenet), dropout=0.1)
     x = images().float()
     assert torch.equal(model.vit.encode(model.vit.embed(x)), donor.encode(donor.embed(x)))
 

@@ -69,7 +69,7 @@ def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, m
     assert ("softmax: cpu_s grows with the power" in out) == (name == "scaling")
 
 
-@pytest.mark.parametrize("name, count", [("vit", 26), pytest.param("crossvit", 18, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name, count", [("vit", 24), pytest.param("crossvit", 16, marks=pytest.mark.slow)])
 def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path, monkeypatch, capsys):
     """Ours is measured with every set of flags; a peer that is not there has an empty row that says what to install."""
     here(monkeypatch)
@@ -110,7 +110,8 @@ def test_flops_and_saved_bytes_are_those_of_the_step():
 def test_training_is_timed_by_the_log_of_train(tmp_path, quiet):
     """Every way of reading has a row; what it waited is a share of its seconds."""
     rows = table("train", tmp_path)
-    assert ["--workers 0", "--workers 2", "--workers 0 --cache"] == [row["flags"] for row in rows]
+    flags = [row["flags"].removeprefix("'") for row in rows]       # which says to a spreadsheet that it is no formula
+    assert flags == ["--workers 0", "--workers 2", "--workers 0 --cache"]
     assert all(0 <= float(row["waited"]) < 1 and float(row["epoch_s"]) > 0 for row in rows)
     assert torch.get_float32_matmul_precision() == "highest"
 

@@ -257,7 +257,8 @@ def small_files(greys):
     safetensors.torch.save_file(last.state_dict(), "runs/a/last/model.safetensors")
     with open("runs/a/last/config.json", "w") as file:
         file.write(open(f"{best}/config.json").read())
-    optimizer, state = train.make_optimizer(last, args, torch.device("cpu")), {"epoch": 0, "step": 0, "best": None, "history": [], "loss": []}
+    optimizer = train.make_optimizer(last, args, torch.device("cpu"))
+    state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": [], "norm": 0.0}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
