@@ -209,7 +209,7 @@ def test_crossvit_learns_from_medmnist_arrays(tmp_path, monkeypatch, capsys):
     main(["--model", "crossvit", "--data", "medmnist:pneumoniamnist", "--cache-dir", ".", "--image", "36", "--epochs", "1", "--name", "a"])
     result = json.load(open("runs/a/metrics.json"))
     assert result["patients"] == 8 and result["class"]["units"] == 8
-    assert "train 16 patients 16 images, val 6 patients 6 images, test 8 patients 8 images" in capsys.readouterr().out
+    assert "train 16 images, val 6 images, test 8 images" in capsys.readouterr().out
 
 # -----------------------------------------------------------------------------
 # losses, steps and the learning rate
