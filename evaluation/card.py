@@ -9,6 +9,7 @@ from evaluation.result_tables import cell_text, confusion_tables, interval, tabl
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
 from plumbing.run_folder import write_json, write_whole
+from plumbing.saved_run import evaluated
 
 
 HUB = {"auroc": "roc_auc", "auprc": "average_precision", "brier": "brier_score", "r2": "r_squared",
@@ -131,8 +132,16 @@ def preprocessor(config):
     return result
 
 
+def read_card(folder, library="pytorch"):
+    """Run folder -> the text of README.md, and preprocessor_config.json as a dict."""
+    run = read_run(folder)
+    with evaluated(folder):
+        return card(run, library), preprocessor(run.config)
+
+
 def write_card(folder, to=None, library="pytorch"):
     """Write both files beside a run's weights: to its best/, or to another folder with a copy of them."""
-    run, to = read_run(folder), to or os.path.join(folder, "best")
-    write_whole(os.path.join(to, "README.md"), card(run, library))
-    write_json(os.path.join(to, "preprocessor_config.json"), preprocessor(run.config))
+    text, inputs = read_card(folder, library)
+    to = to or os.path.join(folder, "best")
+    write_whole(os.path.join(to, "README.md"), text)
+    write_json(os.path.join(to, "preprocessor_config.json"), inputs)

@@ -11,8 +11,7 @@ import shutil
 
 from safetensors.torch import save_file
 
-from evaluation.card import write_card
-from evaluation.run_text import read_run
+from evaluation.card import read_card, write_card
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
 from vit import ViT, ViTConfig
@@ -95,7 +94,7 @@ def export(run, folder):
     ValueError when the folder exists, or the run has not been evaluated."""
     if os.path.exists(folder):
         raise ValueError(f"--export {folder}: exists; it is not overwritten")
-    read_run(run)                                    # refused here when there are no metrics for the card
+    read_card(run)                                   # refused here when there are no metrics for the card
     model, tasks, _ = open_model(run)
     os.makedirs(folder)
     if transformers_has(model, tasks):

@@ -8,6 +8,7 @@ from plumbing.checkpoints import read_json
 from plumbing.cohort import TARGET
 from plumbing.patients import identity
 from plumbing.prepare import learned_images, own_data
+from plumbing.saved_run import evaluated
 from plumbing.splits import copies_between, read_run_split
 
 
@@ -46,11 +47,12 @@ def saved_results(run):
         result = read_json(os.path.join(run, "metrics.json"))
     except ValueError:
         return thresholds, constants
-    for key, scores in result.items():
-        if isinstance(scores, dict):
-            task = key.removeprefix(TARGET)
-            points = scores.get("operating_point", {})
-            thresholds[task] = {name: point["threshold"] for name, point in points.items()}
-            if "prediction" in scores.get("constant", {}):
-                constants[task] = np.array(scores["constant"]["prediction"])
+    with evaluated(run):
+        for key, scores in result.items():
+            if isinstance(scores, dict):
+                task = key.removeprefix(TARGET)
+                points = scores.get("operating_point", {})
+                thresholds[task] = {name: point["threshold"] for name, point in points.items()}
+                if "prediction" in scores.get("constant", {}):
+                    constants[task] = np.array(scores["constant"]["prediction"])
     return thresholds, constants

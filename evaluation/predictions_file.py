@@ -1,12 +1,13 @@
 """predictions.csv: the predictions of a split as a table, written and read again.
 """
-import json
 import os
 
 import numpy as np
 
+from plumbing.checkpoints import read_json
 from plumbing.cohort import Task
 from plumbing.run_folder import write_csv
+from plumbing.saved_run import evaluated
 from plumbing.spreadsheet import read_cells
 
 
@@ -112,11 +113,7 @@ def read_predictions(run):
     """Run folder -> its tasks, and the predictions of its test split.
 
     ValueError when the folder is not that of an evaluated run."""
-    try:
-        with open(os.path.join(run, "best", "config.json"), encoding="utf-8") as file:
-            tasks = read_tasks(json.load(file))
+    with evaluated(run):
+        tasks = read_tasks(read_json(os.path.join(run, "best", "config.json")))
         with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
             return tasks, read_rows(tasks, read_cells(file))
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{run}: no evaluated run, its best/config.json and predictions.csv cannot be read "
-                         f"({error!r})") from error

@@ -24,6 +24,7 @@ from evaluation.verdict import verdict
 from plumbing.command import run_main
 from plumbing.parser import Parser
 from plumbing.run_folder import write_whole
+from plumbing.saved_run import evaluated
 
 
 STYLE = """
@@ -220,14 +221,16 @@ def write_report(folder, results=None):
 
     results: as in read_run; the page then stands there."""
     run = read_run(folder, results)
+    with evaluated(folder):
+        charts = run_figures(run)
+        text = page(run, charts)
     folder = run.folder
-    charts = run_figures(run)
     figures = os.path.join(folder, "figures")
     os.makedirs(figures, exist_ok=True)
     for chart in sum(charts.values(), []):
         save_picture(chart.picture, figures, chart.name, text=chart.alt())
     path = os.path.join(folder, "report.html")
-    write_whole(path, page(run, charts))
+    write_whole(path, text)
     return path
 
 
@@ -237,9 +240,11 @@ def share(folder, to):
     if os.path.exists(to):
         raise ValueError(f"--share {to}: exists; it is not overwritten")
     run = read_run(folder)
+    with evaluated(folder):
+        files = {"report.html": page(run, run_figures(run), pictures=False), "README.md": card(run)}
     os.makedirs(to)
-    write_whole(os.path.join(to, "report.html"), page(run, run_figures(run), pictures=False))
-    write_whole(os.path.join(to, "README.md"), card(run))
+    for name, text in files.items():
+        write_whole(os.path.join(to, name), text)
 
 
 def main(argv=None):

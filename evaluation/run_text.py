@@ -1,6 +1,5 @@
 """What a run folder says, in words: the part that report and model card share.
 """
-import json
 import math
 import os
 import shlex
@@ -8,12 +7,15 @@ from datetime import date
 from types import SimpleNamespace
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
 from evaluation.predictions_file import read_tasks
 from evaluation.result_tables import number, people
+from plumbing.checkpoints import read_json
+from plumbing.saved_run import evaluated
 from plumbing.spreadsheet import read_cells
+from plumbing.weight_files import refuse_strangers
 
 
 SETTINGS = {                                         # flag: how it is said
@@ -38,12 +40,13 @@ def read_run(folder, results=None):
     results = results or folder
 
     def read(name, folder=folder):
-        with open(os.path.join(folder, name), newline="", encoding="utf-8") as file:
-            if name.endswith(".json"):
-                return json.load(file)
+        path = os.path.join(folder, name)
+        if name.endswith(".json"):
+            return read_json(path)
+        with open(path, newline="", encoding="utf-8") as file:
             return read_cells(file)
 
-    try:
+    with evaluated(folder):
         run = SimpleNamespace(
             args=read("args.json"),
             config=read("best/config.json"),
@@ -52,11 +55,11 @@ def read_run(folder, results=None):
             split=read("split.csv"),
             predictions=read("predictions.csv", results),
         )
-        with safe_open(os.path.join(folder, "best", "model.safetensors"), "numpy") as file:
+        weights = os.path.join(folder, "best", "model.safetensors")
+        refuse_strangers(weights)
+        with safe_open(weights, "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder}: no evaluated run ({error}); "
-                         f"python eval.py {folder} evaluates it") from error
+        run.tasks = [task for task in read_tasks(run.config) if task.key in run.metrics]
     run.args = publishable(run.args)
     run.folder = results
     run.name = os.path.basename(os.path.abspath(folder))
@@ -65,7 +68,6 @@ def read_run(folder, results=None):
     seconds = os.path.getmtime(os.path.join(results, "metrics.json"))
     run.date = str(date.fromtimestamp(seconds))
     run.metrics.setdefault("unit", "patient")
-    run.tasks = [task for task in read_tasks(run.config) if task.key in run.metrics]
     return run
 
 

@@ -4,12 +4,12 @@
 the name of the model that they belong to. What depends on the data is settled later, in prepare.py.
 """
 import argparse
-import json
 import math
 import os
 import sys
 
 from data import AUGMENT
+from plumbing.checkpoints import read_json
 from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
@@ -300,8 +300,7 @@ def read_args(run):
     A flag that came later has its default; one that the model does not have (earlier versions wrote them
     all) is left out."""
     try:
-        with open(os.path.join(run, "args.json"), encoding="utf-8") as file:
-            saved = json.load(file)
+        saved = read_json(os.path.join(run, "args.json"))
         if saved.get("model") not in MODELS:
             raise ValueError(f"model cannot be {saved.get('model')!r}")
         saved.setdefault("window", "own")                          # all that there was before --window

@@ -233,7 +233,7 @@ def open_folder(args):
         recover(os.path.join(args.resume, name))
     path = os.path.join(args.resume, "args.json")
     saved = read_json(path)
-    if saved["epochs"] != args.epochs:               # the next --resume knows of it
+    if saved.get("epochs") != args.epochs:               # the next --resume knows of it
         saved["epochs"] = args.epochs
         write_json(path, saved)
     return args.resume, run_lock

@@ -1,11 +1,35 @@
 """A run folder -> its best model, ready to predict, with its tasks and its flags."""
+import contextlib
+import csv
 import os
+
+from safetensors import SafetensorError
 
 from plumbing.cohort import Column, Task
 from plumbing.flags import read_args
 from plumbing.models import class_of
 from plumbing.run_folder import lock_run, recover
+from plumbing.weight_files import first_line
 from plumbing.weights import check_size, load_weights, read_checkpoint
+
+
+# what files that are absent, damaged or edited make fail, where they are read and where they are used
+DAMAGE = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, MemoryError,
+          RecursionError, csv.Error, SafetensorError)
+
+
+@contextlib.contextmanager
+def evaluated(run):
+    """Inside it the files of an evaluated run may be taken for what train.py and eval.py write: whatever
+    fails because they are not becomes one ValueError that names the run."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = first_line(error)
+        if isinstance(error, (LookupError, TypeError, AttributeError)):
+            reason = f"{type(error).__name__}: {reason}"           # its text alone may be no more than a name
+        raise ValueError(f"{run}: no evaluated run as train.py and eval.py leave one ({reason}); "
+                         f"python eval.py {run} evaluates it") from error
 
 
 def tasks_and_columns(saved, path):

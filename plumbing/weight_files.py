@@ -82,7 +82,7 @@ def read_tensors(path):
 
 
 def refuse_strangers(path):
-    """ValueError for a file that is known not to hold weights."""
+    """ValueError for a file that is known not to hold weights, or whose header says it is longer than all."""
     with open(path, "rb") as file:
         head = file.read(40)
     if head.startswith(LFS_POINTER):
@@ -90,6 +90,10 @@ def refuse_strangers(path):
                          "`git lfs pull` in that folder fetches the weights")
     if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
         raise ValueError(f"{path}: not a weight file but a web page; download the file itself")
+    header = int.from_bytes(head[:8], "little")
+    if path.endswith(".safetensors") and header > os.path.getsize(path):
+        raise ValueError(f"{path}: says that its header has {header} bytes, the file has "
+                         f"{os.path.getsize(path)}")
 
 
 def read_pickle(path, mapped=False):
