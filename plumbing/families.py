@@ -22,7 +22,8 @@ EPS = (
 )
 ACTIVATION = (
     (r"_quickgelu|^clip", "quick_gelu"),
-    (r"_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_|^siglip", "gelu_tanh"),
+    (r"_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_siglip_|^siglip",
+     "gelu_tanh"),
 )
 ACTIVATIONS = {  # what others call it: what ViTConfig does
     "gelu": "gelu", "gelu_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
@@ -30,6 +31,7 @@ ACTIVATIONS = {  # what others call it: what ViTConfig does
 }
 HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_giantopt_", 16),
+    (r"_huge_plus_patch16_dinov3", 20),
 )
 HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16}      # others: D / 64
 ABSENT = (  # what is not here, by architecture or model type
