@@ -102,6 +102,7 @@ def test_evaluating_a_saved_run_gives_the_numbers_it_printed(table, more):
     assert json.load(open("runs/a/metrics.json")) == before
 
 
+@pytest.mark.slow
 def test_a_compiled_run_compiles_each_model_once(table, monkeypatch):
     """Every batch has the same shape, the last ones filled up: one graph for training, one for validation, and the same losses."""
     from torch._dynamo.testing import CompileCounter
@@ -363,6 +364,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_and_resumed_ends_with_the_same_bits(table, monkeypatch):
     """The run is killed before its 1st, 2nd, ... rename, then resumed: best, last, log and predictions equal an undisturbed run's."""
     main(flags(table, *MULTI, "--name", "whole"))
@@ -418,6 +420,7 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_from_there(table, m
     assert weights_of("runs/cut") == weights_of("runs/whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
 def test_a_signal_to_all_processes_of_a_run_lets_it_save(table, number):
     """As schedulers send it, and terminals: the processes that read images do not die of it."""

@@ -43,6 +43,7 @@ def here(monkeypatch):
         SimpleQueue=queue.SimpleQueue, Process=Process))
 
 
+@pytest.mark.slow
 def test_filter_table_with_processes_of_its_own(tmp_path):
     """All ways, finite numbers, and the ratio is over ours."""
     rows = table("filter", tmp_path)
@@ -107,6 +108,7 @@ def test_flops_and_saved_bytes_are_those_of_the_step():
     assert timing.counted(lambda: attention.softmax_attention(q, q, q)) == (2 * 2 * 2 * 64 * 64 * 8, 0)
 
 
+@pytest.mark.slow
 def test_training_is_timed_by_the_log_of_train(tmp_path, quiet):
     """Every way of reading has a row; what it waited is a share of its seconds."""
     rows = table("train", tmp_path)

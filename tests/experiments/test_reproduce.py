@@ -265,6 +265,7 @@ def test_jobs_run_side_by_side_but_not_before_what_they_start_from(monkeypatch, 
     assert lines.index(("end", "b", "")) < lines.index(("start", "c", "4"))
 
 
+@pytest.mark.slow
 def test_a_signal_lets_the_run_save_itself(quick, monkeypatch, tmp_path, capsys):
     """SIGTERM ends both processes; the same line again resumes the run where it was."""
     one = "{**FAST, 'first': {}, 'rows': {'table': '--fusion image --batch-size 1'}, 'claims': []}"

@@ -2,6 +2,7 @@
 import json
 import os
 
+import pytest
 import safetensors.torch
 import torch
 
@@ -21,6 +22,7 @@ print(json.dumps(answers))
 """
 
 
+@pytest.mark.slow
 def test_an_unreliable_hub_leaves_no_broken_file_in_the_cache(tmp_path):
     """Too many requests and broken gateways are tried again; a body shorter than the Hub said is not kept, and the next try has it
     whole; a file that changed under the same name is fetched anew. (No repository, terms to accept, no network: test_checkpoints.py.)"""

@@ -67,6 +67,7 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
             load_cohort(*args)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     """One picture stands for all: tables of public size are read, unified and split without a loop that is quadratic."""
     generic(tmp_path, *(f"p{i},a.png,{i // 3 % 50 + 0.5},{i // 3 % 2},{i // 3 % 5 % 2}" for i in range(100_000)),
