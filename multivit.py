@@ -111,13 +111,31 @@ class MultiViT(nn.Module):
         weights = {key: value for key, value in donor.state_dict().items() if not key.startswith("head.")}
         self.stage1.load_state_dict(weights)
         if hasattr(self, "stage2"):
-            if not hasattr(self.stage2, "pos_embed"):  # what had a position brings it along
-                placed = 0
-                for name in ("cls_token", "reg_token"):
-                    if name in weights and placed < donor.config.placed:
-                        rows = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
-                        weights[name], placed = weights[name] + rows, placed + rows.shape[1]
-            self.stage2.load_state_dict({key: weights[key] for key in self.stage2.state_dict()})
+            self.load_stage2(weights, donor.config.placed)
+
+    def load_stage2(self, weights, placed_rows, positions=True):
+        """{name: tensor} of a ViT -> stage 2. positions: are those of its class token and registers, the
+        first placed_rows of pos_embed, still to be added? Else the tokens hold them, as where R = 1."""
+        weights, placed = dict(weights), 0
+        if hasattr(self.stage2, "pos_embed") != positions:         # what had a position brings it along
+            sign = 1 if positions else -1
+            for name in ("cls_token", "reg_token"):
+                if name in weights and placed < placed_rows:
+                    rows = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
+                    weights[name], placed = weights[name] + sign * rows, placed + rows.shape[1]
+        self.stage2.load_state_dict({key: weights[key] for key in self.stage2.state_dict()})
+
+    def load_second(self, donor: ViT, tensors):
+        """Stage 2 from that of another MultiViT, read as a ViT, with its fuse and merge where they fit;
+        tensors: all that stands behind its stage 1. -> the parts that were taken."""
+        self.load_stage2(donor.state_dict(), donor.config.placed, "stage2.pos_embed" in tensors)
+        taken = ["stage2"]
+        for part in ("fuse", "merge"):
+            weight, layer = tensors.get(f"{part}.weight"), getattr(self, part, None)
+            if weight is not None and layer is not None and layer.weight.shape == weight.shape:
+                layer.load_state_dict({"weight": weight, "bias": tensors[f"{part}.bias"]})
+                taken.append(part)
+        return taken
 
     def forward(self, images, present=None, images_hr=None):
         if self.config.mode == "baseline":
@@ -249,12 +267,18 @@ class MultiViT(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
+        from plumbing.weights import behind_stage1
         hidden = [int(width) if width.isdigit() else 0 for width in args.hidden.split(",")]
         vit = ViT.from_args(args)
         model = cls(MultiViTConfig(vit.config, args.mode, args.n, args.r, args.cls_token, hidden), tasks)
+        model.report, model.chunk = vit.report, args.chunk
         if args.pretrained:
             model.load_donor(vit)
-        model.report, model.chunk = vit.report, args.chunk
+            behind = behind_stage1(args.pretrained)
+            if behind and hasattr(model, "stage2"):
+                second = ViT.from_args(args, stage=2)
+                taken = model.load_second(second, behind)
+                model.report += f"; {second.report}, taken {' '.join(taken)}"
         return model
 
 

@@ -324,12 +324,14 @@ class ViT(nn.Module):
             args.patch = args.patch or patch
 
     @classmethod
-    def from_args(cls, args, tasks=None, columns=()):
-        """-> ViT; args.image and args.patch are "96x64", "" for bags, None for what the checkpoint has."""
+    def from_args(cls, args, tasks=None, columns=(), stage=1):
+        """-> ViT; args.image and args.patch are "96x64", "" for bags, None for what the checkpoint has.
+        stage: 1 or 2, where that is a MultiViT."""
         image, C = sides(args.image), args.channels
         changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
             changes.update(mean=args.mean, std=args.std, patch=sides(args.patch), heads=args.heads)
+            changes["stage"] = stage
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
         half = (0.5,) * C if image else ()                         # vectors are taken as they come
         config = ViTConfig(**SIZES[args.size], **changes, image=image, patch=sides(args.patch), channels=C,

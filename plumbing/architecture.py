@@ -16,9 +16,9 @@ KINDS = {"hf": "vit", "clip": "open_clip", "monai": "monai"}       # of a layout
 SHAPES = {"blocks.0.mlp.fc1.weight": 2, "blocks.0.mlp.fc2.weight": 2, "blocks.0.attn.qkv.weight": 2}  # axes
 
 
-def vit_inside(tensors, config):
-    """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, MultiViT's stage 1): its tensors,
-    config, a note."""
+def vit_inside(tensors, config, stage=1):
+    """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, a stage of MultiViT): its tensors,
+    config, a note. What stage 2 lacks, its embedding where R = 1, is that of stage 1."""
     model = config.get("model")
     own = config.get(model) if isinstance(model, str) else None
     if not isinstance(own, dict) or "vit" not in own:
@@ -26,9 +26,17 @@ def vit_inside(tensors, config):
     part = "vit"
     if any(key.startswith("stage1.") for key in tensors):
         part = "stage1"
-    prefix = part + "."
-    inside = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    inside = below(tensors, part)
+    if stage == 2:
+        part = "stage2"
+        inside.update(below(tensors, part))
     return inside, {"vit": own["vit"]}, [f"only the {part} of its {model}"]
+
+
+def below(tensors, part):
+    """The tensors of a part of a model, without its name."""
+    start = part + "."
+    return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
 
 
 def flat(config):

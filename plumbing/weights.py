@@ -29,12 +29,12 @@ IGNORE = (BESIDE, "head.", "head_dist.", "head_recons.", "pooler.", "attn_pool."
 def read_vit(name, model_class, image=None, channels=None, changes=()):
     """-> tensors, ViTConfig, notes for the report; image (px per axis), channels and changes, other fields of
     the config, as the caller wants them. patch (px per axis) and heads among them may be None or (); mean and
-    std are those of the file's own channels, and None leaves them to the file."""
+    std are those of the file's own channels, and None leaves them to the file. stage: 1 or 2, of MultiViT."""
     changes = dict(changes)
     patch, heads = changes.pop("patch", None), changes.pop("heads", None)
     mean, std = changes.pop("mean", None), changes.pop("std", None)
     tensors, config, preprocessor, notes = read_checkpoint(name)
-    tensors, config, inside = vit_inside(tensors, config)
+    tensors, config, inside = vit_inside(tensors, config, changes.pop("stage", 1))
     notes += inside
     if "vit" in config:                                            # written by train.py
         config, assumed = own_config(model_class.Config, config["vit"], name, mean, std), False
@@ -65,6 +65,14 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
     config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
+
+
+def behind_stage1(name):
+    """-> of a run of MultiViT {name: tensor} of stage 2, fuse and merge; of anything else nothing."""
+    tensors, config, _, _ = read_checkpoint(name)
+    if config.get("model") != "multivit":
+        return {}
+    return {key: tensor for key, tensor in tensors.items() if key.startswith(("stage2.", "fuse.", "merge."))}
 
 
 def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, channels=None, changes=()):

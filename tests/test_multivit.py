@@ -1,13 +1,16 @@
 """multivit.py against the released implementation's numbers, and the properties the paper claims."""
 import json
 import os
+from dataclasses import asdict
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
 from multivit import MODES, MultiViT, MultiViTConfig
 from plumbing.cohort import Task
+from plumbing.flags import parse
 from tests.golden import unit, values
 from plumbing.models import freeze
 from train import model_loss
@@ -264,6 +267,46 @@ def test_both_stages_start_from_the_donor_and_share_nothing(mode, r):
         assert torch.equal(value, expected) and value.data_ptr() != donor.state_dict()[name].data_ptr()
     model.stage1.norm.weight.data.fill_(7.0)
     assert not (model.stage2.norm.weight == 7).any()
+
+
+def from_run(folder, source, *flags):
+    """A MultiViT made of the flags and --pretrained, a folder to which `source` is written as train.py does."""
+    folder.mkdir()
+    config = {"model": "multivit", "multivit": asdict(source.config), "tasks": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in source.state_dict().items()}, folder / "model.safetensors")
+    args = parse(["--model", "multivit", "--pretrained", str(folder), *flags])
+    args.image, args.channels = "32x32", 3
+    return MultiViT.from_args(args, OUTPUTS)
+
+
+@pytest.mark.parametrize("mode, r, parts", (("partial", 2, "stage2"), ("multi", 1, "stage2 fuse"), ("multi", 2, "stage2 fuse merge")))
+def test_a_multivit_starts_from_both_stages_of_another(mode, r, parts, tmp_path):
+    """Of a run in the same mode everything but the heads is taken, and the report says so."""
+    source = make(mode, r, "fused")
+    for parameter in source.parameters():
+        parameter.data.normal_()
+    model = from_run(tmp_path / "run", source, "--mode", mode, "--r", str(r))
+    state = source.state_dict()
+    same = [key for key, tensor in model.state_dict().items() if torch.equal(tensor, state[key])]
+    assert same == [key for key in state if not key.startswith("heads")]
+    assert "only the stage1" in model.report and "only the stage2" in model.report and model.report.endswith(f"taken {parts}")
+
+
+def test_stage_two_of_another_mode_and_number_of_images(tmp_path):
+    """From R = 1, which embeds nothing, to R = 2: blocks are stage 2's, the embedding is stage 1's, the class token with its position is
+    what it was; `fuse` of three images does not fit two. From Baseline both stages are stage 1's."""
+    source = make("multi", 1, "fused")
+    for parameter in source.parameters():
+        parameter.data.normal_()
+    model = from_run(tmp_path / "run", source, "--n", "2", "--r", "2")
+    torch.testing.assert_close(model.stage2.cls_token + model.stage2.pos_embed[:, :1], source.stage2.cls_token)
+    assert torch.equal(model.stage2.blocks[5].mlp.fc1.weight, source.stage2.blocks[5].mlp.fc1.weight)
+    assert torch.equal(model.stage2.pos_embed, source.stage1.pos_embed) and model.report.endswith("taken stage2")
+    alone = make("baseline", 1)
+    model = from_run(tmp_path / "baseline", alone, "--r", "2")
+    assert torch.equal(model.stage2.norm.weight, alone.stage1.norm.weight)
+    assert torch.equal(model.stage2.blocks[5].mlp.fc1.weight, alone.stage1.blocks[5].mlp.fc1.weight)
 
 
 @pytest.mark.parametrize("kind", ("seqnorm", "sima"))
