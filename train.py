@@ -22,10 +22,11 @@ from huggingface_hub.utils import tqdm
 
 from eval import evaluate
 from evaluation.card import write_card
+from evaluation.folds import all_folds, train_folds
 from evaluation.predict import predict
 from evaluation.printing import print_table
 from evaluation.report import write_report
-from evaluation.scores import main_metric, validation_loss
+from evaluation.scores import chosen_metric, main_metric, validation_loss
 from plumbing import parallel
 from plumbing.command import Stop, run_main
 from plumbing.device import find_device, make_deterministic
@@ -247,6 +248,7 @@ def fit(args, device):
         make_deterministic()
     ready = prepare(args, device)
     model, tasks, options = ready.model, ready.tasks, ready.options
+    select = chosen_metric(tasks, args.select)
     loader, batches, val_loader = ready.loader, ready.batches, ready.val_loader
     name, writes = model_name(model, args), parallel.rank() == 0   # one process writes
     run, lock_file = open_folder(args) if writes else (None, None)
@@ -295,7 +297,7 @@ def fit(args, device):
         # validate
         parallel.same_buffers(model)
         predictions = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
-        metric, value, lower_is_better = main_metric(tasks, predictions)
+        metric, value, lower_is_better = main_metric(tasks, predictions, select)
         seconds, waited = time.perf_counter() - began, loader.waited + val_loader.waited
         state["history"].append({
             "epoch": epoch + 1, "lr": lr, "train_loss": loss, "grad_norm": largest.item(),
@@ -376,6 +378,9 @@ def finish(run, lock_file, cohort, indices, options):
 
 
 def main(argv=None):
+    if all_folds(argv):
+        train_folds(main, argv)
+        return
     args = parse(argv)
     if args.check:
         print("\n".join(look(args, argv)))

@@ -248,7 +248,7 @@ def ratio(a, b):
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b != 0)
 
 
-METRICS = {  # kind of task -> name -> function; the first decides which epoch is the best
+METRICS = {  # kind of task -> name -> function; the first decides which epoch is the best, or --select
     "regression": {
         "mae": mae,
         "mean_error": mean_error,
@@ -278,7 +278,7 @@ NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root
          "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
          "brier": "Brier score", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
          "c_index": "concordance", "loss": "loss", "ccc": "Lin's concordance", "kappa": "quadratic kappa"}
-LOWER_IS_BETTER = ("mae", "brier", "loss")
+LOWER_IS_BETTER = ("mae", "rmse", "brier", "loss")
 UNDEFINED = {  # why a metric may be undefined where there are units
     "r2": "all targets are equal",
     "spearman": "all predictions or all targets are equal",

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
 from evaluation.predictions_file import read_tasks
 from evaluation.result_tables import number, people
+from evaluation.scores import chosen_metric
 from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated
 from plumbing.spreadsheet import read_cells
@@ -198,7 +199,7 @@ def training_text(run):
 def validated(run):
     """-> the values in log.csv that chose the best epoch, their metric, and what to call them."""
     task = run.tasks[0]
-    metric = list(METRICS[task.kind])[0]
+    metric = chosen_metric(run.tasks, run.args.get("select"))
     values = [float(row[f"val_{task.name}_{metric}"]) for row in run.log]
     return values, metric, f"{NAMES[metric]} of {task.name}"
 

@@ -191,10 +191,18 @@ def why_undefined(name, target):
     return UNDEFINED.get(name, NO_UNIT)
 
 
-def main_metric(tasks, predictions):
-    """-> name, value of the first task's first metric, and whether lower is better."""
+def chosen_metric(tasks, select=None):
+    """-> the metric of the first task that chooses the best epoch: `select`, or by default its first."""
+    known = [name for name in METRICS[tasks[0].kind] if name != "mean_error"]  # which has no best value
+    if select and select not in known:
+        raise ValueError(f"--select {select}: {tasks[0].name} ({tasks[0].kind}) has {', '.join(known)}")
+    return select or known[0]
+
+
+def main_metric(tasks, predictions, select=None):
+    """-> name, value of the metric that chooses the best epoch, and whether lower is better."""
     task = tasks[0]
-    name = next(iter(METRICS[task.kind]))
+    name = chosen_metric(tasks, select)
     value = score(task, predictions, resamples=0)[name]["value"]
     if value is None:
         value = np.nan

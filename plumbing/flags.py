@@ -97,7 +97,9 @@ def add_data_flags(group):
     group.add_argument(
         "--folds", type=int, default=5,
         help="patients are dealt into this many parts, one is the test split")
-    group.add_argument("--fold", type=int, default=0, help="which part is the test split, from 0")
+    group.add_argument(
+        "--fold", type=int, default=0,
+        help="which part is the test split, from 0; all: each in turn, as runs NAME-fold0 and so on")
     group.add_argument(
         "--val", type=float, default=0.125,
         help="share of the other patients that chooses the best epoch")
@@ -162,6 +164,10 @@ def add_optimization_flags(group, defaults):
     group.add_argument(
         "--clip", type=float, default=1.0,
         help="largest norm of the gradient; 0: as large as it is")
+    group.add_argument(
+        "--select", metavar="METRIC",
+        help="metric of the first target on the validation patients that chooses the best epoch, e.g. "
+             "balanced_accuracy; default: auroc of classes and labels, mae of numbers")
     group.add_argument(
         "--positive-weight", action="store_true",
         help="weigh a label's positives by negatives / positives of the training split; its "

@@ -173,6 +173,9 @@ def test_main_metric_chooses_the_epoch():
     """The first task's first metric, and its direction; NaN, never a crash, where it is undefined."""
     assert main_metric([PASI, GRADE], table_of(PASI, [1, 2], [2, 4])) == ("pasi_mae", 1.5, True)
     assert main_metric([FINDINGS], table_of(FINDINGS, [[0.1, 0.1], [0.9, 0.2]], [[0, 0], [1, 1]])) == ("findings_auroc", 1.0, False)
+    assert main_metric([PASI], table_of(PASI, [1, 2], [2, 4]), "rmse") == ("pasi_rmse", pytest.approx(2.5 ** 0.5), True)
+    right = table_of(GRADE, [[1, 0, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]], [0, 0, 2, 2])
+    assert main_metric([GRADE], right, "balanced_accuracy") == ("grade_balanced_accuracy", 0.75, False)
     name, value, lower = main_metric([GRADE], table_of(GRADE, [[1, 0, 0]], [0]))
     assert name == "grade_auroc" and math.isnan(value) and not lower
 

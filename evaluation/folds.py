@@ -1,0 +1,106 @@
+"""Cross-validation: every fold is the test split once, and the table is the mean over the folds.
+
+    python train.py --fold all --name NAME ...     runs/NAME-fold0 and so on, then the table, NAME-folds.csv
+    python -m evaluation.folds runs/NAME           the table alone, of the folds that are there
+
+A standard deviation is that between the folds (n - 1). The folds share most of their training patients, so
+that it is no standard error of what another cohort would give.
+"""
+import os
+
+import numpy as np
+
+from evaluation.metrics import METRICS
+from evaluation.printing import print_columns
+from evaluation.result_tables import number
+from evaluation.run_text import best_epoch, read_run, validated
+from plumbing.command import run_main
+from plumbing.parser import Parser
+from plumbing.run_folder import write_csv
+
+
+def all_folds(argv):
+    """-> does this command line ask for every fold?"""
+    parser = Parser(add_help=False)
+    parser.add_argument("--fold")
+    return parser.parse_known_args(argv)[0].fold == "all"
+
+
+def train_folds(train, argv):
+    """Train and test every fold with train(argv), one after the other; print and write the table.
+
+    ValueError without --name, and with what is of one run: --resume, --check, several processes."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--fold")
+    parser.add_argument("--name")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--runs", default="runs")
+    args, others = parser.parse_known_args(argv)
+    if not args.name or "--resume" in others or "--check" in others or "LOCAL_RANK" in os.environ:
+        raise ValueError("--fold all needs --name, and neither --resume nor --check nor torchrun, which take "
+                         "one fold: --fold 0")
+    runs = [os.path.join(args.runs, f"{args.name}-fold{fold}") for fold in range(args.folds)]
+    taken = [run for run in runs if os.path.exists(run)]
+    if taken and "--overwrite" not in others:
+        raise ValueError(f"{taken[0]} exists; --overwrite starts all folds anew, --name takes another")
+    for fold, run in enumerate(runs):
+        name = os.path.basename(run)
+        train([*others, "--folds", str(args.folds), "--fold", str(fold), "--runs", args.runs, "--name", name])
+    show(os.path.join(args.runs, args.name), runs)
+
+
+def show(name, runs):
+    """Print the table of these runs, and write it to name-folds.csv."""
+    columns = [values_of(run) for run in runs]
+    rows, shown = [], []
+    for metric in columns[0]:
+        values = [column[metric] for column in columns]
+        mean, sd, count = summary(values)
+        rows.append([metric, mean, sd, count, *values])
+        shown.append([metric, number(mean), number(sd), count])
+    folds = [run.rpartition("-")[2] for run in runs]
+    path = f"{name}-folds.csv"
+    write_csv(path, [["metric", "mean", "sd", "folds", *folds], *rows])
+    print_columns([f"{len(runs)} folds", "mean", "standard deviation", "folds"], shown)
+    print(path)
+
+
+def summary(values):
+    """-> mean and standard deviation over the folds in which a metric is defined, and how many those are."""
+    defined = [value for value in values if value is not None]
+    mean = sd = None
+    if defined:
+        mean = float(np.mean(defined))
+    if len(defined) > 1:
+        sd = float(np.std(defined, ddof=1))
+    return mean, sd, len(defined)
+
+
+def values_of(folder):
+    """A run folder -> {"test TASK METRIC": value or None}, and what chose the best epoch, on the validation
+    patients."""
+    run = read_run(folder)
+    values = {}
+    for task in run.tasks:
+        for name in METRICS[task.kind]:
+            values[f"test {task.name} {name}"] = run.metrics[task.key][name]["value"]
+    epochs, metric, _ = validated(run)
+    best = best_epoch(epochs, metric)
+    values[f"val {run.tasks[0].name} {metric}"] = None if best is None else epochs[best]
+    return values
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="runs/NAME of --fold all --name NAME")
+    name = parser.parse_args(argv).name
+    runs = []
+    while os.path.isfile(f"{name}-fold{len(runs)}/metrics.json"):
+        runs.append(f"{name}-fold{len(runs)}")
+    if not runs:
+        raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
+    show(name, runs)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,46 @@
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+
+import train
+from evaluation import folds
+from tests.small_runs import fails, flags
+
+NAMED = ("--fold", "all", "--folds", "3", "--name", "a")
+
+
+def test_every_fold_is_tested_once_and_the_table_is_their_mean(table, quiet, capsys):
+    """Three folds of two epochs: fold 1 is what --fold 1 alone gives, every patient is tested once, and the numbers are numpy's."""
+    short = flags(table, "--model", "vit", "--select", "rmse")
+    train.main([*short, *NAMED])
+    shown = capsys.readouterr().out
+    results = [json.load(open(f"runs/a-fold{fold}/metrics.json")) for fold in range(3)]
+    rows = {row["metric"]: row for row in csv.DictReader(open("runs/a-folds.csv"))}
+    maes = [result["redness"]["mae"]["value"] for result in results]
+    row = rows["test redness mae"]
+    assert [float(row[f"fold{fold}"]) for fold in range(3)] == maes and row["folds"] == "3"
+    assert float(row["mean"]) == pytest.approx(np.mean(maes)) and float(row["sd"]) == pytest.approx(np.std(maes, ddof=1))
+    assert f"{np.mean(maes):.3f}" in shown and "runs/a-folds.csv" in shown
+    log = [float(row["val_redness_rmse"]) for row in csv.DictReader(open("runs/a-fold2/log.csv"))]
+    assert float(rows["val redness rmse"]["fold2"]) == min(log) and len(log) == 2       # --select, of which less is better
+    tested = [row["patient"] for fold in range(3) for row in csv.DictReader(open(f"runs/a-fold{fold}/predictions.csv"))]
+    assert sorted(tested) == sorted(f"p{i}" for i in range(20))
+    train.main([*short, "--folds", "3", "--fold", "1", "--name", "alone"])
+    assert open("runs/alone/predictions.csv").read() == open("runs/a-fold1/predictions.csv").read()
+    assert "root mean squared error of redness" in open("runs/alone/report.html").read()
+
+
+def test_undefined_metrics_are_left_out_of_the_mean():
+    assert folds.summary([1.0, None, 3.0]) == (2.0, pytest.approx(2 ** 0.5), 2)
+    assert folds.summary([None]) == (None, None, 0) and folds.summary([4.0]) == (4.0, None, 1)
+
+
+@pytest.mark.parametrize("more, words", [
+    (("--fold", "all"), "needs --name"), ((*NAMED, "--check"), "--fold 0"), ((*NAMED, "--select", "auroc"), "redness (regression) has mae, rmse, r2"),
+    (("--select", "mean_error"), "--select mean_error"), (("--fold", "every"), "--fold")])
+def test_what_cannot_be_is_refused_before_training(table, quiet, monkeypatch, capsys, more, words):
+    assert words in fails(flags(table, "--model", "vit", *more), monkeypatch, capsys)
+    assert not os.path.exists("runs")
