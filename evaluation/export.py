@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from evaluation.card import read_card, write_card
-from plumbing.run_folder import write_json
+from plumbing.run_folder import write_json, write_whole
 from plumbing.saved_run import open_model
 from vit import ViT, ViTConfig
 
@@ -100,15 +100,11 @@ def export(run, folder):
     if transformers_has(model, tasks):
         library = "transformers"
         tensors = transformers_tensors(model.state_dict())
-        save_file(tensors, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+        write_whole(os.path.join(folder, "model.safetensors"), save(tensors, {"format": "pt"}))
         write_json(os.path.join(folder, "config.json"), transformers_config(model.config, tasks[0]))
     else:
         library = "pytorch"
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(os.path.join(run, "best", name), os.path.join(folder, name))
     write_card(run, folder, library)
-    umask = os.umask(0)
-    os.umask(umask)
-    for name in os.listdir(folder):                  # safetensors' own mode shuts out everybody else
-        os.chmod(os.path.join(folder, name), 0o666 & ~umask)
     return library

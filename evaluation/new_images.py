@@ -17,6 +17,7 @@ from huggingface_hub.utils import tqdm
 
 from data import Samples
 from evaluation.figures import draw_figures, look_again
+from evaluation.other_table import learned_patients
 from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, prediction_names
 from plumbing.checkpoints import read_json
@@ -36,7 +37,6 @@ from plumbing.rows import plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.simulate import COHORTS
-from plumbing.splits import read_run_split
 from plumbing.tables import read_csv, require_column
 
 
@@ -181,7 +181,7 @@ def print_notes(notes, cohort, run):
     """Print what was filled in, and whether the run knows patients of these names from its training."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    learned = {identity(patient) for patient, split in read_run_split(run).items() if split != "test"}
+    learned = learned_patients(run)
     known = {patient for patient in cohort.patients if identity(patient) in learned}
     if known and cohort.patients_known:
         print(f"note: {len(known)} of these patients, {min(known)} first, have names that are in the train "

@@ -12,6 +12,12 @@ from plumbing.saved_run import evaluated
 from plumbing.splits import copies_between, read_run_split
 
 
+def learned_patients(run):
+    """-> {identity of a patient: the split} of those that a run has learned from."""
+    splits = read_run_split(run)
+    return {identity(patient): split for patient, split in splits.items() if split != "test"}
+
+
 def refuse_learned(cohort, run, args):
     """ValueError where another table holds a patient or an image that the run has learned from.
 
@@ -19,10 +25,7 @@ def refuse_learned(cohort, run, args):
     has no ids: names of files prove nothing. Images are compared byte for byte."""
     own = own_data(args, run)
     if cohort.patients_known and (own is None or own.patients_known):
-        split_of = {}
-        for patient, split in read_run_split(run).items():
-            if split != "test":
-                split_of[identity(patient)] = split
+        split_of = learned_patients(run)
         seen = sorted(patient for patient in set(cohort.patients) if identity(patient) in split_of)
         if seen:
             split = split_of[identity(seen[0])]

@@ -75,8 +75,9 @@ def confusion(task, predictions):
     return counts.tolist()
 
 
-def reliability(probability, answer, bins=10):
+def reliability(probability, answer):
     """Bins of equal width: mean prediction and share of yes, None in an empty bin, and number of units."""
+    bins = 10
     bin_of = (probability * bins).astype(int).clip(max=bins - 1)   # 1 is in the last bin
     units = np.bincount(bin_of, minlength=bins)
     result = {}
@@ -126,7 +127,7 @@ def youden(probability, answer):
     return float(np.unique(probability)[best])
 
 
-def operating_point(probability, answer, patients, threshold, resamples=1000):
+def operating_point(probability, answer, patients, threshold):
     """What calling everything at or above a threshold positive comes to: four counts and five rates.
 
     The threshold is chosen elsewhere, on the validation split. The interval of a rate of 0 or 1 is that of
@@ -143,7 +144,7 @@ def operating_point(probability, answer, patients, threshold, resamples=1000):
         "false_positives": int((called & ~actual).sum()),
         "false_negatives": int((~called & actual).sum()),
     }
-    weights = bootstrap_weights(patients, resamples)
+    weights = bootstrap_weights(patients)
     sides = {"sensitivity": actual, "specificity": ~actual, "ppv": called, "npv": ~called}
     for name, function in RATES.items():
         draws = measure(function, called.astype(float), answer, weights)

@@ -112,13 +112,14 @@ def html_table(table, kind):
             f"<thead>{html_row(head, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>")
 
 
-def html_image(picture, alt, width, least=0):
-    """A picture inside the page, width px wide; on a narrow screen less, but not below `least`."""
+def html_figure(picture, alt, text, width, least=0):
+    """A picture inside the page, width px wide, and its caption; on a narrow screen less, but not below
+    `least`."""
     data = io.BytesIO()
     picture.save(data, "png")
     inside = base64.b64encode(data.getvalue()).decode()
-    return (f'<img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
-            f'src="data:image/png;base64,{inside}">')
+    return (f'<figure><img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
+            f'src="data:image/png;base64,{inside}"><figcaption>{cell(text)}</figcaption></figure>')
 
 
 def html_charts(charts):
@@ -126,8 +127,7 @@ def html_charts(charts):
     figures = []
     for chart in charts:
         width = chart.picture.width // 2
-        image = html_image(chart.picture, chart.alt(), width, least=width * 12 // 14)
-        figures.append(f"<figure>{image}<figcaption>{cell(chart.text)}</figcaption></figure>")
+        figures.append(html_figure(chart.picture, chart.alt(), chart.text, width, least=width * 12 // 14))
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
@@ -136,8 +136,7 @@ def html_sheet(path):
     title, text, pieces = read_picture(path)
     figures = []
     for picture, caption in pieces:
-        image = html_image(picture, f"{title}, {caption}", picture.width)
-        figures.append(f"<figure>{image}<figcaption>{cell(caption)}</figcaption></figure>")
+        figures.append(html_figure(picture, f"{title}, {caption}", caption, picture.width))
     return f'<section class="look"><h3>{cell(title)}</h3>{"".join(figures)}<p>{cell(text)}</p></section>'
 
 

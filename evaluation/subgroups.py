@@ -25,18 +25,19 @@ def columns_of(by, cohort, images, folder):
     path = os.path.join(folder, "metrics.json")
     if os.path.isfile(path):
         wanted += list(read_json(path).get("by", {}))
-    for name in wanted:
-        if name in cohort.columns and not problem(name, cohort, images):
-            columns[name] = varying(name, cohort, images)
     typed = by.split(",") if by else []
     if by in cohort.columns:                                       # its own name may have a comma
         typed = [by]
-    for name in typed:
-        if name not in cohort.columns:
-            raise ValueError(f"--by {name}: no such column, there are {', '.join(cohort.columns)}")
-        if problem(name, cohort, images):
-            raise ValueError(f"--by {name}: {problem(name, cohort, images)}")
-        columns[name] = varying(name, cohort, images)
+    for name in wanted + typed:
+        if name in cohort.columns:
+            groups = groups_of(name, cohort, images)
+            problem = too_many(groups)
+        else:
+            problem = f"no such column, there are {', '.join(cohort.columns)}"
+        if not problem:
+            columns[name] = sum(len(names) > 1 for names in groups.values())
+        elif name in typed:
+            raise ValueError(f"--by {name}: {problem}")
     return columns
 
 
@@ -49,18 +50,13 @@ def groups_of(column, cohort, images):
     return groups
 
 
-def problem(column, cohort, images):
-    """Why a column makes no subgroups, or None."""
-    groups = groups_of(column, cohort, images)
+def too_many(groups):
+    """Why the groups of a column are no subgroups, or None."""
     names = set().union(*groups.values())
     if len(names) > 2 and len(names) * CROWD > len(groups):
         return (f"{len(names)} values for {len(groups)} patients; what tells patients from one another "
                 "makes no subgroups")
     return None
-
-
-def varying(column, cohort, images):
-    return sum(len(names) > 1 for names in groups_of(column, cohort, images).values())
 
 
 def score_subgroups(task, predictions, columns, cohort):

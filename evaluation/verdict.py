@@ -17,13 +17,15 @@ def verdict(task, result):
     metric = next(iter(METRICS[task.kind]))
     entry = scores[metric]
     gain = scores.get("gain", {}).get(metric)
-    rare = few(task, scores)
+    asked = questions(task, scores)
+    rare = few(asked)
+    alone = rare and len(asked) == 1                               # the only question, in doubt
     constant = f"always predicting {CONSTANT[task.kind]}"
     if entry["value"] is None:
         sentence = f"{task.name} cannot be judged: {NAMES[metric]} is undefined, {entry['reason']}."
     elif not gain or gain["value"] is None:
         sentence = f"{task.name}: {NAMES[metric]} {cell_text(entry)}, compared with nothing."
-    elif gain["low"] is None or too_few(task, scores, rare):
+    elif gain["low"] is None or scores["patients"] < FEW or alone:
         sentence = (f"{task.name} cannot be judged with so few {result['unit']}s: {NAMES[metric]} "
                     f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
     else:
@@ -32,7 +34,7 @@ def verdict(task, result):
                     f"{NAMES[metric]} {number(entry['value'])} against {number(without)}, "
                     f"a gain of {number(gain['value'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, warnings(task, result, rare)
+    return sentence, warnings(task, result, rare, alone)
 
 
 def compared(gain):
@@ -62,10 +64,10 @@ def questions(task, scores):
     return counts
 
 
-def few(task, scores):
-    """-> {label, class or task: "3 positives"} of those with fewer than FEW of something."""
+def few(asked):
+    """`questions` -> {label, class or task: "3 positives"} of those with fewer than FEW of something."""
     rare = {}
-    for name, counts in questions(task, scores).items():
+    for name, counts in asked.items():
         least = min(counts, key=counts.get)
         if counts[least] < FEW:
             noun = least
@@ -75,21 +77,19 @@ def few(task, scores):
     return rare
 
 
-def too_few(task, scores, rare):
-    """Is even the mean over all labels or classes in doubt?"""
-    only_one = len(questions(task, scores)) == 1
-    return scores["patients"] < FEW or only_one and bool(rare)
-
-
-def warnings(task, result, rare):
+def warnings(task, result, rare, alone):
     scores = result[task.key]
     texts = []
-    if rare and len(questions(task, scores)) == 1:
+    if alone:
         texts.append(f"Only {', '.join(rare.values())}: no interval is trustworthy.")
     elif rare:
         names = ", ".join(f"{name} ({count})" for name, count in rare.items())
         texts.append(f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}.")
-    chance = [label for label, entries in scores.get("per_label", {}).items() if at_chance(entries["auroc"])]
+    chance = []
+    for label, entries in scores.get("per_label", {}).items():
+        low = entries["auroc"]["low"]
+        if low is not None and low <= 0.5:
+            chance.append(label)
     if chance:
         texts.append(f"Not better than chance: {', '.join(chance)}.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:
@@ -104,7 +104,3 @@ def warnings(task, result, rare):
         texts.append("Images, not patients: nothing says who the patients are, so that images of one person "
                      "may be on both sides of the split, and the intervals may be too narrow.")
     return texts
-
-
-def at_chance(auroc):
-    return auroc["low"] is not None and auroc["low"] <= 0.5

@@ -7,7 +7,6 @@ and as wide as it is, and saved as its authors do. A row: the family, how its fi
 difference of the tokens after the last norm (float32, random pixels), and whether mean and std are those that
 the family's own code uses; or the refusal.
 """
-import json
 import os
 from tempfile import TemporaryDirectory
 
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from plumbing.preprocessing import EVA_X, HALF, IMAGENET, OPENAI
+from plumbing.run_folder import write_json
 from vit import ViT
 
 
@@ -93,11 +93,6 @@ def randomize(model):
     return model.eval()
 
 
-def write_json(folder, file, content):
-    with open(os.path.join(folder, file), "w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-
-
 def timm_family(folder, architecture, changes, statistics, file):
     """Write a model of timm as its authors do; -> images, its tokens."""
     import timm
@@ -116,16 +111,17 @@ def timm_family(folder, architecture, changes, statistics, file):
 
 def write_timm(folder, file, architecture, tensors, config):
     path = os.path.join(folder, file)
+    config_file = os.path.join(folder, "config.json")
     if file == "folder":
         save_file(tensors, os.path.join(folder, "model.safetensors"))
-        write_json(folder, "config.json", {"architecture": architecture, "pretrained_cfg": config})
+        write_json(config_file, {"architecture": architecture, "pretrained_cfg": config})
     elif file.startswith("RETFound"):
         torch.save({"model": {**tensors, "mask_token": torch.zeros(1, 1, 512)}}, path)
     elif file.startswith("checkpoint"):
         torch.save({"model": tensors, "epoch": 3}, path)
     elif file.startswith("eva_x"):                                 # with what docs/weights.md advises
         torch.save({"model": tensors}, path)
-        write_json(folder, "config.json", {"architecture": file.removesuffix(".pt")})
+        write_json(config_file, {"architecture": file.removesuffix(".pt")})
     else:                                                          # open_clip
         tensors = {f"visual.trunk.{key}": tensor for key, tensor in tensors.items()}
         torch.save({**tensors, "logit_scale": torch.zeros(())}, path)
@@ -138,7 +134,7 @@ def transformers_family(folder, kind, changes, statistics):
     model = randomize(getattr(transformers, f"{kind}Model")(config))
     model.save_pretrained(folder)
     normalization = {f"image_{field}": numbers for field, numbers in statistics.items()}
-    write_json(folder, "preprocessor_config.json", normalization)
+    write_json(os.path.join(folder, "preprocessor_config.json"), normalization)
     images = torch.randn(1, 3, config.image_size, config.image_size)
     more = {}
     if kind == "ViTMAE":                                           # it shuffles its patches by noise
