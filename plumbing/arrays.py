@@ -13,7 +13,7 @@ from plumbing.dicom import read_dicom
 from plumbing.formats import LARGEST, check_regular, check_size, format_of
 from plumbing.grey import Values, find_window, to_grey
 from plumbing.nifti import read_nifti
-from plumbing.weight_files import check_numbers, first_line, read_pickle
+from plumbing.weight_files import check_numbers, read_pickle, readable
 
 
 NO_CROP = (0.0, 0.0, 0.0, 0.0)
@@ -25,15 +25,11 @@ def read_array(path):
 
     No object is unpickled, and no memory is taken before the size is checked, whatever the header says.
     ValueError, one line, for everything that can go wrong."""
-    array = None
-    try:
+    with readable(path, "array"):
         array = open_array(path)
         if isinstance(array, np.lib.npyio.NpzFile):
             with array:
                 array = np.asarray(array[array.files[0]])
-    except Exception as error:                                     # numpy, zip and zlib raise many kinds
-        reason = first_line(error).removeprefix(f"{path}: ")
-        raise ValueError(f"{path}: not a readable array ({reason})") from error
     holds_numbers = array.dtype.kind in "buif" and array.size > 0
     if not holds_numbers or not all_finite(array):
         raise ValueError(f"{path}: {array.dtype} {array.shape}, "
@@ -84,21 +80,30 @@ def all_finite(array):
     return all(np.isfinite(part).all() for part in array)
 
 
+def check_finite(array):
+    if not all_finite(array):
+        raise ValueError("holds values that are not finite")
+
+
 def read_values(path):
     """Any file of numbers -> Values. ValueError in one line."""
     format = format_of(path)
     if format == "array":
         return Values(read_array(path))
-    try:
+    with readable(path, "image"):
         check_regular(path)
         values = read_dicom(path) if format == "dicom" else read_nifti(path)
         if values.array.dtype.kind not in "uif":
             raise ValueError(f"holds {values.array.dtype}, need numbers")
-        if not all_finite(values.array):
-            raise ValueError("holds values that are not finite")
-    except Exception as error:                                     # of packages that are not ours
-        raise ValueError(f"{path}: not a readable image ({first_line(error)})") from error
+        check_finite(values.array)
     return values
+
+
+def as_values(source):
+    """File of numbers, array, or Values -> Values."""
+    if isinstance(source, str):
+        return read_values(source)
+    return Values(source) if isinstance(source, np.ndarray) else source
 
 
 # -----------------------------------------------------------------------------
@@ -111,11 +116,7 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     size: (d, h, w). crop: shares cut off left, top, right, bottom of every slice. name: for messages. window:
     for types other than uint8, see grey.py. Axes that shrink are averaged, those that grow are interpolated.
     ValueError, one line, for a file or a shape that does not fit."""
-    values = source
-    if isinstance(source, np.ndarray):
-        values = Values(source)
-    elif not isinstance(source, Values):
-        values = read_values(source)
+    values = as_values(source)
     volume = values.array
     if volume.ndim not in (3, 4):
         raise ValueError(f"{name or source}: {volume.shape}, "

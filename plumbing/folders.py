@@ -38,44 +38,36 @@ def look_through(folder):
 def walk(folder, above, paths, left_out):
     """Add what is below a folder to `paths` and `left_out`. above: where links were met on the way."""
     try:
-        entries = sorted(os.scandir(folder), key=entry_name)
+        names = sorted(os.listdir(folder))
     except OSError:
         left_out["folders that cannot be opened"] += 1
         return
     subfolders, before = [], len(paths)
-    for entry in entries:
-        if LITTER.fullmatch(entry.name):
+    for name in names:
+        path = os.path.join(folder, name)
+        if LITTER.fullmatch(name):
             continue
-        if is_folder(entry):
-            subfolders.append(entry)
+        if os.path.isdir(path):                                    # False also for a link to itself
+            subfolders.append(path)
             continue
-        reason = unreadable(entry)
+        reason = unreadable(path, name)
         if reason:
             left_out[reason] += 1
         else:
-            paths.append(entry.path)
-    for entry in subfolders:
+            paths.append(path)
+    for path in subfolders:
         here = above
-        if entry.is_symlink():
+        is_link = os.path.islink(path)
+        if is_link:
             here = above + [os.path.realpath(folder)]
-        if entry.name.startswith("."):
+        if os.path.basename(path).startswith("."):
             left_out["hidden folders"] += 1
-        elif entry.is_symlink() and leads_up(entry.path, here):
+        elif is_link and leads_up(path, here):
             left_out["links to a folder above"] += 1
         else:
-            walk(entry.path, here, paths, left_out)
+            walk(path, here, paths, left_out)
     if before == len(paths) and not subfolders:
         left_out["folders without images"] += 1
-
-
-def entry_name(entry):
-    return entry.name
-
-
-def is_folder(entry):
-    if entry.is_symlink():
-        return os.path.isdir(entry.path)                           # False also for a link to itself
-    return entry.is_dir()
 
 
 def leads_up(link, above):
@@ -84,17 +76,16 @@ def leads_up(link, above):
     return any(os.path.commonpath([target, place]) == target for place in above)
 
 
-def unreadable(entry):
+def unreadable(path, name):
     """-> why a directory entry is no image file, None if it is one."""
-    ending = os.path.splitext(entry.name)[1].lower()
-    if entry.is_symlink() and not os.path.exists(entry.path):
+    if not os.path.exists(path):
         return "broken links"
-    if not os.path.isfile(entry.path):
+    if not os.path.isfile(path):
         return "pipes, sockets and devices"
-    if entry.name.startswith("."):
+    if name.startswith("."):
         return "hidden files"
-    if not is_image(entry.path):
-        return ending or "files without an ending"
+    if not is_image(path):
+        return os.path.splitext(name)[1].lower() or "files without an ending"
     return None
 
 

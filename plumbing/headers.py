@@ -10,7 +10,7 @@ from plumbing.dicom import dicom_shape, dicom_type, dicom_window, open_dicom
 from plumbing.formats import check_regular, format_of
 from plumbing.nifti import nifti_shape, open_nifti, volumes_in
 from plumbing.pictures import check_upper_bytes, has_16_bit_colors, open_picture
-from plumbing.weight_files import first_line
+from plumbing.weight_files import readable
 
 
 IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the number of their axes
@@ -45,19 +45,12 @@ class Header:
 
 def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
+    looks = {"picture": look_at_picture, "array": look_at_array, "dicom": look_at_dicom,
+             "nifti": look_at_nifti}
     format = format_of(path)
-    if format == "array":
-        try:
-            shape, dtype = array_header(path)
-        except Exception as error:
-            raise ValueError(f"{path}: not a readable array ({first_line(error)})") from error
-        return Header("array", shape, dtype.name)
-    looks = {"picture": look_at_picture, "dicom": look_at_dicom, "nifti": look_at_nifti}
-    try:
+    with readable(path, "array" if format == "array" else "image"):
         check_regular(path)
         return looks[format](path)
-    except Exception as error:                                     # the packages raise many kinds
-        raise ValueError(f"{path}: not a readable image ({first_line(error)})") from error
 
 
 def look_at_picture(path):
@@ -98,6 +91,11 @@ def has_pages(picture):
     except EOFError:
         return False
     return True
+
+
+def look_at_array(path):
+    shape, dtype = array_header(path)
+    return Header("array", shape, dtype.name)
 
 
 def look_at_dicom(path):

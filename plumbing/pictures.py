@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageOps
 
-from plumbing.arrays import NO_CROP, all_finite, read_values, read_volume
+from plumbing.arrays import NO_CROP, as_values, check_finite, read_volume
 from plumbing.fit import frame
 from plumbing.formats import check_regular, check_size, format_of
 from plumbing.grey import Values, to_grey
-from plumbing.weight_files import first_line
+from plumbing.weight_files import readable
 
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
@@ -35,17 +35,16 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="a
     share = 1 - max(left + right, top + bottom)                    # of a side that the crop leaves, or more
     need = math.ceil(r * max(size) / share)                        # px of both sides: it may be turned
     mode = "L" if channels == 1 else "RGB"
-    if isinstance(source, str) and format_of(source) != "picture":
-        source = read_values(source)
-    try:
+    path = name or source
+    if isinstance(source, np.ndarray) or isinstance(source, str) and format_of(source) != "picture":
+        source = as_values(source)
+    with readable(path, "image"):
         picture = decode(source, mode, need, window, size, fit)
         width, height = picture.size
         box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
         high = picture.resize((r * size[1], r * size[0]), Image.Resampling.BILINEAR,
                               box=box, reducing_gap=2.0)
         low = high.reduce(r)                                       # a copy when R = 1
-    except Exception as error:                                     # Pillow raises many kinds for broken files
-        raise ValueError(f"{name or source}: not a readable image ({first_line(error)})") from error
     if r == 1:
         return to_array(low, channels), None
     return to_array(low, channels), to_array(high, channels)
@@ -72,11 +71,9 @@ def open_picture(path):
 
 
 def decode(source, mode, need, window, size, fit):
-    """File, uint8 array or Values -> upright picture of that mode, in the frame of fit.py.
+    """File or Values -> upright picture of that mode, in the frame of fit.py.
 
     need: px that a JPEG's sides keep, or more, if all of it is seen."""
-    if isinstance(source, np.ndarray):
-        source = Values(source)
     if isinstance(source, Values):
         picture = from_values(source, window)
     else:
@@ -90,8 +87,7 @@ def decode(source, mode, need, window, size, fit):
     ImageOps.exif_transpose(picture, in_place=True)                # not in place it would copy in any case
     if deep:
         numbers = np.asarray(picture)
-        if not all_finite(numbers):
-            raise ValueError("holds values that are not finite")
+        check_finite(numbers)
         picture = Image.fromarray(to_grey(Values(numbers, inverted=is_inverted), window))
     if picture.has_transparency_data:                              # black, whatever the colors below
         picture = picture.convert("RGBA")
@@ -151,7 +147,7 @@ def to_array(picture, channels):
 
 def read_stack(path, only_first=False):
     """File of several pages or frames -> Values (D, H, W), colors as grey."""
-    try:
+    with readable(path, "stack of pages"):
         picture = open_picture(path)
         count = 1 if only_first else getattr(picture, "n_frames", 1)
         check_size(count * picture.width * picture.height, os.path.getsize(path), packed=True)
@@ -161,10 +157,7 @@ def read_stack(path, only_first=False):
             deep = picture.mode.startswith(("I", "F"))
             pages.append(np.asarray(picture if deep else picture.convert("L")))
         pages = np.stack(pages)
-        if not all_finite(pages):
-            raise ValueError("holds values that are not finite")
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable stack of pages ({first_line(error)})") from error
+        check_finite(pages)
     return Values(pages, inverted=deep and has_inverted_numbers(picture))
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import zipfile
+from contextlib import contextmanager
 
 import safetensors.torch
 import torch
@@ -65,10 +66,8 @@ def read_tensors(path):
     are, or ""."""
     refuse_strangers(path)
     if path.endswith(".safetensors"):
-        try:
+        with readable(path, "weight file"):
             return safetensors.torch.load_file(path), ""
-        except Exception as error:                                 # the reader raises many kinds
-            raise ValueError(f"{path}: not a readable weight file ({first_line(error)})") from error
     content = read_pickle(path)
     tensors, note = unwrap(content)
     if not tensors:
@@ -147,6 +146,16 @@ def unwrap(content, depth=4):
             others = " or ".join(other for other in wrappers if other != wrapper)
             return tensors, f"its {wrapper}, not {others}" if others else note
     return {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}, ""
+
+
+@contextmanager
+def readable(path, kind):
+    """Whatever goes wrong while a file is read (packages raise many kinds) -> ValueError in one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = first_line(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a readable {kind} ({reason})") from error
 
 
 def first_line(error):
