@@ -24,7 +24,7 @@ from plumbing.checkpoints import read_json
 from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import find_device
-from plumbing.folders import leave_out_masks, left_out_note, look_through
+from plumbing.folders import left_out_note, without_masks
 from plumbing.formats import IMAGE_ENDINGS
 from plumbing.image_paths import find_images
 from plumbing.inside import stay_inside
@@ -61,8 +61,8 @@ def load_images(source, args, images=None, columns=()):
 def load_folder(folder, args):
     """A folder -> Cohort. Who a patient is, is what it was in the run: of class folders every image, or
     whom its name says; of a table the sub-folder."""
-    paths, left_out = look_through(folder)
-    paths = sorted(leave_out_masks(folder, paths, left_out))
+    paths, left_out = without_masks(folder)
+    paths = sorted(paths)
     if not paths:
         raise ValueError(f"--predict {folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
     names = [os.path.relpath(path, folder) for path in paths]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from plumbing.cohort import Cohort, SPLIT_NAMES, SPLITS, Task
-from plumbing.folders import IMAGE_FOLDER, leave_out_masks, left_out_note, look_through
+from plumbing.folders import IMAGE_FOLDER, left_out_note, without_masks
 from plumbing.patients import NAMES, patients_of_files
 from plumbing.public_tables import NAME_TARGETS
 from plumbing.tables import known_cells, shortlist
@@ -23,8 +23,7 @@ def read_class_folders(folder, regex=None, split=None):
     if split not in (None, "none"):
         raise ValueError(f"--split-column {split}: {folder} is no table; for class folders there is only "
                          "none, which deals the images of its folders train, val and test anew")
-    paths, left_out = look_through(folder)
-    images = leave_out_masks(folder, paths, left_out)
+    images, left_out = without_masks(folder)
     splits, names, paths, notes = read_layout(folder, images, left_out)
     notes += left_out_note(paths, left_out)
     classes = sorted(set(names))

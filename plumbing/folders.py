@@ -24,6 +24,12 @@ def list_images(folder):
     return look_through(folder)[0]
 
 
+def without_masks(folder):
+    """The same as look_through, without the masks of other images."""
+    paths, left_out = look_through(folder)
+    return leave_out_masks(folder, paths, left_out), left_out
+
+
 def look_through(folder):
     """-> the paths of all image files below a folder, in order, and a Counter of what is left out.
 

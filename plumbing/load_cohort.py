@@ -4,7 +4,7 @@ import os
 
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort, SPLIT_NAMES
-from plumbing.folders import leave_out_masks, left_out_note, look_through
+from plumbing.folders import left_out_note, without_masks
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, patients_of_files
@@ -119,8 +119,7 @@ def read_any_folder(folder, regex, split):
     try:
         return read_class_folders(folder, regex, split)
     except ValueError:
-        paths, left_out = look_through(folder)
-        paths = leave_out_masks(folder, paths, left_out)
+        paths, left_out = without_masks(folder)
     if not paths:
         raise ValueError(f"--data {folder}: no picture below it")
     patients, notes, known = patients_of_files([os.path.relpath(path, folder) for path in paths], regex)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from plumbing.cells import is_number
 from plumbing.headers import IMAGE_KINDS, axes_of, read_header
-from plumbing.models import MODELS
+from plumbing.models import seeing
 from plumbing.pictures import read
 from plumbing.prepare import load_data
-from plumbing.reading import notes_on_files
+from plumbing.reading import by_x, notes_on_files
 from plumbing.splits import split_patients
 from plumbing.targets import training_notes
 
@@ -116,7 +116,7 @@ def describe_files(cohort):
         headers[i] = header
         kinds[f"{header.format} {header.type}"] += 1
         shapes.add(header.shape)
-    sizes = [" x ".join(map(str, shape)) for shape in sorted(shapes)]
+    sizes = [by_x(shape) for shape in sorted(shapes)]
     if len(sizes) > 3:
         sizes = [f"{sizes[0]} to {sizes[-1]}, {len(sizes)} sizes"]
     line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: "
@@ -168,10 +168,7 @@ def train_command(args, cohort, argv):
         if word != "--check":
             words.append(word)
     axes = axes_of(cohort)
-    able = []
-    for name, model_class in MODELS.items():
-        if axes in getattr(model_class, "axes", (2,)):
-            able.append(name)
+    able = seeing(axes)
     if args.model in able:
         return shlex.join(words)
     words += ["--model", able[0]]                                  # the last one counts

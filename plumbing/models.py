@@ -52,6 +52,12 @@ MODELS = {
     "gmml": GMML,
 }
 
+
+def seeing(axes):
+    """-> the names of the models that see images of so many axes."""
+    return [name for name, model_class in MODELS.items() if axes in getattr(model_class, "axes", (2,))]
+
+
 # -----------------------------------------------------------------------------
 # flags -> model
 

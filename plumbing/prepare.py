@@ -19,7 +19,7 @@ from plumbing.flags import listed, read_args
 from plumbing.headers import IMAGE_KINDS, axes_of, read_header
 from plumbing.kernels import choose_kernels, has_bfloat16
 from plumbing.load_cohort import load_cohort
-from plumbing.models import MODELS, build_model
+from plumbing.models import MODELS, build_model, seeing
 from plumbing.reading import choose_window, look_before, notes_on_files, reading_of
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
@@ -147,9 +147,8 @@ def settle(args, cohort):
     """Write into args what depends on the data: do its images have two axes or three or, bags, none?"""
     axes = axes_of(cohort)
     kind = f"{cohort.name} holds {IMAGE_KINDS[axes]}"
-    seeing = [name for name, model_class in MODELS.items() if axes in getattr(model_class, "axes", (2,))]
-    if args.model not in seeing:
-        raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing)}")
+    if args.model not in seeing(axes):
+        raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing(axes))}")
     pretrained = getattr(args, "pretrained", None)
     if axes == 0:
         for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none")):

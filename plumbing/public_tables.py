@@ -8,6 +8,10 @@ from collections import defaultdict
 from plumbing.tables import cell_error, first_column, read_csv, stem
 
 
+CHEXPERT_LABELS = (
+    "Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
+    "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices")
+
 # header          columns that tell this table from others; "a|b" stands for a or b
 # files           what the table may be called in its folder
 # image, patient, findings, labels     columns; patient_regex: the part of its cell that names the patient
@@ -34,9 +38,7 @@ PUBLIC_TABLES = {
                        "Consolidation,Edema,Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
     "chexpert": dict(header=("Path", "Frontal/Lateral"), image="Path", patient="Path",
                      patient_regex=r"patient\d+", blanks=True, files=("train.csv",),
-                     labels="Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,"
-                            "Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,"
-                            "Fracture,Support Devices"),
+                     labels=CHEXPERT_LABELS),
     "vindr": dict(header=("image_id", "Aortic enlargement"), image="image_id", patient="image_id",
                   readers=True, files=("image_labels_train.csv", "annotations/image_labels_train.csv"),
                   labels="Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,"
@@ -67,9 +69,7 @@ PUBLIC_TABLES = {
     "mimic": dict(header=("dicom_id", "study_id", "subject_id", "split"), image="dicom_id",
                   patient="subject_id", blanks=True, joins={"mimic-cxr-2.0.0-chexpert.csv": "study_id"},
                   files=("mimic-cxr-2.0.0-split.csv",),
-                  labels="Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,"
-                         "Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,"
-                         "Fracture,Support Devices"),
+                  labels=CHEXPERT_LABELS),
 }
 
 # what the names of files say beside their folders: --target, and the class of the first pattern in the name

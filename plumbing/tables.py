@@ -15,8 +15,7 @@ MISSING = "nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--"          # words for 
 EXCEL = "in a spreadsheet program save it as CSV UTF-8"
 UTF_16 = "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL
 FOREIGN = (  # how a file begins, its ending where that matters; what it is, how it becomes a table
-    (b"\xff\xfe", "", *UTF_16),
-    (b"\xfe\xff", "", *UTF_16),
+    ((b"\xff\xfe", b"\xfe\xff"), "", *UTF_16),
     (b"PK", ".xlsx", "an Excel workbook", EXCEL),
     (b"PK", ".npz", "arrays of NumPy", "a table names one such file per row"),
     (b"PK", "", "a zip archive, as .xlsx, .ods and .npz are", "unzip it, or " + EXCEL),
@@ -24,15 +23,13 @@ FOREIGN = (  # how a file begins, its ending where that matters; what it is, how
     (b"\x1f\x8b", "", "compressed", "gunzip -k {}"),
     (b"BZh", "", "compressed", "bunzip2 -k {}"),
     (b"\xfd7zXZ", "", "compressed", "unxz -k {}"),
-    (b"{", "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
-    (b"[", "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
+    ((b"{", b"["), "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
     (b"PAR1", "", "a Parquet file", "with pandas: read_parquet(...).to_csv(...)"),
     (b"\x93NUMPY", "", "an array of NumPy", "a table names one such file per row"),
     (b"\x80", "", "a pickle", "write it as CSV with the program that made it"),
     (b"<", "", "HTML or XML", EXCEL),
     (b"%PDF", "", "a PDF", EXCEL),
-    (b"\x89PNG", "", "a picture", "a table names one picture per row"),
-    (b"\xff\xd8\xff", "", "a picture", "a table names one picture per row"),
+    ((b"\x89PNG", b"\xff\xd8\xff"), "", "a picture", "a table names one picture per row"),
 )
 
 

@@ -60,11 +60,7 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
         if not config.image:
             raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
         config = change_channels(tensors, {kernel: bias}, config, channels, notes)
-    if config.mean:                                                # bags have none
-        notes.append(statistics_text(config, assumed))
-    config = replace(config, **changes)
-    check_size(model_class, config, tensors, name)
-    return tensors, config, notes
+    return tensors, settled(model_class, config, tensors, name, changes, assumed, notes), notes
 
 
 def behind_stage1(name):
@@ -103,10 +99,7 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
         kernels = [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]
         biases = [re.sub("weight$", "bias", key) for key in kernels]
         config = change_channels(tensors, dict(zip(kernels, biases)), config, channels, notes)
-    notes.append(statistics_text(config, assumed))
-    config = replace(config, **changes)
-    check_size(model_class, config, tensors, name)
-    return tensors, config, notes
+    return tensors, settled(model_class, config, tensors, name, changes, assumed, notes), notes
 
 
 def own_config(config_class, fields, name, mean, std):
@@ -120,9 +113,14 @@ def own_config(config_class, fields, name, mean, std):
     return replace(config, **found)
 
 
-def statistics_text(config, assumed):
-    text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
-    return f"{text} (assumed)" if assumed else text
+def settled(model_class, config, tensors, name, changes, assumed, notes):
+    """-> the config with the caller's changes, not larger than the file; a note on mean and std."""
+    if config.mean:                                                # bags have none
+        text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
+        notes.append(f"{text} (assumed)" if assumed else text)
+    config = replace(config, **changes)
+    check_size(model_class, config, tensors, name)
+    return config
 
 
 def from_dict(config_class, values, name):
