@@ -22,9 +22,9 @@ def test_the_second_of_two_classes_is_asked_for_and_units_without_a_target_are_l
 
 def test_a_run_with_nothing_to_draw_has_no_charts():
     """One unit, one answer only, no epoch."""
-    row = {"patient": "p", "images": "", "a target": "1", "a predicted": "2", "l[x] target": "1", "l[x] predicted": "0.5"}
-    number, label = Task("a", "regression"), Task("l", "labels", ("x",))
-    run = SimpleNamespace(metrics={"unit": "patient", "a": {}, "l": {}}, predictions=[row], log=[], tasks=[number, label])
+    row = {"patient": "p", "images": "", "n target": "1", "n predicted": "2", "l[x] target": "1", "l[x] predicted": "0.5"}
+    number, label = Task("n", "regression"), Task("l", "labels", ("x",))
+    run = SimpleNamespace(metrics={"unit": "patient", "n": {}, "l": {}}, predictions=[row], log=[], tasks=[number, label], args={})
     assert task_charts(run, number) == []
     assert task_charts(run, label) == []
     assert learning_curves(run) == []
@@ -55,7 +55,7 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses):
     for row in log:
         if column:
             row["val_loss"] = "0.5"
-    run = SimpleNamespace(log=log, tasks=[task])
+    run = SimpleNamespace(log=log, tasks=[task], args={})
     loss, metric = learning_curves(run)
     assert loss.picture.info["key"] == losses and metric.text.startswith("mean absolute error over the epochs")
     assert learning_curves(SimpleNamespace(log=log[:1], tasks=[task])) == []
