@@ -111,7 +111,8 @@ def safetensors_file(header, body=b""):
 def test_safetensors_that_lie_are_refused(tmp_path, content):
     """Shapes beyond the file, bytes used twice, no such type, a header longer than the file."""
     open("a.safetensors", "wb").write(content)
-    assert refused(read_tensors, "a.safetensors").startswith("a.safetensors: not a readable weight file (")
+    line = refused(read_tensors, "a.safetensors")
+    assert line.startswith(("a.safetensors: not a readable weight file (", "a.safetensors: says that its header has "))
 
 
 @pytest.mark.parametrize("change", ({"dim": 65528, "mlp": 65535, "depth": 300}, {"depth": 60000}, {"registers": 10 ** 9}, {"head_dim": 10 ** 8},
