@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data import Samples
-from plumbing.arrays import read_bag, read_volume
+from plumbing.arrays import all_finite, read_bag, read_volume
 from plumbing.cohort import Cohort
 from tests.photographs import bag_cohort, volume
 
@@ -98,3 +98,12 @@ def test_a_pt_file_is_a_tensor_and_runs_nothing(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             read_bag(str(tmp_path / name), 2)
         assert "\n" not in str(error.value)
+
+
+def test_numbers_that_are_not_finite_are_found_wherever_they_stand():
+    for value in (np.nan, np.inf, -np.inf):
+        for place in (0, 5, 11):
+            array = np.arange(12, dtype=np.float32)
+            array[place] = value
+            assert not all_finite(array.reshape(3, 4))
+    assert all_finite(np.zeros((2, 0), np.float32)) and all_finite(np.arange(3)) and all_finite(np.arange(12.0).reshape(3, 4))
