@@ -48,7 +48,7 @@ from plumbing.prepare import add_features, load_data, run_options
 from plumbing.reading import look_before, notes_on_files
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
-from plumbing.splits import read_run_split
+from plumbing.splits import read_run_split, sort_by_split
 
 
 OPENS = {"transformers": "transformers opens it: a plain ViT on pictures, with one task of classes or labels",
@@ -263,10 +263,7 @@ def images_by_split(cohort, table, args):
     if changed:
         raise ValueError(f"{table} has changed: patient {min(changed)} is not both in it "
                          f"and in {args.run}/split.csv")
-    indices = {split: [] for split in SPLITS}
-    for i, patient in enumerate(cohort.patients):
-        indices[split_of[patient]].append(i)
-    return indices
+    return sort_by_split(cohort, split_of)[0]
 
 
 if __name__ == "__main__":

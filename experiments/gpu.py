@@ -44,13 +44,13 @@ TOTAL = 470                                  # seconds that all of them may take
 
 
 def timed(args, build, flops_rate=None, images=None):
-    """-> {ms, MB, images/s, share} of the step that build() makes; or {note} of what went wrong."""
+    """-> what the step that build() makes takes, as a row; or {note} of what went wrong."""
     try:
         step = build()
         step()
         _, megabytes = peak_memory(step, args.device)
         milliseconds = 1000 * median(clock(step, args.device) for _ in range(args.rounds))
-        row = {"ms": milliseconds, "MB": megabytes}
+        row = {"ms": milliseconds, "MB": megabytes, "host syncs": host_syncs(step, args.device)}
         if images:
             row["images/s"] = 1000 * images / milliseconds
         if flops_rate:
@@ -118,9 +118,7 @@ def multivit(args):
         size = dict(size="micro", image=32, patch=8)
     for flags in ("--amp bf16", "--amp bf16 --train-blocks 2", "--amp bf16 --grad-checkpointing"):
         row = timed(args, lambda: bench.build_flags(args.device, flags, **size, blocks=None))
-        step = bench.build_flags(args.device, flags, **size, blocks=None)
-        step()
-        yield {"flags": flags, **row, "host syncs": host_syncs(step, args.device)}
+        yield {"flags": flags, **row}
 
 
 def attention_kinds(args):

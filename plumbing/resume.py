@@ -8,9 +8,8 @@ import os
 from plumbing.checkpoints import read_json
 from plumbing.match import match
 from plumbing.saved_run import tasks_and_columns
-from plumbing.splits import files_of, read_run_split, sort_by_split
-from plumbing.spreadsheet import plain
-from plumbing.tables import read_csv, shortlist
+from plumbing.splits import files_of, read_split_rows, sort_by_split
+from plumbing.tables import shortlist
 
 
 def same_targets(cohort, run):
@@ -42,23 +41,19 @@ def same_split(cohort, run):
     """-> {train, val, test: indices of images} as the run's split.csv has it, and notes for the reader.
 
     Patients who are new are left out. ValueError when a patient's images are not those of the beginning."""
-    path = os.path.join(run, "split.csv")
-    split_of, files_before = read_run_split(run), {}
-    for row in read_csv(path)[1]:
-        files_before[plain(row["patient"])] = row.get("files")            # None in runs of earlier versions
-    files = files_of(cohort)
+    rows, files = read_split_rows(run), files_of(cohort)
     for patient in files:
-        before = files_before.get(patient)
+        before = rows.get(patient, {}).get("files")                # None in runs of earlier versions
         if before and before != files[patient]:
             raise ValueError(f"{cohort.name}: patient {patient} has other image files than when {run} began; "
                              "restore them, or start a new run")
     notes = list(cohort.notes)
-    new = sorted(set(files) - set(split_of))
-    gone = sorted(set(split_of) - set(files))
+    new = sorted(set(files) - set(rows))
+    gone = sorted(set(rows) - set(files))
     if new:
         notes.append(f"{len(new)} patients are new since {run} began and are left out: {shortlist(new)}")
     if gone:
         notes.append(f"{len(gone)} patients are gone since {run} began: {shortlist(gone)}")
-    present = {patient: split for patient, split in split_of.items() if patient in files}
+    present = {patient: row["split"] for patient, row in rows.items() if patient in files}
     indices, line = sort_by_split(cohort, present)
     return indices, [*notes, line]

@@ -30,14 +30,19 @@ def read_splits(path):
 
 def read_run_split(run):
     """split.csv of a run folder -> {patient: split}."""
+    return {patient: row["split"] for patient, row in read_split_rows(run).items()}
+
+
+def read_split_rows(run):
+    """split.csv of a run folder -> {patient: row}."""
     path = os.path.join(run, "split.csv")
-    split_of = {}
+    rows = {}
     for row in read_csv(path)[1]:
         if row.get("split") not in SPLITS or "patient" not in row:
             raise ValueError(f"{path} row {row[None]}: need the columns patient and split, "
                              "which is train, val or test")
-        split_of[plain(row["patient"])] = row["split"]
-    return split_of
+        rows[plain(row["patient"])] = row
+    return rows
 
 
 # -----------------------------------------------------------------------------
