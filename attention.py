@@ -186,7 +186,7 @@ class Attention(nn.Module):
         wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
         with torch.autocast(q.device.type, enabled=False):
             k = k.to(wide)
-            row = q[:, :, rows].to(wide)                      # (B, H, rows, d)
+            row = q[:, :, rows].to(wide)                           # (B, H, rows, d)
             if self.kind == "softmax":
                 row = softmax_weights(row, k, mask)                # (B, H, rows, T)
             elif self.kind == "sima":

@@ -25,7 +25,7 @@ def read_checkpoint(name):
     config.json and preprocessor_config.json as dicts, {} where there is none, and notes for the report.
 
     ValueError, one line, for everything that can go wrong."""
-    if os.path.isfile(name) and os.path.basename(name) not in FILES:
+    if stands_alone(name):
         refuse_shard(name)
         tensors, note = read_tensors(name)
         return tensors, {}, {}, [note] if note else []
@@ -50,6 +50,19 @@ def read_checkpoint(name):
     if not preprocessor:                                           # transformers 5 nests it
         preprocessor = read_beside(place, file, "processor_config.json").get("image_processor", {})
     return tensors, config, preprocessor, notes
+
+
+def read_config(name):
+    """The config.json that read_checkpoint gives, without reading the weights."""
+    if stands_alone(name):
+        return {}
+    place, file = find_place(name)
+    return read_beside(place, file or find_weights(place), "config.json")
+
+
+def stands_alone(name):
+    """Is it a file of a name of its own? What lies beside it need not belong to it."""
+    return os.path.isfile(name) and os.path.basename(name) not in FILES
 
 
 # -----------------------------------------------------------------------------

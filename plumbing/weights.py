@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 import torch
 
 from plumbing.architecture import crossvit_fields, flat, vit_fields, vit_inside
-from plumbing.checkpoints import read_checkpoint
+from plumbing.checkpoints import read_checkpoint, read_config
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions, spaced
@@ -65,9 +65,9 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
 
 def behind_stage1(name):
     """-> of a run of MultiViT {name: tensor} of stage 2, fuse and merge; of anything else nothing."""
-    tensors, config, _, _ = read_checkpoint(name)
-    if config.get("model") != "multivit":
+    if read_config(name).get("model") != "multivit":
         return {}
+    tensors, _, _, _ = read_checkpoint(name)
     return {key: tensor for key, tensor in tensors.items() if key.startswith(("stage2.", "fuse.", "merge."))}
 
 
