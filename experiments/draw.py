@@ -1,6 +1,6 @@
 """A picture for every mechanism, drawn from what the code computes, for docs/ideas.md.
 
-    python -m experiments.draw           attention, vit, crossvit, lt_vit, daft and probe: a few seconds
+    python -m experiments.draw           all but three: a few seconds
     python -m experiments.draw probe     only this one
 
 The images are simulated, and the networks have random weights. filter.png, lt_vit_maps.png and q2l_maps.png
@@ -18,6 +18,7 @@ from crossvit import variant
 from daft import DAFTConfig, ResNet
 from evaluation.canvas import ACCENT, PALE, PALETTE, Page
 from evaluation.picture_rows import HEAT, arrow, outline_patches, side_by_side, stack
+from gmml import CORRUPTIONS, GMMLConfig, corrupt
 from lt_vit import LABEL_ATTENTION
 from plumbing.command import run_main
 from plumbing.parser import Parser
@@ -34,9 +35,9 @@ COLORS = ACCENT, PALETTE[1]                                        # of two kind
 # parts of pictures
 
 
-def chest_film():
-    """-> a simulated film, (SIDE, SIDE) uint8."""
-    films = chest_patient(0, 6)[2]
+def chest_film(patient=6):
+    """-> a simulated film of a patient, (SIDE, SIDE) uint8."""
+    films = chest_patient(0, patient)[2]
     return list(films.values())[0]
 
 
@@ -152,7 +153,7 @@ def crossvit():
     sheet = page.done()
     for b, left in enumerate((20, 420)):
         film = Image.fromarray(chest_film()).resize((240, 240))
-        film = outline_patches(film, range(config.branch(b).tokens), config.grids[b])
+        film = outline_patches(film, range(config.branches[b].tokens), config.grids[b])
         sheet.paste(film, (left, 20))
     return sheet
 
@@ -172,6 +173,20 @@ def lt_vit():
             page.box(x, y, x + 16, y + 16, color)
         pictures.append(page.done())
     return side_by_side(pictures, list(LABEL_ATTENTION), SIDE)
+
+
+def gmml():
+    """A film, and the groups of patches that each kind of corruption replaces in it."""
+    films = torch.tensor(np.stack([chest_film(), chest_film(patient=8)]))
+    images = films[:, None] / 127.5 - 1                            # normalized, (2, 1, SIDE, SIDE)
+    vit = ViTConfig(image=(SIDE, SIDE), patch=(16, 16), channels=1, mean=(0.5,), std=(0.5,))
+    pictures = [chest_film()]
+    for kind in CORRUPTIONS:
+        torch.manual_seed(0)
+        corrupted, _ = corrupt(images, GMMLConfig(vit, (kind,)))
+        pixels = (corrupted[0, 0] + 1) * 127.5
+        pictures.append(pixels.clamp(0, 255).byte().numpy())
+    return side_by_side(pictures, ["a film", *CORRUPTIONS], SIDE)
 
 
 def daft():
@@ -211,6 +226,7 @@ PICTURES = {
     "vit": vit,
     "crossvit": crossvit,
     "lt_vit": lt_vit,
+    "gmml": gmml,
     "daft": daft,
     "probe": probe,
 }
