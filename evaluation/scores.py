@@ -44,13 +44,16 @@ def measure(function, prediction, target, weights):
     return np.concatenate([function(prediction, target, block.astype(float)) for block in blocks])
 
 
-def replicates(task, prediction, target, weights):
-    """-> {metric: rows}, a row per label, (L, W), or one in all, (1, W); of a label where it is known."""
+def replicates(task, prediction, target, weights, names=None):
+    """-> {metric: rows}, a row per label, (L, W), or one in all, (1, W); of a label where it is known.
+
+    names: the metrics that are wanted, by default all; those of labels are measured together."""
     if task.kind == "labels":
         return label_replicates(prediction, target, weights)
     result = {}
     for name, function in METRICS[task.kind].items():
-        result[name] = [measure(function, prediction, target, weights)]
+        if names is None or name in names:
+            result[name] = [measure(function, prediction, target, weights)]
     return result
 
 
@@ -125,7 +128,7 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     without = {}
     if constant is not None:
         same = np.broadcast_to(constant, prediction.shape)
-        without = replicates(task, same, target, weights)
+        without = replicates(task, same, target, weights, GAINS)
     for name in METRICS[task.kind]:
         rows = measured[name]
         reason = why_undefined(name, target)
