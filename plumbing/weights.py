@@ -156,8 +156,8 @@ def check_size(model_class, config, tensors, name, *more):
     try:
         with torch.device("meta"):
             asked = sum(parameter.numel() for parameter in model_class(config, *more).parameters())
-    except ValueError:
-        raise
+    except ValueError as error:                      # of the model's own checks, which know no file
+        raise ValueError(f"{name}: {error}") from error
     except Exception as error:  # sizes that cannot be, and what is no number
         raise ValueError(f"{name}: config.json describes no model ({str(error).splitlines()[0]})") from error
     in_file = sum(tensor.numel() for tensor in tensors.values())
