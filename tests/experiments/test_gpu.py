@@ -15,7 +15,7 @@ def test_all_steps_run_on_a_cpu(tmp_path):
     assert list(steps) == list(gpu.STEPS)
     assert {name: step["end"] for name, step in steps.items() if step["end"] != "status 0"} == {}
     assert all(step["rows"] for step in steps.values())
-    assert steps["resume"]["rows"] == [{"stopped in": "epoch 1", "same bits": True}]
+    assert steps["resume"]["rows"] == [{"stopped in": "epoch 2", "same bits": True}]
     for name in gpu.STEPS:
         assert f"## {name} (status 0)" in open(tmp_path / "gpu.md").read()
 
