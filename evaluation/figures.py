@@ -130,10 +130,14 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
     predictions: as of predict.py; size: of the model's images. Of a volume the middle slices are drawn, of a
     bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
+    person = "patient"
+    if not cohort.patients_known:
+        person = "image"
     written = []
     for patient, (images, seen) in shown.items() if size else ():
         [unit] = [i for i, unit in enumerate(predictions["images"]) if images[0] in unit]
-        title = patient_title(patient, tasks, predictions, unit, seen["why"])
+        words = [f"{person} {patient}, {seen['why']}"] + answer_texts(tasks, predictions, unit)
+        title = "; ".join(words)
         views = [view for i in images for view in views_of(cohort, i, size, config)]
         text = MAP_TEXT
         if "token" in seen:
@@ -157,9 +161,9 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
             os.remove(os.path.join(folder, name))
 
 
-def patient_title(patient, tasks, predictions, unit, why):
-    """The patient, why it is drawn, and the actual and predicted values."""
-    words = [f"patient {patient}, {why}"]
+def answer_texts(tasks, predictions, unit):
+    """-> the actual and the predicted values of a unit, a text per task."""
+    words = []
     for task in tasks:
         value = predictions["prediction"][task.name][unit]
         if task.kind == "loss":
@@ -169,17 +173,17 @@ def patient_title(patient, tasks, predictions, unit, why):
         if task.kind == "labels":
             there = [name for name, text in zip(task.classes, actual) if text == "1"]
             words.append(f"{task.name} {', '.join(there) or 'none'}, surest {task.classes[value.argmax()]} "
-                         f"{value.max():.2f}")
+                         f"({value.max():.2f})")
             continue
         if task.kind == "classes":
-            predicted = f"{task.classes[value.argmax()]} {value.max():.2f}"
+            predicted = f"{task.classes[value.argmax()]} ({value.max():.2f})"
         elif task.kind == "survival":
             predicted = f"risk {value:.3g}"
         else:
             predicted = f"{value:.3g}"
         actual = " ".join(actual).strip() or "unknown"
         words.append(f"{task.name} {actual}, predicted {predicted}")
-    return "; ".join(words)
+    return words
 
 
 def views_of(cohort, i, size, config):

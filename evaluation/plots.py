@@ -2,8 +2,8 @@
 """
 import numpy as np
 
-from evaluation.canvas import ACCENT, AXIS, BAR, INK, LEADING, PALE, PALETTE
-from evaluation.chart import Axis, Chart, SMALL, WIDTH
+from evaluation.canvas import ACCENT, AXIS, BAR, INK, LEADING, PALE, PALETTE, text_width
+from evaluation.chart import Axis, Chart, GAP, SMALL, WIDTH
 from evaluation.scales import finite, limits, number, round_edges
 
 
@@ -84,12 +84,14 @@ def confusion(counts, classes):
     table = np.vstack([counts, counts.sum(0)])
     totals = table.sum(1)
     table = np.column_stack([table, totals])
-    columns = [f"{i + 1}" for i in range(n)] + ["total"]
-    rows = [f"{i} {name}" for i, name in enumerate(classes, 1)] + ["total"]
+    columns = rows = list(classes)
+    if max(text_width(name, SMALL) for name in classes) > CELL - GAP:
+        columns = [str(i + 1) for i in range(n)]     # which the names of the rows explain
+        rows = [f"{i} {name}" for i, name in enumerate(classes, 1)]
     middles = np.arange(n + 1) + 0.5
     ends = 0, n + 1
-    columns = dict(zip(middles, columns))
-    rows = dict(zip(middles[::-1], rows))
+    columns = dict(zip(middles, [*columns, "total"]))
+    rows = dict(zip(middles[::-1], [*rows, "total"]))
     x = Axis(ends, "predicted class", names=columns)
     y = Axis(ends, "actual class", names=rows)
     side = CELL * (n + 1)

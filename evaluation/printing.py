@@ -2,7 +2,7 @@
 """
 import textwrap
 
-from evaluation.result_tables import cell_text, map_tables, people, tables
+from evaluation.result_tables import cell_text, counts, map_tables, people, tables
 from evaluation.verdict import verdict
 
 
@@ -39,10 +39,7 @@ def print_lines(lines, shown, widths):
 def print_table(tasks, result):
     """Print what `evaluate` returns: the verdicts, then the metrics of every task beside those of the
     constant predictor, one line per label, per subgroup and per operating point, and where the maps point."""
-    counts = f"{result['images']} images"
-    if result.get("patient_ids", True):
-        counts = f"{result['patients']} patients, {counts}"
-    print(f"{result['split']}: {counts}; 95 % intervals, {people(result)} resampled")
+    print(f"{result['split']}: {counts(result)}; 95 % intervals, {people(result)} resampled")
     for task in tasks:
         sentence, warnings = verdict(task, result)
         print(textwrap.fill(sentence, WIDTH))

@@ -54,6 +54,9 @@ td:first-child { min-width: 5.5rem }
 .count th { font-size: .88em; white-space: normal; vertical-align: bottom }
 caption:empty { display: none }
 small { color: #5d6368; font-size: .88em }
+table:has(th:nth-child(6)) small { display: block; white-space: nowrap }
+table:has(th:nth-child(6)) :is(th, td) { padding-right: .4rem }
+table:has(th:nth-child(6)) td:last-child small { white-space: normal }
 .charts { display: grid; gap: 1rem 2rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }
 figure { margin: .75rem 0; break-inside: avoid }

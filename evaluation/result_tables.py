@@ -30,6 +30,11 @@ def number(x):
     return f"{x:.3g}"
 
 
+def capital(text):
+    """The text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def interval(entry):
     """-> "(2.910 to 4.760)", "" where an entry has no interval."""
     if entry["low"] is None:
@@ -51,6 +56,14 @@ def people(result):
     if result.get("patient_ids", True):                            # files of before do not say
         return "patients"
     return "images, not patients,"
+
+
+def counts(result):
+    """metrics.json -> how many patients and images it is about, in words."""
+    text = f"{result['images']} images"
+    if result.get("patient_ids", True):
+        text = f"{result['patients']} patients, {text}"
+    return text
 
 
 # -----------------------------------------------------------------------------
@@ -108,17 +121,19 @@ def group_table(caption, counted, groups, task, names):
 
 
 def count_text(group, counted, metric):
-    """ "45", and what is to be known of so many."""
-    text = str(group[counted])
+    """ "45", and in brackets what is to be known of so many."""
+    remarks = []
     if group.get("small"):
-        text += ", small"
+        remarks.append("small")
     if group[metric].get("skipped"):
-        text += f", {group[metric]['skipped']} skipped"
+        remarks.append(f"{group[metric]['skipped']} skipped")
     labels = group.get("per_label", {})
     undefined = [label for label in labels if labels[label][metric]["value"] is None]
     if undefined:
-        text += f", without {' '.join(undefined)}"
-    return text
+        remarks.append(f"without {' '.join(undefined)}")
+    if not remarks:
+        return str(group[counted])
+    return f"{group[counted]} ({', '.join(remarks)})"
 
 
 def is_few(group):

@@ -10,6 +10,7 @@ from evaluation.picture_file import Figure
 from evaluation.plots import confusion, dots, histogram, line_chart
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
+from evaluation.result_tables import capital
 from evaluation.run_text import best_epoch, validated
 from evaluation.scales import limits
 from evaluation.scores import known_units
@@ -162,6 +163,6 @@ def learning_curves(run):
         if lines:
             x = Axis(limits(epochs), "epoch", whole=True)
             picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
-            text = f"{label} over the epochs; dot: the epoch that is kept"
+            text = f"{capital(label)} over the epochs; dot: the epoch that is kept"
             charts.append(Figure(f"learning_{len(charts) + 1}", picture, text))
     return charts

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
 from evaluation.predictions_file import read_tasks
-from evaluation.result_tables import number, people
+from evaluation.result_tables import counts, number, people
 from evaluation.scores import chosen_metric
 from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated
@@ -64,8 +64,10 @@ def read_run(folder, results=None):
     run.args = publishable(run.args)
     run.folder = results
     run.name = os.path.basename(os.path.abspath(folder))
+    run.tested_on = f"the {run.metrics['split']} split"
     if results != folder:
-        run.name += f" on {os.path.basename(results)}"
+        run.tested_on = os.path.basename(results)
+        run.name += f" on {run.tested_on}"
     seconds = os.path.getmtime(os.path.join(results, "metrics.json"))
     run.date = str(date.fromtimestamp(seconds))
     run.metrics.setdefault("unit", "patient")
@@ -101,8 +103,8 @@ def command(args):
 
 def caveats(run):
     """What these numbers do not say: a list of sentences."""
-    texts = ["Not for clinical use. The model has been tested on this split only, "
-             "not on the patients of another clinic.",
+    texts = ["Not for clinical use. The model has been tested on these patients only, "
+             "not on those of another clinic.",
              "Intervals say how much the result depends on which patients are in the test split, "
              f"not what another training would give: this is one seed ({run.args['seed']})."]
     if run.args["data"] in ("psoriasis", "chest", "brain", "bag"):
@@ -159,7 +161,7 @@ def facts(run):
         ("Training", training_text(run)),
         ("Seed", args["seed"]),
         ("Device", device),
-        ("Evaluated", run.date),
+        ("Tested", f"{run.date}, on {run.tested_on}: {counts(run.metrics)}"),
     ]
 
 
@@ -192,7 +194,7 @@ def training_text(run):
     best = best_epoch(values, metric)
     if best is not None:
         epoch = run.log[best]["epoch"]
-        text += f"; the best on the validation patients is epoch {epoch}, {name} {number(values[best])}"
+        text += f"; the best on the validation split is epoch {epoch}, {name} {number(values[best])}"
     return text
 
 

@@ -3,7 +3,7 @@
 Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
 from evaluation.metrics import METRICS, NAMES
-from evaluation.result_tables import CONSTANT, cell_text, interval, number
+from evaluation.result_tables import CONSTANT, capital, cell_text, interval, number
 from evaluation.scores import FEW
 
 
@@ -31,7 +31,7 @@ def verdict(task, result):
     else:
         without = scores["constant"][metric]["value"]
         sentence = (f"{task.name}: {compared(gain)} than {constant}. "
-                    f"{NAMES[metric]} {number(entry['value'])} against {number(without)}, "
+                    f"{capital(NAMES[metric])} {number(entry['value'])} against {number(without)}, "
                     f"a gain of {number(gain['value'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
     return sentence, warnings(task, result, rare, alone)

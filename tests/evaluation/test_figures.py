@@ -54,7 +54,7 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
     """The slab of patches drawn is the one that holds the slice drawn, on every axis."""
     config = ViTConfig(image=(depth, 8, 8), patch=(patch, 4, 4), channels=1, dim=24, depth=1, heads=2, mlp=8, mean=(.5,), std=(.5,))
     volume = np.repeat(np.arange(depth, dtype=np.uint8) * 9, 64).reshape(1, depth, 8, 8)
-    cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume)
+    cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume, patients_known=depth != 5)
     slab = torch.arange(config.grid[0]).repeat_interleave(4).expand(2, -1).float() + 1           # each weight is its slab's number
     table = {"images": [[0]], "prediction": {}, "target": {}}
     shown = {"p": ([0], {"map": [slab], "findings": {}, "why": "a typical error"})}
@@ -67,7 +67,7 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
         assert np.allclose(times, (np.arange(config.grid[0])[:, None] + 1) / mean)
     assert os.listdir(tmp_path) == ["patient_p.png"]
     title, text, pieces = read_picture(tmp_path / "patient_p.png")
-    assert title == "patient p, a typical error" and "multiples of chance" in text
+    assert title == ("image" if depth == 5 else "patient") + " p, a typical error" and "multiples of chance" in text
     assert [caption.split(" ")[-2] for _, caption in pieces[:-1:2]] == ["first", "second", "third"]
 
 
@@ -86,5 +86,5 @@ def test_pictures_of_an_earlier_evaluation_are_removed(tmp_path):
     """Only those of patients."""
     for name in ("patient_old.png", "pasi_scatter.png"):
         (tmp_path / name).write_bytes(b"")
-    figures.draw_figures(str(tmp_path), [], {}, None, {}, VIT, (16, 16))
+    figures.draw_figures(str(tmp_path), [], {}, Cohort("none", [], [], [], {}), {}, VIT, (16, 16))
     assert os.listdir(tmp_path) == ["pasi_scatter.png"]

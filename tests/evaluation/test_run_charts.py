@@ -57,7 +57,7 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses):
             row["val_loss"] = "0.5"
     run = SimpleNamespace(log=log, tasks=[task], args={})
     loss, metric = learning_curves(run)
-    assert loss.picture.info["key"] == losses and metric.text.startswith("mean absolute error over the epochs")
+    assert loss.picture.info["key"] == losses and metric.text.startswith("Mean absolute error over the epochs")
     assert learning_curves(SimpleNamespace(log=log[:1], tasks=[task])) == []
     for row in log:
         row["val_loss"] = ""

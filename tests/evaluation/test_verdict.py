@@ -45,6 +45,7 @@ def test_a_model_is_better_worse_or_neither(task, constant):
     if task is PASI:                                               # three times too large is no better than the median
         better, _ = verdict(task, result_of(task, model_of(task, 200, 3.0)[0] / 3, model_of(task, 200, 3.0)[1], constant))
     assert f"{task.name}: better than always predicting the " in better and "on 200 test patients" in better and warnings == []
+    assert ". Mean absolute error 0." in better or ". AUROC 0.9" in better or ". Concordance 0." in better
     guess, truth = model_of(task, 200, 0.0)
     assert f"{task.name}: {'worse' if task is PASI else 'not better'} than always predicting" in verdict(task, result_of(task, guess, truth, constant))[0]
     guess, truth = model_of(task, 200, -3.0)
