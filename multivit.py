@@ -205,7 +205,7 @@ class MultiViT(nn.Module):
                 cls = cls * present[:, :, None]
             kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)
         if R == 1:
-            first = torch.cat(self.stage2.first_tokens(len(kept)), 1)               # (B, 1, D)
+            first = torch.cat([kept[:, :0], *self.stage2.first_tokens(len(kept))], 1)  # (B, 1, D) or none
         else:
             first, partner = embedded[:, :prefix], embedded[:, prefix:]
             if self.fused:
