@@ -1,6 +1,7 @@
 """How fast, and in how much memory: this project beside timm, transformers and the naive way.
 
-    python -m experiments.bench scaling        also: vit, crossvit, multivit, filter, memory, data, train
+    python -m experiments.bench scaling        also: vit, crossvit, multivit, filter, memory, data, readers,
+                                               products
     OMP_NUM_THREADS=1 python -m experiments.bench vit --quick    on one core; small sizes, to see that it runs
 
 Time: the candidates take turns (A B A B ...), so that whatever else the machine does hits all of them;
@@ -8,15 +9,12 @@ medians of the CPU time of all threads, which a busy machine changes little. On 
 Memory: of one step alone in a process of its own, the largest resident set above what was there before the
 step (Linux), or CUDA's max_memory_allocated above that; `saved`: what is kept for the backward pass, weights
 included. FLOPs are PyTorch's count (2 per multiply-add); `peak` is the share of the rate that a large matrix
-product reaches here, in the type and at the precision of the candidate. Every table is printed and written to
-OUT/NAME.csv. Peers that are not installed are left out and named.
+product reaches here, in the type and at the precision of the candidate; `syncs`: how often a step waits for
+the GPU. Every table is printed and written to OUT/NAME.csv. Peers that are not installed are named.
 """
-import csv
-import io
 import os
-from contextlib import redirect_stdout
-from statistics import median
-from tempfile import TemporaryDirectory
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,58 +24,95 @@ from PIL import Image
 import attention
 import train as training
 from attention_filter import compose, gather_patches, gather_tokens, refine, score, select
-from data import Samples, collate
+from data import make_loader
+from evaluation.chart import Axis
+from evaluation.curves import Line
+from evaluation.picture_rows import stack
+from evaluation.plots import line_chart
+from evaluation.scales import limits
 from experiments.peers import crossvit, vit
-from experiments.timing import machine, measure, print_growth, report
+from experiments.timing import growth, machine, matmul_rate, measure, print_growth, report
 from multivit import MultiViT, MultiViTConfig
-from plumbing.cohort import Cohort, Task
+from plumbing.cohort import Task
 from plumbing.command import run_main
 from plumbing.device import find_device
-from plumbing.kernels import choose_kernels
 from plumbing.flags import parse
+from plumbing.kernels import choose_kernels
 from plumbing.models import build_model
 from plumbing.parser import Parser
 from plumbing.pictures import read_image
+from plumbing.prepare import prepare
 from plumbing.simulate import make
-from vit import SIZES, ViTConfig
+from vit import SIZES, ViT, ViTConfig
 
 
-FUSED = attention.softmax_attention
+MATRIX = "softmax, matrix in memory"                               # as the papers had it
+GROWS = {"scaling": "tokens", "multivit": "n"}                     # command: the column of sizes
 
 
 # -----------------------------------------------------------------------------
 # scaling, multivit, filter: what grows how
 
 
-def build_layer(device, kind, tokens, dim, heads):
-    """Forward and backward of one attention layer."""
+@contextmanager
+def attention_of(who):
+    """softmax(Q K^T / sqrt(d)) V with its T x T matrix in memory, for a candidate that is called so."""
+    fused = attention.softmax_attention
+    if who.endswith("matrix in memory"):
+        attention.softmax_attention = lambda q, k, v, mask=None: attention.softmax_formula(q, k, v)
+    yield
+    attention.softmax_attention = fused
+
+
+def build_bag(device, who, tokens, size):
+    """A training step of a ViT on one bag of vectors: forward, backward, AdamW; on CUDA in bfloat16."""
     torch.manual_seed(0)
-    layer = attention.Attention(dim, heads, kind=kind).to(device)
-    x = torch.randn(1, tokens, dim, device=device, requires_grad=True)
+    kind = who.partition(",")[0]
+    fields = SIZES[size]
+    config = ViTConfig(image=(), patch=(), channels=fields["dim"], attention=kind, **fields)
+    model = ViT(config, {"y": 2}).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    bag, y = torch.randn(1, tokens, config.channels, device=device), torch.zeros(1, dtype=int, device=device)
 
     def step():
-        layer.zero_grad(set_to_none=True)
-        layer(x).sum().backward()
+        optimizer.zero_grad()
+        with attention_of(who), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            F.cross_entropy(model(bag)["logits"]["y"].float(), y).backward()
+        optimizer.step()
 
     return step
 
 
 def scaling(args):
-    """One attention layer of each kind over the number of tokens, of images in patches of 16 px."""
-    dim, heads, sides, start = 512, 8, (224, 512, 768, 1024, 1536, 2048), 1024
+    """A training step over the number of tokens, for each attention: Fig. 2 of Khader et al. 2024."""
+    size, lengths = "vit_wsi", (256, 1024, 4096, 16384)
+    if args.device == "cuda":
+        lengths += (65536,)
     if args.quick:
-        dim, heads, sides, start = 64, 2, (64, 128, 256), 16
-    rows = []
-    for side in sides:
-        settings = dict(tokens=(side // 16) ** 2, dim=dim, heads=heads)
-        rows += measure(args, build_layer, attention.KINDS, settings)
-    report(args, "scaling", rows)
-    print_growth(rows, "tokens", start)
+        size, lengths = "micro", (16, 64, 256)
+    for tokens in lengths:
+        kinds = [MATRIX, *attention.KINDS]
+        if args.device == "cpu" and tokens > 4096:                 # a matrix is 8.6 GB, and several are kept
+            kinds = attention.KINDS
+        yield measure(args, build_bag, kinds, dict(tokens=tokens, size=size))
 
 
-def eager_attention(q, k, v, mask=None):
-    """softmax(Q K^T / sqrt(d)) V with its T x T matrix in memory; the models here leave the mask out."""
-    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+def draw_growth(rows, size, path):
+    """Write a chart of time and one of memory over a column of sizes, both in powers of ten."""
+    charts = []
+    for cost in ("s", "MB"):
+        lines = []
+        for who, (sizes, costs) in growth(rows, size, cost).items():
+            lines.append(Line(who, np.log10(sizes), np.log10(costs)))
+        axes = []
+        for values, label in (([line.xs for line in lines], size), ([line.ys for line in lines], cost)):
+            low, high = limits(np.concatenate(values))
+            powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+            names = {power: f"{10 ** power:g}" for power in powers}
+            axes.append(Axis((powers[0], powers[-1]), label, names=names))
+        charts.append(line_chart(lines, *axes))
+    stack(charts).save(path)
+    print(f"wrote {path}")
 
 
 def build_multivit(device, who, n, size, image, patch):
@@ -92,11 +127,9 @@ def build_multivit(device, who, n, size, image, patch):
     y = torch.zeros(len(images), dtype=torch.long, device=device)
 
     def step():
-        if who == "joint, eager":
-            attention.softmax_attention = eager_attention
         model.zero_grad(set_to_none=True)
-        F.cross_entropy(model(images)["logits"]["y"], y).backward()
-        attention.softmax_attention = FUSED
+        with attention_of(who):
+            F.cross_entropy(model(images)["logits"]["y"], y).backward()
 
     return step
 
@@ -105,17 +138,14 @@ def multivit(args):
     """O(N T^2) or O((N T)^2)? One patient over n, the number of photographs.
 
     separate: one ViT, n photographs side by side; multi: MultiViT-n-1; joint: one ViT over the n T tokens,
-    with fused attention; eager: with the matrix of all pairs of tokens in memory. That matrix is what grows
-    with n^2 in memory; fused attention never holds it, which leaves time as the argument against joint."""
-    counts, image, start = (1, 2, 3, 4, 8, 16), 128, 4
+    with fused attention, or with the matrix of all pairs of tokens in memory. That matrix is what grows with
+    n^2 in memory; fused attention never holds it, which leaves time as the argument against joint."""
+    counts, image = (1, 2, 3, 4, 8, 16), 128
     if args.quick:
-        counts, image, start = (1, 2), 32, 1
-    names = ("separate", "multi", "joint", "joint, eager")
-    rows = []
+        counts, image = (1, 2), 32
+    names = ("separate", "multi", "joint", "joint, matrix in memory")
     for n in counts:
-        rows += measure(args, build_multivit, names, dict(n=n, size="micro", image=image, patch=8))
-    report(args, "multivit", rows)
-    print_growth(rows, "n", start)
+        yield measure(args, build_multivit, names, dict(n=n, size="micro", image=image, patch=8))
 
 
 def build_filter(device, who, batch, side, patch, dim):
@@ -126,8 +156,6 @@ def build_filter(device, who, batch, side, patch, dim):
     maps = torch.rand(batch, 3, 16, T, device=device)              # of 16 heads
     tokens = torch.rand(batch, 3, T, dim, device=device)
     images = torch.randint(256, (batch, 3, 3, r * side, r * side), dtype=torch.uint8, device=device)
-    if who != "ours":
-        images = images.float()                                    # as in the released code
 
     def ours():
         image, token = select(score(maps), T // r ** 2)
@@ -142,7 +170,7 @@ def build_filter(device, who, batch, side, patch, dim):
         slots = reference.loop_refine(kept, grid, r)
         return reference.loop_tokens(kept, tokens, r), reference.loop_patches(slots, images, grid, r, patch)
 
-    return ours if who.startswith("ours") else loops
+    return ours if who == "ours" else loops
 
 
 def filter_(args):
@@ -150,23 +178,19 @@ def filter_(args):
     settings = dict(batch=16, side=384, patch=32, dim=1024)
     if args.quick:
         settings = dict(batch=2, side=64, patch=16, dim=32)
-    names = ("ours", "ours, float32", "loops", "loops, scores in one call")
-    rows = measure(args, build_filter, names, settings)
-    report(args, "filter", rows)
+    yield measure(args, build_filter, ("ours", "loops", "loops, scores in one call"), settings)
 
 
 # -----------------------------------------------------------------------------
-# memory, data, train: train.py and what it reads
+# memory, data, readers: train.py and what it reads
 
 
-def build_flags(device, flags, size, image, patch, blocks):
-    """A step of train.py with these flags: MultiViT-3-2 on four patients. blocks: how many are trained."""
+def build_flags(device, flags, size, image, patch):
+    """A step of train.py with these flags: MultiViT-3-2 on four patients."""
     torch.manual_seed(0)
     pixels = f"--image {image}x{image} --patch {patch}x{patch}"
-    command = f"--n 3 --r 2 --channels 3 --size {size} {pixels} {flags}"
-    if blocks:
-        command += f" --train-blocks {blocks}"
-    args, task = parse(command.split()), Task("y", "regression")
+    args = parse(f"--n 3 --r 2 --channels 3 --size {size} {pixels} {flags}".split())
+    task = Task("y", "regression")
     model, _ = build_model(args, [task], ())
     if args.amp == "auto":
         args.amp = "off"
@@ -185,105 +209,90 @@ def build_flags(device, flags, size, image, patch, blocks):
 
 
 def memory(args):
-    """What the flags that save memory save, and what they cost."""
-    settings = dict(size="large", image=384, patch=32, blocks=5)
+    """What the flags that save memory save, and what they cost, with the last five blocks trained."""
+    settings = dict(size="large", image=384, patch=32)
     if args.quick:
-        settings = dict(size="micro", image=32, patch=8, blocks=2)
-    flags = ("", "--accumulate 4", "--chunk 1", "--grad-checkpointing",
-             "--accumulate 4 --chunk 1 --grad-checkpointing", "--amp bf16")
-    rows = measure(args, build_flags, flags, settings)
-    report(args, "memory", rows)
-
-
-def draw_photo(path, size, grain):
-    """Write a JPEG with the spectrum of photographs: octaves of equal contrast down to 8 px, as a lens has.
-
-    grain: standard deviation of a sensor's noise, in grey levels."""
-    rng, (width, height) = np.random.default_rng(0), size
-    photo = 128 + grain * rng.standard_normal((height, width, 3), np.float32)
-    for octave in range(1, int(np.log2(width / 8)) + 1):
-        for channel in range(3):
-            shape = (2 ** octave * height // width + 2, 2 ** octave + 2)
-            coarse = Image.fromarray(rng.normal(0, 16, shape).astype(np.float32))
-            photo[..., channel] += coarse.resize(size, Image.Resampling.BICUBIC)
-    Image.fromarray(np.uint8(photo.clip(0, 255))).save(path, quality=90)
+        settings = dict(size="tiny", image=32, patch=8)
+    flags = ["", " --accumulate 4", " --chunk 1", " --grad-checkpointing",
+             " --accumulate 4 --chunk 1 --grad-checkpointing", " --amp bf16"]
+    if args.device == "cuda":
+        flags = [" --amp bf16", " --amp bf16 --grad-checkpointing"]
+    yield measure(args, build_flags, [f"--train-blocks 5{more}" for more in flags], settings)
 
 
 def build_data(device, who, path, side):
-    """Read a JPEG at side and 2 side px; cached: as a sample of training, copied into a batch."""
-    augment = ["crop"] if "cropped" in who else []
-    cohort = Cohort("photo", [Task("y", "regression")], ["p"], [path], {"y": np.zeros(1, np.float32)})
-    samples = Samples(cohort, [0], (side, side), n=1, r=2, augment=augment, train=True,
-                      folder=os.path.dirname(path))
+    """Read a JPEG at side and 2 side px."""
+    def ours():
+        read_image(path, (side, side), 2)
 
-    def step():
-        if who == "ours":
-            read_image(path, (side, side), 2)
-        elif who.startswith("ours, cached"):
-            collate([samples[0, 0]])
-        elif who == "decoding alone":
-            with Image.open(path) as picture:
-                picture.draft("RGB", (2 * side, 2 * side))         # as read_image
-                picture.load()
-        else:
-            with Image.open(path) as picture:
-                picture = picture.convert("RGB")
-                for px in (side, 2 * side):
-                    np.asarray(picture.resize((px, px), Image.Resampling.BILINEAR))
+    def decode():
+        with Image.open(path) as picture:
+            picture.draft("RGB", (2 * side, 2 * side))             # as read_image
+            picture.load()
 
-    return step
+    def plain():
+        with Image.open(path) as picture:
+            picture = picture.convert("RGB")
+            for px in (side, 2 * side):
+                np.asarray(picture.resize((px, px), Image.Resampling.BILINEAR))
+
+    return {"ours": ours, "decoding alone": decode, "plain": plain}[who]
 
 
 def data(args):
-    """Pictures with and without grain. Decoding alone scales as ours; plain: open, convert, two resizes."""
+    """A JPEG of 12 megapixels. Decoding alone scales as ours; plain: open, convert, two resizes."""
     size, side = (4000, 3000), 384
     if args.quick:
         size, side = (400, 300), 64
     os.makedirs(args.out, exist_ok=True)
-    names = ("ours", "ours, cached", "ours, cached and cropped", "decoding alone", "plain")
-    rows = []
-    for grain in (0, 4):
-        path = os.path.join(args.out, f"grain{grain}.jpg")
-        draw_photo(path, size, grain)
-        rows += measure(args, build_data, names, dict(path=path, side=side))
-    report(args, "data", rows)
+    path = os.path.join(args.out, "photo.jpg")
+    noise = Image.effect_noise((size[0] // 8, size[1] // 8), 60)
+    noise.resize(size, Image.Resampling.BICUBIC).convert("RGB").save(path, quality=90)
+    yield measure(args, build_data, ("ours", "decoding alone", "plain"), dict(path=path, side=side))
 
 
-def train(args):
-    """train.py on simulated patients: seconds of an epoch with validation, and its share of waiting for data.
+def readers(args):
+    """How many photographs of the default cohort the readers deliver per second, nobody computing."""
+    counts, patients = (0, 4, 8, 16), None
+    if args.quick:
+        counts, patients = (0, 2), 20
+    table = make("psoriasis", args.cache_dir, patients=patients)
+    for workers in counts:
+        flags = ["--data", table, "--n", "3", "--r", "2", "--workers", str(workers)]
+        ready = prepare(parse(flags), torch.device("cpu"))
+        loader, _ = make_loader(ready.loader.dataset, 16, workers=workers)
+        next(iter(loader))                                         # the processes are there
+        began, images = time.perf_counter(), 0
+        for batch in loader:
+            images += int(batch["present"].sum())
+        yield [{"workers": workers, "images/s": images / (time.perf_counter() - began)}]
 
-    Not in turns, but run after run; of each all epochs but the first, which fills the cache."""
-    patients = 20 if args.quick else 1000
-    rows = []
-    with TemporaryDirectory() as folder:
-        path = make("psoriasis", folder, patients=patients)
-        for name, flags in enumerate(("--workers 0", "--workers 2", "--workers 0 --cache")):
-            command = (f"--data {path} --n 3 --r 2 --epochs {1 + args.rounds} --device {args.device} {flags} "
-                       f"--runs {folder} --name {name} --cache-dir {folder}")
-            with redirect_stdout(io.StringIO()):
-                training.main(command.split())
-            with open(os.path.join(folder, str(name), "log.csv"), newline="") as file:
-                epochs = list(csv.DictReader(file))[1:]
-            seconds = [float(epoch["seconds"]) for epoch in epochs]
-            waited = sum(float(epoch["waited"]) for epoch in epochs)
-            rows.append({"flags": flags, "epoch_s": median(seconds), "waited": waited / sum(seconds)})
-    torch.set_float32_matmul_precision("highest")
-    report(args, "train", rows)
+
+def products(args):
+    """What a large product of two matrices reaches; high is TF32 on CUDA, medium oneDNN on a CPU."""
+    for precision in ("bf16", "medium", "high", "highest"):
+        torch.set_float32_matmul_precision("highest" if precision == "bf16" else precision)
+        yield [{"product": precision, "TFLOP/s": matmul_rate(args.device, precision) / 1e12}]
 
 
 def main(argv=None):
     commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory,
-                "scaling": scaling, "data": data, "train": train}
+                "scaling": scaling, "data": data, "readers": readers, "products": products}
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--rounds", type=int, default=5, help="turns that every candidate takes")
     parser.add_argument("--out", default="runs/bench", help="folder of the tables")
+    parser.add_argument("--cache-dir", default="data_cache", help="folder of the simulated cohort")
     args = parser.parse_args(argv)
     find_device(args.device)
-    print(f"bench {args.command}: {machine(args)}")
-    commands[args.command](args)
+    print(f"bench {args.command}: {machine(args.device)}\n\n{commands[args.command].__doc__}\n")
+    rows = report(args, args.command, commands[args.command](args))
+    torch.set_float32_matmul_precision("highest")
+    if args.command in GROWS:
+        print_growth(rows, GROWS[args.command])
+        draw_growth(rows, GROWS[args.command], os.path.join(args.out, f"{args.command}.png"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from crossvit import CrossViT, variant
-from experiments.timing import FAST, measure, report
+from experiments.timing import FAST, measure
 from plumbing.kernels import choose_kernels, has_bfloat16
 from train import make_optimizer
 from vit import SIZES, ViT, ViTConfig
@@ -35,7 +35,7 @@ def build_vit(device, who, size, image, patch, batch, flags, step):
 
 def build_crossvit(device, who, variant_name, batch, flags, step):
     torch.manual_seed(0)
-    if who == "timm":
+    if who.startswith("timm"):
         import timm
         model = timm.create_model(f"crossvit_{variant_name}_240", num_classes=10)
     else:
@@ -87,28 +87,37 @@ def network_step(device, who, model, image, batch, flags, step):
     return run
 
 
-def beside_peers(args, name, build, peers, settings):
-    """Forward passes and training steps: everyone as it comes, then everyone with the same flags."""
+def beside_peers(args, build, peers, networks):
+    """Forward passes and training steps, everyone as it comes, then everyone with the same flags. On CUDA
+    training steps in bf16, and the same compiled."""
+    choices, steps = ("as shipped", "highest", FAST["cpu"], "bf16"), ("forward", "training")
     if args.device == "cuda":
-        settings["batch"] = 64
-    rows = []
-    for flags in ("as shipped", "highest", FAST[args.device], "bf16"):
-        for step in ("forward", "training"):
-            rows += measure(args, build, ["ours", *peers], settings | {"flags": flags, "step": step})
-    torch.set_float32_matmul_precision("highest")
-    report(args, name, rows)
-    print(f"forward: {PASSES} batches, one after the other")
+        choices, steps = ("bf16",), ("training",)
+        peers = [*peers, "ours, compiled", "timm, compiled"]
+    for settings in networks:
+        for flags in choices:
+            for step in steps:
+                rows = measure(args, build, ["ours", *peers], settings | {"flags": flags, "step": step})
+                passes = PASSES if step == "forward" else 1
+                for row in rows:
+                    row["images/s"] = passes * settings["batch"] / row["s"] if row["s"] else None
+                yield rows
 
 
 def vit(args):
-    settings = dict(size="base", image=224, patch=16, batch=2)
+    """The Vision Transformer; a forward step is several batches, one after the other."""
+    networks = [dict(size="base", image=224, patch=16, batch=2)]
+    if args.device == "cuda":
+        networks = [dict(size="base", image=224, patch=16, batch=256),
+                    dict(size="large", image=384, patch=32, batch=128)]
     if args.quick:
-        settings = dict(size="micro", image=32, patch=8, batch=2)
-    beside_peers(args, "vit", build_vit, ["transformers", "timm"], settings)
+        networks = [dict(size="micro", image=32, patch=8, batch=2)]
+    yield from beside_peers(args, build_vit, ["transformers", "timm"], networks)
 
 
 def crossvit(args):
-    settings = dict(variant_name="15", batch=4)
+    """CrossViT; a forward step is several batches, one after the other."""
+    network = dict(variant_name="15", batch=64 if args.device == "cuda" else 4)
     if args.quick:
-        settings = dict(variant_name="9", batch=1)
-    beside_peers(args, "crossvit", build_crossvit, ["timm"], settings)
+        network = dict(variant_name="9", batch=1)
+    yield from beside_peers(args, build_crossvit, ["timm"], [network])

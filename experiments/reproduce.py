@@ -1,6 +1,7 @@
 """The papers' comparisons at laptop scale: the rows of their tables, trained with several seeds.
 
-    python -m experiments.reproduce multivit        also: crossvit, softmax_free, lt_vit, daft, probes, all
+    python -m experiments.reproduce multivit        also: crossvit, softmax_free, lt_vit, daft, probes, all,
+                                                    or several of them
     python -m experiments.reproduce all --jobs 4    four trainings at a time, each with a quarter of the CPU
     python -m experiments.reproduce all --quick     few patients, one epoch, one seed: does it run?
 
@@ -238,7 +239,7 @@ def reproduce(name, args, stop):
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*EXPERIMENTS, "all"], help="which comparison")
+    parser.add_argument("name", nargs="+", choices=[*EXPERIMENTS, "all"], help="which comparisons")
     parser.add_argument("--seeds", type=int, choices=range(1, 11), default=3, help="how many, from 0")
     parser.add_argument("--quick", action="store_true", help="few patients, one epoch, one seed: a trial")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
@@ -250,9 +251,8 @@ def main(argv=None):
         args.seeds = 1
         args.out = os.path.join(args.out, "quick")                 # beside numbers that mean something
     failed, stop = [], Stop()
-    for name in EXPERIMENTS:
-        if args.name in (name, "all"):
-            failed += reproduce(name, args, stop)
+    for name in EXPERIMENTS if "all" in args.name else args.name:
+        failed += reproduce(name, args, stop)
     if failed:
         raise ValueError(f"runs that failed: {len(failed)}, the first: {failed[0]}")
 

@@ -9,6 +9,7 @@ import platform
 import re
 import resource
 import time
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 
@@ -69,6 +70,19 @@ def peak_memory(step, device):
     return seconds, (peak - before) / 2 ** 20
 
 
+def host_syncs(step, device):
+    """How often a step waits for the GPU; None on a CPU."""
+    if device != "cuda":
+        return None
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        step()
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(warning.message) for warning in caught)
+
+
 def attention_flops(q, k, v, *args, **kwargs):
     return sdpa_flop_count(q, k, v)
 
@@ -111,22 +125,29 @@ def take_turns(steps, rounds, device):
     return {name: seconds[1:] for name, seconds in times.items()}
 
 
-def alone(queue, device, build, name, settings):
-    """In a process of its own: one step -> its seconds, its MB and no note; or None, None and why not."""
+def try_step(device, build, name, settings):
+    """-> seconds and MB of one step, and no note; or None, None and why not."""
     try:
-        seconds, peak = peak_memory(build(device, name, **settings), device)
-        queue.put((seconds, peak, ""))
+        step = build(device, name, **settings)
+        if device == "cuda":
+            step()                                                 # its kernels are compiled
+        return *peak_memory(step, device), ""
     except ModuleNotFoundError as error:
-        queue.put((None, None, f"{error.name} is not installed: pip install {error.name}"))
-    except Exception as error:                                     # other versions may raise anything
-        queue.put((None, None, f"{type(error).__name__}: {str(error)[-80:]}"))
+        return None, None, f"{error.name} is not installed: pip install {error.name}"
+    except Exception as error:                                     # no memory, or what another version raises
+        return None, None, f"{type(error).__name__}: {str(error).partition(chr(10))[0][-80:]}"
 
 
-def in_own_process(device, *candidate):
-    """-> what `alone` puts into the queue."""
+def alone(queue, *candidate):
+    """In a process of its own, whose memory nothing else has used."""
+    queue.put(try_step(*candidate))
+
+
+def in_own_process(*candidate):
+    """-> what `try_step` says."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    child = context.Process(target=alone, args=(queue, device, *candidate), daemon=True)
+    child = context.Process(target=alone, args=(queue, *candidate), daemon=True)
     child.start()
     child.join(LIMIT + START)
     if child.exitcode is None:
@@ -143,10 +164,11 @@ def measure(args, build, names, settings):
     First each runs alone, for its memory; then in turns, for their times, all that took less than LIMIT / 20.
     ratio: time over that of the first."""
     rows, steps = {}, {}
+    first_step = try_step if args.device == "cuda" else in_own_process
     for name in names:
-        seconds, memory, note = in_own_process(args.device, build, name, settings)
-        rows[name] = settings | {"who": name, "cpu_s": seconds, "ratio": None, "memory_mb": memory,
-                                 "saved_mb": None, "peak": None, "note": note}
+        seconds, memory, note = first_step(args.device, build, name, settings)
+        rows[name] = settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "saved MB": None,
+                                 "peak": None, "syncs": None, "note": note}
         if seconds is None:
             continue
         if seconds < LIMIT / 20:
@@ -156,14 +178,15 @@ def measure(args, build, names, settings):
     for name, rounds in take_turns(steps, args.rounds, args.device).items():
         row, first = rows[name], rows[names[0]]
         flops, saved = counted(steps[name])
-        row["cpu_s"] = median(rounds)
-        row["saved_mb"] = saved / 2 ** 20
+        row["s"] = median(rounds)
+        row["saved MB"] = saved / 2 ** 20
+        row["syncs"] = host_syncs(steps[name], args.device)
         precision = torch.get_float32_matmul_precision()           # of the step that just ran
         if "bf16" in f"{name} {settings}":
             precision = "bf16"
-        row["peak"] = flops / row["cpu_s"] / matmul_rate(args.device, precision)
-        if first["cpu_s"]:
-            row["ratio"] = row["cpu_s"] / first["cpu_s"]
+        row["peak"] = flops / row["s"] / matmul_rate(args.device, precision)
+        if first["s"]:
+            row["ratio"] = row["s"] / first["s"]
     return list(rows.values())
 
 
@@ -183,17 +206,17 @@ def matmul_rate(device, precision):
 
 
 def cpu_name():
-    if not os.path.exists("/proc/cpuinfo"):
-        return platform.processor()
-    with open("/proc/cpuinfo") as file:
-        names = re.findall("model name\t: (.*)", file.read())
+    names = []
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            names = re.findall("model name\t: (.*)", file.read())
     return names[0] if names else platform.processor()
 
 
-def machine(args):
+def machine(device):
     """A line that says what it was measured on."""
     words = [cpu_name()]
-    if args.device == "cuda":
+    if device == "cuda":
         words.insert(0, torch.cuda.get_device_name())
     words.append(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for package in PEERS:
@@ -205,24 +228,26 @@ def machine(args):
 
 
 def cell(value):
-    if value is None:
-        return ""
     if isinstance(value, float):
         return f"{value:.3g}"
-    return str(value)
+    return "" if value is None else str(value)
 
 
-def report(args, name, rows):
-    """Print rows, dicts with the same keys, and write them to NAME.csv."""
-    lines = [list(rows[0])]
-    lines += [list(row.values()) for row in rows]
-    widths = [max(len(cell(value)) for value in column) for column in zip(*lines)]
-    for line in lines:
-        print("  ".join(cell(value).ljust(width) for value, width in zip(line, widths)))
+def report(args, name, groups):
+    """Print groups of rows, dicts with the same keys, as each is measured, and write them to NAME.csv; -> all
+    rows."""
+    rows = []
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, f"{name}.csv")
-    write_csv(path, lines)
+    for group in groups:
+        if not rows:
+            print(f"| {' | '.join(group[0])} |\n{'|---' * len(group[0])}|")
+        for row in group:
+            print(f"| {' | '.join(map(cell, row.values()))} |", flush=True)
+        rows += group
+        write_csv(path, [rows[0], *(row.values() for row in rows)])
     print(f"wrote {path}")
+    return rows
 
 
 def exponent(sizes, costs):
@@ -230,12 +255,19 @@ def exponent(sizes, costs):
     return np.polyfit(np.log(sizes), np.log(costs), 1)[0]
 
 
-def print_growth(rows, size, start):
-    """How time and memory of each candidate grow with a column of sizes, from size `start` on."""
-    for who in dict.fromkeys(row["who"] for row in rows):
-        long = [row for row in rows if row["who"] == who and row[size] >= start]
-        for column in ("cpu_s", "memory_mb"):
-            points = [(row[size], row[column]) for row in long if row[column]]
-            if len(points) > 1:
-                power = exponent(*zip(*points))
-                print(f"{who}: {column} grows with the power {power:.2f} of {size}, from {start:,} on")
+def growth(rows, size, cost):
+    """-> {who: (values of the column `size`, those of the column `cost`)}, where they were measured."""
+    lines = {}
+    for row in rows:
+        if row[cost]:
+            lines.setdefault(row["who"], []).append((row[size], row[cost]))
+    return {who: tuple(zip(*points)) for who, points in lines.items()}
+
+
+def print_growth(rows, size):
+    """How time and memory of each candidate grow with a column of sizes; the smallest is left out."""
+    for cost in ("s", "MB"):
+        for who, (sizes, costs) in growth(rows, size, cost).items():
+            if len(sizes) > 2:
+                power = exponent(sizes[1:], costs[1:])
+                print(f"{who}: {cost} grows with the power {power:.2f} of {size}, from {sizes[1]:,} on")

@@ -1,10 +1,15 @@
 """On a GPU: every model trains and predicts as on a CPU, and no step waits for the card. Skipped where there is none."""
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import train
 from experiments.bench import build_flags
-from experiments.gpu import host_syncs
+from experiments.timing import host_syncs
 from plumbing.prepare import prepare
 from tests.small_runs import flags
 from plumbing.flags import parse
@@ -31,7 +36,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(model, table, tmp_path):
 
 
 def test_a_step_never_waits_for_the_card():
-    step = build_flags("cuda", "--amp bf16", size="micro", image=32, patch=8, blocks=None)
+    step = build_flags("cuda", "--amp bf16", size="micro", image=32, patch=8)
     step()
     assert host_syncs(step, "cuda") == 0
 
@@ -40,3 +45,17 @@ def test_training_ends_with_finite_metrics(table, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     train.main([*flags(table, "--model", "multivit", "--n", "2", "--r", "2", "--epochs", "1", "--name", "a"), "--device", "cuda"])
     assert (tmp_path / "runs/a/metrics.json").exists()
+
+
+def test_resume_has_the_same_bits(tmp_path):
+    """A run that SIGTERM stopped in its second epoch ends as one that was left alone."""
+    command = [sys.executable, "-u", "train.py", "--n", "3", "--r", "2", "--epochs", "3", "--device", "cuda", "--runs", str(tmp_path)]
+    subprocess.run([*command, "--name", "whole"], check=True, stdout=subprocess.DEVNULL)
+    program = subprocess.Popen([*command, "--name", "stopped"], stdout=subprocess.PIPE, text=True)
+    for line in program.stdout:
+        if "epoch   1/" in line:
+            program.send_signal(signal.SIGTERM)
+    assert program.wait() == 128 + signal.SIGTERM
+    subprocess.run([sys.executable, "train.py", "--resume", str(tmp_path / "stopped"), "--device", "cuda"], check=True)
+    whole, stopped = ((tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped and os.path.isfile(tmp_path / "stopped" / "metrics.json")

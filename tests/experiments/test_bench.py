@@ -21,8 +21,8 @@ def table(name, folder):
         return list(csv.DictReader(file))
 
 
-def finite(row, keys=("cpu_s", "ratio", "memory_mb")):
-    return all(math.isfinite(float(row[key])) and float(row[key]) >= 0 for key in keys) and float(row["cpu_s"]) > 0
+def finite(row, keys=("s", "ratio", "MB")):
+    return all(math.isfinite(float(row[key])) and float(row[key]) >= 0 for key in keys) and float(row["s"]) > 0
 
 
 def here(monkeypatch):
@@ -47,18 +47,18 @@ def here(monkeypatch):
 def test_filter_table_with_processes_of_its_own(tmp_path):
     """All ways, finite numbers, and the ratio is over ours."""
     rows = table("filter", tmp_path)
-    assert [row["who"] for row in rows] == ["ours", "ours, float32", "loops", "loops, scores in one call"] and all(map(finite, rows))
-    assert float(rows[0]["ratio"]) == 1 and float(rows[2]["ratio"]) == pytest.approx(float(rows[2]["cpu_s"]) / float(rows[0]["cpu_s"]))
+    assert [row["who"] for row in rows] == ["ours", "loops", "loops, scores in one call"] and all(map(finite, rows))
+    assert float(rows[0]["ratio"]) == 1 and float(rows[1]["ratio"]) == pytest.approx(float(rows[1]["s"]) / float(rows[0]["s"]))
 
 
 def test_ours_and_the_loops_of_the_filter_table_do_the_same():
     """What is timed against each other gives the same tokens and the same pixels."""
-    ours, *others = (bench.build_filter("cpu", who, 2, 64, 16, 8)() for who in ("ours", "ours, float32", "loops", "loops, scores in one call"))
+    ours, *others = (bench.build_filter("cpu", who, 2, 64, 16, 8)() for who in ("ours", "loops", "loops, scores in one call"))
     for tokens, composite in others:
         assert torch.equal(tokens, ours[0]) and torch.equal(composite, ours[1].to(composite.dtype))
 
 
-@pytest.mark.parametrize("name, key, count", [("scaling", "tokens", 9), ("multivit", "n", 8), ("data", "path", 10), ("memory", "size", 6)])
+@pytest.mark.parametrize("name, key, count", [("scaling", "tokens", 12), ("multivit", "n", 8), ("data", "path", 3), ("memory", "size", 6)])
 def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, monkeypatch, capsys):
     """Expected rows, finite numbers, no candidate missing; the machine and the peers are named first."""
     here(monkeypatch)
@@ -67,7 +67,8 @@ def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, m
     assert len({(row["who"], row[key]) for row in rows}) == count
     out = capsys.readouterr().out
     assert f"threads, torch {torch.__version__}" in out.splitlines()[0]
-    assert ("softmax: cpu_s grows with the power" in out) == (name == "scaling")
+    assert ("softmax: s grows with the power" in out) == (name == "scaling")
+    assert (tmp_path / f"{name}.png").is_file() == (name in bench.GROWS)
 
 
 @pytest.mark.parametrize("name, count", [("vit", 24), pytest.param("crossvit", 16, marks=pytest.mark.slow)])
@@ -80,7 +81,7 @@ def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path,
     assert len(rows) == count
     for row in rows:
         assert finite(row) and float(row["peak"]) > 0 if row["who"].startswith("ours") else f"pip install {row['who']}" in row["note"]
-        assert not row["who"].startswith("ours") or (float(row["saved_mb"]) > 0) == (row["step"] == "training")
+        assert not row["who"].startswith("ours") or (float(row["saved MB"]) > 0) == (row["step"] == "training")
     assert torch.get_float32_matmul_precision() == "highest"
 
 
@@ -90,7 +91,7 @@ def test_a_step_that_takes_too_long_is_stopped_and_said(monkeypatch):
     monkeypatch.setattr(timing, "START", 0)
     settings = dict(batch=1, side=32, patch=16, dim=8)
     rows = timing.measure(argparse.Namespace(device="cpu", rounds=1), bench.build_filter, ["ours"], settings)
-    assert rows[0]["cpu_s"] is None and rows[0]["note"] == "stopped after 0.01 s"
+    assert rows[0]["s"] is None and rows[0]["note"] == "stopped after 0.01 s"
 
 
 @pytest.mark.parametrize("power", (1.0, 1.1, 2.0))
@@ -108,13 +109,14 @@ def test_flops_and_saved_bytes_are_those_of_the_step():
     assert timing.counted(lambda: attention.softmax_attention(q, q, q)) == (2 * 2 * 2 * 64 * 64 * 8, 0)
 
 
-@pytest.mark.slow
-def test_training_is_timed_by_the_log_of_train(tmp_path, quiet):
-    """Every way of reading has a row; what it waited is a share of its seconds."""
-    rows = table("train", tmp_path)
-    flags = [row["flags"].removeprefix("'") for row in rows]       # which says to a spreadsheet that it is no formula
-    assert flags == ["--workers 0", "--workers 2", "--workers 0 --cache"]
-    assert all(0 <= float(row["waited"]) < 1 and float(row["epoch_s"]) > 0 for row in rows)
+def test_readers_and_products(tmp_path):
+    """What has no candidates: numbers of photographs per second, and of products of each kind."""
+    bench.main(["products", "--out", str(tmp_path)])
+    bench.main(["readers", "--quick", "--out", str(tmp_path), "--cache-dir", str(tmp_path)])
+    with open(tmp_path / "readers.csv", newline="") as file:
+        assert [row["workers"] for row in csv.DictReader(file) if float(row["images/s"]) > 0] == ["0", "2"]
+    with open(tmp_path / "products.csv", newline="") as file:
+        assert all(float(row["TFLOP/s"]) > 0 for row in csv.DictReader(file))
     assert torch.get_float32_matmul_precision() == "highest"
 
 

@@ -1,31 +1,43 @@
 """experiments/gpu.py runs to its end on a CPU, writes what it says, and survives a step that fails."""
 import json
-import types
+import sys
 
 import pytest
 
 from experiments import gpu
+from experiments.timing import try_step
 
 
 @pytest.mark.slow
 def test_all_steps_run_on_a_cpu(tmp_path):
     """So that only the numbers are missing when a card is there. The tests marked cuda are skipped here, which is pytest's 5 or 0."""
-    gpu.main(["--device", "cpu", "--quick", "--rounds", "1", "--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")])
+    gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")])
     steps = json.load(open(tmp_path / "gpu.json"))["steps"]
     assert list(steps) == list(gpu.STEPS)
     assert {name: step["end"] for name, step in steps.items() if step["end"] != "status 0"} == {}
-    assert all(step["rows"] for step in steps.values())
-    assert steps["resume"]["rows"] == [{"stopped in": "epoch 2", "same bits": True}]
+    assert all(step["printed"] for step in steps.values())
     for name in gpu.STEPS:
         assert f"## {name} (status 0)" in open(tmp_path / "gpu.md").read()
 
 
 def test_what_goes_wrong_is_a_row():
-    def build():
+    def build(device, name):
         raise RuntimeError("CUDA out of memory\nmore")
-    assert gpu.timed(types.SimpleNamespace(device="cpu", rounds=1), build) == {"note": "RuntimeError: CUDA out of memory"}
+    assert try_step("cpu", build, "ours", {}) == (None, None, "RuntimeError: CUDA out of memory")
 
 
-def test_the_table_shows_every_column():
-    text = gpu.markdown("card", {"vit": ([{"a": 1.23456, "b": None}, {"a": "x|y", "c": 3}], "status 0")})
-    assert "| a | b | c |\n|---|---|---|\n| 1.235 |  |  |\n| x y |  | 3 |" in text
+def test_a_step_that_takes_too_long_leaves_what_it_printed(monkeypatch, tmp_path):
+    """The page has the others too, and how each ended."""
+    monkeypatch.setattr(gpu, "STEPS", {"slow": (2, "-uc 'print(1); import time; time.sleep(60)' pytest"), "fails": (9, "-c 1/0 pytest")})
+    gpu.main(["--device", "cpu", "--out", str(tmp_path)])
+    steps = json.load(open(tmp_path / "gpu.json"))["steps"]
+    assert steps["slow"]["end"] == "stopped after 2 s" and steps["slow"]["printed"] == ["1"]
+    assert steps["fails"]["end"] == "status 1" and "ZeroDivisionError" in (tmp_path / "gpu.md").read_text()
+
+
+def test_commands_are_told_where_to_work():
+    args = gpu.Parser().parse_args([])
+    args.device, args.quick, args.out, args.cache_dir = "cpu", True, "out", "cache"
+    assert gpu.command("vit", args)[1:] == "-m experiments.bench vit --device cpu --cache-dir cache --out out --quick".split()
+    assert gpu.command("default", args)[-2:] == ["--runs", "out"] and "--quick" not in gpu.command("default", args)
+    assert gpu.command("tests", args)[0] == sys.executable and "not resume" in gpu.command("tests", args)
