@@ -12,7 +12,6 @@ from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, HEADS, HEADS_BY_WID
                                refuse_absent)
 
 NESTED = ("encoder", "vision_config", "backbone_config")           # a ViT's config in another of transformers
-KINDS = {"hf": "vit", "clip": "open_clip", "monai": "monai"}       # of a layout, where no config says it
 SHAPES = {"blocks.0.mlp.fc1.weight": 2, "blocks.0.mlp.fc2.weight": 2, "blocks.0.attn.qkv.weight": 2}  # axes
 
 
@@ -64,7 +63,8 @@ def vit_fields(name, tensors, layout, config, heads=None):
 
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
     config = flat(config)
-    kind = config.get("architecture") or config.get("model_type") or KINDS.get(layout, "")
+    named = config.get("architecture") or config.get("model_type")
+    kind = named or layout
     if not isinstance(kind, str):
         raise ValueError(f"{name}: architecture {kind!r} in its config.json: need text")
     refuse_absent(name, kind, tensors)
@@ -100,9 +100,13 @@ def vit_fields(name, tensors, layout, config, heads=None):
     }
     fields["pool"] = find_pool(tensors, config, notes)
     fields["activation"] = find_activation(name, tensors, config, kind, hidden)
+    if not named and not config.get("hidden_act") and fields["activation"] != "swiglu":
+        notes.append(f"activation {fields['activation']} (assumed)")
     stated = config.get("image_size") or timm.get("input_size")
     fields["image"], fields["positions"] = find_positions(name, tensors, patch, stated, fields)
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields)
+    if not named and fields["class_token"] and fields["layer_scale"] and fields["positions"] == "patches":
+        notes.append("no rotary positions (assumed: a file of DeiT III looks like one of RoPE-ViT)")
     return fields, notes
 
 

@@ -17,7 +17,7 @@ ROTARY = (  # fields of rotary.Rotary; reference "own": the grid of the file's o
     (r"dinov3|_lingbot", {"theta": 100.0, "centered": True, "halves": True}),
 )
 EPS = (
-    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^clip|^open_clip", 1e-5),
+    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^clip|^open_clip|^monai$", 1e-5),
     (r"^(vit|deit|vit_mae|ijepa|beit)$", 1e-12),                   # transformers; google/vit was trained so
 )
 ACTIVATION = (

@@ -64,12 +64,20 @@ RENAME = [(re.compile(pattern), name) for pattern, name in (  # in this order
     (r"^heads\.", "head."),
     # MONAI
     (r"^patch_embedding\.position_embeddings$", "pos_embed"),
-    (r"^patch_embedding\.cls_token$", "cls_token"),
     (r"^patch_embedding\.patch_embeddings\.(?=weight|bias)", "patch_embed.proj."),
     (r"\.mlp\.linear([12])\.", r".mlp.fc\1."),
+    (r"^patch_embedding\.(cls_token)$|^(classification_head\..*)", r"/\1\2"),  # its ViT computes without
+    (r"^(blocks\.\d+\.)((?:norm_)?cross_attn\.)", r"/\2\1"),
 )]
-LAYOUTS = (("embeddings.", "hf"), ("class_embedding", "clip"), ("encoder.pos_embedding", "torchvision"),
-           ("patch_embedding.", "monai"))
+LAYOUTS = (  # names before RENAME: the model type that has them; the last that fits counts
+    (r"^embeddings\.", "vit"),
+    (r"^embeddings\.patch_embedding\.", "siglip"),
+    (r"^embeddings\.class_embedding$", "clip"),
+    (r"\.lambda1$", "dinov2"),
+    (r"^class_embedding$", "open_clip"),
+    (r"^encoder\.pos_embedding$", "torchvision"),
+    (r"^patch_embedding\.", "monai"),
+)
 JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".mlp.gate.", ".mlp.up.")}
 
 
@@ -97,14 +105,14 @@ def find_vit(name, tensors):
 
 
 def timm_names(name, tensors):
-    """{key: tensor} in any accepted layout -> the same under timm's names, and the layout: "timm", or one of
-    LAYOUTS.
+    """{key: tensor} in any accepted layout -> the same under timm's names, and the model type of LAYOUTS, ""
+    for timm's own.
 
     ValueError, naming both, where two tensors would be one parameter."""
     plain = find_vit(name, tensors)
-    layout = "timm"
-    for sign, known in LAYOUTS:
-        if any(key.startswith(sign) for key in plain):
+    layout = ""
+    for pattern, known in LAYOUTS:
+        if any(re.search(pattern, key) for key in plain):
             layout = known
     renamed, sources = {}, {}
     for key, tensor in plain.items():

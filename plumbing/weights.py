@@ -230,8 +230,8 @@ def main(argv):
     for key, tensor in tensors.items():
         shape = str(tuple(tensor.shape))
         print(f"{key:40} {shape:20} {str(tensor.dtype).removeprefix('torch.')}")
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    print(f"{len(tensors)} tensors, {numbers / 1e6:.2f} M numbers, {layout} layout", *notes, sep=", ")
+    numbers = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+    print(f"{len(tensors)} tensors, {numbers:.2f} M numbers, {layout or 'timm'} layout", *notes, sep=", ")
 
 
 if __name__ == "__main__":

@@ -121,4 +121,4 @@ def test_names_are_those_that_weights_py_reads(place):
     assert all(key.startswith(("vit.", "classifier.")) for key in renamed)
     back, layout = timm_names("file", renamed)
     head = {key: key.replace("head.grade.", "/classifier.") for key in tensors}
-    assert layout == "hf" and {head[key] for key in tensors} == set(back) and all(torch.equal(tensors[key], back[head[key]]) for key in tensors)
+    assert layout == "vit" and {head[key] for key in tensors} == set(back) and all(torch.equal(tensors[key], back[head[key]]) for key in tensors)

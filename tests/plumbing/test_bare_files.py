@@ -105,6 +105,71 @@ def test_a_bare_file_gives_the_tokens_of_its_model(tmp_path, name):
     assert torch.allclose(loaded.normalize(pixels), expected, atol=1e-6)
 
 
+def monai_vit(t, image, heads):
+    """One image -> tokens, as MONAI's ViT (proj_type "conv") computes them: rows of qkv are (q, k, v), then heads, then features; eps is torch's."""
+    patch = t["patch_embedding.patch_embeddings.weight"]
+    x = [piece.flatten() for piece in image.unfold(1, 4, 4).unfold(2, 4, 4).unfold(3, 4, 4).flatten(1, 3).unbind(1)]        # one channel: (64, 4, 4, 4)
+    x = torch.stack(x) @ patch.flatten(1).T + t["patch_embedding.patch_embeddings.bias"] + t["patch_embedding.position_embeddings"][0]
+    if "cls_token" in t:                                           # has no position
+        x = torch.cat([t["cls_token"][0], x])
+    d = x.shape[1] // heads
+
+    def norm(x, name):
+        return torch.nn.functional.layer_norm(x, x.shape[1:], t[f"{name}.weight"], t[f"{name}.bias"])
+    for b in ("blocks.0", "blocks.1"):
+        rows, parts = norm(x, f"{b}.norm1") @ t[f"{b}.attn.qkv.weight"].T, []
+        for h in range(heads):
+            q, k, v = (rows[:, (part * heads + h) * d:(part * heads + h + 1) * d] for part in range(3))
+            parts.append((q @ k.T / d ** 0.5).softmax(-1) @ v)
+        x = x + torch.cat(parts, 1) @ t[f"{b}.attn.out_proj.weight"].T + t[f"{b}.attn.out_proj.bias"]
+        hidden = torch.nn.functional.gelu(norm(x, f"{b}.norm2") @ t[f"{b}.mlp.linear1.weight"].T + t[f"{b}.mlp.linear1.bias"])
+        x = x + hidden @ t[f"{b}.mlp.linear2.weight"].T + t[f"{b}.mlp.linear2.bias"]
+    return norm(x, "norm")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ("UNETR of earlier versions", "classifier", "classifier, perceptron"))
+def test_monai_vit_against_a_plain_one(tmp_path, kind):
+    """Volumes. What its code keeps and never uses (cross attention; in earlier versions a class token among the patches) is ignored."""
+    D, shapes = 48, {"patch_embedding.position_embeddings": (1, 64, 48), "patch_embedding.patch_embeddings.weight": (48, 1, 4, 4, 4),
+                     "patch_embedding.patch_embeddings.bias": (48,), "norm.weight": (48,), "norm.bias": (48,)}
+    for b in ("blocks.0", "blocks.1"):
+        shapes[f"{b}.attn.qkv.weight"] = (3 * D, D)
+        for name, shape in {"norm1": (D,), "norm2": (D,), "attn.out_proj": (D, D), "mlp.linear1": (80, D), "mlp.linear2": (D, 80)}.items():
+            shapes[f"{b}.{name}.weight"], shapes[f"{b}.{name}.bias"] = shape, shape[:1]
+        if kind != "UNETR of earlier versions":
+            shapes[f"{b}.norm_cross_attn.weight"], shapes[f"{b}.cross_attn.to_q.weight"] = (D,), (D, D)
+    unused = {"patch_embedding.cls_token": (1, 1, D)} if kind == "UNETR of earlier versions" else {"classification_head.0.weight": (2, D), "cls_token": (1, 1, D)}
+    torch.manual_seed(0)
+    t = {name: 0.3 * torch.randn(shape) for name, shape in {**shapes, **unused}.items()}
+    if kind == "classifier, perceptron":
+        del t["patch_embedding.patch_embeddings.weight"]
+        t["patch_embedding.patch_embeddings.1.weight"] = torch.ones(D, 64)
+    decoder = {"decoder5.conv.weight": torch.ones(3)}
+    torch.save({**prefixed(t, "vit."), **decoder} if kind == "UNETR of earlier versions" else t, tmp_path / "vit.pt")
+    if kind == "classifier, perceptron":
+        assert "patches by a Linear layer, which does not tell channel from pixel (MONAI's perceptron)" in refusal(ViT.from_pretrained, str(tmp_path / "vit.pt"), heads=4)
+        return
+    loaded, image = ViT.from_pretrained(str(tmp_path / "vit.pt"), heads=4).eval(), torch.randn(1, 1, 16, 16, 16)
+    assert torch.allclose(loaded.encode(loaded.embed(image))[0], monai_vit(t, image[0], 4), atol=1e-5)
+    assert (loaded.config.eps, loaded.config.class_token) == (1e-5, kind == "classifier") and "activation gelu (assumed)" in loaded.report
+
+
+@pytest.mark.parametrize("names, said", [
+    (CLIP, "activation gelu (assumed), "), ([(r"^blocks\.", "encoder.layers."), (r"^cls_token$", "embeddings.class_embedding"), (r"^pos_embed$", "embeddings.position_embedding.weight"),
+                                            (r"^patch_embed\.proj", "embeddings.patch_embedding")], "activation quick_gelu (assumed), "),
+    (BEIT, "activation gelu (assumed), no rotary positions (assumed: a file of DeiT III looks like one of RoPE-ViT), ")])
+def test_what_a_bare_file_does_not_say_is_assumed_in_words(tmp_path, names, said):
+    """open_clip's may have either GELU, transformers' CLIP mostly has the quick one; a config.json decides, and nothing is assumed."""
+    model = ViT(replace(SMALL, layer_scale=names is BEIT, positions="patches" if names is BEIT else "class"))
+    t = renamed(model.state_dict(), names)
+    path = write(tmp_path / "bare", t, file="a.pth")
+    assert f"heads decides), {said}mean" in ViT.from_pretrained(path).report
+    decided = {"architecture": "deit3_small_patch16_224"} if names is BEIT else {"hidden_act": "quick_gelu"}
+    loaded = ViT.from_pretrained(write(tmp_path / "said", t, {**decided, "mean": 0.5, "std": 0.5}, file="a.pth"))
+    assert "assumed" not in loaded.report and loaded.config.activation == ("gelu" if names is BEIT else "quick_gelu")
+
+
 @pytest.mark.parametrize("scaled", (True, False))
 @torch.no_grad()
 def test_eva_x_needs_its_name_for_its_rotary_positions(tmp_path, scaled):
