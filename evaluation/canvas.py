@@ -19,10 +19,8 @@ AXIS = (95, 95, 95)
 BAR = (198, 203, 208)
 PALE = (240, 240, 240)
 ACCENT = (0, 114, 178)
-PALETTE = [                                          # lines that can be told apart: Okabe and Ito 2008
-    ACCENT, (213, 94, 0), (110, 110, 110),
-    (0, 158, 115), (204, 121, 167), (230, 159, 0),
-]
+PALETTE = [ACCENT, (213, 94, 0), (110, 110, 110),    # lines that can be told apart: Okabe and Ito 2008
+           (0, 158, 115), (204, 121, 167), (230, 159, 0)]
 DASHES = {0x2212: "-", 0x2013: "-", 0x2014: "-", 0xD7: "x"}
 
 
@@ -33,13 +31,9 @@ def font(size):
 
 def plain(text):
     """The text in letters that the font has."""
-    letters = []
-    for letter in unicodedata.normalize("NFKD", str(text).translate(DASHES)):
-        if letter.isascii():
-            letters.append(letter)
-        elif not unicodedata.combining(letter):
-            letters.append("?")
-    return "".join(letters)
+    letters = unicodedata.normalize("NFKD", str(text).translate(DASHES))
+    letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return letters.encode("ascii", "replace").decode()
 
 
 def text_width(text, size):
@@ -67,6 +61,7 @@ class Page:
         width, height = math.ceil(width), math.ceil(height)
         self.image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
         self.draw = ImageDraw.Draw(self.image, "RGBA")
+        self.key = ""
 
     def line(self, points, color, width=2):
         points = [(x * SCALE, y * SCALE) for x, y in points]
@@ -81,8 +76,7 @@ class Page:
         self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points], color)
 
     def dot(self, x, y, radius, color):
-        corners = (x - radius, y - radius, x + radius, y + radius)
-        self.draw.ellipse([v * SCALE for v in corners], color)
+        self.draw.ellipse([v * SCALE for v in (x - radius, y - radius, x + radius, y + radius)], color)
 
     def text(self, x, y, text, size, color=INK, anchor="la"):
         """One line; anchor: Pillow's, such as "la" left and above, "mm" in the middle, "rm" at the right."""
@@ -95,5 +89,7 @@ class Page:
             self.text(x, y + i * size * LEADING, line, size, color, anchor)
 
     def done(self):
-        """-> the page as a PIL image."""
-        return self.image.reduce(SCALE)
+        """-> the page as a PIL image, and in its info["key"] what its colors mean."""
+        image = self.image.reduce(SCALE)
+        image.info["key"] = self.key
+        return image

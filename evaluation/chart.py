@@ -34,8 +34,7 @@ class Axis:
     def px(self, value):
         low, high = self.limits
         share = (value - low) / (high - low)
-        length = self.end - self.start
-        return self.start + share * length
+        return self.start + share * (self.end - self.start)
 
 
 class Chart(Page):
@@ -45,45 +44,43 @@ class Chart(Page):
     them on as info["key"], for the alternative text."""
 
     def __init__(self, x, y, width=WIDTH, height=HEIGHT, key=()):
-        room_left = max(60, y.widest())
-        room_right = max(80, x.widest()) / 2
-        self.left = MARGIN + GAP + room_left
-        self.right = self.left + width
-        page_width = self.right + room_right + MARGIN
-        entries = [(wrap(text, page_width - 2 * MARGIN - 2 * GAP, SMALL), color) for text, color in key]
-        key_height = sum(block_height(lines, SMALL) for lines, _ in entries)
-        y_label = wrap(y.label, page_width - 2 * MARGIN, TEXT)
-        x_label = wrap(x.label, width, TEXT)
-        self.top = MARGIN + key_height + block_height(y_label, TEXT) + GAP
-        self.bottom = self.top + height
-        x_label_top = self.bottom + GAP + SMALL * LEADING
-        page_height = x_label_top + block_height(x_label, TEXT) + MARGIN
-
-        super().__init__(page_width, page_height)
-        self.key = "; ".join(text for text, _ in key)
-        self.draw_key(entries)
-        middle = self.left + width / 2
-        self.block(MARGIN, MARGIN + key_height, y_label, TEXT, AXIS)
-        self.block(middle, x_label_top, x_label, TEXT, AXIS, anchor="ma")
-        x.start, x.end = self.left, self.right
-        y.start, y.end = self.bottom, self.top
         self.x = x
         self.y = y
-        self.draw_x_axis(x.ticks)
-        self.draw_y_axis(y.ticks)
+        x.start = MARGIN + GAP + max(60, y.widest())
+        x.end = x.start + width
+        right = max(80, x.widest()) / 2
+        inside = x.end + right - MARGIN
+        entries = [(wrap(text, inside - 2 * GAP, SMALL), color) for text, color in key]
+        y.end = MARGIN
+        for lines, _ in entries:
+            y.end += block_height(lines, SMALL)
+        y_label = wrap(y.label, inside, TEXT)
+        y.end += block_height(y_label, TEXT) + GAP
+        y.start = y.end + height
+        x_label = wrap(x.label, width, TEXT)
+        x_label_top = y.start + GAP + SMALL * LEADING
+        page_height = x_label_top + block_height(x_label, TEXT) + MARGIN
+        super().__init__(inside + 2 * MARGIN, page_height)
 
-    def draw_key(self, entries):
+        texts = [text for text, _ in key]
+        self.key = "; ".join(texts)
         top = MARGIN
         for lines, color in entries:
             self.box(MARGIN, top + 8, MARGIN + 18, top + 26, color)
             self.block(MARGIN + 2 * GAP, top, lines, SMALL)
             top += block_height(lines, SMALL)
+        self.block(MARGIN, top, y_label, TEXT, AXIS)
+        middle = x.start + width / 2
+        self.block(middle, x_label_top, x_label, TEXT, AXIS, anchor="ma")
+        corners = [(x.start, y.end), (x.start, y.start), (x.end, y.start)]
+        self.line(corners, AXIS)
+        self.draw_ticks()
 
-    def draw_x_axis(self, ticks):
-        bottom = self.bottom
-        self.line([(self.left, bottom), (self.right, bottom)], AXIS)
+    def draw_ticks(self):
+        left = self.x.start
+        bottom = self.y.start
         free_from = 0                                # names that would overlap are left out
-        for value, name in ticks.items():
+        for value, name in self.x.ticks.items():
             x = self.x.px(value)
             tick = [(x, bottom), (x, bottom + TICK)]
             self.line(tick, AXIS)
@@ -91,11 +88,7 @@ class Chart(Page):
             if x - half >= free_from:
                 self.text(x, bottom + 2 * TICK, name, SMALL, AXIS, anchor="ma")
                 free_from = x + half + TICK
-
-    def draw_y_axis(self, ticks):
-        left = self.left
-        self.line([(left, self.top), (left, self.bottom)], AXIS)
-        for value, name in ticks.items():
+        for value, name in self.y.ticks.items():
             y = self.y.px(value)
             tick = [(left - TICK, y), (left, y)]
             self.line(tick, AXIS)
@@ -109,23 +102,21 @@ class Chart(Page):
         for x, y in self.points(xs, ys):
             self.dot(x, y, radius, color)
 
-    def curve(self, xs, ys, color, width=4):
+    def curve(self, xs, ys, color):
         """A line with gaps at NaN, where a point between two gaps is a dot."""
-        xs, ys = np.asarray(xs, float), np.asarray(ys, float)
-        gaps = np.flatnonzero(~np.isfinite(ys))
-        for part in np.split(np.arange(len(ys)), gaps):
-            part = part[np.isfinite(ys[part])]
-            points = self.points(xs[part], ys[part])
-            if len(points) == 1:
-                self.dot(*points[0], 7, color)
-            elif points:
-                self.line(points, color, width)
+        points = np.reshape(self.points(xs, ys), (-1, 2))
+        gaps = np.flatnonzero(np.isnan(points[:, 1]))
+        for part in np.split(points, gaps):
+            part = part[~np.isnan(part[:, 1])]
+            if len(part) == 1:
+                self.dot(*part[0], 7, color)
+            elif len(part):
+                self.line(part, color, 4)
+
+    def upright(self, value, color, ends=None):
+        """A vertical line at a value of x, between two values of y; by default all the way."""
+        self.curve([value, value], ends or self.y.limits, color)
 
     def band(self, xs, low, high, color):
         """The area between two curves. color: with its opacity."""
         self.area(self.points(xs, low) + self.points(xs, high)[::-1], color)
-
-    def done(self):
-        image = super().done()
-        image.info["key"] = self.key
-        return image

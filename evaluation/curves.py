@@ -25,7 +25,7 @@ class Line(NamedTuple):
     low: list = None
     high: list = None
     over: list = None
-    mark: tuple = None
+    mark: tuple = ()
     points: bool = False
 
 
@@ -106,7 +106,8 @@ def rates(points, metric, name, question, threshold=None):
         if positive.any() and negative.any():
             draws.append(points(positive, negative))
     ones = np.ones((1, len(answer)))
-    low = high = mark = None
+    low = high = None
+    mark = ()
     if len(draws) > 1:
         bands = [np.interp(GRID, xs, ys) for xs, ys in draws[1:]]
         low, high = np.percentile(bands, [2.5, 97.5], axis=0)
@@ -159,7 +160,7 @@ def survival(time, event):
 
 def learning(name, epochs, ys, best):
     """-> a value over the epochs, with a mark at the best, an index or None, where it has a value."""
-    mark = None
+    mark = ()
     if best is not None and np.isfinite(ys[best]):
         mark = epochs[best], ys[best]
     return Line(name, epochs, ys, mark=mark)

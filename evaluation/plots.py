@@ -1,5 +1,7 @@
 """The figures of a paper: curves with bands, errors, confusion, rows of values. Functions return PIL images.
 """
+from itertools import repeat
+
 import numpy as np
 
 from evaluation.canvas import ACCENT, AXIS, BAR, INK, LEADING, PALE, PALETTE, text_width
@@ -27,33 +29,21 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
         radius = 4
     chart.marks(*dots, radius, SEE_THROUGH)
     for a, b, text in labels:
-        [place] = chart.points([a], [b])
-        chart.text(*place, text, 24, AXIS, anchor="mm")
-    opacity = 45
-    if len(lines) > 2:                               # bands overlap
-        opacity = 20
+        chart.text(x.px(a), y.px(b), text, 24, AXIS, anchor="mm")
     for line, color in reversed(lines):              # the first line ends on top
         if line.points:
-            draw_points(chart, line, color)
-        else:
-            draw_line(chart, line, color, opacity)
+            for value, low, high in zip(line.xs, line.low, line.high):
+                interval = low, high
+                chart.upright(value, color, interval)
+            chart.marks(line.xs, line.ys, 9, color)
+            continue
+        if line.low is not None:
+            opacity = 90 // max(2, len(lines))       # bands overlap
+            chart.band(line.over, line.low, line.high, (*color, opacity))
+        chart.curve(line.xs, line.ys, color)
+        chart.marks(line.mark[:1], line.mark[1:], 12, INK)
+        chart.marks(line.mark[:1], line.mark[1:], 8, color)
     return chart.done()
-
-
-def draw_line(chart, line, color, opacity):
-    if line.low is not None:
-        chart.band(line.over, line.low, line.high, (*color, opacity))
-    chart.curve(line.xs, line.ys, color)
-    if line.mark:
-        x, y = line.mark
-        chart.marks([x], [y], 12, INK)
-        chart.marks([x], [y], 8, color)
-
-
-def draw_points(chart, line, color):
-    for x, low, high in zip(line.xs, line.low, line.high):
-        chart.curve([x, x], [low, high], color)
-    chart.marks(line.xs, line.ys, 9, color)
 
 
 def histogram(errors, xlabel=""):
@@ -70,51 +60,49 @@ def histogram(errors, xlabel=""):
     for left, right, count in zip(edges, edges[1:], counts):
         start = x.px(left) + 1
         end = x.px(right) - 1
-        top = y.px(count)
-        chart.box(start, top, end, chart.bottom - 1, BAR)
-    chart.curve([0, 0], y.limits, INK, width=2)
-    chart.curve([mean, mean], y.limits, ACCENT)
+        bottom = y.start - 1
+        chart.box(start, y.px(count), end, bottom, BAR)
+    chart.upright(0, INK)
+    chart.upright(mean, ACCENT)
     return chart.done()
 
 
 def confusion(counts, classes):
     """Counts, and shares of the row, which shade; rows are actual classes, columns predicted ones; totals."""
-    counts = np.array(counts)
     n = len(counts)
-    table = np.vstack([counts, counts.sum(0)])
-    totals = table.sum(1)
-    table = np.column_stack([table, totals])
+    table = np.pad(counts, (0, 1))
+    table[-1] = table.sum(0)
+    table[:, -1] = table.sum(1)
     columns = rows = list(classes)
     if max(text_width(name, SMALL) for name in classes) > CELL - GAP:
         columns = [str(i + 1) for i in range(n)]     # which the names of the rows explain
         rows = [f"{i} {name}" for i, name in enumerate(classes, 1)]
     middles = np.arange(n + 1) + 0.5
+    columns = dict(zip(middles, columns + ["total"]))
+    rows = dict(zip(middles[::-1], rows + ["total"]))
     ends = 0, n + 1
-    columns = dict(zip(middles, [*columns, "total"]))
-    rows = dict(zip(middles[::-1], [*rows, "total"]))
     x = Axis(ends, "predicted class", names=columns)
     y = Axis(ends, "actual class", names=rows)
     side = CELL * (n + 1)
+    half = CELL / 2 - 2                              # of a shaded cell
     chart = Chart(x, y, side, side)
-    texts = [f"{name}: {row}" for name, row in zip(classes, counts.tolist())]
+    texts = [f"{name}: {row}" for name, row in zip(classes, counts)]
     chart.key = "; ".join(texts)
     for (i, j), count in np.ndenumerate(table):
-        [(left, top)] = chart.points([j], [n + 1 - i])
+        across = x.px(j + 0.5)
+        down = y.px(n - i + 0.5)
         texts = [f"{count:,}"]
         color = INK
-        if max(i, j) < n and totals[i]:
-            share = count / totals[i]
+        if max(i, j) < n and table[i, n]:
+            share = count / table[i, n]
             shade = *ACCENT, round(255 * share)
-            right = left + CELL
-            bottom = top + CELL
-            chart.box(left + 2, top + 2, right - 2, bottom - 2, shade)
+            top, bottom = down - half, down + half
+            chart.box(across - half, top, across + half, bottom, shade)
             texts.append(f"{share:.0%}")
+            down -= SMALL * LEADING / 2
             if share > 0.5:
                 color = "white"
-        height = SMALL * LEADING * (len(texts) - 1)
-        middle = left + CELL / 2
-        first = top + (CELL - height) / 2
-        chart.block(middle, first, texts, SMALL, color, anchor="mm")
+        chart.block(across, down, texts, SMALL, color, anchor="mm")
     return chart.done()
 
 
@@ -124,26 +112,26 @@ def dots(rows, title="", intervals=None, reference=None):
     intervals: {name: (low, high)}, lines in the rows; reference: where a grey line stands."""
     intervals = intervals or {}
     count = max(len(rows), 1)
-    every = [reference]
+    numbers = [reference]
     for values in (*rows.values(), *intervals.values()):
-        every += [*values]
-    x = Axis(limits(every))
+        numbers.extend(values)
+    x = Axis(limits(numbers))
     names = {}
     for i, name in enumerate(rows):
         names[count - i - 0.5] = name
     y = Axis((0, count), title, names=names)
     chart = Chart(x, y, height=ROW * count)
     for value in x.ticks:
-        chart.curve([value, value], y.limits, PALE, width=2)
+        chart.upright(value, PALE)
     if reference is not None:
-        chart.curve([reference, reference], y.limits, BAR)
+        chart.upright(reference, BAR)
     for middle, (name, values) in zip(y.ticks, rows.items()):
-        values = finite(values)
+        level = repeat(middle)
         ends = finite(intervals.get(name, []))
-        chart.curve(ends, [middle for _ in ends], ACCENT)
-        chart.marks(values, [middle for _ in values], 9, SEE_THROUGH)
+        chart.curve(ends, level, ACCENT)
+        values = finite(values)
+        chart.marks(values, level, 9, SEE_THROUGH)
         if len(values):
-            mean = values.mean()
             bar = middle - 0.3, middle + 0.3
-            chart.curve([mean, mean], bar, INK)
+            chart.upright(values.mean(), INK, bar)
     return chart.done()

@@ -1,5 +1,4 @@
-"""The charts of a run: what was predicted, from predictions.csv, and the learning curves, from log.csv.
-"""
+"""The charts of a run: what was predicted, from predictions.csv, and the learning curves, from log.csv."""
 import numpy as np
 
 from evaluation import curves
@@ -32,13 +31,12 @@ def task_charts(run, task):
     """-> the figures of one task."""
     predictions = read_rows([task], run.predictions)
     scores, unit = run.metrics[task.key], run.metrics["unit"]
+    charts = subgroup_charts(task, scores)
     if task.kind == "regression":
-        charts = regression_charts(task, predictions, unit)
-    elif task.kind == "survival":
-        charts = survival_charts(task, predictions)
-    else:
-        charts = probability_charts(task, predictions, scores, unit)
-    return charts + subgroup_charts(task, scores)
+        return regression_charts(task, predictions, unit) + charts
+    if task.kind == "survival":
+        return survival_charts(task, predictions) + charts
+    return probability_charts(task, predictions, scores, unit) + charts
 
 
 def regression_charts(task, predictions, unit):
@@ -49,21 +47,21 @@ def regression_charts(task, predictions, unit):
         return []
     ends = limits([actual, predicted])
     x, y = Axis(ends, f"actual {name}"), Axis(ends, f"predicted {name}")
-    pairs = actual, predicted
-    scatter = line_chart(curves.fit(*pairs), x, y, HEIGHT, dots=pairs, reference=(ends, ends))
+    fit = curves.fit(actual, predicted)
+    scatter = line_chart(fit, x, y, HEIGHT, dots=(actual, predicted), reference=(ends, ends))
     mean, error = (actual + predicted) / 2, predicted - actual
     bias = curves.agreement(mean, error)
     label = f"predicted - actual {name}"
     x = Axis(limits(mean), f"mean of actual and predicted {name}")
     y = Axis(limits([*error, *bias.low, *bias.high, 0]), label)
     agreement = line_chart([bias], x, y, dots=(mean, error), reference=(x.limits, (0, 0)))
-    text = f"Predicted over actual {name}, a dot per {unit}; on the grey line both are the same"
-    more = "Bland-Altman: error over the mean of both; 95 % of normal errors lie in the band"
-    errors = f"Errors of the predicted {name}; black: no error, blue: their mean"
     return [
-        Figure(f"{name}_scatter", scatter, text),
-        Figure(f"{name}_agreement", agreement, more),
-        Figure(f"{name}_errors", histogram(error, label), errors),
+        Figure(f"{name}_scatter", scatter,
+               f"Predicted over actual {name}, a dot per {unit}; on the grey line both are the same"),
+        Figure(f"{name}_agreement", agreement,
+               "Bland-Altman: error over the mean of both; 95 % of normal errors lie in the band"),
+        Figure(f"{name}_errors", histogram(error, label),
+               f"Errors of the predicted {name}; black: no error, blue: their mean"),
     ]
 
 
@@ -75,22 +73,19 @@ def survival_charts(task, predictions):
     time, event = target.T
     x, y = Axis((0, 1.04 * time.max()), task.classes[0]), Axis((0, 1.04), "share without the event")
     picture = line_chart(curves.kaplan_meier(risk, time, event), x, y)
-    text = "Kaplan-Meier by predicted risk: the further apart the lines, the lowest risk on top, the better"
-    return [Figure(f"{task.name}_kaplan_meier", picture, text)]
+    return [Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
+                   "the lines, the lowest risk on top, the better")]
 
 
 def probability_charts(task, predictions, scores, unit):
     """ROC, precision-recall of what is rare, calibration, and the confusion of classes."""
-    asked = {}
-    for name, question in questions(task, predictions).items():
-        if len(set(question[1])) == 2:               # otherwise there is nothing to tell apart
-            asked[name] = question
+    asked = {name: question for name, question in questions(task, predictions).items()
+             if len(set(question[1])) == 2}          # otherwise there is nothing to tell apart
     charts = []
     for kind in RATES:
         charts += rate_charts(kind, task, asked, scores.get("operating_point", {}))
-    for name in asked:
-        if name in scores.get("reliability", {}):
-            charts.append(calibration_chart(task, name, scores["reliability"][name], unit))
+    bins = scores.get("reliability", {})
+    charts += [calibration_chart(task, name, bins[name], unit) for name in asked if name in bins]
     if "confusion" in scores:
         picture = confusion(scores["confusion"], task.classes)
         text = f"Confusion of {unit}s; shades and percentages are shares of the row, an actual class"
@@ -106,10 +101,9 @@ def rate_charts(kind, task, asked, operating):
         if kind == "roc" or question[1].mean() < RARE:
             threshold = operating.get(name, {}).get("threshold")
             lines.append(curves.rates(points, area, name, question, threshold))
-    groups = [lines]
+    groups, charts = [lines], []
     if len(lines) > len(PALETTE):
         groups = [[line] for line in lines]
-    charts = []
     for group in filter(None, groups):
         picture = line_chart(group, Axis(SHARES, x), Axis(SHARES, y), HEIGHT, reference=reference)
         charts.append(Figure(f"{task.name}_{kind}_{len(charts) + 1}", picture, text))
@@ -123,8 +117,7 @@ def calibration_chart(task, name, bins, unit):
     for i, n in enumerate(bins["units"]):
         text = f"{n}" if n < 10_000 else f"{n // 1000}k"
         counts.append(((i + 0.5) / len(bins["units"]), 1.09, text))
-    line = curves.calibration(name, bins)
-    picture = line_chart([line], x, y, reference=DIAGONAL, labels=counts)
+    picture = line_chart([curves.calibration(name, bins)], x, y, reference=DIAGONAL, labels=counts)
     text = f"Calibration: on the grey line a probability means what it says; above, {unit}s per bin"
     return Figure(f"{task.name}_calibration_{name}", picture, text)
 
@@ -134,9 +127,8 @@ def subgroup_charts(task, scores):
     metric = list(METRICS[task.kind])[0]
     values, intervals = {}, {}
     for name, group in scores.get("subgroups", {}).items():
-        row = f"{name}, n {group['patients']}"
-        values[row] = [group[metric]["value"]]
-        intervals[row] = [group[metric]["low"], group[metric]["high"]]
+        row, entry = f"{name}, n {group['patients']}", group[metric]
+        values[row], intervals[row] = [entry["value"]], [entry["low"], entry["high"]]
     if not values:
         return []
     picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
@@ -151,15 +143,12 @@ def learning_curves(run):
         return []
     values, metric, name = validated(run)
     best = best_epoch(values, metric)
-    training, validation = [[float(row.get(column) or "nan") for row in run.log]
-                            for column in ("train_loss", "val_loss")]      # old runs lack the second
+    losses = []
+    for label, column in (("training", "train_loss"), ("validation", "val_loss")):
+        losses.append((label, [float(row.get(column) or "nan") for row in run.log]))   # old runs lack one
     charts = []
-    for label, series in (("loss", {"training": training, "validation": validation}),
-                          (NAMES[metric], {f"{name}, validation": values})):
-        lines = []
-        for text, ys in series.items():
-            if np.isfinite(ys).any():
-                lines.append(curves.learning(text, epochs, ys, best))
+    for label, series in (("loss", losses), (NAMES[metric], [(f"{name}, validation", values)])):
+        lines = [curves.learning(text, epochs, ys, best) for text, ys in series if np.isfinite(ys).any()]
         if lines:
             x = Axis(limits(epochs), "epoch", whole=True)
             picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))

@@ -21,7 +21,7 @@ def test_zero_line_is_at_zero():
     """Above the bars one column of pixels only is black, and it is the one that the axes give to the value 0."""
     image = histogram([-1.0, -0.5, 0.4, 3.0])        # 0 is a quarter of the way
     chart = like_histogram([-1, 3], 1)
-    above = near(image, INK, 50)[round(chart.top) + 1:round(chart.y.px(1)) - 1]
+    above = near(image, INK, 50)[round(chart.y.end) + 1:round(chart.y.px(1)) - 1]
     columns = np.flatnonzero(above.all(0))
     assert 0 < len(columns) <= 4 and abs(columns.mean() + 0.5 - chart.x.px(0)) <= 1
 
