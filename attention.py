@@ -103,20 +103,18 @@ def sima_attention(q, k, v):
 
 class Attention(nn.Module):
     """(B, T, D) -> (B, T, D). want_map=True: also what the tokens after the first `prefix`, the patches, get
-    from the class token, (B, H, T - prefix), a share of 1 for softmax, else signed; mean_map: from a
-    patch."""
+    from the class token, (B, H, T - prefix), a share of 1 for softmax, else signed."""
 
-    def __init__(self, dim, heads, head_dim=0, qkv_bias=True, kind="softmax", prefix=1, mean_map=False):
+    def __init__(self, dim, heads, head_dim=0, qkv_bias=True, kind="softmax", prefix=1):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"attention {kind!r} is not known; use one of {KINDS}")
         self.heads, self.kind, self.prefix = heads, kind, prefix
-        self.rows = slice(prefix, None) if mean_map else slice(1)  # whose attention the map shows
+        self.rows = slice(1)                                       # whose attention the map shows
         inner = heads * (head_dim or dim // heads)
         self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, dim)
-        # plumbing/variants.py puts others here
-        self.q_norm = self.k_norm = self.turn = self.norm = nn.Identity()
+        self.q_norm = self.k_norm = self.turn = self.norm = nn.Identity()  # more: plumbing/variants.py
         if kind == "seqnorm":
             self.seq_scale = nn.Parameter(torch.ones(3, inner))    # gamma of q, k, v
             self.seq_shift = nn.Parameter(torch.zeros(3, inner))   # beta
@@ -125,24 +123,20 @@ class Attention(nn.Module):
 
     def forward(self, x, mask=None, want_map=False):
         q, k, v = self.project(x, mask)
-        q = self.turn(q)
-        k = self.turn(k)
-        if self.kind == "softmax":
-            y = softmax_attention(q, k, v, mask)
-        else:
-            y = self.linear_attention(q, k, v, mask)
-            y = y.to(x.dtype)
-        y = self.join(y)
-        if want_map:
-            return y, self.class_map(q, k, mask)
-        return y
+        q, k = self.turn(q), self.turn(k)
+        y = self.join(self.attend(q, k, v, mask))
+        return (y, self.class_map(q, k, mask)) if want_map else y
 
-    def linear_attention(self, q, k, v, mask=None):
-        """seqnorm or sima of what project() gives, (B, H, T, d) each, in its type."""
+    def attend(self, q, k, v, mask=None):
+        """(B, H, T, d) each, as project() gives them -> (B, H, T, d)."""
+        if self.kind == "softmax":
+            return softmax_attention(q, k, v, mask)
         with torch.autocast(q.device.type, enabled=False):
             if self.kind == "sima":
-                return sima_attention(q, k, v)
-            return seqnorm_attention(q, k, v, *self.norm_terms(q, mask))
+                y = sima_attention(q, k, v)
+            else:
+                y = seqnorm_attention(q, k, v, *self.norm_terms(q, mask))
+        return y.to(self.proj.weight.dtype)
 
     def project(self, x, mask=None):
         """(B, T, D) -> q, k, v, (B, H, T, d) each: for the linear kinds float32 and 0 where masked, for
@@ -159,10 +153,9 @@ class Attention(nn.Module):
         q, k, v = qkv.unbind(2)
         return self.q_norm(q), self.k_norm(k), v
 
-    def join(self, y):                                             # (B, H, T, d) -> (B, T, D)
-        y = y.transpose(1, 2)
-        y = self.norm(y.flatten(2))
-        return self.proj(y)
+    def join(self, y):
+        """(B, H, T, d) -> (B, T, D)."""
+        return self.proj(self.norm(y.transpose(1, 2).flatten(2)))
 
     def norm_terms(self, q, mask):
         """gamma and beta, (3, 1, H, 1, d), in the type of q, and how many tokens are real."""
@@ -173,11 +166,10 @@ class Attention(nn.Module):
         return gamma, beta, mask.sum(-1)[:, None, None, None]
 
     def class_map(self, q, k, mask=None):
-        """q, k as they meet -> (B, H, T - prefix)."""
-        row = self.key_weights(q, k, self.rows, mask)
-        row = row[..., self.prefix:]
+        """q, k as they meet -> (B, H, T - prefix), the mean of `rows`, of which the class token is one."""
+        row = self.key_weights(q, k, self.rows, mask)[..., self.prefix:]
         if mask is None:
-            return row.mean(2)                                     # of one row, where it is the class token's
+            return row.mean(2)
         real = mask[:, None, self.rows, None]
         return (row * real).sum(2) / real.sum(2)
 
@@ -188,19 +180,14 @@ class Attention(nn.Module):
             k = k.to(wide)
             row = q[:, :, rows].to(wide)                           # (B, H, rows, d)
             if self.kind == "softmax":
-                row = softmax_weights(row, k, mask)                # (B, H, rows, T)
-            elif self.kind == "sima":
-                row = sima_factor(q) * sima_factor(k) * row @ k.mT
-            else:
-                gamma, beta, count = self.norm_terms(q, mask)
-                a_q = seqnorm_factor(q, gamma[0], count)
-                a_k = seqnorm_factor(k, gamma[1], count)
-                row = (a_q * row + beta[0]) / count
-                shift = row @ beta[1].mT
-                row = a_k * row @ k.mT + shift
-                if mask is not None:
-                    row = row * mask[:, None, None]
-        return row
+                return softmax_weights(row, k, mask)
+            if self.kind == "sima":
+                return sima_factor(q) * sima_factor(k) * row @ k.mT
+            gamma, beta, count = self.norm_terms(q, mask)
+            row = (seqnorm_factor(q, gamma[0], count) * row + beta[0]) / count
+            shift = row @ beta[1].mT
+            weights = seqnorm_factor(k, gamma[1], count) * row @ k.mT + shift
+            return weights if mask is None else weights * mask[:, None, None]
 
 
 if __name__ == "__main__":

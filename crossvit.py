@@ -6,7 +6,7 @@ tokens.
     y   = u[0] + softmax(q K^T / sqrt(d)) V             q from LN(u[0]) alone, K and V from LN(u): linear in T
     X_b = [g_b(y) ; patches_b]                          only the class token has changed; K times these lines
     logits = mean over b of head_b(LN(cls_b))           Chen et al. 2021, arXiv 2103.14899, section 3.3
-and the fusions that the paper compares this with (Table 6).
+and the fusions that the paper compares this with (Table 6): plumbing/fusions.py.
 
 B samples, P patch side in pixels, T patches, D width, H heads; K encoders of N and M blocks; r ratio of the
 MLP. Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M blocks). Pairs are
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS, Attention, softmax_weights
+from plumbing.fusions import all_fusion, class_fusion, pairwise_fusion
 from vit import Block, Normalize, PatchEmbed, ViTConfig, init_weights, make_heads, sides
 
 FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
@@ -74,7 +75,7 @@ class CrossViTConfig:
     def __post_init__(self):
         for name in ("grids", "patch", "dims", "depths", "mean", "std"):  # lists, when read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "grids", tuple(map(tuple, self.grids)))
+        object.__setattr__(self, "grids", tuple(tuple(grid) for grid in self.grids))
         if not len(self.grids) == len(self.patch) == len(self.dims) == len(self.depths) == 2:
             raise ValueError(f"{self}: grids, patch, dims and depths are pairs, of S and L")
         counts = self.encoders, self.mlp, self.cross_depth
@@ -136,45 +137,14 @@ def grids_at(image, patch):
 
 
 # -----------------------------------------------------------------------------
-# the fusions of Table 6; cls (B, 1, D_b) and patches (B, T_b, D_b) are pairs and come back as pairs
-# f[b]: from branch b into the width of the other (`all`: into the width of L), g[b]: back
-
-
-def class_fusion(cls, patches, f, g):
-    """Both class tokens become their sum, taken in the width of L."""
-    c = f[0](cls[0]) + cls[1]                                      # (B, 1, D_L)
-    return (g[0](c), c), patches
-
-
-def pairwise_fusion(cls, patches, f, g, grids):
-    """The same, and each patch is added to what the other branch has at its place in the image."""
-    S, L = f[0](patches[0]), patches[1]                            # both of width D_L
-    new_S = S + resize(L, grids[1], grids[0])
-    new_L = L + resize(S, grids[0], grids[1])
-    cls, _ = class_fusion(cls, patches, f, g)
-    return cls, (g[0](new_S), new_L)
-
-
-def resize(x, old, new):
-    """(B, T, D) on the grid `old` -> on the grid `new`."""
-    x = x.transpose(1, 2).unflatten(2, old)                        # (B, D, rows, columns)
-    return F.interpolate(x, size=new, mode="bilinear").flatten(2).transpose(1, 2)
-
-
-def all_fusion(cls, patches, f, g, attend):
-    """Self-attention over all tokens of both branches, in the width of L: quadratic in T_S + T_L."""
-    S, L = patches
-    x = torch.cat([f[1](cls[1]), f[1](L), f[0](cls[0]), f[0](S)], 1)  # (B, 1 + T_L + 1 + T_S, D_L)
-    x, _ = attend(x)
-    cls_L, L, cls_S, S = x.split([1, L.shape[1], 1, S.shape[1]], 1)
-    return (g[0](cls_S), g[1](cls_L)), (g[0](S), g[1](L))
+# the fusion; cls (B, 1, D_b) and patches (B, T_b, D_b) are pairs and come back as pairs
 
 
 def cross_fusion(cls, patches, f, g, attend):
     """Each class token attends to the patches of the other branch; both see the tokens before fusion.
 
-    Also returns the weights, (B, H, T_S) and (B, H, T_L): what each branch's patches got from the other's
-    class token."""
+    f[b] leads from branch b into the width of the other, g[b] back. Also returns the weights, (B, H, T_S) and
+    (B, H, T_L): what each branch's patches got from the other's class token."""
     S, L = patches
     u_S = torch.cat([f[0](cls[0]), L], 1)                          # (B, 1 + T_L, D_L)
     u_L = torch.cat([f[1](cls[1]), S], 1)                          # (B, 1 + T_S, D_S)
@@ -412,18 +382,17 @@ class CrossViT(nn.Module):
         if args.pretrained:
             return cls.from_pretrained(args.pretrained, image, args.channels, tasks, **changes)
         half = (0.5,) * args.channels
-        for name in ("encoders", "cross_depth"):
-            if getattr(args, name) is not None:
-                changes[name] = getattr(args, name)
-        for name, text in (("patch", args.patches), ("dims", args.dims), ("depths", args.depths)):
-            if text:
-                changes[name] = pair(text)
         changes.update(channels=args.channels, mean=half, std=half)
+        own = dict(patch=pair(args.patches), dims=pair(args.dims), depths=pair(args.depths),
+                   encoders=args.encoders, cross_depth=args.cross_depth)
+        changes.update({name: value for name, value in own.items() if value is not None})
         return cls(variant(args.variant, image, **changes), tasks)
 
 
 def pair(text):
-    """ "8,16" -> (8, 16); the config refuses what is no pair of numbers from 1."""
+    """ "8,16" -> (8, 16), no text -> None; the config refuses what is no pair of numbers from 1."""
+    if text is None:
+        return None
     return tuple(int(number) if number.isdecimal() else 0 for number in text.split(","))
 
 

@@ -131,11 +131,11 @@ class DAFT(nn.Module):
     def affine(self, x, t, mask=None):
         """-> alpha, beta: (B, C) each. mask (B, T): which places are real."""
         u = t
-        if self.pooled and mask is None:
-            u = torch.cat([x.flatten(2).mean(2), t], 1)            # (B, C + P)
-        elif self.pooled:
-            mean = (x * mask[:, None]).sum(2) / mask.sum(1, keepdim=True)
-            u = torch.cat([mean, t], 1)
+        if self.pooled:
+            mean = x.flatten(2).mean(2)
+            if mask is not None:
+                mean = (x * mask[:, None]).sum(2) / mask.sum(1, keepdim=True)
+            u = torch.cat([mean, t], 1)                            # (B, C + P)
         a = self.W2(F.relu(self.W1(u)))
         if not self.scale:
             return torch.ones_like(a), a
@@ -195,12 +195,9 @@ class ResNet(nn.Module):
         self.config = config
         n, P, fusion = config.width, config.tabular, config.fusion
         h, m = 8 * n, max(1, int((4 * n + P) / 7))
-        if fusion == "linear":
-            self.inputs = ("tabular",)
-        else:
+        self.inputs = {"linear": ("tabular",), "image": ("image",)}.get(fusion, self.inputs)
+        if fusion != "linear":
             self.make_blocks(config, m)
-        if fusion == "image":
-            self.inputs = ("image",)
         seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
                 "1fc-concat-1fc": h + m}                           # what FUSIONS gives, others: h
         if fusion == "duanmu":                                     # a factor per map, before each block
@@ -208,10 +205,8 @@ class ResNet(nn.Module):
             self.factors = nn.ModuleList([first])
             for old, new in ((n, n), (n, 2 * n), (2 * n, 4 * n)):  # made from the factors before
                 self.factors.append(nn.Linear(old, new, bias=False))
-        if fusion == "concat-2fc":
-            self.hidden = nn.Linear(h + P, m)
-        if fusion == "1fc-concat-1fc":
-            self.hidden = nn.Linear(P, m)
+        if fusion in ("concat-2fc", "1fc-concat-1fc"):
+            self.hidden = nn.Linear(h + P if fusion == "concat-2fc" else P, m)
         self.head = make_heads(seen.get(fusion, h), tasks)
         self.normalize = Normalize(config.mean, config.std, len(config.image))
         if fusion == "linear-features":
@@ -292,7 +287,6 @@ class ResNet(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         from plumbing.weights import load_weights, read_checkpoint
-
         saved, weights = {"width": args.width}, {}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)

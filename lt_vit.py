@@ -80,7 +80,7 @@ def one_sequence(attn, x, y):
     q, k, v = attn.project(torch.cat([x, y], 1))                   # (B, H, S + L, d)
     q = torch.cat([attn.turn(q[:, :, :S]), q[:, :, S:]], 2)
     k = torch.cat([attn.turn(k[:, :, :S]), k[:, :, S:]], 2)
-    z = attn.join(attn.linear_attention(q, k, v).to(x.dtype))
+    z = attn.join(attn.attend(q, k, v))
     label_map = attn.key_weights(q, k, slice(S, None)).mean(1)[:, :, attn.prefix:]
     return z[:, :S], z[:, S:], label_map
 

@@ -106,37 +106,6 @@ class MultiViT(nn.Module):
         if hasattr(self, "fuse"):
             start_as_mean(self.fuse, N)
 
-    def load_donor(self, donor: ViT):
-        """Both stages start from the donor's weights, each with a copy of its own."""
-        weights = {key: value for key, value in donor.state_dict().items() if not key.startswith("head.")}
-        self.stage1.load_state_dict(weights)
-        if hasattr(self, "stage2"):
-            self.load_stage2(weights, donor.config.placed)
-
-    def load_stage2(self, weights, placed_rows, positions=True):
-        """{name: tensor} of a ViT -> stage 2. positions: are those of its class token and registers, the
-        first placed_rows of pos_embed, still to be added? Else the tokens hold them, as where R = 1."""
-        weights, placed = dict(weights), 0
-        if hasattr(self.stage2, "pos_embed") != positions:         # what had a position brings it along
-            sign = 1 if positions else -1
-            for name in ("cls_token", "reg_token"):
-                if name in weights and placed < placed_rows:
-                    rows = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
-                    weights[name], placed = weights[name] + sign * rows, placed + rows.shape[1]
-        self.stage2.load_state_dict({key: weights[key] for key in self.stage2.state_dict()})
-
-    def load_second(self, donor: ViT, tensors):
-        """Stage 2 from that of another MultiViT, read as a ViT, with its fuse and merge where they fit;
-        tensors: all that stands behind its stage 1. -> the parts that were taken."""
-        self.load_stage2(donor.state_dict(), donor.config.placed, "stage2.pos_embed" in tensors)
-        taken = ["stage2"]
-        for part in ("fuse", "merge"):
-            weight, layer = tensors.get(f"{part}.weight"), getattr(self, part, None)
-            if weight is not None and layer is not None and layer.weight.shape == weight.shape:
-                layer.load_state_dict({"weight": weight, "bias": tensors[f"{part}.bias"]})
-                taken.append(part)
-        return taken
-
     def forward(self, images, present=None, images_hr=None):
         if self.config.mode == "baseline":
             images = images[:, None]
@@ -230,24 +199,15 @@ class MultiViT(nn.Module):
 
     @staticmethod
     def add_flags(group):
-        group.add_argument(
-            "--mode", choices=MODES, default="multi",
-            help="the paper's configurations, and joint")
-        group.add_argument("--n", type=int, default=3, help="N, photographs of a patient seen together")
-        group.add_argument(
-            "--r", type=int, default=1,
-            help="R, resolution of stage 2 over that of stage 1")
-        group.add_argument(
-            "--cls-token", choices=CLS_TOKENS, default="fused",
-            help="class token that enters stage 2: fused from those of stage 1 (released code), or "
-                 "stage2, one of its own (the paper's text)")
-        group.add_argument(
-            "--hidden", default="256,128",
-            help="units of the heads' hidden layers, task by task (paper's best)")
-        group.add_argument(
-            "--chunk", type=int,
-            help="photographs that stage 1 sees at a time; each such part is computed again for the "
-                 "gradient, so that a step needs the memory of one part; default: all at once")
+        add = group.add_argument
+        add("--mode", choices=MODES, default="multi", help="the paper's configurations, and joint")
+        add("--n", type=int, default=3, help="N, photographs of a patient seen together")
+        add("--r", type=int, default=1, help="R, resolution of stage 2 over that of stage 1")
+        add("--cls-token", choices=CLS_TOKENS, default="fused", help="class token that enters stage 2: fused "
+            "from those of stage 1 (released code), or stage2, one of its own (the paper's text)")
+        add("--hidden", default="256,128", help="units of the heads' hidden layers, task by task (paper's best)")
+        add("--chunk", type=int, help="photographs that stage 1 sees at a time; each such part is computed "
+            "again for the gradient, so that a step needs the memory of one part; default: all at once")
         ViT.add_flags(group)
 
     @staticmethod
@@ -261,24 +221,18 @@ class MultiViT(nn.Module):
             raise ValueError("--chunk: --mode joint has no stage 1, it sees all photographs at once")
 
     @staticmethod
-    def by_patient(args):
-        """Does a sample hold all photographs of a patient?"""
+    def by_patient(args):                                          # a sample holds all photographs
         return args.mode != "baseline"
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
-        from plumbing.weights import behind_stage1
         hidden = [int(width) if width.isdigit() else 0 for width in args.hidden.split(",")]
         vit = ViT.from_args(args)
         model = cls(MultiViTConfig(vit.config, args.mode, args.n, args.r, args.cls_token, hidden), tasks)
-        model.report, model.chunk = vit.report, args.chunk
+        model.chunk = args.chunk
         if args.pretrained:
-            model.load_donor(vit)
-            behind = behind_stage1(args.pretrained)
-            if behind and hasattr(model, "stage2"):
-                second = ViT.from_args(args, stage=2)
-                taken = model.load_second(second, behind)
-                model.report += f"; {second.report}, taken {' '.join(taken)}"
+            from plumbing.stages import start_stages
+            start_stages(model, vit, args)
         return model
 
 

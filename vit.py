@@ -7,8 +7,9 @@
 
 A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
 have two axes or, volumes, three. A bag of vectors has none: each is a token without position, and a mask
-(B, S) tells it from padding. uint8 images are normalized here, float ones pass. Names are timm's. B samples,
-C channels, P patch side in px, T patches, D width, H heads, S all tokens: class, registers, T."""
+(B, S) tells it from padding. uint8 images are normalized here, float ones pass. Names are timm's; what only
+pretrained ViTs have is put in place by plumbing/variants.py. B samples, C channels, P patch side in px, T
+patches, D width, H heads, S all tokens: class, registers, T."""
 import math
 from dataclasses import dataclass
 
@@ -16,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attention import KINDS
-from plumbing.variants import ACTIVATIONS, Residual, Rotary, make_attention
+from attention import KINDS, Attention
 
 SIZES = {  # name: fields of ViTConfig
     "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
@@ -31,8 +31,11 @@ SIZES = {  # name: fields of ViTConfig
     "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
 }
 PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
-POSITIONS = ("class", "all", "patches", "none")
-POOLS = ("class", "prefix", "mean", "mean-norm")
+CHOICES = {  # of ViTConfig
+    "positions": ("class", "all", "patches", "none"),
+    "pool": ("class", "prefix", "mean", "mean-norm"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,20 @@ class ViTConfig:
     qkv_bias: bool = True
     eps: float = 1e-6                # of LayerNorm; google/vit has 1e-12
     attention: str = "softmax"       # one of attention.KINDS
-    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual, LayerScale
-    registers: int = 0               # DINOv2: extra tokens after the class token
     class_token: bool = True         # SigLIP, I-JEPA have none
+    registers: int = 0               # DINOv2: extra tokens after the class token
     positions: str = "class"         # learned, for class token and patches; "all" tokens, "patches", "none"
-    rotary: Rotary = None            # positions that turn q and k, see plumbing/variants.py
     pool: str = "class"              # what is read: class token; "prefix": mean of it and registers (DeiT's
     # distilled); of the patches the "mean" (I-JEPA), or its norm, "mean-norm" (fc_norm of MAE, EVA, BEiT)
-    activation: str = "gelu"         # of the MLP, one of ACTIVATIONS
+    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual, LayerScale
+    pre_norm: bool = False           # CLIP: before the first block
+    final_norm: bool = True          # RADIO has none after the last
+    # in plumbing/variants.py:
+    rotary: dict = None              # positions that turn q and k: fields of Rotary
+    activation: str = "gelu"         # of the MLP
     mlp_norm: bool = False           # EVA-02: a LayerNorm before the last layer of the MLP
     attention_norm: bool = False     # EVA-02 for CLIP, BEiT-3: and before that of the attention
     qk_norm: bool = False            # of queries and keys, head by head: Dehghani et al. 2023
-    pre_norm: bool = False           # CLIP: before the first block
-    final_norm: bool = True          # RADIO has none after the last
     dropout: float = 0.0             # after the embedding, the attention and the MLP
     drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
     mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry per channel
@@ -78,12 +82,12 @@ class ViTConfig:
             raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
         if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):
             raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px")
-        for name, known in (("positions", POSITIONS), ("pool", POOLS), ("activation", ACTIVATIONS)):
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known; use {', '.join(known)}")
         if not self.class_token and "class" in (self.pool, self.positions):
             raise ValueError(f"pool {self.pool}, positions {self.positions}: need a class token")
-        if self.attention != "softmax" and (self.rotary or self.qk_norm):
+        if self.attention != "softmax" and (self.rotary is not None or self.qk_norm):
             raise ValueError(f"attention {self.attention!r} is not defined with rotary positions or qk_norm")
         if not self.head_dim and self.dim % self.heads:
             raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
@@ -110,20 +114,43 @@ class ViTConfig:
         """How many of these have a position."""
         return {"class": 1, "all": self.prefix}.get(self.positions, 0)
 
+    @property
+    def is_varied(self):
+        """Is there anything of plumbing/variants.py?"""
+        norms = self.mlp_norm or self.attention_norm or self.qk_norm
+        return self.rotary is not None or norms or self.activation != "gelu" or self.pool != "class"
+
 
 class MLP(nn.Module):
     """(B, S, D) -> (B, S, D)."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        D, hidden = config.dim, config.mlp
-        self.act = ACTIVATIONS[config.activation]
-        self.fc1 = nn.Linear(D, 2 * hidden if config.activation == "swiglu" else hidden)
-        self.fc2 = nn.Linear(hidden, D)
-        self.norm = nn.LayerNorm(hidden, config.eps) if config.mlp_norm else nn.Identity()
+        self.fc1 = nn.Linear(config.dim, config.mlp)
+        self.act = F.gelu
+        self.norm = nn.Identity()
+        self.fc2 = nn.Linear(config.mlp, config.dim)
 
     def forward(self, x):
         return self.fc2(self.norm(self.act(self.fc1(x))))
+
+
+class Residual(nn.Module):
+    """What a branch adds: scaled (Touvron et al. 2021, eq. 4), dropped out, left out for some samples."""
+
+    def __init__(self, config: ViTConfig, drop_path):
+        super().__init__()
+        self.dropout, self.drop_path = config.dropout, drop_path
+        self.gamma = nn.Parameter(torch.full((config.dim,), 1e-5)) if config.layer_scale else None
+
+    def forward(self, y):
+        if self.gamma is not None:
+            y = y * self.gamma
+        y = F.dropout(y, self.dropout, self.training)
+        if self.training and self.drop_path:
+            keep = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
+            y = y * keep / (1 - self.drop_path)
+        return y
 
 
 class Block(nn.Module):
@@ -131,9 +158,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig, drop_path=0.0):
         super().__init__()
-        D = config.dim
+        D, H, d = config.dim, config.heads, config.head_dim
         self.norm1 = nn.LayerNorm(D, eps=config.eps)
-        self.attn = make_attention(config)
+        self.attn = Attention(D, H, d, config.qkv_bias, config.attention, config.prefix)
         self.norm2 = nn.LayerNorm(D, eps=config.eps)
         self.mlp = MLP(config)
         self.ls1 = Residual(config, drop_path)                     # ls: timm's name
@@ -223,8 +250,12 @@ class ViT(nn.Module):
         rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList([Block(config, rate) for rate in rates])
         self.norm = nn.LayerNorm(D, config.eps) if config.final_norm else nn.Identity()
+        self.pool = None                                           # what reads the class token
         self.head = make_heads(D, tasks)
         self.drop = nn.Dropout(config.dropout)
+        if config.is_varied:
+            from plumbing.variants import vary
+            vary(self)
         self.apply(init_weights)
         for name in ("cls_token", "pos_embed", "reg_token"):
             if hasattr(self, name):
@@ -262,15 +293,9 @@ class ViT(nn.Module):
 
     def read(self, x, tokens, mask=None):
         """Tokens before and after the final norm, (B, S, D) -> the vector that is read, (B, D)."""
-        pool, first = self.config.pool, self.config.prefix
-        if pool == "class":
+        if self.pool is None:
             return tokens[:, 0]
-        if pool == "prefix":
-            return tokens[:, :first].mean(1)
-        patches = x[:, first:] if pool == "mean-norm" else tokens[:, first:]
-        real = torch.ones_like(patches[..., :1]) if mask is None else mask[:, first:, None]
-        mean = (patches * real).sum(1) / real.sum(1)
-        return mean if pool == "mean" else self.norm(mean)
+        return self.pool(self, x, tokens, mask)
 
     def encode(self, tokens, want_map=False, mask=None):
         """The tokens of look(); want_map=True: also the map."""

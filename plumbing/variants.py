@@ -1,4 +1,4 @@
-"""What pretrained ViTs have besides the plain block: scaled branches, activations, norms, rotary positions.
+"""What pretrained ViTs have besides the plain block: activations, norms, rotary positions, pooling.
 
     (a, b) -> (a cos w - b sin w, b cos w + a sin w)      each pair of features of q and k, Su et al. 2021,
     w = place / theta^(i / F)                             eq. 34; i = 0 .. F - 1, F pairs per image axis
@@ -20,9 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attention import Attention
-
-
 def quick_gelu(x):
     return x * torch.sigmoid(1.702 * x)
 
@@ -39,24 +36,6 @@ ACTIVATIONS = {
     "quick_gelu": quick_gelu,                                      # CLIP
     "swiglu": swiglu,                                              # Shazeer 2020, eq. 6: DINOv2 giant
 }
-
-
-class Residual(nn.Module):
-    """What a branch adds: scaled (Touvron et al. 2021, eq. 4), dropped out, left out for some samples."""
-
-    def __init__(self, config, drop_path):
-        super().__init__()
-        self.dropout, self.drop_path = config.dropout, drop_path
-        self.gamma = nn.Parameter(torch.full((config.dim,), 1e-5)) if config.layer_scale else None
-
-    def forward(self, y):
-        if self.gamma is not None:
-            y = y * self.gamma
-        y = F.dropout(y, self.dropout, self.training)
-        if self.training and self.drop_path:
-            keep = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
-            y = y * keep / (1 - self.drop_path)
-        return y
 
 
 @dataclass(frozen=True)
@@ -124,20 +103,38 @@ class Rotation(nn.Module):
         return torch.cat([x[:, :, :self.prefix], turned.to(x.dtype)], 2)
 
 
-def make_attention(config):
-    """The attention of a block, with what pretrained ViTs have besides: rotary positions; LayerNorms of the
-    queries and keys (Dehghani et al. 2023), and of what the heads give (EVA-02 for CLIP, BEiT-3)."""
-    attn = Attention(
-        config.dim, config.heads, config.head_dim, config.qkv_bias, config.attention, config.prefix,
-        mean_map=config.pool.startswith("mean"))
+def pool(vit, x, tokens, mask=None):
+    """Tokens before and after the final norm, (B, S, D), mask (B, S) -> the vector that is read, (B, D)."""
+    kind, prefix = vit.config.pool, vit.config.prefix
+    if kind == "prefix":
+        return tokens[:, :prefix].mean(1)
+    patches = x[:, prefix:] if kind == "mean-norm" else tokens[:, prefix:]
+    real = torch.ones_like(patches[..., :1]) if mask is None else mask[:, prefix:, None]
+    mean = (patches * real).sum(1) / real.sum(1)
+    return mean if kind == "mean" else vit.norm(mean)
+
+
+def vary(vit):
+    """Put in place what the ViT's config asks for besides the plain block."""
+    config = vit.config
     d = config.head_dim or config.dim // config.heads
-    if config.rotary:
-        attn.turn = Rotation(config.rotary, config.grid, d, config.prefix)
-    if config.qk_norm:
-        attn.q_norm, attn.k_norm = nn.LayerNorm(d, config.eps), nn.LayerNorm(d, config.eps)
-    if config.attention_norm:
-        attn.norm = nn.LayerNorm(config.heads * d, config.eps)
-    return attn
+    if config.pool != "class":
+        vit.pool = pool
+    for block in vit.blocks:
+        attn, mlp = block.attn, block.mlp
+        mlp.act = ACTIVATIONS[config.activation]
+        if config.activation == "swiglu":
+            mlp.fc1 = nn.Linear(config.dim, 2 * config.mlp)
+        if config.mlp_norm:
+            mlp.norm = nn.LayerNorm(config.mlp, config.eps)
+        if config.pool.startswith("mean"):
+            attn.rows = slice(config.prefix, None)                 # the map is of the patches that are read
+        if config.rotary is not None:
+            attn.turn = Rotation(Rotary(**config.rotary), config.grid, d, config.prefix)
+        if config.qk_norm:                                         # Dehghani et al. 2023
+            attn.q_norm, attn.k_norm = nn.LayerNorm(d, config.eps), nn.LayerNorm(d, config.eps)
+        if config.attention_norm:                                  # EVA-02 for CLIP, BEiT-3
+            attn.norm = nn.LayerNorm(config.heads * d, config.eps)
 
 
 if __name__ == "__main__":

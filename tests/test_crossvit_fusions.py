@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import torch
 
-from crossvit import CrossAttention, all_fusion, class_fusion, cross_fusion, pairwise_fusion, resize
+from crossvit import CrossAttention, cross_fusion
+from plumbing.fusions import all_fusion, class_fusion, pairwise_fusion, resize
 from tests.test_crossvit import MINI, filled
 
 

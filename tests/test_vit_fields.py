@@ -1,5 +1,6 @@
 """What pretrained ViTs differ in, each field of ViTConfig against a ViT written with loops, image by image and head by head."""
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def slow_vit(t, image, config):
             if config.qk_norm:
                 q_h, k_h = norm(t, q_h, f"{b}.attn.q_norm"), norm(t, k_h, f"{b}.attn.k_norm")
             if config.rotary:
-                q_h, k_h = turned(q_h, config.rotary, first), turned(k_h, config.rotary, first)
+                q_h, k_h = turned(q_h, Rotary(**config.rotary), first), turned(k_h, Rotary(**config.rotary), first)
             weights.append((q_h @ k_h.T / math.sqrt(8)).softmax(-1))
             parts.append(weights[-1] @ v_h)
         y = torch.cat(parts, -1)
@@ -99,12 +100,12 @@ FIELDS = {
     "no norm after (RADIO)": dict(final_norm=False, registers=2),
     "tanh": dict(activation="gelu_tanh"),
     "SwiGLU": dict(activation="swiglu"),
-    "EVA-02": dict(activation="swiglu", mlp_norm=True, rotary=Rotary(reference=(4, 4)), pool="mean-norm"),
-    "EVA-02 for CLIP": dict(activation="swiglu", mlp_norm=True, attention_norm=True, rotary=Rotary(reference=(4, 4))),
+    "EVA-02": dict(activation="swiglu", mlp_norm=True, rotary=asdict(Rotary(reference=(4, 4))), pool="mean-norm"),
+    "EVA-02 for CLIP": dict(activation="swiglu", mlp_norm=True, attention_norm=True, rotary=asdict(Rotary(reference=(4, 4)))),
     "norm of q and k": dict(qk_norm=True),
-    "DINOv3": dict(positions="none", registers=4, rotary=Rotary(100.0, centered=True, halves=True)),
-    "PE": dict(pre_norm=True, rotary=Rotary(reference=(2, 3), offset=1.0, columns_first=True)),
-    "norm of q and k, turned": dict(qk_norm=True, rotary=Rotary(100.0, columns_first=True), **NO_CLASS),
+    "DINOv3": dict(positions="none", registers=4, rotary=asdict(Rotary(100.0, centered=True, halves=True))),
+    "PE": dict(pre_norm=True, rotary=asdict(Rotary(reference=(2, 3), offset=1.0, columns_first=True))),
+    "norm of q and k, turned": dict(qk_norm=True, rotary=asdict(Rotary(100.0, columns_first=True)), **NO_CLASS),
 }
 
 
@@ -138,13 +139,13 @@ def test_rotary_products_depend_on_the_distance_alone():
     difference = w[1:, 2:] - w[:-1, :-2]                           # one row and two columns apart
     assert torch.allclose(difference, difference[:1, :1].expand_as(difference))
     with pytest.raises(ValueError, match="multiple of 6"):
-        ViT(ViTConfig(image=(8, 8, 8), patch=(4, 4, 4), channels=1, mean=(0,), std=(1,), dim=24, heads=3, rotary=Rotary()))
+        ViT(ViTConfig(image=(8, 8, 8), patch=(4, 4, 4), channels=1, mean=(0,), std=(1,), dim=24, heads=3, rotary=asdict(Rotary())))
 
 
 @pytest.mark.parametrize("changes, words", [
     (dict(class_token=False), "need a class token"), (dict(pool="max"), "pool 'max' is not known"),
     (dict(positions="some"), "positions 'some'"), (dict(activation="relu"), "activation 'relu'"),
-    (dict(attention="seqnorm", rotary=Rotary()), "'seqnorm' is not defined with rotary"),
+    (dict(attention="seqnorm", rotary=asdict(Rotary())), "'seqnorm' is not defined with rotary"),
     (dict(attention="sima", qk_norm=True), "'sima' is not defined with rotary positions or qk_norm")])
 def test_fields_that_do_not_go_together(changes, words):
     with pytest.raises(ValueError, match=words):
