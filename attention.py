@@ -123,9 +123,13 @@ class Attention(nn.Module):
 
     def forward(self, x, mask=None, want_map=False):
         q, k, v = self.project(x, mask)
-        q, k = self.turn(q), self.turn(k)
-        y = self.join(self.attend(q, k, v, mask))
-        return (y, self.class_map(q, k, mask)) if want_map else y
+        q = self.turn(q)
+        k = self.turn(k)
+        y = self.attend(q, k, v, mask)
+        y = self.join(y)
+        if want_map:
+            return y, self.class_map(q, k, mask)
+        return y
 
     def attend(self, q, k, v, mask=None):
         """(B, H, T, d) each, as project() gives them -> (B, H, T, d)."""
@@ -155,7 +159,9 @@ class Attention(nn.Module):
 
     def join(self, y):
         """(B, H, T, d) -> (B, T, D)."""
-        return self.proj(self.norm(y.transpose(1, 2).flatten(2)))
+        y = y.transpose(1, 2)
+        y = self.norm(y.flatten(2))
+        return self.proj(y)
 
     def norm_terms(self, q, mask):
         """gamma and beta, (3, 1, H, 1, d), in the type of q, and how many tokens are real."""
@@ -167,7 +173,8 @@ class Attention(nn.Module):
 
     def class_map(self, q, k, mask=None):
         """q, k as they meet -> (B, H, T - prefix), the mean of `rows`, of which the class token is one."""
-        row = self.key_weights(q, k, self.rows, mask)[..., self.prefix:]
+        row = self.key_weights(q, k, self.rows, mask)
+        row = row[..., self.prefix:]
         if mask is None:
             return row.mean(2)
         real = mask[:, None, self.rows, None]
@@ -184,10 +191,14 @@ class Attention(nn.Module):
             if self.kind == "sima":
                 return sima_factor(q) * sima_factor(k) * row @ k.mT
             gamma, beta, count = self.norm_terms(q, mask)
-            row = (seqnorm_factor(q, gamma[0], count) * row + beta[0]) / count
+            a_q = seqnorm_factor(q, gamma[0], count)
+            a_k = seqnorm_factor(k, gamma[1], count)
+            row = (a_q * row + beta[0]) / count
             shift = row @ beta[1].mT
-            weights = seqnorm_factor(k, gamma[1], count) * row @ k.mT + shift
-            return weights if mask is None else weights * mask[:, None, None]
+            weights = a_k * row @ k.mT + shift
+            if mask is not None:
+                weights = weights * mask[:, None, None]
+            return weights
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ have two axes or, volumes, three. A bag of vectors has none: each is a token wit
 pretrained ViTs have is put in place by plumbing/variants.py. B samples, C channels, P patch side in px, T
 patches, D width, H heads, S all tokens: class, registers, T."""
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -87,8 +87,6 @@ class ViTConfig:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known; use {', '.join(known)}")
         if not self.class_token and "class" in (self.pool, self.positions):
             raise ValueError(f"pool {self.pool}, positions {self.positions}: need a class token")
-        if self.attention != "softmax" and (self.rotary is not None or self.qk_norm):
-            raise ValueError(f"attention {self.attention!r} is not defined with rotary positions or qk_norm")
         if not self.head_dim and self.dim % self.heads:
             raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
         if self.image and not (len(self.mean) == len(self.std) == self.channels and min(self.std) > 0):
@@ -113,12 +111,6 @@ class ViTConfig:
     def placed(self):
         """How many of these have a position."""
         return {"class": 1, "all": self.prefix}.get(self.positions, 0)
-
-    @property
-    def is_varied(self):
-        """Is there anything of plumbing/variants.py?"""
-        norms = self.mlp_norm or self.attention_norm or self.qk_norm
-        return self.rotary is not None or norms or self.activation != "gelu" or self.pool != "class"
 
 
 class MLP(nn.Module):
@@ -253,7 +245,8 @@ class ViT(nn.Module):
         self.pool = None                                           # what reads the class token
         self.head = make_heads(D, tasks)
         self.drop = nn.Dropout(config.dropout)
-        if config.is_varied:
+        plain = dict(rotary=None, activation="gelu", mlp_norm=False, attention_norm=False, qk_norm=False)
+        if config.pool != "class" or config != replace(config, **plain):
             from plumbing.variants import vary
             vary(self)
         self.apply(init_weights)
@@ -312,8 +305,7 @@ class ViT(nn.Module):
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
-        changes: other fields of ViTConfig; mean and std are those of the file's own channels, to patch the
-        kernel is resized. ValueError if the file is absent, broken, or of no ViT."""
+        changes: other fields of ViTConfig. ValueError if the file is absent, broken, or of no ViT."""
         from plumbing.weights import load_weights, read_vit
         tensors, config, notes = read_vit(name, ViT, image, channels, changes)
         model = cls(config, tasks)

@@ -115,8 +115,10 @@ def pool(vit, x, tokens, mask=None):
 
 
 def vary(vit):
-    """Put in place what the ViT's config asks for besides the plain block."""
+    """Put in place what the config asks for besides the plain block; ValueError if that is not defined."""
     config = vit.config
+    if config.attention != "softmax" and (config.rotary is not None or config.qk_norm):
+        raise ValueError(f"attention {config.attention!r} is not defined with rotary positions or qk_norm")
     d = config.head_dim or config.dim // config.heads
     if config.pool != "class":
         vit.pool = pool

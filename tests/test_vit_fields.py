@@ -149,7 +149,7 @@ def test_rotary_products_depend_on_the_distance_alone():
     (dict(attention="sima", qk_norm=True), "'sima' is not defined with rotary positions or qk_norm")])
 def test_fields_that_do_not_go_together(changes, words):
     with pytest.raises(ValueError, match=words):
-        ViTConfig(**TINY, **changes)
+        ViT(ViTConfig(**TINY, **changes))
 
 
 @torch.no_grad()
