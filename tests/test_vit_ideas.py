@@ -1,7 +1,6 @@
 """Every field that pretrained ViTs differ in, under every idea that takes a ViT: it runs or is refused, and is saved, opened and started from again."""
 import json
 import os
-from dataclasses import replace
 
 import pytest
 import torch
@@ -61,8 +60,8 @@ def run_folder(folder, args, model, tasks):
 def donor(folder, axes, fields):
     """A run of a ViT with these fields -> its folder."""
     rotary = fields.get("rotary")
-    if rotary and rotary.reference:
-        fields = {**fields, "rotary": replace(rotary, reference=(4,) * axes)}
+    if rotary and rotary["reference"]:
+        fields = {**fields, "rotary": {**rotary, "reference": (4,) * axes}}
     vit = random_numbers(ViT(ViTConfig(**SMALL, **SIZES[axes], **fields), {"grade": 3}))
     vit.columns = ()
     return run_folder(folder, settled("--model", "vit"), vit, LABELS)
