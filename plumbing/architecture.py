@@ -184,8 +184,6 @@ def find_positions(name, tensors, patch, stated, fields):
 def find_rotary(name, tensors, config, kind, fields):
     """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
     rotary = look_up(ROTARY, kind)
-    if "rope_embed.periods" in tensors:
-        rotary = look_up(ROTARY, "dinov3")
     if "rope.freqs_cos" in tensors:
         rotary = {**look_up(ROTARY, "eva02_"), "reference": turned_grid(tensors["rope.freqs_cos"])}
     if rotary is None:

@@ -16,7 +16,8 @@ FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin
 INDEX = ".index.json"
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 # end like weights, but hold the state of a training or belong to other programs
-OTHERS = re.compile(r"optimizer|scheduler|scaler|training_args|state|onnx|openvino")
+OTHERS = re.compile(r"optimizer|optim_states|scheduler|scaler|training_args|onnx|openvino|"
+                    r"(^|/|rng_|random_|training_)state\.")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
 

@@ -50,6 +50,7 @@ ABSENT = (  # what is not here, by architecture or model type
      "no plain ViT in it"),
 )
 TRACES = (  # the same, by the renamed tensors
+    (r"\.lora_[AB]\.", "adapters of LoRA, to be merged into its model first (merge_and_unload)"),
     (r"relative_position|\.rel_pos_", "relative positions in its attention (BEiT, SAM)"),
     (r"^(layers|blocks)\.\d+\.(blocks|downsample)\.", "patches that merge from stage to stage (Swin)"),
     (r"^patch_embed\.(backbone|conv|stem|norm)|^stem\.|^patch_embed\.proj\.\d+\.",

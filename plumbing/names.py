@@ -11,10 +11,11 @@ import re
 import torch
 
 BESIDE = "/"  # before the name of a tensor that is no part of the ViT
-KERNEL = re.compile(r"^(.*?)(patch_embed\.proj|embeddings\.patch_embeddings(\.projection)?|conv_proj|conv1|"
-                    r"embeddings\.patch_embedding|patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
+KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embeddings(\.projection)?|"
+                    r"conv_proj|conv1|embeddings\.patch_embedding|"
+                    r"patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
 # of two ViTs in one file the second is the one that its authors evaluate, or the only one that sees images
-BETTER = (("student.", "teacher."), ("momentum_encoder.", "base_encoder."), ("encoder.", "target_encoder."),
+BETTER = (("student", "teacher"), ("momentum_encoder.", "base_encoder."), ("encoder.", "target_encoder."),
           ("img_encoder_k.", "img_encoder_q."), ("model.", "model_ema."))
 RENAME = [(re.compile(pattern), name) for pattern, name in (  # in this order
     # transformers
@@ -49,18 +50,18 @@ RENAME = [(re.compile(pattern), name) for pattern, name in (  # in this order
     (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
     (r"\.attn\.inner_attn_ln\.", ".attn.norm."),
     (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
-    # CLIP, torchvision
+    # CLIP, torchvision, MMPretrain
     (r"^(?:class_embedding|class_token)$", "cls_token"),
     (r"^(?:positional_embedding|encoder\.pos_embedding)$", "pos_embed"),
-    (r"^(?:conv1|conv_proj)\.", "patch_embed.proj."),
+    (r"^(?:conv1|conv_proj|patch_embed\.projection)\.", "patch_embed.proj."),
     (r"^(?:transformer\.resblocks\.|encoder\.layers\.encoder_layer_)(\d+)\.", r"blocks.\1."),
-    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.ln_?([12])\.", r".norm\1."),
     (r"\.(?:attn|self_attention)\.in_proj_", ".attn.qkv."),
     (r"\.(?:attn|self_attention)\.out_proj\.", ".attn.proj."),
-    (r"\.mlp\.(?:c_fc|0|linear_1)\.", ".mlp.fc1."),
-    (r"\.mlp\.(?:c_proj|3|linear_2)\.", ".mlp.fc2."),
+    (r"\.(?:mlp\.(?:c_fc|0|linear_1)|ffn\.layers\.0\.0)\.", ".mlp.fc1."),
+    (r"\.(?:mlp\.(?:c_proj|3|linear_2)|ffn\.layers\.1)\.", ".mlp.fc2."),
     (r"^ln_pre\.", "norm_pre."),
-    (r"^(?:ln_post|encoder\.ln)\.", "norm."),
+    (r"^(?:ln_post|encoder\.ln|ln1)\.", "norm."),
     (r"^heads\.", "head."),
     # MONAI
     (r"^patch_embedding\.position_embeddings$", "pos_embed"),
@@ -77,6 +78,7 @@ LAYOUTS = (  # names before RENAME: the model type that has them; the last that 
     (r"^class_embedding$", "open_clip"),
     (r"^encoder\.pos_embedding$", "torchvision"),
     (r"^patch_embedding\.", "monai"),
+    (r"^rope_embed\.periods$", "dinov3"),
 )
 JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".mlp.gate.", ".mlp.up.")}
 

@@ -47,15 +47,25 @@ def stand_in(name, base=Inert):
     return type(name, (base,), {"__module__": module})
 
 
-STAND_INS = [stand_in("collections.defaultdict", PlainDict)]
-for name in ("argparse.Namespace", "numpy.dtype", "numpy.ndarray",
-             "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
-             "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
-             "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib._local.PosixPath",
-             "pathlib.WindowsPath", "pathlib.PureWindowsPath", "pathlib._local.WindowsPath",
-             "builtins.bool", "builtins.dict", "builtins.float", "builtins.int", "builtins.list",
-             "builtins.str"):
-    STAND_INS.append(stand_in(name))
+DICTS = """
+    collections.defaultdict
+    lightning.fabric.utilities.data.AttributeDict
+    lightning_fabric.utilities.data.AttributeDict
+    lightning.pytorch.utilities.parsing.AttributeDict
+    pytorch_lightning.utilities.parsing.AttributeDict
+""".split()
+OBJECTS = """
+    argparse.Namespace
+    builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str typing.Any
+    numpy.dtype numpy.ndarray
+    numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
+    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
+    pathlib.PosixPath pathlib.PurePosixPath pathlib._local.PosixPath
+    pathlib.WindowsPath pathlib.PureWindowsPath pathlib._local.WindowsPath
+    omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode
+    omegaconf.base.ContainerMetadata omegaconf.base.Metadata
+""".split()
+STAND_INS = [stand_in(name, PlainDict) for name in DICTS] + [stand_in(name) for name in OBJECTS]
 
 # -----------------------------------------------------------------------------
 # reading

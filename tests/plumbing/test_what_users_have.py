@@ -1,0 +1,136 @@
+"""Files and folders as they lie on people's disks: the tokens of the ViT that was saved, or one line with the true reason."""
+import argparse
+import json
+import pathlib
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from plumbing.variants import Rotary
+from tests.plumbing.small_checkpoints import CLASSIFIER, DECODER, HEAD, IMAGENET, POOLER, SMALL, halves, hf, hf_names, images, prefixed, refusal, write
+from tests.plumbing.test_bare_files import TORCHVISION, other, renamed
+from vit import ViT
+
+BESIDE = {"epoch": 7, "args": argparse.Namespace(lr=1e-3, output_dir=pathlib.PosixPath("out")), "best_acc": np.float64(0.5), "optimizer": {"state": {}, "param_groups": []}}
+DINOV2 = [("^reg_token", "register_tokens"), (r"^blocks\.", "blocks.0."), ("^", "backbone.")]
+DINOV3 = dict(positions="none", registers=4, layer_scale=True, rotary=Rotary(100.0, centered=True, halves=True), eps=1e-5)
+MMPRETRAIN = [(r"^patch_embed\.proj", "patch_embed.projection"), (r"^blocks\.", "layers."), (r"\.norm([12])\.", r".ln\1."), (r"mlp\.fc1", "ffn.layers.0.0"),
+              (r"mlp\.fc2", "ffn.layers.1"), (r"^norm", "ln1"), ("^", "backbone.")]
+
+
+def class_of(module, name):
+    """A class as another package has it: a pickle holds no more than its name."""
+    parts = module.split(".")
+    for i in range(len(parts)):
+        sys.modules.setdefault(".".join(parts[:i + 1]), types.ModuleType(module))
+    made = type(name, (dict,), {"__module__": module})
+    setattr(sys.modules[module], name, made)
+    return made
+
+
+def pth(content, file="a.pth"):
+    return lambda folder, t: torch.save(content(t), folder / file)
+
+
+def hub_folder(content, config, file="model.safetensors", preprocessor=None):
+    return lambda folder, t: write(folder, content(t), config, preprocessor, file=file)
+
+
+def lightning(folder, t):
+    """With hyper_parameters of a class of its own, and the names of callbacks."""
+    options = class_of("lightning.fabric.utilities.data", "AttributeDict")(lr=1e-3, path=pathlib.PosixPath("x"))
+    content = {"epoch": 3, "global_step": 9, "pytorch-lightning_version": "2.5.0", "hyper_parameters": options, "loops": {}, "callbacks": {"ModelCheckpoint{}": {"best": torch.tensor(1.)}},
+               "optimizer_states": [{"state": {0: {"step": torch.tensor(1.)}}}], "state_dict": {**prefixed({**t, **HEAD}, "model."), "criterion.weight": torch.ones(3)}}
+    torch.save(content, folder / "last.ckpt")
+
+
+def trainer(folder, t):
+    """checkpoint-500 of transformers' Trainer."""
+    write(folder, {**hf_names(t), **CLASSIFIER}, hf(3, layer_norm_eps=1e-6), IMAGENET)
+    for file in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"state": torch.ones(2)}, folder / file)
+    (folder / "trainer_state.json").write_text("{}")
+
+
+def shards(ending):
+    def save(folder, t):
+        files = [f"{'model' if ending == 'safetensors' else 'pytorch_model'}-0000{i}-of-00002.{ending}" for i in (1, 2)]
+        for file, part in zip(files, halves(t)):
+            write(folder, part, hf(3), file=file)
+        weight_map = {key: file for file, part in zip(files, halves(t)) for key in part}
+        index = "model.safetensors.index.json" if ending == "safetensors" else "pytorch_model.bin.index.json"
+        (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return save
+
+
+def adapter(folder, t):
+    names = [f"base_model.model.vit.encoder.layer.0.attention.attention.query.lora_{part}.weight" for part in "AB"]
+    safetensors.torch.save_file({name: torch.ones(4, 4) for name in names}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+
+
+def wrapped_by_lora(t):
+    return {key.replace("attn.qkv.", "attn.qkv.base_layer."): tensor for key, tensor in t.items()} | {"blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 192)}
+
+
+def script(folder, t):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), folder / "a.pt")
+
+
+def bits(tensor_type):
+    return lambda t: {key: tensor.to(tensor_type) for key, tensor in t.items()}
+
+
+V2, SCALED = {"layer_scale": True, "registers": 4}, {"layer_scale": True}
+KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how exactly the tokens are those of the ViT
+    "timm, fine-tuned": ({}, pth(lambda t: {"model": {**t, **HEAD}, "lr_scheduler": {"last_epoch": 7}, "scaler": {"scale": 2.0}, **BESIDE}), 2e-5),
+    "timm's train.py": ({}, pth(lambda t: {"arch": "vit", "version": 2, "state_dict": other(t), "state_dict_ema": t, "metric": 77.0, **BESIDE}, "model_best.pth.tar"), 2e-5),
+    "Lightning": ({}, lightning, 2e-5),
+    "DINOv2, training": (V2, pth(lambda t: {"teacher": {**renamed(t, DINOV2), "dino_head.last_layer.weight_g": torch.ones(3, 1)}}, "teacher_checkpoint.pth"), 2e-5),
+    "iBOT, student": ({}, pth(lambda t: {"state_dict": {**t, "masked_embed": torch.ones(1, 192)}}, "checkpoint_student.pth"), 2e-5),
+    "iBOT, training": ({}, pth(lambda t: {"student": {**prefixed(other(t), "module.backbone."), "module.backbone.masked_embed": torch.ones(1, 192)}, "ibot_loss": {"center": torch.ones(3)},
+                                          "teacher": {**prefixed(t, "backbone."), "head.mlp.0.weight": torch.ones(3, 192)}, "fp16_scaler": None, **BESIDE}), 2e-5),
+    "DINOv3, original": (DINOV3, pth(lambda t: {**{key.replace("reg_token", "storage_tokens"): x for key, x in t.items()}, "mask_token": torch.ones(1, 192), "rope_embed.periods": torch.ones(16)}), 2e-5),
+    "torchvision": ({}, pth(lambda t: {**renamed(t, TORCHVISION), "heads.head.weight": torch.ones(10, 192)}, "vit_b_16-c867db91.pth"), 2e-5),
+    "transformers' Trainer": ({}, trainer, 2e-5),
+    "distributed, backbone": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "module.backbone."), "module.fc.weight": torch.ones(2, 192)}}), 2e-5),
+    "MAE, with its decoder": ({}, pth(lambda t: {"model": {**t, **DECODER}, **BESIDE}, "mae_pretrain_vit_full.pth"), 2e-5),
+    "lightly, two ViTs": ({}, pth(lambda t: {"state_dict": {**prefixed(other(t), "student_backbone.vit."), **prefixed(t, "teacher_backbone.vit.")}}), 2e-5),
+    "MMPretrain": ({}, pth(lambda t: {"meta": {"epoch": 3}, "state_dict": {**renamed(t, MMPRETRAIN), "head.layers.head.weight": torch.ones(4, 192)}}), 2e-5),
+    "DeepSpeed": ({}, pth(lambda t: {"module": t, "ds_version": "0.14", "dtype": torch.float16}, "mp_rank_00_model_states.pt"), 2e-5), "named state_dict": ({}, pth(lambda t: t, "vit_state_dict.pth"), 2e-5),
+    "head of 1,000 classes": ({}, hub_folder(lambda t: {**t, "head.weight": torch.ones(1000, 192)}, {"architecture": "vit_tiny_patch16_224", "num_classes": 1000}), 2e-5),
+    "float16": ({}, hub_folder(bits(torch.float16), {}), 0.1), "bfloat16": ({}, hub_folder(bits(torch.bfloat16), {}), 0.5),
+    "shards": ({}, shards("safetensors"), 2e-5), "shards of pickles": ({}, shards("bin"), 2e-5),
+    "pooler, bare": ({}, pth(lambda t: {**hf_names(t, prefix=""), **POOLER}), 2e-5),
+    "LoRA adapter": ({}, adapter, "adapters of LoRA, to be merged into its model first (merge_and_unload): base_model.model.vit"),
+    "LoRA around a ViT": ({}, pth(wrapped_by_lora), "adapters of LoRA, to be merged into its model first (merge_and_unload): blocks.0"),
+    "TorchScript": ({}, script, "a TorchScript archive, which is a program with its weights"),
+    "git-lfs pointer": ({}, lambda folder, t: (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a git-lfs pointer to one"),
+    "numpy archive": ({}, lambda folder, t: np.savez(folder / "B_16.npz", a=np.ones(3)), "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but B_16.npz"),
+    "whole module": ({}, lambda folder, t: torch.save({"model": torch.nn.Linear(2, 2)}, folder / "a.pt"), "asks to run torch.nn.modules.linear.Linear"),
+    "arrays of numpy": ({}, pth(lambda t: {key: x.numpy() for key, x in t.items()}), "holds no tensors by name, but a dict 'cls_token"),
+    "optimizer alone": ({}, pth(lambda t: {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}, "a.pt"), "holds no tensors by name, but a dict 'state, param_groups'"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_what_people_have(tmp_path, kind):
+    fields, save, expected = KINDS[kind]
+    torch.manual_seed(0)
+    model = ViT(replace(SMALL, **fields)).eval()
+    for parameter in model.parameters():
+        parameter.copy_(0.3 * torch.randn_like(parameter) + 0.5 * (parameter.dim() == 1))
+    t = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    save(tmp_path, t)
+    if isinstance(expected, str):
+        assert expected in refusal(ViT.from_pretrained, str(tmp_path))
+        return
+    loaded, x = ViT.from_pretrained(str(tmp_path), image=(32, 32)).eval(), images().float()
+    assert (loaded.encode(loaded.embed(x)) - model.encode(model.embed(x))).abs().max() < expected
+    assert loaded.config.mean == ((0.5,) * 3 if kind in ("shards", "shards of pickles", "pooler, bare", "head of 1,000 classes") else (0.485, 0.456, 0.406))
