@@ -6,11 +6,15 @@ Whether B is better cannot be read off two intervals: both runs find the same pa
 rise and fall together. Here each resample draws patients once and scores both runs on them; the interval is
 that of the 1,000 differences.
 """
+import os
+
 import numpy as np
 
 from evaluation.metrics import METRICS, UNDEFINED, mean_defined
 from evaluation.predictions_file import read_predictions
 from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, summary
+from plumbing.checkpoints import read_json
+from plumbing.patients import identity
 
 
 def compare(a, b, resamples=1000):
@@ -23,7 +27,8 @@ def compare(a, b, resamples=1000):
     other_tasks, second = read_predictions(b)
     rows, other_rows = common_units(a, b, first, second)
     patients = first["patient"][rows]
-    result = {"a": a, "b": b, "patients": len(set(patients))}
+    known = [patients_known(run) for run in (a, b)]
+    result = {"a": a, "b": b, "patients": len(set(patients)), "patient_ids": all(known)}
     tasks = {task.name: task for task in tasks}
     other_tasks = {task.name: task for task in other_tasks}
     shared = [name for name in tasks if name in other_tasks]
@@ -55,8 +60,8 @@ def compare(a, b, resamples=1000):
 def common_units(a, b, first, second):
     """-> rows of the units that both predictions hold, in each of the two; ValueError when there are none."""
     unit = "patient"
-    keys = first["patient"]
-    other_keys = second["patient"]
+    keys = [identity(patient) for patient in first["patient"]]     # 7 is 7.0
+    other_keys = [identity(patient) for patient in second["patient"]]
     if len(set(keys)) < len(keys) or len(set(other_keys)) < len(other_keys):
         unit = "image"                                             # a patient has several units
         keys = zip(keys, first["images"])
@@ -66,6 +71,12 @@ def common_units(a, b, first, second):
     if not pairs:
         raise ValueError(f"{a} and {b} have no test {unit} in common")
     return np.transpose(pairs)
+
+
+def patients_known(run):
+    """Does anything say who the patients of an evaluated run are?"""
+    path = os.path.join(run, "metrics.json")
+    return not os.path.isfile(path) or read_json(path).get("patient_ids", True)   # files of before do not say
 
 
 def compare_task(task, first, second, resamples):

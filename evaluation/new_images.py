@@ -21,19 +21,15 @@ from evaluation.other_table import learned_patients
 from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, prediction_names
 from plumbing.checkpoints import read_json
-from plumbing.cohort import Cohort
 from plumbing.columns import tabulate
 from plumbing.device import find_device
-from plumbing.folders import left_out_note, without_masks
-from plumbing.formats import IMAGE_ENDINGS
-from plumbing.image_paths import find_images
 from plumbing.inside import stay_inside
-from plumbing.load_cohort import read_patients
-from plumbing.patients import identity, patients_of_files
+from plumbing.load_cohort import cohort_of_rows, read_any_folder
+from plumbing.patients import identity
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.reading import reading_of
-from plumbing.rows import plain_rows
+from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model
 from plumbing.simulate import COHORTS
@@ -46,35 +42,25 @@ from plumbing.tables import read_csv, require_column
 def load_images(source, args, images=None, columns=()):
     """Folder or CSV -> Cohort without targets.
 
-    args: the run's flags, which say what its columns are called; images: folder of a CSV's images, by default
-    its own; columns: of the table, which the model takes as input. ValueError names what is missing."""
+    args: the run's flags, which say what its columns are called, and who a patient is: of class folders every
+    image, or whom its name says; of a table the sub-folder. images: folder of a CSV's images, by default its
+    own; columns: of the table, which the model takes as input. ValueError names what is missing."""
     if os.path.isdir(source):
         if columns:
             raise ValueError(f"--predict {source}: the run takes columns of a table as input; "
                              "give a CSV with them")
-        return load_folder(source, args)
-    if os.path.isfile(source):
-        return load_table(source, args, images or os.path.dirname(os.path.abspath(source)))
-    raise ValueError(f"--predict {source}: no such file or folder")
-
-
-def load_folder(folder, args):
-    """A folder -> Cohort. Who a patient is, is what it was in the run: of class folders every image, or
-    whom its name says; of a table the sub-folder."""
-    paths, left_out = without_masks(folder)
-    paths = sorted(paths)
-    if not paths:
-        raise ValueError(f"--predict {folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
-    names = [os.path.relpath(path, folder) for path in paths]
-    patients, notes, patients_known = [name.split(os.sep)[0] for name in names], [], True
-    alone = sum(os.sep not in name for name in names)
-    if args.patient_regex or had_class_folders(args):
-        patients, notes, patients_known = patients_of_files(names, args.patient_regex)
-    elif alone:
-        notes = [f"{alone} of {len(names)} images lie in no sub-folder: each is taken as a patient"]
-    name = os.path.basename(os.path.abspath(folder))
-    return Cohort(name=name, tasks=[], patients=patients, paths=paths, targets={},
-                  notes=notes + left_out_note(paths, left_out), patients_known=patients_known)
+        return read_any_folder(source, args.patient_regex, by_folder=not had_class_folders(args))
+    if not os.path.isfile(source):
+        raise ValueError(f"--predict {source}: no such file or folder")
+    header, rows = read_csv(source)
+    known = PUBLIC_TABLES.get(args.data) or recognize(header)
+    image = require_column(source, header, args.image_column or known.get("image", "image"), "--image-column")
+    rows, notes = plain_rows(rows, image, args.missing)
+    cohort = cohort_of_rows(source, header, rows, known, images, args.patient_column, image,
+                            args.patient_regex)
+    cohort.notes += notes
+    merge_rows(source, rows, cohort)
+    return cohort
 
 
 def had_class_folders(args):
@@ -83,21 +69,6 @@ def had_class_folders(args):
     if os.path.isfile(args.data) or is_name:
         return False
     return os.path.isdir(args.data) or args.data.startswith("medmnist:") or "." not in args.data
-
-
-def load_table(path, args, folder):
-    header, rows = read_csv(path)
-    known = PUBLIC_TABLES.get(args.data) or recognize(header)
-    image = args.image_column or known.get("image", "image")
-    image = require_column(path, header, image, "the run's --image-column")
-    rows, row_notes = plain_rows(rows, image, args.missing)
-    patients, patient_notes, patients_known = read_patients(
-        path, header, rows, image, args.patient_column, known, args.patient_regex,
-        flag="the run's --patient-column")
-    paths, notes = find_images(path, rows, image, folder)
-    return Cohort(name=os.path.basename(path), tasks=[], targets={}, paths=paths,
-                  notes=patient_notes + row_notes + notes, patients=patients, patients_known=patients_known,
-                  columns={name: [row[name] for row in rows] for name in header})
 
 
 def without_targets(cohort, tasks):

@@ -56,7 +56,7 @@ def print_table(tasks, result):
 
 def print_comparison(result):
     """Print what `compare` returns, per metric the first run, the second, and the first minus the second."""
-    print(f"a {result['a']}, b {result['b']}: {result['patients']} test patients in common; "
+    print(f"a {result['a']}, b {result['b']}: {result['patients']} test {people(result)} in common; "
           "95 % intervals, the same resamples for both")
     for task, scores in result.items():
         if isinstance(scores, dict):

@@ -8,6 +8,8 @@ from collections import Counter
 UNITS = "%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|bpm|mmhg|px|hu"
 ODD = [(re.compile(pattern, re.IGNORECASE), problem) for pattern, problem in (
     (r"0\d+", "begins with 0, as codes do"),
+    (r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?", "is a date"),
+    (r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]", "is a list of numbers, which belong into columns of their own"),
     (r"[-+]?\d+,\d+", "has a decimal comma"),
     (r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?", "is a date or a time"),
     (r"\d{1,2}[ .-]+[a-z]{3,9}[ .,-]+\d{2,4}", "is a date"),
@@ -18,9 +20,10 @@ READABLE = re.compile(rf"([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
 LABELS = {"true": "1", "yes": "1", "positive": "1", "false": "0", "no": "0", "negative": "0"}
 NO_FINDING = re.compile(r"no[ _-]?findings?|normal|healthy", re.IGNORECASE)        # in a list of findings
-LIST = re.compile(r"[|;]|^\[.*\]$")
+LIST = re.compile(r"[|;]|^[\[({].*[\])}]$")
+NO = "no", "non", "n", "un"
 NEGATIVE = re.compile(r"-?0(\.0)?|-1(\.0)?|n|no|false|neg|negative|normal|healthy|controls?|benign|none"
-                      r"|absent|low|alive|unaffected|(no|non|not|without)[ _-].+", re.IGNORECASE)
+                      r"|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+", re.IGNORECASE)
 POSITIVE = re.compile(r"y|yes|true|pos|positive|abnormal|diseased?|sick|cases?|cancer|malignant"
                       r"|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|melanoma|tuberculosis",
                       re.IGNORECASE)
@@ -54,9 +57,9 @@ def read_number(cell):
 
 
 def list_parts(cell):
-    """ "a|b", "a; b", "a, b" or "['a', 'b']" -> ["a", "b"]"""
-    if cell.startswith("["):
-        cell = cell.strip("[]").replace(",", "|")
+    """ "a|b", "a; b", "a, b", "['a', 'b']" or "{'a', 'b'}" -> ["a", "b"]"""
+    if cell.startswith(("[", "{", "(")):
+        cell = cell.strip("[]{}()").replace(",", "|")
     for separator in "|;,":
         if separator in cell:
             break
@@ -86,9 +89,9 @@ def same_word(cell):
 def positive_of(classes):
     """-> which of two classes is the positive one by its name, None where no usual name decides."""
     first, second = [re.sub(r"[ _-]", "", name).casefold() for name in classes]
-    if second in ("no" + first, "non" + first, "n" + first):       # NoDR, NRG
+    if second in [no + first for no in NO]:                        # NoDR, NRG
         return classes[0]
-    if first in ("no" + second, "non" + second, "n" + second):
+    if first in [no + second for no in NO]:
         return classes[1]
     negative = [name for name in classes if NEGATIVE.fullmatch(name)]
     positive = [name for name in classes if POSITIVE.fullmatch(name)]

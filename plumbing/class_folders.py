@@ -89,22 +89,36 @@ def read_layout(folder, images, left_out):
             left_out["images beside the folders of classes"] += 1
     notes = unwrap(places)
     drop_copies(places, left_out)
-    splits, names = [], []
+    splits, names, below = [], [], defaultdict(set)                # below: of a class, the folders in it
     for path, above in places.items():
         words = [word for word in above if not is_image_folder(word)] or above[-1:]
-        split, name = None, words[0]
         if len(words) > 1 and split_name(words[0]):
-            split, name = split_name(words[0]), words[1]
-        elif len(words) > 1:
-            split = split_name(words[1])
+            words[:2] = reversed(words[:2])                        # CLASS/train
+        split = None
+        if len(words) > 1 and split_name(words[1]):
+            split = split_name(words.pop(1))
         splits.append(split)
-        names.append(name.strip())
-    return splits, names, list(places), notes
+        names.append(words[0].strip())
+        below[words[0]].update(words[1:2])
+    return splits, names, list(places), notes + notes_on_inner(below)
+
+
+def notes_on_inner(below):
+    """{class: names of the folders in it} -> a line, where these may be the patients, or the classes."""
+    inner = list(below.values())
+    count = sum(map(len, inner))
+    if count > 2 * len(inner):
+        return [f"there are {count} folders below the classes, as {min(max(inner, key=len))}: if each is a "
+                "patient, --patient-regex '([^/]+)/[^/]+$' says so"]
+    if len(inner) > 2 and len(inner[0]) > 1 and inner.count(inner[0]) == len(inner):
+        return [f"WARNING: the classes are the {len(inner)} upper folders, as {min(below)}; each of them "
+                f"holds {shortlist(sorted(inner[0]))}: if those are the classes, they must be the upper ones"]
+    return []
 
 
 def split_name(folder):
-    """ "Testing" or "test_set" -> "test"; None for a folder that is not of a split."""
-    word = re.sub(r"[ _-]*(set|data|images?)?$", "", folder.strip().lower())
+    """ "Testing", "test_set" or "02_test" -> "test"; None for a folder that is not of a split."""
+    word = re.sub(r"^\d+[ _.-]+|[ _-]*(set|data|images?)?$", "", folder.strip().lower())
     return SPLIT_NAMES.get(word)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-               "test": "test", "testing": "test", "validate": "val"}
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "trn": "train", "val": "val", "valid": "val", "validation": "val",
+    "validate": "val", "dev": "val", "test": "test", "testing": "test", "tst": "test"}
 NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
                "the numbers are of images, not patients")
 

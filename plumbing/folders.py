@@ -10,12 +10,14 @@ from plumbing.formats import is_image
 # what operating systems and notebooks leave behind, and nobody wants to hear of
 LITTER = re.compile(r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx|@eadir"
                     r"|\$recycle\.bin|\.git.*|\.directory|\.trash.*", re.IGNORECASE)
-# outlines that readers drew: X_mask.png beside X.png, or the folder masks beside the folder images
-MASK = re.compile(r"(.+?)[ _.-](masks?|seg|segmentations?|superpixels|annotations?|contours?|lesion"
-                  r"|outlines?|ground ?truth|gt)([ _-]?\d+)?", re.IGNORECASE)
-MASK_FOLDER = re.compile(r"(.+[ _-])?(masks?|segs?|segmentations?|annotations?|labels?|contours?"
-                         r"|ground[ _-]?truth|gt)", re.IGNORECASE)
-IMAGE_FOLDER = re.compile(r"(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)"
+# outlines that readers or programs drew: X_mask.png or mask_X.png beside X.png, or the folder masks beside
+# the folder images
+DRAWN = (r"(?:(?:binary[ _-]?)?masks?|segs?|segmentations?|superpixels|annot(?:ation)?s?|labels?|contours?"
+         r"|lesions?|vessels?|outlines?|overlays?|rois?|pred(?:iction)?s?|ground[ _-]?truths?|gt|manual"
+         r"|(?:1st|2nd)[ _-]?(?:ho|manual))")
+MASK = re.compile(rf"(.+?)[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|{DRAWN}[ _-](.+)", re.IGNORECASE)
+MASK_FOLDER = re.compile(rf"(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)(t[rs])?"
                           r"|jpe?gs?|pngs?", re.IGNORECASE)
 
 
@@ -122,7 +124,7 @@ def is_mask(path, folder, stems, subfolders):
     stem = os.path.splitext(path)[0]
     place, name = os.path.split(stem)
     match = MASK.fullmatch(name)
-    if match and os.path.join(place, match[1]) in stems:
+    if match and os.path.join(place, match[1] or match[2]) in stems:
         return True
     while len(place) > len(folder):
         below = os.path.relpath(stem, place)

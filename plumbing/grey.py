@@ -53,13 +53,13 @@ def centered(center, width):
     return low, low + width - 1
 
 
-def to_grey(values, choice="auto", channel=0):
+def to_grey(values, choice="auto"):
     """Values of one channel -> uint8 of the same shape. choice: a window as parse_window returns it."""
     array = values.array
     if array.dtype == np.uint8 and (choice == "own" or values.window is None):
         grey = np.asarray(array)
     else:
-        low, high = find_window(values, choice, channel)
+        low, high = find_window(values, choice)
         low = (low - values.intercept) / values.slope
         span = (high - values.intercept) / values.slope - low      # negative where the slope is
         if abs(span) < 1e-12:
@@ -91,13 +91,17 @@ def find_window(values, choice, channel=0):
 def sample(values, count):
     """-> about so many numbers of an image, evenly spaced over it, in what they mean.
 
-    The ends of an integer type do not count: they are saturated, padding, or a burnt-in marker."""
+    The ends of an integer type do not count, nor does the highest number of 10, 12 or 14 bits where none is
+    higher: they are saturated, padding, or a burnt-in marker."""
     array = values.array
     step = max(1, array.size // count) | 1                         # odd: no multiple of the usual widths
     numbers = kept = array.flat[::step]
     if numbers.dtype.kind in "iu":
         limits = np.iinfo(numbers.dtype)
-        kept = numbers[(numbers < limits.max) & ((numbers > limits.min) | (limits.min == 0))]
+        highest = int(numbers.max())
+        if highest not in (1023, 4095, 16383):
+            highest = limits.max
+        kept = numbers[(numbers < highest) & ((numbers > limits.min) | (limits.min == 0))]
     if kept.size == 0:
         kept = numbers
     return values.slope * kept.astype(np.float64) + values.intercept

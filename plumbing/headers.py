@@ -1,5 +1,6 @@
 """What image files say of themselves before they are decoded: every file is looked at before the first step.
 """
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the numb
 ORIENTATION = 274                                                  # EXIF's tag; from 5 on sides are exchanged
 PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
+STRIPS = ((273, 279), (324, 325))    # TIFF's tags: where strips or tiles begin, and how long they are
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Header:
     pages: bool = False              # more than the one that is read
     colors: bool = False             # 16 bits of which the upper 8 are read
     alpha: bool = False
+    series: str = None               # of which a DICOM file is one slice
 
     @property
     def is_deep(self):
@@ -64,8 +67,7 @@ def look_at_picture(path):
             type = "uint16"
         elif picture.mode.startswith("F"):
             type = "float32"
-        end = ENDS.get(picture.format)
-        if end and end not in tail(path):
+        if not is_whole(picture, path):
             picture.load()                                         # something follows, or it was cut off
         header = Header(picture.format, (height, width), type, alpha=picture.has_transparency_data)
         header.colors = type == "uint8" and has_16_bit_colors(picture)
@@ -75,11 +77,18 @@ def look_at_picture(path):
     return header
 
 
-def tail(path):
+def is_whole(picture, path):
+    """Is the end of a picture file where it belongs? Where that is not plain, False."""
+    size = os.path.getsize(path)
+    if picture.format == "TIFF":
+        for starts, lengths in STRIPS:
+            strips = zip(picture.tag_v2.get(starts, ()), picture.tag_v2.get(lengths, ()))
+            ends = [start + length for start, length in strips]
+            if ends:
+                return max(ends) <= size
     with open(path, "rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 64))
-        return file.read()
+        file.seek(max(0, size - 64))
+        return ENDS.get(picture.format, b"no end") in file.read()
 
 
 def has_pages(picture):
@@ -95,12 +104,17 @@ def has_pages(picture):
 
 def look_at_array(path):
     shape, dtype = array_header(path)
+    if dtype.kind not in "buif":
+        raise ValueError(f"holds {dtype}, need numbers")
     return Header("array", shape, dtype.name)
 
 
 def look_at_dicom(path):
     dataset = open_dicom(path)
-    return Header("DICOM", dicom_shape(dataset), dicom_type(dataset), dicom_window(dataset))
+    header = Header("DICOM", dicom_shape(dataset), dicom_type(dataset), dicom_window(dataset))
+    if len(header.shape) == 2:
+        header.series = dataset.get("SeriesInstanceUID")
+    return header
 
 
 def look_at_nifti(path):

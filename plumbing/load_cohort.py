@@ -5,7 +5,8 @@ import os
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort, SPLIT_NAMES
 from plumbing.folders import left_out_note, without_masks
-from plumbing.image_paths import find_images
+from plumbing.formats import IMAGE_ENDINGS
+from plumbing.image_paths import ENDING, find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, patients_of_files
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tables, majority, name_alone,
@@ -19,8 +20,7 @@ from plumbing.targets import read_targets
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
-                blank="zeros", cache="data_cache", regex=None, missing=MISSING,
-                needs_targets=True):
+                blank="zeros", cache="data_cache", regex=None, missing=MISSING, needs_targets=True):
     """-> Cohort. ValueError says what is missing or wrong, with file, row and column.
 
     data         a CSV file, a folder of class folders, medmnist:FLAG[:SIDE], or a name in PUBLIC_TABLES
@@ -40,16 +40,19 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         if images or patient or image or ((target or split) and not is_folder):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
                              "--target and --split-column do not apply to it")
-        if is_folder and not needs_targets:
-            return read_any_folder(data, regex, split)
-        if is_folder:
+        if not is_folder:
+            return read_medmnist(data, cache)
+        try:
             return with_target(read_class_folders(data, regex, split), target)
-        return read_medmnist(data, cache)
+        except ValueError:
+            if needs_targets:
+                raise
+            return read_any_folder(data, regex)
 
     path = table_path(data, known, images)
-    folder = os.path.dirname(os.path.abspath(path))
     header, rows = read_csv(path)
     known = known or recognize(header)
+    folder = os.path.dirname(os.path.abspath(path))
     join_tables(folder, known.get("joins", {}), header, rows)
     labels = []
     if "labels" in known:
@@ -65,10 +68,6 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "readers" in known:
         rows = majority(rows, image)
     rows, notes = plain_rows(rows, image, missing)
-    alone = first_column(header, known.get("patient", ""))
-    if "alone" in known and alone and not patient:
-        notes += name_alone(rows, alone, image)
-    patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     if "blanks" not in known:
         blank = "ignore"
     policies = dict(uncertain=policy("uncertain", uncertain, header), blank=policy("blank", blank, header))
@@ -79,33 +78,48 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         if needs_targets or target:
             raise
         tasks, targets, target_notes = [], {}, []
-    paths, path_notes = find_images(path, rows, image, images or folder)
-    targets, first_rows, row_notes = merge_rows(path, rows, paths, patients, tasks, targets)
-    if first_rows:
-        rows, paths, patients = [[items[i] for i in first_rows] for items in (rows, paths, patients)]
-    notes += target_notes + path_notes + row_notes
-    splits = None
+    cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
+    cohort.tasks, cohort.targets = tasks, targets
+    cohort.notes += notes + target_notes
+    rows = merge_rows(path, rows, cohort)
     if split:
-        splits = read_split_column(path, rows, split)
+        cohort.splits = read_split_column(path, rows, split)
     elif lists:
-        splits = official_lists(folder, lists, path, rows, image)
+        cohort.splits = official_lists(folder, lists, path, rows, image)
+    cohort.inputs = known.get("tabular", "")
+    return cohort
+
+
+def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
+    """Rows with one image in each -> Cohort of these, without targets.
+
+    known: the table's entry in PUBLIC_TABLES, or {}; the others: see load_cohort."""
+    folder = os.path.dirname(os.path.abspath(path))
+    notes = []
+    alone = first_column(header, known.get("patient", ""))
+    if "alone" in known and alone and not patient:
+        notes += name_alone(rows, alone, image)
+    patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
+    paths, path_notes = find_images(path, rows, image, images or folder)
     columns = {name: [row[name] for row in rows] for name in header}
-    return Cohort(name=stem(os.path.basename(path)), tasks=tasks, patients=patients, paths=paths,
-                  targets=targets, columns=columns, splits=splits, notes=patient_notes + notes, folder=folder,
-                  inputs=known.get("tabular", ""), patients_known=patients_known)
+    for name in header:
+        if name != image and any(ENDING.search(cell) for cell in columns[name][:100]):
+            path_notes.append(f"column {name} names files too, which are not read")
+    return Cohort(name=stem(os.path.basename(path)), tasks=[], targets={}, patients=patients, paths=paths,
+                  columns=columns, notes=patient_notes + notes + path_notes, folder=folder,
+                  patients_known=patients_known)
 
 
-def read_patients(path, header, rows, image, patient, known, regex, flag="--patient-column"):
+def read_patients(path, header, rows, image, patient, known, regex):
     """-> the patient of every row; lines about them; does anything say who they are?
 
-    image: the column of the images; patient, regex: --patient-column and --patient-regex, or None; flag: what
-    a message advises."""
+    image: the column of the images; patient, regex: --patient-column and --patient-regex, or None."""
     default = known.get("patient") or first_column(header, "patient_id|lesion_id")
     if not default and regex:
         default = image                                            # names of files say who the patients are
     if not patient:
         regex = regex or known.get("patient_regex")
-    patient = require_column(path, header, patient or default or "patient_id", flag)
+    patient = require_column(path, header, patient or default or "patient_id", "--patient-column")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
     patients, notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
@@ -114,15 +128,26 @@ def read_patients(path, header, rows, image, patient, known, regex, flag="--pati
     return patients, notes, True
 
 
-def read_any_folder(folder, regex, split):
-    """-> Cohort of class folders, or else of whatever images are below the folder, without targets."""
-    try:
-        return read_class_folders(folder, regex, split)
-    except ValueError:
-        paths, left_out = without_masks(folder)
+def read_any_folder(folder, regex, by_folder=False):
+    """Whatever images are below a folder -> Cohort without targets.
+
+    by_folder: where no regular expression says who the patients are, the images in a folder are one; without
+    it, names of files say it."""
+    paths, left_out = without_masks(folder)
     if not paths:
-        raise ValueError(f"--data {folder}: no picture below it")
-    patients, notes, known = patients_of_files([os.path.relpath(path, folder) for path in paths], regex)
+        raise ValueError(f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
+    names = [os.path.relpath(path, folder) for path in paths]
+    if by_folder and not regex:
+        patients, notes, known = [name.split(os.sep)[0] for name in names], [], True
+        alone = sum(os.sep not in name for name in names)
+        if alone:
+            notes.append(f"{alone} of {len(names)} images lie in no sub-folder: each is taken as a patient")
+        deep = [name for name in names if name.count(os.sep) > 1]
+        if deep:
+            notes.append(f"{len(deep)} images lie in folders of folders, as {deep[0]}: the uppermost folder "
+                         "is taken as the patient; --patient-regex of the run says who else is")
+    else:
+        patients, notes, known = patients_of_files(names, regex)
     return Cohort(name=os.path.basename(os.path.abspath(folder)), tasks=[], patients=patients, paths=paths,
                   targets={}, notes=notes + left_out_note(paths, left_out), patients_known=known)
 

@@ -17,7 +17,7 @@ from plumbing.pictures import read
 from plumbing.prepare import load_data
 from plumbing.reading import by_x, notes_on_files
 from plumbing.splits import split_patients
-from plumbing.targets import training_notes
+from plumbing.targets import fit_tasks, training_notes
 
 
 SIDE = 160                                                         # of a thumbnail, px
@@ -41,6 +41,10 @@ def look(args, argv=None):
     if cohort.patients_known:
         lines.append(f"patients: {min(counts)} to {max(counts)} images each, as {cohort.patients[0]}")
     lines += notes + training_notes(cohort, indices["train"])
+    try:
+        fit_tasks(cohort.tasks, cohort, indices["train"])
+    except ValueError as error:
+        lines.append(f"WARNING: cannot be trained: {error}")
     lines += describe_files(cohort)
     lines.append(thumbnails(cohort, os.path.join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from plumbing.cells import same_word
+
 
 def match(cohort, tasks, run):
     """The cohort with those of the run's tasks that it has targets of.
 
-    Classes and labels are found by name, whatever their order in this table. A label that the table lacks is
-    unknown. ValueError for a class that the run has not learned, for a task of another kind, and where there
-    is nothing in common."""
+    Classes and labels are found by name, whatever their order in this table; 1 and 1.0 are one class, as are
+    Yes and yes. A label that the table lacks is unknown. ValueError for a class that the run has not learned,
+    for a task of another kind, and where there is nothing in common."""
     given = {task.name: task for task in cohort.tasks}
     tasks = [task for task in tasks if task.name in given]
     if not tasks:
@@ -25,11 +27,12 @@ def match(cohort, tasks, run):
             raise ValueError(f"{cohort.name}: {task.name} is a task of {kind}, in {run} of {task.kind}; "
                              "--target says which")
         if kind == "classes":
+            known = [same_word(name) for name in task.classes]
             for number, name in enumerate(names):
-                if name not in task.classes:
+                if same_word(name) not in known:
                     raise ValueError(f"{cohort.name}: {task.name} {name!r} is unknown to {run}, "
                                      f"which knows {', '.join(task.classes)}")
-                matched[values == number] = task.classes.index(name)
+                matched[values == number] = known.index(same_word(name))
         elif kind == "labels":
             if not set(names) & set(task.classes):
                 raise ValueError(f"{cohort.name}: has none of the labels of {run}, {', '.join(task.classes)}")

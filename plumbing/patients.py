@@ -16,18 +16,24 @@ NAMES = [(data_set, re.compile(pattern)) for data_set, pattern in (
     ("CBIS-DDSM", r"(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT)"),
     ("BreakHis", r"(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$"),
     ("TCGA", r"(?:^|[/_])(TCGA-\w{2}-\w{4})(?!\w)"),
+    ("LIDC-IDRI, OASIS or ADNI", r"(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d)"),
+    ("INbreast", r"(?:^|/)\d{8}_([0-9a-f]{16})_MG_"),
+    ("invasive ductal carcinoma", r"(?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$"),
     ("two eyes, breasts or knees", r"(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)$"),
     ("two eyes, breasts or knees", r"(?:^|/)(\d{5,})[LR]$"),
-    ("folders or names of patients", r"(?i)(?:^|[/_ -])((?:patient|subject|sub)[ _-]?\d+)(?![0-9a-z])"),
+    ("folders or names of patients",
+     r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])"),
     ("MIMIC-CXR", r"(?:^|/)(p\d{8})/"),
 )]
 
+INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
+NOBODY = re.compile(r"\s*|unknown|unk|missing|anonym(ous|ized|ised)?|not available", re.IGNORECASE)
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 
 
 def identity(patient):
     """A patient's id as it is compared: 7, 7.0 and 007 are one, so are A7 and a7."""
-    text = unicodedata.normalize("NFKC", patient).strip().casefold()
+    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", patient)).strip().casefold()
     if re.fullmatch(r"\d+(\.\d*)?e\+?\d{1,2}", text) and float(text).is_integer():
         return str(int(float(text)))                               # 1.002e+07, as spreadsheets write it
     number = re.fullmatch(r"0*(\d+?)(\.0*)?", text)

@@ -1,5 +1,6 @@
 """How a run reads its images: every file is looked at, a window is chosen, and a line says what this means.
 """
+from collections import Counter
 from dataclasses import replace
 
 from plumbing.arrays import read_values
@@ -92,6 +93,11 @@ def notes_on_files(headers, reading, size=()):
         kind = IMAGE_KINDS[axes_in(first, reading.axes)]
         notes.append(f"{len(arrays)} arrays, the first of {by_x(first.shape)} {first.type}, are read as "
                      f"{kind}; --image with two sides asks for pictures, with three for volumes")
+    sizes = Counter(header.series for header in headers if header.series)
+    slices = [count for count in sizes.values() if count > 1]
+    if slices:
+        notes.append(f"{sum(slices)} DICOM files are slices of {len(slices)} series: each is read as a "
+                     "picture of its own; saved as one NIfTI or .npy file, a series is a volume")
     for name, consequence in NOTES:
         count = sum(getattr(header, name) for header in headers)
         if count:

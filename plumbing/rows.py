@@ -38,33 +38,44 @@ def split_cells(rows, column):
     return result, [f"{len(rows)} rows name {len(result)} images, several in a cell"]
 
 
-def merge_rows(path, rows, paths, patients, tasks, targets):
+def merge_rows(path, rows, cohort):
     """Rows that name the same image of the same patient count once, with the answer that they agree on.
 
-    -> {task: values of the rows that stay}; the indices of these, the first of each image, or None where all
-    stay; notes. Words in lists of labels are joined. ValueError where the answers differ."""
+    -> the rows that stay, the first of each image; the cohort is changed in place, and has a note. Words in
+    lists of labels are joined. ValueError where the answers differ."""
     rows_of = defaultdict(list)
-    for i, key in enumerate(zip(paths, patients)):
+    for i, key in enumerate(zip(cohort.paths, cohort.patients)):
         rows_of[key].append(i)
     if len(rows_of) == len(rows):
-        return targets, None, []
+        return rows
     groups = list(rows_of.values())
-    merged = {}
-    for task in tasks:
-        values = targets[task.name]
+    for task in cohort.tasks:
+        values = cohort.targets[task.name]
         lowest = [np.fmin.reduce(values[group]) for group in groups]   # fmin and fmax leave NaN out
         highest = [np.fmax.reduce(values[group]) for group in groups]
-        merged[task.name] = np.stack(highest)
-        differ = (np.stack(lowest) < merged[task.name]).reshape(len(groups), -1)   # (images, 1 or L)
+        merged = np.stack(highest)
+        differ = (np.stack(lowest) < merged).reshape(len(groups), -1)  # (images, 1 or L)
         for number, column in np.argwhere(differ):
             label = task.name
             if task.kind == "labels":
                 label = task.classes[column]
             if task.kind != "labels" or label in rows[0]:          # else a word in a list
                 answers = values.reshape(len(rows), -1)[:, column]
-                raise ValueError(disagreement(path, rows, paths, task, label, answers, groups[number]))
-    first_rows = [group[0] for group in groups]
-    return merged, first_rows, [f"{len(rows)} rows name {len(groups)} images: each counts once"]
+                raise ValueError(disagreement(path, rows, cohort.paths, task, label, answers, groups[number]))
+        cohort.targets[task.name] = merged
+    differing = []                                                 # columns, of which the first row counts
+    targets = [task.name for task in cohort.tasks]
+    for name, cells in cohort.columns.items():
+        if name not in targets and any(cells[i] != cells[group[0]] for group in groups for i in group):
+            differing.append(name)
+        cohort.columns[name] = [cells[group[0]] for group in groups]
+    note = f"{len(rows)} rows name {len(groups)} images: each counts once"
+    if differing:
+        note += f", with its first row where they differ ({shortlist(differing)})"
+    cohort.notes.append(note)
+    rows, cohort.paths, cohort.patients = [[items[group[0]] for group in groups]
+                                           for items in (rows, cohort.paths, cohort.patients)]
+    return rows
 
 
 def disagreement(path, rows, paths, task, label, answers, group):

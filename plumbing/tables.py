@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from itertools import chain
 
-from plumbing.patients import compile_regex, first_group
+from plumbing.patients import NOBODY, compile_regex, first_group
 
 
 DELIMITERS = ",;\t|"
-MISSING = "nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--"          # words for a blank, in small letters
+MISSING = "nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,."          # words for a blank, in small letters
 
 EXCEL = "in a spreadsheet program save it as CSV UTF-8"
 UTF_16 = "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL
@@ -182,10 +182,13 @@ def name_and_kind(spec, header):
 def find_patients(path, rows, column, regex):
     """-> the patient of every row: what the regular expression finds in the cell, or its first group."""
     expression = compile_regex(regex)
-    matches = [expression.search(row[column]) for row in rows]
-    if None in matches:
-        raise cell_error(path, rows[matches.index(None)], column, "names no patient")
-    return [first_group(match) for match in matches]
+    patients = []
+    for row in rows:
+        match = expression.search(row[column])
+        if not match or NOBODY.fullmatch(first_group(match)):
+            raise cell_error(path, row, column, "names no patient")
+        patients.append(first_group(match))
+    return patients
 
 
 def stem(name):

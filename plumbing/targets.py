@@ -90,8 +90,9 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
 def spelling_notes(name, kind, cells):
     """-> notes on what was taken for what."""
     if kind == "classes":
-        return [f"{name}: {' and '.join(map(repr, spellings))} are one class"
-                for spellings in spellings_of(cells) if len(spellings) > 1]
+        notes = [f"{name}: {' and '.join(map(repr, spellings))} are one class"
+                 for spellings in spellings_of(cells) if len(spellings) > 1]
+        return notes + code_notes(name, cells)
     if kind == "labels":
         if is_list_column(cells):
             return [f"{name}: cells are lists of labels; --target {name}:classes makes each a class"]
@@ -99,7 +100,16 @@ def spelling_notes(name, kind, cells):
     odd = odd_cell(cells)
     if odd and read_number(odd[0])[0] is not None:
         return [f"{name}: {odd[0]!r} {odd[1]}, it is read as {read_number(odd[0])[0]:g}"]
-    return []
+    return code_notes(name, cells)
+
+
+def code_notes(name, cells):
+    """-> a note where one negative number, as -1 or -999, stands among others that are not negative."""
+    negative = [cell for cell in cells if cell.startswith("-")]
+    if len(negative) != 1 or not re.fullmatch(r"-(1|9+)(\.0)?", negative[0]) or len(cells) < 3:
+        return []
+    return [f"WARNING: {name}: {negative[0]} ({cells[negative[0]]} rows) counts like the other values; where "
+            f"it stands for a blank, say --missing=na,nan,{negative[0]}"]
 
 
 def spellings_of(cells):
@@ -130,8 +140,13 @@ def class_order(spellings):
 
 
 def read_one_hot(path, rows, names):
-    """Columns of 0 and 1, of which one is 1 in every row, or all are blank -> float32 (rows,), its index."""
-    values = np.stack([numbers(path, rows, name) for name in names], 1)
+    """Columns of 0 and 1, or no and yes, of which one is 1 in every row, or all are blank -> float32 (rows,),
+    its index."""
+    columns = []
+    for name in names:
+        cells = known_cells(rows, name)
+        columns += read_labels(path, rows, name, cells, uncertain={None: -1}, blank={None: np.nan}).values()
+    values = np.stack(columns, 1)
     unknown = np.isnan(values).all(1)
     wrong = np.flatnonzero(~unknown & ~is_one_hot(values))
     if len(wrong):

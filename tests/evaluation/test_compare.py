@@ -9,6 +9,7 @@ import pytest
 from evaluation.compare import compare
 from evaluation.metrics import METRICS
 from evaluation.predictions_file import write_predictions
+from evaluation.printing import print_comparison
 from evaluation.scores import bootstrap_weights, score
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
@@ -80,3 +81,15 @@ def test_pairing_narrows(tmp_path):
     a, b = (made_run(tmp_path / name, PASI, names, true + share * hard, true) for name, share in (("a", 1), ("b", 0.9)))
     pair = compare(a, b)["pasi"]["mae"]
     assert pair["difference"]["low"] > 0 and pair["a"]["low"] < pair["b"]["high"]
+
+
+def test_patients_are_compared_as_numbers_and_images_are_no_patients(tmp_path, capsys):
+    """7 in one run is 7.0 in the other; where one of them knows no patients, the line says images."""
+    a, b = (made_run(tmp_path / name, PASI, ids, [1, 2, 3], [1, 2, 3]) for name, ids in (("a", ["7", "8", "9"]), ("b", ["9.0", "07", "11"])))
+    with pytest.raises(ValueError, match="pasi of patient 7 is not the same"):
+        compare(a, b)
+    c = made_run(tmp_path / "c", PASI, ["9.0", "07", "11"], [2, 1, 0], [3, 1, 0])
+    assert compare(a, c, 10)["patients"] == 2 and compare(a, c, 10)["patient_ids"]
+    (tmp_path / "c/metrics.json").write_text('{"patient_ids": false}')
+    print_comparison(compare(a, c, 10))
+    assert "2 test images, not patients, in common" in capsys.readouterr().out

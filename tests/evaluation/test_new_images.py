@@ -119,7 +119,7 @@ def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
     (["--predict", "nowhere", "--out", "o.csv"], "--predict nowhere: no such file or folder"),
     (["--predict", ".", "--out", "o.csv"], "no picture"),
     (["--predict", "."], "go together"), (["--out", "o.csv"], "go together"), (["--skip-broken"], "go together"),
-    (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; the run's --patient-column names it, there are patient, picture"),
+    (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; --patient-column names it, there are patient, picture"),
     (["--predict", "blank.csv", "--out", "o.csv"], "blank.csv row 2, column who: '' names no patient"),
     (["--predict", "gone.csv", "--out", "o.csv"], "gone.csv row 2, column picture: 'gone.png' is no image"),
     (["--predict", "gone.csv", "--out", "gone.csv"], "--out gone.csv: exists"),
@@ -137,3 +137,15 @@ def test_mistakes_end_in_one_line(place, argv, message, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")) as error:
         evaluate.main([str(place / "runs" / "vit"), "--device", "cpu", *argv])
     assert "\n" not in str(error.value) and sorted(os.listdir(tmp_path)) == before
+
+
+def test_rows_of_one_image_are_one_image(place, tmp_path):
+    """One row per box: the model sees the image once; folders of folders are said."""
+    shutil.copy(place / "0_0.png", tmp_path)
+    (tmp_path / "boxes.csv").write_text("who,picture,x\na,0_0.png,1\na,0_0.png,2\n")
+    args = read_args(str(place / "runs" / "vit"))
+    cohort = load_images(str(tmp_path / "boxes.csv"), args)
+    assert cohort.patients == ["a"] and len(cohort.paths) == 1 and "2 rows name 1 images" in cohort.notes[-1]
+    as_folder(place, ["p1"], tmp_path / "new" / "site")
+    assert load_images(str(tmp_path / "new"), args).patients == ["site", "site"]
+    assert "the uppermost folder is taken as the patient" in load_images(str(tmp_path / "new"), args).notes[0]

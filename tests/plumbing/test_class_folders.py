@@ -139,3 +139,25 @@ def test_folders_that_are_no_classes_are_refused(images, message, tmp_path):
     os.remove(tmp_path / "t.txt")
     with pytest.raises(ValueError, match=message):
         load_cohort(str(tmp_path))
+
+
+@pytest.mark.parametrize("folders, splits", (
+    (("01_train", "02_test"), ["train", "test"]), (("trn", "tst"), ["train", "test"]), (("train", "dev"), ["train", "val"])))
+def test_other_names_of_splits(tmp_path, folders, splits):
+    """They are no classes."""
+    write(tmp_path, "t.txt", "x", images=[f"{folder}/{name}/{folder}.png" for folder in folders for name in ("cat", "dog")])
+    cohort = load_cohort(str(tmp_path))
+    assert cohort.tasks[0].classes == ("cat", "dog") and sorted(cohort.splits) == sorted(splits * 2)
+
+
+def test_folders_inside_the_classes(tmp_path):
+    """Many may be patients, and a line says how they become that; the same in each may be the classes, as in patient/0, patient/1."""
+    images = [f"{name}/{name}{i}/{j}.png" for name in ("cat", "dog") for i in range(3) for j in range(2)]
+    write(tmp_path, "a/t.txt", "x", images=[f"a/{image}" for image in images])
+    cohort = load_cohort(str(tmp_path / "a"))
+    assert not cohort.patients_known and cohort.notes[1].startswith("there are 6 folders below the classes, as cat0: if each is a patient, --patient-regex")
+    assert load_cohort(str(tmp_path / "a"), regex="([^/]+)/[^/]+$").patients[:3] == ["cat0", "cat0", "cat1"]
+    write(tmp_path, "b/t.txt", "x", images=[f"b/{patient}/{name}/{patient}.png" for patient in (7, 8, 9) for name in "01"])
+    assert "WARNING: the classes are the 3 upper folders, as 7; each of them holds 0, 1" in load_cohort(str(tmp_path / "b")).notes[1]
+    write(tmp_path, "c/t.txt", "x", images=[f"c/{name}/{split}/{name}.png" for name in "xyz" for split in ("train", "test")])
+    assert len(load_cohort(str(tmp_path / "c")).notes) == 2        # no patient ids, and t.txt is left out

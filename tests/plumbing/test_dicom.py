@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from plumbing.arrays import read_values, read_volume
+from plumbing.cohort import Reading
 from plumbing.formats import format_of, is_image
 from plumbing.headers import axes_in, read_header
 from plumbing.pictures import read_image
+from plumbing.reading import notes_on_files
 
 
 RAMP = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)       # 12 bits
@@ -119,3 +121,10 @@ def test_without_the_package_a_line_says_what_to_install(tmp_path, monkeypatch, 
         with pytest.raises(ValueError) as error:
             reader(str(path))
         assert f"pip install {package}" in str(error.value) and str(path) in str(error.value)
+
+
+def test_slices_of_a_series_are_said(tmp_path):
+    """Two files of one SeriesInstanceUID are pictures, and a line says what makes a volume of them."""
+    headers = {i: read_header(write(tmp_path / f"{i}.dcm", RAMP, SeriesInstanceUID=uid)) for i, uid in enumerate(("1.2.3", "1.2.3", "1.2.4"))}
+    lines = notes_on_files(headers, Reading())
+    assert lines == ["2 DICOM files are slices of 1 series: each is read as a picture of its own; saved as one NIfTI or .npy file, a series is a volume"]

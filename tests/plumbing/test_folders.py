@@ -48,6 +48,9 @@ def test_endings_are_counted(tmp_path):
     (("images/DR/1.png", "images/NoDR/1.png"), ("masks/DR/1.png", "masks/NoDR/1.png")),
     (("IMG/1.png",), ("Ground Truth/1_x.png",)),
     (("a/1.png",), ("a/masks/1.png",)),
+    (("x/a_1.png",), ("x/a_1_label.png", "x/mask_a_1.png", "x/a_1mask.png", "x/a_1 (mask).png", "x/a_1_1stHO.png", "x/a_1_binary_mask.png",
+                      "x/a_1_manual1.png", "x/a_1_overlay.png", "x/a_1_GroundTruth.png")),
+    (("imagesTr/1.png",), ("labelsTr/1.png",)), (("images/1.png",), ("1st_manual/1_manual1.png", "label_images/1.png", "ROI/1.png")),
     (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
     (("with_mask/1_mask.png", "without_mask/1.png"), ()),
 ))

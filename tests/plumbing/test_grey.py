@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from plumbing.grey import Values, fit_window, parse_window, sample, to_grey
+from plumbing.grey import Values, find_window, fit_window, parse_window, sample, to_grey
 
 
 FILM = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (64, 1))   # 12 bits in 16
@@ -57,7 +57,16 @@ def test_a_window_is_fitted_to_all_images_together():
     assert means[1] / means[0] == pytest.approx(2, rel=0.05)
     windows = parse_window(fit_window([[np.arange(100.0), np.arange(100.0) * 1000]]))
     assert windows[1][1] == pytest.approx(1000 * windows[0][1], rel=1e-5)
-    assert to_grey(light, [(0, 1), (0, 4095)], channel=1).max() == 251
+    assert find_window(light, [(0, 1), (0, 4095)], channel=1) == (0, 4095)
+
+
+def test_a_marker_in_12_bits_of_16_does_not_count():
+    """4095 is written into a film of at most 1,000: the window is that of the film; without it too."""
+    film = np.linspace(0, 1000, 4096).reshape(64, 64).astype(np.uint16)
+    [(low, high)] = parse_window(fit_window([[sample(Values(film), 4096)]]))
+    film[:10, :10] = 4095
+    [(_, marked)] = parse_window(fit_window([[sample(Values(film), 4096)]]))
+    assert low == pytest.approx(5, abs=1) and high == pytest.approx(995, abs=1) and marked == pytest.approx(high, abs=3)
 
 
 def test_slabs_give_the_same_as_everything_at_once(monkeypatch):

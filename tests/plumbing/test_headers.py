@@ -87,3 +87,24 @@ def test_all_files_are_looked_at_and_are_of_one_kind(tmp_path):
     os.truncate(paths[0], 10)
     with pytest.raises(ValueError, match="b.png: not a readable image"):
         look_at_all(cohort)
+
+
+@pytest.mark.parametrize("ending, options", (
+    (".tif", {}), (".tif", {"compression": "tiff_deflate"}), (".tif", {"compression": "jpeg"}), (".bmp", {}), (".webp", {}), (".ppm", {}), (".jpg", {}), (".png", {})))
+def test_a_file_that_was_cut_off_is_found_before_it_is_decoded(tmp_path, ending, options):
+    """Of every format; the whole file is fine."""
+    path = str(tmp_path / f"a{ending}")
+    Image.fromarray(texture(100, 120)).save(path, **options)
+    assert read_header(path).shape[:2] == Image.open(path).size[::-1]
+    with open(path, "rb") as file:
+        content = file.read()
+    with open(path, "wb") as file:
+        file.write(content[:len(content) * 2 // 3])
+    with pytest.raises(ValueError, match=f"a{ending}: not a readable image"):
+        read_header(path)
+
+
+def test_an_array_of_complex_numbers_is_refused_by_its_header(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((40, 40), complex))
+    with pytest.raises(ValueError, match="holds complex128, need numbers"):
+        read_header(str(tmp_path / "a.npy"))

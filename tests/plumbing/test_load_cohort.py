@@ -39,7 +39,7 @@ def test_other_column_names(tmp_path):
     (b"patient_id,image,target\np,a.png,0.5\nq,b.png,1\nr,c.png,x\n", "row 4, column target: 'x' is not a number, others are"),
     (b"patient_id,image,target\np,a.png,0.5\nq,b.png,inf\n", "row 3, column target: 'inf' is not a number"),
     (b"patient_id,image,target\np,a.png,\nq,b.png,\n", "column target: no value in 2 rows"),
-    (b"patient_id,image,target,split\np,a.png,0.5,train\nq,b.png,1,dev\n", "row 3, column split: 'dev' is none of train, val and test"),
+    (b"patient_id,image,target,split\np,a.png,0.5,train\nq,b.png,1,later\n", "row 3, column split: 'later' is none of train, val and test"),
     (b"patient_id,image,target\np,a.png,\xe9\n", "not a UTF-8 CSV file"),
     ("patient_id,image,target\np,a.png,1\n".encode("utf-16"), "not a UTF-8 CSV file"),
     (b'patient_id,image,target\np,"a.png,1\n', "not a UTF-8 CSV file"),

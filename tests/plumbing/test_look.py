@@ -74,3 +74,10 @@ def test_class_folders_are_looked_at(tmp_path, capsys, monkeypatch):
     lines = check(capsys, "--data", "d")
     assert "d: 16 images, not patients" in lines and "1 of 17 files are left out (.gif 1)" in lines
     assert any("cannot be read (0.png) 1" in line for line in lines) and any(line.startswith("no pictures: d/a/0.png") for line in lines)
+
+
+def test_what_training_would_refuse_is_said(tmp_path, capsys):
+    """A target that never changes."""
+    write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,yes" for i in range(12)), images=[f"{i}.png" for i in range(12)])
+    main(["--data", str(tmp_path / "t.csv"), "--runs", str(tmp_path), "--check"])
+    assert "WARNING: cannot be trained: target is yes for every patient of the training split: nothing to learn" in capsys.readouterr().out

@@ -28,3 +28,9 @@ def test_a_table_that_does_not_fit_the_run_is_refused(task, message):
     values = np.zeros((1, len(task.classes)) if task.kind == "labels" else 1, np.float32)
     with pytest.raises(ValueError, match=message):
         match(Cohort("other", [task], ["a"], ["x"], {task.name: values}), [PASI, GRADE, FINDINGS], "runs/a")
+
+
+def test_classes_are_found_in_another_spelling():
+    """Mild is mild; 1.0 is 1."""
+    cohort = Cohort("other", [Task("grade", "classes", ("MILD", "Severe"))], ["a", "b"], ["x"] * 2, {"grade": np.array([1, 0], np.float32)})
+    assert match(cohort, [GRADE], "runs/a").targets["grade"].tolist() == [2, 0]

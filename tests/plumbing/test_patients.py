@@ -2,12 +2,12 @@
 import pytest
 
 from plumbing.load_cohort import load_cohort
-from plumbing.patients import identity, one_spelling
+from plumbing.patients import identity, named_patients, one_spelling
 from tests.plumbing.small_tables import write
 
 
 @pytest.mark.parametrize("spellings", (
-    ("7", "7.0", "007", " 7 ", "7.", "\uff17"), ("0", "00", "0.0"), ("10020000", "1.002e7", "1.002E+07", "10020000.0"), ("A7", "a7"),
+    ("7", "7.0", "007", " 7 ", "7.", "\uff17", "\u200b7"), ("0", "00", "0.0"), ("10020000", "1.002e7", "1.002E+07", "10020000.0"), ("A7", "a7"),
     ("u\u0308", "\u00fc", "\u00dc"), ("12345678901234567", "012345678901234567"),
 ))
 def test_spellings_of_one_id(spellings):
@@ -40,3 +40,20 @@ def test_patients_of_tables(tmp_path):
     assert load_cohort(path).patients == ["L1", "L2"] and "a patient may have several" in load_cohort(path).notes[0]
     cohort = load_cohort(path, patient="image")
     assert cohort.patients == ["a.png", "b.png"] and not cohort.patients_known and "images, not patients" in cohort.notes[0]
+
+
+@pytest.mark.parametrize("name, patient", (
+    ("a/LIDC-IDRI-0012_slice3.png", "LIDC-IDRI-0012"), ("OAS1_0042_MR1_mpr-1_100.jpg", "OAS1_0042"), ("b/ADNI_002_S_0295_MR_7.png", "002_S_0295"),
+    ("20586908_6c613a14b80a8591_MG_R_CC_ANON.png", "6c613a14b80a8591"), ("0/8863_idx5_x51_y1251_class0.png", "8863"),
+    ("case12_1.png", "case12"), ("pat7/s1.png", "pat7"), ("showcase12.png", None), ("ISIC_0024306.jpg", None)))
+def test_names_of_data_sets(name, patient):
+    """Each says who the patient is, as its authors chose it; others say nothing."""
+    assert named_patients([name])[0] == [patient]
+
+
+@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", " "))
+def test_a_word_for_nobody_is_no_patient(tmp_path, word):
+    """All images of "unknown" would else be those of one patient."""
+    path = write(tmp_path, "t.csv", "patient_id,image,target", "1,a.png,0.5", f"{word},b.png,1", images=("a.png", "b.png"))
+    with pytest.raises(ValueError, match="row 3, column patient_id: .* names no patient"):
+        load_cohort(path)

@@ -123,6 +123,10 @@ def column(tmp_path, cells, target="target", **options):
     (("1", "0", "1.0", "0.0", "1"), Task("target", "classes", ("0", "1")), [1, 0, 1, 0, 1], "'1' and '1.0' are one class"),
     (("Yes", "yes", "no ", "NO", "yes"), Task("target", "classes", ("NO", "yes")), [1, 1, 0, 0, 1], "'yes' and 'Yes' are one class"),
     (("True", "False", "True"), Task("target", "classes", ("False", "True")), [1, 0, 1], None),
+    (("{'a', 'b'}", "{'b'}", "{'a'}"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0]], "lists"),
+    (("('a', 'b')", "('b',)", "('a',)"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0]], "lists"),
+    (("0", "-1", "1", "2"), Task("target", "regression"), [0, -1, 1, 2], "target: -1 \\(1 rows\\) counts like the other values.*--missing=na,nan,-1"),
+    (("40", "-999", "61"), Task("target", "regression"), [40, -999, 61], "-999 .* stands for a blank"),
     (("1", "0", "-1", ""), Task("findings", "labels", ("target",)), [[1], [0], [0], [None]], "1 labels are -1: --uncertain"),
     (("a|b", "b", "a", "b;c", "No Finding", ""), Task("findings", "labels", ("a", "b", "c")),
      [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [None] * 3], "target: cells are lists of labels"),
@@ -257,3 +261,20 @@ def test_what_training_cannot_learn_is_said(kind, values, train, note):
         cohort.tasks = [Task("y", kind, ("a", "b", "c", "d")[:3 if "never sees c" in note else 4])]
     notes = training_notes(cohort, list(train))
     assert note in notes[0] if note else notes == []
+
+
+@pytest.mark.parametrize("cells, message", (
+    (("20200131", "20210228"), "'20200131' is a date"), (("[0 1]", "[1 0]"), r"'\[0 1\]' is a list of numbers, which belong into columns"),
+    (("[0, 1]", "[1, 0]"), "is a list of numbers")))
+def test_numbers_that_are_none(tmp_path, cells, message):
+    """Days written without hyphens, and vectors in a cell."""
+    with pytest.raises(ValueError, match=message):
+        column(tmp_path, cells)
+
+
+@pytest.mark.parametrize("one, zero", (("1", "0"), ("1.0", "0.0"), ("True", "False"), ("yes", "no")))
+def test_one_hot_columns_in_words(tmp_path, one, zero):
+    """pandas writes True and False."""
+    path = generic(tmp_path, f"p,a.png,{one},{zero}", f"q,b.png,{zero},{one}", header="patient_id,image,A,B")
+    cohort = load_cohort(path, target="A/B:classes")
+    assert cohort.tasks == [Task("class", "classes", ("A", "B"))] and cohort.targets["class"].tolist() == [0, 1]
