@@ -55,16 +55,18 @@ class Samples(torch.utils.data.Dataset):
     sample in training, which draws N of them anew each epoch, and ceil(images / N) samples in evaluation.
     size: (h, w) of pictures, (d, h, w) of volumes, () of bags. r: the sides of images_hr are r times as long.
     channels: C of pictures and volumes, the width F of a bag's vectors.
-    augment: any of AUGMENT, in training only; crop cuts up to 10 % off each border.
+    augment: any of AUGMENT, in training only; crop cuts up to 10 % off each border. rotate: up to so many
+    degrees, likewise; what comes in at the corners is black.
     folder: where decoded images are kept for the next time, see Decoded.
     Number ~i stands for sample i where a batch needs one more: no target is known, and it is of no image
     (`index` is empty)."""
 
-    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), train=False, seed=0,
-                 folder=None):
+    def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), rotate=0, train=False,
+                 seed=0, folder=None):
         self.cohort, self.size, self.n = cohort, size, n
         self.r, self.channels, self.seed = r, channels, seed
         self.augment = augment if train else ()
+        self.rotate = rotate if train else 0
         self.decoded = None
         if folder:
             self.decoded = Decoded(cohort, folder, size, r, channels, "crop" in self.augment)
@@ -131,7 +133,17 @@ class Samples(torch.utils.data.Dataset):
             is_square = self.size[-2] == self.size[-1]             # a quarter turn keeps its shape
             turns = rng.integers(4) if is_square else 2 * rng.integers(2)
             pictures = [np.rot90(picture, turns, axes=(-2, -1)) for picture in pictures]
+        if self.rotate:
+            angle = rng.uniform(-self.rotate, self.rotate)
+            pictures = [rotate(picture, angle) for picture in pictures]
         return pictures
+
+
+def rotate(picture, angle):
+    """uint8 (..., h, w), turned around its middle by so many degrees against the clock, slice by slice."""
+    slices = picture.reshape(-1, *picture.shape[-2:])
+    turned = [Image.fromarray(plane).rotate(angle, Image.Resampling.BILINEAR) for plane in slices]
+    return np.reshape(turned, picture.shape)
 
 
 def collate(samples):

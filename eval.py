@@ -101,6 +101,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             scores["conformal"] = conformal(task, held_out)
         if task.name in constants:
             scores["constant"] = score_constant(task, predictions, constants[task.name])
+        if "alone" in predictions and options["n"] is None:        # of a model that sees one image at a time
+            scores["per_image"] = score(task, predictions["alone"])
         if columns:
             scores["subgroups"] = score_subgroups(task, predictions, columns, cohort)
     for name, alone in score_branches(model, tasks, cohort, indices[split], options).items():

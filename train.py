@@ -161,7 +161,7 @@ def lr_at(step, steps, warmup, lr, lr_end):
 
 
 def make_optimizer(model, args, device):
-    """AdamW; weight decay on matrices only, not on biases, norms, tokens and positions."""
+    """AdamW or Adam; weight decay on matrices only, not on biases, norms, tokens and positions."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -169,7 +169,7 @@ def make_optimizer(model, args, device):
             (matrices if is_matrix else others).append(parameter)
     groups = [{"params": matrices, "weight_decay": args.weight_decay},
               {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
+    return getattr(torch.optim, args.optimizer)(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
 
 
 def train_step(net, model, tasks, optimizer, batch, args, options, stop):

@@ -84,10 +84,16 @@ def values_of(folder):
     for task in run.tasks:
         for name in METRICS[task.kind]:
             values[f"test {task.name} {name}"] = run.metrics[task.key][name]["value"]
+    metric, value = validation(run)
+    values[f"val {run.tasks[0].name} {metric}"] = value
+    return values
+
+
+def validation(run):
+    """-> the metric that chose the best epoch, and its value there, None where it is undefined."""
     epochs, metric, _ = validated(run)
     best = best_epoch(epochs, metric)
-    values[f"val {run.tasks[0].name} {metric}"] = None if best is None else epochs[best]
-    return values
+    return metric, None if best is None else epochs[best]
 
 
 def main(argv=None):

@@ -46,9 +46,13 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
     return chart.done()
 
 
-def histogram(errors, xlabel=""):
-    """About 20 bars for the errors, predicted - actual, lines at 0 and at their mean."""
-    edges = round_edges(errors)
+def histogram(errors, xlabel="", beside=None):
+    """About 20 bars for the errors, predicted - actual, lines at 0 and at their mean.
+
+    beside: the errors of all histograms that are to have the same bars."""
+    if beside is None:
+        beside = errors
+    edges = round_edges(beside)
     inside = np.clip(errors, edges[0], edges[-1])    # rounding
     counts, _ = np.histogram(inside, edges)
     mean = np.mean(errors)

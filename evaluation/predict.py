@@ -6,6 +6,7 @@ Predictions are a dict of lists and arrays, each with one entry per unit, which 
     images       list of lists: indices of the unit's images in the cohort
     prediction   {task: (units, ...)}, see `answers`
     target       {task: (units, ...)}, NaN where unknown
+    alone        the same of every sample, where several of them are averaged for a unit
 """
 import numpy as np
 import torch
@@ -54,7 +55,10 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
     if loader.batch_sampler.world > 1:
         shares = parallel.collect(samples)
         samples = sorted(sum(shares, []))                          # by their numbers
-    return merge_samples(tasks, samples, by_image)
+    result = merge_samples(tasks, samples, by_image)
+    if len(samples) > len(result["patient"]):
+        result["alone"] = merge_samples(tasks, samples, by_image=True)
+    return result
 
 
 def predict_images(model, tasks, cohort, indices, options, watch=None, progress=None):

@@ -27,7 +27,7 @@ from attention_filter import compose, gather_patches, gather_tokens, refine, sco
 from data import make_loader
 from evaluation.chart import Axis
 from evaluation.curves import Line
-from evaluation.picture_rows import stack
+from evaluation.picture_rows import side_by_side
 from evaluation.plots import line_chart
 from evaluation.scales import limits
 from experiments.peers import crossvit, vit
@@ -105,13 +105,14 @@ def draw_growth(rows, size, path):
         for who, (sizes, costs) in growth(rows, size, cost).items():
             lines.append(Line(who, np.log10(sizes), np.log10(costs)))
         axes = []
-        for values, label in (([line.xs for line in lines], size), ([line.ys for line in lines], cost)):
+        names = (size, f"{cost} per step")
+        for values, label in zip(([line.xs for line in lines], [line.ys for line in lines]), names):
             low, high = limits(np.concatenate(values))
             powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-            names = {power: f"{10 ** power:g}" for power in powers}
-            axes.append(Axis((powers[0], powers[-1]), label, names=names))
+            ticks = {power: f"{10 ** power:,g}" for power in powers}
+            axes.append(Axis((powers[0], powers[-1]), label, names=ticks))
         charts.append(line_chart(lines, *axes))
-    stack(charts).save(path)
+    side_by_side(charts, ["", ""], height=420).save(path)
     print(f"wrote {path}")
 
 

@@ -14,10 +14,13 @@ T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262
 def look_up(metrics, places):
     """A number of metrics.json; of the places "a/b|c/d" the first that is there counts.
 
-    NaN where it is null, and without metrics, because the run failed. ValueError if no place is there."""
+    NaN where it is null, without metrics, because the run failed, and at an empty place, which is always
+    there. ValueError if no place is there."""
     if metrics is None:
         return math.nan
     for place in places.split("|"):
+        if not place:
+            return math.nan
         entry = metrics
         for key in place.split("/"):
             entry = entry.get(key, {})

@@ -67,7 +67,7 @@ def network_step(device, who, model, image, batch, flags, step):
     if shipped and not ours:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     else:
-        args = argparse.Namespace(lr=1e-5, weight_decay=0.01)
+        args = argparse.Namespace(lr=1e-5, weight_decay=0.01, optimizer="AdamW")
         optimizer = make_optimizer(model, args, torch.device(device))
 
     def run():

@@ -21,7 +21,7 @@ from plumbing.target_kinds import POLICIES
 DEFAULT_MODEL = "multivit"
 DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
 LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "workers": 0, "lr": 1e-12,
-         "lr_end": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "seed": 0, "train_blocks": 0}
+         "lr_end": 0, "rotate": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "seed": 0, "train_blocks": 0}
 
 # -----------------------------------------------------------------------------
 # the flags
@@ -121,6 +121,8 @@ def add_data_flags(group):
              "paper); default crop,hflip; volumes: hflip,vflip,dflip (the softmax-free paper); a "
              "probe: none")
     group.add_argument(
+        "--rotate", type=float, default=0, help="turn training images by up to so many degrees")
+    group.add_argument(
         "--balanced", action=argparse.BooleanOptionalAction,
         help="as many of each class of the first target in a batch; default: probe and cnn, where it "
              "has classes")
@@ -150,7 +152,7 @@ def add_optimization_flags(group, defaults):
              "memory, a third more time, the same step")
     group.add_argument(
         "--lr", type=float,
-        help=f"peak of AdamW's learning rate; default {defaults['lr']:g}; MultiViT's paper, from "
+        help=f"peak of the learning rate; default {defaults['lr']:g}; MultiViT's paper, from "
              "pretrained weights: 1e-4")
     group.add_argument(
         "--lr-end", type=float, default=1.25e-7,
@@ -161,6 +163,7 @@ def add_optimization_flags(group, defaults):
     group.add_argument(
         "--weight-decay", type=float, default=0.01,
         help="of matrices only (MultiViT's paper)")
+    group.add_argument("--optimizer", choices=("AdamW", "Adam"), default="AdamW", help="Adam: the probes'")
     group.add_argument(
         "--clip", type=float, default=1.0,
         help="largest norm of the gradient; 0: as large as it is")

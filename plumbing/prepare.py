@@ -57,7 +57,8 @@ def prepare(args, device):
     options = run_options(args, model, cohort, device)
     train_images, unknown = usable(args, cohort, indices["train"])
     shape = {name: options[name] for name in ("size", "n", "r", "channels", "folder")}
-    train = Samples(cohort, train_images, **shape, augment=listed(args.augment), train=True, seed=args.seed)
+    train = Samples(cohort, train_images, **shape, augment=listed(args.augment), rotate=args.rotate,
+                    train=True, seed=args.seed)
     val = Samples(cohort, indices["val"], **shape)
     share = dict(workers=options["workers"], pin_memory=device.type == "cuda", rank=parallel.rank(),
                  world=parallel.world(), fill=args.compile)

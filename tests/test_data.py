@@ -285,3 +285,18 @@ def test_balanced_batches_hold_as_many_of_each_class():
     assert epochs[0] != epochs[1] and set(sum(sum(epochs, []), [])) == set(range(60))
     batches.epoch, batches.start = 7, 3
     assert [[number for _, number in batch] for batch in batches] == epochs[7][3:]
+
+
+def test_rotation_turns_every_slice_alike(tmp_path):
+    """A quarter turn is np.rot90; none without the flag and none at evaluation; volumes turn within their slices."""
+    rng = np.random.default_rng(0)
+    picture, volume = rng.integers(0, 256, (3, 8, 8)).astype(np.uint8), rng.integers(0, 256, (1, 4, 6, 6)).astype(np.uint8)
+    assert np.array_equal(data.rotate(picture, 90), np.rot90(picture, 1, (1, 2)))
+    assert np.array_equal(data.rotate(volume, 90), np.rot90(volume, 1, (2, 3)))
+    assert data.rotate(picture, 45)[:, 0, 0].max() == 0            # what comes in is black
+    np.save(tmp_path / "a.npy", volume[0])
+    cohort = Cohort("x", [Task("y", "regression")], ["p"], [str(tmp_path / "a.npy")], {"y": np.zeros(1, np.float32)})
+    plain, turned, test = (Samples(cohort, [0], (4, 6, 6), channels=1, rotate=angle, train=train)
+                           for angle, train in ((0, True), (30, True), (30, False)))
+    assert not np.array_equal(turned[0, 0]["image"], plain[0, 0]["image"]) and np.array_equal(test[0, 0]["image"], plain[0, 0]["image"])
+    assert not np.array_equal(turned[0, 0]["image"], turned[1, 0]["image"])

@@ -347,6 +347,8 @@ def test_decay_is_for_matrices_only():
     decayed, plain = make_optimizer(model, args, torch.device("cpu")).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == 0.01 and plain["weight_decay"] == 0
+    args.optimizer = "Adam"
+    assert type(make_optimizer(model, args, torch.device("cpu"))) is torch.optim.Adam
     assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decayed["params"])
     assert {"cls_token", "pos_embed", "norm.weight", "head.a.bias"} <= {names[id(p)] for p in plain["params"]}
 

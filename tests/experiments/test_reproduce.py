@@ -13,22 +13,28 @@ import time
 from argparse import Namespace
 from subprocess import Popen                                       # the real one, whatever a test puts in its place
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import eval as evaluation_program
 import train
+from evaluation.predictions_file import write_predictions
 from experiments import reproduce
-from experiments.claims import EXPERIMENTS
+from experiments.claims import EXPERIMENTS, VALIDATION
 from experiments.intervals import T, look_up, margin, spread, verdict, with_interval
 from experiments.reproduce import gather, plan, table, train_all
 from plumbing.command import run_main
 from plumbing.flags import parse
 from tests.hub import ROOT
+from tests.small_runs import flags as small_flags
 
 ARGS = Namespace(out="out", cache_dir="cache", device="cpu", quick=False, seeds=3, jobs=1)
 TOY = dict(about="A toy.", flags="--model vit --data brain", metrics={"MAE": ("age/mae", "age/constant/mae", "--target age")},
            rows={"small": "--size micro", "large": "--size mini"}, claims=[("large is better", "large > small")])
 FAST = dict(about="Runs of seconds.", flags="--model daft --data brain --target diagnosis",
             metrics={"accuracy": ("diagnosis/accuracy", "diagnosis/constant/accuracy", "")},
+            columns={"best epoch": VALIDATION},
             first={"volume": "--model daft --data brain --target diagnosis --fusion image"},
             rows={"table": "--fusion linear", "both": "--fusion linear-features --pretrained {volume}"},
             claims=[("the volume helps", "both > table")])
@@ -121,8 +127,11 @@ def test_table_of_written_runs(monkeypatch, tmp_path):
         for row, value in {"small": (5.0, 6.0, 7.0)[seed], "large": (4.0, 6.5, 4.5)[seed]}.items():
             write_run(plan_[row, "--target age"][1], {"patients": 8, "age": {"mae": {"value": value}, "constant": {"mae": {"value": 9.0}}}},
                       (1.5, 2.5 + seed))
-    values, seconds, lines = gather(TOY, "MAE", plans)
-    text = table(TOY, "MAE", values, seconds)
+    toy = {**TOY, "columns": {"bias": "age/bias|"}}
+    columns, lines = gather(TOY, "MAE", plans)
+    text = table(TOY, "MAE", columns)
+    wider = table(toy, "MAE", gather(toy, "MAE", plans)[0])
+    assert "| row | flags | mean (95 %) | bias | seeds | s |" in wider and "(3.516 to 8.484) |  | 5.000, 6.000, 7.000 | 5 |" in "".join(wider)
     assert lines[4][:5] == ["MAE", "large", 1, 6.5, 5.0] and lines[4][5] == plans[1]["large", "--target age"][1] and len(lines) == 6
     assert "`python train.py --model vit --data brain --target age` and" in text
     assert "| small | `--size micro` | 6.000 (3.516 to 8.484) | 5.000, 6.000, 7.000 | 5 |" in text
@@ -132,16 +141,37 @@ def test_table_of_written_runs(monkeypatch, tmp_path):
     cells = [line.count("|") for line in text if line.startswith("|")]
     assert cells == [6] * 5 + [5] * 3                              # every row of a table as wide as its head
     os.remove(os.path.join(plans[1]["small", "--target age"][1], "metrics.json"))              # as a run that failed
-    text = table(TOY, "MAE", *gather(TOY, "MAE", plans)[:2])
+    text = table(TOY, "MAE", gather(TOY, "MAE", plans)[0])
     assert "| small | `--size micro` | 6.000 (-6.706 to 18.706) | 5.000, failed, 7.000 | 5 |" in text
     assert text[-1].endswith("| 2 of 2, undefined in 1 |")
+
+
+def test_a_picture_per_row_and_each_image_by_itself(table, tmp_path, quiet, monkeypatch):
+    """Histograms of two runs with the same bars, and their confusions; the error per image is that of the run's samples."""
+    toy = dict(flags="", metrics={"MAE": ("redness/mae", "redness/constant/mae", "")}, rows={"a": "", "b": ""})
+    kept = []
+    monkeypatch.setattr(evaluation_program, "write_predictions", lambda path, tasks, predictions, cohort: (
+        kept.append(predictions), write_predictions(path, tasks, predictions, cohort)))
+    for row in "ab":
+        train.main(small_flags(table, "--model", "vit", "--epochs", "1", "--seed", str(ord(row)), "--runs", str(tmp_path), "--name", row))
+    runs = {(row, ""): ([], str(tmp_path / row)) for row in "ab"}
+    [strip] = reproduce.draw_rows(toy, "MAE", [runs])
+    (_, _, *a, text), (_, _, *b, _) = strip.info["pieces"]
+    assert a == b and text == "a" and reproduce.draw_rows(toy, "MAE", [{key: ([], "nowhere") for key in runs}]) == []
+    grades = reproduce.draw_rows({**toy, "metrics": {"AUROC": ("grade/auroc", "", "")}}, "AUROC", [runs])
+    assert len(grades) == 1 and len(grades[0].info["pieces"]) == 2
+    metrics, alone = reproduce.read_metrics(str(tmp_path / "b")), kept[-1]["alone"]
+    error = np.abs(alone["prediction"]["redness"] - alone["target"]["redness"]).mean()
+    assert metrics["images"] > metrics["patients"] and len(alone["patient"]) == metrics["images"]
+    assert metrics["redness"]["per_image"]["mae"]["value"] == pytest.approx(error) != metrics["redness"]["mae"]["value"]
+    assert metrics["redness"]["per_image"]["patients"] == metrics["patients"]
 
 
 def test_look_up():
     """The first place that is there; null is NaN; nowhere is an error, not a blank."""
     metrics = {"a": {"b": {"value": 1.0}, "c": {"value": None}}}
     assert look_up(metrics, "a/b") == look_up(metrics, "a/x|a/b|a/c") == 1.0 and math.isnan(look_up(metrics, "a/c"))
-    assert math.isnan(look_up(None, "a/b"))
+    assert math.isnan(look_up(None, "a/b")) and math.isnan(look_up(metrics, "a/x|"))
     with pytest.raises(ValueError, match="no a/x"):
         look_up(metrics, "a/x")
 
@@ -193,7 +223,9 @@ def test_quick_writes_its_tables_and_trains_nothing_twice(quick, tmp_path, capsy
     assert (out / "daft.md").read_text() in said and "| the volume helps | undecided | " in said
     with open(out / "daft.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["row"] for line in lines] == ["table", "both"] and all(os.path.isdir(line["run"]) for line in lines)
+    assert [line["row"] for line in lines] == 2 * ["table"] + 2 * ["both"] and {line["metric"] for line in lines} == {"accuracy", "best epoch"}
+    assert all(0 <= float(line["value"]) <= 1 for line in lines) and Image.open(out / "daft.png").height > 700     # with two confusions
+    assert all(os.path.isdir(line["run"]) for line in lines)
     saved = (out / "daft.csv").read_text()
     reproduce.main(argv)
     assert len(started) == 3 and "was there" in capsys.readouterr().out and (out / "daft.csv").read_text() == saved
@@ -232,8 +264,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(quick, monkeypatch, t
         reproduce.main(quick[1])
     assert len(quick[0]) == 2                                      # nothing was started from what is not there
     text = (tmp_path / "out" / "quick" / "daft.md").read_text()
-    assert "**2 of 3 runs failed.**" in text and re.search(r"\| both \| .* \| failed \| failed \|", text)
-    assert re.search(r"\| table \| `--fusion linear` \| 0\.\d{3} \| 0\.\d{3} \|", text) and "cannot be told" in text
+    assert "**2 of 3 runs failed.**" in text and re.search(r"\| both \| .* \| failed \|  \| failed \|", text)
+    assert re.search(r"\| table \| `--fusion linear` \| 0\.\d{3} \| 0\.\d{3} \| 0\.\d{3} \|", text) and "cannot be told" in text
     assert "table   trained" in capsys.readouterr().out
 
 
