@@ -65,16 +65,20 @@ def grids_of(config):
 def watcher(tasks, config, boxes_of, findings):
     """-> function (batch, out) for `predict`, which sees every batch and appends to `findings` how well the
     maps meet the boxes of a finding, for score_maps. boxes_of: {image: {label: boxes}}."""
-    _, first_token = findings_of(tasks)
-
     def watch(batch, out):
         for i, patient in enumerate(batch["patient"]):
-            for label, boxes in boxes_of.get(batch["index"][i][0], {}).items():
-                maps = finding_maps(out, i, first_token + label, grids_of(config))
-                if maps:
-                    findings.append((patient, label, score_finding(maps, boxes)))
+            boxes = boxes_of.get(batch["index"][i][0], {})
+            for label, maps in maps_of(tasks, config, out, i, boxes).items():
+                findings.append((patient, label, score_finding(maps, boxes[label])))
 
     return watch
+
+
+def maps_of(tasks, config, out, i, labels):
+    """-> {label: what the model's outputs have to show for it in sample i}, of those labels with a map."""
+    _, first_token = findings_of(tasks)
+    maps = {label: finding_maps(out, i, first_token + label, grids_of(config)) for label in labels}
+    return {label: own for label, own in maps.items() if own}
 
 
 def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
@@ -85,7 +89,7 @@ def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
     chosen = choose(tasks[0], predictions, count, with_boxes or units)
     why = {predictions["images"][unit][0]: text for unit, text in chosen}
     images = sorted(image for unit, _ in chosen for image in predictions["images"][unit])
-    task, first_token = findings_of(tasks)
+    task, _ = findings_of(tasks)
     shown = {}
 
     def watch(batch, out):
@@ -98,11 +102,8 @@ def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
                 target = batch["targets"][task.name][i]
                 for label in labels_to_draw(target, out["logits"][task.name][i]):
                     boxes.setdefault(label, [])
-            drawn = {}
-            for label, label_boxes in boxes.items():
-                maps = finding_maps(out, i, first_token + label, grids_of(model.config))
-                if maps:
-                    drawn[task.classes[label]] = label_boxes, maps
+            maps = maps_of(tasks, model.config, out, i, boxes)
+            drawn = {task.classes[label]: (boxes[label], own) for label, own in maps.items()}
             shown[patient] = images, looked_at(out, i) | {"findings": drawn, "why": why[images[0]]}
 
     if images:
@@ -166,23 +167,18 @@ def answer_texts(tasks, predictions, unit):
     words = []
     for task in tasks:
         value = predictions["prediction"][task.name][unit]
-        if task.kind == "loss":
-            words.append(f"{task.name}, loss {value:.3g}")
-            continue
-        actual = target_text(task, predictions["target"][task.name][unit])
+        texts = target_text(task, predictions["target"][task.name][unit])
+        actual = " ".join(texts).strip() or "unknown"
+        predicted = f"predicted {value.max():.3g}"
         if task.kind == "labels":
-            there = [name for name, text in zip(task.classes, actual) if text == "1"]
-            words.append(f"{task.name} {', '.join(there) or 'none'}, surest {task.classes[value.argmax()]} "
-                         f"({value.max():.2f})")
-            continue
-        if task.kind == "classes":
-            predicted = f"{task.classes[value.argmax()]} ({value.max():.2f})"
+            there = [name for name, text in zip(task.classes, texts) if text == "1"]
+            actual = ", ".join(there) or "none"
+            predicted = f"surest {task.classes[value.argmax()]} ({value.max():.2f})"
+        elif task.kind == "classes":
+            predicted = f"predicted {task.classes[value.argmax()]} ({value.max():.2f})"
         elif task.kind == "survival":
-            predicted = f"risk {value:.3g}"
-        else:
-            predicted = f"{value:.3g}"
-        actual = " ".join(actual).strip() or "unknown"
-        words.append(f"{task.name} {actual}, predicted {predicted}")
+            predicted = f"predicted risk {value:.3g}"
+        words.append(f"{task.name} {actual}, {predicted}")
     return words
 
 
@@ -203,7 +199,8 @@ def views_of(cohort, i, size, config):
     views = []
     for axis, name in enumerate(("first", "second", "third")):
         image = volume[0].take(size[axis] // 2, axis)
-        photo, _ = read_image(image, (HEIGHT, max(1, HEIGHT * image.shape[1] // image.shape[0])))
+        height, width = image.shape
+        photo, _ = read_image(image, (HEIGHT, max(1, HEIGHT * width // height)))
         views.append((f"middle slice across the {name} axis", photo.transpose(1, 2, 0), axis))
     return views
 
@@ -220,22 +217,23 @@ def kept_figure(photos, seen, config, title):
         kept[image].append((rank, token))
     composite = None
     if "composite" in seen:
-        composite = seen["composite"][0].expand(3, -1, -1)       # gray to color
-        composite = composite.permute(1, 2, 0).byte().numpy()
+        composite = pixels_of(seen["composite"][0])
     return filter_figure(photos, kept, config.vit.grid, composite, title)
 
 
 def rebuilt_figure(photo, seen, title):
-    """GMML: an image, what the model saw of it, and what it made of that; of volumes the middle slice."""
-    pictures = [photo]
-    for name in ("corrupted", "rebuilt"):
-        pixels = seen[name][0]
-        if pixels.dim() == 4:
-            pixels = pixels[:, pixels.shape[1] // 2]
-        if len(pixels) != 3:                                       # grey to color
-            pixels = pixels[:1].expand(3, -1, -1)
-        pictures.append(pixels.permute(1, 2, 0).byte().numpy())
+    """GMML: an image, what the model saw of it, and what it made of that."""
+    pictures = [photo, pixels_of(seen["corrupted"][0]), pixels_of(seen["rebuilt"][0])]
     return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
+
+
+def pixels_of(image):
+    """(C, h, w), or of a volume the middle slice of (C, d, h, w) -> (h, w, 3) uint8."""
+    if image.dim() == 4:
+        image = image[:, image.shape[1] // 2]
+    if len(image) != 3:                                            # grey to color
+        image = image[:1].expand(3, -1, -1)
+    return image.permute(1, 2, 0).byte().numpy()
 
 
 def map_figure(views, maps, config, title):
@@ -273,17 +271,17 @@ def finding_figure(views, findings, values, title):
 def heat_figure(rows, title):
     """[(photograph, its caption, axis, boxes on it, {caption: map})] -> the rows on top of each other, with
     one scale of colors for all maps, and its bar."""
-    shares = []
-    for photo, caption, axis, boxes, maps in rows:
-        shares.append({name: times_chance(weights, axis) for name, weights in maps.items()})
-    top = max([times.max() for maps in shares for times in maps.values()] + [LEAST_TOP])
+    top = LEAST_TOP
+    for _, _, axis, _, maps in rows:
+        for weights in maps.values():
+            top = max(top, times_chance(weights, axis).max())
     sheets = []
-    for (photo, caption, _, boxes, _), maps in zip(rows, shares):
-        pictures, captions = [draw_boxes(photo, boxes)], [caption]
-        for name, times in maps.items():
-            pictures.append(draw_boxes(draw_heat(photo, times, top), boxes))
-            captions.append(name)
-        sheets.append(side_by_side(pictures, captions, title=title))
+    for photo, caption, axis, boxes, maps in rows:
+        pictures = [photo]
+        for weights in maps.values():
+            pictures.append(draw_heat(photo, times_chance(weights, axis), top))
+        pictures = [draw_boxes(picture, boxes) for picture in pictures]
+        sheets.append(side_by_side(pictures, [caption, *maps], title=title))
         title = ""                                   # it stands above the first row only
     bar = color_bar(top)
     return stack([*sheets, side_by_side([bar], [""], height=bar.height)])

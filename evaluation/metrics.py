@@ -129,17 +129,14 @@ def areas(ranking, counts):
     Sums of counts are exact, below 2^24. -> (2, W)"""
     positive, starts, negative, below, upto = ranking
     here = np.add.reduceat(counts.take(positive, 1), starts, 1).astype(float)           # (W, scores), rising
-    edges = np.unique(np.r_[0, below, upto])
-    sums = np.zeros((len(counts), len(edges) + 1))
-    inside = edges[edges < len(negative)]
-    np.cumsum(np.add.reduceat(counts.take(negative, 1), inside, 1), 1, float, sums[:, 1:len(inside) + 1])
-    lower = sums[:, np.searchsorted(edges, below)]                 # weight of the negatives below each score
-    middle = (lower + sums[:, np.searchsorted(edges, upto)]) / 2   # ties count half
+    sums = np.zeros((len(counts), len(negative) + 1))
+    np.cumsum(counts.take(negative, 1), 1, float, sums[:, 1:])
+    lower = sums[:, below]                                         # weight of the negatives below each score
+    middle = (lower + sums[:, upto]) / 2                           # ties count half
     positives = here.sum(1)
-    negatives = sums[:, len(inside)]
+    negatives = sums[:, -1]
     true = positives[:, None] - here.cumsum(1) + here              # positives at or above each score
-    called = true + negatives[:, None] - lower
-    precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
+    precision = np.nan_to_num(ratio(true, true + negatives[:, None] - lower))
     return np.stack([ratio((here * middle).sum(1), positives * negatives),
                      ratio((here * precision).sum(1), positives)])
 

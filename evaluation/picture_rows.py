@@ -46,6 +46,11 @@ def heat_colors(shares):
     return np.stack([np.interp(shares, steps, channel) for channel in np.transpose(HEAT)], axis=-1)
 
 
+def heat_color(share):
+    """-> the color of a number, as Pillow takes it."""
+    return tuple(heat_colors(share).round().astype(int).tolist())
+
+
 def draw_heat(image, times, top=LEAST_TOP, alpha=0.5):
     """A (rows, cols) map in multiples of chance over an image: dark up to 1, light from `top` on.
 
@@ -61,8 +66,7 @@ def color_bar(top):
     """-> the scale of `draw_heat`, with chance at its left end."""
     page = Page(HEIGHT, 48)
     for x in range(HEIGHT):
-        color = heat_colors(x / (HEIGHT - 1)).round().astype(int)
-        page.box(x, 0, x + 1, 20, tuple(color.tolist()))
+        page.box(x, 0, x + 1, 20, heat_color(x / (HEIGHT - 1)))
     page.text(0, 26, "chance", 16)
     page.text(HEIGHT, 26, f"{top:.1f} x chance", 16, anchor="ra")
     return page.done()
@@ -96,35 +100,32 @@ def side_by_side(images, captions, height=HEIGHT, title=""):
     """Pictures side by side at one height, a title above, captions below, margins all round. height: px
 
     info["pieces"] of the sheet says where each picture is: see picture_file.py."""
-    pictures = [fit_height(image, height) for image in images]
-    widths = [max(picture.width, 60) for picture in pictures]    # px: a caption needs some
-    texts = captions
-    captions = [wrap(text, width, CAPTION) for text, width in zip(captions, widths, strict=True)]
-    middles = []
+    columns = []                                     # (picture, middle, lines, text)
     page_width = MARGIN
-    for width in widths:
-        middles.append(page_width + width // 2)
+    for image, text in zip(images, captions, strict=True):
+        picture = fit_height(image, height)
+        width = max(picture.width, 60)               # px: a caption needs some
+        columns.append((picture, page_width + width // 2, wrap(text, width, CAPTION), text))
         page_width += width + MARGIN
     title = wrap(title, page_width - 2 * MARGIN, TITLE)
     top = MARGIN
     if title:
         top += block_height(title, TITLE) + GAP
-    bottom = top + height
-    page_height = bottom + MARGIN
-    most = max(captions, key=len)                    # lines
+    bottom = top + height + GAP
+    most = max([lines for _, _, lines, _ in columns], key=len)
+    page_height = bottom + MARGIN - GAP
     if most:
-        page_height += GAP + block_height(most, CAPTION)
+        page_height = bottom + MARGIN + block_height(most, CAPTION)
     page = Page(page_width, page_height)
     page.block(MARGIN, MARGIN, title, TITLE)
-    for middle, lines in zip(middles, captions):
-        page.block(middle, bottom + GAP, lines, CAPTION, AXIS, anchor="ma")
+    for _, middle, lines, _ in columns:
+        page.block(middle, bottom, lines, CAPTION, AXIS, anchor="ma")
     sheet = page.done()
-    pieces = []
-    for middle, picture, text in zip(middles, pictures, texts):    # after the reduction: photographs keep
-        left = middle - picture.width // 2                         # their pixels
+    pieces = sheet.info["pieces"] = []
+    for picture, middle, _, text in columns:         # after the reduction: photographs keep their pixels
+        left = middle - picture.width // 2
         sheet.paste(picture, (left, top))
         pieces.append((left, top, picture.width, picture.height, text))
-    sheet.info["pieces"] = pieces
     return sheet
 
 
@@ -156,20 +157,17 @@ def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
 
     kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0; there are more
     lists than photographs where some are absent. composite: None where there is no picture of it."""
-    pictures, captions = [], []
-    last = max(1, sum(map(len, kept)) - 1)
-    for photo, ranked in zip(photos, kept):
-        photo = fit_height(photo, height)
-        cells = [cell for _, cell in ranked]
-        colors = [tuple(heat_colors(1 - rank / last).round().astype(int).tolist()) for rank, _ in ranked]
-        pictures.append(outline_patches(photo, cells, grid, colors))
-        captions.append(f"{len(cells)} kept")
-    for _ in kept[len(photos):]:
-        pictures.append(empty_frame(height))
-        captions.append("absent")
+    pictures = [empty_frame(height) for _ in kept]
+    captions = ["absent" for _ in kept]
+    count = sum(map(len, kept))
+    for i, photo in enumerate(photos):
+        cells = [cell for _, cell in kept[i]]
+        colors = [heat_color(1 - rank / max(1, count - 1)) for rank, _ in kept[i]]
+        pictures[i] = outline_patches(fit_height(photo, height), cells, grid, colors)
+        captions[i] = f"{len(cells)} kept"
     if composite is not None:
         pictures += [arrow(height), composite]
-        captions += ["", f"composite of {sum(map(len, kept))} patches"]
+        captions += ["", f"composite of {count} patches"]
     return side_by_side(pictures, captions, height, title)
 
 

@@ -5,6 +5,7 @@ or {value: None, reason}. Beside these an entry may hold `of`, the counts that i
 """
 from evaluation.metrics import METRICS
 from evaluation.scores import FEW
+from evaluation.subgroups import SMALL
 
 
 CONSTANT = {"regression": "the training median", "classes": "the training shares of the classes",
@@ -92,9 +93,9 @@ def metric_table(task, result, names):
         caption += f". Constant: always predicting {CONSTANT[task.kind]}"
         head.append("constant")
     rows = []
+    total = len(task.classes)
     for metric in METRICS[task.kind]:
         title = names.get(metric, metric)
-        total = len(task.classes)
         defined = scores[metric].get(task.kind, total)             # for how many of the classes or labels
         if defined < total:
             title += f", {defined} of {total} {task.kind}"
@@ -114,7 +115,7 @@ def group_table(caption, counted, groups, task, names):
     rows = []
     for name, group in groups.items():
         cells = [group[metric] for metric in metrics]
-        if is_few(group):
+        if min(sides(group).values(), default=FEW) < FEW:
             cells = [dict(cell, of=MARK) for cell in cells]
         rows.append([name] + cells + [count_text(group, counted, metrics[0])])
     return caption, [""] + [names.get(metric, metric) for metric in metrics] + [counted], rows
@@ -136,14 +137,13 @@ def count_text(group, counted, metric):
     return f"{group[counted]} ({', '.join(remarks)})"
 
 
-def is_few(group):
-    """Has a label fewer than FEW positives or negatives?"""
-    counts = [group[side] for side in ("positives", "negatives") if side in group]
-    return bool(counts) and min(counts) < FEW
+def sides(group):
+    """-> {"positives": how many, "negatives": how many} of a label; {} of anything else."""
+    return {side: group[side] for side in ("positives", "negatives") if side in group}
 
 
 def subgroup_caption(result):
-    caption = "Subgroups"
+    caption = f"Subgroups; small: fewer than {SMALL} patients, so that little can be said"
     for column, patients in result.get("by", {}).items():
         if patients:
             caption += f"; {column} varies within {patients} patients, whose first image counts"

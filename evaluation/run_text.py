@@ -113,31 +113,6 @@ def caveats(run):
     if run.metrics["patients"] < 100:
         texts.append(f"{run.metrics['patients']} test {people(run.metrics)} are few: intervals are wide, "
                      "and a little too narrow for what they promise.")
-    small = {}                                       # each once, in the order of the table
-    for task in run.tasks:
-        for name, group in run.metrics[task.key].get("subgroups", {}).items():
-            if group["small"]:
-                small[name] = group
-    if small:
-        texts.append(f"Fewer than 20 patients, so that little can be said: {', '.join(small)}.")
-    for task in run.tasks:
-        texts += undefined(task, run.metrics[task.key])
-    return texts
-
-
-def undefined(task, scores):
-    """-> sentences that name the metrics and the labels of a task that could not be measured."""
-    metrics, labels, texts = [], [], []
-    for name in METRICS[task.kind]:
-        if scores[name]["value"] is None:
-            metrics.append(f"{name} ({scores[name]['reason']})")
-    for label, entries in scores.get("per_label", {}).items():
-        if any(entries[name]["value"] is None for name in METRICS["labels"]):
-            labels.append(label)
-    if metrics:
-        texts.append(f"Undefined for {task.name}: {', '.join(metrics)}.")
-    if labels:
-        texts.append(f"Not measurable in this split: {', '.join(labels)}.")
     return texts
 
 

@@ -20,7 +20,7 @@ GAINS = ("mae", "auroc", "brier", "c_index")           # in these a model is hel
 # intervals
 
 
-def bootstrap_weights(patients, resamples=1000, seed=0):
+def bootstrap_weights(patients, resamples=1000):
     """-> (1 + resamples, units): how often each unit counts. A row of ones is the units as they are; in every
     other row patients are drawn with replacement, and all units of a patient count alike.
 
@@ -29,7 +29,7 @@ def bootstrap_weights(patients, resamples=1000, seed=0):
     n = len(names)
     if n < 2:
         resamples = 0
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     counts = np.ones((1 + resamples, n), np.int16)
     for row in counts[1:]:
         row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
@@ -71,13 +71,12 @@ def label_replicates(prediction, target, weights):
         for label, ranking in enumerate(rankings):
             if ranking:
                 result["auroc"][label, block], result["auprc"][label, block] = areas(ranking, counts)
-    for name, function in METRICS["labels"].items():
-        for row, ranking, probability, answer in zip(result[name], rankings, prediction.T, target.T):
-            plain = slice(0, 1)
-            if not ranking:                                        # one class only
-                plain = slice(None)
-            units = ~np.isnan(answer)
-            row[plain] = measure(function, probability[units], answer[units], weights[plain, units])
+    for label, ranking in enumerate(rankings):
+        plain = 1 if ranking else None                             # None: of one class only, all of them
+        units = known[:, label]
+        for name, function in METRICS["labels"].items():
+            result[name][label, :plain] = measure(
+                function, prediction[units, label], target[units, label], weights[:plain, units])
     return result
 
 
@@ -85,15 +84,14 @@ def summary(values, reason):
     """(1 + resamples,), the estimate first -> {value, low, high}; None and the reason where it is undefined.
 
     skipped: how many resamples are undefined, for instance of one class only; left out when it is 0."""
-    value = values[0]
+    entry = {"value": None, "low": None, "high": None}
+    if not np.isfinite(values[0]):
+        return {**entry, "reason": reason}
+    entry["value"] = float(values[0])
     draws = values[1:]
-    if not np.isfinite(value):
-        return {"value": None, "low": None, "high": None, "reason": reason}
-    low = high = None
     defined = draws[np.isfinite(draws)]
     if len(defined):
-        low, high = np.percentile(defined, [2.5, 97.5]).tolist()
-    entry = {"value": float(value), "low": low, "high": high}
+        entry["low"], entry["high"] = np.percentile(defined, [2.5, 97.5]).tolist()
     if len(defined) < len(draws):
         entry["skipped"] = len(draws) - len(defined)
     return entry
@@ -115,15 +113,11 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     ValueError when a prediction is not finite."""
     prediction, target, patients = known_units(task, predictions, keep)
     weights = bootstrap_weights(patients, resamples)
-    result = {
-        "units": len(patients),
-        "patients": len(set(patients)),
-    }
+    result = {"units": len(patients), "patients": len(set(patients))}
     if task.kind == "labels":
-        result["per_label"] = {}
-        for label, answer in zip(task.classes, target.T):
-            counts = {"positives": int((answer == 1).sum()), "negatives": int((answer == 0).sum())}
-            result["per_label"][label] = counts
+        result["per_label"] = {label: {"positives": int((answer == 1).sum()),
+                                       "negatives": int((answer == 0).sum())}
+                               for label, answer in zip(task.classes, target.T)}
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     without = {}
     if constant is not None:
@@ -255,11 +249,8 @@ def constant_predictions(tasks, cohort, train, by_image):
     if not by_image:                                               # every patient counts once
         cohort = per_patient(cohort)                               # a first image may lack its target
         images = [own[0] for own in cohort.groups(train).values()]
-    constants = {}
-    for task in tasks:
-        if task.kind != "loss":                                    # of which a constant has none
-            constants[task.name] = constant_prediction(task, cohort.targets[task.name][images])
-    return constants
+    return {task.name: constant_prediction(task, cohort.targets[task.name][images])
+            for task in tasks if task.kind != "loss"}              # of which a constant has none
 
 
 def constant_prediction(task, target):

@@ -3,7 +3,7 @@
 Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
 from evaluation.metrics import METRICS, NAMES
-from evaluation.result_tables import CONSTANT, capital, cell_text, interval, number
+from evaluation.result_tables import CONSTANT, capital, cell_text, interval, number, sides
 from evaluation.scores import FEW
 
 
@@ -52,9 +52,7 @@ def questions(task, scores):
         return {task.name: {"patients": scores["patients"]}}
     if task.kind == "survival":
         return {task.name: {"events": scores.get("events", FEW)}}  # files of before do not say
-    counts = {}
-    for label, entries in scores.get("per_label", {}).items():
-        counts[label] = {side: entries[side] for side in ("positives", "negatives") if side in entries}
+    counts = {label: sides(entries) for label, entries in scores.get("per_label", {}).items()}
     confusion = scores.get("confusion", [])
     units = sum(map(sum, confusion))
     for name, row in zip(task.classes, confusion):
@@ -85,11 +83,8 @@ def warnings(task, result, rare, alone):
     elif rare:
         names = ", ".join(f"{name} ({count})" for name, count in rare.items())
         texts.append(f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}.")
-    chance = []
-    for label, entries in scores.get("per_label", {}).items():
-        low = entries["auroc"]["low"]
-        if low is not None and low <= 0.5:
-            chance.append(label)
+    lows = {label: entries["auroc"]["low"] for label, entries in scores.get("per_label", {}).items()}
+    chance = [label for label, low in lows.items() if low is not None and low <= 0.5]
     if chance:
         texts.append(f"Not better than chance: {', '.join(chance)}.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:

@@ -30,4 +30,4 @@ def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
     for names in (METRICS["regression"], groups):                  # the second column begins where its neighbours' do
         starts = [{match.end() for match in re.finditer("  (?=[^ ])", find[name][4:])} for name in names]
         assert set.intersection(*starts)
-    assert len(lines) >= 17
+    assert len(lines) >= 17 and max(map(len, lines)) <= 80
