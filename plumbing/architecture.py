@@ -57,14 +57,16 @@ def flat(config):
     return config
 
 
-def vit_fields(name, tensors, layout, config, heads=None):
-    """Tensors under timm's names and config.json, {} where absent -> fields of ViTConfig, all but mean and
-    std, and notes for the report.
+def stated_kind(config):
+    """architecture (timm) or model_type (transformers) of a flat config.json, "" where it says neither."""
+    return config.get("architecture") or config.get("model_type") or ""
+
+
+def vit_fields(name, tensors, kind, config, heads=None):
+    """Tensors under timm's names, architecture or model type, and a flat config.json, {} where absent ->
+    fields of ViTConfig, all but mean and std, and notes for the report.
 
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
-    config = flat(config)
-    named = config.get("architecture") or config.get("model_type")
-    kind = named or layout
     if not isinstance(kind, str):
         raise ValueError(f"{name}: architecture {kind!r} in its config.json: need text")
     refuse_absent(name, kind, tensors)
@@ -100,12 +102,13 @@ def vit_fields(name, tensors, layout, config, heads=None):
     }
     fields["pool"] = find_pool(tensors, config, notes)
     fields["activation"] = find_activation(name, tensors, config, kind, hidden)
-    if not named and not config.get("hidden_act") and fields["activation"] != "swiglu":
+    if not stated_kind(config) and not config.get("hidden_act") and fields["activation"] != "swiglu":
         notes.append(f"activation {fields['activation']} (assumed)")
     stated = config.get("image_size") or timm.get("input_size")
     fields["image"], fields["positions"] = find_positions(name, tensors, patch, stated, fields)
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields)
-    if not named and fields["class_token"] and fields["layer_scale"] and fields["positions"] == "patches":
+    like_deit3 = fields["class_token"] and fields["layer_scale"] and fields["positions"] == "patches"
+    if like_deit3 and not stated_kind(config):
         notes.append("no rotary positions (assumed: a file of DeiT III looks like one of RoPE-ViT)")
     return fields, notes
 
@@ -188,9 +191,10 @@ def find_rotary(name, tensors, config, kind, fields):
         rotary = {**look_up(ROTARY, "eva02_"), "reference": turned_grid(tensors["rope.freqs_cos"])}
     if rotary is None:
         unknown = fields["mlp_norm"] and not fields["attention_norm"]           # EVA-02 and EVA-X, base
-        if fields["activation"] == "swiglu" and not fields["layer_scale"] and not kind:
-            unknown = True                                         # and their small ones
-        if fields["positions"] == "none" or unknown or not fields["final_norm"] and not kind:
+        if not stated_kind(config):                                # and their small ones; RADIO
+            plain_gate = fields["activation"] == "swiglu" and not fields["layer_scale"]
+            unknown = unknown or plain_gate or not fields["final_norm"]
+        if fields["positions"] == "none" or unknown:
             raise ValueError(f"{name}: has no table of positions, or the MLP of EVA-02, and no config.json "
                              "that names its `architecture`, which says the rotary positions")
         return None

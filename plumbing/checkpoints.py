@@ -26,18 +26,13 @@ def read_checkpoint(name):
     config.json and preprocessor_config.json as dicts, {} where there is none, and notes for the report.
 
     ValueError, one line, for everything that can go wrong."""
-    if stands_alone(name):
-        refuse_shard(name)
-        tensors, note = read_tensors(name)
-        return tensors, {}, {}, [note] if note else []
-    place, file = find_place(name)
-    file = file or find_weights(place)
+    place, file = find_file(name)
     path = fetch(place, file)
     paths = [path]
     if path.endswith(INDEX):
         paths = read_shards(path, place, file)
     else:
-        refuse_shard(file)
+        refuse_shard(path)
     tensors, notes = {}, []
     for path in paths:
         part, note = read_tensors(path)
@@ -55,15 +50,8 @@ def read_checkpoint(name):
 
 def read_config(name):
     """The config.json that read_checkpoint gives, without reading the weights."""
-    if stands_alone(name):
-        return {}
-    place, file = find_place(name)
-    return read_beside(place, file or find_weights(place), "config.json")
-
-
-def stands_alone(name):
-    """Is it a file of a name of its own? What lies beside it need not belong to it."""
-    return os.path.isfile(name) and os.path.basename(name) not in FILES
+    place, file = find_file(name)
+    return read_beside(place, file, "config.json")
 
 
 # -----------------------------------------------------------------------------
@@ -71,13 +59,16 @@ def stands_alone(name):
 
 
 class Folder:
-    """A folder on this machine, as Repository is one on the Hub."""
+    """A folder on this machine, as Repository is one on the Hub. alone: one file of a name of its own; what
+    lies beside that need not belong to it."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, alone=None):
+        self.name, self.alone = name, alone
 
     def fetch(self, file):
         """-> path of a file, None where there is no such file."""
+        if self.alone:
+            return self.alone if os.path.basename(self.alone) == file else None
         path = os.path.join(self.name, file)
         return path if os.path.isfile(path) else None
 
@@ -86,10 +77,17 @@ class Folder:
         return sorted(entry.name for entry in os.scandir(self.name) if entry.is_file())
 
 
+def find_file(name):
+    """A name -> Folder or Repository, and its weight file."""
+    place, file = find_place(name)
+    return place, file or find_weights(place)
+
+
 def find_place(name):
     """A name -> Folder or Repository, and the file that was chosen with a colon, or None."""
     if os.path.isfile(name):
-        return Folder(os.path.dirname(name) or "."), os.path.basename(name)
+        folder, file = os.path.split(name)
+        return Folder(folder or ".", alone=None if file in FILES else name), file
     if os.path.isdir(name):
         return folder_of(name), None
     start, _, file = name.rpartition(":")

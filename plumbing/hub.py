@@ -8,7 +8,6 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
-from huggingface_hub.file_download import repo_folder_name
 
 from plumbing.weight_files import first_line
 
@@ -69,10 +68,10 @@ class Repository:
 
     def cached_files(self):
         """-> names of the files in the cache, [] where there are none."""
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.repo, repo_type="model")
-        revision = self.revision or constants.DEFAULT_REVISION
-        commit = folder / "refs" / revision
-        if commit.is_file():
-            revision = commit.read_text().strip()
-        snapshot = folder / "snapshots" / revision
-        return sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
+        revision = self.revision
+        try:
+            path = huggingface_hub.snapshot_download(self.repo, revision=revision, local_files_only=True)
+        except errors.LocalEntryNotFoundError:
+            return []
+        folder = Path(path)
+        return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())

@@ -17,70 +17,84 @@ KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embedd
 # of two ViTs in one file the second is the one that its authors evaluate, or the only one that sees images
 BETTER = (("student", "teacher"), ("momentum_encoder.", "base_encoder."), ("encoder.", "target_encoder."),
           ("img_encoder_k.", "img_encoder_q."), ("model.", "model_ema."))
-RENAME = [(re.compile(pattern), name) for pattern, name in (  # in this order
-    # transformers
-    (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
-    (r"^embeddings\.position_embeddings?(?:\.weight)?$", "pos_embed"),
-    (r"^embeddings\.(mask_token|register_tokens|distillation_token)$", r"\1"),
-    (r"^embeddings\.patch_embeddings?\.(?:projection\.)?", "patch_embed.proj."),
-    (r"^(?:model\.)?(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
-    (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
-    (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
-    (r"\.(?:attention|self_attn)\.(?:attention\.)?(?:query|q_proj)\.", ".attn.q."),
-    (r"\.(?:attention|self_attn)\.(?:attention\.)?(?:key|k_proj)\.", ".attn.k."),
-    (r"\.(?:attention|self_attn)\.(?:attention\.)?(?:value|v_proj)\.", ".attn.v."),
-    (r"\.(?:attention\.(?:output\.dense|o_proj)|self_attn\.out_proj)\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"(?<!pooler)\.output\.dense\.", ".mlp.fc2."),  # attention.output.dense is gone by now
-    (r"\.mlp\.(?:weights_in|w12)\.", ".mlp.fc1."),
-    (r"\.mlp\.(?:weights_out|down_proj|w3)\.", ".mlp.fc2."),
-    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"\.(?:gamma|lambda)_([12])$", r".ls\1.gamma"),  # DeiT III, BEiT
-    (r"^(?:layernorm|post_layernorm)\.", "norm."),
-    (r"^pre_layrnorm\.", "norm_pre."),  # spelled so
-    (r"^pooler\.layernorm\.", "fc_norm."),  # BEiT
-    (r"^classifier\.", "head."),
-    # DINOv2, DINOv3, EVA-02, DeiT
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # chunks
-    (r"^(?:register_tokens|storage_tokens)$", "reg_token"),
-    (r"^distillation_token$", "dist_token"),
-    (r"\.mlp\.(?:w1|gate_proj|fc1_g)\.", ".mlp.gate."),
-    (r"\.mlp\.(?:w2|up_proj|fc1_x)\.", ".mlp.up."),
-    (r"\.attn\.([qkv])_proj\.", r".attn.\1."),
-    (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
-    (r"\.attn\.inner_attn_ln\.", ".attn.norm."),
-    (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
-    # CLIP, torchvision, MMPretrain
-    (r"^(?:class_embedding|class_token)$", "cls_token"),
-    (r"^(?:positional_embedding|encoder\.pos_embedding)$", "pos_embed"),
-    (r"^(?:conv1|conv_proj|patch_embed\.projection)\.", "patch_embed.proj."),
-    (r"^(?:transformer\.resblocks\.|encoder\.layers\.encoder_layer_)(\d+)\.", r"blocks.\1."),
-    (r"\.ln_?([12])\.", r".norm\1."),
-    (r"\.(?:attn|self_attention)\.in_proj_", ".attn.qkv."),
-    (r"\.(?:attn|self_attention)\.out_proj\.", ".attn.proj."),
-    (r"\.(?:mlp\.(?:c_fc|0|linear_1)|ffn\.layers\.0\.0)\.", ".mlp.fc1."),
-    (r"\.(?:mlp\.(?:c_proj|3|linear_2)|ffn\.layers\.1)\.", ".mlp.fc2."),
-    (r"^ln_pre\.", "norm_pre."),
-    (r"^(?:ln_post|encoder\.ln|ln1)\.", "norm."),
-    (r"^heads\.", "head."),
-    # MONAI
-    (r"^patch_embedding\.position_embeddings$", "pos_embed"),
-    (r"^patch_embedding\.patch_embeddings\.(?=weight|bias)", "patch_embed.proj."),
-    (r"\.mlp\.linear([12])\.", r".mlp.fc\1."),
-    (r"^patch_embedding\.(cls_token)$|^(classification_head\..*)", r"/\1\2"),  # its ViT computes without
-    (r"^(blocks\.\d+\.)((?:norm_)?cross_attn\.)", r"/\2\1"),
-)]
-LAYOUTS = (  # names before RENAME: the model type that has them; the last that fits counts
-    (r"^embeddings\.", "vit"),
-    (r"^embeddings\.patch_embedding\.", "siglip"),
-    (r"^embeddings\.class_embedding$", "clip"),
-    (r"\.lambda1$", "dinov2"),
-    (r"^class_embedding$", "open_clip"),
-    (r"^encoder\.pos_embedding$", "torchvision"),
-    (r"^patch_embedding\.", "monai"),
-    (r"^rope_embed\.periods$", "dinov3"),
-)
+RENAME = r"""  in this order: what is replaced -> by what
+# transformers
+^embeddings\.(?:cls_token|class_embedding)$ -> cls_token
+^embeddings\.position_embeddings?(?:\.weight)?$ -> pos_embed
+^embeddings\.(mask_token|register_tokens|distillation_token)$ -> \1
+^embeddings\.patch_embeddings?\.(?:projection\.)? -> patch_embed.proj.
+^(?:model\.)?(?:encoder\.)?layers?\.(\d+)\. -> blocks.\1.
+\.(?:layernorm_before|layer_norm1)\. -> .norm1.
+\.(?:layernorm_after|layer_norm2)\. -> .norm2.
+\.(?:attention|self_attn)\.(?:attention\.)?(?:query|q_proj)\. -> .attn.q.
+\.(?:attention|self_attn)\.(?:attention\.)?(?:key|k_proj)\. -> .attn.k.
+\.(?:attention|self_attn)\.(?:attention\.)?(?:value|v_proj)\. -> .attn.v.
+\.(?:attention\.(?:output\.dense|o_proj)|self_attn\.out_proj)\. -> .attn.proj.
+\.intermediate\.dense\. -> .mlp.fc1.
+# attention.output.dense is gone by now
+(?<!pooler)\.output\.dense\. -> .mlp.fc2.
+\.mlp\.(?:weights_in|w12)\. -> .mlp.fc1.
+\.mlp\.(?:weights_out|down_proj|w3)\. -> .mlp.fc2.
+\.layer_scale([12])\.lambda1$ -> .ls\1.gamma
+\.(?:gamma|lambda)_([12])$ -> .ls\1.gamma
+^(?:layernorm|post_layernorm)\. -> norm.
+# spelled so
+^pre_layrnorm\. -> norm_pre.
+^pooler\.layernorm\. -> fc_norm.
+^classifier\. -> head.
+# DINOv2, DINOv3, EVA-02, DeiT
+# chunks
+^blocks\.\d+\.(\d+)\. -> blocks.\1.
+^(?:register_tokens|storage_tokens)$ -> reg_token
+^distillation_token$ -> dist_token
+\.mlp\.(?:w1|gate_proj|fc1_g)\. -> .mlp.gate.
+\.mlp\.(?:w2|up_proj|fc1_x)\. -> .mlp.up.
+\.attn\.([qkv])_proj\. -> .attn.\1.
+\.attn\.([qv])_bias$ -> .attn.\1.bias
+\.attn\.inner_attn_ln\. -> .attn.norm.
+\.mlp\.ffn_ln\. -> .mlp.norm.
+# CLIP, torchvision, MMPretrain
+^(?:class_embedding|class_token)$ -> cls_token
+^(?:positional_embedding|encoder\.pos_embedding)$ -> pos_embed
+^(?:conv1|conv_proj|patch_embed\.projection)\. -> patch_embed.proj.
+^(?:transformer\.resblocks\.|encoder\.layers\.encoder_layer_)(\d+)\. -> blocks.\1.
+\.ln_?([12])\. -> .norm\1.
+\.(?:attn|self_attention)\.in_proj_ -> .attn.qkv.
+\.(?:attn|self_attention)\.out_proj\. -> .attn.proj.
+\.(?:mlp\.(?:c_fc|0|linear_1)|ffn\.layers\.0\.0)\. -> .mlp.fc1.
+\.(?:mlp\.(?:c_proj|3|linear_2)|ffn\.layers\.1)\. -> .mlp.fc2.
+^ln_pre\. -> norm_pre.
+^(?:ln_post|encoder\.ln|ln1)\. -> norm.
+^heads\. -> head.
+# MONAI
+^patch_embedding\.position_embeddings$ -> pos_embed
+^patch_embedding\.patch_embeddings\.(?=weight|bias) -> patch_embed.proj.
+\.mlp\.linear([12])\. -> .mlp.fc\1.
+# kept by MONAI, and computed without
+^patch_embedding\.(cls_token)$|^(classification_head\..*) -> /\1\2
+^(blocks\.\d+\.)((?:norm_)?cross_attn\.) -> /\2\1
+"""
+LAYOUTS = r"""  names before RENAME -> the model type that has them, where no config.json says it
+^visual\.|^text\.|logit_scale$ -> timm_clip
+^attn_pool\. -> timm_siglip
+^embeddings\. -> ijepa
+^embeddings\.cls_token$ -> vit
+^embeddings\.distillation_token$ -> deit
+^/decoder\.decoder_embed\. -> vit_mae
+\.lambda1$ -> dinov2
+^embeddings\.patch_embedding\. -> siglip
+^embeddings\.class_embedding$ -> clip
+^class_embedding$ -> open_clip
+^encoder\.pos_embedding$ -> torchvision
+^patch_embedding\. -> monai
+^rope_embed\.periods$ -> dinov3
+"""
 JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".mlp.gate.", ".mlp.up.")}
+
+
+def rules(table):
+    """The lines "pattern -> text" of a table -> [[pattern, text]]."""
+    return [line.split(" -> ") for line in table.splitlines()[1:] if " -> " in line]
 
 
 def find_vit(name, tensors):
@@ -113,15 +127,15 @@ def timm_names(name, tensors):
     ValueError, naming both, where two tensors would be one parameter."""
     plain = find_vit(name, tensors)
     layout = ""
-    for pattern, known in LAYOUTS:
-        if any(re.search(pattern, key) for key in plain):
+    for pattern, known in rules(LAYOUTS):
+        if any(re.search(pattern, key) for key in (*tensors, *plain)):
             layout = known
-    renamed, sources = {}, {}
+    renamed, sources, replacements = {}, {}, rules(RENAME)
     for key, tensor in plain.items():
         source = key
         if not key.startswith(BESIDE):
-            for pattern, replacement in RENAME:
-                key = pattern.sub(replacement, key)
+            for pattern, replacement in replacements:
+                key = re.sub(pattern, replacement, key)
         place = re.sub("^fc_norm", "norm", key)
         if place in sources:
             raise ValueError(f"{name}: {sources[place]} and {source} are both its {place}; keep one of them")

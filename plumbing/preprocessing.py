@@ -13,7 +13,8 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 EVA_X = {"mean": (0.49185243,) * 3, "std": (0.28509309,) * 3}        # chest films
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
-# by model_type (transformers) or architecture (timm), the first that fits; all others: ImageNet's
+# by model type (transformers, or that of names.LAYOUTS) or architecture (timm), the first that fits; all
+# others: ImageNet's
 KINDS = (
     (r"^eva_?x_", EVA_X),
     (r"mae|msn|dino|jepa|deit", IMAGENET),
@@ -21,20 +22,13 @@ KINDS = (
     (r"clip", OPENAI),
     (r"^vit$|^vit_|beit", HALF),                                   # google/vit; timm's are augreg by default
 )
-# by the names of the parameters, where there is no config.json
-SIGNS = (
-    (r"layer_scale|lambda1$|distillation|decoder", IMAGENET),      # DINOv2, DeiT, MAE in transformers' names
-    (r"attn_pool\.|vision_model\.head\.probe$", HALF),             # SigLIP
-    (r"class_embedding$|logit_scale$|^(visual|text)\.", OPENAI),   # CLIP, open_clip
-    (r"embeddings\.cls_token$", HALF),                             # google/vit
-)
 
 
-def statistics(name, keys, config, preprocessor, channels, mean=None, std=None):
+def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
     """-> {"mean", "std"}, tuples with a number per channel, and whether one of them is assumed.
 
-    keys: names of the file's tensors, as they are there. mean, std: the caller's own: a number, several, or
-    text such as "0.5,0.4,0.3". ValueError for what is no number, or not one per channel."""
+    kind: model type or architecture. mean, std: the caller's own: a number, several, or text such as
+    "0.5,0.4,0.3". ValueError for what is no number, or not one per channel."""
     timm = config
     for part in ("pretrained_cfg", "preprocess_cfg"):              # of timm, of open_clip
         if isinstance(config.get(part), dict):
@@ -53,7 +47,7 @@ def statistics(name, keys, config, preprocessor, channels, mean=None, std=None):
             numbers = per_channel(f"{name}: {field} {value!a} in its {file}", value, channels)
             numbers = tuple(number / scale for number in numbers)
         else:
-            numbers, assumed = family(keys, config, channels)[field], True
+            numbers, assumed = family(kind, channels)[field], True
         result[field] = numbers
     return result, assumed
 
@@ -94,16 +88,11 @@ def per_channel(text, value, channels):
     return tuple(numbers)
 
 
-def family(keys, config, channels):
-    """-> the mean and std that the family of a checkpoint is trained with, as far as its names tell."""
+def family(kind, channels):
+    """-> the mean and std that the family of a checkpoint is trained with."""
     if channels != 3:
         return {"mean": (0.5,) * channels, "std": (0.5,) * channels}
-    kind = config.get("model_type") or config.get("architecture")
-    if isinstance(kind, str):
-        names, table = [kind], KINDS
-    else:
-        names, table = keys, SIGNS
-    for pattern, numbers in table:
-        if any(re.search(pattern, name) for name in names):
+    for pattern, numbers in KINDS:
+        if re.search(pattern, kind):
             return numbers
     return IMAGENET

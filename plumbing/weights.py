@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import torch
 
-from plumbing.architecture import crossvit_fields, flat, vit_fields, vit_inside
+from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
 from plumbing.checkpoints import read_checkpoint, read_config
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
@@ -39,12 +39,13 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
     if "vit" in config:                                            # written by train.py
         config, assumed = own_config(model_class.Config, config["vit"], name, mean, std), False
     else:
-        keys = list(tensors)
+        config = flat(config)
         tensors, layout = timm_names(name, tensors)
-        fields, more = vit_fields(name, tensors, layout, config, heads)
+        kind = stated_kind(config) or layout
+        fields, more = vit_fields(name, tensors, kind, config, heads)
         tensors = {finish(key): tensor for key, tensor in tensors.items()}
         notes += more
-        found, assumed = statistics(name, keys, flat(config), preprocessor, fields["channels"], mean, std)
+        found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
         config = from_dict(model_class.Config, {**fields, **found}, name)
     if heads and heads != config.heads:
         raise ValueError(f"--heads {heads}: {name} has {config.heads}")
@@ -78,7 +79,6 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
     changes = dict(changes)
     mean, std = changes.pop("mean", None), changes.pop("std", None)
     tensors, config, preprocessor, notes = read_checkpoint(name)
-    keys = list(tensors)
     task = None
     if tasks and len(tasks) == 1:
         [task] = tasks
@@ -87,7 +87,7 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
         config, assumed = own_config(model_class.Config, config["crossvit"], name, mean, std), False
     else:
         fields = crossvit_fields(name, tensors, heads_of)
-        found, assumed = statistics(name, keys, config, preprocessor, fields["channels"], mean, std)
+        found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
         config = from_dict(model_class.Config, {**fields, **found}, name)
     if image:
         resized = at_size(config, image)
@@ -109,7 +109,7 @@ def own_config(config_class, fields, name, mean, std):
         return config
     if not config.mean:
         raise ValueError(f"--mean, --std: {name} is for bags of vectors, which are taken as they come")
-    found, _ = statistics(name, (), vars(config), {}, config.channels, mean, std)
+    found, _ = statistics(name, "", vars(config), {}, config.channels, mean, std)
     return replace(config, **found)
 
 

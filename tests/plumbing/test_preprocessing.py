@@ -2,7 +2,9 @@
 import pytest
 import torch
 
+from plumbing.architecture import stated_kind
 from plumbing.flags import parse
+from plumbing.names import timm_names
 from plumbing.preprocessing import HALF, IMAGENET, OPENAI, statistics
 from tests.plumbing.small_checkpoints import hf_names, prefixed, refusal, tiny, write
 from vit import ViT
@@ -14,9 +16,14 @@ FILE = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tiny(), {}, IMAGENET),                                        # DeiT, DINO, MAE, DINOv2, MoCo v3, RETFound: timm's names
     (prefixed(tiny(), "module.base_encoder."), {}, IMAGENET), (prefixed(tiny(), "module."), {}, IMAGENET),
     (hf_names(tiny()), {}, HALF), (hf_names(tiny(layer_scale=True), dinov2=True, prefix=""), {}, IMAGENET),
-    ({"visual.class_embedding": 0}, {}, OPENAI), ({"vision_model.embeddings.class_embedding": 0}, {}, OPENAI),
-    ({"visual.trunk.cls_token": 0, "logit_scale": 0}, {}, OPENAI), ({"visual.trunk.attn_pool.latent": 0, "logit_scale": 0}, {}, HALF),
-    ({"vision_model.head.probe": 0, "logit_scale": 0}, {}, HALF),
+    (["visual.class_embedding", "visual.conv1.weight"], {}, OPENAI),
+    (["vision_model.embeddings.class_embedding", "vision_model.embeddings.patch_embedding.weight", "logit_scale"], {}, OPENAI),
+    (["visual.trunk.cls_token", "visual.trunk.patch_embed.proj.weight"], {}, OPENAI), (["net.cls_token", "net.patch_embed.proj.weight", "logit_scale"], {}, OPENAI),
+    (["visual.trunk.attn_pool.latent", "visual.trunk.patch_embed.proj.weight", "logit_scale"], {}, HALF),
+    (["vision_model.head.probe", "vision_model.embeddings.patch_embedding.weight", "logit_scale"], {}, HALF),
+    (["embeddings.patch_embeddings.projection.weight"], {}, IMAGENET),                                       # I-JEPA
+    (["deit.embeddings.cls_token", "deit.embeddings.distillation_token", "deit.embeddings.patch_embeddings.projection.weight"], {}, IMAGENET),
+    (["vit.embeddings.cls_token", "vit.embeddings.patch_embeddings.projection.weight", "decoder.decoder_embed.weight"], {}, IMAGENET),  # MAE
     *(({}, {"model_type": kind}, IMAGENET) for kind in ("deit", "vit_mae", "vit_msn", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa")),
     *(({}, {"model_type": kind}, HALF) for kind in ("vit", "siglip", "siglip_vision_model", "beit")),
     *(({}, {"model_type": kind}, OPENAI) for kind in ("clip", "clip_vision_model")),
@@ -25,16 +32,17 @@ FILE = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     ({}, {"architecture": "vit_base_patch16_clip_224"}, OPENAI)], ids=str)
 def test_families_have_the_numbers_they_were_trained_with(keys, config, family):
     """Where no file says them; and then they are called assumed."""
-    assert statistics("name", list(keys), config, {}, 3) == (family, True)
+    _, layout = timm_names("name", {key: torch.zeros(1, 1) for key in keys})
+    assert statistics("name", stated_kind(config) or layout, config, {}, 3) == (family, True)
 
 
 def test_other_channels_and_what_the_caller_says():
     """A family's three numbers are of colours; one number is every channel's; the caller is believed before the file."""
-    assert statistics("name", [], {}, {}, 1) == ({"mean": (0.5,), "std": (0.5,)}, True)
-    assert statistics("name", [], {}, {"image_mean": 0.25, "image_std": [0.5]}, 2) == ({"mean": (0.25,) * 2, "std": (0.5,) * 2}, False)
-    assert statistics("name", [], {}, FILE, 3, mean="0.5", std=(1, 2, 3)) == ({"mean": (0.5,) * 3, "std": (1, 2, 3)}, False)
-    assert statistics("name", [], {}, {}, 3, mean=0.5) == ({"mean": (0.5,) * 3, "std": IMAGENET["std"]}, True)
-    assert statistics("name", [], {"preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, {}, 3)[0]["mean"] == (0.1,) * 3
+    assert statistics("name", "", {}, {}, 1) == ({"mean": (0.5,), "std": (0.5,)}, True)
+    assert statistics("name", "", {}, {"image_mean": 0.25, "image_std": [0.5]}, 2) == ({"mean": (0.25,) * 2, "std": (0.5,) * 2}, False)
+    assert statistics("name", "", {}, FILE, 3, mean="0.5", std=(1, 2, 3)) == ({"mean": (0.5,) * 3, "std": (1, 2, 3)}, False)
+    assert statistics("name", "", {}, {}, 3, mean=0.5) == ({"mean": (0.5,) * 3, "std": IMAGENET["std"]}, True)
+    assert statistics("name", "", {"preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, {}, 3)[0]["mean"] == (0.1,) * 3
 
 
 @pytest.mark.parametrize("changes, pixels", [

@@ -11,14 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from plumbing.variants import Rotary
 from tests.plumbing.small_checkpoints import CLASSIFIER, DECODER, HEAD, IMAGENET, POOLER, SMALL, halves, hf, hf_names, images, prefixed, refusal, write
 from tests.plumbing.test_bare_files import TORCHVISION, other, renamed
 from vit import ViT
 
 BESIDE = {"epoch": 7, "args": argparse.Namespace(lr=1e-3, output_dir=pathlib.PosixPath("out")), "best_acc": np.float64(0.5), "optimizer": {"state": {}, "param_groups": []}}
 DINOV2 = [("^reg_token", "register_tokens"), (r"^blocks\.", "blocks.0."), ("^", "backbone.")]
-DINOV3 = dict(positions="none", registers=4, layer_scale=True, rotary=Rotary(100.0, centered=True, halves=True), eps=1e-5)
+DINOV3 = dict(positions="none", registers=4, layer_scale=True, rotary=dict(theta=100.0, centered=True, halves=True), eps=1e-5)
 MMPRETRAIN = [(r"^patch_embed\.proj", "patch_embed.projection"), (r"^blocks\.", "layers."), (r"\.norm([12])\.", r".ln\1."), (r"mlp\.fc1", "ffn.layers.0.0"),
               (r"mlp\.fc2", "ffn.layers.1"), (r"^norm", "ln1"), ("^", "backbone.")]
 
