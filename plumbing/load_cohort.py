@@ -145,7 +145,7 @@ def read_any_folder(folder, regex, by_folder=False):
         deep = [name for name in names if name.count(os.sep) > 1]
         if deep:
             notes.append(f"{len(deep)} images lie in folders of folders, as {deep[0]}: the uppermost folder "
-                         "is taken as the patient; --patient-regex of the run says who else is")
+                         "is taken as the patient")
     else:
         patients, notes, known = patients_of_files(names, regex)
     return Cohort(name=os.path.basename(os.path.abspath(folder)), tasks=[], patients=patients, paths=paths,

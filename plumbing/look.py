@@ -30,11 +30,13 @@ def look(args, argv=None):
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    lines = describe(cohort)
-    for split, images in indices.items():
-        for task in cohort.tasks:
-            values = cohort.targets[task.name][images]
-            lines.append(f"  {split}: {task.name} {summarize(task, values)}")
+    count = f"of {len(set(cohort.patients))} patients" if cohort.patients_known else ", not patients"
+    lines = [f"{cohort.name}: {len(cohort.paths)} images {count}".replace(" ,", ",")]
+    for task in cohort.tasks:
+        values = cohort.targets[task.name]
+        lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
+        for split, images in indices.items():
+            lines.append(f"  {split}: {task.name} {summarize(task, values[images])}")
     for name, cells in cohort.columns.items():
         lines.append(f"column {name}: {describe_column(cells)}")
     counts = [len(images) for images in cohort.groups().values()]
@@ -48,17 +50,6 @@ def look(args, argv=None):
     lines += describe_files(cohort)
     lines.append(thumbnails(cohort, os.path.join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")
-    return lines
-
-
-def describe(cohort):
-    """-> lines: how many images and patients, then the values of every task."""
-    lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(set(cohort.patients))} patients"]
-    if not cohort.patients_known:
-        lines = [f"{cohort.name}: {len(cohort.paths)} images, not patients"]
-    for task in cohort.tasks:
-        values = cohort.targets[task.name]
-        lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
     return lines
 
 

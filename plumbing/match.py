@@ -19,26 +19,26 @@ def match(cohort, tasks, run):
         raise ValueError(f"{cohort.name} has targets of {', '.join(given)}, of which {run} predicts none")
     targets = {}
     for task in tasks:
-        kind = given[task.name].kind
-        names = given[task.name].classes
+        own = given[task.name]
         values = cohort.targets[task.name]
-        matched = values.copy()
-        if kind != task.kind:
-            raise ValueError(f"{cohort.name}: {task.name} is a task of {kind}, in {run} of {task.kind}; "
+        if own.kind != task.kind:
+            raise ValueError(f"{cohort.name}: {task.name} is a task of {own.kind}, in {run} of {task.kind}; "
                              "--target says which")
-        if kind == "classes":
+        if task.kind == "classes":
             known = [same_word(name) for name in task.classes]
-            for number, name in enumerate(names):
+            number_of = []                                         # a class of this table: the run's number
+            for name in own.classes:
                 if same_word(name) not in known:
                     raise ValueError(f"{cohort.name}: {task.name} {name!r} is unknown to {run}, "
                                      f"which knows {', '.join(task.classes)}")
-                matched[values == number] = known.index(same_word(name))
-        elif kind == "labels":
-            if not set(names) & set(task.classes):
+                number_of.append(known.index(same_word(name)))
+            number_of.append(np.nan)                               # of an unknown target, the last
+            values = np.float32(number_of)[np.nan_to_num(values, nan=-1).astype(int)]
+        elif task.kind == "labels":
+            columns = dict(zip(own.classes, values.T))
+            if columns.keys().isdisjoint(task.classes):
                 raise ValueError(f"{cohort.name}: has none of the labels of {run}, {', '.join(task.classes)}")
-            matched = np.full((len(values), len(task.classes)), np.nan, np.float32)
-            for i, label in enumerate(task.classes):
-                if label in names:
-                    matched[:, i] = values[:, names.index(label)]
-        targets[task.name] = matched
+            unknown = np.full(len(values), np.nan, np.float32)
+            values = np.stack([columns.get(label, unknown) for label in task.classes], 1)
+        targets[task.name] = values
     return replace(cohort, tasks=tasks, targets=targets)

@@ -49,48 +49,45 @@ def read_split_rows(run):
 # images that two patients share
 
 
-def find_duplicates(cohort):
-    """-> lists of indices of images that are byte for byte the same and belong to different patients."""
-    return find_copies(images_of(cohort), cohort.patients)
-
-
 def images_of(cohort):
     """-> the paths of a cohort's files, or its arrays of pixels."""
-    if cohort.pixels is None:
-        return list(cohort.paths)
-    return list(cohort.pixels)
+    return list(cohort.paths if cohort.pixels is None else cohort.pixels)
 
 
 def find_copies(images, owners):
     """-> lists of indices of images (paths or arrays) that are the same and belong to different owners."""
-    groups = [[i for i, image in enumerate(images) if not isinstance(image, str)]]
-    arrays = refine(groups, images, pixel_digest, owners)
-    groups = [[i for i, image in enumerate(images) if isinstance(image, str)]]
-    for key in (os.path.getsize, beginning_md5, file_md5):         # few files are read whole
+    groups = [range(len(images))]
+    for key in (size_of, beginning_of, digest):                    # few files are read whole
         groups = refine(groups, images, key, owners)
-    return arrays + groups
+    return groups
 
 
 def copies_between(cohort, indices, other):
     """-> [(index in cohort, index in other)] of images that are byte for byte the same.
 
     indices: which images of the cohort count. An image of the other cohort appears once."""
-    ours, theirs = images_of(cohort), images_of(other)
-    images = [ours[i] for i in indices] + theirs
-    owners = ["cohort"] * len(indices) + ["other"] * len(theirs)
+    ours = images_of(cohort)
+    images = [ours[i] for i in indices] + images_of(other)
     pairs = []
-    for group in find_copies(images, owners):
+    for group in find_copies(images, [i < len(indices) for i in range(len(images))]):
         first = indices[group[0]]                                  # the cohort's images come first
         pairs += [(first, i - len(indices)) for i in group if i >= len(indices)]
     return pairs
 
 
-def pixel_digest(image):
-    return hashlib.blake2b(image.tobytes()).digest()
+def size_of(image):
+    return os.path.getsize(image) if isinstance(image, str) else -image.nbytes
 
 
-def beginning_md5(path):
-    return file_md5(path, 4096)
+def beginning_of(image):
+    return digest(image, 4096)
+
+
+def digest(image, length=None):
+    """-> what tells the first bytes, or all bytes, of two files or arrays apart."""
+    if isinstance(image, str):
+        return file_md5(image, length)
+    return hashlib.blake2b(image.tobytes()[:length]).digest()
 
 
 def refine(groups, images, key, patients):
@@ -160,7 +157,7 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
     if not 0 <= fold < folds or (fold and "test" in official):
         raise ValueError(f"--fold {fold} of --folds {folds}: need 0 .. {folds - 1}, "
                          "and 0 where the table has its own test split")
-    duplicates = find_duplicates(cohort)
+    duplicates = find_copies(images_of(cohort), cohort.patients)
     group_of = link_patients(cohort, duplicates)
 
     def cut(split, parts, part, seed):

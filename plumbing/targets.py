@@ -206,23 +206,24 @@ def read_survival(path, rows, time, event, event_value):
     event_value: of the column of events where it is not 1."""
     times = numbers(path, rows, time)
     cells = known_cells(rows, event)
-    values = {same_word(cell) for cell in cells}
+    words = [same_word(row[event]) if row[event] else np.nan for row in rows]
     wanted = same_word(event_value or "1")
-    if wanted not in values | {1.0} or (not event_value and not values <= {0.0, 1.0}):
-        odd = next((row for row in rows if row[event] and same_word(row[event]) not in (0.0, 1.0)), rows[0])
-        raise cell_error(path, odd, event, "is no event, need 1 (it came) or 0 (not until the last look); "
-                         f"--target {time}/{event}=VALUE:survival says which of {shortlist(cells)} it is")
-    for row, t in zip(rows, times):
+    allowed = {0.0, 1.0}
+    if event_value:
+        allowed |= set(words)
+    for row, word, t in zip(rows, words, times):
+        if wanted not in allowed or row[event] and word not in allowed:
+            raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last look); "
+                             f"--target {time}/{event}=VALUE:survival says which of {shortlist(cells)} it is")
         if t < 0:
             raise cell_error(path, row, time, "is no time, need at least 0")
-    events = np.array([same_word(row[event]) == wanted if row[event] else np.nan for row in rows], np.float32)
-    result = np.stack([times, events], 1)
-    result[np.isnan(result).any(1)] = np.nan
-    known = int((~np.isnan(events)).sum())
-    counts = f"{event} = {event_value or 1} in {np.nansum(events):.0f} of {known} rows"
+    result = np.stack([times, [word == wanted for word in words]], 1).astype(np.float32)
+    blank = np.array([not row[event] for row in rows])
+    counts = f"{event} = {event_value or 1} in {result[:, 1].sum():.0f} of {(~blank).sum()} rows"
     if not event_value and re.search("cens|alive|living", event, re.IGNORECASE):
         raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
                          f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
+    result[blank | np.isnan(times)] = np.nan
     return result, f"{time}: the event is {counts}"
 
 

@@ -3,6 +3,7 @@ import csv
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from evaluation import figures
 from evaluation.new_images import load_images, predict_new
 from plumbing.command import run_main
 from plumbing.flags import read_args
+from tests.plumbing.small_tables import write
 
 
 def rows_of(path):
@@ -149,3 +151,12 @@ def test_rows_of_one_image_are_one_image(place, tmp_path):
     as_folder(place, ["p1"], tmp_path / "new" / "site")
     assert load_images(str(tmp_path / "new"), args).patients == ["site", "site"]
     assert "the uppermost folder is taken as the patient" in load_images(str(tmp_path / "new"), args).notes[0]
+
+
+def test_the_test_table_of_aptos(tmp_path):
+    """test.csv has names alone, without their endings; a run on --data aptos finds its images."""
+    write(tmp_path, "test.csv", "id_code", "00a", "00b", images=("test_images/00a.png", "test_images/00b.png", "train_images/00c.png"))
+    args = SimpleNamespace(data="aptos", image_column=None, patient_column=None, patient_regex=None, missing="nan")
+    cohort = load_images(str(tmp_path / "test.csv"), args)
+    assert [os.path.relpath(path, tmp_path) for path in cohort.paths] == ["test_images/00a.png", "test_images/00b.png"]
+    assert cohort.patients == ["00a", "00b"] and not cohort.patients_known

@@ -1,5 +1,6 @@
 """plumbing/headers.py: what a file holds is known before it is decoded, and a broken one before the first step."""
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from plumbing.cohort import Cohort, Reading
 from plumbing.headers import axes_in, axes_of, check_kinds, read_header, look_at_all
+from plumbing.pictures import read_image
 from tests.photographs import CELLS, save, texture
 
 
@@ -108,3 +110,31 @@ def test_an_array_of_complex_numbers_is_refused_by_its_header(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((40, 40), complex))
     with pytest.raises(ValueError, match="holds complex128, need numbers"):
         read_header(str(tmp_path / "a.npy"))
+
+
+def tiled_tiff(pixels, side):
+    """uint8 (H, W), multiples of `side` -> the bytes of a TIFF of such tiles, which Pillow does not write."""
+    height, width = pixels.shape
+    tiles = [pixels[y:y + side, x:x + side].tobytes() for y in range(0, height, side) for x in range(0, width, side)]
+    count, size = len(tiles), side * side
+    lists = 8 + count * size                                       # where the offsets and the lengths of the tiles stand
+    offsets = struct.pack(f"<{count}I", *(8 + i * size for i in range(count)))
+    lengths = struct.pack(f"<{count}I", *[size] * count)
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 277: 1, 322: side, 323: side}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    entries += [struct.pack("<HHII", 324, 4, count, lists), struct.pack("<HHII", 325, 4, count, lists + len(offsets))]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", lists + 2 * len(offsets)) + b"".join(tiles) + offsets + lengths + directory
+
+
+def test_a_tiled_tiff_is_read_tile_by_tile(tmp_path):
+    """Every pixel in its place; a tile that lies behind the end of the file is missed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48), np.uint8)
+    content = tiled_tiff(pixels, 16)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert read_header(str(tmp_path / "a.tif")).shape == (32, 48)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "a.tif"), (32, 48), channels=1)[0][0], pixels)
+    beyond = content.replace(struct.pack("<I", 8 + 5 * 256), struct.pack("<I", 8 + 50 * 256))
+    (tmp_path / "a.tif").write_bytes(beyond)
+    with pytest.raises(ValueError, match="a.tif: not a readable image"):
+        read_header(str(tmp_path / "a.tif"))
