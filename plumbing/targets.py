@@ -213,8 +213,9 @@ def read_survival(path, rows, time, event, event_value):
         allowed |= set(words)
     for row, word, t in zip(rows, words, times):
         if wanted not in allowed or row[event] and word not in allowed:
-            raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last look); "
-                             f"--target {time}/{event}=VALUE:survival says which of {shortlist(cells)} it is")
+            raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last "
+                             f"look); --target {time}/{event}=VALUE:survival says which of "
+                             f"{shortlist(cells)} it is")
         if t < 0:
             raise cell_error(path, row, time, "is no time, need at least 0")
     result = np.stack([times, [word == wanted for word in words]], 1).astype(np.float32)
