@@ -1,7 +1,7 @@
 """How fast, and in how much memory: this project beside timm, transformers and the naive way.
 
     python -m experiments.bench scaling        also: vit, crossvit, multivit, filter, memory, data, readers,
-                                               products
+                                               products, variants, recipes
     OMP_NUM_THREADS=1 python -m experiments.bench vit --quick    on one core; small sizes, to see that it runs
 
 Time: the candidates take turns (A B A B ...), so that whatever else the machine does hits all of them;
@@ -30,6 +30,7 @@ from evaluation.curves import Line
 from evaluation.picture_rows import side_by_side
 from evaluation.plots import line_chart
 from evaluation.scales import limits
+from experiments.costs import recipes, variants
 from experiments.peers import crossvit, vit
 from experiments.timing import growth, machine, matmul_rate, measure, print_growth, report
 from multivit import MultiViT, MultiViTConfig
@@ -278,7 +279,8 @@ def products(args):
 
 def main(argv=None):
     commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory,
-                "scaling": scaling, "data": data, "readers": readers, "products": products}
+                "scaling": scaling, "data": data, "readers": readers, "products": products,
+                "variants": variants, "recipes": recipes}
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -17,7 +17,7 @@ from attention import seqnorm_formula, sima_formula, softmax_formula
 from crossvit import variant
 from daft import DAFTConfig, ResNet
 from evaluation.canvas import ACCENT, PALE, PALETTE, Page
-from evaluation.picture_rows import HEAT, arrow, outline_patches, side_by_side, stack
+from evaluation.picture_rows import arrow, heat_colors, outline_patches, side_by_side, stack
 from gmml import CORRUPTIONS, GMMLConfig, corrupt
 from lt_vit import LABEL_ATTENTION
 from plumbing.command import run_main
@@ -50,10 +50,8 @@ def cut(image, count):
 def matrix(values, cell=3):
     """(rows, columns) -> a picture: a square of `cell` px per number; the top 1 % look alike."""
     low, high = np.quantile(values, (0, 0.99))
-    shares = (np.asarray(values) - low) / (high - low)
-    steps = np.linspace(0, 1, len(HEAT))
-    colors = [np.interp(shares, steps, channel) for channel in np.transpose(HEAT)]
-    image = Image.fromarray(np.uint8(np.stack(colors, axis=-1)))
+    colors = heat_colors((np.asarray(values) - low) / (high - low))
+    image = Image.fromarray(np.uint8(colors))
     return ImageOps.scale(image, cell, Image.Resampling.NEAREST)
 
 

@@ -1,15 +1,16 @@
 """Which families of pretrained ViTs load here with the tokens of timm and transformers.
 
-    python -m experiments.families            the table of docs/weights.md; needs timm and transformers
+    python -m pytest -m slow -s tests/plumbing/test_families.py    prints the table of docs/weights.md; needs timm and transformers
 
 No published weights are downloaded: each family's architecture is built with random weights, two blocks deep
 and as wide as it is, and saved as its authors do. A row: the family, how its file was written, the largest
 difference of the tokens after the last norm (float32, random pixels), and whether mean and std are those that
-the family's own code uses; or the refusal.
+the family's own code uses.
 """
 import os
 from tempfile import TemporaryDirectory
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -146,43 +147,37 @@ def transformers_family(folder, kind, changes, statistics):
     return images, tokens
 
 
-def row(family, written, statistics, write, *more):
-    """-> the cells of one family."""
+def compare(write, statistics, *more):
+    """-> the largest difference of the tokens, and what is said of mean and std."""
     with TemporaryDirectory() as folder, torch.no_grad():
         torch.manual_seed(0)
         images, tokens = write(folder, *more)
-        try:
-            model = ViT.from_pretrained(folder).eval()
-        except ValueError as error:
-            refusal = str(error).replace(folder, "PATH")
-            return [family, written, f"refused: {refusal}", ""]
+        model = ViT.from_pretrained(folder).eval()
         ours = model.encode(model.embed(images))
-    difference = "other tokens"
-    if ours.shape == tokens.shape:
-        difference = f"{(ours - tokens).abs().max():.1e}"
+    assert ours.shape == tokens.shape
     right = True
     for field, numbers in statistics.items():
         right &= torch.allclose(torch.tensor(getattr(model.config, field)), torch.tensor(numbers))
     normalization = "as its authors" if right else "needs --mean and --std"
     if "(assumed)" in model.report:
         normalization += ", assumed"
-    return [family, written, difference, normalization]
+    return float((ours - tokens).abs().max()), normalization
 
 
-def print_row(*cells):
-    print("| " + " | ".join(cells) + " |")
+def holds(family, written, difference, normalization):
+    print(f"\n| {family} | {written} | {difference:.1e} | {normalization} |")
+    assert difference < 1e-5 and normalization.startswith("as its authors")
 
 
-def main():
-    print_row("family", "written as", "tokens differ by at most", "mean and std")
-    print("|---|---|---|---|")
-    for family, architecture, changes, statistics, file in TIMM:
-        more = (architecture, changes, statistics, file)
-        print_row(*row(family, f"timm {architecture}, {file}", statistics, timm_family, *more))
-    for family, kind, changes, statistics in TRANSFORMERS:
-        written = f"transformers {kind}Model"
-        print_row(*row(family, written, statistics, transformers_family, kind, changes, statistics))
+@pytest.mark.slow
+@pytest.mark.parametrize("family, architecture, changes, statistics, file", TIMM)
+def test_a_family_of_timm(family, architecture, changes, statistics, file):
+    pytest.importorskip("timm")
+    holds(family, f"timm {architecture}, {file}", *compare(timm_family, statistics, architecture, changes, statistics, file))
 
 
-if __name__ == "__main__":
-    main()
+@pytest.mark.slow
+@pytest.mark.parametrize("family, kind, changes, statistics", TRANSFORMERS)
+def test_a_family_of_transformers(family, kind, changes, statistics):
+    pytest.importorskip("transformers")
+    holds(family, f"transformers {kind}Model", *compare(transformers_family, statistics, kind, changes, statistics))
