@@ -20,6 +20,9 @@ is worth: evaluation/scores.py.
 """
 import copy
 import os
+import shutil
+
+import torch
 
 from evaluation.branches import score_branches
 from evaluation.card import write_card
@@ -115,6 +118,23 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     folder = os.path.join(run, "figures")
     draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
     return result
+
+
+def rehearse(ready, run):
+    """Evaluate a batch of the validation and of the test images before the first step: what could not be
+    predicted, drawn or written at the end of a training ends it now. Nothing of it stays.
+
+    ready: of `prepare`."""
+    options, folder = ready.options, os.path.join(run, "rehearsal")
+    few = {split: images[:options["batch_size"]] for split, images in ready.indices.items()}
+    numbers = torch.get_rng_state()                  # the training draws what it would draw without this
+    os.makedirs(folder, exist_ok=True)
+    try:
+        evaluate(ready.model, ready.tasks, ready.cohort, {**few, "train": ready.indices["train"]},
+                 folder, options, figures=1)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        torch.set_rng_state(numbers)
 
 
 # -----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.utils import tqdm
 
-from eval import evaluate
+from eval import evaluate, rehearse
 from evaluation.card import write_card
 from evaluation.folds import all_folds, train_folds
 from evaluation.predict import predict
@@ -266,6 +266,7 @@ def fit(args, device):
     if writes:
         write_log(run, state["history"])  # a kill may have come between state.pt and log.csv
         write_split(run, ready.cohort, ready.indices)
+        rehearse(ready, run)
     net, stop = wrap(model, args, device), Stop()
     bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training",
                unit="step", disable=None if writes else True)
@@ -366,8 +367,7 @@ def save_last(run, name, model, optimizer, tasks, state, loss):
 
 
 def finish(run, lock_file, cohort, indices, options):
-    """The test patients, once, with the best weights: metrics, pictures, card and page. The lock is held
-    until then."""
+    """The test patients, once, with the best weights: metrics, pictures, card, page. Then the lock ends."""
     best, tasks, _ = open_model(run)
     with lock(os.path.join(run, EVALUATION_LOCK), wait=True):
         print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options))

@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from evaluation.card import read_card, write_card
-from plumbing.run_folder import write_json, write_whole
+from plumbing.run_folder import write_folder, write_json
 from plumbing.saved_run import open_model
 from vit import ViT, ViTConfig
 
@@ -96,15 +96,14 @@ def export(run, folder):
         raise ValueError(f"--export {folder}: exists; it is not overwritten")
     read_card(run)                                   # refused here when there are no metrics for the card
     model, tasks, _ = open_model(run)
-    os.makedirs(folder)
-    if transformers_has(model, tasks):
-        library = "transformers"
-        tensors = transformers_tensors(model.state_dict())
-        write_whole(os.path.join(folder, "model.safetensors"), save(tensors, {"format": "pt"}))
-        write_json(os.path.join(folder, "config.json"), transformers_config(model.config, tasks[0]))
-    else:
-        library = "pytorch"
-        for name in ("config.json", "model.safetensors"):
-            shutil.copyfile(os.path.join(run, "best", name), os.path.join(folder, name))
-    write_card(run, folder, library)
+    library = "transformers" if transformers_has(model, tasks) else "pytorch"
+    with write_folder(folder) as fresh:
+        if library == "transformers":
+            tensors = transformers_tensors(model.state_dict())
+            save_file(tensors, os.path.join(fresh, "model.safetensors"), {"format": "pt"})
+            write_json(os.path.join(fresh, "config.json"), transformers_config(model.config, tasks[0]))
+        else:
+            for name in ("config.json", "model.safetensors"):
+                shutil.copyfile(os.path.join(run, "best", name), os.path.join(fresh, name))
+        write_card(run, fresh, library)
     return library

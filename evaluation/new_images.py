@@ -22,6 +22,7 @@ from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, prediction_names
 from plumbing.checkpoints import read_json
 from plumbing.columns import tabulate
+from plumbing.command import shown
 from plumbing.device import find_device
 from plumbing.inside import stay_inside
 from plumbing.load_cohort import cohort_of_rows, read_any_folder
@@ -117,20 +118,20 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     if skip_broken:
         broken = unreadable(cohort, options)
     for reason in broken.values():
-        print(f"skipped: {reason}", file=sys.stderr)
+        note(f"skipped: {reason}")
 
     options["folder"] = None                         # the next images will be others
-    predictions, shown = {"patient": []}, {}
+    predictions, seen = {"patient": []}, {}
     good = [i for i in range(len(cohort.paths)) if i not in broken]
     if good:
         predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")
-        shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})
+        seen = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})
     rows = new_rows(tasks, predictions, cohort, broken, half_widths(tasks, run))
     write_csv(out, rows)
-    if shown:
+    if seen:
         folder = os.path.splitext(out)[0] + "-figures"
         print(f"pictures of what the model looked at are in {folder}")
-        draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
+        draw_figures(folder, tasks, predictions, cohort, seen, model.config, options["size"])
     unit = "patients" if cohort.patients_known else "images, not patients,"
     return f"{len(rows) - 1} {unit}"
 
@@ -148,15 +149,20 @@ def check_writable(out):
         raise ValueError(f"--out {out}: cannot be written ({error.strerror})") from error
 
 
+def note(text):
+    """A line on standard error, in which control characters of a name are shown, not obeyed."""
+    print(shown(text), file=sys.stderr)
+
+
 def print_notes(notes, cohort, run):
     """Print what was filled in, and whether the run knows patients of these names from its training."""
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    for text in notes:
+        note(f"note: {text}")
     learned = learned_patients(run)
     known = {patient for patient in cohort.patients if identity(patient) in learned}
     if known and cohort.patients_known:
-        print(f"note: {len(known)} of these patients, {min(known)} first, have names that are in the train "
-              f"or val split of {run}: if they are the same people, this is no test", file=sys.stderr)
+        note(f"note: {len(known)} of these patients, {min(known)} first, have names that are in the train "
+             f"or val split of {run}: if they are the same people, this is no test")
 
 
 def half_widths(tasks, run):
@@ -171,8 +177,8 @@ def half_widths(tasks, run):
         if task.kind == "regression":
             width = metrics.get(task.key, {}).get("conformal", {}).get("half_width")
             if width is None:
-                print(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
-                      f"or is to be evaluated again (python eval.py {run})", file=sys.stderr)
+                note(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
+                     f"or is to be evaluated again (python eval.py {run})")
             else:
                 widths[task.name] = width
     return widths

@@ -23,7 +23,7 @@ from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
 from plumbing.command import run_main
 from plumbing.parser import Parser
-from plumbing.run_folder import write_whole
+from plumbing.run_folder import write_folder, write_whole
 from plumbing.saved_run import evaluated
 
 
@@ -244,9 +244,9 @@ def share(folder, to):
     run = read_run(folder)
     with evaluated(folder):
         files = {"report.html": page(run, run_figures(run), pictures=False), "README.md": card(run)}
-    os.makedirs(to)
-    for name, text in files.items():
-        write_whole(os.path.join(to, name), text)
+    with write_folder(to) as fresh:
+        for name, text in files.items():
+            write_whole(os.path.join(fresh, name), text)
 
 
 def main(argv=None):

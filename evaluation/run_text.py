@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-from datetime import date
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +35,7 @@ def read_run(folder, results=None):
     another table or split, from which metrics and predictions come.
 
     args, config, metrics: the JSON files; log, split, predictions: the rows of the CSV files; tasks: those
-    that were evaluated; parameters: how many; date, name, folder.
+    that were evaluated; parameters: how many; name, folder.
     ValueError for a folder that is not an evaluated run."""
     results = results or folder
 
@@ -61,16 +60,14 @@ def read_run(folder, results=None):
         with safe_open(weights, "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
         run.tasks = [task for task in read_tasks(run.config) if task.key in run.metrics]
+        run.tested_on = f"the {run.metrics['split']} split"
+        run.metrics.setdefault("unit", "patient")
     run.args = publishable(run.args)
     run.folder = results
     run.name = os.path.basename(os.path.abspath(folder))
-    run.tested_on = f"the {run.metrics['split']} split"
     if results != folder:
         run.tested_on = os.path.basename(results)
         run.name += f" on {run.tested_on}"
-    seconds = os.path.getmtime(os.path.join(results, "metrics.json"))
-    run.date = str(date.fromtimestamp(seconds))
-    run.metrics.setdefault("unit", "patient")
     return run
 
 
@@ -136,7 +133,7 @@ def facts(run):
         ("Training", training_text(run)),
         ("Seed", args["seed"]),
         ("Device", device),
-        ("Tested", f"{run.date}, on {run.tested_on}: {counts(run.metrics)}"),
+        ("Tested", f"on {run.tested_on}: {counts(run.metrics)}"),
     ]
 
 
@@ -159,12 +156,9 @@ def task_text(task):
 
 
 def training_text(run):
-    """How many epochs, how long they took, and which was the best."""
-    seconds = sum(float(row.get("seconds") or 0) for row in run.log)
-    time = f"{seconds:.2g} seconds"
-    if seconds > 90:
-        time = f"{seconds / 60:.1f} minutes"
-    text = f"{len(run.log)} of {run.args['epochs']} epochs, {time}"
+    """How many epochs, and which was the best. Not how long they took, nor when: a run that was killed and
+    resumed ends with the same bytes."""
+    text = f"{len(run.log)} of {run.args['epochs']} epochs"
     values, metric, name = validated(run)
     best = best_epoch(values, metric)
     if best is not None:

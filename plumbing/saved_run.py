@@ -29,7 +29,7 @@ def evaluated(run):
         if isinstance(error, (LookupError, TypeError, AttributeError)):
             reason = f"{type(error).__name__}: {reason}"           # its text alone may be no more than a name
         raise ValueError(f"{run}: no evaluated run as train.py and eval.py leave one ({reason}); "
-                         f"python eval.py {run} evaluates it") from error
+                         f"python eval.py {run} makes its metrics and predictions anew") from error
 
 
 def tasks_and_columns(saved, path):

@@ -153,4 +153,4 @@ def test_the_line_names_what_is_wrong(grey_run):
     with open("run/log.csv", "w") as file:
         file.write("epoch\n1\n")
     assert refused(write_report, "run") == ("run: no evaluated run as train.py and eval.py leave one "
-                                            "(KeyError: 'val_grey_mae'); python eval.py run evaluates it")
+                                            "(KeyError: 'val_grey_mae'); python eval.py run makes its metrics and predictions anew")

@@ -1,11 +1,11 @@
-"""Kills, full disks, two runs at once, a clock that is wrong, gradients that are not finite: nothing lost, nothing silently wrong.
+"""Full disks, two runs at once, a clock that is wrong, gradients that are not finite: nothing lost, nothing silently wrong.
 
-Damaged and hostile files: plumbing/test_readers.py, plumbing/test_hostile_tables.py; an unreliable Hub: plumbing/test_hub.py. What other
+Kills: test_kills.py. Damaged and hostile files: plumbing/test_readers.py, plumbing/test_hostile_tables.py; an unreliable Hub: plumbing/test_hub.py. What other
 test files show already is named in docs/reliability.md, not repeated here. The long ones: python -m pytest -m slow"""
-import builtins
 import csv
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,16 +19,21 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
+import eval as evaluate
 import train
 from data import Samples
+from evaluation.report import write_report
 from plumbing import lock as locks, medmnist, run_folder, simulate
 from plumbing.cache import mapped
 from plumbing.cohort import Task
 from plumbing.command import run_main
 from plumbing.features import cached_features
+from plumbing.flags import parse
 from plumbing.load_cohort import load_cohort
 from plumbing.lock import lock
+from plumbing.prepare import prepare
 from plumbing.saved_run import open_model
 from tests.grey_runs import TINY, command, copied, ends_of, fails, flags, fork, limited, refused, wait
 from tests.hub import ROOT
@@ -39,58 +44,6 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 # -----------------------------------------------------------------------------
 # kills
-
-
-@pytest.mark.slow                                                  # test_train kills at every write, in seconds
-@pytest.mark.parametrize("kills", (50,))
-def test_sigkill_at_random_moments_loses_nothing(greys, kills):
-    """Half of the kills come at a random time, half at a random call that touches the disk. Resumed until it ends, every run
-    has the bits of an undisturbed one; nothing half written is left."""
-    argv = flags(greys, "--epochs", "6")
-    train.main([*argv, "--name", "whole"])
-    began = time.perf_counter()
-    assert wait(fork(command([*argv, "--name", "timed"])))[0] == 0
-    seconds, whole, rng = time.perf_counter() - began, ends_of("runs/whole"), np.random.default_rng(kills)
-
-    def dies(call, at):
-        """The child counts its calls of these, and is killed by the one numbered `at`."""
-        def counted(function):
-            def count(*args, **kwargs):
-                nonlocal at
-                at -= 1
-                if at < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*args, **kwargs)
-            return count
-
-        for module, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "makedirs"), (os, "rmdir"), (os, "unlink"),
-                             (run_folder, "save_file"), (torch, "save"), (builtins, "open")):
-            setattr(module, name, counted(getattr(module, name)))
-        call()
-
-    killed = rounds = 0
-    while killed < kills:
-        name = f"k{rounds}"
-        go_on = ["--resume", f"runs/{name}", "--device", "cpu"] if os.path.isfile(f"runs/{name}/args.json") else [
-            *argv, "--name", name, *["--overwrite"] * os.path.exists(f"runs/{name}")]
-        call = command(go_on)
-        if killed % 2:
-            at = int(rng.integers(400))
-            status, said = wait(fork(lambda: dies(call, at)))
-        else:
-            child = fork(call)
-            time.sleep(rng.uniform(0, seconds))
-            os.kill(child[0], signal.SIGKILL)
-            status, said = wait(child)
-        assert status in (0, -signal.SIGKILL), said
-        killed += status != 0
-        if status == 0:                                            # it came to its end
-            assert ends_of(f"runs/{name}") == whole
-            rounds += 1
-    if os.path.isfile(f"runs/k{rounds}/args.json"):
-        train.main(["--resume", f"runs/k{rounds}", "--device", "cpu"])
-        assert ends_of(f"runs/k{rounds}") == whole
-        assert not [file for file in os.listdir(f"runs/k{rounds}") if file.endswith((".new", ".old", ".part"))]
 
 
 def test_a_killed_reading_process_ends_the_run_in_one_line(greys, grey_run, monkeypatch):
@@ -135,6 +88,57 @@ def test_a_full_disk_keeps_what_was_there_and_the_run_goes_on(greys, grey_run, s
     else:
         train.main(flags(greys, "--name", "a", "--overwrite"))
     assert ends_of("runs/a") == ends_of(grey_run)
+
+
+def half_written(top):
+    """What is only part of a file, under its own name or another's."""
+    half = []
+    for parent, folders, files in os.walk(top):
+        half += [name for name in folders + files if name.endswith((".part", ".new", ".old", "rehearsal"))]
+        for path in (os.path.join(parent, name) for name in files):
+            content = open(path, "rb").read()
+            if path.endswith(".png"):
+                Image.open(path).load()
+            elif path.endswith(".json"):
+                json.loads(content)
+            elif path.endswith(".html"):
+                assert content.rstrip().endswith(b"</html>")
+    return half
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("evaluation", "report", "export", "share"))
+def test_a_full_disk_at_any_size_leaves_nothing_half(greys, grey_run, name):
+    """DISKS=40: from 4 kB to past the largest file. One line with the file's name; with room again the same bytes."""
+    flag = {"evaluation": ["--device", "cpu"], "report": None, "export": ["--export", "out"], "share": ["--share", "out"]}[name]
+    sizes = np.geomspace(4096, 1.1 * os.path.getsize(f"{grey_run}/best/model.safetensors"), int(os.environ.get("DISKS", 8)))
+    call = lambda: run_main(lambda: evaluate.main(["done", *flag]) if flag else write_report("done"))
+    refusals = 0
+    for size in map(int, sizes):
+        for folder in ("done", "out"):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(grey_run, "done"), shutil.rmtree("done/figures"), os.remove("done/report.html")
+        status, text = limited(size, call)
+        line = text.strip().splitlines()[-1] if text else ""
+        assert status in (0, 2) and "Traceback" not in text and not half_written("."), text
+        assert status == 0 or re.search(r"done/[\w/]+\.\w+|out could not be written \(.*out.new|Error writing", line), line
+        refusals += status == 2
+        if status == 2:
+            assert wait(fork(call))[0] == 0
+        assert ends_of("done") == ends_of(grey_run)
+    assert 0 < refusals < len(sizes)
+
+
+@pytest.mark.slow
+def test_twelve_evaluations_four_at_a_time_write_the_same_bytes(grey_run):
+    copied(grey_run)
+    shutil.rmtree("runs/a/figures")
+    expected = ends_of("runs/a")
+    for _ in range(3):
+        children = [fork(lambda: run_main(lambda: evaluate.main(["runs/a", "--device", "cpu"]))) for _ in range(4)]
+        ends = [wait(child) for child in children]
+        assert [status for status, _ in ends] == [0] * 4, ends
+        assert ends_of("runs/a") == expected and not half_written("runs/a")
 
 
 def test_no_space_left_in_the_middle_of_training(greys, grey_run, monkeypatch):
@@ -392,6 +396,22 @@ def test_reliability_md_names_tests_that_exist():
 
 # -----------------------------------------------------------------------------
 # at the end
+
+def test_the_evaluation_is_rehearsed_before_the_first_step(greys, monkeypatch):
+    """What its writers refuse ends the run before anything is trained; nothing of it stays, and no random number is used up."""
+    ready = prepare(parse(flags(greys, "--dropout", "0.5")), torch.device("cpu"))
+    numbers, weights = torch.get_rng_state(), {key: value.clone() for key, value in ready.model.state_dict().items()}
+    os.makedirs("run")
+    evaluate.rehearse(ready, "run")
+    assert torch.equal(numbers, torch.get_rng_state()) and os.listdir("run") == []
+    assert all(torch.equal(value, weights[key]) for key, value in ready.model.state_dict().items())
+
+    def refuse(path, *_):
+        raise ValueError(f"{path} cannot hold this")
+
+    monkeypatch.setattr(evaluate, "write_predictions", refuse)
+    assert fails(flags(greys, "--name", "a")) == "train.py: runs/a/rehearsal/predictions.csv cannot hold this"
+    assert sorted(os.listdir("runs/a")) == ["args.json", "lock", "log.csv", "split.csv"]
 
 
 def test_a_run_folder_deleted_in_training_is_said(greys, monkeypatch):
