@@ -80,8 +80,7 @@ class Page:
 
     def text(self, x, y, text, size, color=INK, anchor="la"):
         """One line; anchor: Pillow's, such as "la" left and above, "mm" in the middle, "rm" at the right."""
-        place = x * SCALE, y * SCALE
-        self.draw.text(place, plain(text), color, font(size * SCALE), anchor)
+        self.draw.text((x * SCALE, y * SCALE), plain(text), color, font(size * SCALE), anchor)
 
     def block(self, x, y, lines, size, color=INK, anchor="la"):
         """Several lines, one below the other."""

@@ -18,14 +18,14 @@ Z = 1.96                                             # 95 % of a normal distribu
 
 class Line(NamedTuple):
     """name: what the key says of it. low, high: the ends of its band over `over`, or with points of the
-    intervals, where marks stand instead of a line. mark: a point on the line."""
+    intervals, where marks stand instead of a line. mark: xs and ys of a point on the line."""
     name: str
     xs: list
     ys: list
     low: list = None
     high: list = None
     over: list = None
-    mark: tuple = ()
+    mark: tuple = ((), ())
     points: bool = False
 
 
@@ -107,7 +107,7 @@ def rates(points, metric, name, question, threshold=None):
             draws.append(points(positive, negative))
     ones = np.ones((1, len(answer)))
     low = high = None
-    mark = ()
+    mark = (), ()
     if len(draws) > 1:
         bands = [np.interp(GRID, xs, ys) for xs, ys in draws[1:]]
         low, high = np.percentile(bands, [2.5, 97.5], axis=0)
@@ -115,7 +115,7 @@ def rates(points, metric, name, question, threshold=None):
         called = (probability >= threshold).astype(float)
         [positive], [negative] = by_score(-called, answer, ones)
         xs, ys = points(positive, negative)
-        mark = xs[1], ys[1]
+        mark = [xs[1]], [ys[1]]
     [area] = METRICS["labels"][metric](probability, answer, ones)
     positives = int(answer.sum())
     text = f"{name}: {NAMES[metric]} {area:.2f}, {positives} of {len(answer)}"
@@ -160,7 +160,7 @@ def survival(time, event):
 
 def learning(name, epochs, ys, best):
     """-> a value over the epochs, with a mark at the best, an index or None, where it has a value."""
-    mark = ()
+    mark = (), ()
     if best is not None and np.isfinite(ys[best]):
-        mark = epochs[best], ys[best]
+        mark = [epochs[best]], [ys[best]]
     return Line(name, epochs, ys, mark=mark)

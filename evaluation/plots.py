@@ -41,18 +41,15 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
             opacity = 90 // max(2, len(lines))       # bands overlap
             chart.band(line.over, line.low, line.high, (*color, opacity))
         chart.curve(line.xs, line.ys, color)
-        chart.marks(line.mark[:1], line.mark[1:], 12, INK)
-        chart.marks(line.mark[:1], line.mark[1:], 8, color)
+        chart.marks(*line.mark, 12, INK)
+        chart.marks(*line.mark, 8, color)
     return chart.done()
 
 
-def histogram(errors, xlabel="", beside=None):
-    """About 20 bars for the errors, predicted - actual, lines at 0 and at their mean.
-
-    beside: the errors of all histograms that are to have the same bars."""
-    if beside is None:
-        beside = errors
-    edges = round_edges(beside)
+def histogram(errors, xlabel="", beside=()):
+    """About 20 bars for the errors, predicted - actual, lines at 0 and at their mean. beside: the errors of
+    other histograms that are to have the same bars."""
+    edges = round_edges(np.append(errors, beside))
     inside = np.clip(errors, edges[0], edges[-1])    # rounding
     counts, _ = np.histogram(inside, edges)
     mean = np.mean(errors)
