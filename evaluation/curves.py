@@ -41,7 +41,8 @@ def fit(actual, predicted):
     slope, start = np.polyfit(actual, predicted, 1)
     step = np.ptp(ends) / 1000
     text = f"fit: {slope:.2f} x + {number(start, step)}, n {len(actual):,}"
-    return [Line(text, ends, slope * ends + start)]
+    line = slope * ends + start
+    return [Line(text, ends, line)]
 
 
 def agreement(mean, difference):
