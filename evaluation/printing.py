@@ -67,8 +67,5 @@ def print_comparison(result):
 
 
 def difference_rows(prefix, scores):
-    rows = []
-    for name, entry in scores.items():
-        if name not in ("units", "per_label"):
-            rows.append([prefix + name, entry["a"], entry["b"], entry["difference"]])
-    return rows
+    return [[prefix + name, entry["a"], entry["b"], entry["difference"]]
+            for name, entry in scores.items() if name not in ("units", "per_label")]

@@ -25,11 +25,12 @@ def details(task, predictions, thresholds=None):
     if task.kind == "classes":
         result["confusion"] = confusion(task, predictions)
     result.update(agreement(task, predictions))
-    for name, (probability, answer, patients) in questions(task, predictions).items():
-        result.setdefault("reliability", {})[name] = reliability(probability, answer)
-        if thresholds:
-            point = operating_point(probability, answer, patients, thresholds.get(name))
-            result.setdefault("operating_point", {})[name] = point
+    asked = questions(task, predictions)
+    if asked:
+        result["reliability"] = {name: reliability(p, answer) for name, (p, answer, _) in asked.items()}
+    if asked and thresholds:
+        result["operating_point"] = {name: operating_point(p, answer, patients, thresholds.get(name))
+                                     for name, (p, answer, patients) in asked.items()}
     return result
 
 
@@ -80,22 +81,19 @@ def reliability(probability, answer):
     bins = 10
     bin_of = (probability * bins).astype(int).clip(max=bins - 1)   # 1 is in the last bin
     units = np.bincount(bin_of, minlength=bins)
-    result = {}
-    for name, values in (("predicted", probability), ("observed", answer)):
+    result = {"predicted": probability, "observed": answer}
+    for name, values in result.items():
         means = ratio(np.bincount(bin_of, values, bins), units)
         result[name] = [None if np.isnan(mean) else mean for mean in means.tolist()]
-    result["units"] = units.tolist()
-    return result
+    return {**result, "units": units.tolist()}
 
 
 def choose_thresholds(task, predictions):
     """-> {label, or the second of two classes: Youden's threshold}, {} for other tasks."""
     if task.kind == "classes" and len(task.classes) != 2:
         return {}
-    thresholds = {}
-    for name, (probability, answer, _) in questions(task, predictions).items():
-        thresholds[name] = youden(probability, answer)
-    return thresholds
+    asked = questions(task, predictions)
+    return {name: youden(probability, answer) for name, (probability, answer, _) in asked.items()}
 
 
 def conformal(task, predictions):

@@ -162,8 +162,7 @@ def operating_table(points):
                                        ("specificity", "true_negatives", "false_positives")):
                 count = f"{point[right]} of {point[right] + point[wrong]}"
                 row.append(dict(point[rate], of=count))
-            for rate in ("ppv", "npv", "f1"):                      # files of before have none
-                row.append(point.get(rate, ""))
+            row += [point.get(rate, "") for rate in ("ppv", "npv", "f1")]         # files of before have none
             row.append(number(point["threshold"]))
         rows.append(row)
     caption = "At or above a threshold, chosen on the validation split (Youden's J)"
@@ -172,9 +171,8 @@ def operating_table(points):
 
 def confusion_tables(task, result):
     """-> the confusion of a task of classes, in a list; [] for other tasks."""
-    rows = []
-    for name, counts in zip(task.classes, result[task.key].get("confusion", [])):
-        rows.append([name] + counts)
+    confusion = result[task.key].get("confusion", [])
+    rows = [[name] + counts for name, counts in zip(task.classes, confusion)]
     caption = f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)"
     return [(caption, ["", *task.classes], rows)] if rows else []
 
