@@ -12,7 +12,13 @@ from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, HEADS, HEADS_BY_WID
                                refuse_absent)
 
 NESTED = ("encoder", "vision_config", "backbone_config")           # a ViT's config in another of transformers
-SHAPES = {"blocks.0.mlp.fc1.weight": 2, "blocks.0.mlp.fc2.weight": 2, "blocks.0.attn.qkv.weight": 2}  # axes
+SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
+    "patch_embed.proj.weight": 4,
+    "blocks.0.mlp.fc1.weight": 2,
+    "blocks.0.mlp.fc2.weight": 2,
+    "blocks.0.attn.qkv.weight": 2,
+}
+CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
 
 def vit_inside(tensors, config, stage=1):
@@ -70,13 +76,10 @@ def vit_fields(name, tensors, kind, config, heads=None):
     if not isinstance(kind, str):
         raise ValueError(f"{name}: architecture {kind!r} in its config.json: need text")
     refuse_absent(name, kind, tensors)
-    kernel = "patch_embed.proj.weight"
-    size_of(name, tensors, kernel, 3, "ViT")
-    for key, axes in SHAPES.items():
-        size_of(name, tensors, key, axes - 1, "ViT", exactly=True)
+    require(name, tensors, SHAPES, "ViT")
     if "blocks.0.norm1.bias" not in tensors:
         raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
-    D, C, *patch = tensors[kernel].shape
+    D, C, *patch = tensors["patch_embed.proj.weight"].shape
     hidden = tensors["blocks.0.mlp.fc2.weight"].shape[1]
     notes = []
     timm = config
@@ -168,7 +171,7 @@ def find_positions(name, tensors, patch, stated, fields):
         if len(grid) != len(patch) or not all(grid):
             grid = [max(224 // P, 1) for P in patch]
         return tuple(size * P for size, P in zip(grid, patch)), "none"
-    rows = size_of(name, tensors, "pos_embed", 1, "ViT")
+    rows = tensors["pos_embed"].shape[1]
     prefix = fields["class_token"] + fields["registers"]
     kinds = {"patches": 0, "all": prefix}
     if fields["class_token"]:
@@ -221,32 +224,30 @@ def crossvit_fields(name, tensors, heads_of):
 
     heads_of: {widths of both branches: heads}, those of the published variants."""
     conv = "patch_embed.0.proj.0.weight" in tensors  # three convolutions, whose kernels do not tell P
-    kernels = ["patch_embed.0.proj.0.weight", "patch_embed.1.proj.0.weight"]
-    patch = [12, 16]
-    if not conv:
-        kernels = ["patch_embed.0.proj.weight", "patch_embed.1.proj.weight"]
-        patch = [size_of(name, tensors, key, 3, "CrossViT") for key in kernels]
-    dims = tuple(size_of(name, tensors, f"pos_embed.{b}", 2, "CrossViT") for b in (0, 1))
+    part = "proj.0.weight" if conv else "proj.weight"
+    kernels = [f"patch_embed.0.{part}", f"patch_embed.1.{part}"]
+    require(name, tensors, {**dict.fromkeys(kernels, 4), **CROSSVIT_SHAPES}, "CrossViT")
+    patch = [12, 16] if conv else [tensors[kernel].shape[3] for kernel in kernels]
+    dims = tuple(tensors[f"pos_embed.{b}"].shape[2] for b in (0, 1))
     grids = []
     for b in (0, 1):
-        positions = size_of(name, tensors, f"pos_embed.{b}", 1, "CrossViT") - 1
+        positions = tensors[f"pos_embed.{b}"].shape[1] - 1
         side = round(max(positions, 0) ** 0.5)
         if side * side != positions:
             raise ValueError(f"{name}: {positions} patch positions are no square")
         grids.append([side, side])
-    channels = size_of(name, tensors, kernels[0], 1, "CrossViT")
     if dims not in heads_of:
         raise ValueError(f"{name}: widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")
     return {
         "grids": grids,
         "patch": patch,
-        "channels": channels,
+        "channels": tensors[kernels[0]].shape[1],
         "dims": dims,
         "heads": heads_of[dims],
         "depths": [count(tensors, "blocks.0.blocks.0."), count(tensors, "blocks.0.blocks.1.")],
         "encoders": count(tensors, "blocks."),
-        "mlp": size_of(name, tensors, "blocks.0.blocks.0.0.mlp.fc1.weight", 0, "CrossViT") // dims[0],
+        "mlp": len(tensors["blocks.0.blocks.0.0.mlp.fc1.weight"]) // dims[0],
         "stem": "conv" if conv else "linear",
         "fusion": "cross" if count(tensors, "blocks.0.fusion.") else "none",
         "cross_depth": max(1, count(tensors, "blocks.0.fusion.0.")),
@@ -259,11 +260,10 @@ def count(tensors, start):
     return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
 
-def size_of(name, tensors, key, axis, model, exactly=False):
-    """Length of an axis of a tensor; ValueError where the file lacks it, or exactly=True and it has more
-    axes."""
-    axes = tensors[key].dim() if key in tensors else 0
-    if axes <= axis or exactly and axes != axis + 1:
-        raise ValueError(f"{name} is not a {model} this code knows: {key} is missing or has the wrong number "
-                         f"of axes (the file has {', '.join(list(tensors)[:4])} ...)")
-    return tensors[key].shape[axis]
+def require(name, tensors, shapes, model):
+    """ValueError where a file lacks one of the tensors {name: number of axes}, or it has fewer axes."""
+    for key, axes in shapes.items():
+        if key not in tensors or tensors[key].dim() < axes:
+            present = ", ".join(list(tensors)[:4])
+            raise ValueError(f"{name} is not a {model} this code knows: {key} is missing or has the wrong "
+                             f"number of axes (the file has {present} ...)")

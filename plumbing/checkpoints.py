@@ -5,6 +5,7 @@ What looks like a place on this machine is never asked of the Hub. Tensors are r
 """
 import json
 import os
+import posixpath
 import re
 
 from plumbing.hub import HUB_ID, Repository
@@ -50,8 +51,7 @@ def read_checkpoint(name):
 
 def read_config(name):
     """The config.json that read_checkpoint gives, without reading the weights."""
-    place, file = find_file(name)
-    return read_beside(place, file, "config.json")
+    return read_beside(*find_file(name), "config.json")
 
 
 # -----------------------------------------------------------------------------
@@ -187,8 +187,7 @@ def refuse_shard(file):
 
 def beside(file, other):
     """ "sub/model.safetensors", "config.json" -> "sub/config.json"."""
-    folder = file.rpartition("/")[0]
-    return f"{folder}/{other}" if folder else other
+    return posixpath.join(posixpath.dirname(file), other)
 
 
 def read_beside(place, file, other):

@@ -34,34 +34,37 @@ HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_huge_plus_patch16_dinov3", 20),
 )
 HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16}      # others: D / 64
-ABSENT = (  # what is not here, by architecture or model type
-    (r"^eva02_enormous", "norms after attention and MLP instead of before (post-norm)"),
-    (r"_rpn_", "norms after attention and MLP instead of before (post-norm)"),
-    (r"aimv2", "RMS norms and Linear layers without bias"),
-    (r"_rope_mixed", "rotary positions that are learned"),
-    (r"naflex|^siglip2", "patches of images of any shape (NaFlex)"),
-    (r"sapiens2", "queries that share keys (grouped-query attention)"),
-    (r"^(vit_d\w+_patch16_reg1)", "differential attention"),
-    (r"^samvit|^sam", "relative positions and windows in its attention (SAM)"),
-    (r"swin", "windows that shift and patches that merge (Swin)"),
-    (r"data2vec|^vitdet", "relative positions in its attention"),
-    (r"_resnet|_r\d+_s|hybrid", "a ResNet before its patches (hybrid)"),
-    (r"xcit|cait|volo|mvit|pvt|twins|levit|coat|maxvit|hiera|convnext|resnet|efficientnet",
-     "no plain ViT in it"),
-)
-TRACES = (  # the same, by the renamed tensors
-    (r"\.lora_[AB]\.", "adapters of LoRA, to be merged into its model first (merge_and_unload)"),
-    (r"relative_position|\.rel_pos_", "relative positions in its attention (BEiT, SAM)"),
-    (r"^(layers|blocks)\.\d+\.(blocks|downsample)\.", "patches that merge from stage to stage (Swin)"),
-    (r"^patch_embed\.(backbone|conv|stem|norm)|^stem\.|^patch_embed\.proj\.\d+\.",
-     "a convolutional stem or a norm in its patch embedding"),
-    (r"\.lambda_[qk]\d$", "differential attention"),
-    (r"\.in_proj\.|\.attn_out_proj\.", "attention and MLP side by side"),
-    (r"^rope\.freqs$", "rotary positions that are learned"),
-    (r"\.attn\.gate\.|\.attn\.talking_head", "gates in its attention"),
-    (r"^patch_embedding\.patch_embeddings\.\d",
-     "patches by a Linear layer, which does not tell channel from pixel (MONAI's perceptron)"),
-)
+ABSENT = r"""  what is not here, by architecture or model type: pattern -> reason
+^eva02_enormous -> norms after attention and MLP instead of before (post-norm)
+_rpn_ -> norms after attention and MLP instead of before (post-norm)
+aimv2 -> RMS norms and Linear layers without bias
+_rope_mixed -> rotary positions that are learned
+naflex|^siglip2 -> patches of images of any shape (NaFlex)
+sapiens2 -> queries that share keys (grouped-query attention)
+^(vit_d\w+_patch16_reg1) -> differential attention
+^samvit|^sam -> relative positions and windows in its attention (SAM)
+swin -> windows that shift and patches that merge (Swin)
+data2vec|^vitdet -> relative positions in its attention
+_resnet|_r\d+_s|hybrid -> a ResNet before its patches (hybrid)
+xcit|cait|volo|mvit|pvt|twins|levit|coat|maxvit|hiera|convnext|resnet|efficientnet -> no plain ViT in it
+"""
+TRACES = r"""  the same, by the renamed tensors: pattern -> reason
+\.lora_[AB]\. -> adapters of LoRA, to be merged into its model first (merge_and_unload)
+relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
+^(layers|blocks)\.\d+\.(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
+^patch_embed\.(backbone|conv|stem|norm)|^stem\. -> a convolutional stem or a norm in its patch embedding
+^patch_embed\.proj\.\d+\. -> a convolutional stem or a norm in its patch embedding
+\.lambda_[qk]\d$ -> differential attention
+\.in_proj\.|\.attn_out_proj\. -> attention and MLP side by side
+^rope\.freqs$ -> rotary positions that are learned
+\.attn\.gate\.|\.attn\.talking_head -> gates in its attention
+^patch_embedding\.patch_embeddings\.1 -> patches by a Linear layer, whose pixels have no known order (MONAI)
+"""
+
+
+def rules(table):
+    """The lines "pattern -> text" of a table -> [[pattern, text]]."""
+    return [line.split(" -> ") for line in table.splitlines()[1:] if " -> " in line]
 
 
 def look_up(table, kind):
@@ -74,8 +77,8 @@ def look_up(table, kind):
 
 def refuse_absent(name, kind, tensors):
     """ValueError, with the reason, for a ViT that this code cannot reproduce."""
-    reason = look_up(ABSENT, kind)
-    for pattern, text in TRACES:
+    reason = look_up(rules(ABSENT), kind)
+    for pattern, text in rules(TRACES):
         for key in tensors:
             if reason is None and not key.startswith("/") and re.search(pattern, key):
                 reason = f"{text}: {key}"

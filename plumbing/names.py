@@ -10,6 +10,8 @@ import re
 
 import torch
 
+from plumbing.families import rules
+
 BESIDE = "/"  # before the name of a tensor that is no part of the ViT
 KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embeddings(\.projection)?|"
                     r"conv_proj|conv1|embeddings\.patch_embedding|"
@@ -90,11 +92,6 @@ LAYOUTS = r"""  names before RENAME -> the model type that has them, where no co
 ^rope_embed\.periods$ -> dinov3
 """
 JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".mlp.gate.", ".mlp.up.")}
-
-
-def rules(table):
-    """The lines "pattern -> text" of a table -> [[pattern, text]]."""
-    return [line.split(" -> ") for line in table.splitlines()[1:] if " -> " in line]
 
 
 def find_vit(name, tensors):

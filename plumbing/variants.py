@@ -10,7 +10,6 @@ of the two depends on how far apart the patches are; class token and registers h
     centered   2 pi times -1 .. 1, at the centers of the patches          DINOv3, Siméoni et al. 2025
 B samples, H heads, S tokens of which the last T are patches, d width of a head. `config` is a ViTConfig.
 Differs: DINOv3's random shift, jitter and scale of the places in training are left out.
-Run: python -m plumbing.variants                  how a product falls with the distance of the patches
 """
 import math
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 
 def quick_gelu(x):
     return x * torch.sigmoid(1.702 * x)
@@ -137,12 +137,3 @@ def vary(vit):
             attn.q_norm, attn.k_norm = nn.LayerNorm(d, config.eps), nn.LayerNorm(d, config.eps)
         if config.attention_norm:                                  # EVA-02 for CLIP, BEiT-3
             attn.norm = nn.LayerNorm(config.heads * d, config.eps)
-
-
-if __name__ == "__main__":
-    turn = Rotation(Rotary(), (1, 6), d=8, prefix=0)
-    q, k = torch.randn(8).expand(1, 1, 6, 8), torch.randn(8).expand(1, 1, 6, 8)
-    products = turn(q) @ turn(k).mT
-    print("products of one query and one key, by the columns where they stand:")
-    for row in products[0, 0]:
-        print(" ".join(f"{product:6.2f}" for product in row))

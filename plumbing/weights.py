@@ -201,8 +201,7 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
         if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
     model.load_state_dict({**target, **fits})
-    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}"]
-    report += notes
+    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
     if absent:                                                     # modules, not their weights and biases
         modules = [key.rsplit(".", 1)[0] for key in absent]
         report.append("new " + " ".join(dict.fromkeys(modules)))   # each once

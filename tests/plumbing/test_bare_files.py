@@ -147,7 +147,7 @@ def test_monai_vit_against_a_plain_one(tmp_path, kind):
     decoder = {"decoder5.conv.weight": torch.ones(3)}
     torch.save({**prefixed(t, "vit."), **decoder} if kind == "UNETR of earlier versions" else t, tmp_path / "vit.pt")
     if kind == "classifier, perceptron":
-        assert "patches by a Linear layer, which does not tell channel from pixel (MONAI's perceptron)" in refusal(ViT.from_pretrained, str(tmp_path / "vit.pt"), heads=4)
+        assert "patches by a Linear layer, whose pixels have no known order (MONAI)" in refusal(ViT.from_pretrained, str(tmp_path / "vit.pt"), heads=4)
         return
     loaded, image = ViT.from_pretrained(str(tmp_path / "vit.pt"), heads=4).eval(), torch.randn(1, 1, 16, 16, 16)
     assert torch.allclose(loaded.encode(loaded.embed(image))[0], monai_vit(t, image[0], 4), atol=1e-5)
