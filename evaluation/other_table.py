@@ -7,9 +7,9 @@ import numpy as np
 from plumbing.checkpoints import read_json
 from plumbing.cohort import TARGET
 from plumbing.patients import identity
-from plumbing.prepare import learned_images, own_data
+from plumbing.prepare import learned_copies, own_data
 from plumbing.saved_run import evaluated
-from plumbing.splits import copies_between, read_run_split
+from plumbing.splits import read_run_split
 
 
 def learned_patients(run):
@@ -33,7 +33,7 @@ def refuse_learned(cohort, run, args):
                              f"(such patients: {len(seen)})")
     if own is None:
         return
-    pairs = copies_between(own, learned_images(own, run), cohort)
+    pairs = learned_copies(own, run, cohort)
     if pairs:
         first, copy = pairs[0]
         raise ValueError(f"{cohort.paths[copy]} is byte for byte {own.paths[first]}, from which {run} has "

@@ -11,8 +11,7 @@ from plumbing.cohort import Cohort, SPLIT_NAMES, SPLITS, Task
 from plumbing.folders import IMAGE_FOLDER, left_out_note, without_masks
 from plumbing.patients import NAMES, patients_of_files
 from plumbing.public_tables import NAME_TARGETS
-from plumbing.tables import known_cells, shortlist
-from plumbing.targets import read_classes
+from plumbing.tables import shortlist
 
 
 def read_class_folders(folder, regex=None, split=None):
@@ -59,16 +58,17 @@ def with_target(cohort, target):
         raise ValueError(f"--target {target}: class folders say only class, and names as those of chest_xray "
                          f"{shortlist(NAME_TARGETS)}")
     name = target.removesuffix(":classes")
-    rows = []
+    words = []                                                     # of every image, "" where its name says none
     for path in cohort.paths:
-        words = [word for pattern, word in patterns.items() if re.search(pattern, os.path.basename(path))]
-        rows.append({name: "".join(words[:1])})
-    cells = known_cells(rows, name)
-    if not cells:
+        file = os.path.basename(path)
+        words.append(next((word for pattern, word in patterns.items() if re.search(pattern, file)), ""))
+    classes = sorted(set(words) - {""})
+    if not classes:
         raise ValueError(f"--target {target}: no file of {cohort.name} has a name that says it")
-    classes, values = read_classes(rows, name, cells)
-    return replace(cohort, tasks=[Task(name, "classes", classes)], targets={name: values},
-                   columns=cohort.columns | {name: [row[name] for row in rows]})
+    number_of = {word: number for number, word in enumerate(classes)}
+    values = np.array([number_of.get(word, np.nan) for word in words], np.float32)
+    return replace(cohort, tasks=[Task(name, "classes", tuple(classes))], targets={name: values},
+                   columns=cohort.columns | {name: words})
 
 
 # -----------------------------------------------------------------------------

@@ -128,10 +128,12 @@ def own_data(saved, run):
         return None
 
 
-def learned_images(own, run, splits=("train", "val")):
-    """-> indices of the images of a run's own cohort that are in these of its splits."""
+def learned_copies(own, run, cohort, splits=("train", "val")):
+    """-> [(index in the run's own cohort, index in the other)] of images that are byte for byte the same,
+    and in the run in these of its splits."""
     split_of = read_run_split(run)
-    return [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
+    learned = [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
+    return copies_between(own, learned, cohort)
 
 
 def refuse_unwritable(names):
@@ -270,8 +272,7 @@ def seen_before(args, cohort, indices):
         own = own_data(saved, run)
         if own is None:
             return []
-        pairs = copies_between(own, learned_images(own, run, ("train",)), cohort)
-        learned = {cohort.patients[i] for _, i in pairs}
+        learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
     leaks = []
     for split in ("val", "test"):
         again = learned & {cohort.patients[i] for i in indices[split]}

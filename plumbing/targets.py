@@ -190,13 +190,12 @@ def read_lists(path, rows, name, cells):
     parts_of = {cell: list_parts(cell) for cell in cells}
     counts = Counter(part for parts in parts_of.values() for part in parts if not NO_FINDING.fullmatch(part))
     refuse_too_many(path, name, counts, f"--target {name}:classes allows it")
-    columns = {label: np.zeros(len(rows), np.float32) for label in sorted(counts)}
-    for i, row in enumerate(rows):
-        for label, column in columns.items():
-            if not row[name]:
-                column[i] = np.nan
-            elif label in parts_of[row[name]]:
-                column[i] = 1
+    parts_of[""] = []
+    blank = [not row[name] for row in rows]
+    columns = {}
+    for label in sorted(counts):
+        columns[label] = np.array([label in parts_of[row[name]] for row in rows], np.float32)
+        columns[label][blank] = np.nan
     return columns
 
 
