@@ -67,8 +67,9 @@ def score_subgroups(task, predictions, columns, cohort):
         cells = cohort.columns[column]
         group_of = np.array([subgroup(column, cells[images[0]]) for images in predictions["images"]])
         for name in sorted(set(group_of), key=by_number):
-            scores = result[f"{column} {name}"] = score(task, predictions, keep=np.flatnonzero(group_of == name))
+            scores = score(task, predictions, keep=np.flatnonzero(group_of == name))
             scores["small"] = scores["patients"] < SMALL
+            result[f"{column} {name}"] = scores
     return result
 
 
