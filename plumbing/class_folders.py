@@ -58,7 +58,7 @@ def with_target(cohort, target):
         raise ValueError(f"--target {target}: class folders say only class, and names as those of chest_xray "
                          f"{shortlist(NAME_TARGETS)}")
     name = target.removesuffix(":classes")
-    words = []                                                     # of every image, "" where its name says none
+    words = []                                                     # "" where a name says none
     for path in cohort.paths:
         file = os.path.basename(path)
         words.append(next((word for pattern, word in patterns.items() if re.search(pattern, file)), ""))
