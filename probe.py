@@ -8,8 +8,8 @@
 
 O. Mindlina, "Vision Transformer for classification on medical images", 2024. W1 mixes tokens and is shared
 by the D features: the tokens keep their places, which the class token alone has lost. Backbone there:
-google/vit-base-patch16-224-in21k. Adam, rate 1e-3, batches with as many films of each class: train.py's
---balanced, on by default for these models.
+google/vit-base-patch16-224-in21k. Adam (--optimizer), rate 1e-3, batches with as many films of each
+class: train.py's --balanced, on by default for these models.
 
 Model3 means to imitate an input of 256 px, but the ViT still sees 224: stretching adds no detail. `resized`
 is the article's way, linear along the list of tokens: it blends the class token with the first patch, and
