@@ -48,13 +48,15 @@ class Stop:
 
 
 class Shown:
-    """Standard output on which control characters, of a name in somebody's table, are shown, not obeyed."""
+    """Standard output on which control characters, of a name in somebody's table, are shown, not obeyed; so
+    are letters that its encoding lacks (LC_ALL=C)."""
 
     def __init__(self, stream):
         self.stream = stream
 
     def write(self, text):
-        return self.stream.write(shown(text))
+        encoding = self.stream.encoding or "utf-8"
+        return self.stream.write(shown(text).encode(encoding, "backslashreplace").decode(encoding))
 
     def __getattr__(self, name):
         return getattr(self.stream, name)

@@ -98,7 +98,8 @@ def by_patient(args):
 
 def load_data(args):
     """Flags -> Cohort. Models that see a patient at once need one target per patient, others none."""
-    refuse_unwritable([args.data])
+    texts = [value for value in vars(args).values() if isinstance(value, str)]
+    refuse_unwritable(texts)                                       # args.json could not be read again
     print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
     own_loss = getattr(MODELS[args.model], "own_loss", None)
     with parallel.first_here():  # one process makes or downloads what the others then find

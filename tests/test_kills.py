@@ -136,8 +136,8 @@ def test_sigkill_at_random_moments_loses_nothing(greys, grey_run, name):
         assert status in (0, -signal.SIGKILL) or "a process that reads images died" in text, text
         killed += status != 0
         if beside:
-            status, text = wait(beside)
-            assert status == 0, text
+            other, text = wait(beside)
+            assert other == 0, text
         if status == 0:
             assert content(folder) == whole
             ends += 1

@@ -1,4 +1,5 @@
 """plumbing/command.py: how the programs end: with one line, at a signal, or because nobody reads any more."""
+import io
 import os
 import runpy
 import signal
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 import eval as evaluate
-from plumbing.command import Stop, run_main, shown
+from plumbing.command import Shown, Stop, run_main, shown
 from tests.hub import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -75,6 +76,14 @@ def test_escape_sequences_are_shown_not_obeyed(capsys, monkeypatch):
         run_main(main)
     out, err = capsys.readouterr()
     assert out == "\\x1b[2J\n" and err.endswith(": \\x1b[2J\n")
+
+
+def test_a_terminal_that_knows_no_such_letter_gets_its_code():
+    """LC_ALL=C: a class called schlécht ended the run in the line that names it."""
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    Shown(stream).write("schlécht \udce9")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"schl\\xe9cht \\udce9"
 
 
 def test_whoever_reads_what_is_printed_may_leave():

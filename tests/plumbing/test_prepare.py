@@ -109,3 +109,5 @@ def test_a_name_that_cannot_be_written_is_found_before_training(tmp_path, monkey
             os.rename(tmp_path / file, folder + b"/" + file.encode())
     line = fails(["--data", os.fsdecode(folder) + "/t.csv", "--model", "vit", "--image", "16", "--device", "cpu"], monkeypatch, capsys)
     assert "not UTF-8; rename the file or folder" in line and not os.path.exists("runs")
+    line = fails(["--data", "t.csv", "--model", "vit", "--name", "d\udce9j", "--device", "cpu"], monkeypatch, capsys)
+    assert line.startswith(r"train.py: d\udce9j: the name is not UTF-8") and not os.path.exists("runs")

@@ -29,6 +29,8 @@ from plumbing.load_cohort import load_cohort
 from plumbing.pictures import read_image
 from plumbing.run_folder import load_state
 from plumbing.saved_run import open_model
+from tests.plumbing.test_dicom import write as write_dicom
+from tests.plumbing.test_nifti import write as write_nifti
 from tests.grey_runs import TINY, copied, fails, flags, fork, refused, wait
 from vit import ViT
 
@@ -269,12 +271,33 @@ def small_files(greys):
     return {name: (open(name, "rb").read(), reader) for name, reader in files.items()}
 
 
-@pytest.mark.parametrize("inputs", (300, pytest.param(40_000, marks=pytest.mark.slow)))
-def test_readers_read_or_refuse_whatever_they_are_given(greys, inputs):
-    """Thousands of damaged files of 20 kinds: each is read, or refused by a ValueError of one line, within 5 s, and all of them with
-    at most 1 GB more than before (more is denied by the system)."""
+def dicom_files():
+    write_dicom("a.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8)), write_dicom("b.dcm", np.zeros((4, 8, 8), np.int16))
+    return {"a.dcm": lambda: read_image("a.dcm", (8, 8)), "b.dcm": lambda: read_volume("b.dcm", (4, 4, 4))}
+
+
+def nifti_files():
+    for name in ("a.nii", "a.nii.gz"):
+        write_nifti(name, np.arange(64, dtype=np.int16).reshape(4, 4, 4))
+    return {name: lambda name=name: read_volume(name, (4, 4, 4)) for name in ("a.nii", "a.nii.gz")}
+
+
+@pytest.mark.parametrize("inputs, package", (
+    (300, ""), (100, "pydicom"), (100, "nibabel"),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in ((40_000, ""), (10_000, "pydicom"), (10_000, "nibabel")))))
+def test_readers_read_or_refuse_whatever_they_are_given(greys, inputs, package):
+    """Thousands of damaged files of 20 kinds, DICOM and NIfTI where they can be read: each is read, or refused by a ValueError of one
+    line, within 5 s, and all of them with at most 1 GB more than before (more is denied by the system)."""
+    if package:
+        pytest.importorskip(package, reason=f"what {package} reads is read by {package}")
+
     def feed():
-        files, rng = small_files(greys), np.random.default_rng(inputs)
+        rng = np.random.default_rng(inputs)
+        if package:
+            files = {"pydicom": dicom_files, "nibabel": nifti_files}[package]()
+            files = {name: (open(name, "rb").read(), reader) for name, reader in files.items()}
+        else:
+            files = small_files(greys)
         for content, reader in files.values():
             reader()                                               # whole files are read
         warnings.simplefilter("ignore")
@@ -303,4 +326,4 @@ def test_readers_read_or_refuse_whatever_they_are_given(greys, inputs):
     status, said = wait(fork(feed))
     assert status == 0, (status, said[-4000:])
     refusals = json.loads(said.strip().splitlines()[-1])
-    assert sum(n for _, n in refusals.values()) == inputs and all(refused for refused, _ in refusals.values())
+    assert sum(n for _, n in refusals.values()) == inputs and all(refused for refused, _ in refusals.values()), refusals
