@@ -5,9 +5,8 @@ import os
 import numpy as np
 
 from plumbing.checkpoints import read_json
-from plumbing.cohort import Task
 from plumbing.run_folder import write_csv
-from plumbing.saved_run import evaluated
+from plumbing.saved_run import evaluated, tasks_and_columns
 from plumbing.spreadsheet import read_cells
 
 
@@ -71,11 +70,6 @@ def write_predictions(path, tasks, predictions, cohort):
     write_csv(path, rows)
 
 
-def read_tasks(config):
-    """config.json of a run -> its tasks."""
-    return [Task(**dict(task, classes=tuple(task["classes"]))) for task in config["tasks"]]
-
-
 def read_rows(tasks, rows):
     """Rows of predictions.csv -> the predictions, as `predict` gives them, but that `images` are texts."""
     predictions = {
@@ -114,6 +108,6 @@ def read_predictions(run):
 
     ValueError when the folder is not that of an evaluated run."""
     with evaluated(run):
-        tasks = read_tasks(read_json(os.path.join(run, "best", "config.json")))
+        tasks, _ = tasks_and_columns(read_json(os.path.join(run, "best", "config.json")), run)
         with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
             return tasks, read_rows(tasks, read_cells(file))

@@ -9,11 +9,10 @@ import numpy as np
 from safetensors import safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
-from evaluation.predictions_file import read_tasks
 from evaluation.result_tables import counts, number, people
 from evaluation.scores import chosen_metric
 from plumbing.checkpoints import read_json
-from plumbing.saved_run import evaluated
+from plumbing.saved_run import evaluated, tasks_and_columns
 from plumbing.spreadsheet import read_cells
 from plumbing.weight_files import refuse_strangers
 
@@ -59,7 +58,8 @@ def read_run(folder, results=None):
         refuse_strangers(weights)
         with safe_open(weights, "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-        run.tasks = [task for task in read_tasks(run.config) if task.key in run.metrics]
+        tasks, _ = tasks_and_columns(run.config, folder)
+        run.tasks = [task for task in tasks if task.key in run.metrics]
         run.tested_on = f"the {run.metrics['split']} split"
         run.metrics.setdefault("unit", "patient")
     run.args = publishable(run.args)

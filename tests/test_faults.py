@@ -293,9 +293,9 @@ def test_of_two_runs_with_one_name_one_trains(greys):
     assert sorted(status for status, _ in ends) == [0, 2]
     line = next(said for status, said in ends if status).strip().splitlines()[-1]
     assert line.startswith("train.py: runs/a") and ("exists" in line or "another process is training" in line)
-    ends = [wait(child) for child in [fork(command(flags(greys))) for _ in range(3)]]
-    assert [status for status, _ in ends] == [0, 0, 0] and sorted(os.listdir("runs")) == ["a", "vit", "vit-2", "vit-3"]
-    assert all(ends_of(f"runs/{name}") == ends_of("runs/a") for name in ("vit", "vit-2", "vit-3"))
+    ends = [wait(child) for child in [fork(command(flags(greys))) for _ in range(2)]]
+    assert [status for status, _ in ends] == [0, 0] and sorted(os.listdir("runs")) == ["a", "vit", "vit-2"]
+    assert all(ends_of(f"runs/{name}") == ends_of("runs/a") for name in ("vit", "vit-2"))
 
 
 # -----------------------------------------------------------------------------

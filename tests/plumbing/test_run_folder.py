@@ -10,7 +10,7 @@ from plumbing.flags import read_args
 from plumbing.prepare import prepare
 from plumbing.run_folder import recover, write_csv, write_folder, write_json, write_log
 from tests.grey_runs import flags as grey_flags
-from tests.small_runs import fails, flags
+from tests.small_runs import fails
 from train import lr_at, main
 
 
@@ -63,14 +63,14 @@ def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     assert "--epochs 4: the run was started for 5" in fails(["--resume", "runs/a", "--epochs", "4"], monkeypatch, capsys)
 
 
-def test_an_existing_run_is_kept(table, quiet, monkeypatch, capsys):
+def test_an_existing_run_is_kept(greys, quiet, monkeypatch, capsys):
     """A taken name is refused, --overwrite starts anew, and without a name a number is added."""
-    main(flags(table, "--model", "vit", "--name", "a"))
-    assert "runs/a exists; --resume runs/a" in fails(flags(table, "--model", "vit", "--name", "a"), monkeypatch, capsys)
-    main(flags(table, "--model", "vit", "--name", "a", "--overwrite"))
-    main(flags(table, "--model", "vit"))
-    main(flags(table, "--model", "vit"))
+    main(grey_flags(greys, "--epochs", "1", "--name", "a"))
+    assert "runs/a exists; --resume runs/a" in fails(grey_flags(greys, "--epochs", "1", "--name", "a"), monkeypatch, capsys)
+    main(grey_flags(greys, "--epochs", "1", "--name", "a", "--overwrite"))
+    main(grey_flags(greys, "--epochs", "1"))
+    main(grey_flags(greys, "--epochs", "1"))
     assert sorted(os.listdir("runs")) == ["a", "vit", "vit-2"]
     os.makedirs("runs/mine"), open("runs/mine/thesis.txt", "w").close()
-    assert "does not delete" in fails(flags(table, "--name", "mine", "--overwrite"), monkeypatch, capsys)
+    assert "does not delete" in fails(grey_flags(greys, "--name", "mine", "--overwrite"), monkeypatch, capsys)
     assert os.path.exists("runs/mine/thesis.txt")
