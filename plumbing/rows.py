@@ -72,7 +72,7 @@ def merge_rows(path, rows, cohort):
     note = f"{len(rows)} rows name {len(groups)} images: each counts once"
     if differing:
         note += f", with its first row where they differ ({shortlist(differing)})"
-    cohort.notes.append(note)
+    cohort.notes.insert(0, note)                                   # before all that counts patients
     rows, cohort.paths, cohort.patients = [[items[group[0]] for group in groups]
                                            for items in (rows, cohort.paths, cohort.patients)]
     return rows

@@ -147,7 +147,7 @@ def test_rows_of_one_image_are_one_image(place, tmp_path):
     (tmp_path / "boxes.csv").write_text("who,picture,x\na,0_0.png,1\na,0_0.png,2\n")
     args = read_args(str(place / "runs" / "vit"))
     cohort = load_images(str(tmp_path / "boxes.csv"), args)
-    assert cohort.patients == ["a"] and len(cohort.paths) == 1 and "2 rows name 1 images" in cohort.notes[-1]
+    assert cohort.patients == ["a"] and len(cohort.paths) == 1 and "2 rows name 1 images" in cohort.notes[0]
     as_folder(place, ["p1"], tmp_path / "new" / "site")
     assert load_images(str(tmp_path / "new"), args).patients == ["site", "site"]
     assert "the uppermost folder is taken as the patient" in load_images(str(tmp_path / "new"), args).notes[0]

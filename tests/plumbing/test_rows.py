@@ -45,5 +45,5 @@ def test_other_columns_of_rows_that_are_one_image(tmp_path):
     """Of a box, say, the first row's counts, and a line names the columns; a column that names other files is said to be unread."""
     path = generic(tmp_path, "p,a.png,1.5,3,b.png", "p,a.png,1.5,4,b.png", "q,b.png,2,5,a.png", header="patient_id,image,target,x,second")
     cohort = load_cohort(path)
-    assert cohort.columns["x"] == ["3", "5"] and cohort.notes[0] == "column second names files too, which are not read"
-    assert cohort.notes[1] == "3 rows name 2 images: each counts once, with its first row where they differ (x)"
+    assert cohort.columns["x"] == ["3", "5"] and cohort.notes[1] == "column second names files too, which are not read"
+    assert cohort.notes[0] == "3 rows name 2 images: each counts once, with its first row where they differ (x)"
