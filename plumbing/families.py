@@ -30,10 +30,10 @@ ACTIVATIONS = {  # what others call it: what ViTConfig does
     "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
 }
 HEADS = (  # of a ViT whose heads are not 64 wide
-    (r"_giantopt_", 16),
+    (r"_giantopt_|_pe_[a-z]+_gigantic_|_base_patch16_gap_224", 16),
     (r"_huge_plus_patch16_dinov3", 20),
 )
-HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16}      # others: D / 64
+HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16, 1664: 16, 4096: 32}  # others: D / 64
 ABSENT = r"""  what is not here, by architecture or model type: pattern -> reason
 ^eva02_enormous -> norms after attention and MLP instead of before (post-norm)
 _rpn_ -> norms after attention and MLP instead of before (post-norm)
