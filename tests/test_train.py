@@ -369,6 +369,7 @@ class Killed(BaseException):
 @pytest.mark.slow
 def test_killed_at_any_write_and_resumed_ends_with_the_same_bits(table, monkeypatch):
     """The run is killed before its 1st, 2nd, ... rename, then resumed: best, last, log and predictions equal an undisturbed run's."""
+    monkeypatch.setattr(train, "rehearse", lambda *_: None)        # test_kills.py kills that, too
     main(flags(table, *MULTI, "--name", "whole"))
     whole = weights_of("runs/whole")
     rename, replace = os.rename, os.replace
