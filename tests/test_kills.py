@@ -22,7 +22,7 @@ from plumbing import run_folder, simulate
 from tests.grey_runs import command, flags, fork, wait
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.slow]  # test_train kills at every write, in seconds
-KILLS = int(os.environ.get("KILLS", 60))
+KILLS = int(os.environ.get("KILLS", 36))
 WRITES = ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "makedirs"), (os, "rmdir"), (os, "unlink"), (os, "remove"),
           (run_folder, "save_file"), (torch, "save"), (builtins, "open"))
 LEFT_BEHIND = re.compile(r"(\.part|\.new|\.old|complete|rehearsal|\.partial)$")

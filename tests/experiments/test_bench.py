@@ -58,7 +58,8 @@ def test_ours_and_the_loops_of_the_filter_table_do_the_same():
         assert torch.equal(tokens, ours[0]) and torch.equal(composite, ours[1].to(composite.dtype))
 
 
-@pytest.mark.parametrize("name, key, count", [("scaling", "tokens", 12), ("multivit", "n", 8), ("data", "path", 3), ("memory", "size", 6)])
+@pytest.mark.parametrize("name, key, count", [("scaling", "tokens", 12), ("multivit", "n", 8), ("data", "path", 3),
+                                               pytest.param("memory", "size", 6, marks=pytest.mark.slow)])
 def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, monkeypatch, capsys):
     """Expected rows, finite numbers, no candidate missing; the machine and the peers are named first."""
     here(monkeypatch)
