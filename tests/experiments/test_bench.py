@@ -132,3 +132,12 @@ def test_memory_of_a_step_is_what_it_holds():
     """A block of 64 MiB raises the peak by about that, though an earlier step had more."""
     timing.peak_memory(lambda: np.ones(128 * 2 ** 20, dtype=np.uint8), "cpu")
     assert 60 < timing.peak_memory(lambda: np.ones(64 * 2 ** 20, dtype=np.uint8), "cpu")[1] < 80
+
+
+def test_a_step_that_fails_gives_the_fused_kernel_back():
+    """The matrix in memory may be too large; what is timed after it is what it is called."""
+    fused = attention.softmax_attention
+    with pytest.raises(MemoryError), bench.attention_of(bench.MATRIX):
+        assert attention.softmax_attention is not fused
+        raise MemoryError
+    assert attention.softmax_attention is fused
