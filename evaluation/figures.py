@@ -260,12 +260,18 @@ def finding_figure(views, findings, values, title):
     for label, (boxes, maps) in findings.items():
         target, predicted = values[label]
         actual = {0: "absent", 1: "present"}.get(target, "unknown")
-        for name, photo, axis in views:
-            height, width = photo.shape[:2]
-            frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-            caption = f"{label} {actual}, predicted {predicted:.2f} {name}".strip()
-            rows.append((photo, caption, axis, frames, maps))
+        rows += finding_rows(views, f"{label} {actual}, predicted {predicted:.2f}", boxes, maps)
     return heat_figure(rows, title)
+
+
+def finding_rows(views, caption, boxes, maps):
+    """-> the rows of heat_figure for one finding, one per view; boxes: in shares of the image."""
+    rows = []
+    for name, photo, axis in views:
+        height, width = photo.shape[:2]
+        frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
+        rows.append((photo, f"{caption} {name}".strip(), axis, frames, maps))
+    return rows
 
 
 def heat_figure(rows, title):

@@ -8,10 +8,8 @@ Of test patients; a finding per label. Both runs read the same table, and have t
 """
 import os
 
-import numpy as np
-
-from evaluation.figures import findings_of, grids_of, heat_figure, views_of
-from evaluation.localization import find_boxes, finding_maps
+from evaluation.figures import finding_rows, findings_of, heat_figure, maps_of, views_of
+from evaluation.localization import find_boxes
 from evaluation.predict import predict_images
 from plumbing.columns import tabulate
 from plumbing.command import run_main
@@ -23,14 +21,14 @@ from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split, sort_by_split
 
 
-def maps_of(run, device):
+def findings_in(run, device):
     """Run folder -> {(path, label): (boxes in shares, views of the image, {name of a map: (rows, columns)})}
     of its test patients."""
     model, tasks, args = open_model(run)
     cohort = match(load_data(args), tasks, run)
     cohort, _ = tabulate(cohort, model.columns)
     options = run_options(args, model.to(device), cohort, device)
-    task, first_token = findings_of(tasks)
+    task, _ = findings_of(tasks)
     boxes_of = {}
     if task:
         boxes_of = find_boxes(None, cohort, task.classes, options["size"])
@@ -40,9 +38,9 @@ def maps_of(run, device):
     def watch(batch, out):
         for i, [image] in enumerate(batch["index"]):
             views = views_of(cohort, image, options["size"], model.config)
-            for label, boxes in boxes_of[image].items():
-                maps = finding_maps(out, i, first_token + label, grids_of(model.config))
-                findings[cohort.paths[image], task.classes[label]] = boxes, views, maps
+            boxes = boxes_of[image]
+            for label, maps in maps_of(tasks, model.config, out, i, boxes).items():
+                findings[cohort.paths[image], task.classes[label]] = boxes[label], views, maps
 
     images = [image for image in test if image in boxes_of]
     if images:
@@ -56,7 +54,7 @@ def main(argv=None):
     parser.add_argument("--out", default="maps.png", help="the picture")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
-    first, second = [maps_of(run, find_device(args.device)) for run in args.runs]
+    first, second = [findings_in(run, find_device(args.device)) for run in args.runs]
     rows = {}                                                      # {label: rows of its first finding}
     for path, label in first:
         if label in rows or (path, label) not in second:
@@ -66,14 +64,10 @@ def main(argv=None):
         for run, findings in zip(args.runs, (first, second)):
             for name, weights in findings[path, label][-1].items():
                 maps[f"{os.path.basename(os.path.abspath(run))}: {name}"] = weights
-        rows[label] = []
-        for name, photo, axis in views:
-            height, width = photo.shape[:2]
-            frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-            rows[label].append((photo, f"{label} {name}", axis, frames, maps))
+        rows[label] = finding_rows(views, label, boxes, maps)
     if not rows:
         raise ValueError(f"{args.runs[0]}, {args.runs[1]}: the test patients of both share no finding "
-                         "with a box; boxes.csv stands beside the table")
+                         "with a box and a map; boxes.csv stands beside the table")
     heat_figure(sum(rows.values(), []), "The same findings by two models").save(args.out)
     print(args.out)
 

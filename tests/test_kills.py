@@ -20,6 +20,7 @@ from evaluation.card import write_card
 from evaluation.report import write_report
 from plumbing import run_folder, simulate
 from tests.grey_runs import command, flags, fork, wait
+from tests.plumbing import simulated_files
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.slow]  # test_train kills at every write, in seconds
 KILLS = int(os.environ.get("KILLS", 36))
@@ -30,12 +31,7 @@ LEFT_BEHIND = re.compile(r"(\.part|\.new|\.old|complete|rehearsal|\.partial)$")
 
 def content(folder):
     """{path: bytes} of a folder, without locks; the log without the seconds."""
-    files = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            with open(path, "rb") as file:
-                files[os.path.relpath(path, folder)] = file.read()
+    files = simulated_files.content(folder)
     for path in list(files):
         if path.endswith(("lock", "state.pt")):                    # the state holds the log, too
             del files[path]
