@@ -341,7 +341,7 @@ class DAFTViT(nn.Module):
         maps = tokens.transpose(1, 2)                              # features are maps, tokens are places
         tokens = self.daft(maps, tabular, mask).transpose(1, 2)
         tokens, class_map = vit.blocks[-1](tokens, mask, want_map=True)
-        y = vit.read(tokens, vit.norm(tokens), mask)
+        y = vit.pool(vit, tokens, vit.norm(tokens), mask)
         logits = {task: head(y) for task, head in vit.head.items()}
         return {"logits": logits, "map": class_map}
 

@@ -11,7 +11,7 @@ have two axes or, volumes, three. A bag of vectors has none: each is a token wit
 pretrained ViTs have is put in place by plumbing/variants.py. B samples, C channels, P patch side in px, T
 patches, D width, H heads, S all tokens: class, registers, T."""
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +31,6 @@ SIZES = {  # name: fields of ViTConfig
     "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
 }
 PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
-CHOICES = {  # of ViTConfig
-    "positions": ("class", "all", "patches", "none"),
-    "pool": ("class", "prefix", "mean", "mean-norm"),
-    "activation": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
-}
 
 
 @dataclass(frozen=True)
@@ -52,45 +47,28 @@ class ViTConfig:
     qkv_bias: bool = True
     eps: float = 1e-6                # of LayerNorm; google/vit has 1e-12
     attention: str = "softmax"       # one of attention.KINDS
+    dropout: float = 0.0             # after the embedding, the attention and the MLP
+    drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
+    mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry per channel
+    std: tuple = (0.5, 0.5, 0.5)     # google/vit, timm's augreg: 0.5; DeiT, DINO(v2), MAE: ImageNet's
+    # what pretrained ViTs have instead, put in place by plumbing/variants.py:
     class_token: bool = True         # SigLIP, I-JEPA have none
     registers: int = 0               # DINOv2: extra tokens after the class token
     positions: str = "class"         # learned, for class token and patches; "all" tokens, "patches", "none"
     pool: str = "class"              # what is read: class token; "prefix": mean of it and registers (DeiT's
     # distilled); of the patches the "mean" (I-JEPA), or its norm, "mean-norm" (fc_norm of MAE, EVA, BEiT)
-    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual, LayerScale
+    layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual
     pre_norm: bool = False           # CLIP: before the first block
     final_norm: bool = True          # RADIO has none after the last
-    # in plumbing/variants.py:
     rotary: dict = None              # positions that turn q and k: fields of Rotary
     activation: str = "gelu"         # of the MLP
     mlp_norm: bool = False           # EVA-02: a LayerNorm before the last layer of the MLP
     attention_norm: bool = False     # EVA-02 for CLIP, BEiT-3: and before that of the attention
     qk_norm: bool = False            # of queries and keys, head by head: Dehghani et al. 2023
-    dropout: float = 0.0             # after the embedding, the attention and the MLP
-    drop_path: float = 0.0           # stochastic depth, rising linearly to this rate in the last block
-    mean: tuple = (0.5, 0.5, 0.5)    # of the normalization, in units of 0..1, one entry per channel
-    std: tuple = (0.5, 0.5, 0.5)     # google/vit, timm's augreg: 0.5; DeiT, DINO(v2), MAE: ImageNet's
 
     def __post_init__(self):
-        sizes = (*self.image, *self.patch, self.channels, self.dim, self.depth, self.heads, self.mlp)
-        if min(sizes) < 1 or max(sizes) > 65535 or self.depth > 999:
-            raise ValueError(f"{self}: sizes start at 1 and end at 65535, and the depth ends at 999")
-        for name in ("eps", "dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: need 0 <= x < 1")
-        if len(self.image) not in (0, 2, 3):
-            raise ValueError(f"image {self.image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
-        if len(self.patch) != len(self.image) or any(side % P for side, P in zip(self.image, self.patch)):
-            raise ValueError(f"image {self.image} px is not a multiple of the patch {self.patch} px")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is not known; use {', '.join(known)}")
-        if not self.class_token and "class" in (self.pool, self.positions):
-            raise ValueError(f"pool {self.pool}, positions {self.positions}: need a class token")
-        if not self.head_dim and self.dim % self.heads:
-            raise ValueError(f"width {self.dim} does not divide into {self.heads} heads")
-        if self.image and not (len(self.mean) == len(self.std) == self.channels and min(self.std) > 0):
-            raise ValueError(f"mean {self.mean}, std {self.std}: need {self.channels} each, stds above 0")
+        from plumbing.variants import check
+        check(self)
 
     @property
     def grid(self):
@@ -106,11 +84,6 @@ class ViTConfig:
     def prefix(self):
         """Tokens before the patches: class token and registers."""
         return self.class_token + self.registers
-
-    @property
-    def placed(self):
-        """How many of these have a position."""
-        return {"class": 1, "all": self.prefix}.get(self.positions, 0)
 
 
 class MLP(nn.Module):
@@ -133,7 +106,7 @@ class Residual(nn.Module):
     def __init__(self, config: ViTConfig, drop_path):
         super().__init__()
         self.dropout, self.drop_path = config.dropout, drop_path
-        self.gamma = nn.Parameter(torch.full((config.dim,), 1e-5)) if config.layer_scale else None
+        self.gamma = None                                          # of LayerScale, where there is one
 
     def forward(self, y):
         if self.gamma is not None:
@@ -216,6 +189,18 @@ def sides(text):
     return tuple(int(side) for side in text.split("x")) if text else ()
 
 
+def place(vit, x):
+    """(B, T, D) -> [cls ; x] + pos, (B, 1 + T, D). The vectors of a bag have no position."""
+    x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], 1)
+    vectors = x.shape[1] - vit.pos_embed.shape[1]
+    return x + F.pad(vit.pos_embed, (0, 0, 0, vectors))
+
+
+def read_class_token(vit, x, tokens, mask=None):
+    """Tokens before and after the final norm, (B, S, D) -> what the head reads, (B, D)."""
+    return tokens[:, 0]
+
+
 class ViT(nn.Module):
     """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the attention in the last block of
     the class token or, where their mean is read, of the patches. tasks: {name: outputs}, a head for each.
@@ -232,23 +217,17 @@ class ViT(nn.Module):
         D, depth = config.dim, config.depth
         self.normalize = Normalize(config.mean, config.std, len(config.image))
         self.patch_embed = PatchEmbed(config)
-        if config.class_token:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
-        if config.positions != "none":
-            self.pos_embed = nn.Parameter(torch.zeros(1, config.placed + config.tokens, D))
-        if config.registers:
-            self.reg_token = nn.Parameter(torch.zeros(1, config.registers, D))
-        self.norm_pre = nn.LayerNorm(D, config.eps) if config.pre_norm else nn.Identity()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.tokens, D))
+        self.norm_pre = nn.Identity()
         rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList([Block(config, rate) for rate in rates])
-        self.norm = nn.LayerNorm(D, config.eps) if config.final_norm else nn.Identity()
-        self.pool = None                                           # what reads the class token
+        self.norm = nn.LayerNorm(D, config.eps)
         self.head = make_heads(D, tasks)
         self.drop = nn.Dropout(config.dropout)
-        plain = dict(rotary=None, activation="gelu", mlp_norm=False, attention_norm=False, qk_norm=False)
-        if config.pool != "class" or config != replace(config, **plain):
-            from plumbing.variants import vary
-            vary(self)
+        self.place, self.pool = place, read_class_token
+        from plumbing.variants import vary
+        vary(self)
         self.apply(init_weights)
         for name in ("cls_token", "pos_embed", "reg_token"):
             if hasattr(self, name):
@@ -257,15 +236,7 @@ class ViT(nn.Module):
     def embed(self, images):
         """(B, C, *image) -> (B, S, D), with positions."""
         x = self.patch_embed(self.normalize(images))
-        first = self.first_tokens(len(x))
-        placed = {"class": 1, "all": 2}.get(self.config.positions, 0)
-        x = torch.cat([*first[:placed], x], 1)
-        if self.config.positions != "none":
-            vectors = x.shape[1] - self.pos_embed.shape[1]         # of a bag, which have no position
-            x = x + F.pad(self.pos_embed, (0, 0, 0, vectors))
-        if placed < len(first):
-            rows = self.config.placed
-            x = torch.cat([x[:, :rows], *first[placed:], x[:, rows:]], 1)
+        x = self.place(self, x)
         return self.norm_pre(self.drop(x))
 
     def first_tokens(self, B):
@@ -282,13 +253,7 @@ class ViT(nn.Module):
         if want_map:
             x, class_map = x
         tokens = self.norm(x)
-        return tokens, self.read(x, tokens, mask), class_map
-
-    def read(self, x, tokens, mask=None):
-        """Tokens before and after the final norm, (B, S, D) -> the vector that is read, (B, D)."""
-        if self.pool is None:
-            return tokens[:, 0]
-        return self.pool(self, x, tokens, mask)
+        return tokens, self.pool(self, x, tokens, mask), class_map
 
     def encode(self, tokens, want_map=False, mask=None):
         """The tokens of look(); want_map=True: also the map."""
@@ -344,15 +309,13 @@ class ViT(nn.Module):
     def from_args(cls, args, tasks=None, columns=(), stage=1):
         """-> ViT; args.image and args.patch are "96x64", "" for bags, None for what the checkpoint has.
         stage: 1 or 2, where that is a MultiViT."""
-        image, C = sides(args.image), args.channels
-        changes = dict(dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
+        image, patch, C = sides(args.image), sides(args.patch), args.channels
+        changes = dict(patch=patch, dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
-            changes.update(mean=args.mean, std=args.std, patch=sides(args.patch), heads=args.heads)
-            changes["stage"] = stage
+            changes.update(mean=args.mean, std=args.std, heads=args.heads, stage=stage)
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
         half = (0.5,) * C if image else ()                         # vectors are taken as they come
-        config = ViTConfig(**SIZES[args.size], **changes, image=image, patch=sides(args.patch), channels=C,
-                           mean=half, std=half)
+        config = ViTConfig(image, channels=C, mean=half, std=half, **SIZES[args.size], **changes)
         return cls(config, tasks)
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
+from plumbing.variants import placed_rows
+
 
 def fit(tensors, config, image, patch, notes):
     """Fit kernel and positions of a ViT, in place, to images and patches of other sizes (px per axis, () or
@@ -18,7 +20,7 @@ def fit(tensors, config, image, patch, notes):
             tensors[kernel] = resize_kernel(tensors[kernel], fitted.patch)
         notes.append(f"resized patches {spaced(config.patch, 'x')} -> {spaced(fitted.patch, 'x')} px")
     if fitted.grid != config.grid and config.positions != "none":
-        resize_positions(tensors, "pos_embed", config.grid, fitted.grid, notes, config.placed)
+        resize_positions(tensors, "pos_embed", config.grid, fitted.grid, notes, placed_rows(config))
     return fitted
 
 

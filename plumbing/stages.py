@@ -1,6 +1,7 @@
 """Both stages of a MultiViT from the weights of a ViT, or from those of another MultiViT."""
 import torch
 
+from plumbing.variants import placed_rows
 from plumbing.weights import behind_stage1
 from vit import ViT
 
@@ -14,10 +15,10 @@ def start_stages(model, vit, args):
         return
     behind = behind_stage1(args.pretrained)
     if not behind:
-        load_stage2(model.stage2, weights, vit.config.placed)
+        load_stage2(model.stage2, weights, placed_rows(vit.config))
         return
     second = ViT.from_args(args, stage=2)
-    load_stage2(model.stage2, second.state_dict(), second.config.placed, "stage2.pos_embed" in behind)
+    load_stage2(model.stage2, second.state_dict(), placed_rows(second.config), "stage2.pos_embed" in behind)
     taken = ["stage2"]
     for part in ("fuse", "merge"):
         weight, layer = behind.get(f"{part}.weight"), getattr(model, part, None)
@@ -28,14 +29,14 @@ def start_stages(model, vit, args):
 
 
 @torch.no_grad()
-def load_stage2(stage2, weights, placed_rows, positions=True):
+def load_stage2(stage2, weights, rows, positions=True):
     """{name: tensor} of a ViT -> stage 2. positions: are those of its class token and registers, the first
-    placed_rows of pos_embed, still to be added? Else the tokens hold them, as where R = 1."""
+    rows of pos_embed, still to be added? Else the tokens hold them, as where R = 1."""
     weights, placed = dict(weights), 0
     if hasattr(stage2, "pos_embed") != positions:                  # what had a position brings it along
         sign = 1 if positions else -1
         for name in ("cls_token", "reg_token"):
-            if name in weights and placed < placed_rows:
-                rows = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
-                weights[name], placed = weights[name] + sign * rows, placed + rows.shape[1]
+            if name in weights and placed < rows:
+                own = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
+                weights[name], placed = weights[name] + sign * own, placed + own.shape[1]
     stage2.load_state_dict({key: weights[key] for key in stage2.state_dict()})

@@ -1,4 +1,4 @@
-"""What pretrained ViTs have besides the plain block: activations, norms, rotary positions, pooling.
+"""What pretrained ViTs have besides the plain block: tokens, activations, norms, rotary positions, pooling.
 
     (a, b) -> (a cos w - b sin w, b cos w + a sin w)      each pair of features of q and k, Su et al. 2021,
     w = place / theta^(i / F)                             eq. 34; i = 0 .. F - 1, F pairs per image axis
@@ -36,6 +36,55 @@ ACTIVATIONS = {
     "quick_gelu": quick_gelu,                                      # CLIP
     "swiglu": swiglu,                                              # Shazeer 2020, eq. 6: DINOv2 giant
 }
+
+
+CHOICES = {  # of ViTConfig
+    "positions": ("class", "all", "patches", "none"),
+    "pool": ("class", "prefix", "mean", "mean-norm"),
+    "activation": tuple(ACTIVATIONS),
+}
+
+
+def check(config):
+    """ValueError where the fields of a ViTConfig do not go together."""
+    image, patch = config.image, config.patch
+    sizes = (*image, *patch, config.channels, config.dim, config.depth, config.heads, config.mlp)
+    if min(sizes) < 1 or max(sizes) > 65535 or config.depth > 999:
+        raise ValueError(f"{config}: sizes start at 1 and end at 65535, and the depth ends at 999")
+    for name in ("eps", "dropout", "drop_path"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} {getattr(config, name)}: need 0 <= x < 1")
+    if len(image) not in (0, 2, 3):
+        raise ValueError(f"image {image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
+    if len(patch) != len(image) or any(side % P for side, P in zip(image, patch)):
+        raise ValueError(f"image {image} px is not a multiple of the patch {patch} px")
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name} {getattr(config, name)!r} is not known; use {', '.join(known)}")
+    if not config.class_token and "class" in (config.pool, config.positions):
+        raise ValueError(f"pool {config.pool}, positions {config.positions}: need a class token")
+    if not config.head_dim and config.dim % config.heads:
+        raise ValueError(f"width {config.dim} does not divide into {config.heads} heads")
+    mean, std = config.mean, config.std
+    if image and not (len(mean) == len(std) == config.channels and min(std) > 0):
+        raise ValueError(f"mean {mean}, std {std}: need {config.channels} each, stds above 0")
+
+
+def placed_rows(config):
+    """How many of class token and registers have a position: the first rows of pos_embed."""
+    return {"class": 1, "all": config.prefix}.get(config.positions, 0)
+
+
+def place(vit, x):
+    """(B, T, D) -> class token, registers and patches, (B, S, D), with positions for those that have one."""
+    first = vit.first_tokens(len(x))
+    placed = {"class": 1, "all": 2}.get(vit.config.positions, 0)
+    x = torch.cat([*first[:placed], x], 1)
+    if vit.config.positions != "none":
+        vectors = x.shape[1] - vit.pos_embed.shape[1]              # of a bag, which have no position
+        x = x + F.pad(vit.pos_embed, (0, 0, 0, vectors))
+    rows = placed_rows(vit.config)
+    return torch.cat([x[:, :rows], *first[placed:], x[:, rows:]], 1)
 
 
 @dataclass(frozen=True)
@@ -119,14 +168,31 @@ def vary(vit):
     config = vit.config
     if config.attention != "softmax" and (config.rotary is not None or config.qk_norm):
         raise ValueError(f"attention {config.attention!r} is not defined with rotary positions or qk_norm")
-    d = config.head_dim or config.dim // config.heads
+    D, d = config.dim, config.head_dim or config.dim // config.heads
+    if (config.class_token, config.registers, config.positions) != (True, 0, "class"):
+        vit.place = place
+    if not config.class_token:
+        del vit.cls_token
+    if config.registers:
+        vit.reg_token = nn.Parameter(torch.zeros(1, config.registers, D))
+    if config.positions == "none":
+        del vit.pos_embed
+    else:
+        vit.pos_embed = nn.Parameter(torch.zeros(1, placed_rows(config) + config.tokens, D))
+    if config.pre_norm:
+        vit.norm_pre = nn.LayerNorm(D, config.eps)
+    if not config.final_norm:
+        vit.norm = nn.Identity()
     if config.pool != "class":
         vit.pool = pool
     for block in vit.blocks:
         attn, mlp = block.attn, block.mlp
+        if config.layer_scale:                                     # Touvron et al. 2021, eq. 4
+            for residual in (block.ls1, block.ls2):
+                residual.gamma = nn.Parameter(torch.full((D,), 1e-5))
         mlp.act = ACTIVATIONS[config.activation]
         if config.activation == "swiglu":
-            mlp.fc1 = nn.Linear(config.dim, 2 * config.mlp)
+            mlp.fc1 = nn.Linear(D, 2 * config.mlp)
         if config.mlp_norm:
             mlp.norm = nn.LayerNorm(config.mlp, config.eps)
         if config.pool.startswith("mean"):

@@ -125,7 +125,6 @@ def test_lines_fit_the_page(files):
 
 LONGER = {  # lines; why a file may have more than 350
     "train.py": 400,        # loss, learning rate, optimizer, step and loop are read together
-    "vit.py": 365,          # the block, the network, and the flags that five ideas share
     "crossvit.py": 405,     # two networks, and the variants of the paper's Tables 1 and 7
     "daft.py": 365,         # nine fusions, the network they are compared in, and the same in a ViT
 }
