@@ -9,14 +9,13 @@ one place, `cell`.
 import base64
 import glob
 import html
-import io
 import os
 import re
 from urllib.parse import quote
 
 from evaluation.card import card
 from evaluation.metrics import NAMES
-from evaluation.picture_file import read_picture, save_picture
+from evaluation.picture_file import png, read_picture, save_picture
 from evaluation.result_tables import cell_text, map_tables, tables
 from evaluation.run_charts import learning_curves, task_charts
 from evaluation.run_text import caveats, command, facts, read_run, split_table
@@ -118,9 +117,7 @@ def html_table(table, kind):
 def html_figure(picture, alt, text, width, least=0):
     """A picture inside the page, width px wide, and its caption; on a narrow screen less, but not below
     `least`."""
-    data = io.BytesIO()
-    picture.save(data, "png")
-    inside = base64.b64encode(data.getvalue()).decode()
+    inside = base64.b64encode(png(picture)).decode()
     return (f'<figure><img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
             f'src="data:image/png;base64,{inside}"><figcaption>{cell(text)}</figcaption></figure>')
 

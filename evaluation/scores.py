@@ -31,8 +31,10 @@ def bootstrap_weights(patients, resamples=1000):
         resamples = 0
     rng = np.random.default_rng(0)
     counts = np.ones((1 + resamples, n), np.int16)
-    for row in counts[1:]:
-        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    for rows in np.array_split(counts[1:], 1 + resamples * n // 1_000_000):
+        drawn = rng.integers(n, size=rows.shape)
+        drawn += n * np.arange(len(rows))[:, None]                 # so that one count does for all rows
+        rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
     return counts[:, patient_of]
 
 
