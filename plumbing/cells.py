@@ -6,21 +6,33 @@ from collections import Counter
 
 
 UNITS = "%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|bpm|mmhg|px|hu"
+MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 ODD = [(re.compile(pattern, re.IGNORECASE), problem) for pattern, problem in (
     (r"0\d+", "begins with 0, as codes do"),
     (r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?", "is a date"),
     (r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]", "is a list of numbers, which belong into columns of their own"),
+    (r"[1-9]\d{0,2}(,\d{3})+", "has commas that may divide thousands, or be a decimal comma"),
     (r"[-+]?\d+,\d+", "has a decimal comma"),
+    (r"[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?", "has its thousands divided"),
     (r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?", "is a date or a time"),
-    (r"\d{1,2}[ .-]+[a-z]{3,9}[ .,-]+\d{2,4}", "is a date"),
+    (rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d", "is a date"),
     (rf"[-+]?\d+([.,]\d+)?\s*({UNITS})", "has a unit"),
     (r"[<>≤≥~]\s*\d.*", "is a bound"),
 )]
 READABLE = re.compile(rf"([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
-LABELS = {"true": "1", "yes": "1", "positive": "1", "false": "0", "no": "0", "negative": "0"}
+GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
+SHORT = re.compile(r"\d{1,3}")
+CODE = re.compile(r"-(1|9+)(\.0)?")                                # numbers that stand for a blank
+HIGH_CODE = re.compile(r"(9+|88+)(\.0*)?")
+UNKNOWN = re.compile(r"unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
+                     r"|not (known|specified|recorded|applicable|done|assessed)", re.IGNORECASE)
+LABELS = dict.fromkeys("true yes y positive pos present checked x".split(), "1")
+LABELS |= dict.fromkeys("false no n negative neg absent unchecked".split(), "0")
 NO_FINDING = re.compile(r"no[ _-]?findings?|normal|healthy", re.IGNORECASE)        # in a list of findings
-LIST = re.compile(r"[|;]|^[\[({].*[\])}]$")
+LIST = re.compile(r"[|;]|^[\[({].*[\])}]$|^set\(\)$")
+SEPARATORS, OTHER_SEPARATORS = "|;,", "/+&"
+QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NO = "no", "non", "n", "un"
 NEGATIVE = re.compile(r"-?0(\.0)?|-1(\.0)?|n|no|false|neg|negative|normal|healthy|controls?|benign|none"
                       r"|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+", re.IGNORECASE)
@@ -38,12 +50,36 @@ def is_number(text):
 
 
 def odd_cell(cells):
-    """Do all cells look like numbers, and some only so? -> the first of these and what it has, else None."""
-    for pattern, problem in ODD:
-        odd = [cell for cell in cells if pattern.fullmatch(cell)]
-        if odd and all(is_number(cell) or pattern.fullmatch(cell) for cell in cells):
-            return odd[0], problem
-    return None
+    """-> the first cell that makes a column neither one of numbers nor one of words, and what is wrong with
+    it: it only looks like a number, or others are numbers; else None."""
+    plain = [cell for cell in cells if SHORT.fullmatch(cell)]
+    grouped = [cell for cell in cells if GROUPED.fullmatch(cell)]
+    if plain and grouped and len(plain) + len(grouped) == len(cells):
+        return grouped[0], "may be a thousand and more, or have three decimals"
+    odd, words, numbers = [], [], 0
+    for cell in cells:
+        problem = next((problem for pattern, problem in ODD if pattern.fullmatch(cell)), None)
+        if problem:
+            odd.append((cell, problem))
+        elif is_number(cell):
+            numbers += 1
+        else:
+            words.append((cell, "is not a number, others are"))
+    if odd and not words:
+        return odd[0]
+    return words[0] if words and numbers else None
+
+
+def ways_out(flag, cell, words, number):
+    """-> what to add to a flag such as --target NAME where odd_cell finds this cell. words, number: the kinds
+    that take it as one or the other."""
+    choices = f"{flag}:{words} takes it as a word"
+    value, _ = read_number(cell)
+    if value is not None:
+        choices += f", {flag.split()[1]}:{number} as {value:g}"
+    elif odd_cell([cell]) is None:
+        choices = f"{flag}:{words} allows it; --missing names words for a blank"
+    return choices
 
 
 def read_number(cell):
@@ -56,34 +92,84 @@ def read_number(cell):
     return float(f"{match[1]}.{match[2] or 0}"), (match[3] or "").lower()
 
 
-def list_parts(cell):
-    """ "a|b", "a; b", "a, b", "['a', 'b']" or "{'a', 'b'}" -> ["a", "b"]"""
+def no_number(cell):
+    """-> why a cell is not read as a number, in words."""
+    odd = odd_cell([cell])
+    if odd is None:
+        return "is not a number"
+    return f"is not a number: it {odd[1]}"
+
+
+def list_parts(cell, separators=SEPARATORS):
+    """ "a|b", "a; b", "a, b", "['a', 'b']", "['a' 'b']" or "{'a', 'b'}" -> ["a", "b"]"""
+    if cell == "set()":                                            # how Python writes an empty set
+        return []
     if cell.startswith(("[", "{", "(")):
+        quoted = ["".join(pair).strip() for pair in QUOTED.findall(cell)]
+        if quoted:
+            return quoted
         cell = cell.strip("[]{}()").replace(",", "|")
-    for separator in "|;,":
+    for separator in separators:
         if separator in cell:
             break
     parts = [part.strip(" '\"") for part in cell.split(separator)]
     return [part for part in parts if part]
 
 
-def are_lists(cells):
+def are_lists(cells, separators=SEPARATORS):
     """Do some cells hold several words, of which one is in other cells too?"""
     cells_with = Counter()                                         # a word: in how many cells it is
     several = set()                                                # words that stand beside others
     for cell in cells:
-        parts = set(list_parts(cell))
+        parts = {same_word(part) for part in list_parts(cell, separators) if not is_number(part)}
         cells_with.update(parts)
         if len(parts) > 1:
             several |= parts
     return any(cells_with[part] > 1 for part in several)
 
 
+def separators_of(cells):
+    """-> the signs that divide the words in a column of lists."""
+    if not are_lists(cells) and are_lists(cells, OTHER_SEPARATORS):
+        return OTHER_SEPARATORS
+    return SEPARATORS
+
+
+def spellings_of(counts):
+    """{word: how often} -> lists of those that say the same, the most frequent first."""
+    groups = {}
+    for word in counts:
+        groups.setdefault(same_word(word), []).append(word)
+    return [sorted(sorted(group), key=counts.get, reverse=True) for group in groups.values()]
+
+
+def spelling_notes(name, counts, noun):
+    """-> lines on words of a column that are taken for one."""
+    return [f"{name}: {' and '.join(map(repr, spellings))} are one {noun}"
+            for spellings in spellings_of(counts) if len(spellings) > 1]
+
+
+def code_notes(name, counts):
+    """-> warnings of cells that count like the others and may stand for a blank: words like unknown, the only
+    negative number, as -1 or -999, and 9, 99 or 999 far above the others. counts: {cell: how often}"""
+    codes = [cell for cell in counts if UNKNOWN.fullmatch(cell)]
+    numbers = sorted(filter(is_number, counts), key=float)
+    if len(numbers) > 2:
+        if CODE.fullmatch(numbers[0]) and float(numbers[1]) >= 0:
+            codes.append(numbers[0])
+        if HIGH_CODE.fullmatch(numbers[-1]) and float(numbers[-1]) > 2 * float(numbers[-2]) > 0:
+            codes.append(numbers[-1])
+    return [f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it stands "
+            f"for a blank, say --missing=na,nan,{code.lower()}" for code in codes]
+
+
 def same_word(cell):
-    """-> what is equal for 1 and 1.0, for Benign and benign, and for the two ways to write an accent."""
+    """-> what is equal for 1 and 1.0, for Benign and benign, for no_tumor and no-tumor and no tumor, and for
+    the two ways to write an accent."""
     if is_number(cell):
         return float(cell)
-    return " ".join(unicodedata.normalize("NFC", cell).casefold().split())
+    text = re.sub(r"(?<=[^\W\d_])[_-](?=[^\W\d_])", " ", unicodedata.normalize("NFC", cell).casefold())
+    return " ".join(text.split())
 
 
 def positive_of(classes):

@@ -2,15 +2,17 @@
 """
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cohort import Cohort, SPLIT_NAMES, SPLITS, Task
+from plumbing.cells import same_word
+from plumbing.cohort import Cohort, SPLITS, Task
 from plumbing.folders import IMAGE_FOLDER, left_out_note, without_masks
 from plumbing.patients import NAMES, patients_of_files
 from plumbing.public_tables import NAME_TARGETS
+from plumbing.splits import split_name
 from plumbing.tables import shortlist
 
 
@@ -30,9 +32,9 @@ def read_class_folders(folder, regex=None, split=None):
         problem = (f"--data {folder}: need a CSV file, or one folder of images per class "
                    f"(there are {shortlist(classes)})")
         raise ValueError("; ".join([problem] + notes))
-    if len({name.casefold() for name in classes}) < len(classes):
+    if len(set(map(same_word, classes))) < len(classes):
         raise ValueError(f"--data {folder}: of the classes {shortlist(classes)} two differ in the case of "
-                         "their letters only; give their folders one name")
+                         "their letters or the signs between their words only; give their folders one name")
     if all(split_name(name) for name in classes):
         raise ValueError(f"--data {folder}: {shortlist(classes)} are folders of a split and hold no folders "
                          "of classes")
@@ -100,26 +102,26 @@ def read_layout(folder, images, left_out):
         splits.append(split)
         names.append(words[0].strip())
         below[words[0]].update(words[1:2])
-    return splits, names, list(places), notes + notes_on_inner(below)
+    return splits, names, list(places), notes + notes_on_inner(folder, below)
 
 
-def notes_on_inner(below):
-    """{class: names of the folders in it} -> a line, where these may be the patients, or the classes."""
-    inner = list(below.values())
-    count = sum(map(len, inner))
-    if count > 2 * len(inner):
-        return [f"there are {count} folders below the classes, as {min(max(inner, key=len))}: if each is a "
+def notes_on_inner(folder, below):
+    """{class: names of the folders in it} -> a line, where these may be the patients, or the classes.
+
+    ValueError where one of them holds the others again, as augmented/CLASS beside CLASS."""
+    for name, inner in below.items():
+        if len(inner) > 1 and inner <= below.keys():
+            raise ValueError(f"--data {folder}: {name} is beside the classes and holds folders of the same "
+                             f"names, {shortlist(sorted(inner))}; a split is called {', '.join(SPLITS)}, "
+                             "what else there is must lie elsewhere")
+    counts = Counter(name for inner in below.values() for name in inner)
+    if len(counts) > 1 and min(counts.values()) > 1:
+        return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}; each of them "
+                f"holds {shortlist(sorted(counts))}: if those are the classes, they must be the upper ones"]
+    if len(counts) > 2 * len(below):
+        return [f"there are {len(counts)} folders below the classes, as {min(counts)}: if each is a "
                 "patient, --patient-regex '([^/]+)/[^/]+$' says so"]
-    if len(inner) > 2 and len(inner[0]) > 1 and inner.count(inner[0]) == len(inner):
-        return [f"WARNING: the classes are the {len(inner)} upper folders, as {min(below)}; each of them "
-                f"holds {shortlist(sorted(inner[0]))}: if those are the classes, they must be the upper ones"]
     return []
-
-
-def split_name(folder):
-    """ "Testing", "test_set" or "02_test" -> "test"; None for a folder that is not of a split."""
-    word = re.sub(r"^\d+[ _.-]+|[ _-]*(set|data|images?)?$", "", folder.strip().lower())
-    return SPLIT_NAMES.get(word)
 
 
 def is_image_folder(name):

@@ -1,10 +1,12 @@
 """Columns of a table as the input of a model: numbers and categories -> one vector per image.
 """
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import is_number, odd_cell, read_number
+from plumbing.cells import (code_notes, is_number, no_number, odd_cell, read_number, same_word,
+                            spelling_notes, spellings_of, ways_out)
 from plumbing.cohort import Column
 from plumbing.tables import name_and_kind, shortlist
 
@@ -44,9 +46,9 @@ def fit_column(cohort, name, kind, train):
         kind = "number" if all(is_number(cell) for cell in known) else "category"
         odd = odd_cell(sorted(known))
         if odd:
-            raise ValueError(f"--tabular {name}: {odd[0]!r} {odd[1]}; {name}:number or {name}:category "
-                             "says what it is")
-    distinct = known
+            raise ValueError(f"--tabular {name}: {odd[0]!r} {odd[1]}; "
+                             + ways_out(f"--tabular {name}", odd[0], "category", "number"))
+    distinct = {same_word(cell) for cell in known}
     if kind == "number":
         units = {read_number(cell)[1] for cell in known}
         if len(units) > 1:
@@ -62,7 +64,8 @@ def fit_column(cohort, name, kind, train):
     if len(known) > 50:
         raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 "
                          f"make a category; {max(known)!r} is one of them")
-    return Column(name, kind, values=tuple(sorted(known)), blanks="" in cells)
+    values = sorted(spellings[0] for spellings in spellings_of(Counter(cells)) if spellings[0])
+    return Column(name, kind, values=tuple(values), blanks="" in cells)
 
 
 def to_numbers(cohort, name):
@@ -71,7 +74,7 @@ def to_numbers(cohort, name):
     for cell, patient in zip(cohort.columns[name], cohort.patients):
         number, _ = read_number(cell)
         if cell and number is None:
-            raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} is not a number; "
+            raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} {no_number(cell)}; "
                              f"--tabular {name}:category allows words")
         values.append(number)
     return np.array(values, dtype=float)                           # None becomes NaN
@@ -90,16 +93,22 @@ def tabulate(cohort, columns):
             raise ValueError(f"{cohort.name} has no column {name!r}, which the model takes as input; "
                              f"there are {shortlist(cohort.columns)}")
         cells = cohort.columns[name]
+        counts = Counter(filter(None, cells))
         blank = np.array([not cell for cell in cells])
+        notes += code_notes(name, counts)
         if column.kind == "number":
             x = to_numbers(cohort, name)
             parts.append(np.nan_to_num((x - column.mean) / column.std))
             effect = "filled with the mean"
         else:
+            notes += spelling_notes(name, counts, "value")
+            value_of = {same_word(value): value for value in column.values}
+            value_of |= {value: value for value in column.values}
+            values = [value_of.get(cell, value_of.get(same_word(cell))) for cell in cells]
             for value in column.values:
-                parts.append(np.array([cell == value for cell in cells]))
+                parts.append(np.array([cell == value for cell in values]))
             effect = "they count as none of its values"
-            unseen = [cell for cell in cells if cell and cell not in column.values]
+            unseen = [cell for cell, value in zip(cells, values) if cell and value is None]
             if unseen:
                 words = ", ".join(sorted(set(unseen))[:5])
                 notes.append(f"{name}: {len(unseen)} rows of {words}, unknown to the training split, "

@@ -2,6 +2,7 @@
 how large they may be.
 """
 import os
+import re
 import stat
 
 
@@ -13,6 +14,9 @@ LARGEST = 2 ** 32                    # bytes of pixels; a header that says more 
 PLENTY = 2 ** 26                     # bytes, above which
 PACKING = 200                        # times the size of a packed file are a bomb
 IMAGE_ENDINGS = PICTURES + ARRAYS + DICOM + NIFTI
+# of files of images, whether they are read or not
+ENDING = re.compile(r"\.(nii\.gz|jfif|gif|jp2|dcm|dicom|ima|nii|svs|h5|" +
+                    "|".join(ending[1:] for ending in IMAGE_ENDINGS) + ")$", re.IGNORECASE)
 
 
 def format_of(path):
@@ -24,6 +28,10 @@ def format_of(path):
     if not name.endswith(PICTURES) and has_magic(path):
         return "dicom"
     return "picture"
+
+
+def without_ending(name):
+    return ENDING.sub("", name)
 
 
 def is_image(path):

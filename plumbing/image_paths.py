@@ -17,13 +17,11 @@ import unicodedata
 from collections import defaultdict
 
 from plumbing.folders import list_images
-from plumbing.formats import IMAGE_ENDINGS
+from plumbing.formats import IMAGE_ENDINGS, without_ending
 from plumbing.tables import cell_error
 
 
 ABSOLUTE = re.compile(r"[a-z]:[\\/]|[\\/]", re.IGNORECASE)
-ENDING = re.compile(r"\.(nii\.gz|jfif|gif|jp2|dcm|dicom|ima|nii|svs|h5|" +
-                    "|".join(ending[1:] for ending in IMAGE_ENDINGS) + ")$", re.IGNORECASE)
 LONGEST = 4096                                                     # of any path; looking for more takes long
 
 
@@ -122,10 +120,6 @@ def search(index, root, cell, above):
             if matches:
                 return matches, number < 2 and not elsewhere
     return [], True
-
-
-def without_ending(name):
-    return ENDING.sub("", name)
 
 
 def folded(name):

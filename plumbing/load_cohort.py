@@ -1,21 +1,22 @@
 """--data -> Cohort: a CSV file, a public table, a folder of class folders, or the arrays of MedMNIST.
 """
 import os
+import re
 
 from plumbing.class_folders import read_class_folders, with_target
-from plumbing.cohort import Cohort, SPLIT_NAMES
+from plumbing.cohort import Cohort
 from plumbing.folders import left_out_note, without_masks
-from plumbing.formats import IMAGE_ENDINGS
-from plumbing.image_paths import ENDING, find_images
+from plumbing.formats import ENDING, IMAGE_ENDINGS
+from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
-from plumbing.patients import one_spelling, patients_of_files
+from plumbing.patients import one_spelling, parts_note, patients_of_files
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tables, majority, name_alone,
                                     official_lists, recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
-from plumbing.splits import read_splits
+from plumbing.splits import read_splits, split_in
 from plumbing.tables import (MISSING, cell_error, find_patients, first_column, read_csv,
                              require_column, stem)
-from plumbing.target_kinds import policy
+from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
 
@@ -59,8 +60,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         labels = known["labels"].split(",")
     image = require_column(path, header, image or known.get("image", "image"), "--image-column")
     lists = known.get("lists")                                     # NIH's, without val
-    if split == "none":
-        lists = None
+    anew = split == "none"
     split = find_split_column(path, header, rows, image, split)
     findings = first_column(header, known.get("findings", ""))
     if findings:
@@ -68,9 +68,9 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "readers" in known:
         rows = majority(rows, image)
     rows, notes = plain_rows(rows, image, missing)
-    if "blanks" not in known:
-        blank = "ignore"
     policies = dict(uncertain=policy("uncertain", uncertain, header), blank=policy("blank", blank, header))
+    if "blanks" not in known:
+        policies["blank"][None] = POLICIES["ignore"]               # but for labels that --blank names
     default = known.get("target") or ",".join(labels)
     try:
         tasks, targets, target_notes = read_targets(path, header, rows, target or default, labels, **policies)
@@ -81,11 +81,13 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets = tasks, targets
     cohort.notes += notes + target_notes
-    rows = merge_rows(path, rows, cohort)
+    rows = merge_rows(path, rows, cohort, re.split("[,:/=]", target or default), split)
     if split:
         cohort.splits = read_split_column(path, rows, split)
-    elif lists:
+    elif lists and not anew:
         cohort.splits = official_lists(folder, lists, path, rows, image)
+    if not cohort.splits and not anew:
+        cohort.notes += unused_split(header, rows)
     cohort.inputs = known.get("tabular", "")
     return cohort
 
@@ -123,6 +125,8 @@ def read_patients(path, header, rows, image, patient, known, regex):
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
     patients, notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
+    if not regex:
+        notes += parts_note(patients)
     if patient == "lesion_id":
         notes.append("lesion_id says which images belong together; a patient may have several")
     return patients, notes, True
@@ -159,7 +163,7 @@ def find_split_column(path, header, rows, image, split):
     if split == "none":
         return None
     if not split:
-        return first_column(header, "split")
+        return next((name for name in header if name.lower() == "split"), None)
     if not os.path.isfile(split):
         return require_column(path, header, split, "--split-column")
     split_of = read_splits(split)
@@ -174,7 +178,19 @@ def find_split_column(path, header, rows, image, split):
 
 def read_split_column(path, rows, column):
     """-> the split of every row: train, val or test."""
-    splits = [SPLIT_NAMES.get(row[column].lower()) for row in rows]
+    splits = [split_in(row[column]) for row in rows]
     if None in splits:
-        raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test")
+        raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test; "
+                         "--split-column none deals the patients anew")
     return splits
+
+
+def unused_split(header, rows):
+    """-> a warning where a column, or the paths of the images, say a split that is not used, in a list."""
+    for name in header:
+        if split_in(rows[0][name]):
+            splits = {split_in(row[name]) for row in rows}
+            if len(splits) > 1 and None not in splits:
+                return [f"WARNING: column {name} says {', '.join(sorted(splits))}, which is not used; "
+                        f"--split-column {name} keeps this split, none takes away this line"]
+    return []

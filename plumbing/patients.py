@@ -3,8 +3,10 @@
 import os
 import re
 import unicodedata
+from collections import defaultdict
 
 from plumbing.cohort import NO_PATIENTS
+from plumbing.formats import without_ending
 
 
 # What files are called, below the data's folder and without their endings: the first group is the patient.
@@ -27,17 +29,24 @@ NAMES = [(data_set, re.compile(pattern)) for data_set, pattern in (
 )]
 
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
-NOBODY = re.compile(r"\s*|unknown|unk|missing|anonym(ous|ized|ised)?|not available", re.IGNORECASE)
+NOBODY = re.compile(r"\s*|unknown|unk|missing|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+", re.IGNORECASE)
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
+ROUNDED = r"\d[.,]\d{5}E\+\d\d"                                    # by a spreadsheet, from 12 digits on
+CHANGED = re.compile(  # copies that programs made
+    r"(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
+    r"|\.rf\.[0-9a-z]{20,})+", re.IGNORECASE)
 
 
 def identity(patient):
-    """A patient's id as it is compared: 7, 7.0 and 007 are one, so are A7 and a7."""
+    """A patient's id as it is compared: 7, 7.0 and 007 are one, and so are A7, a7, A-7 and A007."""
     text = INVISIBLE.sub("", unicodedata.normalize("NFKC", patient)).strip().casefold()
     if re.fullmatch(r"\d+(\.\d*)?e\+?\d{1,2}", text) and float(text).is_integer():
         return str(int(float(text)))                               # 1.002e+07, as spreadsheets write it
-    number = re.fullmatch(r"0*(\d+?)(\.0*)?", text)
-    return number[1] if number else text
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)            # 1,002
+    text = re.sub(r"[\s_'\"=^,-]+", "-", text).strip("-") or text
+    text = re.sub(r"(?<=\D)-(?=\d)|(?<=\d)-(?=\D)", "", text)
+    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
+    return re.sub(r"^(\d+)\.0*$", r"\1", text)
 
 
 def one_spelling(patients):
@@ -58,6 +67,10 @@ def one_spelling(patients):
                      f"{spelling_of[identity_of[second]]}: they count as the same patient")
     elif floats:
         notes.append(f"patient ids have become floats, as {floats[0]}, and are compared as whole numbers")
+    rounded = [patient for patient in identity_of if re.fullmatch(ROUNDED, patient)]
+    if rounded:
+        notes.append(f"WARNING: patient ids have lost digits in a spreadsheet, as {rounded[0]}: different "
+                     "patients may have become one")
     return [spelling_of[identity_of[patient]] for patient in patients], notes
 
 
@@ -92,6 +105,20 @@ def named_patients(names, regex=None):
     return patients, note
 
 
+def parts_note(patients):
+    """-> a warning where ids say more than who the patient is, as 17_left and 17_right, in a list."""
+    wholes, _ = named_patients(patients)
+    parts = defaultdict(set)
+    for patient, whole in zip(patients, wholes):
+        parts[whole].add(patient)
+    several = [whole for whole in parts if whole and len(parts[whole]) > 1]
+    if not several or None in parts:
+        return []
+    some = " and ".join(sorted(parts[several[0]])[:2])
+    return [f"WARNING: {some} count as different patients, {several[0]} may be one; --patient-regex, with a "
+            "group around what counts, says so"]
+
+
 def compile_regex(regex):
     try:
         return re.compile(regex, re.DOTALL)
@@ -110,7 +137,27 @@ def patients_of_files(names, regex=None):
     """Paths of files -> the patient of each, by its name or else the file itself; lines about it; does any
     name say who it is?"""
     patients, note = named_patients(names, regex)
+    originals, copy_notes = originals_of(names)
     if not note:
-        return list(names), [NO_PATIENTS], False
-    filled = [patient or name for patient, name in zip(patients, names)]
+        return originals, [NO_PATIENTS] + copy_notes, False
+    filled = [patient or original for patient, original in zip(patients, originals)]
     return filled, [note], True
+
+
+def originals_of(names):
+    """Paths of files -> of each the path of the first that shows the same picture by its name; a line about
+    it, in a list.
+
+    These are a.png and a.jpg, a_flip.png, a_rot90.png, and Roboflow's a.rf.HASH.png."""
+    first_of, originals = {}, []
+    for name in names:
+        stem = without_ending(name)
+        changed = CHANGED.fullmatch(stem)
+        if changed:
+            stem = changed[1]
+        originals.append(first_of.setdefault(stem, name))
+    copies = [(name, original) for name, original in zip(names, originals) if name != original]
+    if not copies:
+        return originals, []
+    return originals, [f"{len(copies)} files are copies of others by their names, as {copies[0][0]} of "
+                       f"{copies[0][1]}: they stay in one split, and count as one"]

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from plumbing.cells import list_parts
-from plumbing.tables import blank_out, cell_place, shortlist
+from plumbing.tables import blank_out, cell_error, cell_place, shortlist
 
 
 SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png, ['a', 'b'], a.png, b.png
@@ -38,11 +38,12 @@ def split_cells(rows, column):
     return result, [f"{len(rows)} rows name {len(result)} images, several in a cell"]
 
 
-def merge_rows(path, rows, cohort):
+def merge_rows(path, rows, cohort, targets=(), split=None):
     """Rows that name the same image of the same patient count once, with the answer that they agree on.
 
     -> the rows that stay, the first of each image; the cohort is changed in place, and has a note. Words in
-    lists of labels are joined. ValueError where the answers differ."""
+    lists of labels are joined. targets: columns to predict; split: that of the official split, or None.
+    ValueError where the answers differ, or the splits."""
     rows_of = defaultdict(list)
     for i, key in enumerate(zip(cohort.paths, cohort.patients)):
         rows_of[key].append(i)
@@ -63,12 +64,10 @@ def merge_rows(path, rows, cohort):
                 answers = values.reshape(len(rows), -1)[:, column]
                 raise ValueError(disagreement(path, rows, cohort.paths, task, label, answers, groups[number]))
         cohort.targets[task.name] = merged
-    differing = []                                                 # columns, of which the first row counts
-    targets = [task.name for task in cohort.tasks]
+    differing = differing_columns(path, rows, cohort, groups, split)
     for name, cells in cohort.columns.items():
-        if name not in targets and any(cells[i] != cells[group[0]] for group in groups for i in group):
-            differing.append(name)
         cohort.columns[name] = [cells[group[0]] for group in groups]
+    differing = [name for name in differing if name not in targets and name not in cohort.targets]
     note = f"{len(rows)} rows name {len(groups)} images: each counts once"
     if differing:
         note += f", with its first row where they differ ({shortlist(differing)})"
@@ -76,6 +75,21 @@ def merge_rows(path, rows, cohort):
     rows, cohort.paths, cohort.patients = [[items[group[0]] for group in groups]
                                            for items in (rows, cohort.paths, cohort.patients)]
     return rows
+
+
+def differing_columns(path, rows, cohort, groups, split):
+    """-> the columns in which rows of an image differ. ValueError where that is the official split."""
+    differing = []
+    for name, cells in cohort.columns.items():
+        for group in groups:
+            other = [i for i in group if cells[i] != cells[group[0]]]
+            if other and name == split:
+                raise cell_error(path, rows[other[0]], name, f"is another split than in row "
+                                 f"{rows[group[0]][None]}, of the same image")
+            if other:
+                differing.append(name)
+                break
+    return differing
 
 
 def disagreement(path, rows, paths, task, label, answers, group):

@@ -2,12 +2,13 @@
 """
 import hashlib
 import os
+import re
 from collections import defaultdict
 
 import numpy as np
 
 from plumbing.checksum import file_md5
-from plumbing.cohort import SPLITS
+from plumbing.cohort import SPLITS, SPLIT_NAMES
 from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
 
@@ -43,6 +44,17 @@ def read_split_rows(run):
                              "which is train, val or test")
         rows[plain(row["patient"])] = row
     return rows
+
+
+def split_name(folder):
+    """ "Testing", "test_set" or "02_test" -> "test"; None for a folder that is not of a split."""
+    word = re.sub(r"^\d+[ _.-]+|[ _-]*(set|data|images?)?$", "", folder.strip().lower())
+    return SPLIT_NAMES.get(word)
+
+
+def split_in(cell):
+    """ "train" or "data/Training/17.png" -> "train"; None for a cell that names no split."""
+    return next(filter(None, map(split_name, re.split(r"[\\/]", cell))), None)
 
 
 # -----------------------------------------------------------------------------

@@ -10,7 +10,10 @@ from plumbing.patients import NOBODY, compile_regex, first_group
 
 
 DELIMITERS = ",;\t|"
-MISSING = "nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,."          # words for a blank, in small letters
+# words for a blank, in small letters: of pandas, R, MATLAB, databases, spreadsheets, and of TCGA and the GDC
+MISSING = ("nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1.#ind,-1.#ind,1.#qnan,"
+           "<missing>,<undefined>,(null),\\n,#null!,#div/0!,#ref!,#value!,#num!,#name?,–,—,\"\",'--,"
+           "not available,not reported,[not available],[not applicable],[unknown]")
 
 EXCEL = "in a spreadsheet program save it as CSV UTF-8"
 UTF_16 = "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL

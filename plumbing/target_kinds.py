@@ -1,6 +1,6 @@
 """--target -> the columns to predict and their kinds, given or guessed.
 """
-from plumbing.cells import LIST, are_lists, is_number, odd_cell, read_number
+from plumbing.cells import LIST, are_lists, is_number, list_parts, odd_cell, separators_of, ways_out
 from plumbing.cohort import KINDS
 from plumbing.tables import cell_error, known_cells, name_and_kind, require_column, shortlist
 
@@ -29,7 +29,10 @@ def parse_targets(path, header, target):
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
                          f"of {shortlist(header)}")
     kinds, events = {}, {}
-    for spec in map(str.strip, target.split(",")):
+    specs = [target]
+    if name_and_kind(target, header)[0] not in header:             # else a column with a comma in its name
+        specs = map(str.strip, target.split(","))
+    for spec in specs:
         name, kind = name_and_kind(spec, header)
         if kind not in ("",) + KINDS:
             raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
@@ -73,21 +76,16 @@ def guess_kind(path, rows, name):
     cells = known_cells(rows, name)
     odd = odd_cell(cells)
     if odd:
-        choices = f"--target {name}:classes takes it as a word"
-        number, _ = read_number(odd[0])
-        if number is not None:
-            choices += f", {name}:regression as {number:g}"
-        raise ValueError(f"{path}, column {name}: {odd[0]!r} {odd[1]}; {choices}")
-    words = {cell for cell in cells if not is_number(cell)}
-    if not words:
+        row = next(row for row in rows if row[name] == odd[0])
+        choices = ways_out(f"--target {name}", odd[0], "classes", "regression")
+        raise cell_error(path, row, name, f"{odd[1]}; {choices}")
+    if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
-    if len(words) < len(cells):
-        row = next(row for row in rows if row[name] in words)
-        raise cell_error(path, row, name, f"is not a number, others are; --target {name}:classes allows it")
-    if are_lists(words):
-        if any(LIST.search(cell) for cell in words):
+    separators = separators_of(cells)
+    if are_lists(cells, separators):
+        if any(LIST.search(cell) for cell in cells):
             return "labels"
-        example = next(cell for cell in cells if "," in cell)
+        example = next(cell for cell in cells if len(list_parts(cell, separators)) > 1)
         raise ValueError(f"{path}, column {name}: {example!r} looks like a list; --target {name}:labels "
                          f"reads it as one, {name}:classes makes every combination a class")
     refuse_too_many(path, name, cells, f"--target {name}:classes allows it")

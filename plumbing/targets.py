@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (LABELS, NO_FINDING, is_number, list_parts, odd_cell, positive_of, read_number,
-                            same_word)
+from plumbing.cells import (LABELS, NO_FINDING, code_notes, is_number, list_parts, no_number, odd_cell,
+                            positive_of, read_number, same_word, separators_of, spelling_notes, spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import cell_error, known_cells, shortlist
 from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
+
+
+FEW = 10                                                           # different numbers that may be classes
+OBJECT = re.compile(r"\{.*:.*\}")
 
 
 def numbers(path, rows, name):
@@ -23,7 +27,7 @@ def numbers(path, rows, name):
             continue
         value, own_unit = read_number(cell)
         if value is None:
-            raise cell_error(path, row, name, "is not a number")
+            raise cell_error(path, row, name, no_number(cell))
         if own_unit != unit and unit is not None:
             raise cell_error(path, row, name, f"has another unit than the cells before, {unit or 'none'}")
         values.append(value)
@@ -42,6 +46,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     target: --target, or "" for the columns called target, label or label_*. labels: columns that are labels
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
     kinds, events = parse_targets(path, header, target)
+    guesses = [name for name, kind in kinds.items() if not kind]
     infer_kinds(path, rows, kinds, labels)
     tasks, targets, notes = [], {}, []
     findings, uncertain_cells = {}, 0                              # findings: label -> float32 (rows,)
@@ -53,13 +58,18 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         cells = known_cells(rows, name)
         if kind == "labels":
             if name not in labels:
-                notes += spelling_notes(name, kind, cells)
+                notes += reading_notes(name, kind, cells, is_guess=False)
             uncertain_cells += cells["-1"] + cells["-1.0"]
-            findings.update(read_labels(path, rows, name, cells, uncertain, blank))
+            columns = read_labels(path, rows, name, cells, uncertain, blank)
+            twice = findings.keys() & columns.keys()
+            if twice:
+                raise ValueError(f"{path}, column {name}: the label {min(twice)!r} is in another column too; "
+                                 f"--target {name}:classes keeps them apart")
+            findings.update(columns)
             continue
         if not cells:
             raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
-        notes += spelling_notes(name, kind, cells)
+        notes += reading_notes(name, kind, cells, name in guesses)
         classes = ()
         if kind == "survival":
             classes = (name, events[name][0])
@@ -87,37 +97,23 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     return tasks, targets, notes
 
 
-def spelling_notes(name, kind, cells):
-    """-> notes on what was taken for what."""
+def reading_notes(name, kind, cells, is_guess):
+    """-> notes on what was taken for what. is_guess: no kind was given."""
     if kind == "classes":
-        notes = [f"{name}: {' and '.join(map(repr, spellings))} are one class"
-                 for spellings in spellings_of(cells) if len(spellings) > 1]
-        return notes + code_notes(name, cells)
+        return spelling_notes(name, cells, "class") + code_notes(name, cells)
     if kind == "labels":
-        if is_list_column(cells):
-            return [f"{name}: cells are lists of labels; --target {name}:classes makes each a class"]
-        return []
+        if not is_list_column(cells):
+            return []
+        return [f"{name}: cells are lists of labels; --target {name}:classes makes each a class",
+                *spelling_notes(name, words_in_lists(cells), "label")]
+    notes = code_notes(name, cells)
     odd = odd_cell(cells)
     if odd and read_number(odd[0])[0] is not None:
-        return [f"{name}: {odd[0]!r} {odd[1]}, it is read as {read_number(odd[0])[0]:g}"]
-    return code_notes(name, cells)
-
-
-def code_notes(name, cells):
-    """-> a note where one negative number, as -1 or -999, stands among others that are not negative."""
-    negative = [cell for cell in cells if cell.startswith("-")]
-    if len(negative) != 1 or not re.fullmatch(r"-(1|9+)(\.0)?", negative[0]) or len(cells) < 3:
-        return []
-    return [f"WARNING: {name}: {negative[0]} ({cells[negative[0]]} rows) counts like the other values; where "
-            f"it stands for a blank, say --missing=na,nan,{negative[0]}"]
-
-
-def spellings_of(cells):
-    """-> lists of those cells that say the same, the most frequent first."""
-    groups = {}
-    for cell in cells:
-        groups.setdefault(same_word(cell), []).append(cell)
-    return [sorted(sorted(group), key=cells.get, reverse=True) for group in groups.values()]
+        notes.append(f"{name}: {odd[0]!r} {odd[1]}, it is read as {read_number(odd[0])[0]:g}")
+    if is_guess and 1 < len(cells) <= FEW and 3 * len(cells) <= sum(cells.values()):
+        notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; --target {name}:classes "
+                     "makes each a class")
+    return notes
 
 
 def read_classes(rows, name, cells):
@@ -140,18 +136,19 @@ def class_order(spellings):
 
 
 def read_one_hot(path, rows, names):
-    """Columns of 0 and 1, or no and yes, of which one is 1 in every row, or all are blank -> float32 (rows,),
-    its index."""
+    """Columns of 0 and 1, no and yes, or marks, of which one is 1 in every row, or all are blank -> float32
+    (rows,), its index."""
     columns = []
     for name in names:
         cells = known_cells(rows, name)
         columns += read_labels(path, rows, name, cells, uncertain={None: -1}, blank={None: np.nan}).values()
     values = np.stack(columns, 1)
     unknown = np.isnan(values).all(1)
+    values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
     wrong = np.flatnonzero(~unknown & ~is_one_hot(values))
     if len(wrong):
         raise ValueError(f"{path} row {rows[wrong[0]][None]}: need one 1 and else 0 in {', '.join(names)}")
-    classes = np.nan_to_num(values).argmax(1).astype(np.float32)
+    classes = values.argmax(1).astype(np.float32)
     classes[unknown] = np.nan
     return classes
 
@@ -187,16 +184,28 @@ def is_list_column(cells):
 
 def read_lists(path, rows, name, cells):
     """A column of words, one or several in a cell -> {word: float32 (rows,), is it there?}"""
-    parts_of = {cell: list_parts(cell) for cell in cells}
-    counts = Counter(part for parts in parts_of.values() for part in parts if not NO_FINDING.fullmatch(part))
+    for row in rows:
+        if OBJECT.fullmatch(row[name]):
+            raise cell_error(path, row, name, "is a JSON object; need a column with the words themselves")
+    counts = words_in_lists(cells)
     refuse_too_many(path, name, counts, f"--target {name}:classes allows it")
-    parts_of[""] = []
+    separators = separators_of(cells)
+    parts_of = {cell: set(map(same_word, list_parts(cell, separators))) for cell in cells}
+    parts_of[""] = set()
     blank = [not row[name] for row in rows]
     columns = {}
-    for label in sorted(counts):
-        columns[label] = np.array([label in parts_of[row[name]] for row in rows], np.float32)
+    for spellings in sorted(spellings_of(counts)):
+        label = spellings[0]
+        columns[label] = np.array([same_word(label) in parts_of[row[name]] for row in rows], np.float32)
         columns[label][blank] = np.nan
     return columns
+
+
+def words_in_lists(cells):
+    """{cell of a column of lists: how often} -> {word: in how many different cells}, without no finding."""
+    separators = separators_of(cells)
+    words = [part for cell in cells for part in list_parts(cell, separators)]
+    return Counter(word for word in words if not NO_FINDING.fullmatch(word))
 
 
 def read_survival(path, rows, time, event, event_value):
@@ -220,7 +229,10 @@ def read_survival(path, rows, time, event, event_value):
     result = np.stack([times, [word == wanted for word in words]], 1).astype(np.float32)
     blank = np.array([not row[event] for row in rows])
     counts = f"{event} = {event_value or 1} in {result[:, 1].sum():.0f} of {(~blank).sum()} rows"
-    if not event_value and re.search("cens|alive|living", event, re.IGNORECASE):
+    others = [cell for cell in cells if same_word(cell) != wanted]
+    if len(others) > 1:
+        counts += f", {' and '.join(others[:5])} count as none"
+    if not event_value and re.search("cens|zens|alive|living|survived|survivor", event, re.IGNORECASE):
         raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
                          f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
     result[blank | np.isnan(times)] = np.nan
@@ -302,6 +314,11 @@ def training_notes(cohort, train):
             unseen = [name for i, name in enumerate(task.classes) if not (values == i).any()]
         elif task.kind == "labels":
             unseen = [name for name, column in zip(task.classes, values.T) if not (column == 1).any()]
+            alone = [name for name, column in zip(task.classes, values.T) if (column == 1).any()
+                     and not (column == 0).any()]
+            if alone:
+                notes.append(f"WARNING: {task.name}: training sees no 0 of {shortlist(alone)}; where a blank "
+                             f"is one, --blank {alone[0]}=zeros says so")
         if unseen:
             notes.append(f"WARNING: {task.name}: training never sees {shortlist(unseen)}, "
                          "which can therefore not be learned")

@@ -36,15 +36,17 @@ def test_numbers_can_be_categories():
 
 
 @pytest.mark.parametrize("wanted, message", (
-    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, id, mixed"),
+    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, grouped, "),
     ("age:word", "kind 'word', need number or category"),
     ("y", "y is what is to be predicted"), ("age,age", "age is named twice"), ("same", "same: 1 in every row of the training split"),
     ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"),
-    ("sex:number", "'F' is not a number")))
+    ("sex:number", "'F' is not a number"), ("mixed", "'x3' is not a number, others are; --tabular mixed:category allows it; --missing"),
+    ("grouped", "'1,500' has commas that may divide thousands.*; --tabular grouped:category takes it as a word$"),
+    ("decimal", "'1,5' has a decimal comma; --tabular decimal:category takes it as a word, decimal:number as 1.5")))
 def test_columns_that_cannot_be_input(wanted, message):
     """One line that names column and, where it is a cell, the patient."""
     n = range(60)
-    cohort = table_cohort(age=[str(i) for i in n], sex=["FM"[i % 2] for i in n], y=["1"] * 60, same=["1", "1.0"] * 30,
+    cohort = table_cohort(age=[str(i) for i in n], sex=["FM"[i % 2] for i in n], y=["1"] * 60, same=["1", "1.0"] * 30, grouped=["1,500", "900"] * 30, decimal=["1,5", "2"] * 30,
                           id=[f"x{i}" for i in n], mixed=[f"x{i}" if i == 3 else str(i) for i in n])
     with pytest.raises(ValueError, match=message) as error:
         fit_columns(cohort, wanted, n)
@@ -58,3 +60,13 @@ def test_another_table_lacks_a_column():
         tabulate(table_cohort(sex=["F"]), columns)
     with pytest.raises(ValueError, match="patient p0: 'old' is not a number; --tabular age:category allows words"):
         tabulate(table_cohort(age=["old"]), columns)
+
+
+def test_spellings_of_one_value_are_one_input():
+    """M, m and 1.0 beside 1; codes that may stand for a blank have a warning."""
+    cohort = table_cohort(sex=["M", "m", "F", "M"], grade=["1", "1.0", "2", "2"], age=["40", "999", "61", "50"])
+    columns = fit_columns(cohort, "sex,grade:category,age", range(4))
+    assert [column.values for column in columns] == [("F", "M"), ("1", "2"), ()]
+    filled, notes = tabulate(cohort, columns)
+    assert filled.tabular[:, :4].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1]]
+    assert notes[0] == "sex: 'M' and 'm' are one value" and "WARNING: age: 999 (1 rows) counts like the other values" in notes[2]

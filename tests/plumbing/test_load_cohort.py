@@ -67,6 +67,22 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
             load_cohort(*args)
 
 
+@pytest.mark.parametrize("header, rows, flag, splits, note", (
+    ("patient_id,image,target,Split", ("p,a.png,1,Train", "q,b.png,2,TEST"), None, ["train", "test"], None),
+    ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), None, None, "WARNING: column Set says test, train, which is not used; --split-column Set"),
+    ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "Set", ["train", "test"], None),
+    ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "none", None, None),
+    ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,other"), None, None, None),
+    ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), None, None, "column image says test, train"),
+    ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), "image", ["train", "test"], None)))
+def test_a_split_that_the_table_says_is_used_or_named(tmp_path, header, rows, flag, splits, note):
+    """Under any name, and in the folders of the images; a test split is not dealt into training in silence."""
+    path = write(tmp_path, "t.csv", header, *rows, images=[row.split(",")[1] for row in rows])
+    cohort = load_cohort(path, split=flag)
+    assert cohort.splits == splits
+    assert any(note in line for line in cohort.notes) if note else not any("split" in line for line in cohort.notes)
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     """One picture stands for all: tables of public size are read, unified and split without a loop that is quadratic."""

@@ -2,12 +2,13 @@
 import pytest
 
 from plumbing.load_cohort import load_cohort
-from plumbing.patients import identity, named_patients, one_spelling
+from plumbing.patients import identity, named_patients, one_spelling, parts_note, patients_of_files
 from tests.plumbing.small_tables import write
 
 
 @pytest.mark.parametrize("spellings", (
-    ("7", "7.0", "007", " 7 ", "7.", "\uff17", "\u200b7"), ("0", "00", "0.0"), ("10020000", "1.002e7", "1.002E+07", "10020000.0"), ("A7", "a7"),
+    ("7", "7.0", "007", " 7 ", "7.", "\uff17", "\u200b7"), ("0", "00", "0.0"), ("10020000", "1.002e7", "1.002E+07", "10020000.0"),
+    ("A7", "a7", "A007", "A-7", "a_07", "A 7"), ("1002", "1,002", "'1002", '="1002"'), ("S1-02", "s01_2", "S 1-2"),
     ("u\u0308", "\u00fc", "\u00dc"), ("12345678901234567", "012345678901234567"),
 ))
 def test_spellings_of_one_id(spellings):
@@ -16,8 +17,8 @@ def test_spellings_of_one_id(spellings):
 
 
 def test_other_ids_stay_apart():
-    """Not every number: fractions, long numbers that floats could not hold, and words with zeros."""
-    ids = ["7", "7.5", "70", "P7", "P007", "7-0", "12345678901234567", "12345678901234568", "1e400"]
+    """Not every number: fractions, long numbers that floats could not hold, and two numbers in one."""
+    ids = ["7", "7.5", "70", "P7", "P70", "7-0", "1.2.840.10", "1.2.840.1", "DOE^JOHN", "DOE^JOHNA", "12345678901234567", "12345678901234568", "1e400"]
     assert len({identity(name) for name in ids}) == len(ids)
 
 
@@ -51,9 +52,30 @@ def test_names_of_data_sets(name, patient):
     assert named_patients([name])[0] == [patient]
 
 
-@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", " "))
+@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", "ANON", "-1", "-999", " "))
 def test_a_word_for_nobody_is_no_patient(tmp_path, word):
     """All images of "unknown" would else be those of one patient."""
     path = write(tmp_path, "t.csv", "patient_id,image,target", "1,a.png,0.5", f"{word},b.png,1", images=("a.png", "b.png"))
     with pytest.raises(ValueError, match="row 3, column patient_id: .* names no patient"):
         load_cohort(path)
+
+
+def test_ids_that_a_spreadsheet_has_rounded():
+    """1.23457E+11 was 123456789012, and others too."""
+    assert "WARNING: patient ids have lost digits in a spreadsheet, as 1.23457E+11" in one_spelling(["1.23457E+11", "7"])[1][-1]
+    assert not any("lost" in line for line in one_spelling(["1.5e+07", "7"])[1])
+
+
+def test_ids_that_name_a_part_of_a_patient():
+    """Two eyes, or two sessions, in a column of patients."""
+    assert parts_note(["17_left", "17_right", "18_left"])[0].startswith("WARNING: 17_left and 17_right count as different patients, 17 may be one")
+    assert parts_note(["sub-01_ses-1", "sub-01_ses-2"]) and not parts_note(["17_left", "18_left"]) and not parts_note(["17_left", "17_right", "x"])
+
+
+def test_copies_that_names_tell_stay_together():
+    """Augmented, resized, or saved in another format; numbers in brackets are other pictures."""
+    names = ["a/1.png", "a/1_flip.png", "a/1_rot90.png", "a/1.jpg", "b/1.png", "a/2_jpg.rf.0123456789abcdef0123.jpg", "a/2_jpg.rf.ffff456789abcdef0123.jpg",
+             "a/image.jpg", "a/image (1).jpg", "a/1.2.840.1", "a/1.2.840.2", "a/3_rothman.png"]
+    patients, notes, known = patients_of_files(names)
+    assert patients == [names[0]] * 4 + [names[4], names[5], names[5]] + names[7:] and not known
+    assert notes[1].startswith("4 files are copies of others by their names, as a/1_flip.png of a/1.png")

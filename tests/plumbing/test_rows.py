@@ -39,6 +39,7 @@ def test_words_of_several_rows_are_several_labels(tmp_path):
     cohort = load_cohort(generic(tmp_path, "p,a.png,Mass", "p,a.png,Edema", "q,b.png,No finding", "q,b.png,No finding", "r,c.png,Mass"), target="target:labels")
     assert cohort.tasks == [Task("findings", "labels", ("Edema", "Mass"))]
     np.testing.assert_array_equal(cohort.targets["findings"], [[1, 1], [0, 0], [0, 1]])
+    assert cohort.notes[0] == "5 rows name 3 images: each counts once"       # both of its words do
 
 
 def test_other_columns_of_rows_that_are_one_image(tmp_path):
@@ -47,3 +48,9 @@ def test_other_columns_of_rows_that_are_one_image(tmp_path):
     cohort = load_cohort(path)
     assert cohort.columns["x"] == ["3", "5"] and cohort.notes[1] == "column second names files too, which are not read"
     assert cohort.notes[0] == "3 rows name 2 images: each counts once, with its first row where they differ (x)"
+
+
+def test_an_image_is_in_one_split(tmp_path):
+    path = generic(tmp_path, "p,a.png,1.5,train", "p,a.png,1.5,test", "q,b.png,2,train", header="patient_id,image,target,split")
+    with pytest.raises(ValueError, match="row 3, column split: 'test' is another split than in row 2, of the same image"):
+        load_cohort(path)

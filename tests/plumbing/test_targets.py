@@ -133,6 +133,19 @@ def column(tmp_path, cells, target="target", **options):
     (("['a', 'b']", "['b']", "['a']", "[]"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0], [0, 0]], "lists"),
     (("5", "9", "10"), Task("target", "regression"), [5, 9, 10], None),
     (("1e3", "-2", "0.5"), Task("target", "regression"), [1000, -2, 0.5], None),
+    (("1.500", "750", "12.000", "40"), None, None, "'1.500' may be a thousand and more.*:regression as 1.5"),
+    (("1,500", "2,250"), None, None, "'1,500' has commas that may divide thousands.*:classes takes it as a word$"),
+    (("1 500", "750"), None, None, "'1 500' has its thousands divided"), (("1.500,5", "750"), None, None, "'1.500,5' has its thousands divided"),
+    (("1-Mar", "2-Mar", "3-Apr"), None, None, "'1-Mar' is a date"), (("unknown", "1", "2"), None, None, "'unknown' is not a number, others are.*--missing"),
+    (("#REF!", "a", "'--", "b", "[Not Available]"), Task("target", "classes", ("a", "b")), [None, 0, None, 1, None], "target '#REF!' 1, target \"'--\" 1"),
+    (("unknown", "a", "b", "a"), Task("target", "classes", ("a", "b", "unknown")), [2, 0, 1, 0], "unknown \\(1 rows\\) counts like the other.*--missing=na,nan,unknown"),
+    (("0", "3", "1", "9", "2"), Task("target", "regression"), [0, 3, 1, 9, 2], "9 \\(1 rows\\) counts like"),
+    (("1", "2", "3") * 3, Task("target", "regression"), [1, 2, 3] * 3, "target: 3 different numbers are taken for amounts; --target target:classes"),
+    (("a|B", "b", "A"), Task("findings", "labels", ("A", "B")), [[1, 1], [0, 1], [1, 0]], "lists"),
+    (("['a' 'b']", "['b']", "set()"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [0, 0]], "lists"),
+    (("a + b", "b", "a"), None, None, "'a [+] b' looks like a list"), (("a/b", "b", "a"), None, None, "'a/b' looks like a list"),
+    (("3+4", "4+3", "3+3"), Task("target", "classes", ("3+3", "3+4", "4+3")), [1, 2, 0], None),
+    (("no_tumor", "no tumor", "tumor"), Task("target", "classes", ("no tumor", "tumor")), [0, 0, 1], "'no tumor' and 'no_tumor' are one class"),
     (("2a", "1b", "2a", "3"), None, None, "'2a' is not a number, others are; --target target:classes"),
     (("1+", "2+", "3+", "2+"), Task("target", "classes", ("1+", "2+", "3+")), [0, 1, 2, 1], None),
     (("T1a", "T2", "T1a"), Task("target", "classes", ("T1a", "T2")), [0, 1, 0], None),
@@ -161,7 +174,8 @@ def test_every_kind_of_cell_is_understood_or_refused_with_the_flag_that_decides(
 @pytest.mark.parametrize("cells, target, values", (
     (("1,1", "2", "3,5"), "target:regression", [1.1, 2, 3.5]), (("12 mm", "9.5 mm"), "target:regression", [12, 9.5]), (("058Y", "60Y"), "target:regression", [58, 60]),
     (("007", "12"), "target:regression", [7, 12]), (("-1", "1"), "target:classes", [0, 1]), (("-1", "1"), "target:labels", [[0], [1]]),
-    (("a, b", "b"), "target:labels", [[1, 1], [0, 1]]), (("a|b", "b", "a|b"), "target:classes", [0, 1, 0]), (("yes", "No", "true"), "target:labels", [[1], [0], [1]]),
+    (("a, b", "b"), "target:labels", [[1, 1], [0, 1]]), (("a & b", "b"), "target:labels", [[1, 1], [0, 1]]), (("Nodule/Mass", "Zyst"), "target:labels", [[1, 0], [0, 1]]),
+    (("x", "", "absent"), "target:labels", [[1], [np.nan], [0]]), (("a|b", "b", "a|b"), "target:classes", [0, 1, 0]), (("yes", "No", "true"), "target:labels", [[1], [0], [1]]),
     (tuple(f"word {i:02}" for i in range(12)), "target:classes", range(12))))
 def test_the_flag_decides(tmp_path, cells, target, values):
     """A kind after the colon is taken at its word."""
@@ -171,7 +185,8 @@ def test_the_flag_decides(tmp_path, cells, target, values):
 
 @pytest.mark.parametrize("cells, target, message", (
     (("1,234", "2,5"), "target:regression", "'1,234' is not a number"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
-    (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is not a number"), (("0.5", "a"), "target:labels", "'0.5' is no label")))
+    (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is not a number"), (("0.5", "a"), "target:labels", "'0.5' is no label"),
+    (('{""choices"": [""a""]}', "a"), "target:labels", "is a JSON object"), (("<5", "6"), "target:regression", "'<5' is not a number: it is a bound")))
 def test_but_not_what_cannot_be(tmp_path, cells, target, message):
     """1,234 may be a thousand and more; one column has one unit."""
     with pytest.raises(ValueError, match=message):
@@ -278,3 +293,32 @@ def test_one_hot_columns_in_words(tmp_path, one, zero):
     path = generic(tmp_path, f"p,a.png,{one},{zero}", f"q,b.png,{zero},{one}", header="patient_id,image,A,B")
     cohort = load_cohort(path, target="A/B:classes")
     assert cohort.tasks == [Task("class", "classes", ("A", "B"))] and cohort.targets["class"].tolist() == [0, 1]
+
+
+def test_marks_of_one_choice_and_blanks_that_are_zeros(tmp_path):
+    """An x, or a 1, among blanks; --blank counts for the labels that it names, and a label without a 0 has a warning."""
+    rows = [f"p{i},{i}.png,{'x' if i % 2 else ''},{'' if i % 2 else 'x'}" for i in range(6)]
+    path = write(tmp_path, "t.csv", "patient_id,image,a,b", *rows, images=[f"{i}.png" for i in range(6)])
+    assert load_cohort(path, target="a/b:classes").targets["class"].tolist() == [1, 0, 1, 0, 1, 0]
+    cohort = load_cohort(path, target="a:labels,b:labels", blank="zeros,a=zeros")
+    np.testing.assert_array_equal(cohort.targets["findings"][:2], [[0, 1], [1, np.nan]])
+    assert training_notes(cohort, range(6)) == ["WARNING: findings: training sees no 0 of b; where a blank is one, --blank b=zeros says so"]
+
+
+def test_two_lists_with_one_word_are_refused(tmp_path):
+    """The label would be that of the second column."""
+    path = write(tmp_path, "t.csv", "patient_id,image,a,b", "p,a.png,left,left", "q,b.png,right,none seen", images=("a.png", "b.png"))
+    with pytest.raises(ValueError, match="column b: the label 'left' is in another column too"):
+        load_cohort(path, target="a:labels,b:labels")
+
+
+def test_a_column_with_a_comma_in_its_name(tmp_path):
+    path = write(tmp_path, "t.csv", 'patient_id,image,"size, mm"', "p,a.png,1.5", "q,b.png,2", images=("a.png", "b.png"))
+    assert load_cohort(path, target="size, mm:regression").targets["size, mm"].tolist() == [1.5, 2]
+
+
+def test_other_states_than_the_event_are_named(tmp_path):
+    rows = [f"p{i},{i}.png,{i},{('Alive', 'Dead', 'Lost')[i % 3]}" for i in range(6)]
+    path = write(tmp_path, "t.csv", "patient_id,image,days,state", *rows, images=[f"{i}.png" for i in range(6)])
+    cohort = load_cohort(path, target="days/state=Dead:survival")
+    assert "days: the event is state = Dead in 2 of 6 rows, Alive and Lost count as none" in cohort.notes
