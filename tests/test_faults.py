@@ -37,6 +37,7 @@ from plumbing.prepare import prepare
 from plumbing.saved_run import open_model
 from tests.grey_runs import TINY, command, copied, ends_of, fails, flags, fork, limited, refused, wait
 from tests.hub import ROOT
+from tests.small_runs import fit
 from vit import ViT
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -311,6 +312,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(greys, grey_run, monkeypatc
     assert ends_of("runs/a") == ends_of(grey_run)
 
 
+@pytest.mark.slow
 def test_workers_and_the_deterministic_flag_change_no_bit_on_a_cpu(greys, grey_run):
     """0, 1 and 4 reading processes, and --deterministic, which says so to torch and stays with a resumed run."""
     for name, more in (("1", ("--workers", "1")), ("4", ("--workers", "4")), ("d", ("--deterministic",))):
@@ -356,7 +358,7 @@ def test_the_log_has_the_largest_gradient_of_every_epoch(greys, monkeypatch):
     """Its norm before it is cut by --clip."""
     real, norms = torch.nn.utils.clip_grad_norm_, []
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: norms.append(real(*args)) or norms[-1])
-    train.main(flags(greys, "--name", "a"))
+    fit(flags(greys, "--name", "a"))
     logged = [float(row["grad_norm"]) for row in csv.DictReader(open("runs/a/log.csv"))]
     steps = len(norms) // 3
     assert logged == [max(norms[i * steps:(i + 1) * steps]).item() for i in range(3)] and steps > 1
@@ -444,7 +446,7 @@ def test_a_signal_during_the_last_evaluation_ends_it(greys, monkeypatch):
 def test_where_no_epoch_is_best_the_last_one_is_kept(greys, monkeypatch, capsys):
     """As with one class in validation: the weights that are tested are not those of the first epoch."""
     monkeypatch.setattr(train, "main_metric", lambda *_: ("grey_mae", float("nan"), True))
-    train.main(flags(greys, "--name", "a"))
+    fit(flags(greys, "--name", "a"))
     assert capsys.readouterr().out.count("cannot say which epoch is best: best/ is the latest") == 3
     with open("runs/a/best/model.safetensors", "rb") as best, open("runs/a/last/model.safetensors", "rb") as last:
         assert best.read() == last.read()

@@ -19,7 +19,7 @@ from plumbing.models import build_model
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split
 from plumbing.weights import from_dict
-from tests.small_runs import fails
+from tests.small_runs import fails, fit
 from vit import ViT, ViTConfig
 
 VIT = ViTConfig(image=(32, 48), patch=(4, 8), dim=32, depth=4, heads=4, mlp=64)          # a grid of 8 x 6
@@ -246,7 +246,7 @@ def test_resume_draws_the_same(table, quiet):
     """Two epochs at once, and one after the other: the same weights, bit for bit."""
     argv = ["--model", "gmml", "--data", table, *SMALL]
     argv[argv.index("--epochs") + 1] = "2"
-    train.main([*argv, "--name", "whole"])
+    fit([*argv, "--name", "whole"])
     before = train.write_log
 
     def stop(run, history):
@@ -258,7 +258,7 @@ def test_resume_draws_the_same(table, quiet):
     with pytest.raises(KeyboardInterrupt):
         train.main([*argv, "--name", "parts"])
     train.write_log = before
-    train.main(["--resume", "runs/parts"])
+    fit(["--resume", "runs/parts"])
     whole, parts = (open_model(f"runs/{name}")[0].state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 

@@ -19,6 +19,7 @@ from plumbing.load_cohort import load_cohort
 from plumbing.prepare import is_same_file, run_around
 from plumbing.saved_run import open_model
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig, resize_grid, resize_list
+from tests.small_runs import fit
 from vit import ViT, ViTConfig
 
 CPU = torch.device("cpu")
@@ -263,7 +264,7 @@ BACKBONE = ("--model", "vit", "--image", "16", "--patch", "8", "--epochs", "1", 
 @pytest.fixture
 def backbone(nih):
     """A run folder of a ViT."""
-    train.main(flags(nih, *BACKBONE))
+    fit(flags(nih, *BACKBONE))
     return "runs/vit"
 
 

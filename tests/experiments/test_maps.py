@@ -4,17 +4,17 @@ import csv
 import pytest
 from PIL import Image
 
-import train
 from experiments import bench, maps
 from plumbing.simulate import make
+from tests.small_runs import fit
 
 
 def test_the_maps_of_two_runs_stand_beside_each_other(tmp_path, quiet, monkeypatch):
     """One row per label that both runs have a box of, with the class token's map and the label token's; other patients are refused."""
     table = make("chest", str(tmp_path), patients=30)
     flags = ["--data", table, "--image", "32", "--epochs", "1", "--device", "cpu", "--workers", "0", "--dropout", "0"]
-    train.main([*flags, "--model", "vit", "--name", "vit"])
-    train.main([*flags, "--model", "lt_vit", "--name", "lt"])
+    fit([*flags, "--model", "vit", "--name", "vit"])
+    fit([*flags, "--model", "lt_vit", "--name", "lt"])
     drawn = []
     heat_figure = maps.heat_figure
     monkeypatch.setattr(maps, "heat_figure", lambda rows, title: drawn.extend(rows) or heat_figure(rows, title))

@@ -4,11 +4,11 @@ from argparse import Namespace
 import pytest
 import torch
 
-import train
 from plumbing import kernels
 from plumbing.flags import read_args
 from plumbing.kernels import choose_kernels, time_products
 from tests.grey_runs import flags
+from tests.small_runs import fit
 from vit import ViT, ViTConfig
 
 CPU = torch.device("cpu")
@@ -66,9 +66,9 @@ def test_a_resumed_run_keeps_the_kernels_it_began_with(greys, quiet, monkeypatch
     """Where another measurement would choose otherwise, what args.json says is used, and said."""
     monkeypatch.setattr(kernels, "NARROW", 8)
     monkeypatch.setattr(kernels, "time_products", lambda width: {"mkl": 1.0, "bf16": 0.5})
-    train.main(flags(greys, "--epochs", "1", "--name", "a"))
+    fit(flags(greys, "--epochs", "1", "--name", "a"))
     assert read_args("runs/a").amp == "bf16" and read_args("runs/a").kernels == "mkl"
     monkeypatch.setattr(kernels, "time_products", lambda width: {"mkl": 1.0, "bf16": 5.0})
     capsys.readouterr()
-    train.main(["--resume", "runs/a", "--device", "cpu"])
+    fit(["--resume", "runs/a", "--device", "cpu"])
     assert "products as the flags or args.json say: bfloat16" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from plumbing.cohort import Task
 from plumbing.flags import parse
 from plumbing.models import build_model
 from plumbing.saved_run import open_model
-from tests.small_runs import flags, settled
+from tests.small_runs import fit, flags, settled
 from train import main
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 def test_a_run_is_a_starting_point(table):
     """--pretrained runs/a takes the ViT of that run, keeps its head, and says so."""
-    main(flags(table, "--model", "vit", "--name", "a"))
+    fit(flags(table, "--model", "vit", "--name", "a"))
     args = parse(["--model", "vit", "--pretrained", "runs/a"])
     _, tasks, _ = open_model("runs/a")
     model, report = build_model(args, tasks)
@@ -28,7 +28,7 @@ def test_a_run_is_a_starting_point(table):
 @pytest.mark.parametrize("attention", ("seqnorm", "sima"))
 def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
     """Khader et al. fine-tune the vanilla ViT: every tensor is loaded, and of seqnorm gamma = 1 and beta = 0 are new, which the report says."""
-    main(flags(table, "--model", "vit", "--name", "a"))
+    fit(flags(table, "--model", "vit", "--name", "a"))
     before = load_file("runs/a/best/model.safetensors")
     args = parse(["--model", "vit", "--pretrained", "runs/a", "--attention", attention])
     model, report = build_model(args, open_model("runs/a")[1])

@@ -79,6 +79,7 @@ def compare(table, *more):
     assert numbers(two) == pytest.approx(numbers(one), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_and_metrics_of_one(table):
     """MultiViT with patients of one to three photographs, unknown targets and a last batch of one patient."""
     compare(table, *MULTI, "--dropout", "0")

@@ -10,7 +10,7 @@ import torch
 from plumbing.flags import parse
 from plumbing.prepare import prepare
 from tests.plumbing.small_tables import write
-from tests.small_runs import fails, flags
+from tests.small_runs import fails, fit, flags
 from train import main
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -26,7 +26,7 @@ def test_bags_train_one_at_a_time_or_padded(slides):
         assert (config["image"], config["patch"], config["channels"], config["mean"]) == ([], [], 64, [])
         assert math.isfinite(json.load(open(f"{run}/metrics.json"))["subtype"]["accuracy"]["value"]) and not [name for name in os.listdir(f"{run}/figures") if name.startswith("patient_")]
     main(["--resume", "runs/a"])
-    main([*args, "--pretrained", "runs/a", "--name", "c"])
+    fit([*args, "--pretrained", "runs/a", "--name", "c"])
     assert json.load(open("runs/c/best/config.json"))["vit"]["channels"] == 64
 
 

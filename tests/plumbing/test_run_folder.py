@@ -10,7 +10,7 @@ from plumbing.flags import read_args
 from plumbing.prepare import prepare
 from plumbing.run_folder import recover, write_csv, write_folder, write_json, write_log
 from tests.grey_runs import flags as grey_flags
-from tests.small_runs import fails
+from tests.small_runs import fails, fit
 from train import lr_at, main
 
 
@@ -49,7 +49,7 @@ def test_an_older_run_without_the_column_goes_on(quiet):
 def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     """--resume RUN --epochs 5 after 3: the first three epochs stay, the next two follow the schedule of five, the next --resume
     knows of them; fewer epochs than before are refused."""
-    main(grey_flags(greys, "--name", "a"))
+    fit(grey_flags(greys, "--name", "a"))
     before = open("runs/a/log.csv").read().splitlines()
     main(["--resume", "runs/a", "--epochs", "5"])
     log = open("runs/a/log.csv").read().splitlines()
@@ -65,11 +65,11 @@ def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
 
 def test_an_existing_run_is_kept(greys, quiet, monkeypatch, capsys):
     """A taken name is refused, --overwrite starts anew, and without a name a number is added."""
-    main(grey_flags(greys, "--epochs", "1", "--name", "a"))
+    fit(grey_flags(greys, "--epochs", "1", "--name", "a"))
     assert "runs/a exists; --resume runs/a" in fails(grey_flags(greys, "--epochs", "1", "--name", "a"), monkeypatch, capsys)
-    main(grey_flags(greys, "--epochs", "1", "--name", "a", "--overwrite"))
-    main(grey_flags(greys, "--epochs", "1"))
-    main(grey_flags(greys, "--epochs", "1"))
+    fit(grey_flags(greys, "--epochs", "1", "--name", "a", "--overwrite"))
+    fit(grey_flags(greys, "--epochs", "1"))
+    fit(grey_flags(greys, "--epochs", "1"))
     assert sorted(os.listdir("runs")) == ["a", "vit", "vit-2"]
     os.makedirs("runs/mine"), open("runs/mine/thesis.txt", "w").close()
     assert "does not delete" in fails(grey_flags(greys, "--name", "mine", "--overwrite"), monkeypatch, capsys)
