@@ -8,6 +8,7 @@ import torch
 
 from daft import FUSIONS, LOCATIONS, DAFTConfig, ResNet
 from tests.golden import unit, values
+from tests.small_runs import slow_but
 
 GOLDEN = {  # name: parameters, logits (2, 3) row by row
     "resnet": (56535, [-1.119542387, -0.178680958, -0.484370076, -1.08815841, -0.151532302, -0.432519076]),
@@ -164,7 +165,7 @@ def test_config_survives_json():
     assert DAFTConfig(**json.loads(json.dumps(asdict(SMALL)))) == SMALL
 
 
-@pytest.mark.parametrize("fusion", ("linear", "concat-2fc", "duanmu", "daft"))
+@pytest.mark.parametrize("fusion", slow_but(("linear", "concat-2fc", "duanmu", "daft"), "daft"))
 def test_network_compiles_without_a_break(fusion):
     """One graph, the same numbers."""
     torch.compiler.reset()

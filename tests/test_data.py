@@ -209,6 +209,7 @@ def test_batches_depend_on_seed_and_epoch_only():
 # the loader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers, context", ((2, None), (1, "spawn")))
 def test_the_number_of_workers_changes_nothing(cohort, workers, context):
     """Two epochs with draws, crops, flips and turns are equal bit for bit in this process, in forked and in spawned ones."""
@@ -227,6 +228,7 @@ def test_a_loader_draws_no_random_number_of_the_model(cohort):
     assert torch.equal(after, torch.rand(3))
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_a_signal_but_not_its_loader():
     """SIGINT does nothing; SIGTERM, which is also what Python sends at its end to workers that are left, ends it after 5 s at most."""
     code = ("import os, signal, time, data, torch; "

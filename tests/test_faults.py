@@ -288,6 +288,7 @@ def test_evaluating_a_run_in_training_takes_nothing_from_it(busy):
     assert os.path.isdir("runs/a/best.new")
 
 
+@pytest.mark.slow
 def test_of_two_runs_with_one_name_one_trains(greys):
     """Started in the same moment: one ends well, the other in one line; without a name they get one each."""
     ends = [wait(child) for child in [fork(command(flags(greys, "--name", "a"))) for _ in range(2)]]

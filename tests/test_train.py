@@ -30,15 +30,16 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 # the command
 
 
-@pytest.mark.parametrize("more", (MULTI, ("--model", "multivit", "--mode", "partial", "--n", "3", "--r", "1"),
-                                  ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "1", "--cls-token", "fused"),
-                                  ("--model", "multivit", "--mode", "joint", "--n", "2"), ("--model", "multivit", "--mode", "baseline"),
-                                  ("--model", "vit", "--attention", "sima"), ("--model", "vit", "--channels", "1", "--image", "16x24"),
-                                  ("--model", "lt_vit", "--label-layers", "2"), ("--model", "q2l", "--epochs", "2"),
-                                  ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class"),
-                                  ("--model", "vit", "--tabular", "sex,dot"), ("--model", "daft", "--tabular", "sex,bar:category"),
-                                  ("--model", "daft", "--tabular", "sex", "--fusion", "linear"), ("--model", "daft", "--fusion", "image")),
-                         ids=lambda more: "-".join(more[1::2]))
+QUICK = (MULTI, ("--model", "lt_vit", "--label-layers", "2"), ("--model", "vit", "--tabular", "sex,dot"), ("--model", "daft", "--tabular", "sex,bar:category"))
+MODELS = (*QUICK, ("--model", "multivit", "--mode", "partial", "--n", "3", "--r", "1"),
+          ("--model", "multivit", "--mode", "multi", "--n", "2", "--r", "1", "--cls-token", "fused"),
+          ("--model", "multivit", "--mode", "joint", "--n", "2"), ("--model", "multivit", "--mode", "baseline"),
+          ("--model", "vit", "--attention", "sima"), ("--model", "vit", "--channels", "1", "--image", "16x24"),
+          ("--model", "q2l", "--epochs", "2"), ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class"),
+          ("--model", "daft", "--tabular", "sex", "--fusion", "linear"), ("--model", "daft", "--fusion", "image"))
+
+
+@pytest.mark.parametrize("more", slow_but(MODELS, *QUICK), ids=lambda more: "-".join(more[1::2]))
 def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     """Two epochs end with every file the docstring of train.py promises, metrics beside the constant, and a prediction for every test patient."""
     args = flags(table, *more, "--name", "a")
@@ -92,7 +93,7 @@ def test_several_columns_of_zeros_and_ones_train_as_labels(table):
     assert set(json.load(open("runs/a/metrics.json"))["findings"]["per_label"]) == {"dot", "bar"}
 
 
-@pytest.mark.parametrize("more", (MULTI, ("--model", "vit", "--tabular", "sex,dot")), ids=lambda more: more[1])
+@pytest.mark.parametrize("more", slow_but((MULTI, ("--model", "vit", "--tabular", "sex,dot")), MULTI), ids=lambda more: more[1])
 def test_evaluating_a_saved_run_gives_the_numbers_it_printed(table, more):
     """eval.py on the run folder: metrics.json stays equal to the bit."""
     import eval as evaluation
@@ -115,6 +116,7 @@ def test_a_compiled_run_compiles_each_model_once(table, monkeypatch):
     assert plain == pytest.approx(compiled, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cached_run_is_the_run(table, monkeypatch):
     """--cache without crop changes no bit; of what cannot be cached it says so."""
     for name, more in (("plain", ()), ("first", ("--cache",)), ("second", ("--cache",))):
@@ -202,6 +204,7 @@ def test_other_models_take_the_softmax_free_kinds(table, more, attention):
     assert bool(new) == (attention == "seqnorm") and all((value != value.round()).any() for value in new)
 
 
+@pytest.mark.slow
 def test_crossvit_learns_from_medmnist_arrays(tmp_path, monkeypatch, capsys):
     """Arrays of the official layout and split, at a size of their own; the file's MD5 is taken as right."""
     from plumbing import medmnist
@@ -298,6 +301,7 @@ def test_every_photograph_of_stage_1_carries_the_time_of_its_patient():
     assert loss.item() == pytest.approx(loop_cox(last[:, 0].tolist(), *target.T.tolist()) + loop_cox(*zip(*photos)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_losses_of_the_whole(table):
     """--accumulate, --chunk and --grad-checkpointing take less memory, and the same steps: with unknown targets, absent photographs and a
     last batch that does not divide."""
@@ -363,7 +367,7 @@ def test_decay_is_for_matrices_only():
 def weights_of(run):
     """Bytes of both models of a run, and its log without the seconds."""
     log = [[row[key] for key in row if key not in ("seconds", "waited")] for row in csv.DictReader(open(f"{run}/log.csv"))]
-    return [open(f"{run}/{part}/model.safetensors", "rb").read() for part in ("best", "last")] + [log, open(f"{run}/predictions.csv").read()]
+    return [open(f"{run}/{part}/model.safetensors", "rb").read() for part in ("best", "last")] + [log]
 
 
 class Killed(BaseException):
@@ -402,6 +406,7 @@ def test_killed_at_any_write_and_resumed_ends_with_the_same_bits(table, monkeypa
             continue
         main(["--resume", f"runs/{name}", "--device", "cpu", "--workers", "0"])
         assert weights_of(f"runs/{name}") == whole, f"killed before rename {kills}"
+        assert open(f"runs/{name}/predictions.csv").read() == open("runs/whole/predictions.csv").read()
         assert not [file for file in os.listdir(f"runs/{name}") if file.endswith((".new", ".old"))]
     assert 10 < kills < 99
 
@@ -443,6 +448,7 @@ def test_a_signal_to_all_processes_of_a_run_lets_it_save(table, number):
     assert process.returncode == 128 + number and "stopped; go on with: python train.py --resume runs/a" in said, said
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(table):
     """0 and 2 reading processes give the same weights."""
     for workers in ("0", "2"):

@@ -38,6 +38,7 @@ def test_an_exported_vit_is_a_starting_point(place, tmp_path, capsys):
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items() if not key.startswith("head."))
 
 
+@pytest.mark.slow
 def test_what_is_uploaded_is_where_another_training_starts(place, tmp_path):
     """The exported ViT, and MultiViT's and LT-ViT's best/ as they are, on a Hub: --pretrained ORG/NAME takes every tensor of their ViT."""
     runs = place / "runs"

@@ -12,6 +12,7 @@ from tests.small_runs import fails, flags
 NAMED = ("--fold", "all", "--folds", "3", "--name", "a")
 
 
+@pytest.mark.slow
 def test_every_fold_is_tested_once_and_the_table_is_their_mean(table, quiet, capsys):
     """Three folds of two epochs: fold 1 is what --fold 1 alone gives, every patient is tested once, and the numbers are numpy's."""
     short = flags(table, "--model", "vit", "--select", "rmse")

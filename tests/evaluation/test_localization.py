@@ -114,6 +114,7 @@ def test_scores_are_means_over_labels_of_means_over_findings():
     assert scores["m"]["pointing"]["low"] <= 2 / 3 <= scores["m"]["pointing"]["high"]
 
 
+@pytest.mark.slow
 def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
     """LT-ViT and CrossViT on a few simulated films, whose boxes.csv lies beside the table: metrics.json, table and pictures."""
     monkeypatch.chdir(tmp_path)

@@ -58,7 +58,7 @@ def test_ours_and_the_loops_of_the_filter_table_do_the_same():
         assert torch.equal(tokens, ours[0]) and torch.equal(composite, ours[1].to(composite.dtype))
 
 
-@pytest.mark.parametrize("name, key, count", [("scaling", "tokens", 12), ("multivit", "n", 8), ("data", "path", 3),
+@pytest.mark.parametrize("name, key, count", [pytest.param("scaling", "tokens", 12, marks=pytest.mark.slow), ("multivit", "n", 8), ("data", "path", 3),
                                                pytest.param("memory", "size", 6, marks=pytest.mark.slow)])
 def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, monkeypatch, capsys):
     """Expected rows, finite numbers, no candidate missing; the machine and the peers are named first."""
@@ -110,6 +110,7 @@ def test_flops_and_saved_bytes_are_those_of_the_step():
     assert timing.counted(lambda: attention.softmax_attention(q, q, q)) == (2 * 2 * 2 * 64 * 64 * 8, 0)
 
 
+@pytest.mark.slow
 def test_readers_and_products(tmp_path):
     """What has no candidates: numbers of photographs per second, and of products of each kind."""
     bench.main(["products", "--out", str(tmp_path)])

@@ -29,6 +29,7 @@ def test_the_maps_of_two_runs_stand_beside_each_other(tmp_path, quiet, monkeypat
         maps.main(["runs/vit", "runs/lt"])
 
 
+@pytest.mark.slow
 def test_costs_of_variants_and_recipes(tmp_path):
     """CrossViT-9 has 8.55 M parameters and 1.8 G multiply-adds as in the paper's Table 1; hours and memory are positive."""
     for name in ("variants", "recipes"):

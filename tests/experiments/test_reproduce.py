@@ -146,6 +146,7 @@ def test_table_of_written_runs(monkeypatch, tmp_path):
     assert text[-1].endswith("| 2 of 2, undefined in 1 |")
 
 
+@pytest.mark.slow
 def test_a_picture_per_row_and_each_image_by_itself(table, tmp_path, quiet, monkeypatch):
     """Histograms of two runs with the same bars, and their confusions; the error per image is that of the run's samples."""
     toy = dict(flags="", metrics={"MAE": ("redness/mae", "redness/constant/mae", "")}, rows={"a": "", "b": ""})

@@ -189,6 +189,7 @@ def asked(tmp_path_factory):
     return types.SimpleNamespace(online=first, offline=second, requests=requests)
 
 
+@pytest.mark.slow
 def test_hub_files_are_downloaded_once_and_then_found_offline(asked):
     """Weights and config.json come from the Hub, one file of weights only; with the server gone they are the same."""
     for answers in (asked.online, asked.offline):

@@ -86,6 +86,7 @@ def test_a_terminal_that_knows_no_such_letter_gets_its_code():
     assert stream.buffer.getvalue() == b"schl\\xe9cht \\udce9"
 
 
+@pytest.mark.slow
 def test_whoever_reads_what_is_printed_may_leave():
     """`| head -1` ends the process without a word, and without blaming a reading process."""
     code = "import sys; from plumbing import command; sys.argv[0] = 'train.py'; command.run_main(lambda: [print('x' * 100, flush=True) for _ in range(10 ** 5)])"

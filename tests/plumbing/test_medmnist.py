@@ -102,6 +102,7 @@ def test_medmnist_volumes(home, monkeypatch):
         load_cohort("medmnist:vesselmnist3d:128", cache=str(home / "cache"))
 
 
+@pytest.mark.slow
 def test_adrenal_volumes_are_the_published_ones():
     """The real file, where it is: 1188, 98 and 298 volumes of 64 px, 22 % of them positive."""
     folder = real("medmnist")

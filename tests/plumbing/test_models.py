@@ -9,7 +9,7 @@ from plumbing.cohort import Task
 from plumbing.flags import parse
 from plumbing.models import build_model
 from plumbing.saved_run import open_model
-from tests.small_runs import fit, flags, settled
+from tests.small_runs import fit, flags, settled, slow_but
 from train import main
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -25,7 +25,7 @@ def test_a_run_is_a_starting_point(table):
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()) and "loaded" in report and "new" not in report
 
 
-@pytest.mark.parametrize("attention", ("seqnorm", "sima"))
+@pytest.mark.parametrize("attention", slow_but(("seqnorm", "sima"), "seqnorm"))
 def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
     """Khader et al. fine-tune the vanilla ViT: every tensor is loaded, and of seqnorm gamma = 1 and beta = 0 are new, which the report says."""
     fit(flags(table, "--model", "vit", "--name", "a"))

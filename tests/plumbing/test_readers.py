@@ -283,7 +283,7 @@ def nifti_files():
 
 
 @pytest.mark.parametrize("inputs, package", (
-    (300, ""), (100, "pydicom"), (100, "nibabel"),
+    (200, ""), (50, "pydicom"), (50, "nibabel"),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in ((40_000, ""), (10_000, "pydicom"), (10_000, "nibabel")))))
 def test_readers_read_or_refuse_whatever_they_are_given(greys, inputs, package):
     """Thousands of damaged files of 20 kinds, DICOM and NIfTI where they can be read: each is read, or refused by a ValueError of one
