@@ -8,8 +8,9 @@ in its config.json.
 import math
 import re
 
-from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, HEADS, HEADS_BY_WIDTH, ROTARY, look_up,
-                               refuse_absent)
+from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, NO_FINAL_NORM,
+                               ROTARY, look_up, refuse_absent)
+from plumbing.resize import spaced
 
 NESTED = ("encoder", "vision_config", "backbone_config")           # a ViT's config in another of transformers
 SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
@@ -17,6 +18,15 @@ SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
     "blocks.0.mlp.fc1.weight": 2,
     "blocks.0.mlp.fc2.weight": 2,
     "blocks.0.attn.qkv.weight": 2,
+}
+PRESENT = {  # fields of ViTConfig that say whether there is a tensor
+    "qkv_bias": "blocks.0.attn.qkv.bias",
+    "layer_scale": "blocks.0.ls1.gamma",
+    "class_token": "cls_token",
+    "mlp_norm": "blocks.0.mlp.norm.weight",
+    "attention_norm": "blocks.0.attn.norm.weight",
+    "qk_norm": "blocks.0.attn.q_norm.weight",
+    "pre_norm": "norm_pre.weight",
 }
 CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
@@ -46,20 +56,22 @@ def below(tensors, part):
 
 def flat(config):
     """A config in which the parts that describe the ViT stand in the first row: those of transformers' models
-    of several parts, timm's model_args, and open_clip's vision_cfg under timm's names."""
+    of several parts, timm's pretrained_cfg and model_args, and open_clip's vision_cfg under timm's names."""
     for part in NESTED:
         if isinstance(config.get(part), dict):
-            config = {**config, "model_type": None, **flat(config[part])}
-    if isinstance(config.get("model_args"), dict):
-        config = {**config, **config["model_args"]}
+            config = config | {"model_type": None} | flat(config[part])
+    for part in ("pretrained_cfg", "model_args"):
+        if isinstance(config.get(part), dict):
+            config = config | config[part]
     model = config.get("model_cfg")
     vision = model.get("vision_cfg") if isinstance(model, dict) else None
     if isinstance(vision, dict):
-        config = {**config, "architecture": vision.get("timm_model_name", "open_clip")}
-        if model.get("quick_gelu"):
-            config["hidden_act"] = "quick_gelu"
-        if not vision.get("timm_model_name") and isinstance(vision.get("width"), int):
-            config["num_heads"] = vision["width"] // (vision.get("head_width") or 64)
+        config = config | vision | {"architecture": vision.get("timm_model_name")}
+        if not config["architecture"]:
+            config["global_pool"] = vision.get("pool_type")
+            config["hidden_act"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
+            if isinstance(vision.get("width"), int):
+                config["num_heads"] = vision["width"] // (vision.get("head_width") or 64)
     return config
 
 
@@ -80,35 +92,33 @@ def vit_fields(name, tensors, kind, config, heads=None):
     if "blocks.0.norm1.bias" not in tensors:
         raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
+    if config.get("hidden_size", D) != D:
+        raise ValueError(f"{name}: config.json is of a model {config['hidden_size']} wide, its ViT is {D} "
+                         "wide; heads and activation in config.json are those of another model")
     hidden = tensors["blocks.0.mlp.fc2.weight"].shape[1]
     notes = []
-    timm = config
-    if isinstance(config.get("pretrained_cfg"), dict):
-        timm = {**config, **config["pretrained_cfg"]}
     fields = {
         "patch": patch,
         "channels": C,
         "dim": D,
         "depth": count(tensors, "blocks."),
         "mlp": hidden,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
         "eps": config.get("layer_norm_eps") or look_up(EPS, kind) or 1e-6,
-        "layer_scale": "blocks.0.ls1.gamma" in tensors,
-        "class_token": "cls_token" in tensors,
         "registers": sum(tensors[key].shape[1] for key in ("reg_token", "dist_token") if key in tensors),
-        "mlp_norm": "blocks.0.mlp.norm.weight" in tensors,
-        "attention_norm": "blocks.0.attn.norm.weight" in tensors,
-        "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
-        "pre_norm": "norm_pre.weight" in tensors,
         "final_norm": "norm.weight" in tensors or "fc_norm.weight" in tensors,
         "heads": heads or find_heads(name, config, kind, D, notes),
     }
+    for field, key in PRESENT.items():
+        fields[field] = key in tensors
+    if not fields["final_norm"] and not re.search(NO_FINAL_NORM, kind):
+        raise ValueError(f"{name}: holds no norm after the last block of its ViT (norm, fc_norm ...)")
     fields["pool"] = find_pool(tensors, config, notes)
     fields["activation"] = find_activation(name, tensors, config, kind, hidden)
     if not stated_kind(config) and not config.get("hidden_act") and fields["activation"] != "swiglu":
         notes.append(f"activation {fields['activation']} (assumed)")
-    stated = config.get("image_size") or timm.get("input_size")
-    fields["image"], fields["positions"] = find_positions(name, tensors, patch, stated, fields)
+    fields["image"], fields["positions"] = find_positions(name, tensors, patch, config, fields)
+    if listed_sides(config, patch) not in ([], list(fields["image"])):
+        notes.append(f"image {spaced(fields['image'], 'x')} px by its positions, not as its config.json says")
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields)
     like_deit3 = fields["class_token"] and fields["layer_scale"] and fields["positions"] == "patches"
     if like_deit3 and not stated_kind(config):
@@ -137,8 +147,13 @@ def find_pool(tensors, config, notes):
     attention_pool = any(key.startswith(("attn_pool.", "head.probe")) for key in tensors)
     if attention_pool:
         notes.append("mean of the patches read instead of its attention pool")
-    if attention_pool or "cls_token" not in tensors or config.get("global_pool") == "avg":
+    stated = config.get("global_pool")
+    if stated == "avg" and config.get("final_ln_after_pool"):      # of open_clip
+        return "mean-norm"
+    if attention_pool or "cls_token" not in tensors or stated == "avg":
         return "mean"
+    if stated not in (None, "", "token", "tok"):
+        notes.append(f"class token read instead of its pool {stated!a}")
     if "dist_token" in tensors:
         return "prefix"
     return "class"
@@ -157,55 +172,64 @@ def find_activation(name, tensors, config, kind, hidden):
     return ACTIVATIONS[stated.lower()]
 
 
-def find_positions(name, tensors, patch, stated, fields):
-    """-> image in px per axis, and which tokens have a position: see ViTConfig.positions.
-
-    stated: the size in config.json, a number or a list that ends with height and width; used where it
-    fits."""
-    if isinstance(stated, int):
-        stated = [stated] * len(patch)
-    grid = []
-    if isinstance(stated, list) and all(isinstance(side, int) for side in stated):
-        grid = [side // P for side, P in zip(stated[-len(patch):], patch)]
+def find_positions(name, tensors, patch, config, fields):
+    """-> image in px per axis, and which tokens have a position: see ViTConfig.positions. The size in
+    config.json is used where it fits."""
+    grid = [side // P for side, P in zip(listed_sides(config, patch), patch)]
     if "pos_embed" not in tensors:
         if len(grid) != len(patch) or not all(grid):
             grid = [max(224 // P, 1) for P in patch]
         return tuple(size * P for size, P in zip(grid, patch)), "none"
     rows = tensors["pos_embed"].shape[1]
     prefix = fields["class_token"] + fields["registers"]
-    kinds = {"patches": 0, "all": prefix}
-    if fields["class_token"]:
-        kinds = {"class": 1, **kinds}
-    for kind, placed in kinds.items():
-        if math.prod(grid) == rows - placed and len(grid) == len(patch):
-            return tuple(size * P for size, P in zip(grid, patch)), kind
-    for kind, placed in kinds.items():                             # not stated, or stated of another file
-        side = round(max(rows - placed, 0) ** (1 / len(patch)))
-        if side and side ** len(patch) == rows - placed:
-            return tuple(side * P for P in patch), kind
-    raise ValueError(f"{name}: {rows - list(kinds.values())[0]} patch positions are no square, "
-                     "and config.json does not give image_size")
+    kinds = {"class": 1, "patches": 0, "all": prefix}
+    if not fields["class_token"]:
+        del kinds["class"]
+    for as_stated in (True, False):                                # else a square or a cube
+        for kind, placed in kinds.items():
+            patches = max(rows - placed, 1)
+            if not as_stated:
+                grid = [round(patches ** (1 / len(patch)))] * len(patch)
+            if len(grid) == len(patch) and math.prod(grid) == rows - placed:
+                return tuple(size * P for size, P in zip(grid, patch)), kind
+    shape, axes = ("square", "height, width") if len(patch) == 2 else ("cube", "depth, height, width")
+    raise ValueError(f"{name}: {rows - list(kinds.values())[0]} patch positions are no {shape}, and no "
+                     f"config.json gives an image_size [{axes}] in px that fits them")
+
+
+def listed_sides(config, patch):
+    """The size of an image in a config.json -> a list of its sides in px, [] where there is none."""
+    stated = config.get("image_size") or config.get("img_size") or config.get("input_size")
+    if isinstance(stated, int):
+        return [stated] * len(patch)
+    if isinstance(stated, (list, tuple)) and all(isinstance(side, int) for side in stated):
+        return list(stated[-len(patch):])
+    return []
 
 
 def find_rotary(name, tensors, config, kind, fields):
     """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
     rotary = look_up(ROTARY, kind)
     if "rope.freqs_cos" in tensors:
-        rotary = {**look_up(ROTARY, "eva02_"), "reference": turned_grid(tensors["rope.freqs_cos"])}
+        rotary = EVA02 | {"reference": turned_grid(tensors["rope.freqs_cos"])}
     if rotary is None:
+        if fields["positions"] == "none":
+            raise ValueError(f"{name}: holds no table of positions, and `architecture` in its config.json "
+                             "is none of those here that do without (rotary positions)")
         unknown = fields["mlp_norm"] and not fields["attention_norm"]           # EVA-02 and EVA-X, base
-        if not stated_kind(config):                                # and their small ones; RADIO
-            plain_gate = fields["activation"] == "swiglu" and not fields["layer_scale"]
-            unknown = unknown or plain_gate or not fields["final_norm"]
-        if fields["positions"] == "none" or unknown:
-            raise ValueError(f"{name}: has no table of positions, or the MLP of EVA-02, and no config.json "
-                             "that names its `architecture`, which says the rotary positions")
+        if not stated_kind(config):                                # and their small ones
+            unknown = unknown or fields["activation"] == "swiglu" and not fields["layer_scale"]
+        if unknown:
+            raise ValueError(f"{name}: has the MLP of EVA-02, and no config.json that names its "
+                             "`architecture`, which says the rotary positions")
         return None
     if rotary.get("reference") == "own":
         grid = [side // P for side, P in zip(fields["image"], fields["patch"])]
-        rotary = {**rotary, "reference": grid}
-    if isinstance(config.get("rope_theta"), float):
-        rotary = {**rotary, "theta": config["rope_theta"]}
+        rotary = rotary | {"reference": grid}
+    theta = config.get("rope_theta") or config.get("rope_temperature")              # transformers, timm
+    for field, stated in (("theta", theta), ("reference", config.get("ref_feat_shape"))):
+        if stated:
+            rotary = rotary | {field: stated}
     return rotary
 
 

@@ -40,6 +40,10 @@ def read_checkpoint(name):
         tensors.update(part)
         if note and note not in notes:
             notes.append(note)
+    tensors = {key: tensor for key, tensor in tensors.items() if tensor.numel()}
+    if not tensors:
+        raise ValueError(f"{paths[0]}: its tensors are empty, as where a model was trained in parts (ZeRO-3, "
+                         "FSDP) that are to be gathered first")
     config = read_beside(place, file, "config.json")
     if "open_clip" in file:
         config = read_beside(place, file, "open_clip_config.json") or config
@@ -73,8 +77,12 @@ class Folder:
         return path if os.path.isfile(path) else None
 
     def files(self):
-        """-> names of the files in it, not of those in folders below."""
-        return sorted(entry.name for entry in os.scandir(self.name) if entry.is_file())
+        """-> names of the files in it, and of what else is there, marked."""
+        names = []
+        for entry in os.scandir(self.name):
+            kind = "/" if entry.is_dir() else " (a link to nothing)"
+            names.append(entry.name if entry.is_file() else entry.name + kind)
+        return sorted(names)
 
 
 def find_file(name):

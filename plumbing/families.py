@@ -17,11 +17,12 @@ ROTARY = (  # fields of rotary.Rotary; reference "own": the grid of the file's o
     (r"dinov3|_lingbot", {"theta": 100.0, "centered": True, "halves": True}),
 )
 EPS = (
-    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^clip|^open_clip|^monai$", 1e-5),
-    (r"^(vit|deit|vit_mae|ijepa|beit)$", 1e-12),                   # transformers; google/vit was trained so
+    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^open_clip|^monai$", 1e-5),
+    (r"clip\w*_vision|^clip|^owlv|^git|^blip_v", 1e-5),            # transformers
+    (r"^(vit|deit|vit_mae|ijepa|beit|data2vec-vision)$", 1e-12),   # likewise; google/vit was trained so
 )
 ACTIVATION = (
-    (r"_quickgelu|^clip", "quick_gelu"),
+    (r"_quickgelu|clip\w*_vision|^clip|^owlv|^git", "quick_gelu"),
     (r"_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_siglip_|^siglip",
      "gelu_tanh"),
 )
@@ -34,6 +35,7 @@ HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_huge_plus_patch16_dinov3", 20),
 )
 HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16, 1664: 16, 4096: 32}  # others: D / 64
+NO_FINAL_NORM = r"radio|^internvl"  # after the last block; in any other file that lacks it, it is lost
 ABSENT = r"""  what is not here, by architecture or model type: pattern -> reason
 ^eva02_enormous -> norms after attention and MLP instead of before (post-norm)
 _rpn_ -> norms after attention and MLP instead of before (post-norm)
@@ -44,12 +46,16 @@ sapiens2 -> queries that share keys (grouped-query attention)
 ^(vit_d\w+_patch16_reg1) -> differential attention
 ^samvit|^sam -> relative positions and windows in its attention (SAM)
 swin -> windows that shift and patches that merge (Swin)
-data2vec|^vitdet -> relative positions in its attention
+^vitdet -> relative positions in its attention
+^yolos -> tokens that detect objects (YOLOS)
+^vitpose -> positions to which that of a class token is added (ViTPose)
+^(videomae|timesformer|vivit|xclip) -> attention over the frames of a video
 _resnet|_r\d+_s|hybrid -> a ResNet before its patches (hybrid)
 xcit|cait|volo|mvit|pvt|twins|levit|coat|maxvit|hiera|convnext|resnet|efficientnet -> no plain ViT in it
 """
 TRACES = r"""  the same, by the renamed tensors: pattern -> reason
-\.lora_[AB]\. -> adapters of LoRA, to be merged into its model first (merge_and_unload)
+\.lora_[AB]\b|\.base_layer\. -> adapters (LoRA ...), to be merged into its model first (merge_and_unload)
+\.(qweight|SCB|absmax|weight_scale(_inv)?)$ -> quantized weights, which its own library turns into numbers
 relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
 ^(layers|blocks)\.\d+\.(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
 ^patch_embed\.(backbone|conv|stem|norm)|^stem\. -> a convolutional stem or a norm in its patch embedding

@@ -17,9 +17,12 @@ KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embedd
                     r"conv_proj|conv1|embeddings\.patch_embedding|"
                     r"patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
 # of two ViTs in one file the second is the one that its authors evaluate, or the only one that sees images
-BETTER = (("student", "teacher"), ("momentum_encoder.", "base_encoder."), ("encoder.", "target_encoder."),
-          ("img_encoder_k.", "img_encoder_q."), ("model.", "model_ema."))
+BETTER = ((r"student\w*", r"teacher\w*"), ("momentum_encoder", "base_encoder"), ("encoder", "target_encoder"),
+          ("(img_)?encoder_k", "(img_)?encoder_q"), ("model", "(model_ema|ema_model|ema)"),
+          ("(momentum_backbone|backbone_momentum)", "backbone"))
 RENAME = r"""  in this order: what is replaced -> by what
+# what wraps a block
+(?:\.(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))+\. -> .
 # transformers
 ^embeddings\.(?:cls_token|class_embedding)$ -> cls_token
 ^embeddings\.position_embeddings?(?:\.weight)?$ -> pos_embed
@@ -31,7 +34,8 @@ RENAME = r"""  in this order: what is replaced -> by what
 \.(?:attention|self_attn)\.(?:attention\.)?(?:query|q_proj)\. -> .attn.q.
 \.(?:attention|self_attn)\.(?:attention\.)?(?:key|k_proj)\. -> .attn.k.
 \.(?:attention|self_attn)\.(?:attention\.)?(?:value|v_proj)\. -> .attn.v.
-\.(?:attention\.(?:output\.dense|o_proj)|self_attn\.out_proj)\. -> .attn.proj.
+\.(?:attention\.(?:output\.dense|o_proj|projection_layer)|self_attn\.(?:out_proj|projection))\. -> .attn.proj.
+\.self_attn\.qkv\. -> .attn.qkv.
 \.intermediate\.dense\. -> .mlp.fc1.
 # attention.output.dense is gone by now
 (?<!pooler)\.output\.dense\. -> .mlp.fc2.
@@ -41,7 +45,7 @@ RENAME = r"""  in this order: what is replaced -> by what
 \.(?:gamma|lambda)_([12])$ -> .ls\1.gamma
 ^(?:layernorm|post_layernorm)\. -> norm.
 # spelled so
-^pre_layrnorm\. -> norm_pre.
+^pre_laye?rnorm\. -> norm_pre.
 ^pooler\.layernorm\. -> fc_norm.
 ^classifier\. -> head.
 # DINOv2, DINOv3, EVA-02, DeiT
@@ -79,7 +83,7 @@ RENAME = r"""  in this order: what is replaced -> by what
 LAYOUTS = r"""  names before RENAME -> the model type that has them, where no config.json says it
 ^visual\.|^text\.|logit_scale$ -> timm_clip
 ^attn_pool\. -> timm_siglip
-^embeddings\. -> ijepa
+^embeddings\.position_embeddings$ -> ijepa
 ^embeddings\.cls_token$ -> vit
 ^embeddings\.distillation_token$ -> deit
 ^/decoder\.decoder_embed\. -> vit_mae
@@ -103,8 +107,8 @@ def find_vit(name, tensors):
             prefixes[kernel[1]] = key
     if len(prefixes) > 1:
         for worse, better in BETTER:
-            kept = {prefix: key for prefix, key in prefixes.items() if better in prefix}
-            if kept and any(worse in prefix for prefix in prefixes):
+            kept = {prefix: key for prefix, key in prefixes.items() if has_part(prefix, better)}
+            if kept and any(has_part(prefix, worse) for prefix in prefixes):
                 prefixes = kept
     if len(prefixes) > 1:
         raise ValueError(f"{name} holds more than one ViT: {' and '.join(list(prefixes.values())[:2])}; "
@@ -115,6 +119,11 @@ def find_vit(name, tensors):
         inside = key.startswith(prefix)
         renamed[key.removeprefix(prefix) if inside else BESIDE + key] = tensor
     return renamed
+
+
+def has_part(prefix, pattern):
+    """Is one of the parts of a prefix such as "module.encoder_q." of this pattern?"""
+    return re.search(rf"(^|\.){pattern}\.", prefix)
 
 
 def timm_names(name, tensors):
@@ -171,6 +180,8 @@ def join(tensors, whole, parts):
         absent = [k for k in keys if k not in tensors]
         if absent and not key.endswith(".bias"):
             continue
+        if any(tensors[k].shape[1:] != tensors[key].shape[1:] for k in keys if k in tensors):
+            continue                                               # w2 of LLaMA's names is the last layer
         for k in absent:
             tensors[k] = torch.zeros_like(tensors[key])
         tensors[key.replace(first, whole)] = torch.cat([tensors.pop(k) for k in keys])

@@ -19,7 +19,7 @@ KINDS = (
     (r"^eva_?x_", EVA_X),
     (r"mae|msn|dino|jepa|deit", IMAGENET),
     (r"siglip", HALF),
-    (r"clip", OPENAI),
+    (r"clip|blip|^owlv|^git|^flava", OPENAI),
     (r"^vit$|^vit_|beit", HALF),                                   # google/vit; timm's are augreg by default
 )
 
@@ -49,6 +49,9 @@ def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
         else:
             numbers, assumed = family(kind, channels)[field], True
         result[field] = numbers
+    if max(result["mean"]) > 2:
+        raise ValueError(f"{name}: mean {result['mean']} is one of pixels of 0..255; needed is that of 0..1 "
+                         "(--mean and --std set them)")
     return result, assumed
 
 

@@ -15,8 +15,9 @@ import torch
 
 
 # where training scripts nest the tensors, in order of preference: averaged weights are what authors evaluate
-WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher", "target_encoder", "model",
-            "state_dict", "model_state_dict", "net", "module", "backbone", "encoder", "student")
+WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "shadow", "teacher", "target_encoder",
+            "model", "state_dict", "model_state_dict", "net", "module", "backbone", "encoder", "student")
+FOREIGN = (".npz", ".npy", ".msgpack", ".h5", ".onnx", ".gguf", ".pt2", ".zip", ".gz", ".tgz")
 LFS_POINTER = b"version https://git-lfs"
 SLACK = 2 ** 26                                                    # bytes; less than this is no attack
 
@@ -64,6 +65,7 @@ OBJECTS = """
     pathlib.WindowsPath pathlib.PureWindowsPath pathlib._local.WindowsPath
     omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode
     omegaconf.base.ContainerMetadata omegaconf.base.Metadata
+    datetime.datetime mmengine.logging.history_buffer.HistoryBuffer
 """.split()
 STAND_INS = [stand_in(name, PlainDict) for name in DICTS] + [stand_in(name) for name in OBJECTS]
 
@@ -92,6 +94,9 @@ def read_tensors(path):
 
 def refuse_strangers(path):
     """ValueError for a file that is known not to hold weights, or whose header says it is longer than all."""
+    if path.endswith(FOREIGN):
+        raise ValueError(f"{path}: an archive, or of another program (JAX, TensorFlow, ONNX ...); needed are "
+                         "weights of PyTorch, saved as safetensors or by torch.save")
     with open(path, "rb") as file:
         head = file.read(40)
     if head.startswith(LFS_POINTER):
@@ -144,18 +149,26 @@ def check_numbers(path, tensors):
         raise ValueError(f"{path}: {os.path.getsize(path) >> 20} MB that say they hold {size >> 20} MB")
 
 
-def unwrap(content, depth=4):
-    """What a training script saved -> {key: tensor} under the first of WRAPPERS, and a note where there
-    were others."""
+def unwrap(content, depth=6):
+    """What a training script saved -> {key: tensor} under the first of WRAPPERS, else of the only part that
+    holds any, and a note where there were other WRAPPERS. MMEngine, which leaves a message hub, swaps two of
+    them: its averaged weights are the state_dict."""
     if not isinstance(content, dict) or depth == 0:
         return {}, ""
     wrappers = [wrapper for wrapper in WRAPPERS if isinstance(content.get(wrapper), dict)]
+    if "message_hub" in content and "ema_state_dict" in wrappers:
+        wrappers.remove("ema_state_dict")
     for wrapper in wrappers:
         tensors, note = unwrap(content[wrapper], depth - 1)
         if tensors:
             others = " or ".join(other for other in wrappers if other != wrapper)
             return tensors, f"its {wrapper}, not {others}" if others else note
-    return {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}, ""
+    tensors = {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}
+    if tensors:
+        return tensors, ""
+    parts = [unwrap(part, depth - 1) for key, part in content.items() if isinstance(key, str)]
+    parts = [part for part in parts if part[0]]
+    return parts[0] if len(parts) == 1 else ({}, "")
 
 
 @contextmanager

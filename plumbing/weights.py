@@ -20,7 +20,8 @@ from plumbing.resize import change_channels, fit, resize_positions, spaced
 
 # of other tasks
 IGNORE = (BESIDE, "head.", "head_dist.", "head_recons.", "pooler.", "attn_pool.", "pre_logits.", "mask_token",
-          "masked_embed", "decoder", "fc.", "label_", "proj", "rope_embed.", "rope.freqs_")
+          "masked_embed", "embeddings.position_ids", "decoder", "fc.", "label_", "proj", "rope_embed.",
+          "rope.freqs_")
 
 # -----------------------------------------------------------------------------
 # a checkpoint -> tensors and config, at the size that is asked for

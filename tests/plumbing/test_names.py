@@ -39,6 +39,16 @@ PEERS = {  # model of transformers: its config, what the config says besides, wh
     "IJepaModel": ("IJepaConfig", {}, ""),
     "CLIPVisionModel": ("CLIPVisionConfig", {}, ""),
     "CLIPModel": ("CLIPConfig", {"vision_config": SIZES, "text_config": TEXT}, "vision_model"),
+    "CLIPVisionModelWithProjection": ("CLIPVisionConfig", {"hidden_act": "gelu"}, "vision_model"),
+    "OwlViTModel": ("OwlViTConfig", {"vision_config": SIZES, "text_config": TEXT}, "vision_model"),
+    "BlipVisionModel": ("BlipVisionConfig", {}, ""),
+    "Blip2VisionModel": ("Blip2VisionConfig", {}, ""),
+    "InternVLVisionModel": ("InternVLVisionConfig", {}, ""),
+    "DeiTForImageClassificationWithTeacher": ("DeiTConfig", {}, "deit"),
+    "Dinov2ForImageClassification": ("Dinov2Config", {}, "dinov2"),
+    "DPTForDepthEstimation": ("DPTConfig", {"is_hybrid": False, "backbone_out_indices": [0, 0, 1, 1], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8}, "dpt"),
+    "LlavaForConditionalGeneration": ("LlavaConfig", {"vision_config": {**SIZES, "model_type": "clip_vision_model"}, "text_config": {
+        **TEXT, "model_type": "llama", "num_key_value_heads": 3}}, "model.vision_tower"),
     "SiglipVisionModel": ("SiglipVisionConfig", {}, ""),
     "SiglipModel": ("SiglipConfig", {"vision_config": SIZES, "text_config": TEXT}, "vision_model"),
     "BeitModel": ("BeitConfig", {"use_absolute_position_embeddings": True}, ""),
@@ -49,22 +59,65 @@ PEERS = {  # model of transformers: its config, what the config says besides, wh
 @pytest.mark.parametrize("name", PEERS)
 def test_real_transformers_models_give_the_same_tokens(name, tmp_path):
     """Where transformers is installed: what its save_pretrained writes, against its own forward."""
-    transformers = pytest.importorskip("transformers")
     family, fields, part = PEERS[name]
-    sizes = {} if "vision_config" in fields else SIZES
-    theirs = getattr(transformers, name)(getattr(transformers, family)(**sizes, **fields)).eval()
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    theirs.save_pretrained(str(tmp_path))
-    vit = getattr(theirs, part) if part else theirs
+    theirs = saved_by_transformers(tmp_path, name, family, fields)
+    vit = theirs.get_submodule(part)
     vit = getattr(vit, "vision_model", vit)
     expected = vit(images().float()).last_hidden_state
-    if "CLIP" in name:                                             # its last norm is a part of the pooler, as BEiT's
+    if name.startswith(("CLIP", "Owl", "Llava")):                  # its last norm is a part of the pooler, as BEiT's
         expected = vit.post_layernorm(expected)
     if "Beit" in name:
         expected = vit.pooler.layernorm(expected)
     ours = ViT.from_pretrained(str(tmp_path)).eval()
     assert torch.allclose(ours.encode(ours.embed(images().float())), expected, atol=1e-4)
+
+
+STRANGERS = {  # model of transformers: its config, what the config says besides, why it is refused
+    "Siglip2VisionModel": ("Siglip2VisionConfig", {"num_patches": 16}, "siglip2_vision_model has patches of images of any shape (NaFlex)"),
+    "Aimv2VisionModel": ("Aimv2VisionConfig", {}, "aimv2_vision_model has RMS norms and Linear layers without bias"),
+    "BeitModel": ("BeitConfig", {"use_relative_position_bias": True}, "beit has relative positions in its attention (BEiT, SAM): "),
+    "Data2VecVisionModel": ("Data2VecVisionConfig", {"use_relative_position_bias": True}, "data2vec-vision has relative positions in its attention (BEiT, SAM): "),
+    "BeitForMaskedImageModeling": ("BeitConfig", {"use_absolute_position_embeddings": True, "vocab_size": 9}, "holds no norm after the last block of its ViT"),
+    "YolosModel": ("YolosConfig", {"image_size": [32, 32], "num_detection_tokens": 5}, "yolos has tokens that detect objects"),
+    "VitPoseBackbone": ("VitPoseBackboneConfig", {"image_size": [32, 32], "patch_size": [8, 8]}, "vitpose_backbone has positions to which"),
+    "VivitModel": ("VivitConfig", {"num_frames": 4, "tubelet_size": [2, 8, 8]}, "vivit has attention over the frames of a video"),
+    "ViTModel": ("ViTConfig", {"hidden_act": "relu"}, "activation 'relu', here are gelu, "),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_transformers_saves_and_is_not_here_is_refused_for_its_reason(name, tmp_path):
+    family, fields, words = STRANGERS[name]
+    saved_by_transformers(tmp_path, name, family, fields)
+    assert words in refusal(ViT.from_pretrained, str(tmp_path))
+
+
+def saved_by_transformers(folder, name, family, fields):
+    """A small random model of transformers -> itself, saved in the folder; skips where transformers is not installed."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {} if "vision_config" in fields else SIZES
+    model = getattr(transformers, name)(getattr(transformers, family)(**{**sizes, **fields})).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(str(folder))
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ("vit", "deit", "dinov2"))
+def test_a_vit_inside_two_models_of_transformers(kind, tmp_path):
+    """VisionEncoderDecoder and VisionTextDualEncoder: the encoder's part of their config.json decides."""
+    transformers = pytest.importorskip("transformers")
+    vision = {"vit": "ViTConfig", "deit": "DeiTConfig", "dinov2": "Dinov2Config"}[kind]
+    vision, bert = getattr(transformers, vision)(**SIZES), transformers.BertConfig(**TEXT)
+    decoder = transformers.BertConfig(**TEXT, is_decoder=True, add_cross_attention=True)
+    both = {"encoder": transformers.VisionEncoderDecoderModel(transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, decoder)),
+            "vision_model": transformers.VisionTextDualEncoderModel(transformers.VisionTextDualEncoderConfig.from_vision_text_configs(vision, bert))}
+    for part, model in both.items():
+        model.save_pretrained(str(tmp_path / part))
+        expected = getattr(model.eval(), part)(images().float()).last_hidden_state
+        ours = ViT.from_pretrained(str(tmp_path / part)).eval()
+        assert torch.allclose(ours.encode(ours.embed(images().float())), expected, atol=1e-4)
 
 
 def test_names_stay_when_they_are_already_timms():

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 
 from tests.plumbing.small_checkpoints import CLASSIFIER, DECODER, HEAD, IMAGENET, POOLER, SMALL, halves, hf, hf_names, images, prefixed, refusal, write
-from tests.plumbing.test_bare_files import TORCHVISION, other, renamed
+from plumbing.preprocessing import OPENAI
+from tests.plumbing.test_bare_files import TORCHVISION, clip, other, renamed
 from vit import ViT
 
 BESIDE = {"epoch": 7, "args": argparse.Namespace(lr=1e-3, output_dir=pathlib.PosixPath("out")), "best_acc": np.float64(0.5), "optimizer": {"state": {}, "param_groups": []}}
@@ -85,6 +86,60 @@ def bits(tensor_type):
     return lambda t: {key: tensor.to(tensor_type) for key, tensor in t.items()}
 
 
+def history(t):
+    """A checkpoint of MMEngine: a history of the loss, and averaged weights in the place of the others."""
+    buffer = type("HistoryBuffer", (), {"__module__": "mmengine.logging.history_buffer"})
+    class_of("mmengine.logging.history_buffer", "HistoryBuffer")
+    sys.modules["mmengine.logging.history_buffer"].HistoryBuffer = buffer
+    losses = buffer()
+    losses.values = np.ones(3)
+    return {"meta": {}, "message_hub": {"log_scalars": {"loss": losses}}, "state_dict": renamed(t, MMPRETRAIN), "ema_state_dict": {
+        "steps": torch.tensor(3), **prefixed(renamed(other(t), MMPRETRAIN), "module.")}}
+
+
+def clip_of_transformers(t):
+    """Two towers, as version 4 wrote them: with the numbers of the positions, which were a buffer."""
+    t["patch_embed.proj.bias"].zero_()
+    result = {}
+    for key, tensor in t.items():
+        for name, part in zip("qkv", tensor.chunk(3)):
+            result[key.replace("attn.qkv", f"self_attn.{name}_proj")] = part if "qkv" in key else tensor
+    del result["patch_embed.proj.bias"]
+    result = renamed(result, [(r"attn\.proj", "self_attn.out_proj"), ("^cls_token", "embeddings.class_embedding"), ("^pos_embed", "embeddings.position_embedding.weight"), ("^norm_pre", "pre_layrnorm"),
+                              ("^patch_embed.proj", "embeddings.patch_embedding"), ("^norm", "post_layernorm"), (r"^blocks\.", "encoder.layers."), (r"\.norm([12])", r".layer_norm\1"), ("^", "vision_model.")])
+    result["vision_model.embeddings.class_embedding"] = result["vision_model.embeddings.class_embedding"].flatten()
+    result["vision_model.embeddings.position_embedding.weight"] = result["vision_model.embeddings.position_embedding.weight"][0]
+    return {**result, "vision_model.embeddings.position_ids": torch.arange(17)[None], "text_model.final_layer_norm.weight": torch.ones(5), "logit_scale": torch.ones(())}
+
+
+def open_clip(names, vision):
+    def save(folder, t):
+        torch.save(names(t), folder / "open_clip_pytorch_model.bin")
+        config = {"model_cfg": {"vision_cfg": {"image_size": 32, "patch_size": 8, **vision}}, "preprocess_cfg": {field: list(numbers) for field, numbers in OPENAI.items()}}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return save
+
+
+def wrapped(t):
+    """Blocks that were compiled, checkpointed or sharded one by one."""
+    return renamed(t, [(r"^blocks\.0\.", "blocks.0._orig_mod."), (r"^blocks\.1\.", "blocks.1._fsdp_wrapped_module._checkpoint_wrapped_module."), ("^", "_fsdp_wrapped_module.")])
+
+
+def empty_file(file):
+    return lambda folder, t: (folder / file).write_bytes(b"")
+
+
+def cache_of_the_hub(folder, t):
+    (folder / "snapshots").mkdir()
+    (folder / "model.safetensors").symlink_to(folder / "blobs" / "0123")
+
+
+def small_integers(names):
+    return lambda t: {**{key: tensor for key, tensor in t.items() if "fc1.weight" not in key}, **{f"blocks.0.mlp.fc1.{name}": torch.ones(3, dtype=torch.int32) for name in names}}
+
+
+TIMM = {"architecture": "vit_tiny_patch8_32", "pretrained_cfg": {"mean": list(IMAGENET["image_mean"]), "std": list(IMAGENET["image_std"])}}
+GATED = dict(activation="swiglu", rotary=dict(theta=1e4, reference=(14, 14)))
 V2, SCALED = {"layer_scale": True, "registers": 4}, {"layer_scale": True}
 KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how exactly the tokens are those of the ViT
     "timm, fine-tuned": ({}, pth(lambda t: {"model": {**t, **HEAD}, "lr_scheduler": {"last_epoch": 7}, "scaler": {"scale": 2.0}, **BESIDE}), 2e-5),
@@ -106,15 +161,53 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "float16": ({}, hub_folder(bits(torch.float16), {}), 0.1), "bfloat16": ({}, hub_folder(bits(torch.bfloat16), {}), 0.5),
     "shards": ({}, shards("safetensors"), 2e-5), "shards of pickles": ({}, shards("bin"), 2e-5),
     "pooler, bare": ({}, pth(lambda t: {**hf_names(t, prefix=""), **POOLER}), 2e-5),
-    "LoRA adapter": ({}, adapter, "adapters of LoRA, to be merged into its model first (merge_and_unload): base_model.model.vit"),
-    "LoRA around a ViT": ({}, pth(wrapped_by_lora), "adapters of LoRA, to be merged into its model first (merge_and_unload): blocks.0"),
+    "LoRA adapter": ({}, adapter, "adapters (LoRA ...), to be merged into its model first (merge_and_unload): base_model.model.vit"),
+    "LoRA around a ViT": ({}, pth(wrapped_by_lora), "adapters (LoRA ...), to be merged into its model first (merge_and_unload): blocks.0"),
     "TorchScript": ({}, script, "a TorchScript archive, which is a program with its weights"),
     "git-lfs pointer": ({}, lambda folder, t: (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a git-lfs pointer to one"),
     "numpy archive": ({}, lambda folder, t: np.savez(folder / "B_16.npz", a=np.ones(3)), "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but B_16.npz"),
     "whole module": ({}, lambda folder, t: torch.save({"model": torch.nn.Linear(2, 2)}, folder / "a.pt"), "asks to run torch.nn.modules.linear.Linear"),
     "arrays of numpy": ({}, pth(lambda t: {key: x.numpy() for key, x in t.items()}), "holds no tensors by name, but a dict 'cls_token"),
+    "MMEngine, averaged": ({}, pth(history, "epoch_10.pth"), 2e-5),
+    "averages below ema": ({}, pth(lambda t: {"model": other(t), "ema": {"decay": 0.99, "shadow": t}}), 2e-5),
+    "Lightning, ema_model": ({}, pth(lambda t: {"state_dict": {**prefixed(other(t), "model."), **prefixed(t, "ema_model.module."), "ema_model.n_averaged": torch.tensor(3)}}), 2e-5),
+    "solo-learn": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "backbone."), **prefixed(other(t), "momentum_backbone.")}}), 2e-5),
+    "lightly, MoCo": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "backbone.vit."), **prefixed(other(t), "backbone_momentum.vit.")}}), 2e-5),
+    "MoCo": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "module.encoder_q."), **prefixed(other(t), "module.encoder_k."), "module.queue": torch.ones(3)}}), 2e-5),
+    "VISSL": ({}, pth(lambda t: {"classy_state_dict": {"base_model": {"model": {"trunk": t, "heads": {}}}}}), 2e-5),
+    "a wrapper of any name": ({}, pth(lambda t: {"network": t, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}), 2e-5),
+    "wrapped blocks": ({}, pth(wrapped), 2e-5),
+    "CLIP of transformers 4": ({"pre_norm": True, "eps": 1e-5, "activation": "quick_gelu"}, pth(clip_of_transformers), 2e-5),
+    "CLIP of open_clip, pooled by the mean": ({"pool": "mean-norm", "eps": 1e-5}, open_clip(clip, {"width": 192, "pool_type": "avg", "final_ln_after_pool": True}), 2e-5),
+    "CLIP around another ViT": (SCALED, open_clip(lambda t: prefixed(t, "visual."), {}), 2e-5),
+    "EVA-02 with another grid": (GATED, hub_folder(lambda t: t, {**TIMM, "architecture": "eva02_small_patch14_224", "model_args": {"ref_feat_shape": [14, 14]}}), 2e-5),
+    "norm outside its ViT": ({}, pth(lambda t: {key if key.startswith("norm") else "vit." + key: tensor for key, tensor in t.items()}), "holds no norm after the last block of its ViT"),
+    "ZeRO-3": ({}, pth(lambda t: {"module": {key: torch.empty(0) for key in t}}), "its tensors are empty, as where a model was trained in parts (ZeRO-3, FSDP)"),
+    "IA3": ({}, pth(lambda t: renamed(t, [("fc1", "fc1.base_layer")])), "adapters (LoRA ...), to be merged into its model first"),
+    "GPTQ": ({}, pth(small_integers(["qweight", "scales"])), "quantized weights, which its own library turns into numbers: blocks.0.mlp.fc1.qweight"),
+    "bitsandbytes": ({}, pth(small_integers(["weight", "SCB"])), "quantized weights, which its own library turns into numbers: blocks.0.mlp.fc1.SCB"),
+    "SwiGLU, named as LLaMA's": (SCALED, pth(lambda t: {**t, "blocks.0.mlp.w1.weight": torch.ones(80, 192), "blocks.0.mlp.w2.weight": torch.ones(192, 80)}), "does not fit the model: blocks.0.mlp."),
+    "ONNX": ({}, empty_file("model.onnx"), "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but model.onnx"),
+    "cache of the Hub": ({}, cache_of_the_hub, "but model.safetensors (a link to nothing), snapshots/"),
+    "language model's config": ({}, hub_folder(lambda t: prefixed(t, "model.vision_tower."), {"model_type": "llava_phi", "hidden_act": "gelu_new", "num_attention_heads": 32, "hidden_size": 2048}),
+                                "config.json is of a model 2048 wide, its ViT is 192 wide"),
+    "mean of 0..255": ({}, hub_folder(lambda t: t, {}, preprocessor={"image_mean": [123.7, 116.3, 103.5], "image_std": [58.4, 57.1, 57.4]}), "is one of pixels of 0..255; needed is that of 0..1"),
     "optimizer alone": ({}, pth(lambda t: {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}, "a.pt"), "holds no tensors by name, but a dict 'state, param_groups'"),
 }
+
+
+@pytest.mark.parametrize("file", ("B_16.npz", "flax_model.msgpack", "tf_model.h5", "model.onnx", "vit.gguf", "folder.zip", "model.tar.gz"))
+def test_files_of_other_programs_are_refused_by_their_ending(tmp_path, file):
+    (tmp_path / file).write_bytes(b"PK")
+    assert "an archive, or of another program (JAX, TensorFlow, ONNX ...); needed are weights of PyTorch" in refusal(ViT.from_pretrained, str(tmp_path / file))
+
+
+def test_the_report_says_what_is_read_otherwise(tmp_path):
+    """A pool that is not here; positions of another size than the config.json says."""
+    model = ViT(SMALL)
+    path = write(tmp_path, model.state_dict(), {**TIMM, "global_pool": "max", "model_args": {"img_size": 64}})
+    report = ViT.from_pretrained(path).report
+    assert "class token read instead of its pool 'max', image 32x32 px by its positions, not as its config.json says, mean 0.485" in report
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,9 +220,15 @@ def test_what_people_have(tmp_path, kind):
         parameter.copy_(0.3 * torch.randn_like(parameter) + 0.5 * (parameter.dim() == 1))
     t = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     save(tmp_path, t)
+    for key, parameter in model.named_parameters():                # one that the layout has not is 0
+        parameter.copy_(t.get(key, parameter) if key == "patch_embed.proj.bias" else parameter)
     if isinstance(expected, str):
         assert expected in refusal(ViT.from_pretrained, str(tmp_path))
         return
     loaded, x = ViT.from_pretrained(str(tmp_path), image=(32, 32)).eval(), images().float()
-    assert (loaded.encode(loaded.embed(x)) - model.encode(model.embed(x))).abs().max() < expected
+    for ours, theirs in zip(loaded.look(loaded.embed(x))[:2], model.look(model.embed(x))[:2]):
+        assert (ours - theirs).abs().max() < expected
+    if kind.startswith("CLIP"):
+        assert loaded.config.mean == OPENAI["mean"] and loaded.config.eps == fields.get("eps", 1e-6)
+        return
     assert loaded.config.mean == ((0.5,) * 3 if kind in ("shards", "shards of pickles", "pooler, bare", "head of 1,000 classes") else (0.485, 0.456, 0.406))
