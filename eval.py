@@ -237,7 +237,7 @@ def evaluate_run(args):
         refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)
     if args.data:
-        notes += notes_on_files(look_before(saved, cohort), cohort.reading)
+        notes += notes_on_files(look_before(saved, cohort), cohort)
     for note in notes:
         print(note)
     indices = images_by_split(cohort, saved.data, args)

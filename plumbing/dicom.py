@@ -23,6 +23,8 @@ def open_dicom(path, pixels=False):
     if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
         raise ValueError("deflated DICOM is not read; convert it to another transfer syntax")
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
+    if "Rows" not in dataset or "PhotometricInterpretation" not in dataset:
+        raise ValueError("holds no picture, as a report or a plan; leave it out of the table")
     for name in ("ModalityLUTSequence", "VOILUTSequence"):
         if name in dataset and "WindowWidth" not in dataset:
             raise ValueError(f"{name}, a lookup table, is not read")
@@ -88,4 +90,5 @@ def read_dicom(path):
     slope = number(dataset, "RescaleSlope")
     intercept = number(dataset, "RescaleIntercept")
     return Values(array, slope or 1.0, intercept or 0.0, dicom_window(dataset),
-                  dataset.PhotometricInterpretation == "MONOCHROME1")
+                  inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+                  padding=dataset.get("PixelPaddingValue"))

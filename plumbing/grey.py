@@ -26,6 +26,7 @@ class Values:
     intercept: float = 0.0
     window: tuple = None             # that a DICOM file states, in what the numbers mean
     inverted: bool = False           # the lowest number is white
+    padding: float = None            # a number in the file that says nothing, outside of what was imaged
 
 
 def parse_window(text):
@@ -92,7 +93,7 @@ def sample(values, count):
     """-> about so many numbers of an image, evenly spaced over it, in what they mean.
 
     The ends of an integer type do not count, nor does the highest number of 10, 12 or 14 bits where none is
-    higher: they are saturated, padding, or a burnt-in marker."""
+    higher, nor what without_markers takes away: they are saturated, padding, or a burnt-in marker."""
     array = values.array
     step = max(1, array.size // count) | 1                         # odd: no multiple of the usual widths
     numbers = kept = array.flat[::step]
@@ -102,9 +103,27 @@ def sample(values, count):
         if highest not in (1023, 4095, 16383):
             highest = limits.max
         kept = numbers[(numbers < highest) & ((numbers > limits.min) | (limits.min == 0))]
+    if values.padding is not None:
+        kept = kept[kept != values.padding]
     if kept.size == 0:
         kept = numbers
-    return values.slope * kept.astype(np.float64) + values.intercept
+    return values.slope * without_markers(kept.astype(np.float64)) + values.intercept
+
+
+def without_markers(numbers):
+    """-> the numbers without the highest, and without the lowest if it is negative, where it is farther from
+    the next than all others are from each other: it is no brightness then, as 32767 in a film of 12 bits, or
+    -9999 or -1e30 outside of a brain."""
+    levels = np.unique(numbers)
+    if len(levels) < 16:
+        return numbers
+    low, high = -np.inf, np.inf
+    spread = levels[-2] - levels[1]
+    if levels[-1] - levels[-2] > spread:
+        high = levels[-2]
+    if levels[0] < 0 and levels[1] - levels[0] > spread:
+        low = levels[1]
+    return numbers[(numbers >= low) & (numbers <= high)]
 
 
 def percentiles(numbers):

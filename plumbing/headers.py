@@ -32,6 +32,7 @@ class Header:
     colors: bool = False             # 16 bits of which the upper 8 are read
     alpha: bool = False
     series: str = None               # of which a DICOM file is one slice
+    patient: str = None              # that a DICOM file names
 
     @property
     def is_deep(self):
@@ -106,12 +107,14 @@ def look_at_array(path):
     shape, dtype = array_header(path)
     if dtype.kind not in "buif":
         raise ValueError(f"holds {dtype}, need numbers")
-    return Header("array", shape, dtype.name)
+    has_alpha = len(shape) == 3 and has_color_axis(shape) and shape[2] == 4
+    return Header("array", shape, dtype.name, alpha=has_alpha)
 
 
 def look_at_dicom(path):
     dataset = open_dicom(path)
     header = Header("DICOM", dicom_shape(dataset), dicom_type(dataset), dicom_window(dataset))
+    header.patient = str(dataset.get("PatientID") or "")
     if len(header.shape) == 2:
         header.series = dataset.get("SeriesInstanceUID")
     return header

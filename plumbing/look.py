@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from plumbing.cells import is_number
+from plumbing.columns import tabulate
 from plumbing.headers import IMAGE_KINDS, axes_of, read_header
 from plumbing.models import seeing
 from plumbing.pictures import read
-from plumbing.prepare import load_data
+from plumbing.prepare import input_columns, load_data
 from plumbing.reading import by_x, notes_on_files
 from plumbing.splits import split_patients
 from plumbing.targets import fit_tasks, training_notes
@@ -45,6 +46,7 @@ def look(args, argv=None):
     lines += notes + training_notes(cohort, indices["train"])
     try:
         fit_tasks(cohort.tasks, cohort, indices["train"])
+        lines += tabulate(cohort, input_columns(args, cohort, indices["train"]))[1]
     except ValueError as error:
         lines.append(f"WARNING: cannot be trained: {error}")
     lines += describe_files(cohort)
@@ -117,7 +119,7 @@ def describe_files(cohort):
     line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: "
     line += ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
     line += "; " + ", ".join(sizes)
-    return [line] + notes_on_files(headers, cohort.reading)
+    return [line] + notes_on_files(headers, cohort)
 
 
 def evenly(cohort, many):

@@ -65,7 +65,7 @@ def prepare(args, device):
     loader, batches = make_loader(train, args.batch_size, args.seed, shuffle=True,
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
-    files = notes_on_files(headers, cohort.reading, options["size"])
+    files = notes_on_files(headers, cohort, options["size"])
     notes = [*notes, *files, *window_notes, *filled_in, *unknown, report, *seen_before(args, cohort, indices)]
     return Prepared(cohort, indices, tasks, columns, model, options, loader, batches, val_loader, notes)
 

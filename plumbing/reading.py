@@ -1,18 +1,23 @@
 """How a run reads its images: every file is looked at, a window is chosen, and a line says what this means.
 """
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
+
+import numpy as np
 
 from plumbing.arrays import read_values
 from plumbing.cohort import Reading
 from plumbing.fit import lost_shape
 from plumbing.formats import format_of
-from plumbing.grey import fit_window, parse_window, sample
+from plumbing.grey import fit_window, parse_window, percentiles, sample
 from plumbing.headers import IMAGE_KINDS, axes_in, axes_of, check_kinds, look_at_all
+from plumbing.patients import identity
 from plumbing.pictures import read_stack
+from plumbing.tables import shortlist
 
 
 IMAGES, NUMBERS = 30, 10_000         # training images that a window is fitted to, and of each so many numbers
+FLAT = 0.05                          # of a window that an image fills, below which a line says so
 LOST = 0.1                           # share of a picture's shape, above which a line says so
 NOTES = (                            # what a header has, and what becomes of it
     ("pages", "several pages, frames or volumes: the first is read; of pages and frames "
@@ -53,15 +58,23 @@ def choose_window(args, cohort, headers, train):
     windows = {headers[i].window for i in deep}
     if not deep:
         return cohort, []
+    warnings = []
     note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
     if args.window == "auto" and None not in windows:
         return cohort, [f"{note}the windows that the files state ({len(windows)}) become 0 .. 255"]
     if args.window == "auto":
         sampled = [i for i in sampled if i in deep] or deep[:IMAGES]
-        args.window = fit_window([sample_channels(cohort.paths[i], axes) for i in sampled])
+        samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
+        args.window = fit_window(samples)
         cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
         note += f"99 % of the numbers of {len(sampled)} training images, "
-    return cohort, [f"{note}--window={args.window} becomes 0 .. 255"]
+        low, high = cohort.reading.window[0]
+        spans = [np.ptp(percentiles(channels[0])) for channels in samples]
+        flat = [cohort.paths[i] for i, span in zip(sampled, spans) if span < FLAT * (high - low)]
+        if flat:
+            warnings = [f"WARNING: {len(flat)} of {len(sampled)} images fill less than {FLAT:.0%} of this "
+                        f"window, as {flat[0]}: are their numbers on another scale?"]
+    return cohort, [f"{note}--window={args.window} becomes 0 .. 255", *warnings]
 
 
 def sample_channels(path, axes):
@@ -83,9 +96,11 @@ def by_x(shape):
     return " x ".join(map(str, shape))
 
 
-def notes_on_files(headers, reading, size=()):
-    """-> lines: what is read of files that leave a choice, and what --fit costs. size: the model's (h, w)."""
-    notes = note_on_fit(headers, size, reading.fit)
+def notes_on_files(headers, cohort, size=()):
+    """-> lines: what is read of files that leave a choice, what --fit costs, and whom the files name. size:
+    the model's (h, w)."""
+    reading = cohort.reading
+    notes = note_on_fit(headers, size, reading.fit) + note_on_patients(headers, cohort)
     headers = list(headers.values())
     arrays = [header for header in headers if header.format == "array"]
     if arrays:
@@ -100,9 +115,23 @@ def notes_on_files(headers, reading, size=()):
                      "picture of its own; saved as one NIfTI or .npy file, a series is a volume")
     for name, consequence in NOTES:
         count = sum(getattr(header, name) for header in headers)
-        if count:
+        if count and (name != "alpha" or reading.axes != 3):
             notes.append(f"{count} of {len(headers)} files hold {consequence}")
     return notes
+
+
+def note_on_patients(headers, cohort):
+    """-> a warning where DICOM files of one PatientID belong to several patients of the cohort, in a list."""
+    patients_of = defaultdict(set)
+    for i, header in headers.items():
+        if header.patient:
+            patients_of[identity(header.patient)].add(cohort.patients[i])
+    several = [patients for patients in patients_of.values() if len(patients) > 1]
+    if not several or len(patients_of) == 1:                       # one for all is none
+        return []
+    return [f"WARNING: of {len(patients_of)} PatientIDs in the DICOM files {len(several)} belong to several "
+            f"patients here, as to {shortlist(sorted(several[0])[:2])}: one person may be in two splits; a "
+            "table with these ids as patient_id keeps them together"]
 
 
 def note_on_fit(headers, size, fit):

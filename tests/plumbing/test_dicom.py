@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from plumbing.arrays import read_values, read_volume
-from plumbing.cohort import Reading
 from plumbing.formats import format_of, is_image
 from plumbing.headers import axes_in, read_header
 from plumbing.pictures import read_image
 from plumbing.reading import notes_on_files
+from tests.plumbing.small_tables import cohort_of
 
 
 RAMP = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)       # 12 bits
@@ -126,5 +126,25 @@ def test_without_the_package_a_line_says_what_to_install(tmp_path, monkeypatch, 
 def test_slices_of_a_series_are_said(tmp_path):
     """Two files of one SeriesInstanceUID are pictures, and a line says what makes a volume of them."""
     headers = {i: read_header(write(tmp_path / f"{i}.dcm", RAMP, SeriesInstanceUID=uid)) for i, uid in enumerate(("1.2.3", "1.2.3", "1.2.4"))}
-    lines = notes_on_files(headers, Reading())
+    lines = notes_on_files(headers, cohort_of("pqr", [0, 1, 2]))
     assert lines == ["2 DICOM files are slices of 1 series: each is read as a picture of its own; saved as one NIfTI or .npy file, a series is a volume"]
+
+
+def test_a_person_who_is_several_patients_here_is_said(tmp_path):
+    """PatientID in the files against the cohort's; the same in every file is no id."""
+    def lines(*ids):
+        headers = {i: read_header(write(tmp_path / f"{i}.dcm", RAMP, PatientID=name)) for i, name in enumerate(ids)}
+        return notes_on_files(headers, cohort_of("pqr", [0, 1, 2]))
+    assert lines("7", "007", "8")[0].startswith("WARNING: of 2 PatientIDs in the DICOM files 1 belong to several patients here, as to p, q")
+    assert lines("7", "8", "9") == lines("ANON", "ANON", "ANON") == lines("", "", "") == []
+
+
+def test_padding_and_reports(tmp_path):
+    """PixelPaddingValue is no brightness; a file without a picture says so."""
+    assert read_values(write(tmp_path / "a.dcm", RAMP, PixelPaddingValue=64)).padding == 64
+    path = write(tmp_path / "b.dcm", RAMP)
+    dataset = sys.modules["pydicom"].dcmread(path)
+    del dataset.Rows, dataset.PixelData
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="holds no picture, as a report"):
+        read_header(path)

@@ -47,6 +47,25 @@ def test_a_burnt_in_marker_does_not_make_a_film_dark(marker):
     assert to_grey(Values(film), "own")[8:].max() < 20
 
 
+@pytest.mark.parametrize("type, marker, share", (
+    ("uint16", 32767, 0.02), ("uint16", 63536, 0.3), ("float32", -9999, 0.3), ("float32", 1e30, 0.01), ("int32", -1_000_000, 0.05)))
+def test_a_number_far_from_all_others_is_a_marker(type, marker, share):
+    """Whatever its share is: the others keep their brightness. A black background is none."""
+    film = FILM.astype(type)
+    film.flat[:int(share * film.size)] = marker
+    rest = slice(int(share * 64) + 1, None)
+    assert np.abs(to_grey(Values(FILM)).astype(int)[rest] - to_grey(Values(film))[rest]).max() <= 4
+    with_background = np.where(FILM < 2000, 0, FILM + 4000)
+    assert sample(Values(with_background), 10_000).min() == 0
+
+
+def test_padding_that_a_file_states_does_not_count():
+    """PixelPaddingValue of a CT: -2000 beside air of -1000."""
+    film = FILM.astype(np.int16) - 1000
+    film[:20] = -2000
+    assert find_window(Values(film, padding=-2000), "auto")[0] >= -1000 and find_window(Values(film), "auto")[0] == -2000
+
+
 def test_a_window_is_fitted_to_all_images_together():
     """Two films of other brightness keep the difference; per channel of a volume there is a window."""
     dark, light = Values(FILM // 2), Values(FILM)

@@ -42,6 +42,8 @@ def test_what_a_picture_says(tmp_path):
     assert (header.format, header.shape, header.type) == ("JPEG", (30, 20), "uint8") and not header.is_deep
     header = read_header(save(tmp_path / "b.png", CELLS.astype(np.uint16) * 17))
     assert header.type == "uint16" and header.is_deep and not header.pages
+    np.save(tmp_path / "d.npy", np.zeros((9, 9, 4), np.uint8))
+    assert read_header(str(tmp_path / "d.npy")).alpha
     assert read_header(save(tmp_path / "c.png", Image.fromarray(CELLS).convert("RGBA"))).alpha
     pages = [Image.fromarray(CELLS)] * 3
     assert read_header(save(tmp_path / "d.tif", pages[0], save_all=True, append_images=pages[1:])).pages

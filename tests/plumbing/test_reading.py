@@ -8,12 +8,12 @@ from PIL import Image
 
 import train
 from evaluation.new_images import predict_new
-from plumbing.cohort import Reading
 from plumbing.flags import parse, read_args
 from plumbing.headers import Header
 from plumbing.pictures import read, read_image
 from plumbing.prepare import load_data
-from plumbing.reading import note_on_fit, notes_on_files
+from plumbing.reading import choose_window, note_on_fit, notes_on_files
+from tests.plumbing.small_tables import cohort_of
 from tests.small_runs import fails
 
 
@@ -65,9 +65,21 @@ def test_a_broken_test_picture_is_found_before_the_first_step(quiet, tmp_path, m
 
 def test_lines_about_files_that_leave_a_choice():
     headers = {0: Header("PNG", (40, 30), alpha=True), 1: Header("TIFF", (40, 30), "uint16", pages=True), 2: Header("array", (40, 40, 3))}
-    lines = notes_on_files(headers, Reading())
+    lines = notes_on_files(headers, cohort_of("pqr", [0, 1, 2]))
     assert lines[0].startswith("1 arrays, the first of 40 x 40 x 3 uint8, are read as pictures; --image with two sides")
     assert "1 of 3 files hold several pages, frames or volumes: the first is read" in lines[1] and "alpha" in lines[2]
+
+
+def test_images_on_another_scale_have_a_warning(tmp_path):
+    """Half of the arrays from 0 to 1, half from 0 to 255: the first would be black."""
+    lines, rng = ["patient_id,image,label"], np.random.default_rng(0)
+    for i in range(20):
+        np.save(tmp_path / f"{i}.npy", np.float32(rng.random((20, 20, 3)) * (1 if i < 4 else 255)))
+        lines.append(f"p{i},{i}.npy,{'no' if i % 2 else 'yes'}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    args = parse(["--data", str(tmp_path / "t.csv"), "--model", "vit"])
+    cohort, notes = choose_window(args, load_data(args), {}, range(20))
+    assert notes[1].startswith("WARNING: 4 of 20 images fill less than 5% of this window, as ") and len(notes) == 2
 
 
 def test_a_line_about_lost_shape():
