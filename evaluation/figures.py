@@ -87,7 +87,7 @@ def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
     units = range(len(predictions["images"]))
     with_boxes = [i for i in units if predictions["images"][i][0] in boxes_of]
     chosen = choose(tasks[0], predictions, count, with_boxes or units)
-    why = {predictions["images"][unit][0]: text for unit, text in chosen}
+    why = {predictions["images"][unit][0]: {"unit": unit, "why": text} for unit, text in chosen}
     images = sorted(image for unit, _ in chosen for image in predictions["images"][unit])
     task, _ = findings_of(tasks)
     shown = {}
@@ -104,7 +104,7 @@ def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
                     boxes.setdefault(label, [])
             maps = maps_of(tasks, model.config, out, i, boxes)
             drawn = {task.classes[label]: (boxes[label], own) for label, own in maps.items()}
-            shown[patient] = images, looked_at(out, i) | {"findings": drawn, "why": why[images[0]]}
+            shown[patient] = images, looked_at(out, i) | {"findings": drawn} | why[images[0]]
 
     if images:
         predict_images(model, tasks, cohort, images, {**options, "folder": None}, watch)
@@ -136,8 +136,11 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
         person = "image"
     written = []
     for patient, (images, seen) in shown.items() if size else ():
-        [unit] = [i for i, unit in enumerate(predictions["images"]) if images[0] in unit]
+        unit = seen["unit"]
         words = [f"{person} {patient}, {seen['why']}"] + answer_texts(tasks, predictions, unit)
+        total = len(predictions["images"][unit])
+        if total > len(images):
+            words.append(f"{len(images)} of {total} images shown")
         title = "; ".join(words)
         views = [view for i in images for view in views_of(cohort, i, size, config)]
         text = MAP_TEXT
@@ -210,7 +213,7 @@ def views_of(cohort, i, size, config):
 
 
 def kept_figure(photos, seen, config, title):
-    """MultiViT: the patches that the attention filter keeps of N photographs, some of them absent."""
+    """MultiViT: the patches that the attention filter keeps of N photographs; the last may be absent."""
     kept = [[] for _ in seen["map"][0]]              # N lists
     pairs = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())      # best first
     for rank, (image, token) in enumerate(pairs):
@@ -270,7 +273,8 @@ def finding_rows(views, caption, boxes, maps):
     for name, photo, axis in views:
         height, width = photo.shape[:2]
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        rows.append((photo, f"{caption} {name}".strip(), axis, frames, maps))
+        heats = {f"{caption}: {map_name}": weights for map_name, weights in maps.items()}
+        rows.append((photo, f"{caption} {name}".strip(), axis, frames, heats))
     return rows
 
 

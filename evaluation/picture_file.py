@@ -56,7 +56,7 @@ def png(picture, words=None):
 
 
 def read_picture(path):
-    """-> its title, its text, and its pieces: [(picture, caption)].
+    """-> its title, its text, and its pieces, row by row: [[(picture, caption)]].
 
     A file without such words, such as an older run's, is one piece. ValueError for what is no picture."""
     try:
@@ -66,10 +66,11 @@ def read_picture(path):
         raise ValueError(f"{path}: not a readable picture ({error})") from error
     try:
         about = json.loads(picture.text["Description"])
-        pieces = []
+        rows = {}                                    # {top: pieces}
         for left, top, width, height, caption in about["pieces"]:
             right, bottom = min(left + width, picture.width), min(top + height, picture.height)
-            pieces.append((picture.crop((max(left, 0), max(top, 0), right, bottom)), str(caption)))
-        return str(about["title"]), str(about["text"]), pieces or [(picture, "")]
+            piece = picture.crop((max(left, 0), max(top, 0), right, bottom))
+            rows.setdefault(top, []).append((piece, str(caption)))
+        return str(about["title"]), str(about["text"]), list(rows.values()) or [[(picture, "")]]
     except (KeyError, TypeError, ValueError):
-        return "", "", [(picture, "")]
+        return "", "", [[(picture, "")]]

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluation.canvas import AXIS, BAR, INK, MARGIN, PALE, Page, block_height, wrap
+from evaluation.canvas import AXIS, INK, MARGIN, Page, block_height, wrap
 
 
 TITLE, CAPTION = 22, 18                              # sizes of letters, px
@@ -129,14 +129,6 @@ def side_by_side(images, captions, height=HEIGHT, title=""):
     return sheet
 
 
-def empty_frame(side):
-    """-> a picture where there is no photograph."""
-    page = Page(side, side)
-    page.box(0, 0, side, side, BAR)
-    page.box(1, 1, side - 1, side - 1, PALE)
-    return page.done()
-
-
 def stack(rows):
     """Rows on top of each other, left edges in line; neighbours share a margin."""
     width = max(image.width for image in rows)
@@ -155,16 +147,15 @@ def stack(rows):
 def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
     """MultiViT's picture: one patient's photographs with the kept patches framed -> the composite of these.
 
-    kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0; there are more
-    lists than photographs where some are absent. composite: None where there is no picture of it."""
-    pictures = [empty_frame(height) for _ in kept]
-    captions = ["absent" for _ in kept]
+    kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0. composite: None
+    where there is no picture of it."""
+    pictures, captions = [], []
     count = sum(map(len, kept))
-    for i, photo in enumerate(photos):
-        cells = [cell for _, cell in kept[i]]
-        colors = [heat_color(1 - rank / max(1, count - 1)) for rank, _ in kept[i]]
-        pictures[i] = outline_patches(fit_height(photo, height), cells, grid, colors)
-        captions[i] = f"{len(cells)} kept"
+    for photo, own in zip(photos, kept):
+        cells = [cell for _, cell in own]
+        colors = [heat_color(1 - rank / max(1, count - 1)) for rank, _ in own]
+        pictures.append(outline_patches(fit_height(photo, height), cells, grid, colors))
+        captions.append(f"{len(cells)} patches kept")
     if composite is not None:
         pictures += [arrow(height), composite]
         captions += ["", f"composite of {count} patches"]

@@ -51,7 +51,10 @@ td:first-child { min-width: 5.5rem }
 .facts td:first-child { color: #5d6368; width: 9rem }
 .count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .7rem }
 .count th { font-size: .88em; white-space: normal; vertical-align: bottom }
-caption:empty { display: none }
+caption:has(span:empty) { display: none }
+caption span { display: inline-block; max-width: min(42rem, calc(100vw - 2.5rem)) }
+.entry :is(th, td):first-child { position: sticky; left: 0; background: #fff }
+.warning { padding-left: .7rem; border-left: 3px solid #d55e00 }
 small { color: #5d6368; font-size: .88em }
 table:has(th:nth-child(6)) small { display: block; white-space: nowrap }
 table:has(th:nth-child(6)) :is(th, td) { padding-right: .4rem }
@@ -62,7 +65,8 @@ figure { margin: .75rem 0; break-inside: avoid }
 .charts figure { overflow-x: auto }
 .charts img { margin-left: -.5rem }
 .look { margin: 1.5rem 0; break-inside: avoid }
-.look figure { display: inline-block; vertical-align: top; margin: 0 .75rem .75rem 0; max-width: 100% }
+.look div { display: flex; gap: 0 .75rem; break-inside: avoid }
+.look figure { margin: 0 0 .75rem; max-width: 100%; min-width: 0 }
 .look figcaption { width: min-content; min-width: 100% }
 h3 { margin: 0 0 .5rem; font-size: 1rem; font-weight: 600; overflow-wrap: anywhere }
 img { display: block; max-width: 100%; height: auto }
@@ -72,6 +76,7 @@ pre { margin: .75rem 0; padding: .8rem 1rem; background: #f5f6f7;
       font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
 pre span { display: inline-block; max-width: 100% }
 li { margin: .35rem 0 }
+@media screen and (max-width: 54rem) { .look div { flex-wrap: wrap } }
 @media (max-width: 34rem) {
   body { padding-top: 1.5rem }
   th, td { padding-right: .6rem }
@@ -80,7 +85,7 @@ li { margin: .35rem 0 }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt }
-  h2 { break-after: avoid }
+  h2, h3 { break-after: avoid }
   tr { break-inside: avoid }
   .wide, .charts figure { overflow: visible; break-inside: avoid }
   .entry td + td { white-space: normal }
@@ -110,7 +115,7 @@ def html_table(table, kind):
     """(caption, head, rows) -> HTML. kind: a class of STYLE."""
     caption, head, rows = table
     body = "\n".join(html_row(cells, "td") for cells in rows)
-    return (f'<div class="wide"><table class="{kind}"><caption>{cell(caption)}</caption>\n'
+    return (f'<div class="wide"><table class="{kind}"><caption><span>{cell(caption)}</span></caption>\n'
             f"<thead>{html_row(head, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>")
 
 
@@ -132,12 +137,14 @@ def html_charts(charts):
 
 
 def html_sheet(path):
-    """A sheet of pictures, one after the other: as many in a row as the screen has room for."""
-    title, text, pieces = read_picture(path)
-    figures = []
-    for picture, caption in pieces:
-        figures.append(html_figure(picture, f"{title}, {caption}", caption, picture.width))
-    return f'<section class="look"><h3>{cell(title)}</h3>{"".join(figures)}<p>{cell(text)}</p></section>'
+    """A sheet of pictures, row by row; a narrow screen wraps a row, and paper shrinks it."""
+    title, text, rows = read_picture(path)
+    body = [f"<h3>{cell(title)}</h3><p>{cell(text)}</p>"]
+    for row in rows[-1:] + rows[:-1]:                # the last one of maps is their scale
+        figures = [html_figure(picture, f"{title}, {caption}", caption, picture.width)
+                   for picture, caption in row]
+        body.append(f"<div>{''.join(figures)}</div>")
+    return f'<section class="look">{"".join(body)}</section>'
 
 
 # -----------------------------------------------------------------------------

@@ -14,20 +14,26 @@ CONSTANT = {"regression": "the training median", "classes": "the training shares
 
 
 MARK = "†"
-FEWER = (f"; {MARK} fewer than {FEW} positives or negatives, the interval is not trustworthy; "
-         "skipped: resamples of one class only")
+FEWER = (f"; {MARK} fewer than {FEW} positives, negatives, events or patients, or all resamples alike: the "
+         "interval is not trustworthy; skipped: resamples of one class only")
 
 
 # -----------------------------------------------------------------------------
 # cells
 
 
-def number(x):
-    """Three decimals, or three digits where that would show too little or too much; None is undefined."""
+def number(x, beside=0):
+    """Three decimals, or three digits where that would show too little or too much; None is undefined.
+
+    beside: a number with which it stands, of as many decimals if that is larger. What is left of a sum by
+    rounding is 0."""
     if x is None:
         return "undefined"
-    if x == 0 or 0.01 <= abs(x) < 1000:
-        return f"{x:.3f}"
+    size = max(abs(x), abs(beside))
+    if 0.01 <= size < 1000 or size < 1e-12:
+        return f"{x:.3f}".replace("-0.000", "0.000")
+    if 1000 <= size < 1e6:
+        return f"{x:,.0f}"
     return f"{x:.3g}"
 
 
@@ -40,7 +46,8 @@ def interval(entry):
     """-> "(2.910 to 4.760)", "" where an entry has no interval."""
     if entry["low"] is None:
         return ""
-    return f"({number(entry['low'])} to {number(entry['high'])})"
+    low, high = entry["low"], entry["high"]
+    return f"({number(low, high)} to {number(high, low)})"
 
 
 def cell_text(cell):
@@ -76,7 +83,7 @@ def tables(task, result, names):
     scores = result[task.key]
     points = scores.get("operating_point", {})
     found = [metric_table(task, result, names),
-             group_table("Label by label" + FEWER, "positives", scores.get("per_label", {}), task, names),
+             group_table("Label by label", "positives", scores.get("per_label", {}), task, names),
              group_table("Each branch alone", "patients", scores.get("branches", {}), task, names),
              group_table(subgroup_caption(result), "patients", scores.get("subgroups", {}), task, names),
              operating_table(points)]
@@ -115,8 +122,9 @@ def group_table(caption, counted, groups, task, names):
     rows = []
     for name, group in groups.items():
         cells = [group[metric] for metric in metrics]
-        if min(sides(group).values(), default=FEW) < FEW:
+        if too_few(questions(task, group)) or alike(cells[0]):
             cells = [dict(cell, of=MARK) for cell in cells]
+            caption = caption.removesuffix(FEWER) + FEWER
         rows.append([name] + cells + [count_text(group, counted, metrics[0])])
     return caption, [""] + [names.get(metric, metric) for metric in metrics] + [counted], rows
 
@@ -137,9 +145,41 @@ def count_text(group, counted, metric):
     return f"{group[counted]} ({', '.join(remarks)})"
 
 
-def sides(group):
-    """-> {"positives": how many, "negatives": how many} of a label; {} of anything else."""
-    return {side: group[side] for side in ("positives", "negatives") if side in group}
+def questions(task, scores):
+    """-> {what a task asks: {what is counted: how many}}; an interval is no better than the fewest.
+
+    scores: of all patients, of a subgroup, or of one label. Files of before do not say all of it."""
+    noun = {"regression": "patients", "survival": "events"}.get(task.kind)
+    if noun:
+        return {task.name: {noun: scores.get(noun, FEW)}}
+    asked = {task.name: scores}
+    if "positives" not in scores:
+        asked = dict(scores.get("per_label") or scores.get("per_class", {}))
+    if task.kind == "classes" and len(asked) == 2:                 # one question, asked of the second class
+        del asked[task.classes[0]]
+    return {name: {side: own[side] for side in ("positives", "negatives")} for name, own in asked.items()}
+
+
+def few(asked):
+    """`questions` -> {label, class or task: "3 positives"} of those with fewer than FEW of something."""
+    rare = {}
+    for name, counts in asked.items():
+        noun, count = min(counts.items(), key=lambda pair: pair[1])
+        if count == 1:
+            noun = noun.removesuffix("s")
+        if count < FEW:
+            rare[name] = f"{count} {noun}"
+    return rare
+
+
+def too_few(asked):
+    """Have most of the questions few cases, so that their mean is no better?"""
+    return 2 * len(few(asked)) > len(asked)
+
+
+def alike(entry):
+    """Do all resamples give the same, as where two groups are told apart without an error?"""
+    return entry["low"] is not None and entry["low"] == entry["high"]
 
 
 def subgroup_caption(result):

@@ -18,12 +18,12 @@ from evaluation.scores import known_units
 SHARES = (-0.02, 1.02)                               # limits of an axis from 0 to 1
 RARE = 0.1                                           # share of positives below which ROC curves flatter
 DIAGONAL = (0, 1), (0, 1)
-BAND = "band: 95 % of resamples, dot: the operating point"
+LOSS = "; in training of augmented images, and with that of a first stage, if there is one"
 RATES = {  # name: points, area, axes, a grey line, caption
     "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
-            f"ROC, positives in the key; grey: chance, {BAND}"),
+            "ROC of {}; grey: chance, band: 95 %"),
     "precision_recall": (curves.precision_recall, "auprc", "recall", "precision", ((), ()),
-                         f"Precision and recall of what is rare; chance is the share of positives, {BAND}"),
+                         "Precision and recall of what is rare in {}; chance is its share, band: 95 %"),
 }
 
 
@@ -88,7 +88,7 @@ def probability_charts(task, predictions, scores, unit):
     charts += [calibration_chart(task, name, bins[name], unit) for name in asked if name in bins]
     if "confusion" in scores:
         picture = confusion(scores["confusion"], task.classes)
-        text = f"Confusion of {unit}s; shades and percentages are shares of the row, an actual class"
+        text = f"Confusion of {task.name}, {unit}s; percentages are of the row, an actual class"
         charts.append(Figure(f"{task.name}_confusion", picture, text))
     return charts
 
@@ -96,6 +96,7 @@ def probability_charts(task, predictions, scores, unit):
 def rate_charts(kind, task, asked, operating):
     """One chart with all labels or classes; when there are more than colors, one for each."""
     points, area, x, y, reference, text = RATES[kind]
+    text = text.format(task.name) + (", dot: the operating point" if operating else "")
     lines = []
     for name, question in asked.items():
         if kind == "roc" or question[1].mean() < RARE:
@@ -118,7 +119,7 @@ def calibration_chart(task, name, bins, unit):
         text = f"{n}" if n < 10_000 else f"{n // 1000}k"
         counts.append(((i + 0.5) / len(bins["units"]), 1.09, text))
     picture = line_chart([curves.calibration(name, bins)], x, y, reference=DIAGONAL, labels=counts)
-    text = f"Calibration: on the grey line a probability means what it says; above, {unit}s per bin"
+    text = f"Calibration of {task.name}, {name}: on the grey line it is perfect; above, {unit}s per bin"
     return Figure(f"{task.name}_calibration_{name}", picture, text)
 
 
@@ -132,8 +133,7 @@ def subgroup_charts(task, scores):
     if not values:
         return []
     picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
-    text = "Subgroups: value, 95 % interval, patients; grey: all"
-    return [Figure(f"{task.name}_subgroups", picture, text)]
+    return [Figure(f"{task.name}_subgroups", picture, "Subgroups: value, 95 % interval, patients; grey: all")]
 
 
 def learning_curves(run):
@@ -143,15 +143,15 @@ def learning_curves(run):
         return []
     values, metric, name = validated(run)
     best = best_epoch(values, metric)
-    losses = []
+    losses, chosen = [], [(f"{name}, validation", values)]
     for label, column in (("training", "train_loss"), ("validation", "val_loss")):
         losses.append((label, [float(row.get(column) or "nan") for row in run.log]))   # old runs lack one
     charts = []
-    for label, series in (("loss", losses), (NAMES[metric], [(f"{name}, validation", values)])):
+    for label, note, series in (("loss", LOSS, losses), (NAMES[metric], "", chosen)):
         lines = [curves.learning(text, epochs, ys, best) for text, ys in series if np.isfinite(ys).any()]
         if lines:
             x = Axis(limits(epochs), "epoch", whole=True)
             picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
-            text = f"{capital(label)} over the epochs; dot: the epoch that is kept"
+            text = f"{capital(label)} over the epochs; dot: the epoch that is kept{note}"
             charts.append(Figure(f"learning_{len(charts) + 1}", picture, text))
     return charts

@@ -100,8 +100,7 @@ def command(args):
 
 def caveats(run):
     """What these numbers do not say: a list of sentences."""
-    texts = ["Not for clinical use. The model has been tested on these patients only, "
-             "not on those of another clinic.",
+    texts = ["Not for clinical use. The model has been tested on these patients only.",
              "Intervals say how much the result depends on which patients are in the test split, "
              f"not what another training would give: this is one seed ({run.args['seed']})."]
     if run.args["data"] in ("psoriasis", "chest", "brain", "bag"):

@@ -117,9 +117,7 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     weights = bootstrap_weights(patients, resamples)
     result = {"units": len(patients), "patients": len(set(patients))}
     if task.kind == "labels":
-        result["per_label"] = {label: {"positives": int((answer == 1).sum()),
-                                       "negatives": int((answer == 0).sum())}
-                               for label, answer in zip(task.classes, target.T)}
+        result["per_label"] = {label: sides(answer) for label, answer in zip(task.classes, target.T)}
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     without = {}
     if constant is not None:
@@ -146,9 +144,15 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     if task.kind == "survival":
         result["events"] = int(target[:, 1].sum())
     if task.kind == "classes":
+        result["per_class"] = {name: sides(target == i) for i, name in enumerate(task.classes)}
         present = len(set(target))
         result["auroc"]["classes"] = present if present > 1 else 0
     return result
+
+
+def sides(answer):
+    """Of the known answers of a yes-or-no question."""
+    return {"positives": int((answer == 1).sum()), "negatives": int((answer == 0).sum())}
 
 
 def spread(task, prediction, target):

@@ -3,7 +3,9 @@
 Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
 from evaluation.metrics import METRICS, NAMES
-from evaluation.result_tables import CONSTANT, capital, cell_text, interval, number, sides
+from evaluation.result_tables import (
+    CONSTANT, alike, capital, cell_text, few, interval, number, questions, too_few,
+)
 from evaluation.scores import FEW
 
 
@@ -18,23 +20,24 @@ def verdict(task, result):
     entry = scores[metric]
     gain = scores.get("gain", {}).get(metric)
     asked = questions(task, scores)
-    rare = few(asked)
-    alone = rare and len(asked) == 1                               # the only question, in doubt
     constant = f"always predicting {CONSTANT[task.kind]}"
     if entry["value"] is None:
         sentence = f"{task.name} cannot be judged: {NAMES[metric]} is undefined, {entry['reason']}."
     elif not gain or gain["value"] is None:
         sentence = f"{task.name}: {NAMES[metric]} {cell_text(entry)}, compared with nothing."
-    elif gain["low"] is None or scores["patients"] < FEW or alone:
-        sentence = (f"{task.name} cannot be judged with so few {result['unit']}s: {NAMES[metric]} "
+    elif gain["low"] is None or scores["patients"] < FEW or too_few(asked):
+        sentence = (f"{task.name} cannot be judged with so few cases: {NAMES[metric]} "
                     f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
     else:
         without = scores["constant"][metric]["value"]
+        name = capital(NAMES[metric])
+        if len(asked) > 1:
+            name = f"Mean {NAMES[metric]} of {entry.get(task.kind, len(asked))} {task.kind}"
         sentence = (f"{task.name}: {compared(gain)} than {constant}. "
-                    f"{capital(NAMES[metric])} {number(entry['value'])} against {number(without)}, "
+                    f"{name} {number(entry['value'])} against {number(without)}, "
                     f"a gain of {number(gain['value'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, warnings(task, result, rare, alone)
+    return sentence, warnings(task, result, few(asked), len(asked))
 
 
 def compared(gain):
@@ -46,39 +49,11 @@ def compared(gain):
     return "not better"
 
 
-def questions(task, scores):
-    """What a task asks -> {name: {what is counted: how many}}; an interval is no better than the fewest."""
-    if task.kind == "regression":
-        return {task.name: {"patients": scores["patients"]}}
-    if task.kind == "survival":
-        return {task.name: {"events": scores.get("events", FEW)}}  # files of before do not say
-    counts = {label: sides(entries) for label, entries in scores.get("per_label", {}).items()}
-    confusion = scores.get("confusion", [])
-    units = sum(map(sum, confusion))
-    for name, row in zip(task.classes, confusion):
-        counts[name] = {"positives": sum(row), "negatives": units - sum(row)}
-    if task.kind == "classes" and len(task.classes) == 2:          # one question, asked of the second class
-        del counts[task.classes[0]]
-    return counts
-
-
-def few(asked):
-    """`questions` -> {label, class or task: "3 positives"} of those with fewer than FEW of something."""
-    rare = {}
-    for name, counts in asked.items():
-        least = min(counts, key=counts.get)
-        if counts[least] < FEW:
-            noun = least
-            if counts[least] == 1:
-                noun = least.removesuffix("s")
-            rare[name] = f"{counts[least]} {noun}"
-    return rare
-
-
-def warnings(task, result, rare, alone):
+def warnings(task, result, rare, asked):
+    """rare: what `few` returns; asked: how many questions there are."""
     scores = result[task.key]
     texts = []
-    if alone:
+    if rare and asked == 1:
         texts.append(f"Only {', '.join(rare.values())}: no interval is trustworthy.")
     elif rare:
         names = ", ".join(f"{name} ({count})" for name, count in rare.items())
@@ -87,6 +62,9 @@ def warnings(task, result, rare, alone):
     chance = [label for label, low in lows.items() if low is not None and low <= 0.5]
     if chance:
         texts.append(f"Not better than chance: {', '.join(chance)}.")
+    metric = next(iter(METRICS[task.kind]))
+    if alike(scores[metric]):
+        texts.append(f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:
         texts.append("The predictions hardly vary.")
     brier = scores.get("gain", {}).get("brier")

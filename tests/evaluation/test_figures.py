@@ -57,7 +57,7 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
     cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume, patients_known=depth != 5)
     slab = torch.arange(config.grid[0]).repeat_interleave(4).expand(2, -1).float() + 1           # each weight is its slab's number
     table = {"images": [[0]], "prediction": {}, "target": {}}
-    shown = {"p": ([0], {"map": [slab], "findings": {}, "why": "a typical error"})}
+    shown = {"p": ([0], {"map": [slab], "findings": {}, "unit": 0, "why": "a typical error"})}
     figures.draw_figures(str(tmp_path), [], table, cohort, shown, config, config.image)
     assert len(drawn) == 3
     shade, times, _ = drawn[0]
@@ -66,9 +66,9 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
     for _, times, _ in drawn[1:]:
         assert np.allclose(times, (np.arange(config.grid[0])[:, None] + 1) / mean)
     assert os.listdir(tmp_path) == ["patient_p.png"]
-    title, text, pieces = read_picture(tmp_path / "patient_p.png")
+    title, text, rows = read_picture(tmp_path / "patient_p.png")
     assert title == ("image" if depth == 5 else "patient") + " p, a typical error" and "multiples of chance" in text
-    assert [caption.split(" ")[-2] for _, caption in pieces[:-1:2]] == ["first", "second", "third"]
+    assert [caption.split(" ")[-2] for (_, caption), _ in rows[:-1]] == ["first", "second", "third"]
 
 
 @pytest.mark.parametrize("fit, shape", (("stretch", (240, 480, 3)), ("pad", (240, 240, 3)), ("crop", (240, 240, 3))))

@@ -93,7 +93,7 @@ def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place
     said = {name: float(said[f"findings[{name}] predicted"]) for name in ("dots", "stripes")}
     maps = ["label token", "label token, mean of label blocks"]
     assert [row[0] for row in drawn[:-1]] == [f"{name} unknown, predicted {said[name]:.2f}" for name in sorted(said, key=said.get, reverse=True)]
-    assert all(row[1:] == maps for row in drawn[:-1])
+    assert all(row[1:] == [f"{row[0]}: {name}" for name in maps] for row in drawn[:-1])    # each is understood alone
     assert os.listdir(tmp_path / "o-figures") == ["patient_p0.png"]
 
 

@@ -22,10 +22,10 @@ def test_words_and_pieces_are_read_back(tmp_path):
     """The same bytes twice; of a file without words, and of words that are none, the whole picture is one piece."""
     sheet = Image.new("RGB", (30, 20), "white")
     sheet.paste((200, 0, 0), (5, 5, 15, 10))
-    sheet.info["pieces"] = [(5, 5, 10, 5, "<b>\u00e9"), (25, 15, 10 ** 9, 10 ** 9, "beyond")]
+    sheet.info["pieces"] = [(5, 5, 10, 5, "<b>\u00e9"), (25, 5, 10 ** 9, 10, "beyond"), (0, 15, 1, 1, "below")]
     name = save_picture(sheet, tmp_path, "a", "title", "text")
-    title, text, [(piece, caption), (rest, _)] = read_picture(tmp_path / name)
-    assert (title, text, caption) == ("title", "text", "<b>\u00e9") and rest.size == (5, 5)
+    title, text, [[(piece, caption), (rest, _)], [below]] = read_picture(tmp_path / name)
+    assert (title, text, caption) == ("title", "text", "<b>\u00e9") and rest.size == (5, 10) and below[1] == "below"
     assert piece.size == (10, 5) and piece.getcolors() == [(50, (200, 0, 0))]
     first = (tmp_path / name).read_bytes()
     save_picture(sheet, tmp_path, "a", "title", "text")
@@ -34,7 +34,7 @@ def test_words_and_pieces_are_read_back(tmp_path):
         info = PngInfo()
         info.add_text("Description", words)
         sheet.save(tmp_path / "b.png", pnginfo=info)
-        assert [picture.size for picture, _ in read_picture(tmp_path / "b.png")[2]] == [(30, 20)]
+        assert [picture.size for [(picture, _)] in read_picture(tmp_path / "b.png")[2]] == [(30, 20)]
     (tmp_path / "c.png").write_bytes(first[:50])
     with pytest.raises(ValueError, match="c.png: not a readable picture"):
         read_picture(tmp_path / "c.png")

@@ -23,7 +23,7 @@ def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
     lines = capsys.readouterr().out.splitlines()
     find = {re.split(" {2,}", line[4:])[0]: line for line in lines[1:]}                # the first column
     mae, low, high = (result["pasi"]["mae"][key] for key in ("value", "low", "high"))
-    assert find["mae"].split()[1:] == [f"{mae:.3f}", f"({low:.3f}", "to", f"{high:.3f})", "1.23e+03"]
+    assert find["mae"].split()[1:] == [f"{mae:.3f}", f"({low:.3f}", "to", f"{high:.3f})", "1,234"]
     assert lines[0] == "test: 50 patients, 50 images; 95 % intervals, patients resampled"
     assert find["fst I-IV"].endswith("  45") and find["fst V-VI"].endswith("  5 (small)")
     assert find["auroc, 1 of 2 labels"] and "undefined: one class only" in find["mass"] and find["mass"].endswith(" 0")

@@ -6,6 +6,7 @@ import pytest
 
 from evaluation.metrics import METRICS
 from evaluation.probabilities import details
+from evaluation.result_tables import interval, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
 from evaluation.verdict import verdict
 from plumbing.cohort import Task
@@ -87,12 +88,38 @@ def test_rare_labels_and_those_at_chance_are_named():
     rng = np.random.default_rng(0)
     target = np.stack([rng.integers(2, size=100), np.arange(100) < 4], 1).astype(float)
     sentence, warnings = verdict(FINDINGS, result_of(FINDINGS, np.stack([rng.random(100), 0.8 * target[:, 1]], 1), target, [0.5, 0.04]))
-    assert "findings: better" in sentence
+    assert "findings: better" in sentence and "Mean AUROC of 2 labels" in sentence
     assert warnings[:2] == ["Below 10 positives or negatives, so that no interval is trustworthy, in: mass (4 positives).",
                             "Not better than chance: edema."]
     target = np.minimum(np.arange(60) // 28, 2.0)
     _, warnings = verdict(GRADE, result_of(GRADE, np.eye(3)[target.astype(int)], target, [0.4, 0.4, 0.2]))
-    assert warnings == ["Below 10 positives or negatives, so that no interval is trustworthy, in: severe (4 positives)."]
+    assert warnings == ["Below 10 positives or negatives, so that no interval is trustworthy, in: severe (4 positives).",
+                        "All resamples gave the same AUROC, so that its interval is not trustworthy."]
+
+
+@pytest.mark.parametrize("task", (FINDINGS, GRADE), ids=lambda task: task.kind)
+def test_a_mean_of_rare_labels_is_not_judged(task):
+    """Where every label or class has fewer than ten, their mean has no interval to trust either; nor has a subgroup of such."""
+    rng = np.random.default_rng(0)
+    target = np.arange(27) % 3.0
+    prediction = 0.7 * np.eye(3)[target.astype(int)] + rng.dirichlet([1, 1, 1], 27) * 0.3
+    if task is FINDINGS:
+        target, prediction = np.stack([target == 1, target == 2], 1).astype(float), prediction[:, 1:]
+    result = result_of(task, prediction, target, np.full(len(task.classes), 1 / 3))
+    scores = result[task.name]
+    assert scores["gain"]["auroc"]["low"] > 0
+    sentence, warnings = verdict(task, result)
+    assert "cannot be judged with so few" in sentence and "(9 positives)" in warnings[0]
+    scores["subgroups"] = {"sex F": score(task, table_of(task, prediction, target))}
+    [group] = [table for table in tables(task, result, {}) if table[0].startswith("Subgroups")]
+    assert group[2][0][1]["of"] == "\u2020" and "not trustworthy" in group[0]
+
+
+def test_an_interval_has_the_digits_of_its_larger_end():
+    """Not "-0.051 to 0.00413"; what is left of a sum by rounding is 0."""
+    ends = (-0.051, 0.00413), (-0.15, -0.00883), (0.0012, 0.0034), (-2.2e-16, 1.1e-16), (12.0, 3456.0), (-0.0002, 0.5)
+    texts = [interval({"low": low, "high": high}) for low, high in ends]
+    assert texts == ["(-0.051 to 0.004)", "(-0.150 to -0.009)", "(0.0012 to 0.0034)", "(0.000 to 0.000)", "(12 to 3,456)", "(0.000 to 0.500)"]
 
 
 def test_flat_predictions_wrong_probabilities_and_images_are_said():
