@@ -94,6 +94,9 @@ li { margin: .35rem 0 }
 """
 
 
+COLUMN = 380                                         # px of a column of charts, at least, where there are two
+
+
 # -----------------------------------------------------------------------------
 # parts of the page
 
@@ -121,9 +124,12 @@ def html_table(table, kind):
 
 def html_figure(picture, alt, text, width, least=0):
     """A picture inside the page, width px wide, and its caption; on a narrow screen less, but not below
-    `least`."""
+    `least`, and across all columns if that does not fit into one."""
+    across = ""
+    if least > COLUMN:
+        across = ' style="grid-column: 1 / -1"'
     inside = base64.b64encode(png(picture)).decode()
-    return (f'<figure><img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
+    return (f'<figure{across}><img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
             f'src="data:image/png;base64,{inside}"><figcaption>{cell(text)}</figcaption></figure>')
 
 

@@ -18,7 +18,7 @@ from evaluation.scores import known_units
 SHARES = (-0.02, 1.02)                               # limits of an axis from 0 to 1
 RARE = 0.1                                           # share of positives below which ROC curves flatter
 DIAGONAL = (0, 1), (0, 1)
-LOSS = "; in training of augmented images, and with that of a first stage, if there is one"
+LOSS = "; in training augmented, with a first stage's, of survival per batch: compare shapes, not heights"
 RATES = {  # name: points, area, axes, a grey line, caption
     "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
             "ROC of {}; grey: chance, band: 95 %"),
