@@ -30,7 +30,8 @@ def resize_positions(tensors, key, old, new, notes, placed=1):
     positions = placed + math.prod(old)
     if key in tensors and tensors[key].shape[1:2] == (positions,):
         tensors[key] = resize_pos_embed(tensors[key], old, new, placed)
-    notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')}")
+    way = {2: "antialiased, which transformers is not", 3: "trilinear"}[len(new)]
+    notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')} ({way})")
 
 
 def spaced(numbers, between=" "):

@@ -32,6 +32,7 @@ EVA_X_CHANGES = {"patch_size": 16, "ref_feat_shape": (14, 14)}
 DINOV2 = {"image_size": 518, "patch_size": 14}
 DINOV2_GIANT = {**DINOV2, "hidden_size": 1536, "num_attention_heads": 24, "use_swiglu_ffn": True}
 DINOV2_LARGE = {"hidden_size": 1024, "num_attention_heads": 16, "patch_size": 16}
+DINOV3_HUGE = {"num_register_tokens": 4, "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "use_gated_mlp": True, "hidden_act": "silu"}
 SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "patch_size": 14}
 
 # family; architecture of timm; what its authors change of it; mean and std; how it is saved
@@ -70,7 +71,11 @@ TRANSFORMERS = (
     ("facebook/ijepa", "IJepa", {}, IMAGENET),
     ("facebook/dinov2", "Dinov2", DINOV2, IMAGENET),
     ("facebook/dinov2-with-registers", "Dinov2WithRegisters", DINOV2, IMAGENET),
+    ("facebook/dinov2-with-registers, giant", "Dinov2WithRegisters", DINOV2_GIANT, IMAGENET),
     ("facebook/dinov3", "DINOv3ViT", {"num_register_tokens": 4}, IMAGENET),
+    ("facebook/dinov3, huge plus", "DINOv3ViT", DINOV3_HUGE, IMAGENET),
+    ("BEiT, absolute positions", "Beit", {"use_absolute_position_embeddings": True}, HALF),
+    ("BLIP", "BlipVision", {"image_size": 224}, OPENAI),
     ("openai/clip", "CLIPVision", {}, OPENAI),
     ("google/siglip", "SiglipVision", {}, HALF),
     ("Phikon", "ViT", {}, IMAGENET),
@@ -141,8 +146,8 @@ def transformers_family(folder, kind, changes, statistics):
     if kind == "ViTMAE":                                           # it shuffles its patches by noise
         more["noise"] = torch.arange(float((config.image_size // config.patch_size) ** 2))[None]
     tokens = model(pixel_values=images, **more).last_hidden_state
-    if kind == "CLIPVision":                                       # its last norm is of the class token
-        norms = [module for name, module in model.named_modules() if name.endswith("post_layernorm")]
+    if kind in ("CLIPVision", "Beit"):                             # the last norm is of what is read
+        norms = [module for name, module in model.named_modules() if name.endswith(("post_layernorm", "pooler.layernorm"))]
         tokens = norms[0](tokens)
     return images, tokens
 

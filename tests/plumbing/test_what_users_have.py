@@ -139,6 +139,7 @@ def small_integers(names):
 
 
 TIMM = {"architecture": "vit_tiny_patch8_32", "pretrained_cfg": {"mean": list(IMAGENET["image_mean"]), "std": list(IMAGENET["image_std"])}}
+PE_SPATIAL = dict(final_norm=False, eps=1e-5, rotary=dict(theta=1e4, reference=(4, 4), offset=1.0, columns_first=True))
 GATED = dict(activation="swiglu", rotary=dict(theta=1e4, reference=(14, 14)))
 V2, SCALED = {"layer_scale": True, "registers": 4}, {"layer_scale": True}
 KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how exactly the tokens are those of the ViT
@@ -181,6 +182,7 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "CLIP of open_clip, pooled by the mean": ({"pool": "mean-norm", "eps": 1e-5}, open_clip(clip, {"width": 192, "pool_type": "avg", "final_ln_after_pool": True}), 2e-5),
     "CLIP around another ViT": (SCALED, open_clip(lambda t: prefixed(t, "visual."), {}), 2e-5),
     "EVA-02 with another grid": (GATED, hub_folder(lambda t: t, {**TIMM, "architecture": "eva02_small_patch14_224", "model_args": {"ref_feat_shape": [14, 14]}}), 2e-5),
+    "PE, whose ViT ends without a norm": (PE_SPATIAL, hub_folder(lambda t: t, {**TIMM, "architecture": "vit_pe_spatial_small_patch16_512"}), 2e-5),
     "norm outside its ViT": ({}, pth(lambda t: {key if key.startswith("norm") else "vit." + key: tensor for key, tensor in t.items()}), "holds no norm after the last block of its ViT"),
     "ZeRO-3": ({}, pth(lambda t: {"module": {key: torch.empty(0) for key in t}}), "its tensors are empty, as where a model was trained in parts (ZeRO-3, FSDP)"),
     "IA3": ({}, pth(lambda t: renamed(t, [("fc1", "fc1.base_layer")])), "adapters (LoRA ...), to be merged into its model first"),
