@@ -12,7 +12,7 @@ LITTER = re.compile(r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoin
                     r"|\$recycle\.bin|\.git.*|\.directory|\.trash.*", re.IGNORECASE)
 # outlines that readers or programs drew: X_mask.png or mask_X.png beside X.png, or the folder masks beside
 # the folder images
-DRAWN = (r"(?:(?:binary[ _-]?)?masks?|segs?|segmentations?|superpixels|annot(?:ation)?s?|labels?|contours?"
+DRAWN = (r"(?:(?:binary[ _-]?)?masks?|segs?|segmentations?|superpixels|annot?(?:ation)?s?|labels?|contours?"
          r"|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?"
          r"|gt|manual|(?:1st|2nd)[ _-]?(?:ho|manual))")
 MASK = re.compile(rf"(.+?)[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|{DRAWN}[ _-](.+)", re.IGNORECASE)

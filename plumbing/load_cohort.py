@@ -84,6 +84,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     rows = merge_rows(path, rows, cohort, re.split("[,:/=]", target or default), split)
     if split:
         cohort.splits = read_split_column(path, rows, split)
+        cohort.notes += other_folders(cohort, os.path.abspath(images or folder))
     elif lists and not anew:
         cohort.splits = official_lists(folder, lists, path, rows, image)
     if not cohort.splits and not anew:
@@ -183,6 +184,19 @@ def read_split_column(path, rows, column):
         raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test; "
                          "--split-column none deals the patients anew")
     return splits
+
+
+def other_folders(cohort, root):
+    """-> a warning where test images lie in the folder of another split, or others in that of test, in a
+    list. root: the folder of the images."""
+    wrong = []
+    for path, split in zip(cohort.paths, cohort.splits):
+        place = path.removeprefix(root)
+        if "test" in (split, split_in(place)) and split_in(place) not in (split, None):
+            wrong.append(f"{place.lstrip(os.sep)}, which is of {split} in the table")
+    if not wrong:
+        return []
+    return [f"WARNING: {len(wrong)} images lie in the folder of another split, as {wrong[0]}"]
 
 
 def unused_split(header, rows):

@@ -26,6 +26,8 @@ FOREIGN = (  # how a file begins, its ending where that matters; what it is, how
     (b"\x1f\x8b", "", "compressed", "gunzip -k {}"),
     (b"BZh", "", "compressed", "bunzip2 -k {}"),
     (b"\xfd7zXZ", "", "compressed", "unxz -k {}"),
+    ((b"$FL2", b"<stata", b"ARROW1", b"\x89HDF", b"SQLite", b"MATLAB", b"{\\rtf"), "",
+     "of SPSS, Stata, Arrow, HDF5, SQLite, MATLAB or Word", "write it as CSV with the program that made it"),
     ((b"{", b"["), "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
     (b"PAR1", "", "a Parquet file", "with pandas: read_parquet(...).to_csv(...)"),
     (b"\x93NUMPY", "", "an array of NumPy", "a table names one such file per row"),
@@ -67,7 +69,8 @@ def read_csv(path):
         raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252: "
                          f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
     except csv.Error as error:
-        raise ValueError(f"{path}: not a UTF-8 CSV file ({error})") from error
+        raise ValueError(f"{path} row {skipped + reader.line_num}: not a UTF-8 CSV file ({error}); cells are "
+                         "divided by commas, semicolons, tabs or bars") from error
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     return [name for name in header if name], rows

@@ -87,14 +87,28 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         targets["findings"] = np.stack(list(findings.values()), 1)
         if uncertain_cells:
             notes.append(f"{uncertain_cells} labels are -1: --uncertain says what they count as")
-        own_columns = set(findings) <= set(header) - set(labels)
-        if len(findings) > 1 and own_columns and is_one_hot(targets["findings"]).all():
-            notes.append(f"exactly one of {', '.join(findings)} is 1 in every row: "
-                         f"--target {'/'.join(findings)}:classes makes one choice of them")
+        if set(findings) <= set(header) - set(labels):
+            notes += note_on_one_choice(path, rows, list(findings))
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
-    return tasks, targets, notes
+    yes_or_no = []
+    for task in tasks:
+        if task.kind == "classes" and LABELS.keys() >= {name.lower() for name in task.classes}:
+            yes_or_no.append(task.name)
+    return tasks, targets, notes + note_on_one_choice(path, rows, yes_or_no)
+
+
+def note_on_one_choice(path, rows, names):
+    """-> a line where exactly one of several columns says yes in every row, in a list."""
+    if len(names) < 2:
+        return []
+    try:
+        read_one_hot(path, rows, names)
+    except (ValueError, KeyError):
+        return []
+    return [f"exactly one of {', '.join(names)} is 1 in every row: "
+            f"--target {'/'.join(names)}:classes makes one choice of them"]
 
 
 def reading_notes(name, kind, cells, is_guess):

@@ -74,7 +74,10 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "none", None, None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,other"), None, None, None),
     ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), None, None, "column image says test, train"),
-    ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), "image", ["train", "test"], None)))
+    ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), "image", ["train", "test"], None),
+    ("patient_id,image,target,split", ("p,train/a.png,1,train", "q,train/b.png,2,test"), None, ["train", "test"],
+     "WARNING: 1 images lie in the folder of another split, as train/b.png, which is of test in the table"),
+    ("patient_id,image,target,split", ("p,train/a.png,1,train", "q,train/b.png,2,val"), None, ["train", "val"], None)))
 def test_a_split_that_the_table_says_is_used_or_named(tmp_path, header, rows, flag, splits, note):
     """Under any name, and in the folders of the images; a test split is not dealt into training in silence."""
     path = write(tmp_path, "t.csv", header, *rows, images=[row.split(",")[1] for row in rows])

@@ -322,3 +322,15 @@ def test_other_states_than_the_event_are_named(tmp_path):
     path = write(tmp_path, "t.csv", "patient_id,image,days,state", *rows, images=[f"{i}.png" for i in range(6)])
     cohort = load_cohort(path, target="days/state=Dead:survival")
     assert "days: the event is state = Dead in 2 of 6 rows, Alive and Lost count as none" in cohort.notes
+
+
+@pytest.mark.parametrize("rows, note", (
+    ((("True", "False"), ("False", "True")), True), ((("1", ""), ("", "1")), True), ((("yes", "no"), ("yes", "yes")), False), ((("1", "0"), ("0", "0")), False)))
+def test_one_choice_in_several_columns_is_said(tmp_path, rows, note):
+    """As pandas' get_dummies writes it, or with blanks for zeros."""
+    lines = [f"p{i},{i}.png,{a},{b}" for i, (a, b) in enumerate(rows * 2)]
+    path = write(tmp_path, "t.csv", "patient_id,image,a,b", *lines, images=[f"{i}.png" for i in range(4)])
+    line = "exactly one of a, b is 1 in every row: --target a/b:classes makes one choice of them"
+    assert (line in load_cohort(path, target="a,b").notes) == note
+    if note:
+        assert load_cohort(path, target="a/b:classes").targets["class"].tolist() == [0, 1, 0, 1]
