@@ -153,7 +153,8 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
             figure = finding_figure(views, seen["findings"], dict(zip(task.classes, values)), title)
             text += BOX_TEXT
         elif "rebuilt" in seen:
-            figure = rebuilt_figure(views[0][1], seen, title)
+            pictures = [views[0][1], pixels_of(seen["corrupted"][0]), pixels_of(seen["rebuilt"][0])]
+            figure = side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
             text = REBUILT_TEXT
         elif "map" in seen:
             figure = map_figure(views, seen["map"], config, title)
@@ -222,12 +223,6 @@ def kept_figure(photos, seen, config, title):
     if "composite" in seen:
         composite = pixels_of(seen["composite"][0])
     return filter_figure(photos, kept, config.vit.grid, composite, title)
-
-
-def rebuilt_figure(photo, seen, title):
-    """GMML: an image, what the model saw of it, and what it made of that."""
-    pictures = [photo, pixels_of(seen["corrupted"][0]), pixels_of(seen["rebuilt"][0])]
-    return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
 
 
 def pixels_of(image):

@@ -49,11 +49,6 @@ def image_names(cohort):
     return [os.path.relpath(path, root) for path in cohort.paths]
 
 
-def prediction_text(task, predictions, i):
-    """The prediction for unit i -> list of texts."""
-    return [f"{value:.9g}" for value in np.atleast_1d(predictions["prediction"][task.name][i])]
-
-
 def write_predictions(path, tasks, predictions, cohort):
     """predictions.csv: one row per unit, its images, and target and prediction of every task."""
     names = image_names(cohort)
@@ -65,7 +60,7 @@ def write_predictions(path, tasks, predictions, cohort):
         row = [patient, "|".join(names[j] for j in predictions["images"][i])]
         for task in tasks:
             row += target_text(task, predictions["target"][task.name][i])
-            row += prediction_text(task, predictions, i)
+            row += [f"{value:.9g}" for value in np.atleast_1d(predictions["prediction"][task.name][i])]
         rows.append(row)
     write_csv(path, rows)
 

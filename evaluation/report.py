@@ -52,7 +52,7 @@ td:first-child { min-width: 5.5rem }
 .count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .7rem }
 .count th { font-size: .88em; white-space: normal; vertical-align: bottom }
 caption:has(span:empty) { display: none }
-caption span { display: inline-block; max-width: min(42rem, calc(100vw - 2.5rem)) }
+caption span { display: inline-block; position: sticky; left: 0; max-width: min(42rem, calc(100vw - 2.5rem)) }
 .entry :is(th, td):first-child { position: sticky; left: 0; background: #fff }
 .warning { padding-left: .7rem; border-left: 3px solid #d55e00 }
 small { color: #5d6368; font-size: .88em }

@@ -67,6 +67,10 @@ def warnings(task, result, rare, asked):
         texts.append(f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:
         texts.append("The predictions hardly vary.")
+    naming = scores.get("balanced_accuracy")
+    always = scores.get("constant", {}).get("balanced_accuracy")
+    if naming and always and naming["low"] is not None and naming["low"] <= always["value"]:
+        texts.append("It names the class no better than always the same one would (balanced accuracy).")
     brier = scores.get("gain", {}).get("brier")
     if brier and brier["high"] is not None and brier["high"] < 0:
         texts.append(f"The probabilities are worse than {CONSTANT[task.kind]} (Brier score).")

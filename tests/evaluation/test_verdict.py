@@ -115,6 +115,14 @@ def test_a_mean_of_rare_labels_is_not_judged(task):
     assert group[2][0][1]["of"] == "\u2020" and "not trustworthy" in group[0]
 
 
+def test_a_model_that_ranks_and_always_names_the_same_class_is_said():
+    """AUROC 1, and every patient is called healthy."""
+    target = (np.arange(100) < 20).astype(float)
+    p = 0.1 + 0.3 * target + 0.01 * np.random.default_rng(0).random(100)
+    sentence, warnings = verdict(YES, result_of(YES, np.stack([1 - p, p], 1), target, [0.8, 0.2]))
+    assert "yes: better" in sentence and "no better than always the same one" in " ".join(warnings) and "All resamples" in " ".join(warnings)
+
+
 def test_an_interval_has_the_digits_of_its_larger_end():
     """Not "-0.051 to 0.00413"; what is left of a sum by rounding is 0."""
     ends = (-0.051, 0.00413), (-0.15, -0.00883), (0.0012, 0.0034), (-2.2e-16, 1.1e-16), (12.0, 3456.0), (-0.0002, 0.5)
