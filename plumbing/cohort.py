@@ -93,6 +93,7 @@ class Cohort:
     paths: list                      # files, or names of the rows of `pixels`
     targets: dict                    # task -> float32 (images,), (images, L), survival (images, 2); or NaN
     columns: dict = field(default_factory=dict)        # all columns of the table, column -> list of str
+    predicted: list = field(default_factory=list)      # the columns that say the targets
     splits: list = None              # official split of every image, train, val or test; None without one
     pixels: np.ndarray = None        # or uint8 (images, h, w), (images, h, w, 3) or (images, d, h, w)
     notes: list = field(default_factory=list)          # what the reader should know, one line each

@@ -16,10 +16,6 @@ def fit_columns(cohort, wanted, train):
 
     Without a kind, a column that holds a word is a category. ValueError where a column does not exist, is to
     be predicted, or has nothing to learn from."""
-    targets = [task.name for task in cohort.tasks]
-    for task in cohort.tasks:
-        if task.kind != "classes":
-            targets += task.classes                                # columns: of labels, or of time and event
     columns = {}
     for spec in map(str.strip, wanted.split(",")):
         name, kind = name_and_kind(spec, cohort.columns)
@@ -28,7 +24,7 @@ def fit_columns(cohort, wanted, train):
             problem = f"{cohort.name} has no column {name!r}, there are {shortlist(cohort.columns)}"
         elif kind not in ("", "number", "category"):
             problem = f"kind {kind!r}, need number or category"
-        elif name in targets or name.replace(".", "_") in targets:
+        elif name in cohort.predicted or name in cohort.targets:
             problem = f"{name} is what is to be predicted"
         elif name in columns:
             problem = f"{name} is named twice"

@@ -1,7 +1,6 @@
 """--data -> Cohort: a CSV file, a public table, a folder of class folders, or the arrays of MedMNIST.
 """
 import os
-import re
 
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort
@@ -73,15 +72,15 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         policies["blank"][None] = POLICIES["ignore"]               # but for labels that --blank names
     default = known.get("target") or ",".join(labels)
     try:
-        tasks, targets, target_notes = read_targets(path, header, rows, target or default, labels, **policies)
+        task_parts = read_targets(path, header, rows, target or default, labels, **policies)
     except ValueError:
         if needs_targets or target:
             raise
-        tasks, targets, target_notes = [], {}, []
+        task_parts = [], {}, [], []
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
-    cohort.tasks, cohort.targets = tasks, targets
+    cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes
-    rows = merge_rows(path, rows, cohort, re.split("[,:/=]", target or default), split)
+    rows = merge_rows(path, rows, cohort, split)
     if split:
         cohort.splits = read_split_column(path, rows, split)
         cohort.notes += other_folders(cohort, os.path.abspath(images or folder))
@@ -189,11 +188,13 @@ def read_split_column(path, rows, column):
 def other_folders(cohort, root):
     """-> a warning where test images lie in the folder of another split, or others in that of test, in a
     list. root: the folder of the images."""
+    places = [path.removeprefix(root).lstrip(os.sep) for path in cohort.paths]
+    split_of = {folder: split_in(folder) for folder in set(map(os.path.dirname, places))}
     wrong = []
-    for path, split in zip(cohort.paths, cohort.splits):
-        place = path.removeprefix(root)
-        if "test" in (split, split_in(place)) and split_in(place) not in (split, None):
-            wrong.append(f"{place.lstrip(os.sep)}, which is of {split} in the table")
+    for place, split in zip(places, cohort.splits):
+        said = {split, split_of[os.path.dirname(place)] or split}
+        if len(said) > 1 and "test" in said:
+            wrong.append(f"{place}, which is of {split} in the table")
     if not wrong:
         return []
     return [f"WARNING: {len(wrong)} images lie in the folder of another split, as {wrong[0]}"]

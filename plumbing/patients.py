@@ -108,6 +108,7 @@ def named_patients(names, regex=None):
 
 def parts_note(patients):
     """-> a warning where ids say more than who the patient is, as 17_left and 17_right, in a list."""
+    patients = list(dict.fromkeys(patients))
     wholes, _ = named_patients(patients)
     parts = defaultdict(set)
     for patient, whole in zip(patients, wholes):

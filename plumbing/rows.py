@@ -16,9 +16,8 @@ SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png
 def plain_rows(rows, image, missing):
     """-> the rows with one image in each, and blanks for the words in `missing`; notes. image: its column."""
     rows, notes = split_cells(rows, image)
-    words = []
-    for name, column in blank_out(rows, missing).items():
-        words += [f"{name} {word!r} {count}" for word, count in column.items()]
+    counts = blank_out(rows, missing).items()
+    words = [f"{name} {word!r} {count}" for (name, word), count in counts]
     if words:
         notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
     return rows, notes
@@ -38,12 +37,12 @@ def split_cells(rows, column):
     return result, [f"{len(rows)} rows name {len(result)} images, several in a cell"]
 
 
-def merge_rows(path, rows, cohort, targets=(), split=None):
+def merge_rows(path, rows, cohort, split=None):
     """Rows that name the same image of the same patient count once, with the answer that they agree on.
 
     -> the rows that stay, the first of each image; the cohort is changed in place, and has a note. Words in
-    lists of labels are joined. targets: columns to predict; split: that of the official split, or None.
-    ValueError where the answers differ, or the splits."""
+    lists of labels are joined. split: the column of the official split, or None. ValueError where the answers
+    differ, or the splits."""
     rows_of = defaultdict(list)
     for i, key in enumerate(zip(cohort.paths, cohort.patients)):
         rows_of[key].append(i)
@@ -67,7 +66,7 @@ def merge_rows(path, rows, cohort, targets=(), split=None):
     differing = differing_columns(path, rows, cohort, groups, split)
     for name, cells in cohort.columns.items():
         cohort.columns[name] = [cells[group[0]] for group in groups]
-    differing = [name for name in differing if name not in targets and name not in cohort.targets]
+    differing = [name for name in differing if name not in cohort.predicted]
     note = f"{len(rows)} rows name {len(groups)} images: each counts once"
     if differing:
         note += f", with its first row where they differ ({shortlist(differing)})"

@@ -118,16 +118,15 @@ def read_header(path, cells):
 def blank_out(rows, words):
     """Make the cells that hold a word for a blank blank. words: as in MISSING.
 
-    -> {column: {cell: how often it was made blank}}"""
+    -> {(column, cell): how often it was made blank}"""
     words = set(words.lower().split(","))
     longest = max(map(len, words))
-    counts = {}
+    counts = Counter()
     for row in rows:
         for name, cell in row.items():
             if name and cell and len(cell) <= longest and cell.lower() in words:
                 row[name] = ""
-                column = counts.setdefault(name, {})
-                column[cell] = column.get(cell, 0) + 1
+                counts[name, cell] += 1
     return counts
 
 

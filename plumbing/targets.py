@@ -40,8 +40,8 @@ def numbers(path, rows, name):
 
 
 def read_targets(path, header, rows, target, labels, uncertain, blank):
-    """-> tasks, {task: float32 (rows,), or (rows, L) of labels, or (rows, 2) of survival; NaN where unknown},
-    and notes on what was not plain.
+    """-> tasks; {task: float32 (rows,), or (rows, L) of labels, or (rows, 2) of survival; NaN where unknown};
+    the columns that say it; notes on what was not plain.
 
     target: --target, or "" for the columns called target, label or label_*. labels: columns that are labels
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
@@ -49,8 +49,10 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     guesses = [name for name, kind in kinds.items() if not kind]
     infer_kinds(path, rows, kinds, labels)
     tasks, targets, notes = [], {}, []
+    columns = [event for event, _ in events.values()]
     findings, uncertain_cells = {}, 0                              # findings: label -> float32 (rows,)
     for name, kind in kinds.items():
+        columns += name.split("/") if kind == "one-hot" else [name]
         if kind == "one-hot":
             tasks.append(Task("class", "classes", tuple(name.split("/"))))
             targets["class"] = read_one_hot(path, rows, name.split("/"))
@@ -60,12 +62,12 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             if name not in labels:
                 notes += reading_notes(name, kind, cells, is_guess=False)
             uncertain_cells += cells["-1"] + cells["-1.0"]
-            columns = read_labels(path, rows, name, cells, uncertain, blank)
-            twice = findings.keys() & columns.keys()
+            values_of = read_labels(path, rows, name, cells, uncertain, blank)
+            twice = findings.keys() & values_of.keys()
             if twice:
                 raise ValueError(f"{path}, column {name}: the label {min(twice)!r} is in another column too; "
                                  f"--target {name}:classes keeps them apart")
-            findings.update(columns)
+            findings.update(values_of)
             continue
         if not cells:
             raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
@@ -96,7 +98,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     for task in tasks:
         if task.kind == "classes" and LABELS.keys() >= {name.lower() for name in task.classes}:
             yes_or_no.append(task.name)
-    return tasks, targets, notes + note_on_one_choice(path, rows, yes_or_no)
+    return tasks, targets, columns, notes + note_on_one_choice(path, rows, yes_or_no)
 
 
 def note_on_one_choice(path, rows, names):
@@ -328,11 +330,11 @@ def training_notes(cohort, train):
             unseen = [name for i, name in enumerate(task.classes) if not (values == i).any()]
         elif task.kind == "labels":
             unseen = [name for name, column in zip(task.classes, values.T) if not (column == 1).any()]
-            alone = [name for name, column in zip(task.classes, values.T) if (column == 1).any()
-                     and not (column == 0).any()]
-            if alone:
-                notes.append(f"WARNING: {task.name}: training sees no 0 of {shortlist(alone)}; where a blank "
-                             f"is one, --blank {alone[0]}=zeros says so")
+            always = [name for name, column in zip(task.classes, values.T)
+                      if name in cohort.columns and name not in unseen and not (column == 0).any()]
+            if always:
+                notes.append(f"WARNING: {task.name}: training sees no 0 of {shortlist(always)}; where a "
+                             f"blank is one, --blank {always[0]}=zeros says so")
         if unseen:
             notes.append(f"WARNING: {task.name}: training never sees {shortlist(unseen)}, "
                          "which can therefore not be learned")

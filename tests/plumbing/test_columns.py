@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from plumbing.columns import fit_columns, tabulate
-from tests.plumbing.small_tables import cohort_of
+from plumbing.load_cohort import load_cohort
+from tests.plumbing.small_tables import cohort_of, generic
 
 
 def table_cohort(**columns):
@@ -70,3 +71,11 @@ def test_spellings_of_one_value_are_one_input():
     filled, notes = tabulate(cohort, columns)
     assert filled.tabular[:, :4].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1]]
     assert notes[0] == "sex: 'M' and 'm' are one value" and "WARNING: age: 999 (1 rows) counts like the other values" in notes[2]
+
+
+@pytest.mark.parametrize("target, column", (("x/y:classes", "y"), ("words:labels", "words"), ("x/y:survival", "y"), ("x:labels,y:labels", "x"), ("x:classes", "x")))
+def test_what_is_to_be_predicted_is_no_input(tmp_path, target, column):
+    """Also where the task has another name than its columns."""
+    path = generic(tmp_path, "p,a.png,1,0,u|v", "q,b.png,0,1,u", "r,c.png,1,0,v", header="patient_id,image,x,y,words")
+    with pytest.raises(ValueError, match=f"--tabular {column}: {column} is what is to be predicted"):
+        fit_columns(load_cohort(path, target=target), column, range(3))

@@ -56,5 +56,5 @@ def test_what_is_no_table_is_refused_with_how_to_convert_it(tmp_path, name, cont
 def test_words_for_a_blank():
     """Whatever their case; a word that only holds one stays; counted by column."""
     rows = [{"a": "NaN", "b": "nan", None: 2}, {"a": "N/A", "b": "nanette", None: 3}, {"a": "None", "b": "-1", None: 4}, {"a": "?", "b": "", None: 5}]
-    assert blank_out(rows, MISSING) == {"a": {"NaN": 1, "N/A": 1, "None": 1, "?": 1}, "b": {"nan": 1}}
+    assert blank_out(rows, MISSING) == {("a", "NaN"): 1, ("a", "N/A"): 1, ("a", "None"): 1, ("a", "?"): 1, ("b", "nan"): 1}
     assert [row["a"] for row in rows] == ["", "", "", ""] and [row["b"] for row in rows] == ["", "nanette", "-1", ""]
