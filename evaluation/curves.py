@@ -119,7 +119,7 @@ def rates(points, metric, name, question, threshold=None):
         mark = [xs[1]], [ys[1]]
     [area] = METRICS["labels"][metric](probability, answer, ones)
     positives = int(answer.sum())
-    text = f"{name}: {NAMES[metric]} {area:.3f}, {positives} of {len(answer)} positive"
+    text = f"{name}: {NAMES[metric]} {area:.3f}, {positives} of {len(answer)}"
     return Line(text, *draws[0], low, high, GRID, mark)
 
 

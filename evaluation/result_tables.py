@@ -22,14 +22,14 @@ FEWER = (f"; {MARK} fewer than {FEW} positives, negatives, events or patients, o
 # cells
 
 
-def number(x, beside=0):
+def number(x, beside=None):
     """Three decimals, or three digits where that would show too little or too much; None is undefined.
 
     beside: a number with which it stands, of as many decimals if that is larger. What is left of a sum by
     rounding is 0."""
     if x is None:
         return "undefined"
-    size = max(abs(x), abs(beside))
+    size = max(abs(x), abs(beside or 0))
     if 0.01 <= size < 1000 or size < 1e-12:
         return f"{x:.3f}".replace("-0.000", "0.000")
     if 1000 <= size < 1e6:
@@ -56,7 +56,7 @@ def cell_text(cell):
         return str(cell)
     if cell["value"] is None:
         return f"undefined: {cell['reason']}"
-    return f"{number(cell['value'])} {interval(cell)} {cell.get('of', '')}".strip()
+    return f"{number(cell['value'], cell['high'])} {interval(cell)} {cell.get('of', '')}".strip()
 
 
 def people(result):

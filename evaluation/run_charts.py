@@ -18,10 +18,10 @@ from evaluation.scores import known_units
 SHARES = (-0.02, 1.02)                               # limits of an axis from 0 to 1
 RARE = 0.1                                           # share of positives below which ROC curves flatter
 DIAGONAL = (0, 1), (0, 1)
-LOSS = "; in training augmented, with a first stage's, of survival per batch: compare shapes, not heights"
+LOSS = "; training: augmented images, any first stage, survival within a batch; compare shapes, not heights"
 RATES = {  # name: points, area, axes, a grey line, caption
     "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
-            "ROC of {}; grey: chance, band: 95 %"),
+            "ROC of {}, positives in the key; grey: chance, band: 95 %"),
     "precision_recall": (curves.precision_recall, "auprc", "recall", "precision", ((), ()),
                          "Precision and recall of what is rare in {}; chance is its share, band: 95 %"),
 }

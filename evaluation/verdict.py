@@ -35,7 +35,7 @@ def verdict(task, result):
             name = f"Mean {NAMES[metric]} of {entry.get(task.kind, len(asked))} {task.kind}"
         sentence = (f"{task.name}: {compared(gain)} than {constant}. "
                     f"{name} {number(entry['value'])} against {number(without)}, "
-                    f"a gain of {number(gain['value'])} {interval(gain)} "
+                    f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
     return sentence, warnings(task, result, few(asked), len(asked))
 

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.metrics import METRICS
 from evaluation.probabilities import details
-from evaluation.result_tables import interval, tables
+from evaluation.result_tables import cell_text, interval, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
 from evaluation.verdict import verdict
 from plumbing.cohort import Task
@@ -127,6 +127,7 @@ def test_an_interval_has_the_digits_of_its_larger_end():
     """Not "-0.051 to 0.00413"; what is left of a sum by rounding is 0."""
     ends = (-0.051, 0.00413), (-0.15, -0.00883), (0.0012, 0.0034), (-2.2e-16, 1.1e-16), (12.0, 3456.0), (-0.0002, 0.5)
     texts = [interval({"low": low, "high": high}) for low, high in ends]
+    assert cell_text({"value": 0.00363, "low": -0.033, "high": 0.037}) == "0.004 (-0.033 to 0.037)"
     assert texts == ["(-0.051 to 0.004)", "(-0.150 to -0.009)", "(0.0012 to 0.0034)", "(0.000 to 0.000)", "(12 to 3,456)", "(0.000 to 0.500)"]
 
 
