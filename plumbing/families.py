@@ -35,7 +35,7 @@ HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_huge_plus_patch16_dinov3", 20),
 )
 HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16, 1664: 16, 4096: 32}  # others: D / 64
-NO_FINAL_NORM = r"radio|intern300m|^internvl|_pe_(lang|spatial)_"  # after the last block; other files have lost it
+NO_FINAL_NORM = r"radio|intern300m|^internvl|_pe_(lang|spatial)_"  # others have lost it
 ABSENT = r"""  what is not here, by architecture or model type: pattern -> reason
 ^eva02_enormous -> norms after attention and MLP instead of before (post-norm)
 _rpn_ -> norms after attention and MLP instead of before (post-norm)
