@@ -118,9 +118,10 @@ def notes_on_inner(folder, below):
     if len(counts) > 1 and min(counts.values()) > 1:
         return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}; each of them "
                 f"holds {shortlist(sorted(counts))}: if those are the classes, they must be the upper ones"]
-    if len(counts) > 2 * len(below):
+    if len(counts) > 1 and len(counts) >= 2 * len(below):
         return [f"there are {len(counts)} folders below the classes, as {min(counts)}: if each is a "
-                "patient, --patient-regex '([^/]+)/[^/]+$' says so"]
+                "patient, --patient-regex '([^/]+)/[^/]+$' says so; if they are the classes, they must be the "
+                "upper ones"]
     return []
 
 
