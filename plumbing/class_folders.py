@@ -120,8 +120,8 @@ def notes_on_inner(folder, below):
                 f"holds {shortlist(sorted(counts))}: if those are the classes, they must be the upper ones"]
     if len(counts) > 1 and len(counts) >= 2 * len(below):
         return [f"there are {len(counts)} folders below the classes, as {min(counts)}: if each is a "
-                "patient, --patient-regex '([^/]+)/[^/]+$' says so; if they are the classes, they must be the "
-                "upper ones"]
+                "patient, --patient-regex '([^/]+)/[^/]+$' says so; if they are the classes, they must be "
+                "the upper ones"]
     return []
 
 
