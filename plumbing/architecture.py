@@ -70,6 +70,10 @@ def flat(config):
         if not config["architecture"]:
             config["global_pool"] = vision.get("pool_type")
             config["hidden_act"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
+            if vision.get("act_kwargs"):                           # {"approximate": "tanh"}
+                config["hidden_act"] = "gelu_tanh"
+            if isinstance(vision.get("norm_kwargs"), dict):
+                config["layer_norm_eps"] = vision["norm_kwargs"].get("eps")
             if isinstance(vision.get("width"), int):
                 config["num_heads"] = vision["width"] // (vision.get("head_width") or 64)
     return config

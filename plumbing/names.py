@@ -65,6 +65,7 @@ RENAME = r"""  in this order: what is replaced -> by what
 ^(?:conv1|conv_proj|patch_embed\.projection)\. -> patch_embed.proj.
 ^(?:transformer\.resblocks\.|encoder\.layers\.encoder_layer_)(\d+)\. -> blocks.\1.
 \.ln_?([12])\. -> .norm\1.
+\.ls_([12])\. -> .ls\1.
 \.(?:attn|self_attention)\.in_proj_ -> .attn.qkv.
 \.(?:attn|self_attention)\.out_proj\. -> .attn.proj.
 \.(?:mlp\.(?:c_fc|0|linear_1)|ffn\.layers\.0\.0)\. -> .mlp.fc1.

@@ -79,13 +79,14 @@ def resize_kernel(weight, new):
 def change_channels(tensors, kernels, config, channels, notes):
     """Spread the patch kernels over another number of channels, in place; -> config.
 
-    kernels: {name of a kernel: name of its bias}. A grey image answers as its copy in every channel did:
-    where channels differ in mean and std, each gets their mean, and kernel and bias make up for it."""
+    kernels: their names. A grey image answers as its copy in every channel did: where channels differ in
+    mean and std, each gets their mean, and kernel and bias make up for it."""
     new_mean = sum(config.mean) / len(config.mean)
     new_std = sum(config.std) / len(config.std)
-    for key, bias in kernels.items():
+    for key in kernels:
         if key not in tensors:
             continue
+        bias = key.removesuffix("weight") + "bias"
         if bias in tensors:
             fold_statistics(tensors, key, bias, config, new_mean, new_std)
         tensors[key] = spread_channels(tensors[key], channels)

@@ -61,7 +61,7 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
     if channels and channels != config.channels:
         if not config.image:
             raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
-        config = change_channels(tensors, {kernel: bias}, config, channels, notes)
+        config = change_channels(tensors, [kernel], config, channels, notes)
     return tensors, settled(model_class, config, tensors, name, changes, assumed, notes), notes
 
 
@@ -98,8 +98,7 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
         config = resized
     if channels and channels != config.channels:
         kernels = [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]
-        biases = [re.sub("weight$", "bias", key) for key in kernels]
-        config = change_channels(tensors, dict(zip(kernels, biases)), config, channels, notes)
+        config = change_channels(tensors, kernels, config, channels, notes)
     return tensors, settled(model_class, config, tensors, name, changes, assumed, notes), notes
 
 
