@@ -86,7 +86,7 @@ def add_data_flags(group):
              "zeros,Edema=ones")
     group.add_argument(
         "--blank", default="zeros",
-        help="what a blank CheXpert label counts as, written likewise; ignore: unknown")
+        help="what a blank CheXpert label counts as, written likewise; of other tables only named labels")
     group.add_argument(
         "--missing", default=MISSING, metavar="WORD,...",
         help="what a cell may say for a blank, in small letters; nothing: only blanks are")

@@ -178,7 +178,8 @@ def find_split_column(path, header, rows, image, split):
 
 def read_split_column(path, rows, column):
     """-> the split of every row: train, val or test."""
-    splits = [split_in(row[column]) for row in rows]
+    split_of = {cell: split_in(cell) for cell in {row[column] for row in rows}}
+    splits = [split_of[row[column]] for row in rows]
     if None in splits:
         raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test; "
                          "--split-column none deals the patients anew")

@@ -33,6 +33,14 @@ INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied 
 NOBODY = re.compile(r"\s*|unknown|unk|missing|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+", re.IGNORECASE)
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 ROUNDED = r"\d[.,]\d{5}E\+\d\d"                                    # by a spreadsheet, from 12 digits on
+# of an id, what makes no other one
+SPELLING = [(re.compile(pattern), replacement) for pattern, replacement in (
+    (r"(?<=\d),(?=\d{3}(?!\d))", ""),                              # 1,002 is 1002
+    (r"[\s_'\"=^,-]+", "-"),
+    (r"^-|-$|(?<=\D)-(?=\d)|(?<=\d)-(?=\D)", ""),
+    (r"(?<![\d.])0+(?=\d)", ""),
+    (r"^(\d+)\.0*$", r"\1"),
+)]
 CHANGED = re.compile(  # copies that programs made
     r"(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
     r"|\.rf\.[0-9a-z]{20,})+", re.IGNORECASE)
@@ -43,29 +51,23 @@ def identity(patient):
     text = INVISIBLE.sub("", unicodedata.normalize("NFKC", patient)).strip().casefold()
     if re.fullmatch(r"\d+(\.\d*)?e\+?\d{1,2}", text) and float(text).is_integer():
         return str(int(float(text)))                               # 1.002e+07, as spreadsheets write it
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)            # 1,002
-    text = re.sub(r"[\s_'\"=^,-]+", "-", text).strip("-") or text
-    text = re.sub(r"(?<=\D)-(?=\d)|(?<=\d)-(?=\D)", "", text)
-    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
-    return re.sub(r"^(\d+)\.0*$", r"\1", text)
+    for pattern, replacement in SPELLING:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def one_spelling(patients):
     """-> the patients, each in the spelling that comes first in the table; lines for the reader."""
-    spelling_of, identity_of = {}, {}                              # of an identity, of a spelling
-    second = None
-    for patient in patients:
-        if patient not in identity_of:
-            identity_of[patient] = identity(patient)
-            first = spelling_of.setdefault(identity_of[patient], patient)
-            if first != patient and not second:
-                second = patient
+    identity_of = {patient: identity(patient) for patient in dict.fromkeys(patients)}
+    spelling_of = {}                                               # of an identity, the first
+    for patient, name in identity_of.items():
+        spelling_of.setdefault(name, patient)
+    others = [patient for patient, name in identity_of.items() if spelling_of[name] != patient]
     notes = []
     floats = [patient for patient in identity_of if re.fullmatch(FLOAT, patient)]
-    if second:
-        count = len(identity_of) - len(spelling_of)
-        notes.append(f"{count} patient ids are other spellings of an earlier one, as {second} of "
-                     f"{spelling_of[identity_of[second]]}: they count as the same patient")
+    if others:
+        notes.append(f"{len(others)} patient ids are other spellings of an earlier one, as {others[0]} of "
+                     f"{spelling_of[identity_of[others[0]]]}: they count as the same patient")
     elif floats:
         notes.append(f"patient ids have become floats, as {floats[0]}, and are compared as whole numbers")
     rounded = [patient for patient in identity_of if re.fullmatch(ROUNDED, patient)]
