@@ -108,8 +108,8 @@ def find_vit(name, tensors):
             prefixes[kernel[1]] = key
     if len(prefixes) > 1:
         for worse, better in BETTER:
-            kept = {prefix: key for prefix, key in prefixes.items() if has_part(prefix, better)}
-            if kept and any(has_part(prefix, worse) for prefix in prefixes):
+            kept = {prefix: key for prefix, key in prefixes.items() if re.search(rf"\b{better}\.", prefix)}
+            if kept and re.search(rf"\b{worse}\.", " ".join(prefixes)):
                 prefixes = kept
     if len(prefixes) > 1:
         raise ValueError(f"{name} holds more than one ViT: {' and '.join(list(prefixes.values())[:2])}; "
@@ -120,11 +120,6 @@ def find_vit(name, tensors):
         inside = key.startswith(prefix)
         renamed[key.removeprefix(prefix) if inside else BESIDE + key] = tensor
     return renamed
-
-
-def has_part(prefix, pattern):
-    """Is one of the parts of a prefix such as "module.encoder_q." of this pattern?"""
-    return re.search(rf"(^|\.){pattern}\.", prefix)
 
 
 def timm_names(name, tensors):

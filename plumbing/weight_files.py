@@ -15,9 +15,9 @@ import torch
 
 
 # where training scripts nest the tensors, in order of preference: averaged weights are what authors evaluate
-WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "shadow", "teacher", "target_encoder",
-            "model", "state_dict", "model_state_dict", "net", "module", "backbone", "encoder", "student")
-FOREIGN = (".npz", ".npy", ".msgpack", ".h5", ".onnx", ".gguf", ".pt2", ".zip", ".gz", ".tgz")
+WRAPPERS = """state_dict_ema model_ema ema_state_dict ema shadow teacher target_encoder model state_dict
+    model_state_dict net module backbone encoder student""".split()
+FOREIGN = r"\.(npz|npy|msgpack|h5|onnx|gguf|pt2|zip|gz|tgz)$"
 LFS_POINTER = b"version https://git-lfs"
 SLACK = 2 ** 26                                                    # bytes; less than this is no attack
 
@@ -94,7 +94,7 @@ def read_tensors(path):
 
 def refuse_strangers(path):
     """ValueError for a file that is known not to hold weights, or whose header says it is longer than all."""
-    if path.endswith(FOREIGN):
+    if re.search(FOREIGN, path):
         raise ValueError(f"{path}: an archive, or of another program (JAX, TensorFlow, ONNX ...); needed are "
                          "weights of PyTorch, saved as safetensors or by torch.save")
     with open(path, "rb") as file:
