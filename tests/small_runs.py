@@ -1,4 +1,5 @@
 """Runs of seconds on the photographs, volumes and bags of conftest.py, and those that end in one line."""
+import runpy
 import sys
 
 import pytest
@@ -49,3 +50,15 @@ def fails(argv, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "Traceback" not in error
     return error.strip().splitlines()[-1]
+
+
+def started(module, argv, monkeypatch, capsys):
+    """A program as `python -m MODULE ARGV` runs it -> status, output, errors."""
+    monkeypatch.setattr(sys, "argv", [f"{module}.py", *argv])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    try:
+        runpy.run_module(module, run_name="__main__")
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -20,7 +18,7 @@ from evaluation.run_text import read_run, split_table
 from plumbing.models import count
 from plumbing.saved_run import open_model
 from tests.evaluation.conftest import NASTY_NAME
-from tests.hub import ROOT
+from tests.small_runs import started
 
 VOID = {"meta", "img", "br"}
 
@@ -156,13 +154,12 @@ def test_times_to_an_event_have_a_table_and_no_roc(runs, tmp_path):
     assert "Kaplan-Meier by predicted risk" in read.text and "Results: days" in read.text and "concordance" in read.text and "(0.600 to 0.800)" in read.text
 
 
-def test_the_command_line(runs):
+def test_the_command_line(runs, monkeypatch, capsys):
     """python -m evaluation.report RUN prints the page's path; a folder that is no run ends in one line and status 2."""
-    command = [sys.executable, "-m", "evaluation.report"]
-    done = subprocess.run([*command, str(runs / "a")], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == str(runs / "a" / "report.html")
-    done = subprocess.run([*command, str(runs)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "no evaluated run" in done.stderr
+    path = str(runs / "a" / "report.html")
+    assert started("evaluation.report", [str(runs / "a")], monkeypatch, capsys) == (0, f"{path}\n", "")
+    status, _, errors = started("evaluation.report", [str(runs)], monkeypatch, capsys)
+    assert status == 2 and len(errors.strip().splitlines()) == 1 and "no evaluated run" in errors
 
 
 def test_another_evaluation_has_a_page_that_the_runs_own_links_to(runs, tmp_path):

@@ -1,7 +1,6 @@
 """plumbing/command.py: how the programs end: with one line, at a signal, or because nobody reads any more."""
 import io
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 import eval as evaluate
 from plumbing.command import Shown, Stop, run_main, shown
 from tests.hub import ROOT
+from tests.small_runs import started
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
@@ -30,18 +30,6 @@ def test_the_process_itself_exits_with_2_and_one_line():
     done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--data", "nowhere.csv"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "reading nowhere.csv\n" and done.stderr.startswith("train.py: --data nowhere.csv: no such file")
     assert len(done.stderr.strip().splitlines()) == 1
-
-
-def started(module, argv, monkeypatch, capsys):
-    """A program as `python -m MODULE ARGV` runs it -> status, output, errors."""
-    monkeypatch.setattr(sys, "argv", [f"{module}.py", *argv])
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    try:
-        runpy.run_module(module, run_name="__main__")
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    return status, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("module, argv, message", (
