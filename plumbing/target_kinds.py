@@ -1,6 +1,6 @@
 """--target -> the columns to predict and their kinds, given or guessed.
 """
-from plumbing.cells import LIST, are_lists, is_number, list_parts, odd_cell, separators_of, ways_out
+from plumbing.cells import LABELS, LIST, are_lists, is_number, list_parts, odd_cell, separators_of, ways_out
 from plumbing.cohort import KINDS
 from plumbing.tables import cell_error, known_cells, name_and_kind, require_column, shortlist
 
@@ -78,6 +78,8 @@ def guess_kind(path, rows, name):
     if odd:
         row = next(row for row in rows if row[name] == odd[0])
         choices = ways_out(f"--target {name}", odd[0], "classes", "regression")
+        if {"0", "1", "0.0", "1.0", *LABELS} >= {cell.lower() for cell in cells}:
+            choices = f"--target {name}:labels reads them as 1 and 0"
         raise cell_error(path, row, name, f"{odd[1]}; {choices}")
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"

@@ -146,6 +146,7 @@ def column(tmp_path, cells, target="target", **options):
     (("a + b", "b", "a"), None, None, "'a [+] b' looks like a list"), (("a/b", "b", "a"), None, None, "'a/b' looks like a list"),
     (("3+4", "4+3", "3+3"), Task("target", "classes", ("3+3", "3+4", "4+3")), [1, 2, 0], None),
     (("no_tumor", "no tumor", "tumor"), Task("target", "classes", ("no tumor", "tumor")), [0, 0, 1], "'no tumor' and 'no_tumor' are one class"),
+    (("True", "0", "False", "1"), None, None, "'True' is not a number, others are; --target target:labels reads them as 1 and 0$"),
     (("2a", "1b", "2a", "3"), None, None, "'2a' is not a number, others are; --target target:classes"),
     (("1+", "2+", "3+", "2+"), Task("target", "classes", ("1+", "2+", "3+")), [0, 1, 2, 1], None),
     (("T1a", "T2", "T1a"), Task("target", "classes", ("T1a", "T2")), [0, 1, 0], None),
