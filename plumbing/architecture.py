@@ -59,7 +59,7 @@ def flat(config):
     of several parts, timm's pretrained_cfg and model_args, and open_clip's vision_cfg under timm's names."""
     for part in NESTED:
         if isinstance(config.get(part), dict):
-            config = config | {"model_type": None} | flat(config[part])
+            config = flat(config[part])                            # the rest is of a text tower, a head ...
     for part in ("pretrained_cfg", "model_args"):
         if isinstance(config.get(part), dict):
             config = config | config[part]

@@ -179,6 +179,8 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "a wrapper of any name": ({}, pth(lambda t: {"network": t, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}), 2e-5),
     "wrapped blocks": ({}, pth(wrapped), 2e-5),
     "CLIP of transformers 4": ({"pre_norm": True, "eps": 1e-5, "activation": "quick_gelu"}, pth(clip_of_transformers), 2e-5),
+    "CLIP beside a language model, its defaults left out": ({"pre_norm": True, "eps": 1e-5, "activation": "quick_gelu"}, hub_folder(clip_of_transformers, {
+        "model_type": "llava", "hidden_size": 2048, "num_attention_heads": 32, "hidden_act": "silu", "vision_config": {"model_type": "clip_vision_model"}}, "a.pth"), 2e-5),
     "CLIP of open_clip, pooled by the mean": ({"pool": "mean-norm", "eps": 1e-5}, open_clip(clip, {"width": 192, "pool_type": "avg", "final_ln_after_pool": True}), 2e-5),
     "CLIP of open_clip, with its own GELU and eps": ({"pre_norm": True, "eps": 1e-3, "activation": "gelu_tanh", **SCALED}, open_clip(
         lambda t: renamed(clip(t), [(r"\.ls([12])\.", r".ls_\1.")]), {"width": 192, "act_kwargs": {"approximate": "tanh"}, "norm_kwargs": {"eps": 1e-3}}), 2e-5),
