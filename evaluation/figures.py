@@ -171,6 +171,9 @@ def answer_texts(tasks, predictions, unit):
     words = []
     for task in tasks:
         value = predictions["prediction"][task.name][unit]
+        if task.kind == "loss":                                    # nobody knows it beforehand
+            words.append(f"{task.name}, loss {value.max():.3g}")
+            continue
         texts = target_text(task, predictions["target"][task.name][unit])
         actual = " ".join(texts).strip() or "unknown"
         predicted = f"predicted {value.max():.3g}"

@@ -8,7 +8,7 @@ import torch
 
 from evaluation import figures
 from evaluation.picture_file import read_picture
-from plumbing.cohort import Cohort, Reading
+from plumbing.cohort import Cohort, Reading, Task
 from tests.evaluation.toy import VIT
 from tests.photographs import ramp
 from vit import ViTConfig
@@ -88,3 +88,9 @@ def test_pictures_of_an_earlier_evaluation_are_removed(tmp_path):
         (tmp_path / name).write_bytes(b"")
     figures.draw_figures(str(tmp_path), [], {}, Cohort("none", [], [], [], {}), {}, VIT, (16, 16))
     assert os.listdir(tmp_path) == ["pasi_scatter.png"]
+
+
+def test_a_loss_has_no_true_value():
+    """The reconstruction of GMML is captioned with its loss alone."""
+    predictions = {"prediction": {"reconstruction": np.array([[0.1684]])}, "target": {"reconstruction": np.zeros(1)}}
+    assert figures.answer_texts([Task("reconstruction", "loss")], predictions, 0) == ["reconstruction, loss 0.168"]
