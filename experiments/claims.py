@@ -82,7 +82,7 @@ EXPERIMENTS = {
                      "localization/label token, mean of label blocks/pointing|"
                      "localization/label token/pointing|localization/class token/pointing",
                      "localization/chance/pointing", "")},
-        first={"gmml": "--model gmml --data chest --batch-size 16 --epochs 100"},
+        first={"gmml": "--model gmml --data chest --batch-size 16 --epochs 60"},
         rows={"class token": "--model vit",
               "Query2Label": "--model q2l",
               "LT-ViT": "--model lt_vit --label-layers 2",

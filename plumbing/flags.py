@@ -278,9 +278,10 @@ def fill_in(args):
     for name in ("mean", "std"):
         if getattr(args, name, None) and not args.pretrained:
             raise ValueError(f"--{name} is of a checkpoint; without --pretrained it is 0.5")
-    for name, value in {**DEFAULTS, **getattr(model_class, "defaults", {})}.items():
+    defaults = {**DEFAULTS, **getattr(model_class, "defaults", {})}
+    for name in DEFAULTS:                                          # --balanced waits for the tasks
         if getattr(args, name) is None and not (name == "image" and getattr(args, "pretrained", None)):
-            setattr(args, name, value)
+            setattr(args, name, defaults[name])
 
 
 def check_ranges(args):

@@ -15,8 +15,9 @@ import train
 from data import Samples
 from plumbing.cohort import Cohort, Task
 from plumbing.features import cached_features
+from plumbing.flags import parse
 from plumbing.load_cohort import load_cohort
-from plumbing.prepare import is_same_file, run_around
+from plumbing.prepare import is_same_file, prepare, run_around
 from plumbing.saved_run import open_model
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig, resize_grid, resize_list
 from tests.small_runs import fit
@@ -349,6 +350,14 @@ def test_a_backbone_that_saw_the_test_patients_is_named(nih, backbone, capsys):
         assert run_around(name) == "runs/vit"                      # however it is spelled
     assert run_around("") is run_around("org/vit") is None and is_same_file("a.csv", "a.csv")
     assert is_same_file("runs/vit", f"{os.getcwd()}/./runs/vit") and not is_same_file("runs/vit", "runs")
+
+
+@pytest.mark.parametrize("target, more, balanced", (("pneumonia", (), True), ("pneumonia", ("--no-balanced",), False), ("Edema,Mass", (), False)))
+def test_batches_are_balanced_where_there_are_classes(nih, target, more, balanced):
+    """By default; a task of labels has no classes that could be, and trains all the same."""
+    args = parse(flags(nih, "--model", "cnn", "--image", "27", "--target", target, *more))
+    batches = prepare(args, torch.device("cpu")).batches
+    assert (batches.classes is not None) == balanced
 
 
 @pytest.mark.parametrize("more, message", (
