@@ -227,7 +227,7 @@ class ViT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.place, self.pool = place, read_class_token
         from plumbing.variants import vary
-        vary(self)
+        vary(self)                                                 # to what a pretrained ViT has instead
         self.apply(init_weights)
         for name in ("cls_token", "pos_embed", "reg_token"):
             if hasattr(self, name):
