@@ -77,14 +77,15 @@ def placed_rows(config):
 
 def place(vit, x):
     """(B, T, D) -> class token, registers and patches, (B, S, D), with positions for those that have one."""
-    first = vit.first_tokens(len(x))
-    placed = {"class": 1, "all": 2}.get(vit.config.positions, 0)
-    x = torch.cat([*first[:placed], x], 1)
-    if vit.config.positions != "none":
-        vectors = x.shape[1] - vit.pos_embed.shape[1]              # of a bag, which have no position
-        x = x + F.pad(vit.pos_embed, (0, 0, 0, vectors))
-    rows = placed_rows(vit.config)
-    return torch.cat([x[:, :rows], *first[placed:], x[:, rows:]], 1)
+    x = torch.cat([*vit.first_tokens(len(x)), x], 1)
+    if vit.config.positions == "none":
+        return x
+    rows, prefix = placed_rows(vit.config), vit.config.prefix
+    pos = vit.pos_embed
+    nowhere = pos.new_zeros(1, prefix - rows, vit.config.dim)      # of class token or registers
+    pos = torch.cat([pos[:, :rows], nowhere, pos[:, rows:]], 1)
+    vectors = x.shape[1] - pos.shape[1]                            # of a bag, which have no position
+    return x + F.pad(pos, (0, 0, 0, vectors))
 
 
 @dataclass(frozen=True)
