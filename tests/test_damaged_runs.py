@@ -20,7 +20,7 @@ from plumbing.prepare import load_data
 from plumbing.resume import same_split, same_targets
 from plumbing.run_folder import load_state, open_folder
 from plumbing.saved_run import open_model
-from tests.grey_runs import flags, fork, refused, wait
+from tests.grey_runs import fork, refused, wait
 from tests.plumbing.test_readers import mutated
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py

@@ -103,7 +103,7 @@ def test_a_name_that_cannot_be_written_is_found_before_training(tmp_path, monkey
     """A folder in Latin-1 is named, not a traceback after all epochs."""
     folder = os.fsencode(tmp_path) + b"/d\xe9j"
     os.mkdir(folder)
-    path = write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,{i}.5" for i in range(20)), images=[f"{i}.png" for i in range(20)])
+    write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,{i}.5" for i in range(20)), images=[f"{i}.png" for i in range(20)])
     for file in os.listdir(tmp_path):
         if os.path.isfile(tmp_path / file):
             os.rename(tmp_path / file, folder + b"/" + file.encode())
