@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from safetensors import safe_open
 
-from evaluation.metrics import LOWER_IS_BETTER, METRICS, NAMES
+from evaluation.metrics import LOWER_IS_BETTER, NAMES
 from evaluation.result_tables import counts, number, people
 from evaluation.scores import chosen_metric
 from plumbing.checkpoints import read_json
