@@ -11,7 +11,8 @@ The images are pictures, volumes, or bags of vectors. A batch is a dict:
     images         (B, N, C, h, w) uint8, for models that see up to N images of a patient at once
     images_hr      (B, N, C, R h, R w) uint8, when R > 1: the same images at R times the resolution
     present        (B, N) bool, False for the slots that a patient with fewer images leaves empty
-    bag, bag_mask  (B, S, F) float, and (B, S) bool, True for the vectors that a bag has
+    bag, bag_mask  (B, S, F) float, and (B, S) bool, True for the vectors that a bag has; bags of one length
+                   come without a mask
     features       (B, 1 + T, D) float, the tokens that a frozen model made of the image, read from disk
     tabular        (B, P) float, the patient's table, where columns were asked for
     targets        {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown
@@ -159,7 +160,8 @@ def collate(samples):
             bags = [torch.from_numpy(bag) for bag in values]
             lengths = torch.tensor([len(bag) for bag in bags])
             batch["bag"] = pad_sequence(bags, batch_first=True)    # (B, S, F), zeros behind the shorter bags
-            batch["bag_mask"] = torch.arange(lengths.max()) < lengths[:, None]               # (B, S)
+            if lengths.min() < lengths.max():
+                batch["bag_mask"] = torch.arange(lengths.max()) < lengths[:, None]           # (B, S)
         elif key in ("patient", "path", "index", "number"):
             batch[key] = values
         else:

@@ -180,7 +180,7 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
     several processes train."""
     device, autocast = options["device"], options["autocast"]
     on_cuda = device.type == "cuda"  # only CUDA waits for a copy that is still under way
-    inputs = {name: batch[name].to(device, non_blocking=on_cuda) for name in model.inputs}
+    inputs = {name: batch[name].to(device, non_blocking=on_cuda) for name in model.inputs if name in batch}
     targets = {name: target.to(device, non_blocking=on_cuda) for name, target in batch["targets"].items()}
     counts = known_counts(tasks, targets, inputs.get("present"))
     message = torch.cat([counts.flatten(), counts.new_full((1,), bool(stop))])
@@ -335,7 +335,7 @@ def wrap(model, args, device):
     if args.compile:
         parts = args.grad_checkpointing or getattr(args, "chunk", None)
         torch._dynamo.config.optimize_ddp = not parts              # older PyTorch cannot have both
-        model.compile()
+        model.compile(mode="default" if parts else "reduce-overhead")  # on CUDA: kernels launched as a graph
     return parallel.shared(model, device)
 
 

@@ -47,8 +47,8 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
     # Autocast stands around all batches: weights are cast once.
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
         for batch in batches:
-            inputs = [batch[name].to(device, non_blocking=device.type == "cuda") for name in model.inputs]
-            out = model(*inputs)
+            inputs = [batch[name] for name in model.inputs if name in batch]
+            out = model(*(tensor.to(device, non_blocking=device.type == "cuda") for tensor in inputs))
             samples += read_samples(batch, answers(tasks, out["logits"]))
             if watch:
                 watch(batch, out)

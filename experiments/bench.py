@@ -195,11 +195,12 @@ def build_flags(device, flags, size, image, patch):
     pixels = f"--image {image}x{image} --patch {patch}x{patch}"
     args = parse(f"--n 3 --r 2 --channels 3 --size {size} {pixels} {flags}".split())
     task = Task("y", "regression")
-    model, _ = build_model(args, [task], ())
+    with torch.device(device):                                     # where a large model is drawn soonest
+        model, _ = build_model(args, [task], ())
     if args.amp == "auto":
         args.amp = "off"
     choose_kernels(args, model, torch.device(device))
-    optimizer = training.make_optimizer(model.to(device), args, torch.device(device))
+    optimizer = training.make_optimizer(model, args, torch.device(device))
     options = {"device": torch.device(device), "autocast": torch.bfloat16 if args.amp == "bf16" else None}
     batch = {"path": ["", "", "", ""], "targets": {"y": torch.rand(4)},
              "present": torch.ones(4, 3, dtype=torch.bool),
@@ -256,8 +257,8 @@ def data(args):
 
 
 def readers(args):
-    """How many photographs of the default cohort the readers deliver per second, nobody computing."""
-    counts, patients = (0, 4, 8, 16), None
+    """How many photographs like the default cohort's the readers deliver per second, nobody computing."""
+    counts, patients = (0, 4, 8, 16), 200
     if args.quick:
         counts, patients = (0, 2), 20
     table = make("psoriasis", args.cache_dir, patients=patients)

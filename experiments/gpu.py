@@ -1,6 +1,7 @@
 """What this code does on one GPU, in under eight minutes: commands with time limits, and what they print.
 
     python -m experiments.gpu                       writes runs/gpu/gpu.json and gpu.md, anew after each step
+    python -m experiments.gpu vit attention         these steps alone
     python -m experiments.gpu --device cpu --quick  small sizes, to see that it runs to its end
 
 Each step is a process of its own, so that one that fails or hangs takes nothing with it, and what it printed
@@ -19,14 +20,14 @@ from plumbing.parser import Parser
 from plumbing.run_folder import write_json, write_whole
 
 STEPS = {  # name: seconds that it may take, and what python runs
-    "tests": (70, "-m pytest -q -m cuda -k 'not resume'"),
-    "products": (30, "-m experiments.bench products"),
-    "vit": (80, "-m experiments.bench vit"),
-    "multivit": (60, "-m experiments.bench memory"),
+    "tests": (40, "-m pytest -q -m cuda -k 'not resume'"),
+    "products": (15, "-m experiments.bench products"),
+    "vit": (110, "-m experiments.bench vit"),
+    "multivit": (30, "-m experiments.bench memory"),
     "attention": (40, "-m experiments.bench scaling"),
-    "readers": (60, "-m experiments.bench readers"),
-    "default": (60, "-u train.py --model multivit --mode multi --n 3 --r 2 --name default --overwrite"),
-    "resume": (50, "-m pytest -q -m cuda -k resume"),
+    "readers": (30, "-m experiments.bench readers"),
+    "default": (130, "-u train.py --mode multi --n 3 --r 2 --epochs 8 --name default --overwrite"),
+    "resume": (40, "-m pytest -q -m cuda -k resume"),
     "reproduce": (240, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 10 --jobs 4"),
 }
 QUICK = {  # what --quick runs instead
@@ -71,16 +72,20 @@ def run(words, log, seconds):
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)}; default: all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--out", default="runs/gpu", help="folder of the tables and runs")
     parser.add_argument("--cache-dir", default="data_cache", help="folder of the simulated cohorts")
     args = parser.parse_args(argv)
+    unknown = sorted(set(args.steps) - set(STEPS))
+    if unknown:
+        parser.error(f"there is no step {', '.join(unknown)}; use some of {', '.join(STEPS)}")
     find_device(args.device)
     os.makedirs(args.out, exist_ok=True)
     title = machine(args.device)
     began, steps, pages = time.monotonic(), {}, [f"# {title}\n"]
-    for name in STEPS:
+    for name in args.steps or STEPS:
         words = command(name, args)
         log = os.path.join(args.out, f"{name}.log")
         seconds = None

@@ -1,13 +1,14 @@
 """The same network in this project, in timm and in transformers: the commands vit and crossvit of bench.py.
 """
 import argparse
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 
 from crossvit import CrossViT, variant
 from experiments.timing import FAST, measure
-from plumbing.kernels import choose_kernels, has_bfloat16
+from plumbing.kernels import choose_kernels, uses_bfloat16
 from train import make_optimizer
 from vit import SIZES, ViT, ViTConfig
 
@@ -62,7 +63,7 @@ def network_step(device, who, model, image, batch, flags, step):
     elif shipped and ours:
         chosen = argparse.Namespace(kernels="auto", amp="auto")
         choose_kernels(chosen, model, torch.device(device))
-        bf16 = chosen.amp == "bf16" or has_bfloat16(torch.device(device))
+        bf16 = uses_bfloat16(chosen, model, torch.device(device))
         precision = torch.get_float32_matmul_precision()
     if shipped and not ours:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -91,17 +92,16 @@ def beside_peers(args, build, peers, networks):
     """Forward passes and training steps, everyone as it comes, then everyone with the same flags. On CUDA
     training steps in bf16, and the same compiled."""
     choices, steps = ("as shipped", "highest", FAST["cpu"], "bf16"), ("forward", "training")
+    groups = [["ours", *peers]]
     if args.device == "cuda":
         choices, steps = ("bf16",), ("training",)
-        peers = [*peers, "ours, compiled", "timm, compiled"]
-    for settings in networks:
-        for flags in choices:
-            for step in steps:
-                rows = measure(args, build, ["ours", *peers], settings | {"flags": flags, "step": step})
-                passes = PASSES if step == "forward" else 1
-                for row in rows:
-                    row["images/s"] = passes * settings["batch"] / row["s"] if row["s"] else None
-                yield rows
+        groups += [["ours, compiled"], ["timm, compiled"]]         # each takes a minute to start
+    for names, settings, flags, step in product(groups, networks, choices, steps):
+        rows = measure(args, build, names, settings | {"flags": flags, "step": step})
+        passes = PASSES if step == "forward" else 1
+        for row in rows:
+            row["images/s"] = passes * settings["batch"] / row["s"] if row["s"] else None
+        yield rows
 
 
 def vit(args):

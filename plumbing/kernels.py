@@ -14,7 +14,8 @@ from plumbing import parallel
 
 PRECISION = {"mkl": "highest", "onednn": "medium"}                 # PyTorch's words
 NAMES = {"mkl": "float32 by MKL", "onednn": "float32 by oneDNN", "bf16": "bfloat16"}
-NARROW = 128                         # of narrower models other things than products take the time
+NARROW = 128                         # of narrower models other things than products take the time,
+NARROW_ON_CUDA = 384                 # on a GPU the launches: an H100's tiny is a fifth slower in bfloat16
 GAIN = 1.15                          # another kernel must be so much faster; casts are not timed
 TOKENS, ROUNDS = 64, 3               # of the product that is timed
 
@@ -30,7 +31,7 @@ def width_of(model):
 def choose_kernels(args, model, device):
     """Settle --kernels and --amp in args and set PyTorch accordingly; -> a line for the log, or "".
 
-    CUDA: float32 products in TF32, --amp auto stays and means bfloat16 where the GPU has it."""
+    CUDA: float32 products in TF32, and --amp auto stays, see uses_bfloat16."""
     if device.type != "cpu":
         torch.set_float32_matmul_precision("high")
         return ""
@@ -55,9 +56,13 @@ def choose_kernels(args, model, device):
     return f"{line}: {NAMES['bf16' if args.amp == 'bf16' else args.kernels]}"
 
 
-def has_bfloat16(device):
-    """Is bfloat16 worth it where nothing was timed?"""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+def uses_bfloat16(args, model, device):
+    """--amp; auto, where nothing was timed: on a GPU that has bfloat16, for models so wide that products take
+    the time. In narrower ones the casts, which are kernels of their own, take more than they save."""
+    if args.amp != "auto":
+        return args.amp == "bf16"
+    wide = width_of(model) >= NARROW_ON_CUDA
+    return wide and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def best_of(milliseconds):

@@ -17,7 +17,7 @@ from plumbing.columns import fit_columns, tabulate
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
 from plumbing.headers import IMAGE_KINDS, axes_of, read_header
-from plumbing.kernels import choose_kernels, has_bfloat16
+from plumbing.kernels import choose_kernels, uses_bfloat16
 from plumbing.load_cohort import load_cohort
 from plumbing.models import MODELS, build_model, seeing
 from plumbing.reading import choose_window, look_before, notes_on_files, reading_of
@@ -315,11 +315,9 @@ def run_options(args, model, cohort, device):
                          f"the model was made for {IMAGE_KINDS[len(vit.image)]}{size}")
     workers = args.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else 4
+        workers = 0 if device.type == "cpu" else min(8, os.cpu_count())
     kernels = choose_kernels(args, model, device)
-    autocast = None
-    if args.amp == "bf16" or args.amp == "auto" and has_bfloat16(device):
-        autocast = torch.bfloat16
+    autocast = torch.bfloat16 if uses_bfloat16(args, model, device) else None
     return {
         "size": vit.image,
         "channels": vit.channels,

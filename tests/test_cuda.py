@@ -10,29 +10,38 @@ import torch
 import train
 from experiments.bench import build_flags
 from experiments.timing import host_syncs
-from plumbing.prepare import prepare
-from tests.small_runs import flags
 from plumbing.flags import parse
+from plumbing.prepare import prepare
+from plumbing.simulate import make
+from tests.small_runs import flags
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
-MODELS = ("--model vit", "--model multivit --n 2 --r 2", "--model crossvit", "--model lt_vit", "--model q2l", "--model cnn",
+MODELS = ("--model vit", "--model multivit --n 2 --r 2", "--model crossvit --image 24", "--model lt_vit", "--model q2l", "--model cnn --image 32",
           "--model vit --attention seqnorm", "--model vit --attention sima")
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_loss_and_gradients_are_those_of_the_cpu(model, table, tmp_path):
-    """The first batch in float32, to 1 % (TF32)."""
+def test_loss_and_gradients_are_those_of_the_cpu(model, table, monkeypatch, tmp_path):
+    """The first batch in float32, to 1e-3."""
+    argv = flags(table, *model.split(), "--amp", "off", "--cache-dir", str(tmp_path))
+    if "crossvit" in model or "cnn" in model:
+        at = argv.index("--patch")
+        argv = argv[:at] + argv[at + 2:]
+    if "cnn" not in model:
+        argv += ["--dropout", "0"]
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     losses = {}
     for device in ("cpu", "cuda"):
-        args = parse(flags(table, *model.split(), "--dropout", "0", "--amp", "off", "--cache-dir", str(tmp_path)))
+        args = parse(argv)
         torch.manual_seed(0)
         ready = prepare(args, torch.device(device))
+        torch.set_float32_matmul_precision("highest")              # no TF32
         optimizer = train.make_optimizer(ready.model, args, torch.device(device))
         batch = next(iter(ready.loader))
         result = train.train_step(ready.model, ready.model, ready.tasks, optimizer, batch, args, ready.options, False)
         losses[device] = result[:2].cpu()
-    torch.testing.assert_close(losses["cuda"], losses["cpu"], rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(losses["cuda"], losses["cpu"], rtol=1e-3, atol=1e-3)
 
 
 def test_a_step_never_waits_for_the_card():
@@ -49,7 +58,8 @@ def test_training_ends_with_finite_metrics(table, monkeypatch, tmp_path):
 
 def test_resume_has_the_same_bits(tmp_path):
     """A run that SIGTERM stopped in its second epoch ends as one that was left alone."""
-    command = [sys.executable, "-u", "train.py", "--n", "3", "--r", "2", "--epochs", "3", "--device", "cuda", "--runs", str(tmp_path)]
+    command = [sys.executable, "-u", "train.py", "--data", make("psoriasis", tmp_path, patients=100), "--n", "3", "--r", "2",
+               "--epochs", "3", "--device", "cuda", "--deterministic", "--runs", str(tmp_path)]
     subprocess.run([*command, "--name", "whole"], check=True, stdout=subprocess.DEVNULL)
     program = subprocess.Popen([*command, "--name", "stopped"], stdout=subprocess.PIPE, text=True)
     for line in program.stdout:
