@@ -165,6 +165,7 @@ def test_config_survives_json():
     assert DAFTConfig(**json.loads(json.dumps(asdict(SMALL)))) == SMALL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", slow_but(("linear", "concat-2fc", "duanmu", "daft"), "daft"))
 def test_network_compiles_without_a_break(fusion):
     """One graph, the same numbers."""

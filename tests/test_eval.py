@@ -23,9 +23,10 @@ from evaluation.scores import score, score_constant
 from plumbing.cohort import Task
 from plumbing.command import run_main
 from tests.evaluation.toy import CPU, FINDINGS, GRADE, MODELS, NAN, TASKS, options_of, photographs, table_of
+from tests.small_runs import slow_but
 
 
-@pytest.mark.parametrize("first", ("regression", "labels"))
+@pytest.mark.parametrize("first", slow_but(("regression", "labels"), "labels"))
 def test_a_label_is_drawn_with_its_probability_wherever_its_task_stands(first, tmp_path, monkeypatch):
     """The labels' task may come before others: captions are of the labels, 0 to 1, as in predictions.csv."""
     torch.manual_seed(0)
@@ -210,6 +211,7 @@ def test_another_table_is_evaluated_with_the_runs_own_scale_and_classes(run):
     assert metrics["redness"]["constant"]["prediction"] == own["redness"]["constant"]["prediction"] and "mae" in metrics["redness"]["gain"]
 
 
+@pytest.mark.slow
 def test_another_part_of_the_split_and_subgroups(run, capsys):
     """--split val goes to a folder of its own, and what the run wrote of its test split stays; --by sex makes two groups."""
     before = open(run / "runs/a/metrics.json").read()

@@ -37,7 +37,7 @@ from plumbing.prepare import prepare
 from plumbing.saved_run import open_model
 from tests.grey_runs import TINY, command, copied, ends_of, fails, flags, fork, limited, refused, wait
 from tests.hub import ROOT
-from tests.small_runs import fit
+from tests.small_runs import fit, slow_but
 from vit import ViT
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
@@ -47,6 +47,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 # kills
 
 
+@pytest.mark.slow
 def test_a_killed_reading_process_ends_the_run_in_one_line(greys, grey_run, monkeypatch):
     """As the kernel does when memory is short. The run goes on without such processes."""
     real = Samples.picture
@@ -75,7 +76,7 @@ def test_out_of_memory_says_which_flags_need_less(greys, monkeypatch):
 # the disk
 
 
-@pytest.mark.parametrize("share", (0.01, 0.6, 1.5, 9))
+@pytest.mark.parametrize("share", slow_but((0.01, 0.6, 1.5, 9), 0.6))
 def test_a_full_disk_keeps_what_was_there_and_the_run_goes_on(greys, grey_run, share):
     """Without room for args.json, the weights (Rust writes them), or the optimizer's state (C++ does): one line, and with room again
     the run ends with the same bits. The last has room for all."""
@@ -142,6 +143,7 @@ def test_twelve_evaluations_four_at_a_time_write_the_same_bytes(grey_run):
         assert ends_of("runs/a") == expected and not half_written("runs/a")
 
 
+@pytest.mark.slow
 def test_no_space_left_in_the_middle_of_training(greys, grey_run, monkeypatch):
     """ENOSPC at the third checkpoint: the second is what the run goes on from."""
     real, calls = run_folder.save_file, iter(range(100))
@@ -304,6 +306,7 @@ def test_of_two_runs_with_one_name_one_trains(greys):
 # the same bits, and numbers
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_backwards_changes_nothing(greys, grey_run, monkeypatch):
     """Time only fills two columns of the log."""
     clock = iter(range(10 ** 9, 0, -1))
@@ -432,6 +435,7 @@ def test_a_run_folder_deleted_in_training_is_said(greys, monkeypatch):
     assert not os.path.exists("runs/gone")
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_last_evaluation_ends_it(greys, monkeypatch):
     """What is trained is saved, and --resume evaluates."""
     evaluate = train.evaluate

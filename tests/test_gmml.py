@@ -242,6 +242,7 @@ def test_a_run_starts_the_other_models(table, quiet):
     assert read_run_split("runs/after") == read_run_split("runs/start")
 
 
+@pytest.mark.slow
 def test_resume_draws_the_same(table, quiet):
     """Two epochs at once, and one after the other: the same weights, bit for bit."""
     argv = ["--model", "gmml", "--data", table, *SMALL]

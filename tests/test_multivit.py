@@ -294,6 +294,7 @@ def test_a_multivit_starts_from_both_stages_of_another(mode, r, parts, tmp_path)
     assert "only the stage1" in model.report and "only the stage2" in model.report and model.report.endswith(f"taken {parts}")
 
 
+@pytest.mark.slow
 def test_stage_two_of_another_mode_and_number_of_images(tmp_path):
     """From R = 1, which embeds nothing, to R = 2: blocks are stage 2's, the embedding is stage 1's, the class token with its position is
     what it was; `fuse` of three images does not fit two. From Baseline both stages are stage 1's."""

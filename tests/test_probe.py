@@ -281,6 +281,7 @@ def log(run):
     return [[row[key] for key in row if key not in ("seconds", "waited")] for row in csv.DictReader(open(f"{run}/log.csv"))]
 
 
+@pytest.mark.slow
 def test_probes_train_on_features_that_are_computed_once(nih, backbone, forwards, capsys):
     """Every image goes through the ViT once for the first head, never again for the others; eval.py repeats the numbers from
     the run folder alone, which needs no other weights; and the whole model answers to images as it did to features."""
@@ -321,6 +322,7 @@ def test_training_leaves_the_backbone_alone_and_never_draws_an_unknown_film(nih,
     assert "--augment does not change them" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ("probe", "cnn"))
 def test_a_stopped_run_goes_on_to_the_same_bits(nih, backbone, model, monkeypatch):
     """SIGTERM in the middle of an epoch, then --resume; for a probe after its features were deleted and --pretrained has become
@@ -342,6 +344,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(nih, backbone, model, monkeypatc
     assert log("runs/cut") == log("runs/whole")
 
 
+@pytest.mark.slow
 def test_a_backbone_that_saw_the_test_patients_is_named(nih, backbone, capsys):
     """Another fold than that of the run it comes from: the measured number would be too good, and a line says so."""
     train.main(flags(nih, "--model", "probe", "--pretrained", backbone, "--fold", "1", "--name", "a"))

@@ -60,7 +60,8 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     assert "split by patient, none in two" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("more", (("--model", "vit", "--attention", "seqnorm"), ("--model", "lt_vit", "--label-layers", "2")))
+@pytest.mark.parametrize("more", (("--model", "vit", "--attention", "seqnorm"),
+                                  pytest.param(("--model", "lt_vit", "--label-layers", "2"), marks=pytest.mark.slow)))
 def test_volumes_train_and_are_drawn(volumes, more, monkeypatch):
     """One number for --image is a cube, resized to it; channels and flips are those of volumes; the run is resumed and evaluated as any."""
     args = ["--data", volumes, "--image", "8", "--patch", "4", "--epochs", "2", "--warmup", "0", "--workers", "0", "--device", "cpu"]
@@ -76,6 +77,7 @@ def test_volumes_train_and_are_drawn(volumes, more, monkeypatch):
     assert json.load(open("runs/a/metrics.json"))["patients"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_on_volumes_is_a_starting_point_at_another_size(volumes):
     """Its positions are resized on three axes, its one channel is kept, and pictures are refused."""
     args = ["--data", volumes, "--model", "vit", "--epochs", "1", "--workers", "0", "--device", "cpu"]
@@ -85,6 +87,7 @@ def test_a_run_on_volumes_is_a_starting_point_at_another_size(volumes):
     assert config["image"] == [9, 16, 8] and config["patch"] == [3, 8, 8] and config["channels"] == 1
 
 
+@pytest.mark.slow
 def test_several_columns_of_zeros_and_ones_train_as_labels(table):
     """--target dot,bar is one multi-label task with masked binary cross entropy."""
     args = flags(table, "--model", "vit", "--name", "a")
@@ -134,6 +137,7 @@ def test_a_cached_run_is_the_run(table, monkeypatch):
     assert open("runs/first/metrics.json").read() == before and len(os.listdir("data_cache/decoded")) == 1
 
 
+@pytest.mark.slow
 def test_the_statistics_of_the_table_are_those_of_the_training_split(table, tmp_path):
     """config.json holds them, and another table is standardized by them, not by its own: same rows, same predictions."""
     import eval as evaluation
@@ -152,6 +156,7 @@ def test_the_statistics_of_the_table_are_those_of_the_training_split(table, tmp_
     assert list(again) == [patient] and float(again[patient]) == pytest.approx(float(first[patient]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", (("--model", "daft"), ("--model", "vit", "--tabular", "age,apoe", "--patch", "8", "--image", "16"),
                                   ("--model", "daft", "--target", "time/event:survival", "--fusion", "film", "--location", "4")))
 def test_volumes_and_their_table_train_together(more, tmp_path):
@@ -164,6 +169,7 @@ def test_volumes_and_their_table_train_together(more, tmp_path):
     assert config["model"] == ("daft_vit" if "vit" in more else "daft")
 
 
+@pytest.mark.slow
 def test_features_of_an_image_only_run_feed_a_linear_model(table):
     """--fusion linear-features keeps the ResNet of --pretrained bit for bit and trains a Linear on it and the table."""
     fit(daft_flags(table, "--fusion", "image", "--name", "a"))

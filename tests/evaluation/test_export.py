@@ -24,6 +24,7 @@ from train import main
 from vit import ViT, ViTConfig
 
 
+@pytest.mark.slow
 def test_an_exported_vit_is_a_starting_point(place, tmp_path, capsys):
     """Renamed to transformers' layout and read back by --pretrained: every tensor but the head is the same; the upload is only printed."""
     evaluate.main([str(place / "runs" / "vit"), "--export", str(tmp_path / "hub")])
@@ -63,6 +64,7 @@ def test_what_is_uploaded_is_where_another_training_starts(place, tmp_path):
     assert [line.split()[0] for line in lines] == ["True"] * 4 and "only the stage1 of its multivit" in lines[1], lines
 
 
+@pytest.mark.slow
 def test_any_other_model_keeps_its_own_format(place, tmp_path):
     """MultiViT: the same bytes, with a card, and --pretrained takes its ViT."""
     assert export(str(place / "runs" / "multi"), str(tmp_path / "hub")) == "pytorch"
@@ -71,6 +73,7 @@ def test_any_other_model_keeps_its_own_format(place, tmp_path):
     assert json.load(open(tmp_path / "hub" / "config.json"))["model"] == "multivit"
 
 
+@pytest.mark.slow
 def test_a_vit_that_sees_a_table_keeps_its_own_format(table, tmp_path, monkeypatch):
     """Its flag says vit, but transformers has no ViT with a table: our format, and no crash."""
     monkeypatch.chdir(tmp_path)

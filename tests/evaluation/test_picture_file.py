@@ -40,6 +40,7 @@ def test_words_and_pieces_are_read_back(tmp_path):
         read_picture(tmp_path / "c.png")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path):
     """A file that may not grow beyond 100 bytes."""
     script = ("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"

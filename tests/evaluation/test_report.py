@@ -162,6 +162,7 @@ def test_the_command_line(runs, monkeypatch, capsys):
     assert status == 2 and len(errors.strip().splitlines()) == 1 and "no evaluated run" in errors
 
 
+@pytest.mark.slow
 def test_another_evaluation_has_a_page_that_the_runs_own_links_to(runs, tmp_path):
     """Its numbers are of its folder, its training that of the run; names of folders are escaped."""
     shutil.copytree(runs / "a", tmp_path / "a")

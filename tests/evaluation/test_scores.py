@@ -144,6 +144,7 @@ def covered(studies, patients=60):
     return inside / studies
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth():
     """95 % intervals of 50 small studies hold the true AUROC in 44 to all of them."""
     assert 0.88 <= covered(50)

@@ -58,7 +58,7 @@ def test_ours_and_the_loops_of_the_filter_table_do_the_same():
         assert torch.equal(tokens, ours[0]) and torch.equal(composite, ours[1].to(composite.dtype))
 
 
-@pytest.mark.parametrize("name, key, count", [pytest.param("scaling", "tokens", 12, marks=pytest.mark.slow), ("multivit", "n", 8), ("data", "path", 3),
+@pytest.mark.parametrize("name, key, count", [pytest.param("scaling", "tokens", 12, marks=pytest.mark.slow), pytest.param("multivit", "n", 8, marks=pytest.mark.slow), ("data", "path", 3),
                                                pytest.param("memory", "size", 6, marks=pytest.mark.slow)])
 def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, monkeypatch, capsys):
     """Expected rows, finite numbers, no candidate missing; the machine and the peers are named first."""
@@ -72,7 +72,7 @@ def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, m
     assert (tmp_path / f"{name}.png").is_file() == (name in bench.GROWS)
 
 
-@pytest.mark.parametrize("name, count", [("vit", 24), pytest.param("crossvit", 16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name, count", [pytest.param("vit", 24, marks=pytest.mark.slow), pytest.param("crossvit", 16, marks=pytest.mark.slow)])
 def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path, monkeypatch, capsys):
     """Ours is measured with every set of flags; a peer that is not there has an empty row that says what to install."""
     here(monkeypatch)

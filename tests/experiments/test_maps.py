@@ -9,6 +9,7 @@ from plumbing.simulate import make
 from tests.small_runs import fit
 
 
+@pytest.mark.slow
 def test_the_maps_of_two_runs_stand_beside_each_other(tmp_path, quiet, monkeypatch):
     """One row per label that both runs have a box of, with the class token's map and the label token's; other patients are refused."""
     table = make("chest", str(tmp_path), patients=30)

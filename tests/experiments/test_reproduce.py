@@ -213,6 +213,7 @@ def quick(monkeypatch, tmp_path, quiet):
     return started, ["daft", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
 
 
+@pytest.mark.slow
 def test_quick_writes_its_tables_and_trains_nothing_twice(quick, tmp_path, capsys):
     """What a row starts from is trained first and is no row; the second call finds every run complete and writes the same table."""
     started, argv = quick

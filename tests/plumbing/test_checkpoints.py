@@ -199,6 +199,7 @@ def test_hub_files_are_downloaded_once_and_then_found_offline(asked):
     assert sorted(downloads) == [f"GET /org/vit/resolve/main/{file}" for file in ("config.json", "model.safetensors")]
 
 
+@pytest.mark.slow
 def test_hub_revision_is_the_one_asked_for(asked):
     """ORG/NAME@revision has other weights and another preprocessor_config.json; one that is not there is named."""
     for answers in (asked.online, asked.offline):
@@ -207,6 +208,7 @@ def test_hub_revision_is_the_one_asked_for(asked):
     assert "org/vit: model.safetensors is not in the cache" in asked.offline["org/vit@v9"]
 
 
+@pytest.mark.slow
 def test_hub_files_of_another_name_are_found(asked):
     """A repository with one .pth, as RETFound's; ORG/NAME:FILE of several, with the config.json beside it; and offline the same."""
     for answers in (asked.online, asked.offline):
@@ -217,6 +219,7 @@ def test_hub_files_of_another_name_are_found(asked):
     assert asked.online["org/two:c.pth"] == "org/two: holds no c.pth, but a.pth, sub/b.pth, sub/config.json"
 
 
+@pytest.mark.slow
 def test_hub_refusals_are_one_clear_line(asked):
     """No repository, no weights, terms to accept, a missing shard, a broken download, a name that cannot be, no network."""
     expected = {"org/nothing": "no such repository on the Hub", "org/gated": "is gated; accept its terms",

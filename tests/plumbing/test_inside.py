@@ -11,6 +11,7 @@ from tests.grey_runs import copied, flags
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
+@pytest.mark.slow
 def test_a_cache_that_only_args_json_names_is_not_written(greys, grey_run, capsys):
     copied(grey_run)
     args = json.load(open("runs/a/args.json"))
@@ -20,6 +21,7 @@ def test_a_cache_that_only_args_json_names_is_not_written(greys, grey_run, capsy
     assert "runs/a/args.json names home/.config as its cache" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_cache_that_the_command_line_named_is_used_again(greys, capsys):
     train.main(flags(greys, "--epochs", "1", "--cache", "--cache-dir", "mine", "--name", "b"))
     eval.main(["runs/b", "--device", "cpu"])
@@ -28,6 +30,7 @@ def test_a_cache_that_the_command_line_named_is_used_again(greys, capsys):
     assert f"reads {greys}, as runs/b/args.json says" in said     # it lies in another folder
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_is_evaluated_elsewhere(grey_run, monkeypatch, capsys):
     copied(grey_run)
     before = {name: os.stat(f"runs/a/{name}").st_mtime_ns for name in os.listdir("runs/a")}

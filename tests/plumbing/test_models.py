@@ -25,6 +25,7 @@ def test_a_run_is_a_starting_point(table):
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()) and "loaded" in report and "new" not in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", slow_but(("seqnorm", "sima"), "seqnorm"))
 def test_a_softmax_run_starts_a_softmax_free_one(table, attention, capsys):
     """Khader et al. fine-tune the vanilla ViT: every tensor is loaded, and of seqnorm gamma = 1 and beta = 0 are new, which the report says."""

@@ -16,6 +16,7 @@ from train import main
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 
+@pytest.mark.slow
 def test_bags_train_one_at_a_time_or_padded(slides):
     """Batch size 1 unless told otherwise, width from the files, no augmentation, no figure; the default target is the subtype."""
     args = ["--data", slides, "--model", "vit", "--attention", "seqnorm", "--epochs", "2", "--workers", "0", "--device", "cpu"]
@@ -55,6 +56,7 @@ def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeyp
         assert message in fails(argv, monkeypatch, capsys) and not os.path.exists("runs")
 
 
+@pytest.mark.slow
 def test_pictures_are_no_volumes(table, volumes, monkeypatch, capsys):
     """Nor is a model of one for the other; --augment and --channels say what they lack."""
     assert "need one number or 2" in fails(flags(table, "--model", "vit", "--image", "8x16x16"), monkeypatch, capsys)

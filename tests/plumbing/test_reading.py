@@ -90,6 +90,7 @@ def test_a_line_about_lost_shape():
     assert not note_on_fit(headers, (64, 64), "pad") and not note_on_fit({1: headers[1]}, (64, 64), "stretch")
 
 
+@pytest.mark.slow
 def test_pages_are_a_volume_when_asked(quiet, tmp_path, capsys):
     """--image with three sides; otherwise a line says that the first page is read."""
     lines = ["patient_id,image,label"]

@@ -70,6 +70,7 @@ def check(ready):
             assert NAMES[int(ready.cohort.targets["finding"][i])] == truth[patient]
 
 
+@pytest.mark.slow
 def test_thirty_random_edits_move_nobody(again, quiet_prints):
     """Rows removed, added, reordered, patients renamed or exchanged, pictures exchanged, classes renamed: refused or right."""
     rng, outcomes = np.random.default_rng(1), []
@@ -109,6 +110,7 @@ def quiet_prints(capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_who_is_new_and_who_is_gone_is_named(again):
     write(".", [row for row in again if row[0] != "p03"] + [["zoe", "6.png", "benign"]])
     notes = "\n".join(resumed().notes)
@@ -116,6 +118,7 @@ def test_who_is_new_and_who_is_gone_is_named(again):
     assert "1 patients are gone since runs/run began: p03" in notes
 
 
+@pytest.mark.slow
 def test_split_csv_is_written_once(again):
     """A resumed run that has lost a patient keeps the line: should the patient come back, it is known where."""
     before = open("runs/run/split.csv").read()
@@ -124,6 +127,7 @@ def test_split_csv_is_written_once(again):
     assert open("runs/run/split.csv").read() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_one_line(again):
     saved = torch.load("runs/run/last/state.pt", weights_only=True)
     for key, value in (("history", 3), ("history", ["a"]), ("epoch", "x"), ("step", 10 ** 6), ("loss", None), ("norm", "x")):

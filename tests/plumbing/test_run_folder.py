@@ -46,6 +46,7 @@ def test_an_older_run_without_the_column_goes_on(quiet):
     assert list(csv.reader(open("log.csv"))) == [["epoch", "lr", "grad_norm"], ["1", "0.1", ""], ["2", "0.1", "3.0"]]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     """--resume RUN --epochs 5 after 3: the first three epochs stay, the next two follow the schedule of five, the next --resume
     knows of them; fewer epochs than before are refused."""
@@ -63,6 +64,7 @@ def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     assert "--epochs 4: the run was started for 5" in fails(["--resume", "runs/a", "--epochs", "4"], monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_kept(greys, quiet, monkeypatch, capsys):
     """A taken name is refused, --overwrite starts anew, and without a name a number is added."""
     fit(grey_flags(greys, "--epochs", "1", "--name", "a"))

@@ -16,6 +16,7 @@ def films(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_rows_and_files_agree(films):
     """Every row has its picture and every picture its row; sizes and modes are as documented."""
     names = [row["image"] for row in read(films)]
@@ -26,6 +27,7 @@ def test_rows_and_files_agree(films):
             assert image.size == (FILM, FILM)
 
 
+@pytest.mark.slow
 def test_boxes_are_the_labels(films):
     """Boxes lie in the film; every positive label has one or more, every negative none."""
     boxes = read(films, "boxes.csv")

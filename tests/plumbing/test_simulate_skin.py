@@ -16,6 +16,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_more_patients_keep_the_first(photos, tmp_path):
     """A patient's pixels do not depend on how many others there are."""
     psoriasis(tmp_path, seed=3, patients=2)
@@ -23,6 +24,7 @@ def test_more_patients_keep_the_first(photos, tmp_path):
     assert all(files[name] == data for name, data in content(tmp_path).items() if name.endswith(".jpg"))
 
 
+@pytest.mark.slow
 def test_rows_and_files_agree(photos):
     """Every row has its picture and every picture its row; sizes, shapes and modes are as documented."""
     names = [row["image"] for row in read(photos)]

@@ -81,6 +81,7 @@ def test_refusals_name_the_true_reason(tmp_path):
     assert "holds shards of a model without their index, model.safetensors.index.json, but model-00001" in refusal(ViT.from_pretrained, str(tmp_path / "shards"))
 
 
+@pytest.mark.slow
 def test_sizes_are_checked_before_memory_is_taken(tmp_path):
     """One number that stands for many, in weights and in bags; and an archive that unpacks to far more than it is."""
     torch.save(torch.zeros(1, dtype=torch.uint8).expand(2 ** 27, 2), tmp_path / "bag.pt")
