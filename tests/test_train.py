@@ -111,7 +111,7 @@ def test_a_compiled_run_compiles_each_model_once(table, monkeypatch):
     """Every batch has the same shape, the last ones filled up: one graph for training, one for validation, and the same losses."""
     from torch._dynamo.testing import CompileCounter
     counter, real = CompileCounter(), torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: real(self, backend=counter))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: real(self, backend=counter))
     main(flags(table, *MULTI, "--dropout", "0", "--name", "plain"))
     main(flags(table, *MULTI, "--dropout", "0", "--name", "compiled", "--compile"))
     assert counter.frame_count == 2
