@@ -1,8 +1,8 @@
 """The model card: README.md and preprocessor_config.json beside the weights, as the Hub reads them.
 """
 import json
-import os
 import re
+from os.path import basename, exists, join, normpath
 
 from evaluation.metrics import METRICS, NAMES
 from evaluation.result_tables import cell_text, confusion_tables, interval, tables
@@ -90,7 +90,7 @@ def hub_head(run, library):
 
 def hub_result(run, task):
     """A task's test metrics as the Hub shows them beside a model; an undefined one is not among them."""
-    data = os.path.basename(os.path.normpath(run.args["data"]))
+    data = basename(normpath(run.args["data"]))
     kind = "other"
     if task.kind in ("classes", "labels"):
         kind = "image-classification"
@@ -107,7 +107,7 @@ def hub_result(run, task):
 
 def hub_id(name):
     """ORG/NAME[@revision] -> ORG/NAME; None for a folder or file, which is nobody else's business."""
-    if name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not os.path.exists(name):
+    if name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not exists(name):
         return name.partition("@")[0]
     return None
 
@@ -142,6 +142,6 @@ def read_card(folder, library="pytorch"):
 def write_card(folder, to=None, library="pytorch"):
     """Write both files beside a run's weights: to its best/, or to another folder with a copy of them."""
     text, inputs = read_card(folder, library)
-    to = to or os.path.join(folder, "best")
-    write_whole(os.path.join(to, "README.md"), text)
-    write_json(os.path.join(to, "preprocessor_config.json"), inputs)
+    to = to or join(folder, "best")
+    write_whole(join(to, "README.md"), text)
+    write_json(join(to, "preprocessor_config.json"), inputs)

@@ -5,9 +5,9 @@
 A plain ViT with one task of classes or labels gets the names of transformers 4, which 5 reads too, and gives
 the same logits there. Any other model keeps our names, which train.py --pretrained reads.
 """
-import os
 import re
 import shutil
+from os.path import exists, join
 
 from safetensors.torch import save_file
 
@@ -92,7 +92,7 @@ def export(run, folder):
     """Write an evaluated run's best model to a new folder; -> "transformers" if it opens it, else "pytorch".
 
     ValueError when the folder exists, or the run has not been evaluated."""
-    if os.path.exists(folder):
+    if exists(folder):
         raise ValueError(f"--export {folder}: exists; it is not overwritten")
     read_card(run)                                   # refused here when there are no metrics for the card
     model, tasks, _ = open_model(run)
@@ -100,10 +100,10 @@ def export(run, folder):
     with write_folder(folder) as fresh:
         if library == "transformers":
             tensors = transformers_tensors(model.state_dict())
-            save_file(tensors, os.path.join(fresh, "model.safetensors"), {"format": "pt"})
-            write_json(os.path.join(fresh, "config.json"), transformers_config(model.config, tasks[0]))
+            save_file(tensors, join(fresh, "model.safetensors"), {"format": "pt"})
+            write_json(join(fresh, "config.json"), transformers_config(model.config, tasks[0]))
         else:
             for name in ("config.json", "model.safetensors"):
-                shutil.copyfile(os.path.join(run, "best", name), os.path.join(fresh, name))
+                shutil.copyfile(join(run, "best", name), join(fresh, name))
         write_card(run, fresh, library)
     return library

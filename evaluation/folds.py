@@ -7,6 +7,7 @@ A standard deviation is that between the folds (n - 1). The folds share most of 
 that it is no standard error of what another cohort would give.
 """
 import os
+from os.path import basename, exists, isfile, join
 
 import numpy as np
 
@@ -39,14 +40,14 @@ def train_folds(train, argv):
     if not args.name or "--resume" in others or "--check" in others or "LOCAL_RANK" in os.environ:
         raise ValueError("--fold all needs --name, and neither --resume nor --check nor torchrun, which take "
                          "one fold: --fold 0")
-    runs = [os.path.join(args.runs, f"{args.name}-fold{fold}") for fold in range(args.folds)]
-    taken = [run for run in runs if os.path.exists(run)]
+    runs = [join(args.runs, f"{args.name}-fold{fold}") for fold in range(args.folds)]
+    taken = [run for run in runs if exists(run)]
     if taken and "--overwrite" not in others:
         raise ValueError(f"{taken[0]} exists; --overwrite starts all folds anew, --name takes another")
     for fold, run in enumerate(runs):
-        name = os.path.basename(run)
+        name = basename(run)
         train([*others, "--folds", str(args.folds), "--fold", str(fold), "--runs", args.runs, "--name", name])
-    show(os.path.join(args.runs, args.name), runs)
+    show(join(args.runs, args.name), runs)
 
 
 def show(name, runs):
@@ -101,7 +102,7 @@ def main(argv=None):
     parser.add_argument("name", help="runs/NAME of --fold all --name NAME")
     name = parser.parse_args(argv).name
     runs = []
-    while os.path.isfile(f"{name}-fold{len(runs)}/metrics.json"):
+    while isfile(f"{name}-fold{len(runs)}/metrics.json"):
         runs.append(f"{name}-fold{len(runs)}")
     if not runs:
         raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")

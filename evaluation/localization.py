@@ -11,7 +11,7 @@ A table of boxes has the columns image,label,x0,y0,x1,y1, in pixels of the image
 the last. NIH's BBox_List_2017.csv is read as it is distributed. boxes.csv beside the table of a run is used
 without being named.
 """
-import os
+from os.path import basename, isfile, join
 
 import numpy as np
 
@@ -41,8 +41,8 @@ FINE = 16                        # a patch is cut into 16 x 16 cells, to see how
 def find_boxes(path, cohort, labels, size):
     """read_boxes of path, without one of boxes.csv beside the table of the cohort; {} where there is none."""
     if not path and cohort.folder:
-        path = os.path.join(cohort.folder, "boxes.csv")
-        if not os.path.isfile(path):
+        path = join(cohort.folder, "boxes.csv")
+        if not isfile(path):
             return {}
     return read_boxes(path, cohort, labels, size) if path else {}
 
@@ -62,7 +62,7 @@ def read_boxes(path, cohort, labels, size=()):
     corners = np.stack([numbers(path, rows, name) for name in columns[2:]], axis=1)         # (rows, 4)
     if is_nih:
         corners[:, 2:] += corners[:, :2]                           # from x, y, width, height
-    image_of = {stem(os.path.basename(image)): i for i, image in enumerate(cohort.paths)}
+    image_of = {stem(basename(image)): i for i, image in enumerate(cohort.paths)}
     if len(image_of) < len(cohort.paths):
         raise ValueError(f"{path}: boxes are found by the names of images, "
                          f"and some images of {cohort.name} share a name")
@@ -71,7 +71,7 @@ def read_boxes(path, cohort, labels, size=()):
         if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):    # also where one is blank
             raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} is no box, "
                              "need 0 <= x0 < x1 and 0 <= y0 < y1")
-        image = image_of.get(stem(os.path.basename(row[columns[0]])))
+        image = image_of.get(stem(basename(row[columns[0]])))
         label = row[columns[1]].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue

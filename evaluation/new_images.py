@@ -11,6 +11,7 @@
 import os
 import sys
 from dataclasses import replace
+from os.path import exists, isdir, isfile, join, splitext
 
 import numpy as np
 from huggingface_hub.utils import tqdm
@@ -46,12 +47,12 @@ def load_images(source, args, images=None, columns=()):
     args: the run's flags, which say what its columns are called, and who a patient is: of class folders every
     image, or whom its name says; of a table the sub-folder. images: folder of a CSV's images, by default its
     own; columns: of the table, which the model takes as input. ValueError names what is missing."""
-    if os.path.isdir(source):
+    if isdir(source):
         if columns:
             raise ValueError(f"--predict {source}: the run takes columns of a table as input; "
                              "give a CSV with them")
         return read_any_folder(source, args.patient_regex, by_folder=not had_class_folders(args))
-    if not os.path.isfile(source):
+    if not isfile(source):
         raise ValueError(f"--predict {source}: no such file or folder")
     header, rows = read_csv(source)
     known = PUBLIC_TABLES.get(args.data) or recognize(header)
@@ -67,9 +68,9 @@ def load_images(source, args, images=None, columns=()):
 def had_class_folders(args):
     """Was a run trained on class folders, or on MedMNIST, rather than on a table? They may be gone by now."""
     is_name = args.data in COHORTS or args.data in PUBLIC_TABLES
-    if os.path.isfile(args.data) or is_name:
+    if isfile(args.data) or is_name:
         return False
-    return os.path.isdir(args.data) or args.data.startswith("medmnist:") or "." not in args.data
+    return isdir(args.data) or args.data.startswith("medmnist:") or "." not in args.data
 
 
 def without_targets(cohort, tasks):
@@ -129,7 +130,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     rows = new_rows(tasks, predictions, cohort, broken, half_widths(tasks, run))
     write_csv(out, rows)
     if seen:
-        folder = os.path.splitext(out)[0] + "-figures"
+        folder = splitext(out)[0] + "-figures"
         print(f"pictures of what the model looked at are in {folder}")
         draw_figures(folder, tasks, predictions, cohort, seen, model.config, options["size"])
     unit = "patients" if cohort.patients_known else "images, not patients,"
@@ -138,7 +139,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
 
 def check_writable(out):
     """ValueError, before anything is predicted, where the CSV exists or cannot be written."""
-    if os.path.exists(out):
+    if exists(out):
         raise ValueError(f"--out {out}: exists; it is not overwritten")
     trial = f"{out}.{os.getpid()}.part"
     try:
@@ -169,9 +170,9 @@ def half_widths(tasks, run):
     """-> {task: half the width of the 90 % interval of the validation residuals}, from the run's
     metrics.json; says of which number there is none."""
     widths = {}
-    path = os.path.join(run, "metrics.json")
+    path = join(run, "metrics.json")
     metrics = {}
-    if os.path.isfile(path):
+    if isfile(path):
         metrics = read_json(path)
     for task in tasks:
         if task.kind == "regression":

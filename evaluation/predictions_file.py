@@ -1,6 +1,6 @@
 """predictions.csv: the predictions of a split as a table, written and read again.
 """
-import os
+from os.path import abspath, commonpath, dirname, join, relpath
 
 import numpy as np
 
@@ -45,8 +45,8 @@ def target_text(task, target):
 
 def image_names(cohort):
     """-> the path of every image below the folder that holds them all."""
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in cohort.paths])
-    return [os.path.relpath(path, root) for path in cohort.paths]
+    root = commonpath([dirname(abspath(path)) for path in cohort.paths])
+    return [relpath(path, root) for path in cohort.paths]
 
 
 def write_predictions(path, tasks, predictions, cohort):
@@ -103,6 +103,6 @@ def read_predictions(run):
 
     ValueError when the folder is not that of an evaluated run."""
     with evaluated(run):
-        tasks, _ = tasks_and_columns(read_json(os.path.join(run, "best", "config.json")), run)
-        with open(os.path.join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
+        tasks, _ = tasks_and_columns(read_json(join(run, "best", "config.json")), run)
+        with open(join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
             return tasks, read_rows(tasks, read_cells(file))

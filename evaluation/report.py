@@ -11,6 +11,7 @@ import glob
 import html
 import os
 import re
+from os.path import basename, dirname, exists, join
 from urllib.parse import quote
 
 from evaluation.card import card
@@ -204,7 +205,7 @@ def looks(run):
     lines = []
     if "localization" in run.metrics:
         lines += [html_table(table, "entry") for table in map_tables(run.metrics["localization"])]
-    for path in sorted(glob.glob(os.path.join(glob.escape(run.folder), "figures", "patient_*.png"))):
+    for path in sorted(glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png"))):
         lines.append(html_sheet(path))
     if lines:
         return ["<h2>What the model looked at</h2>"] + lines
@@ -219,9 +220,9 @@ def run_figures(run):
 
 def other_pages(run):
     """-> links to the pages of the run's other evaluations, in its folder."""
-    pages = sorted(glob.glob(os.path.join(glob.escape(run.folder), "*", "report.html")))
+    pages = sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html")))
     links = []
-    for name in [os.path.basename(os.path.dirname(path)) for path in pages]:
+    for name in [basename(dirname(path)) for path in pages]:
         links.append(f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>')
     if links:
         return ["<h2>Evaluated on other patients too</h2>", "<ul>", *links, "</ul>"]
@@ -237,11 +238,11 @@ def write_report(folder, results=None):
         charts = run_figures(run)
         text = page(run, charts)
     folder = run.folder
-    figures = os.path.join(folder, "figures")
+    figures = join(folder, "figures")
     os.makedirs(figures, exist_ok=True)
     for chart in sum(charts.values(), []):
         save_picture(chart.picture, figures, chart.name, text=chart.alt())
-    path = os.path.join(folder, "report.html")
+    path = join(folder, "report.html")
     write_whole(path, text)
     return path
 
@@ -249,14 +250,14 @@ def write_report(folder, results=None):
 def share(folder, to):
     """Write report.html and README.md, the card, of a run to a new folder: without pictures of patients,
     their ids, and paths. ValueError when the folder exists."""
-    if os.path.exists(to):
+    if exists(to):
         raise ValueError(f"--share {to}: exists; it is not overwritten")
     run = read_run(folder)
     with evaluated(folder):
         files = {"report.html": page(run, run_figures(run), pictures=False), "README.md": card(run)}
     with write_folder(to) as fresh:
         for name, text in files.items():
-            write_whole(os.path.join(fresh, name), text)
+            write_whole(join(fresh, name), text)
 
 
 def main(argv=None):

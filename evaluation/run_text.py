@@ -1,8 +1,8 @@
 """What a run folder says, in words: the part that report and model card share.
 """
 import math
-import os
 import shlex
+from os.path import abspath, basename, isabs, join, normpath
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,7 +39,7 @@ def read_run(folder, results=None):
     results = results or folder
 
     def read(name, folder=folder):
-        path = os.path.join(folder, name)
+        path = join(folder, name)
         if name.endswith(".json"):
             return read_json(path)
         with open(path, newline="", encoding="utf-8") as file:
@@ -54,7 +54,7 @@ def read_run(folder, results=None):
             split=read("split.csv"),
             predictions=read("predictions.csv", results),
         )
-        weights = os.path.join(folder, "best", "model.safetensors")
+        weights = join(folder, "best", "model.safetensors")
         refuse_strangers(weights)
         with safe_open(weights, "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
@@ -64,9 +64,9 @@ def read_run(folder, results=None):
         run.metrics.setdefault("unit", "patient")
     run.args = publishable(run.args)
     run.folder = results
-    run.name = os.path.basename(os.path.abspath(folder))
+    run.name = basename(abspath(folder))
     if results != folder:
-        run.tested_on = os.path.basename(results)
+        run.tested_on = basename(results)
         run.name += f" on {run.tested_on}"
     return run
 
@@ -75,8 +75,8 @@ def publishable(args):
     """args.json without the folders of one's own machine."""
     result = {}
     for name, value in args.items():
-        if isinstance(value, str) and os.path.isabs(value):
-            value = os.path.basename(os.path.normpath(value))
+        if isinstance(value, str) and isabs(value):
+            value = basename(normpath(value))
         result[name] = value
     return result
 

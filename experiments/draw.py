@@ -7,6 +7,7 @@ The images are simulated, and the networks have random weights. filter.png, lt_v
 are figures of trained runs, whose commands stand in ideas.md.
 """
 import os
+from os.path import abspath, dirname, join
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from plumbing.simulate_chest import chest_patient
 from probe import resize_grid, resize_list
 from vit import ViT, ViTConfig
 
-DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs")
+DOCS = join(dirname(dirname(abspath(__file__))), "docs")
 SIDE = 192                                                         # px of a film and of most pictures
 COLORS = ACCENT, PALETTE[1]                                        # of two kinds of tokens
 
@@ -239,7 +240,7 @@ def main(argv=None):
     for name in args.name or PICTURES:
         if name not in PICTURES:
             raise ValueError(f"no picture {name!r}; there are {', '.join(PICTURES)}")
-        path = os.path.join(args.out, name + ".png")
+        path = join(args.out, name + ".png")
         PICTURES[name]().save(path, optimize=True)
         print(path)
 

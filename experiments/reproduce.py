@@ -33,6 +33,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from os.path import abspath, dirname, isdir, isfile, join, split
 
 import numpy as np
 
@@ -52,7 +53,7 @@ from plumbing.simulate import COHORTS, make
 
 
 PATIENTS = 40                                                      # of --quick
-TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "train.py")
+TRAIN = join(dirname(dirname(abspath(__file__))), "train.py")
 
 
 # -----------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def plan(name, seed, args):
                 flags[data] = make(flags[data], args.cache_dir, patients=PATIENTS)
         digest = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8]
         words = re.sub(r"\W+", "-", row).strip("-").lower()
-        folders[row] = os.path.join(args.out, "runs", name, f"{words}-seed{seed}-{digest}")
+        folders[row] = join(args.out, "runs", name, f"{words}-seed{seed}-{digest}")
         runs[row, extra] = flags, folders[row]
     return runs
 
@@ -90,8 +91,8 @@ def plan(name, seed, args):
 
 def read_metrics(run):
     """metrics.json of a run that has ended, otherwise None: it appears whole, last but for the figures."""
-    path = os.path.join(run, "metrics.json")
-    if not os.path.isfile(path):
+    path = join(run, "metrics.json")
+    if not isfile(path):
         return None
     with open(path, encoding="utf-8") as file:
         return json.load(file)
@@ -101,7 +102,7 @@ def seconds_of(run):
     """Seconds of training and validation, without the start of the process and the test; NaN if it failed."""
     if not read_metrics(run):
         return math.nan
-    with open(os.path.join(run, "log.csv"), newline="", encoding="utf-8") as file:
+    with open(join(run, "log.csv"), newline="", encoding="utf-8") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
@@ -109,10 +110,10 @@ def train_run(flags, run, args, stop):
     """Train one run in a process of its own, unless it has ended or all is to stop -> was it trained now?"""
     if stop or read_metrics(run):
         return False
-    folder, name = os.path.split(run)
+    folder, name = split(run)
     os.makedirs(folder, exist_ok=True)
     command = [sys.executable, TRAIN, "--device", args.device]
-    if os.path.isfile(os.path.join(run, "args.json")):
+    if isfile(join(run, "args.json")):
         command += ["--resume", run]
     else:                                                          # new, or killed before it had its flags
         shutil.rmtree(run, ignore_errors=True)
@@ -283,7 +284,7 @@ def reproduce(name, args, stop):
         text += table(experiment, metric, columns)
         pictures.append(dots(columns[metric], f"{name}, {metric}: a dot per seed, and their mean"))
         pictures += draw_rows(experiment, metric, plans)
-    path = os.path.join(args.out, name)
+    path = join(args.out, name)
     write_whole(path + ".md", "\n".join(text) + "\n")
     write_csv(path + ".csv", lines)
     stack(pictures).save(path + ".png")
@@ -304,12 +305,12 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.quick:
         args.seeds = 1
-        args.out = os.path.join(args.out, "quick")                 # beside numbers that mean something
+        args.out = join(args.out, "quick")                 # beside numbers that mean something
     failed, stop = [], Stop()
     names = args.name
     if "all" in names:
         names = list(EXPERIMENTS)
-        if not os.path.isdir("chest_xray"):
+        if not isdir("chest_xray"):
             names.remove("pneumonia")
             print("pneumonia is left out: it needs Kermany's films, in a folder chest_xray here")
     for name in names:

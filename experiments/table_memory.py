@@ -7,6 +7,7 @@ import os
 import resource
 import tempfile
 import time
+from os.path import join
 
 from plumbing.command import run_main
 from plumbing.load_cohort import load_cohort
@@ -16,13 +17,13 @@ from plumbing.splits import split_patients
 
 def write_table(folder, rows):
     """A table of films, three of each patient, below folders of a thousand; -> its path."""
-    path = os.path.join(folder, "table.csv")
+    path = join(folder, "table.csv")
     with open(path, "w", encoding="utf-8") as table:
         table.write("patient_id,image,label,age,sex\n")
         for i in range(rows):
             if i % 1000 == 0:
-                os.makedirs(os.path.join(folder, f"images/{i // 1000:04d}"))
-            with open(os.path.join(folder, f"images/{i // 1000:04d}/{i:08d}.png"), "w") as image:
+                os.makedirs(join(folder, f"images/{i // 1000:04d}"))
+            with open(join(folder, f"images/{i // 1000:04d}/{i:08d}.png"), "w") as image:
                 image.write(str(i))                                # a few bytes: it is found, never decoded
             table.write(f"{i // 3},{i:08d},{i // 3 % 2},{20 + i % 60},{'FM'[i % 2]}\n")
     return path

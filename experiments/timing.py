@@ -11,6 +11,7 @@ import resource
 import time
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from os.path import exists, join
 from statistics import median
 
 import numpy as np
@@ -47,7 +48,7 @@ def clock(step, device):
 
 def most_resident():
     """The most memory that this process had, in bytes."""
-    if not os.path.exists("/proc/self/status"):
+    if not exists("/proc/self/status"):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     with open("/proc/self/status") as file:
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])
@@ -61,7 +62,7 @@ def peak_memory(step, device):
         seconds = clock(step, device)
         peak = torch.cuda.max_memory_allocated()
     else:
-        if os.path.exists("/proc/self/clear_refs"):
+        if exists("/proc/self/clear_refs"):
             with open("/proc/self/clear_refs", "w") as file:
                 file.write("5")                                    # VmHWM starts anew
         before = most_resident()
@@ -207,7 +208,7 @@ def matmul_rate(device, precision):
 
 def cpu_name():
     names = []
-    if os.path.exists("/proc/cpuinfo"):
+    if exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
             names = re.findall("model name\t: (.*)", file.read())
     return names[0] if names else platform.processor()
@@ -238,7 +239,7 @@ def report(args, name, groups):
     rows."""
     rows = []
     os.makedirs(args.out, exist_ok=True)
-    path = os.path.join(args.out, f"{name}.csv")
+    path = join(args.out, f"{name}.csv")
     for group in groups:
         if not rows:
             print(f"| {' | '.join(group[0])} |\n{'|---' * len(group[0])}|")

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from functools import cache
+from os.path import abspath, dirname, getsize, join
 
 import PIL
 import numpy as np
@@ -30,17 +31,17 @@ def cache_key(cohort, *settings):
     else:
         for path in cohort.paths:
             file = os.stat(path)
-            key.update(repr((os.path.abspath(path), file.st_size, file.st_mtime_ns)).encode())
+            key.update(repr((abspath(path), file.st_size, file.st_mtime_ns)).encode())
     return key.hexdigest()[:32]
 
 
 @cache
 def mapped(path, shape):
     """uint8 file of that shape, mapped into memory; made, with holes that take no disk, if there is none."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(dirname(path), exist_ok=True)
     size = math.prod(shape)
     with open(path, "ab") as file:
-        if os.path.getsize(path) != size:
+        if getsize(path) != size:
             file.truncate(size)                                    # makes a short file longer, too
     return np.memmap(path, np.uint8, "r", shape=shape)
 
@@ -64,7 +65,7 @@ class Decoded:
             self.shapes = [(channels, *size)]
             if r > 1:
                 self.shapes.append((channels, *[r * side for side in size]))
-        self.path = os.path.join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
+        self.path = join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
         self.shape = len(cohort.paths), 1 + sum(map(math.prod, self.shapes))
         try:
             mapped(self.path, self.shape)

@@ -7,6 +7,7 @@ import json
 import os
 import posixpath
 import re
+from os.path import basename, dirname, isabs, isdir, isfile, join, split
 
 from plumbing.hub import HUB_ID, Repository
 from plumbing.weight_files import first_line, read_tensors
@@ -72,9 +73,9 @@ class Folder:
     def fetch(self, file):
         """-> path of a file, None where there is no such file."""
         if self.alone:
-            return self.alone if os.path.basename(self.alone) == file else None
-        path = os.path.join(self.name, file)
-        return path if os.path.isfile(path) else None
+            return self.alone if basename(self.alone) == file else None
+        path = join(self.name, file)
+        return path if isfile(path) else None
 
     def files(self):
         """-> names of the files in it, and of what else is there, marked."""
@@ -93,18 +94,18 @@ def find_file(name):
 
 def find_place(name):
     """A name -> Folder or Repository, and the file that was chosen with a colon, or None."""
-    if os.path.isfile(name):
-        folder, file = os.path.split(name)
+    if isfile(name):
+        folder, file = split(name)
         return Folder(folder or ".", alone=None if file in FILES else name), file
-    if os.path.isdir(name):
+    if isdir(name):
         return folder_of(name), None
     start, _, file = name.rpartition(":")
     if not start:
         start, file = name, None
-    elif ".." in re.split(r"[/\\]", file) or os.path.isabs(file) or not file:
+    elif ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
         raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
                          "without .. in its path")
-    if os.path.isdir(start):
+    if isdir(start):
         return folder_of(start), file
     if not HUB_ID.fullmatch(start) or ".." in start.partition("@")[2]:
         raise ValueError(f"{name}: no such file or folder, and not a Hub id "
@@ -116,8 +117,8 @@ def find_place(name):
 
 
 def folder_of(name):
-    best = os.path.join(name, "best")                              # of a run
-    return Folder(best if os.path.isdir(best) else name)
+    best = join(name, "best")                              # of a run
+    return Folder(best if isdir(best) else name)
 
 
 def looks_local(name):
@@ -125,13 +126,13 @@ def looks_local(name):
     first = name.split("/")[0]
     if name.endswith(ENDINGS) or first == "runs":
         return True
-    return "@" not in name and os.path.isdir(first)
+    return "@" not in name and isdir(first)
 
 
 def neighbors(name):
     """What the folder that would hold `name` holds, for a message; "" where there is none."""
-    parent = os.path.dirname(name)
-    if not parent or not os.path.isdir(parent):
+    parent = dirname(name)
+    if not parent or not isdir(parent):
         return ""
     return f"; {parent} holds {listed(sorted(os.listdir(parent)))}"
 
@@ -178,7 +179,7 @@ def read_shards(path, place, index):
     shards = []
     if isinstance(weight_map, dict):
         shards = sorted({str(file) for file in weight_map.values()})
-    paths = [place.fetch(beside(index, shard)) for shard in shards if os.path.basename(shard) == shard]
+    paths = [place.fetch(beside(index, shard)) for shard in shards if basename(shard) == shard]
     if not paths or len(paths) < len(shards) or None in paths:
         raise ValueError(f"{path}: names {len(shards)} shards ({listed(shards)}), "
                          "not all of them are beside it")

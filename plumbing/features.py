@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from os.path import dirname, exists, getsize, isfile, join
 
 import numpy as np
 from huggingface_hub.utils import tqdm
@@ -21,10 +22,10 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     key = cache_key(cohort, config, size, channels, device.type, weights.hexdigest())
-    path = os.path.join(folder, "features", key + ".npy")
+    path = join(folder, "features", key + ".npy")
     shape = len(cohort.paths), 1 + config.tokens, config.dim
     origin = "read from"
-    if not os.path.isfile(path):
+    if not isfile(path):
         began = time.perf_counter()
         samples = Samples(cohort, range(len(cohort.paths)), size, channels=channels)
         loader, _ = make_loader(samples, 16, workers=workers)
@@ -38,7 +39,7 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a file of features ({error}); "
                          "delete it, it will be made again") from error
-    megabytes = os.path.getsize(path) / 1e6
+    megabytes = getsize(path) / 1e6
     return features, f"features of {len(features)} images {origin} {path} ({megabytes:.0f} MB)"
 
 
@@ -46,7 +47,7 @@ def write_features(path, shape, model, loader, device):
     """The tokens of all batches -> a .npy file, which appears whole or not at all.
 
     Of two runs that make it at once each writes its own, and the last to end replaces an equal one."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(dirname(path), exist_ok=True)
     part = f"{path}.{os.getpid()}.part"
     try:
         with open(part, "wb") as file:
@@ -59,5 +60,5 @@ def write_features(path, shape, model, loader, device):
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
-        if os.path.exists(part):
+        if exists(part):
             os.remove(part)

@@ -4,6 +4,7 @@ What it names is read, and a line says so where that lies outside the current fo
 where a command line of this user once asked for it: such a folder holds TAG, unless it is the usual one.
 """
 import os
+from os.path import commonpath, exists, isfile, join, realpath
 
 USUAL = "data_cache"                                 # the default of --cache-dir
 TAG = "CACHEDIR.TAG"                                 # bford.info/cachedir: backups may leave such folders out
@@ -12,21 +13,21 @@ SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 def is_inside(path):
     """Is it in the current folder, once all links are followed?"""
-    here = os.path.realpath(".")
-    return os.path.commonpath([here, os.path.realpath(path)]) == here
+    here = realpath(".")
+    return commonpath([here, realpath(path)]) == here
 
 
 def own_cache(folder):
     """Mark a cache that the command line has named as this user's."""
     if folder != USUAL:
         os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, TAG), "w") as file:
+        with open(join(folder, TAG), "w") as file:
             file.write(SIGNATURE)
 
 
 def stay_inside(args, run):
     """Where the flags from a run's args.json name a cache that is not marked, take the usual one."""
-    if args.cache_dir != USUAL and not os.path.isfile(os.path.join(args.cache_dir, TAG)):
+    if args.cache_dir != USUAL and not isfile(join(args.cache_dir, TAG)):
         print(f"{run}/args.json names {args.cache_dir} as its cache, which no training here has used; "
               f"{USUAL} is used")
         args.cache_dir = USUAL
@@ -34,5 +35,5 @@ def stay_inside(args, run):
 
 def say_outside(path, run):
     """A line, where a table that args.json names lies elsewhere."""
-    if os.path.exists(path) and not is_inside(path):
+    if exists(path) and not is_inside(path):
         print(f"reads {path}, as {run}/args.json says")

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections import Counter
+from os.path import basename, dirname, join
 
 import numpy as np
 from PIL import Image
@@ -50,7 +51,7 @@ def look(args, argv=None):
     except ValueError as error:
         lines.append(f"WARNING: cannot be trained: {error}")
     lines += describe_files(cohort)
-    lines.append(thumbnails(cohort, os.path.join(args.runs, f"{cohort.name}-check.png")))
+    lines.append(thumbnails(cohort, join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")
     return lines
 
@@ -108,7 +109,7 @@ def describe_files(cohort):
         try:
             header = read_header(path)
         except ValueError:
-            kinds[f"cannot be read ({os.path.basename(path)})"] += 1
+            kinds[f"cannot be read ({basename(path)})"] += 1
             continue
         headers[i] = header
         kinds[f"{header.format} {header.type}"] += 1
@@ -148,8 +149,8 @@ def thumbnails(cohort, path):
             pixels = pixels[:, 8]                                  # the slice in the middle
         pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
         sheet.paste(Image.fromarray(pixels), (len(names) * SIDE, 0))
-        names.append(os.path.basename(cohort.paths[i]))
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        names.append(basename(cohort.paths[i]))
+    os.makedirs(dirname(path) or ".", exist_ok=True)
     sheet.save(path)
     return f"five pictures are in {path}: {', '.join(names)}"
 

@@ -4,6 +4,7 @@ import http.client
 import os
 import shutil
 import urllib.request
+from os.path import dirname, exists, expanduser, getsize, isfile, join
 
 import numpy as np
 
@@ -79,13 +80,13 @@ def read_medmnist(data, cache):
 
 def fetch(file, cache, md5):
     """-> path of the file, in the cache or where the package medmnist keeps it; downloaded if in neither."""
-    for folder in (cache, os.path.expanduser("~/.medmnist")):
-        path = os.path.join(folder, file)
-        if os.path.isfile(path):
+    for folder in (cache, expanduser("~/.medmnist")):
+        path = join(folder, file)
+        if isfile(path):
             if not file_md5(path).startswith(md5):
                 raise ValueError(f"{path}: its MD5 is not that of {file}; delete it to download it again")
             return path
-    return download(MEDMNIST_URL.format(file=file), os.path.join(cache, file), md5)
+    return download(MEDMNIST_URL.format(file=file), join(cache, file), md5)
 
 
 def read_arrays(path, outputs, largest):
@@ -106,18 +107,18 @@ def read_arrays(path, outputs, largest):
 
 def download(url, path, md5):
     """Fetch to a temporary name beside `path`, rename when its MD5 begins as it should. -> path."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    os.makedirs(dirname(path) or ".", exist_ok=True)
     part = f"{path}.{os.getpid()}.part"
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, open(part, "wb") as file:
             shutil.copyfileobj(answer, file, 1 << 20)
         if not file_md5(part).startswith(md5):
-            raise OSError(f"{os.path.getsize(part)} bytes came, of another MD5 than the published one")
+            raise OSError(f"{getsize(part)} bytes came, of another MD5 than the published one")
         os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:          # URLError and timeouts are OSErrors
         raise ValueError(f"{url}: could not be downloaded ({error}); "
                          f"fetch it yourself and put it at {path}") from error
     finally:
-        if os.path.exists(part):
+        if exists(part):
             os.remove(part)
     return path

@@ -6,6 +6,7 @@ eval.py too.
 import os
 import re
 from dataclasses import dataclass, replace
+from os.path import dirname, exists, isfile, join, samefile
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def split_and_fit(args, cohort):
     tasks = columns = None
     if args.resume:
         cohort, tasks, columns = same_targets(cohort, args.resume)
-    if args.resume and os.path.isfile(os.path.join(args.resume, "split.csv")):
+    if args.resume and isfile(join(args.resume, "split.csv")):
         indices, notes = same_split(cohort, args.resume)
     else:
         indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
@@ -287,18 +288,18 @@ def seen_before(args, cohort, indices):
 
 def run_around(name):
     """RUN, RUN:FILE, RUN/best or RUN/best/FILE -> RUN; None for what is in no run."""
-    if not os.path.exists(name):
+    if not exists(name):
         name = name.rpartition(":")[0]
-    for folder in (name, os.path.dirname(name), os.path.dirname(os.path.dirname(name))):
-        if folder and os.path.isfile(os.path.join(folder, "split.csv")):
+    for folder in (name, dirname(name), dirname(dirname(name))):
+        if folder and isfile(join(folder, "split.csv")):
             return folder
     return None
 
 
 def is_same_file(name, other):
     """Are these two spellings of one path, or the same name of a cohort?"""
-    if os.path.exists(name) and os.path.exists(other):
-        return os.path.samefile(name, other)
+    if exists(name) and exists(other):
+        return samefile(name, other)
     return name == other
 
 

@@ -3,7 +3,7 @@
 Between stop and resume a table may gain, lose or reorder rows, and classes may be renamed. The run's
 split.csv and config.json decide: no patient changes sides, and no label turns round.
 """
-import os
+from os.path import isdir, join
 
 from plumbing.checkpoints import read_json
 from plumbing.match import match
@@ -17,12 +17,12 @@ def same_targets(cohort, run):
 
     None for tasks and columns where the run was stopped before its first checkpoint. ValueError when the
     table no longer has a target, label or class of the run, or has another."""
-    folder = os.path.join(run, "last")
-    if not os.path.isdir(folder):                    # a kill may have left only the other
-        folder = os.path.join(run, "best")
-    if not os.path.isdir(folder):
+    folder = join(run, "last")
+    if not isdir(folder):                    # a kill may have left only the other
+        folder = join(run, "best")
+    if not isdir(folder):
         return cohort, None, None
-    config = read_json(os.path.join(folder, "config.json"))
+    config = read_json(join(folder, "config.json"))
     tasks, columns = tasks_and_columns(config, folder)
     before = {task.name: task for task in tasks}
     now = {task.name: task for task in cohort.tasks}

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from os.path import dirname, isdir, isfile, join
 
 import torch
 from safetensors.torch import save_file
@@ -75,14 +76,14 @@ def write_log(run, history):
         rows.append(columns)
         for epoch in history:
             rows.append([epoch.get(column, "") for column in columns])
-    write_csv(os.path.join(run, "log.csv"), rows)
+    write_csv(join(run, "log.csv"), rows)
 
 
 def write_split(run, cohort, indices):
     """split.csv: which split each patient is in, how many images the patient has, and a digest of their
     files. It is written once: a resumed run goes on with what it says."""
-    path = os.path.join(run, "split.csv")
-    if os.path.isfile(path):
+    path = join(run, "split.csv")
+    if isfile(path):
         return
     split_of, files = {}, files_of(cohort)
     for split, images in indices.items():
@@ -110,7 +111,7 @@ def write_folder(path):
         os.makedirs(fresh)
         yield fresh
         for name in os.listdir(fresh):
-            with open(os.path.join(fresh, name), "r+b") as file:    # to sync, Windows wants it writable
+            with open(join(fresh, name), "r+b") as file:    # to sync, Windows wants it writable
                 os.fsync(file.fileno())
     except Exception as error:                       # a full disk; each format's writer has its own kinds
         shutil.rmtree(fresh, ignore_errors=True)
@@ -119,24 +120,24 @@ def write_folder(path):
             reason = "no space left on the disk"
         raise OSError(f"{path} could not be written ({reason}); "
                       "what was there before is whole") from error
-    with open(os.path.join(fresh, "complete"), "w"):  # from here on `recover` may take it
+    with open(join(fresh, "complete"), "w"):  # from here on `recover` may take it
         pass
-    if os.path.isdir(path):
+    if isdir(path):
         os.rename(path, old)
     os.rename(fresh, path)
-    os.remove(os.path.join(path, "complete"))
+    os.remove(join(path, "complete"))
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(path):
     """After a kill between write_folder's two renames: put the new folder in place if whole, else the old."""
-    fresh, old, marker = path + ".new", path + ".old", os.path.join(path, "complete")
-    if not os.path.isdir(path):
-        if os.path.isfile(os.path.join(fresh, "complete")):
+    fresh, old, marker = path + ".new", path + ".old", join(path, "complete")
+    if not isdir(path):
+        if isfile(join(fresh, "complete")):
             os.rename(fresh, path)
-        elif os.path.isdir(old):
+        elif isdir(old):
             os.rename(old, path)
-    if os.path.isfile(marker):
+    if isfile(marker):
         os.remove(marker)
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,17 +148,17 @@ def save_model(folder, name, model, tasks, state=None):
 
     name: the name under which model_from_config knows the model. OSError as in write_folder; ValueError when
     the run folder is gone."""
-    run = os.path.dirname(folder)
-    if not os.path.isdir(run):
+    run = dirname(folder)
+    if not isdir(run):
         raise ValueError(f"{run}: the run folder was deleted while the run was training; nothing was saved")
     config = {"model": name, name: asdict(model.config), "tasks": [asdict(task) for task in tasks],
               "columns": [asdict(column) for column in model.columns]}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     with write_folder(folder) as fresh:
-        write_json(os.path.join(fresh, "config.json"), config)
-        save_file(weights, os.path.join(fresh, "model.safetensors"), {"format": "pt"})
+        write_json(join(fresh, "config.json"), config)
+        save_file(weights, join(fresh, "model.safetensors"), {"format": "pt"})
         if state:
-            torch.save(state, os.path.join(fresh, "state.pt"))
+            torch.save(state, join(fresh, "state.pt"))
 
 
 def load_state(run, model, optimizer, state, steps):
@@ -165,9 +166,9 @@ def load_state(run, model, optimizer, state, steps):
 
     state: the entries to read, with their defaults for runs of older versions that lack them. steps: of an
     epoch. ValueError when last/ does not fit the model or cannot be read."""
-    tensors, _, _, _ = read_checkpoint(os.path.join(run, "last"))
+    tensors, _, _, _ = read_checkpoint(join(run, "last"))
     load_weights(model, tensors, run, new=())
-    path = os.path.join(run, "last", "state.pt")
+    path = join(run, "last", "state.pt")
     try:
         saved = read_pickle(path)
         optimizer.load_state_dict(saved["optimizer"])
@@ -218,7 +219,7 @@ def set_random_numbers(generators):
 def lock_run(run):
     """-> the run's lock; ValueError when another process trains it: two would mix their weights."""
     try:
-        return lock(os.path.join(run, "lock"))
+        return lock(join(run, "lock"))
     except ValueError as error:
         raise ValueError(f"{run}: another process is training this run; "
                          "wait for it, or take another --name") from error
@@ -230,8 +231,8 @@ def open_folder(args):
         return new_run(args)
     run_lock = lock_run(args.resume)
     for name in ("best", "last"):
-        recover(os.path.join(args.resume, name))
-    path = os.path.join(args.resume, "args.json")
+        recover(join(args.resume, name))
+    path = join(args.resume, "args.json")
     saved = read_json(path)
     if saved.get("epochs") != args.epochs:               # the next --resume knows of it
         saved["epochs"] = args.epochs
@@ -243,7 +244,7 @@ def new_run(args):
     """Make the run folder with args.json; -> its path and its lock. ValueError: a folder is in the way."""
     run = make_folder(args)
     leftovers = set(os.listdir(run)) - {"lock", "args.json.part"}
-    if leftovers and not os.path.isfile(os.path.join(run, "args.json")):
+    if leftovers and not isfile(join(run, "args.json")):
         raise ValueError(f"{run} is not a run folder (it holds no args.json); --overwrite does not delete it")
     run_lock = lock_run(run)
     for entry in list(os.scandir(run)):              # what an older run left, but not the lock
@@ -254,7 +255,7 @@ def new_run(args):
         else:
             os.remove(entry)
     own_cache(args.cache_dir)
-    write_json(os.path.join(run, "args.json"), vars(args))
+    write_json(join(run, "args.json"), vars(args))
     return run, run_lock
 
 
@@ -268,12 +269,12 @@ def make_folder(args):
             if getattr(args, flag, None) is not None:
                 name += f"-{getattr(args, flag)}"
     for number in itertools.count(1):
-        run = os.path.join(args.runs, f"{name}-{number}" if number > 1 else name)
+        run = join(args.runs, f"{name}-{number}" if number > 1 else name)
         try:
             os.makedirs(run)                         # of two processes only one can make it
             return run
         except FileExistsError as error:
-            if args.overwrite and os.path.isdir(run):
+            if args.overwrite and isdir(run):
                 return run
             if args.name or args.overwrite:
                 raise ValueError(f"{run} exists; --resume {run} continues it, --overwrite starts it anew, "

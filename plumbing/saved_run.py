@@ -1,7 +1,7 @@
 """A run folder -> its best model, ready to predict, with its tasks and its flags."""
 import contextlib
 import csv
-import os
+from os.path import isdir, isfile, join
 
 from safetensors import SafetensorError
 
@@ -48,11 +48,11 @@ def tasks_and_columns(saved, path):
 
 def open_model(run):
     """Run folder -> its best model, its tasks, its flags."""
-    if not os.path.isfile(os.path.join(run, "args.json")):
+    if not isfile(join(run, "args.json")):
         raise ValueError(f"{run}: no run folder (it holds no args.json)")
-    if not os.path.isdir(os.path.join(run, "best")):  # a process may be writing the files beside it now
+    if not isdir(join(run, "best")):  # a process may be writing the files beside it now
         lock_file = lock_run(run)
-        recover(os.path.join(run, "best"))
+        recover(join(run, "best"))
         lock_file.close()
     tensors, saved, _, _ = read_checkpoint(run)
     tasks, columns = tasks_and_columns(saved, run)

@@ -20,6 +20,7 @@ Run: python -m plumbing.simulate                                          a few 
 """
 import os
 import shutil
+from os.path import exists, isdir, join
 
 from huggingface_hub.utils import tqdm
 
@@ -45,15 +46,15 @@ def make(name, root="data_cache", seed=0, patients=None, progress=None):
     after each patient. ValueError on an unknown name."""
     if name not in COHORTS:
         raise ValueError(f"no simulated cohort {name!r}; there are {', '.join(COHORTS)}")
-    folder = os.path.join(root, f"{name}-v{VERSION}-seed{seed}")
+    folder = join(root, f"{name}-v{VERSION}-seed{seed}")
     if patients:
         folder += f"-n{patients}"
-    table = os.path.join(folder, "cohort.csv")
-    if os.path.exists(table):
+    table = join(folder, "cohort.csv")
+    if exists(table):
         return table
     os.makedirs(root, exist_ok=True)
-    with lock(os.path.join(root, ".lock"), wait=True):
-        if os.path.exists(table):                                  # somebody made it meanwhile
+    with lock(join(root, ".lock"), wait=True):
+        if exists(table):                                  # somebody made it meanwhile
             return table
         part = folder + ".part"
         shutil.rmtree(part, ignore_errors=True)                    # what a killed process left
@@ -113,10 +114,10 @@ def main(argv=None):
         return demo()
     if not args.data or not args.out:
         parser.error("--data and --out go together")
-    if os.path.isdir(args.out) and os.listdir(args.out):
+    if isdir(args.out) and os.listdir(args.out):
         parser.error(f"--out {args.out} is not empty")
     COHORTS[args.data](args.out, args.seed, args.patients)
-    print(f"wrote {os.path.join(args.out, 'cohort.csv')}")
+    print(f"wrote {join(args.out, 'cohort.csv')}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ import csv
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from os.path import join
 
 import numpy as np
 from PIL import Image
@@ -28,10 +29,10 @@ def write(folder, draw, tables, seed, patients, workers=None, progress=None):
     def finish(index):
         *rows, pictures = draw(seed, index)
         for name, pixels in pictures.items():
-            save(os.path.join(folder, name), pixels)
+            save(join(folder, name), pixels)
         return rows
 
-    os.makedirs(os.path.join(folder, "images"), exist_ok=True)
+    os.makedirs(join(folder, "images"), exist_ok=True)
     rows = {name: [] for name in tables}
     workers = workers or os.cpu_count()
     with ThreadPoolExecutor(workers) as pool:   # numpy and Pillow release the lock while they work
@@ -42,7 +43,7 @@ def write(folder, draw, tables, seed, patients, workers=None, progress=None):
             if progress:
                 progress(done, patients)
     for name, columns in tables.items():
-        with open(os.path.join(folder, name), "w", newline="", encoding="utf-8") as file:
+        with open(join(folder, name), "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns.split())
             writer.writerows(rows[name])

@@ -1,9 +1,9 @@
 """Splits: patients, never images, are dealt into train, val and test.
 """
 import hashlib
-import os
 import re
 from collections import defaultdict
+from os.path import basename, getsize, join
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def read_run_split(run):
 
 def read_split_rows(run):
     """split.csv of a run folder -> {patient: row}."""
-    path = os.path.join(run, "split.csv")
+    path = join(run, "split.csv")
     rows = {}
     for row in read_csv(path)[1]:
         if row.get("split") not in SPLITS or "patient" not in row:
@@ -88,7 +88,7 @@ def copies_between(cohort, indices, other):
 
 
 def size_of(image):
-    return os.path.getsize(image) if isinstance(image, str) else -image.nbytes
+    return getsize(image) if isinstance(image, str) else -image.nbytes
 
 
 def beginning_of(image):
@@ -135,7 +135,7 @@ def duplicates_note(cohort, duplicates, split_of):
     """-> a line that shows four sets of duplicates, first those that cross the official split."""
     crossing, within = [], []
     for images in duplicates:
-        twins = " = ".join(f"{os.path.basename(cohort.paths[i])} (patient {cohort.patients[i]}, "
+        twins = " = ".join(f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, "
                            f"{split_of[cohort.patients[i]]})" for i in images)
         if len({split_of[cohort.patients[i]] for i in images}) > 1:
             crossing.append(twins)
@@ -215,8 +215,8 @@ def files_of(cohort):
     """-> {patient: digest of the names and sizes of all images}, to see whether they are still the same."""
     images_of = defaultdict(list)
     for patient, path in zip(cohort.patients, cohort.paths):
-        size = os.path.getsize(path) if cohort.pixels is None else 0
-        images_of[patient].append((os.path.basename(path), size))
+        size = getsize(path) if cohort.pixels is None else 0
+        images_of[patient].append((basename(path), size))
     digests = {}
     for patient, images in images_of.items():
         digests[patient] = hashlib.blake2b(repr(sorted(images)).encode(), digest_size=8).hexdigest()

@@ -4,11 +4,11 @@ Nothing in a file is executed: pickles are read with weights_only=True. What an 
 leaves beside its weights (options, paths, numbers of numpy) becomes an empty object; any other class or
 function is refused by its name. Sizes are checked before memory is taken.
 """
-import os
 import pickle
 import re
 import zipfile
 from contextlib import contextmanager
+from os.path import getsize
 
 import safetensors.torch
 import torch
@@ -105,9 +105,9 @@ def refuse_strangers(path):
     if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
         raise ValueError(f"{path}: not a weight file but a web page; download the file itself")
     header = int.from_bytes(head[:8], "little")
-    if path.endswith(".safetensors") and header > os.path.getsize(path):
+    if path.endswith(".safetensors") and header > getsize(path):
         raise ValueError(f"{path}: says that its header has {header} bytes, the file has "
-                         f"{os.path.getsize(path)}")
+                         f"{getsize(path)}")
 
 
 def read_pickle(path, mapped=False):
@@ -138,15 +138,15 @@ def refuse_archives(path):
         raise ValueError("a TorchScript archive, which is a program with its weights, and no program is run "
                          "here; save the state_dict() of its model")
     unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > 4 * os.path.getsize(path) + SLACK:               # torch.save does not compress
-        raise ValueError(f"unpacks from {os.path.getsize(path) >> 20} MB to {unpacked >> 20} MB")
+    if unpacked > 4 * getsize(path) + SLACK:               # torch.save does not compress
+        raise ValueError(f"unpacks from {getsize(path) >> 20} MB to {unpacked >> 20} MB")
 
 
 def check_numbers(path, tensors):
     """ValueError where tensors say they are far larger than their file: one number may stand for all."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if size > 4 * os.path.getsize(path) + SLACK:
-        raise ValueError(f"{path}: {os.path.getsize(path) >> 20} MB that say they hold {size >> 20} MB")
+    if size > 4 * getsize(path) + SLACK:
+        raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
 
 
 def unwrap(content, depth=6):
