@@ -22,8 +22,6 @@ import os
 import shutil
 from os.path import exists, isdir, join
 
-from huggingface_hub.utils import tqdm
-
 from plumbing.command import run_main
 from plumbing.lock import lock
 from plumbing.parser import Parser
@@ -38,12 +36,11 @@ VERSION = 2                                     # in the folder's name; raise it
 COHORTS = {"psoriasis": psoriasis, "chest": chest, "brain": brain, "bag": bag}
 
 
-def make(name, root="data_cache", seed=0, patients=None, progress=None):
+def make(name, root="data_cache", seed=0, patients=None):
     """Return the path of a cohort.csv; the cohort is drawn first if it is not there yet.
 
     It is drawn beside its place and renamed at the end, by one process at a time: a second one waits, and
-    finds it done. patients=None draws as many as is usual for the cohort. progress(done, patients) is called
-    after each patient. ValueError on an unknown name."""
+    finds it done. patients=None draws as many as is usual for the cohort. ValueError on an unknown name."""
     if name not in COHORTS:
         raise ValueError(f"no simulated cohort {name!r}; there are {', '.join(COHORTS)}")
     folder = join(root, f"{name}-v{VERSION}-seed{seed}")
@@ -59,21 +56,11 @@ def make(name, root="data_cache", seed=0, patients=None, progress=None):
         part = folder + ".part"
         shutil.rmtree(part, ignore_errors=True)                    # what a killed process left
         try:
-            with tqdm(desc=f"drawing {name}", unit="patient", leave=False, disable=None) as bar:
-                COHORTS[name](part, seed, patients, progress=progress or shown_in(bar))
+            COHORTS[name](part, seed, patients)
             os.rename(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return table
-
-
-def shown_in(bar):
-    """-> function (done, patients) that moves a progress bar."""
-    def progress(done, patients):
-        bar.total = patients
-        bar.update(done - bar.n)
-
-    return progress
 
 
 # -----------------------------------------------------------------------------

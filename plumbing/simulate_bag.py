@@ -38,7 +38,7 @@ def bag_patient(seed, index):
     return tumor_rows, [bag_row], {name: vectors.astype(np.float16)}
 
 
-def bag(folder, seed=0, patients=None, workers=None, progress=None):
+def bag(folder, seed=0, patients=None):
     """400 bags of 200 to 2,000 vectors (.npy, 64 wide, float16), the first of 11,039, as from slides.
 
     Tests Khader et al. 2024: attention of linear cost reads a bag whole, and finds the 0.5 to 2 % of its
@@ -49,4 +49,4 @@ def bag(folder, seed=0, patients=None, workers=None, progress=None):
     tables = {
         "tumor.csv": "bag row",
         "cohort.csv": "patient_id bag subtype vectors tumor"}
-    write(folder, bag_patient, tables, seed, patients or 400, workers, progress)
+    write(folder, bag_patient, tables, seed, patients or 400)

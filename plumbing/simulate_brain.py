@@ -93,7 +93,7 @@ def brain_patient(seed, index):
     return [truth], [row], {name: volume}
 
 
-def brain(folder, seed=0, patients=None, workers=None, progress=None):
+def brain(folder, seed=0, patients=None):
     """1000 volumes (24 px a side, uint8 .npy) beside age, sex, education (5 % blank) and APOE genotype.
 
     Tests Pölsterl 2021: small hippocampi mean disease when the ventricles are wider than the patient's age
@@ -106,4 +106,4 @@ def brain(folder, seed=0, patients=None, workers=None, progress=None):
     tables = {
         "truth.csv": "patient_id atrophy widening severity",
         "cohort.csv": "patient_id image age sex education apoe diagnosis time event"}
-    write(folder, brain_patient, tables, seed, patients or 1000, workers, progress)
+    write(folder, brain_patient, tables, seed, patients or 1000)

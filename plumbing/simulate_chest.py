@@ -67,7 +67,7 @@ def chest_patient(seed, index):
     return box_rows, film_rows, pictures
 
 
-def chest(folder, seed=0, patients=None, workers=None, progress=None):
+def chest(folder, seed=0, patients=None):
     """1000 patients with about 1.5 frontal films each (192 px, grey JPEG), six findings and their boxes.
 
     Tests Chen 2021: a heart needs a wide view, and a nodule, a pleural line or a fine net need small patches,
@@ -79,4 +79,4 @@ def chest(folder, seed=0, patients=None, workers=None, progress=None):
     tables = {
         "boxes.csv": "image label x0 y0 x1 y1",
         "cohort.csv": "patient_id image age sex view " + " ".join(FINDINGS)}
-    write(folder, chest_patient, tables, seed, patients or 1000, workers, progress)
+    write(folder, chest_patient, tables, seed, patients or 1000)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os.path import join
 
 import numpy as np
+from huggingface_hub.utils import tqdm
 from PIL import Image
 
 
@@ -20,12 +21,11 @@ def save(path, pixels):
         file.write(buffer.getvalue())
 
 
-def write(folder, draw, tables, seed, patients, workers=None, progress=None):
+def write(folder, draw, tables, seed, patients):
     """Draw the patients into folder/images, then write the tables.
 
     draw(seed, index) draws one patient: a list of rows for each table, and {file name: pixels}. tables is
-    {file name: "column column ..."}, with cohort.csv last. progress(done, patients) is called after each
-    patient."""
+    {file name: "column column ..."}, with cohort.csv last."""
     def finish(index):
         *rows, pictures = draw(seed, index)
         for name, pixels in pictures.items():
@@ -34,14 +34,11 @@ def write(folder, draw, tables, seed, patients, workers=None, progress=None):
 
     os.makedirs(join(folder, "images"), exist_ok=True)
     rows = {name: [] for name in tables}
-    workers = workers or os.cpu_count()
-    with ThreadPoolExecutor(workers) as pool:   # numpy and Pillow release the lock while they work
+    with ThreadPoolExecutor(os.cpu_count()) as pool:               # numpy and Pillow release the lock
         finished = pool.map(finish, range(patients))
-        for done, patient_rows in enumerate(finished, start=1):
+        for patient_rows in tqdm(finished, "drawing patients", patients, leave=False, disable=None):
             for name, new_rows in zip(tables, patient_rows):
                 rows[name] += new_rows
-            if progress:
-                progress(done, patients)
     for name, columns in tables.items():
         with open(join(folder, name), "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -121,7 +121,7 @@ def psoriasis_patient(seed, index):
     return region_rows, photo_rows, pictures
 
 
-def psoriasis(folder, seed=0, patients=None, workers=None, progress=None):
+def psoriasis(folder, seed=0, patients=None):
     """1000 patients with 1..6 photographs (JPEG, long side 200 to 260 px) of body regions, scored as a whole.
 
     Tests Murray 2024: (1) several photographs beat one, since PASI adds up regions and areas differ between
@@ -133,4 +133,4 @@ def psoriasis(folder, seed=0, patients=None, workers=None, progress=None):
         "regions.csv": "patient_id region photographs area area_grade erythema induration scaling",
         "cohort.csv": "patient_id image region fst age sex site pasi pga "
                       "area erythema induration scaling"}
-    write(folder, psoriasis_patient, tables, seed, patients or 1000, workers, progress)
+    write(folder, psoriasis_patient, tables, seed, patients or 1000)
