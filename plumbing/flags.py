@@ -34,181 +34,181 @@ def make_parser(model=DEFAULT_MODEL):
     parser = Parser(
         description="Train any model of this project on any cohort, test it, and leave a run folder.",
         epilog=f"Flags of another model: python train.py --model NAME --help, NAME one of {others}.")
-    add_model_flags(parser.add_argument_group("model"), defaults)
+    add_model_flags(parser.add_argument_group("model").add_argument, defaults)
     add_own_flags(model, parser.add_argument_group(f"--model {model}"))
-    add_data_flags(parser.add_argument_group("data"))
-    add_optimization_flags(parser.add_argument_group("optimization"), defaults)
-    add_machine_flags(parser.add_argument_group("machine"))
-    add_output_flags(parser.add_argument_group("output"))
+    add_data_flags(parser.add_argument_group("data").add_argument)
+    add_optimization_flags(parser.add_argument_group("optimization").add_argument, defaults)
+    add_machine_flags(parser.add_argument_group("machine").add_argument)
+    add_output_flags(parser.add_argument_group("output").add_argument)
     return parser
 
 
-def add_model_flags(group, defaults):
+def add_model_flags(add, defaults):
     image = defaults["image"] or "volumes as they are"
-    group.add_argument("--model", choices=MODELS, default=DEFAULT_MODEL, help="see the file of that name")
-    group.add_argument(
+    add("--model", choices=MODELS, default=DEFAULT_MODEL, help="see the file of that name")
+    add(
         "--image",
         help=f"px: SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default {image}, or the checkpoint's")
-    group.add_argument(
+    add(
         "--channels", type=int,
         help="default 3 for pictures, 1 reads them as grey; 1 for volumes; for bags the width of their "
              "vectors; or the checkpoint's")
 
 
-def add_data_flags(group):
-    group.add_argument(
+def add_data_flags(add):
+    add(
         "--data", default="psoriasis",
         help="a simulated cohort (psoriasis, chest, brain, bag), a CSV, a folder of class folders, "
              "medmnist:FLAG[:SIDE], or a public table with --images (python -m "
              "plumbing.public_tables lists them)")
-    group.add_argument(
+    add(
         "--images",
         help="folder that the table's image paths start from; default: the table's own")
-    group.add_argument(
+    add(
         "--target",
         help="what to predict: COLUMN[:regression|classes|labels],..., or TIME/EVENT:survival with a "
              "column of times and one that says whether the event came then (1) or had not yet (0)")
-    group.add_argument("--patient-column", help="default: patient_id, or what the public table calls it")
-    group.add_argument(
+    add("--patient-column", help="default: patient_id, or what the public table calls it")
+    add(
         "--patient-regex", metavar="REGEX",
         help="which part of that column, or of the path of an image where there is none, names the patient: "
              "the first group of a regular expression, e.g. '(S[0-9]+)_'")
-    group.add_argument("--image-column", help="default: image, or what the public table calls it")
-    group.add_argument(
+    add("--image-column", help="default: image, or what the public table calls it")
+    add(
         "--split-column",
         help="default: split, where there is one; or a file, CLAM's splits_K.csv; none: deal anew")
-    group.add_argument(
+    add(
         "--patient-target", choices=("first", "mean", "max"),
         help="one target per patient where the images of a patient differ")
-    group.add_argument(
+    add(
         "--uncertain", default="zeros",
         help=f"what a label of -1 (CheXpert) counts as: {', '.join(POLICIES)}; single labels as "
              "zeros,Edema=ones")
-    group.add_argument(
+    add(
         "--blank", default="zeros",
         help="what a blank CheXpert label counts as, written likewise; of other tables only named labels")
-    group.add_argument(
+    add(
         "--missing", default=MISSING, metavar="WORD,...",
         help="what a cell may say for a blank, in small letters; nothing: only blanks are")
-    group.add_argument(
+    add(
         "--positive", metavar="CLASS",
         help="of a target with two classes the one to be detected; by default the usual names decide (yes, "
              "malignant, 1), else it is the second")
-    group.add_argument(
+    add(
         "--folds", type=int, default=5,
         help="patients are dealt into this many parts, one is the test split")
-    group.add_argument(
+    add(
         "--fold", type=int, default=0,
         help="which part is the test split, from 0; all: each in turn, as runs NAME-fold0 and so on")
-    group.add_argument(
+    add(
         "--val", type=float, default=0.125,
         help="share of the other patients that chooses the best epoch")
-    group.add_argument(
+    add(
         "--fit", choices=FITS, default="stretch",
         help="what becomes of a picture of another shape than --image: stretched, all of it with black "
              "borders, or its middle")
-    group.add_argument(
+    add(
         "--window", default="auto",
         help="which numbers become 0 .. 255 where images hold more than 8 bits: CENTER,WIDTH (after = "
              "where it starts with a minus); own: from each image's lowest to its highest; auto: the "
              "window that all DICOM files state, else 99 %% of the numbers of the training images")
-    group.add_argument(
+    add(
         "--check-files", action=argparse.BooleanOptionalAction, default=True,
         help="look at the header of every image before the first step")
-    group.add_argument(
+    add(
         "--augment",
         help=f"any of {','.join(AUGMENT)}, or none; crop: up to 10 %% of each border (MultiViT's "
              "paper); default crop,hflip; volumes: hflip,vflip,dflip (the softmax-free paper); a "
              "probe: none")
-    group.add_argument(
+    add(
         "--rotate", type=float, default=0, help="turn training images by up to so many degrees")
-    group.add_argument(
+    add(
         "--balanced", action=argparse.BooleanOptionalAction,
         help="as many of each class of the first target in a batch; default: probe and cnn, where it "
              "has classes")
-    group.add_argument(
+    add(
         "--cache-dir", default="data_cache",
         help="where simulated cohorts and downloads are kept")
-    group.add_argument(
+    add(
         "--cache", action="store_true",
         help="keep decoded images in CACHE_DIR/decoded for all later epochs and runs; with crop in "
              "--augment pictures are kept a little larger, and cut from there")
-    group.add_argument("--check", action="store_true", help="show how the data is understood, and stop")
+    add("--check", action="store_true", help="show how the data is understood, and stop")
 
 
-def add_optimization_flags(group, defaults):
-    group.add_argument("--epochs", type=int, help=f"default {defaults['epochs']}; MultiViT's paper: 300")
-    group.add_argument(
+def add_optimization_flags(add, defaults):
+    add("--epochs", type=int, help=f"default {defaults['epochs']}; MultiViT's paper: 300")
+    add(
         "--batch-size", type=int,
         help="samples per step, all processes together; default 16 images, 4 patients for MultiViT, 32 "
              "images for daft, 1 bag")
-    group.add_argument(
+    add(
         "--accumulate", type=int, default=1,
         help="parts in which a process sees its share of a batch, one after the other: less memory, "
              "the same step (but batch norm and survival see the part)")
-    group.add_argument(
+    add(
         "--grad-checkpointing", action="store_true",
         help="compute every block again for the gradient instead of keeping what it computed: less "
              "memory, a third more time, the same step")
-    group.add_argument(
+    add(
         "--lr", type=float,
         help=f"peak of the learning rate; default {defaults['lr']:g}; MultiViT's paper, from "
              "pretrained weights: 1e-4")
-    group.add_argument(
+    add(
         "--lr-end", type=float, default=1.25e-7,
         help="where the linear decay ends (MultiViT's paper)")
-    group.add_argument(
+    add(
         "--warmup", type=float, default=2,
         help="epochs of linear rise; MultiViT's paper: 0")
-    group.add_argument(
+    add(
         "--weight-decay", type=float, default=0.01,
         help="of matrices only (MultiViT's paper)")
-    group.add_argument("--optimizer", choices=("AdamW", "Adam"), default="AdamW", help="Adam: the probes'")
-    group.add_argument(
+    add("--optimizer", choices=("AdamW", "Adam"), default="AdamW", help="Adam: the probes'")
+    add(
         "--clip", type=float, default=1.0,
         help="largest norm of the gradient; 0: as large as it is")
-    group.add_argument(
+    add(
         "--select", metavar="METRIC",
         help="metric of the first target on the validation patients that chooses the best epoch, e.g. "
              "balanced_accuracy; default: auroc of classes and labels, mae of numbers")
-    group.add_argument(
+    add(
         "--positive-weight", action="store_true",
         help="weigh a label's positives by negatives / positives of the training split; its "
              "probabilities are then no longer calibrated")
-    group.add_argument(
+    add(
         "--seed", type=int, default=0,
         help="of split, weights, order, augmentation and dropout")
 
 
-def add_machine_flags(group):
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    group.add_argument(
+def add_machine_flags(add):
+    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add(
         "--workers", type=int,
         help="processes that read images; default 8, or as many as there are cores, and 0 on a CPU, whose "
              "cores the model needs: there a thread reads ahead")
-    group.add_argument(
+    add(
         "--amp", choices=("auto", "bf16", "off"), default="auto",
         help="mixed precision; auto: bf16 on CUDA from a width of 384 on, and on a CPU where it is measured "
              "to be faster")
-    group.add_argument(
+    add(
         "--kernels", choices=("auto", "mkl", "onednn"), default="auto",
         help="of float32 products on a CPU; auto: what is faster, measured at the start")
-    group.add_argument(
+    add(
         "--compile", action="store_true",
         help="torch.compile the model: it takes a minute; on CUDA a small model is then 4 times as fast")
-    group.add_argument(
+    add(
         "--deterministic", action="store_true",
         help="the same bits from every run on one kind of GPU, slower (a CPU gives them anyway); an "
              "operation that cannot do so on CUDA ends the run with its name")
 
 
-def add_output_flags(group):
-    group.add_argument(
+def add_output_flags(add):
+    add(
         "--name",
         help="of the run folder below --runs; default: model, mode, N and R, and a number if taken")
-    group.add_argument("--runs", default="runs", help="folder of run folders")
-    group.add_argument("--overwrite", action="store_true", help="start anew in an existing run folder")
-    group.add_argument(
+    add("--runs", default="runs", help="folder of run folders")
+    add("--overwrite", action="store_true", help="start anew in an existing run folder")
+    add(
         "--resume", metavar="RUN",
         help="go on with this run folder, with the flags it was started with; with more --epochs it "
              "goes on for longer")
