@@ -36,14 +36,15 @@ def cache_key(cohort, *settings):
 
 
 @cache
-def mapped(path, shape):
-    """uint8 file of that shape, mapped into memory; made, with holes that take no disk, if there is none."""
+def mapped(path, images, row):
+    """File of so many rows, of that numpy type, mapped into memory; made, with holes that take no disk, if
+    there is none."""
     os.makedirs(dirname(path), exist_ok=True)
-    size = math.prod(shape)
+    size = images * row.itemsize
     with open(path, "ab") as file:
         if getsize(path) != size:
             file.truncate(size)                                    # makes a short file longer, too
-    return np.memmap(path, np.uint8, "r", shape=shape)
+    return np.memmap(path, row, "r", shape=images)
 
 
 class Decoded:
@@ -59,54 +60,54 @@ class Decoded:
     def __init__(self, cohort, folder, size, r, channels, crop):
         self.cohort, self.size, self.r, self.channels, self.crop = cohort, size, r, channels, crop
         self.wide = [math.ceil(r * side / (1 - 2 * CROP)) for side in size]
+        parts = [("low", np.uint8, (channels, *size))]
         if crop:
-            self.shapes = [(*self.wide, channels)]                 # of the arrays in a row
-        else:
-            self.shapes = [(channels, *size)]
-            if r > 1:
-                self.shapes.append((channels, *[r * side for side in size]))
+            parts = [("picture", np.uint8, (*self.wide, channels))]
+        elif r > 1:
+            parts.append(("high", np.uint8, (channels, *[r * side for side in size])))
+        self.row = np.dtype(parts + [("whole", np.uint8)])
         self.path = join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
-        self.shape = len(cohort.paths), 1 + sum(map(math.prod, self.shapes))
         try:
-            mapped(self.path, self.shape)
+            self.rows()
         except OSError as error:
             raise OSError(f"{self.path}: the cache of decoded images cannot be made ({error}); "
                           "--cache-dir says where it goes") from error
 
+    def rows(self):
+        """-> all rows, anew, as every process has its own map."""
+        return mapped(self.path, len(self.cohort.paths), self.row)
+
     def read(self, i, crop):
         """Image i -> as read_image."""
-        row = mapped(self.path, self.shape)[i]                     # anew, as every process has its own map
-        pixels = row[:-1]
-        if not row[-1]:
-            pixels = self.fill(i)
-        pictures = []
-        for shape in self.shapes:
-            array, pixels = np.split(pixels, [math.prod(shape)])
-            pictures.append(array.reshape(shape))
+        row = self.rows()[i]
+        if not row["whole"]:
+            row = self.fill(i)
         if self.crop:
-            picture = pictures[0]
+            picture = row["picture"]
             if self.channels == 1:
                 picture = picture[:, :, 0]
             return read_image(picture, self.size, self.r, self.channels, crop, self.cohort.paths[i])
         if self.r == 1:
-            pictures.append(None)
-        return pictures
+            return row["low"], None
+        return row["low"], row["high"]
 
     def fill(self, i):
-        """Decode image i and write its row -> its pixels."""
+        """Decode image i and write its row -> the row."""
+        row = np.zeros((), self.row)
         if self.crop:
             picture, _ = read(self.cohort, i, self.wide, channels=self.channels)
-            pictures = [picture.transpose(1, 2, 0)]
+            row["picture"] = picture.transpose(1, 2, 0)
         else:
-            pictures = read(self.cohort, i, self.size, self.r, self.channels)
-        pixels = np.concatenate([picture.ravel() for picture in pictures if picture is not None])
+            row["low"], high = read(self.cohort, i, self.size, self.r, self.channels)
+            if self.r > 1:
+                row["high"] = high
         try:
             with open(self.path, "r+b", buffering=0) as file:
-                file.seek(i * self.shape[1])
-                for part in (pixels, b"\1"):                       # the last byte only behind all the others
+                file.seek(i * self.row.itemsize)
+                for part in (row.tobytes()[:-1], b"\1"):           # the last byte only behind all the others
                     if file.write(part) < len(part):
                         raise OSError("the disk is full")
         except OSError as error:
             raise OSError(f"{self.path}: the cache of decoded images cannot grow ({error}); "
                           "make room, or leave out --cache") from error
-        return pixels
+        return row
