@@ -134,25 +134,32 @@ def kaplan_meier(risk, time, event):
     for k, name in enumerate(("lowest", "middle", "highest")):
         own = third == k
         if own.any():
-            xs, ys = survival(time[own], event[own])
+            xs, ys, low, high = survival(time[own], event[own])
             events = int(event[own].sum())
             text = f"{name} third of the risk, n {own.sum()}, events {events}"
-            lines.append(Line(text, xs, ys))
+            lines.append(Line(text, xs, ys, low, high, over=xs))
     return lines
 
 
 def survival(time, event):
-    """-> times and shares without the event, as steps."""
-    xs, ys = [0.0], [1.0]
+    """-> times, shares without the event, and the ends of their bands, as steps. The variance is Greenwood's
+    (1926), the interval symmetric for log(-log(share)), so that it stays within 0 and 1."""
+    steps = [(0.0, 1.0, 1.0, 1.0)]
+    variance = 0.0
     for moment in np.unique(time[event == 1]):
+        _, share, low, high = steps[-1]
+        steps.append((moment, share, low, high))
         events = np.sum((time == moment) & (event == 1))
         at_risk = np.sum(time >= moment)
-        left = ys[-1] * (1 - events / at_risk)
-        xs += [moment, moment]
-        ys += [ys[-1], left]
-    xs.append(time.max())
-    ys.append(ys[-1])
-    return xs, ys
+        share *= 1 - events / at_risk
+        low = 0.0                                    # where nobody is left, high is as before
+        if share > 0:
+            variance += events / (at_risk * (at_risk - events))
+            exponent = np.exp(Z * np.sqrt(variance) / -np.log(share))
+            low, high = share ** exponent, share ** (1 / exponent)
+        steps.append((moment, share, low, high))
+    steps.append((time.max(), *steps[-1][1:]))
+    return [list(column) for column in zip(*steps)]
 
 
 # -----------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def survival_charts(task, predictions):
     x, y = Axis((0, 1.04 * time.max()), task.classes[0]), Axis((0, 1.04), "share without the event")
     picture = line_chart(curves.kaplan_meier(risk, time, event), x, y)
     return [Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
-                   "the lines, the lowest risk on top, the better")]
+                   "the lines, the lowest risk on top, the better; bands are 95 %")]
 
 
 def probability_charts(task, predictions, scores, unit):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from evaluation.curves import GRID, agreement, calibration, fit, kaplan_meier, precision_recall, rates, roc
+from evaluation.curves import GRID, agreement, calibration, fit, kaplan_meier, precision_recall, rates, roc, survival
 from evaluation.metrics import METRICS
 
 
@@ -69,3 +69,11 @@ def test_kaplan_meier_by_thirds():
             assert np.interp(day, line.xs, line.ys) == pytest.approx(share)
         assert f"n {len(own)}, events {int(event[own].sum())}" in line.name
     assert len(kaplan_meier(np.zeros(6), time[:6], event[:6])) == 1
+
+
+def test_bands_of_survival_are_those_of_r():
+    """survfit(Surv(1:4, c(1, 1, 1, 1)) ~ 1, conf.type = "log-log"): 0.75 (0.1279 to 0.9605), 0.5 (0.0578 to 0.8449)."""
+    _, shares, low, high = survival(np.arange(1.0, 5), np.ones(4))
+    assert shares[2:9:2] == pytest.approx([0.75, 0.5, 0.25, 0])
+    assert [low[2], high[2], low[4], high[4]] == pytest.approx([0.1279, 0.9605, 0.0578, 0.8449], abs=2e-4)
+    assert (low[8], high[8]) == (0, high[6])                       # nobody is left
