@@ -144,22 +144,30 @@ def kaplan_meier(risk, time, event):
 def survival(time, event):
     """-> times, shares without the event, and the ends of their bands, as steps. The variance is Greenwood's
     (1926), the interval symmetric for log(-log(share)), so that it stays within 0 and 1."""
-    steps = [(0.0, 1.0, 1.0, 1.0)]
+    moments = np.unique(time[event == 1])
+    shares, lows, highs = [1.0], [1.0], [1.0]
     variance = 0.0
-    for moment in np.unique(time[event == 1]):
-        _, share, low, high = steps[-1]
-        steps.append((moment, share, low, high))
-        events = np.sum((time == moment) & (event == 1))
+    for moment in moments:
+        now = time == moment
+        events = event[now].sum()
         at_risk = np.sum(time >= moment)
-        share *= 1 - events / at_risk
-        low = 0.0                                    # where nobody is left, high is as before
+        share = shares[-1] * (1 - events / at_risk)
+        low, high = 0.0, highs[-1]                   # where nobody is left
         if share > 0:
             variance += events / (at_risk * (at_risk - events))
-            exponent = np.exp(Z * np.sqrt(variance) / -np.log(share))
-            low, high = share ** exponent, share ** (1 / exponent)
-        steps.append((moment, share, low, high))
-    steps.append((time.max(), *steps[-1][1:]))
-    return [list(column) for column in zip(*steps)]
+            half = Z * np.sqrt(variance)
+            exponent = np.exp(-half / np.log(share))
+            low = share ** exponent
+            high = share ** (1 / exponent)
+        shares.append(share)
+        lows.append(low)
+        highs.append(high)
+    edges = np.concatenate([[0], moments, [time.max()]])
+    xs = np.repeat(edges, 2)[1:-1]
+    ys = np.repeat(shares, 2)
+    low = np.repeat(lows, 2)
+    high = np.repeat(highs, 2)
+    return xs, ys, low, high
 
 
 # -----------------------------------------------------------------------------
