@@ -1,6 +1,7 @@
 """--data -> Cohort: a CSV file, a public table, a folder of class folders, or the arrays of MedMNIST.
 """
 import os
+import re
 
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort
@@ -17,6 +18,10 @@ from plumbing.tables import (MISSING, cell_error, find_patients, first_column, r
                              require_column, stem)
 from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
+
+# names of columns that say a split in numbers: fold, is_train, test set
+SPLIT_COLUMN = re.compile(r"(is|in)?[ _.-]*(k[ _.-]?)?(folds?|partition|train(ing)?|test(ing)?|hold[ _.-]?out"
+                          r"|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*", re.IGNORECASE)
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
@@ -81,13 +86,15 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes
     rows = merge_rows(path, rows, cohort, split)
+    root = os.path.abspath(images or folder)
+    places = [image_path.removeprefix(root).lstrip(os.sep) for image_path in cohort.paths]
     if split:
         cohort.splits = read_split_column(path, rows, split)
-        cohort.notes += other_folders(cohort, os.path.abspath(images or folder))
+        cohort.notes += other_folders(cohort, places)
     elif lists and not anew:
         cohort.splits = official_lists(folder, lists, path, rows, image)
     if not cohort.splits and not anew:
-        cohort.notes += unused_split(header, rows)
+        cohort.notes += unused_split(cohort, places)
     cohort.inputs = known.get("tabular", "")
     return cohort
 
@@ -186,10 +193,9 @@ def read_split_column(path, rows, column):
     return splits
 
 
-def other_folders(cohort, root):
+def other_folders(cohort, places):
     """-> a warning where test images lie in the folder of another split, or others in that of test, in a
-    list. root: the folder of the images."""
-    places = [path.removeprefix(root).lstrip(os.sep) for path in cohort.paths]
+    list. places: of the images, below their folder."""
     split_of = {folder: split_in(folder) for folder in set(map(os.path.dirname, places))}
     wrong = []
     for place, split in zip(places, cohort.splits):
@@ -201,12 +207,27 @@ def other_folders(cohort, root):
     return [f"WARNING: {len(wrong)} images lie in the folder of another split, as {wrong[0]}"]
 
 
-def unused_split(header, rows):
-    """-> a warning where a column, or the paths of the images, say a split that is not used, in a list."""
-    for name in header:
-        if split_in(rows[0][name]):
-            splits = {split_in(row[name]) for row in rows}
-            if len(splits) > 1 and None not in splits:
-                return [f"WARNING: column {name} says {', '.join(sorted(splits))}, which is not used; "
-                        f"--split-column {name} keeps this split, none takes away this line"]
+def unused_split(cohort, places):
+    """-> a warning where a column, or the places of the images, say a split that is not used, in a list."""
+    for name, cells in cohort.columns.items():
+        splits = splits_in(cells)
+        if splits:
+            return [f"WARNING: column {name} says {splits}, which is not used; --split-column {name} keeps "
+                    "this split, none takes away this line"]
+        if SPLIT_COLUMN.fullmatch(name) and name not in cohort.predicted and 1 < len(set(cells)) <= 20:
+            return [f"WARNING: column {name} is not used as a split; with train, val and test in it "
+                    f"--split-column {name} keeps it, none takes away this line"]
+    splits = splits_in(places)
+    if splits:
+        return [f"WARNING: the folders of the images say {splits}, which is not used; a column split of "
+                "these words keeps it, --split-column none takes away this line"]
     return []
+
+
+def splits_in(cells):
+    """-> the splits that most cells name, if these are several; else "". Of many cells a thousand will do."""
+    cells = cells[::max(1, len(cells) // 1000)]
+    splits = list(filter(None, map(split_in, cells)))
+    if len(set(splits)) < 2 or 2 * len(splits) < len(cells):
+        return ""
+    return ", ".join(sorted(set(splits)))

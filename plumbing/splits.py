@@ -47,8 +47,9 @@ def read_split_rows(run):
 
 
 def split_name(folder):
-    """ "Testing", "test_set" or "02_test" -> "test"; None for a folder that is not of a split."""
-    word = re.sub(r"^\d+[ _.-]+|[ _-]*(set|data|images?)?$", "", folder.strip().lower())
+    """ "Testing", "test_set", "test2017", "test_17.png" or "02_test" -> "test"; None for a folder that is not
+    of a split."""
+    word = re.sub(r"^\d+[ _.-]+|[ _-]*(set|data|images?)?[ _-]*\d*(\.\w+)?$", "", folder.strip().lower())
     return SPLIT_NAMES.get(word)
 
 
@@ -166,6 +167,8 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
             raise ValueError(f"patient {patient} is in {split_of[patient]} and in {split} "
                              "of the official split; --split-column none deals the patients anew")
     official = set(split_of.values())
+    if "train" not in official:
+        raise ValueError(f"{cohort.name}: no patient in the train split, only {', '.join(sorted(official))}")
     if not 0 <= fold < folds or (fold and "test" in official):
         raise ValueError(f"--fold {fold} of --folds {folds}: need 0 .. {folds - 1}, "
                          "and 0 where the table has its own test split")
@@ -187,8 +190,6 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
             raise ValueError(f"--val {val}: need 0 < share <= 0.5")
         cut("val", round(1 / val), 0, seed + 1)
 
-    if "train" not in split_of.values():
-        raise ValueError(f"{cohort.name}: no patient in the train split, only {', '.join(sorted(official))}")
     notes = list(cohort.notes)
     if duplicates:
         notes.append(duplicates_note(cohort, duplicates, split_of))

@@ -131,6 +131,7 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
 @pytest.mark.parametrize("images, message", (
     (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks beside their images 1\)"),
     (("train/1.png", "test/2.png"), "test, train are folders of a split and hold no folders of classes"),
+    (("train2017/1.png", "val2017/2.png"), "train2017, val2017 are folders of a split and hold no folders of classes"),
     (("train/NORMAL/1.png", "test/Normal/2.png"), "two differ in the case of their letters or the signs between their words only"),
     (("train/no_tumor/1.png", "train/tumor/1.png", "test/no tumor/2.png"), "two differ in the case of their letters or the signs"),
     (("a/1.png", "b/2.png", "augmented/a/1.png", "augmented/b/2.png"), "augmented is beside the classes and holds folders of the same names, a, b"),

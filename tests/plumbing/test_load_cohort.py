@@ -73,6 +73,12 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "Set", ["train", "test"], None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "none", None, None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,other"), None, None, None),
+    ("patient_id,image,target,Set", ("p,a.png,1,", "q,b.png,2,test", "r,c.png,2,train"), None, None, "WARNING: column Set says test, train, which"),
+    ("patient_id,image,target,is_test", ("p,a.png,1,0", "q,b.png,2,1"), None, None, "WARNING: column is_test is not used as a split"),
+    ("patient_id,image,target,Fold", ("p,a.png,1,0", "q,b.png,2,1"), "none", None, None),
+    ("patient_id,image,target,image2", ("p,train2017/a.png,1,", "q,val2017/b.png,2,"), "image", ["train", "val"], None),
+    ("patient_id,image,target", ("p,train_1.png,1", "q,test_1.png,2"), None, None, "column image says test, train"),
+    ("patient_id,image,target", ("p,a,1", "q,b,2"), None, None, "WARNING: the folders of the images say test, train, which is not used"),
     ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), None, None, "column image says test, train"),
     ("patient_id,image,target", ("p,training/a.png,1", "q,test/b.png,2"), "image", ["train", "test"], None),
     ("patient_id,image,target,split", ("p,train/a.png,1,train", "q,train/b.png,2,test"), None, ["train", "test"],
@@ -80,8 +86,10 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
     ("patient_id,image,target,split", ("p,train/a.png,1,train", "q,train/b.png,2,val"), None, ["train", "val"], None)))
 def test_a_split_that_the_table_says_is_used_or_named(tmp_path, header, rows, flag, splits, note):
     """Under any name, and in the folders of the images; a test split is not dealt into training in silence."""
-    path = write(tmp_path, "t.csv", header, *rows, images=[row.split(",")[1] for row in rows])
-    cohort = load_cohort(path, split=flag)
+    images = [row.split(",")[1] for row in rows]
+    if images == ["a", "b"]:                                       # no ending, and no folder in the table
+        images = ["train/a.png", "test/b.png"]
+    cohort = load_cohort(write(tmp_path, "t.csv", header, *rows, images=images), split=flag)
     assert cohort.splits == splits
     assert any(note in line for line in cohort.notes) if note else not any("split" in line for line in cohort.notes)
 

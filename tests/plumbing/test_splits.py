@@ -105,8 +105,9 @@ def test_splits_that_cannot_be():
             split_patients(cohort, *args)
     with pytest.raises(ValueError, match="patient p is in train and in test of the official split"):
         split_patients(cohort_of("ppq", [1, 2, 3], splits=["train", "test", "test"]))
-    with pytest.raises(ValueError, match="no patient in the train split, only test, val"):
-        split_patients(cohort_of("pq", [1, 2], splits=["val", "test"]))
+    for splits, message in ((["val", "test"], "no patient in the train split, only test, val"), (["test", "test"], "train split, only test$")):
+        with pytest.raises(ValueError, match=message):
+            split_patients(cohort_of("pq", [1, 2], splits=splits))
     with pytest.raises(ValueError, match="need 0 .. 4, and 0 where the table has its own test split"):
         split_patients(cohort_of("pqr", [1, 2, 3], splits=list(SPLITS)), 5, 1)
 
