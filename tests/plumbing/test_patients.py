@@ -73,6 +73,16 @@ def test_ids_that_name_a_part_of_a_patient():
     assert parts_note(["sub-01_ses-1", "sub-01_ses-2"]) and not parts_note(["17_left", "18_left"]) and not parts_note(["17_left", "17_right", "x"])
 
 
+@pytest.mark.parametrize("ends, warns", ((("_V1", "_V2"), True), (("-baseline", "-followup"), True), (("OD", "OS"), True), (("a", "b"), True), ((".1", ".2"), True),
+                                         (("/1", "/2"), True), (("", "_2"), True), ((" T0", " T12"), True), (("", ".0"), False), (("-001", "-002"), False)))
+def test_ids_that_end_in_a_visit_or_a_side(ends, warns):
+    """Without a word: the same person in training and test. Sites of patients are no people."""
+    notes = parts_note([f"S{number:03d}{end}" for number in range(9) for end in ends])
+    assert [line[:63] for line in notes] == [f"WARNING: S000{ends[0]} and S000{ends[1]} count as different patients, S000 may be one"[:63]] * warns
+    assert not parts_note([f"{site:02d}-{number}" for site in range(3) for number in range(1, 9)])
+    assert not parts_note([f"{number * 2654435761 % 2 ** 32:08x}" for number in range(500)])
+
+
 def test_copies_that_names_tell_stay_together():
     """Augmented, resized, or saved in another format; numbers in brackets are other pictures."""
     names = ["a/1.png", "a/1_flip.png", "a/1_rot90.png", "a/1.jpg", "b/1.png", "a/2_jpg.rf.0123456789abcdef0123.jpg", "a/2_jpg.rf.ffff456789abcdef0123.jpg",
