@@ -22,21 +22,25 @@ ODD = [(re.compile(pattern, re.IGNORECASE), problem) for pattern, problem in (
 READABLE = re.compile(rf"([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
 GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
-SHORT = re.compile(r"\d{1,3}")
-CODE = re.compile(r"-(1|9+)(\.0)?")                                # numbers that stand for a blank
-HIGH_CODE = re.compile(r"(9+|88+)(\.0*)?")
-UNKNOWN = re.compile(r"unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
-                     r"|not (known|specified|recorded|applicable|done|assessed)", re.IGNORECASE)
-LABELS = dict.fromkeys("true yes y positive pos present checked x".split(), "1")
-LABELS |= dict.fromkeys("false no n negative neg absent unchecked".split(), "0")
+THREE_DIGITS = re.compile(r"\d{1,3}")
+CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
+UNKNOWN = re.compile(r"unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure|tb[ad]"
+                     r"|n\. ?[dk]\.|k\. ?a\.|not (known|specified|recorded|applicable|done|assessed)",
+                     re.IGNORECASE)
+LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x".split(), "1")
+LABELS |= dict.fromkeys("false no n nein non negative neg absent unchecked".split(), "0")
+SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"no[ _-]?findings?|normal|healthy", re.IGNORECASE)        # in a list of findings
-LIST = re.compile(r"[|;]|^[\[({].*[\])}]$|^set\(\)$")
-SEPARATORS, OTHER_SEPARATORS = "|;,", "/+&"
+CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
+LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
+SEPARATORS = "|;,"
+OTHER_SEPARATORS = "/+&", *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NO = "no", "non", "n", "un"
-NEGATIVE = re.compile(r"-?0(\.0)?|-1(\.0)?|n|no|false|neg|negative|normal|healthy|controls?|benign|none"
-                      r"|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+", re.IGNORECASE)
-POSITIVE = re.compile(r"y|yes|true|pos|positive|abnormal|diseased?|sick|cases?|cancer|malignant"
+NEGATIVE = re.compile(r"-?0(\.0)?|-1(\.0)?|n|no|nein|non|false|neg|negative|normal|healthy|controls?|benign"
+                      r"|none|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+",
+                      re.IGNORECASE)
+POSITIVE = re.compile(r"y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer|malignant"
                       r"|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|melanoma|tuberculosis",
                       re.IGNORECASE)
 
@@ -52,7 +56,7 @@ def is_number(text):
 def odd_cell(cells):
     """-> the first cell that makes a column neither one of numbers nor one of words, and what is wrong with
     it: it only looks like a number, or others are numbers; else None."""
-    plain = [cell for cell in cells if SHORT.fullmatch(cell)]
+    plain = [cell for cell in cells if THREE_DIGITS.fullmatch(cell)]
     grouped = [cell for cell in cells if GROUPED.fullmatch(cell)]
     if plain and grouped and len(plain) + len(grouped) == len(cells):
         return grouped[0], "may be a thousand and more, or have three decimals"
@@ -101,9 +105,8 @@ def no_number(cell):
 
 
 def list_parts(cell, separators=SEPARATORS):
-    """ "a|b", "a; b", "a, b", "['a', 'b']", "['a' 'b']" or "{'a', 'b'}" -> ["a", "b"]"""
-    if cell == "set()":                                            # how Python writes an empty set
-        return []
+    """ "a|b", "a; b", "a, b", "['a', 'b']", "['a' 'b']", 'c("a", "b")' or "{'a', 'b'}" -> ["a", "b"]"""
+    cell = CALL.sub("", cell)
     if cell.startswith(("[", "{", "(")):
         quoted = ["".join(pair).strip() for pair in QUOTED.findall(cell)]
         if quoted:
@@ -129,9 +132,18 @@ def are_lists(cells, separators=SEPARATORS):
 
 
 def separators_of(cells):
-    """-> the signs that divide the words in a column of lists."""
-    if not are_lists(cells) and are_lists(cells, OTHER_SEPARATORS):
-        return OTHER_SEPARATORS
+    """-> the signs that divide the words in a column of lists. Any other than the usual ones only where each
+    word of a list stands alone in another cell."""
+    if are_lists(cells):
+        return SEPARATORS
+    if are_lists(cells, OTHER_SEPARATORS[0]):
+        return OTHER_SEPARATORS[0]
+    alone = set(map(same_word, cells))
+    for separator in OTHER_SEPARATORS[1:]:
+        for cell in cells:
+            words = [same_word(word) for word in list_parts(cell, [separator])]
+            if len(words) > 1 and alone.issuperset(words):
+                return [separator]
     return SEPARATORS
 
 
@@ -151,25 +163,27 @@ def spelling_notes(name, counts, noun):
 
 def code_notes(name, counts):
     """-> warnings of cells that count like the others and may stand for a blank: words like unknown, the only
-    negative number, as -1 or -999, and 9, 99 or 999 far above the others. counts: {cell: how often}"""
+    negative numbers, as -1, -9 or -999, and 9, 77, 99 or 999.9 far above the others. counts: {cell: how
+    often}"""
     codes = [cell for cell in counts if UNKNOWN.fullmatch(cell)]
     numbers = sorted(filter(is_number, counts), key=float)
-    if len(numbers) > 2:
-        if CODE.fullmatch(numbers[0]) and float(numbers[1]) >= 0:
-            codes.append(numbers[0])
-        if HIGH_CODE.fullmatch(numbers[-1]) and float(numbers[-1]) > 2 * float(numbers[-2]) > 0:
-            codes.append(numbers[-1])
+    others = [float(cell) for cell in numbers if not CODE.fullmatch(cell)]
+    if others and len(numbers) > 2:
+        for cell in filter(CODE.fullmatch, numbers):
+            if float(cell) < 0 <= others[0] or float(cell) > 2 * others[-1] > 0:
+                codes.append(cell)
     return [f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it stands "
             f"for a blank, say --missing=na,nan,{code.lower()}" for code in codes]
 
 
 def same_word(cell):
-    """-> what is equal for 1 and 1.0, for Benign and benign, for no_tumor and no-tumor and no tumor, and for
-    the two ways to write an accent."""
+    """-> what is equal for 1 and 1.0, for Benign and benign, for no_tumor and no-tumor and no tumor, for yes
+    and y, and for the two ways to write an accent."""
     if is_number(cell):
         return float(cell)
-    text = re.sub(r"(?<=[^\W\d_])[_-](?=[^\W\d_])", " ", unicodedata.normalize("NFC", cell).casefold())
-    return " ".join(text.split())
+    text = re.sub(r"(?<=[^\W\d_])[_-](?=[^\W_])", " ", unicodedata.normalize("NFC", cell).casefold())
+    text = " ".join(text.split())
+    return SHORT.get(text, text)
 
 
 def positive_of(classes):

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from itertools import chain
 
-from plumbing.patients import NOBODY, compile_regex, first_group
+from plumbing.patients import INVISIBLE, NOBODY, compile_regex, first_group
 
 
 DELIMITERS = ",;\t|"
@@ -43,10 +43,11 @@ def read_csv(path):
     tabs or bars.
 
     -> the list of column names, and the rows as dicts {column: text} with the line number under the key None.
-    Columns without a name are left out, and so are lines that begin with # but for a row with all its cells.
-    ValueError names the file, and the row where it is to blame."""
+    Of several lines in a cell a list is made, "a; b".
+    Columns without a name are left out, and so are lines that begin with #, unless all rows do. ValueError
+    names the file, and the row where it is to blame."""
     refuse_foreign(path)
-    rows = []
+    rows, marked = [], []                                          # marked: rows that may be comments
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first, skipped = first_line(file)
@@ -57,14 +58,17 @@ def read_csv(path):
             header = read_header(path, cells)
             for cells in reader:
                 number = skipped + reader.line_num
-                if not any(cells) or cells[0].startswith("#") and len(cells) != width:
+                is_whole = len(cells) >= len(header) and not any(cells[width:])
+                if not any(cells) or cells[0].startswith("#") and not is_whole:
                     continue                                       # a blank line, or a comment
-                if len(cells) < len(header) or any(cells[width:]):
+                if not is_whole:
                     raise ValueError(f"{path} row {number}: {len(cells)} cells, "
                                      f"the header has {len(header)}")
-                row = {name: one_line(cell) for name, cell in zip(header, cells) if name}
+                row = {name: one_line(cell, "; ") for name, cell in zip(header, cells) if name}
                 row[None] = number
                 rows.append(row)
+                if cells[0].startswith("#"):
+                    marked.append(number)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252: "
                          f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
@@ -73,6 +77,9 @@ def read_csv(path):
                          "divided by commas, semicolons, tabs or bars") from error
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
+    if 0 < len(marked) < len(rows):
+        raise ValueError(f"{path} row {marked[0]}: begins with # as comments do, but has all cells of a row; "
+                         "take away the # or the line")
     return [name for name in header if name], rows
 
 
@@ -137,9 +144,9 @@ def known_cells(rows, name):
     return counts
 
 
-def one_line(cell):
-    """A cell may hold several lines; a message may not."""
-    return cell.strip().replace("\n", " ")
+def one_line(cell, between=" "):
+    """A cell may hold several lines; a message may not. What nobody sees is taken away."""
+    return between.join(map(str.strip, INVISIBLE.sub("", cell).strip().splitlines()))
 
 
 def cell_place(path, row, name):

@@ -64,7 +64,9 @@ def test_another_table_lacks_a_column():
 
 
 def test_spellings_of_one_value_are_one_input():
-    """M, m and 1.0 beside 1; codes that may stand for a blank have a warning."""
+    """M, m, male and 1.0 beside 1; codes that may stand for a blank have a warning."""
+    words = table_cohort(sex=["M", "male", "F", "Female"])
+    assert tabulate(words, fit_columns(words, "sex", [0, 2]))[0].tabular.tolist() == [[0, 1], [0, 1], [1, 0], [1, 0]]
     cohort = table_cohort(sex=["M", "m", "F", "M"], grade=["1", "1.0", "2", "2"], age=["40", "999", "61", "50"])
     columns = fit_columns(cohort, "sex,grade:category,age", range(4))
     assert [column.values for column in columns] == [("F", "M"), ("1", "2"), ()]

@@ -22,7 +22,7 @@ def test_bom_crlf_quotes_and_blank_lines(tmp_path):
     "patient_id;image;target\np;a.png;1,5\n", "patient_id\timage\ttarget\np\ta.png\t1,5\n", "patient_id|image|target\np|a.png|1,5\n",
     'sep=;\npatient_id;image;target\np;a.png;1,5\n', '# made by hand\n#with, a comma\n\npatient_id,image,target\np,a.png,"1,5"\n# the end\n',
     'patient_id,image,target,\np,a.png,"1,5",a remark\n', ',patient_id,image,target\n0,p,a.png,"1,5"\n', 'patient_id, image, target\rp, a.png, "1,5"\r,,\r',
-    'patient_id,image,target,,\np,a.png,"1,5"\n'))
+    'patient_id,image,target,,\np,a.png,"1,5"\n', '\ufeff\ufeffpatient_id,image,target\np\u200b,a.png,"1,5"\n'))
 def test_a_table_is_read_as_it_comes(tmp_path, text):
     """Semicolons, tabs, bars; comments, also that of Excel; columns without a name, the first or the last; blanks after a comma; \\r."""
     (tmp_path / "t.csv").write_bytes(text.encode())
@@ -36,6 +36,11 @@ def test_the_row_in_a_message_is_the_line_in_the_file(tmp_path):
     (tmp_path / "t.csv").write_text("# one\n#,image\n# two\n#7,a.png\n\n#8,b.png\n")
     header, rows = read_csv(str(tmp_path / "t.csv"))
     assert header == ["#", "image"] and [(row["#"], row[None]) for row in rows] == [("#7", 4), ("#8", 6)]
+    (tmp_path / "t.csv").write_text("id,image\n#7,a.png,\n#8,b.png\n#9\n")
+    assert [row["id"] for row in read_csv(str(tmp_path / "t.csv"))[1]] == ["#7", "#8"]       # a comma more makes no comment
+    (tmp_path / "t.csv").write_text("id,image\n7,a.png\n#8,b.png\n9,c.png\n")
+    with pytest.raises(ValueError, match="t.csv row 3: begins with # as comments do, but has all cells of a row"):
+        read_csv(str(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize("name, content, message", (
