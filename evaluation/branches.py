@@ -13,7 +13,9 @@ class Branch(nn.Module):
 
     def __init__(self, model, number):
         super().__init__()
-        self.model, self.number, self.inputs = model, number, model.inputs
+        self.model = model
+        self.number = number
+        self.inputs = model.inputs
 
     def forward(self, *inputs):
         both = self.model(*inputs)["branch_logits"]                # {task: (B, 2, outputs)}

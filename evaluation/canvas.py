@@ -42,7 +42,8 @@ def text_width(text, size):
 
 def wrap(text, width, size):
     """The fullest lines that fit in width px; a word longer than a line is cut."""
-    text, lines = plain(text), []
+    text = plain(text)
+    lines = []
     for letters in range(min(len(text), 200), 0, -1):
         lines = textwrap.wrap(text, letters)
         if all(text_width(line, size) <= width for line in lines):
@@ -58,7 +59,8 @@ class Page:
     """A white page; its units are pixels of the picture that `done` returns."""
 
     def __init__(self, width, height):
-        width, height = math.ceil(width), math.ceil(height)
+        width = math.ceil(width)
+        height = math.ceil(height)
         self.image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
         self.draw = ImageDraw.Draw(self.image, "RGBA")
         self.key = ""

@@ -12,7 +12,8 @@ WIDTH = 600                                          # between the axes, px
 HEIGHT = 420
 TICK = 8                                             # length of a tick, px
 GAP = 20                                             # between an axis and what stands beside it, px
-TEXT, SMALL = 30, 28                                 # sizes of letters, px
+TEXT = 30                                            # sizes of letters, px
+SMALL = 28
 
 
 class Axis:

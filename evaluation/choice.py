@@ -20,13 +20,15 @@ def choose(task, predictions, count, candidates):
     if not len(candidates):
         return []
     high, low = signed_errors(task, predictions)
-    high, low = high[candidates], low[candidates]
+    high = high[candidates]
+    low = low[candidates]
     size = np.maximum(np.abs(high), np.abs(low))
     orders = [np.argsort(values, kind="stable") for values in (np.abs(size - np.median(size)), -high, low)]
     words = WHY[task.kind]
     if np.isnan(predictions["target"][task.name]).all():
         words = UNKNOWN
-    chosen, patients = [], set()
+    chosen = []
+    patients = set()
     for turn in range(count):
         for unit in candidates[orders[turn % 3]].tolist():
             patient = predictions["patient"][unit]

@@ -82,7 +82,8 @@ def transformers_has(model, tasks):
     """Has transformers this model? A ViT on pictures, with one task of classes or labels, and no extras."""
     if not isinstance(model, ViT) or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
         return False
-    config, plain = model.config, ViTConfig()
+    config = model.config
+    plain = ViTConfig()
     if any(getattr(config, field) != getattr(plain, field) for field in PLAIN):
         return False
     return len(config.image) == 2 and config.head_dim in (0, config.dim // config.heads)

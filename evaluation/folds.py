@@ -53,7 +53,8 @@ def train_folds(train, argv):
 def show(name, runs):
     """Print the table of these runs, and write it to name-folds.csv."""
     columns = [values_of(run) for run in runs]
-    rows, shown = [], []
+    rows = []
+    shown = []
     for metric in columns[0]:
         values = [column[metric] for column in columns]
         mean, sd, count = summary(values)

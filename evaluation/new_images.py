@@ -122,7 +122,8 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         note(f"skipped: {reason}")
 
     options["folder"] = None                         # the next images will be others
-    predictions, seen = {"patient": []}, {}
+    predictions = {"patient": []}
+    seen = {}
     good = [i for i in range(len(cohort.paths)) if i not in broken]
     if good:
         predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")

@@ -45,7 +45,8 @@ def saved_results(run):
     prediction} of its training split; another table has neither.
 
     {} when the run has not been evaluated yet: there is no operating point, and no constant, then."""
-    thresholds, constants = {}, {}
+    thresholds = {}
+    constants = {}
     try:
         result = read_json(os.path.join(run, "metrics.json"))
     except ValueError:

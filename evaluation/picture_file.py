@@ -68,7 +68,8 @@ def read_picture(path):
         about = json.loads(picture.text["Description"])
         rows = {}                                    # {top: pieces}
         for left, top, width, height, caption in about["pieces"]:
-            right, bottom = min(left + width, picture.width), min(top + height, picture.height)
+            right = min(left + width, picture.width)
+            bottom = min(top + height, picture.height)
             piece = picture.crop((max(left, 0), max(top, 0), right, bottom))
             rows.setdefault(top, []).append((piece, str(caption)))
         return str(about["title"]), str(about["text"]), list(rows.values()) or [[(picture, "")]]

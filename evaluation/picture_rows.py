@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from evaluation.canvas import AXIS, INK, MARGIN, Page, block_height, wrap
 
 
-TITLE, CAPTION = 22, 18                              # sizes of letters, px
+TITLE = 22                                           # sizes of letters, px
+CAPTION = 18
 GAP = 8                                              # between a picture and its letters, px
 HEIGHT = 240                                         # of a photograph, px
 LEAST_TOP = 2                                        # multiples of chance: a map below it looks flat
@@ -76,7 +77,8 @@ def outline_patches(image, cells, grid, colors=None):
     """Frames just inside these patches of a (rows, cols) grid, all of one color unless `colors` are given."""
     image = to_picture(image)
     rows, cols = grid
-    width, height = image.width / cols, image.height / rows      # of a patch, px
+    width = image.width / cols                       # of a patch, px
+    height = image.height / rows
     patches = []
     for cell in cells:
         row, col = divmod(cell, cols)
@@ -134,7 +136,8 @@ def stack(rows):
     width = max(image.width for image in rows)
     height = sum(image.height - MARGIN for image in rows) + MARGIN
     sheet = Image.new("RGB", (width, height), "white")
-    y, pieces = 0, []
+    y = 0
+    pieces = []
     for image in rows:
         sheet.paste(image, (0, y))
         for left, top, *rest in image.info.get("pieces", []):
@@ -149,7 +152,8 @@ def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
 
     kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0. composite: None
     where there is no picture of it."""
-    pictures, captions = [], []
+    pictures = []
+    captions = []
     count = sum(map(len, kept))
     for photo, own in zip(photos, kept):
         cells = [cell for _, cell in own]

@@ -97,7 +97,8 @@ def confusion(counts, classes):
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
             shade = *ACCENT, round(255 * share)
-            top, bottom = down - half, down + half
+            top = down - half
+            bottom = down + half
             chart.box(across - half, top, across + half, bottom, shade)
             texts.append(f"{share:.0%}")
             down -= SMALL * LEADING / 2

@@ -74,7 +74,8 @@ def read_rows(tasks, rows):
         "target": {},
     }
     for task in tasks:
-        prediction, target = [], []
+        prediction = []
+        target = []
         for row in rows:
             prediction.append([float(row[name]) for name in prediction_names(task)])
             target.append([read_target(task, row[name]) for name in target_names(task)])

@@ -46,7 +46,8 @@ def interval(entry):
     """-> "(2.910 to 4.760)", "" where an entry has no interval."""
     if entry["low"] is None:
         return ""
-    low, high = entry["low"], entry["high"]
+    low = entry["low"]
+    high = entry["high"]
     return f"({number(low, high)} to {number(high, low)})"
 
 

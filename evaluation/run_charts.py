@@ -30,7 +30,8 @@ RATES = {  # name: points, area, axes, a grey line, caption
 def task_charts(run, task):
     """-> the figures of one task."""
     predictions = read_rows([task], run.predictions)
-    scores, unit = run.metrics[task.key], run.metrics["unit"]
+    scores = run.metrics[task.key]
+    unit = run.metrics["unit"]
     charts = subgroup_charts(task, scores)
     if task.kind == "regression":
         return regression_charts(task, predictions, unit) + charts
@@ -46,10 +47,12 @@ def regression_charts(task, predictions, unit):
     if len(actual) < 2:
         return []
     ends = limits([actual, predicted])
-    x, y = Axis(ends, f"actual {name}"), Axis(ends, f"predicted {name}")
+    x = Axis(ends, f"actual {name}")
+    y = Axis(ends, f"predicted {name}")
     fit = curves.fit(actual, predicted)
     scatter = line_chart(fit, x, y, HEIGHT, dots=(actual, predicted), reference=(ends, ends))
-    mean, error = (actual + predicted) / 2, predicted - actual
+    mean = (actual + predicted) / 2
+    error = predicted - actual
     bias = curves.agreement(mean, error)
     label = f"predicted - actual {name}"
     x = Axis(limits(mean), f"mean of actual and predicted {name}")
@@ -71,7 +74,8 @@ def survival_charts(task, predictions):
     if len(risk) < 3:
         return []
     time, event = target.T
-    x, y = Axis((0, 1.04 * time.max()), task.classes[0]), Axis((0, 1.04), "share without the event")
+    x = Axis((0, 1.04 * time.max()), task.classes[0])
+    y = Axis((0, 1.04), "share without the event")
     picture = line_chart(curves.kaplan_meier(risk, time, event), x, y)
     return [Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
                    "the lines, the lowest risk on top, the better; bands are 95 %")]
@@ -102,7 +106,8 @@ def rate_charts(kind, task, asked, operating):
         if kind == "roc" or question[1].mean() < RARE:
             threshold = operating.get(name, {}).get("threshold")
             lines.append(curves.rates(points, area, name, question, threshold))
-    groups, charts = [lines], []
+    groups = [lines]
+    charts = []
     if len(lines) > len(PALETTE):
         groups = [[line] for line in lines]
     for group in filter(None, groups):
@@ -126,10 +131,13 @@ def calibration_chart(task, name, bins, unit):
 def subgroup_charts(task, scores):
     """A forest plot of the first metric, a row per subgroup."""
     metric = list(METRICS[task.kind])[0]
-    values, intervals = {}, {}
+    values = {}
+    intervals = {}
     for name, group in scores.get("subgroups", {}).items():
-        row, entry = f"{name}, n {group['patients']}", group[metric]
-        values[row], intervals[row] = [entry["value"]], [entry["low"], entry["high"]]
+        row = f"{name}, n {group['patients']}"
+        entry = group[metric]
+        values[row] = [entry["value"]]
+        intervals[row] = [entry["low"], entry["high"]]
     if not values:
         return []
     picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
@@ -143,7 +151,8 @@ def learning_curves(run):
         return []
     values, metric, name = validated(run)
     best = best_epoch(values, metric)
-    losses, chosen = [], [(f"{name}, validation", values)]
+    losses = []
+    chosen = [(f"{name}, validation", values)]
     for label, column in (("training", "train_loss"), ("validation", "val_loss")):
         losses.append((label, [float(row.get(column) or "nan") for row in run.log]))   # old runs lack one
     charts = []

@@ -118,7 +118,8 @@ def caveats(run):
 def facts(run):
     """-> [(name, text or number)]: what was trained on what."""
     args = run.args
-    data, device = args["data"], args["device"]
+    data = args["data"]
+    device = args["device"]
     if args.get("images"):
         data += f", images in {args['images']}"
     if run.metrics.get("device", device) != device:

@@ -75,7 +75,8 @@ def build_bag(device, who, tokens, size):
     config = ViTConfig(image=(), patch=(), channels=fields["dim"], attention=kind, **fields)
     model = ViT(config, {"y": 2}).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
-    bag, y = torch.randn(1, tokens, config.channels, device=device), torch.zeros(1, dtype=int, device=device)
+    bag = torch.randn(1, tokens, config.channels, device=device)
+    y = torch.zeros(1, dtype=int, device=device)
 
     def step():
         optimizer.zero_grad()
@@ -88,11 +89,13 @@ def build_bag(device, who, tokens, size):
 
 def scaling(args):
     """A training step over the number of tokens, for each attention: Fig. 2 of Khader et al. 2024."""
-    size, lengths = "vit_wsi", (256, 1024, 4096, 16384)
+    size = "vit_wsi"
+    lengths = (256, 1024, 4096, 16384)
     if args.device == "cuda":
         lengths += (65536,)
     if args.quick:
-        size, lengths = "micro", (16, 64, 256)
+        size = "micro"
+        lengths = (16, 64, 256)
     for tokens in lengths:
         kinds = [MATRIX, *attention.KINDS]
         if args.device == "cpu" and tokens > 4096:                 # a matrix is 8.6 GB, and several are kept
@@ -144,9 +147,11 @@ def multivit(args):
     separate: one ViT, n photographs side by side; multi: MultiViT-n-1; joint: one ViT over the n T tokens,
     with fused attention, or with the matrix of all pairs of tokens in memory. That matrix is what grows with
     n^2 in memory; fused attention never holds it, which leaves time as the argument against joint."""
-    counts, image = (1, 2, 3, 4, 8, 16), 128
+    counts = (1, 2, 3, 4, 8, 16)
+    image = 128
     if args.quick:
-        counts, image = (1, 2), 32
+        counts = (1, 2)
+        image = 32
     names = ("separate", "multi", "joint", "joint, matrix in memory")
     for n in counts:
         yield measure(args, build_multivit, names, dict(n=n, size="micro", image=image, patch=8))
@@ -156,7 +161,8 @@ def build_filter(device, who, batch, side, patch, dim):
     """Class maps, tokens and photographs of a batch of patients, N = 3, R = 2 -> what stage 2 gets."""
     torch.manual_seed(0)
     grid = (side // patch, side // patch)
-    T, r = grid[0] * grid[1], 2
+    T = grid[0] * grid[1]
+    r = 2
     maps = torch.rand(batch, 3, 16, T, device=device)              # of 16 heads
     tokens = torch.rand(batch, 3, T, dim, device=device)
     images = torch.randint(256, (batch, 3, 3, r * side, r * side), dtype=torch.uint8, device=device)
@@ -246,9 +252,11 @@ def build_data(device, who, path, side):
 
 def data(args):
     """A JPEG of 12 megapixels. Decoding alone scales as ours; plain: open, convert, two resizes."""
-    size, side = (4000, 3000), 384
+    size = (4000, 3000)
+    side = 384
     if args.quick:
-        size, side = (400, 300), 64
+        size = (400, 300)
+        side = 64
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, "photo.jpg")
     noise = Image.effect_noise((size[0] // 8, size[1] // 8), 60)
@@ -258,16 +266,19 @@ def data(args):
 
 def readers(args):
     """How many photographs like the default cohort's the readers deliver per second, nobody computing."""
-    counts, patients = (0, 4, 8, 16), 200
+    counts = (0, 4, 8, 16)
+    patients = 200
     if args.quick:
-        counts, patients = (0, 2), 20
+        counts = (0, 2)
+        patients = 20
     table = make("psoriasis", args.cache_dir, patients=patients)
     for workers in counts:
         flags = ["--data", table, "--n", "3", "--r", "2", "--workers", str(workers)]
         ready = prepare(parse(flags), torch.device("cpu"))
         loader, _ = make_loader(ready.loader.dataset, 16, workers=workers)
         next(iter(loader))                                         # the processes are there
-        began, images = time.perf_counter(), 0
+        began = time.perf_counter()
+        images = 0
         for batch in loader:
             images += int(batch["present"].sum())
         yield [{"workers": workers, "images/s": images / (time.perf_counter() - began)}]

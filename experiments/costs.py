@@ -57,7 +57,9 @@ def variants(args):
 def sample_of(model, args):
     """-> the inputs of one sample for a model of pictures or volumes, as floats."""
     config = getattr(model.config, "vit", model.config)
-    size, n, r = config.image, getattr(args, "n", 1), getattr(args, "r", 1)
+    size = config.image
+    n = getattr(args, "n", 1)
+    r = getattr(args, "r", 1)
     inputs = {
         "image": torch.zeros(1, config.channels, *size),
         "images": torch.zeros(1, n, config.channels, *size),

@@ -58,7 +58,8 @@ def matrix(values, cell=3):
 
 def matrices(title, factors):
     """A row of matrices to scale, {caption: (rows, columns)}."""
-    pictures, captions = [], []
+    pictures = []
+    captions = []
     for caption, values in factors.items():
         picture = matrix(values)
         sheet = Image.new("RGB", (max(picture.width, 110), SIDE), "white")
@@ -163,12 +164,15 @@ def lt_vit():
     for image_sees, label_sees in LABEL_ATTENTION.values():
         page = Page(SIDE, SIDE)
         for query, key in np.ndindex(9, 9):
-            sees_labels, color = image_sees, COLORS[0]
+            sees_labels = image_sees
+            color = COLORS[0]
             if query >= 6:
-                sees_labels, color = label_sees, COLORS[1]
+                sees_labels = label_sees
+                color = COLORS[1]
             if key >= 6 and not sees_labels:
                 color = PALE
-            x, y = 16 + 18 * key, 16 + 18 * query
+            x = 16 + 18 * key
+            y = 16 + 18 * query
             page.box(x, y, x + 16, y + 16, color)
         pictures.append(page.done())
     return side_by_side(pictures, list(LABEL_ATTENTION), SIDE)
@@ -201,7 +205,8 @@ def daft():
         for age in (60, 80, 90):
             alpha, _ = model.blocks[-1].daft.affine(x, torch.tensor([[(age - 73) / 7]]))
             factors.append(alpha[0].numpy())
-    low, high = np.min(factors), np.max(factors)
+    low = np.min(factors)
+    high = np.max(factors)
     caption = f"alpha of its 16 feature maps, {low:.1f} to {high:.1f}, at ages 60, 80 and 90"
     volume_slice = Image.fromarray(volume[12]).resize((SIDE, SIDE))
     factors = matrix(np.repeat(factors, 2, axis=0), 32)

@@ -35,7 +35,8 @@ def spread(values):
     Without values the mean is NaN, with fewer than two the half width is."""
     known = [value for value in values if not math.isnan(value)]
     n = len(known)
-    center, half = math.nan, math.nan
+    center = math.nan
+    half = math.nan
     if n > 0:
         center = mean(known)
     if n > 1:

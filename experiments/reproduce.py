@@ -69,7 +69,8 @@ def plan(name, seed, args):
     for _, _, extra in experiment["metrics"].values():             # metrics of the same runs have the same
         for row, flags in experiment["rows"].items():
             commands[row, extra] = f"{experiment['flags']} {flags} {extra}"
-    runs, folders = {}, {}
+    runs = {}
+    folders = {}
     for (row, extra), command in commands.items():
         flags = [flag.format_map(folders) for flag in command.split()]
         flags += ["--seed", str(seed)]
@@ -139,7 +140,8 @@ def train_all(name, commands, args, stop):
     """Train each (row, flags, run), args.jobs at a time -> {run: why it failed}.
 
     A run stands behind those that it starts from. Ctrl-C and SIGTERM end it; every training saves itself."""
-    jobs, failed = {}, {}
+    jobs = {}
+    failed = {}
 
     def job(flags, run):
         for flag in flags:
@@ -176,11 +178,13 @@ def gather(experiment, metric, plans):
     place, chance, extra = experiment["metrics"][metric]
     places = {metric: place, **experiment.get("columns", {})}
     columns = {column: {row: [] for row in experiment["rows"]} for column in (*places, "s")}
-    lines, chances = [], [math.nan] * len(plans)
+    lines = []
+    chances = [math.nan] * len(plans)
     for row in experiment["rows"]:
         for seed, runs in enumerate(plans):
             _, run = runs[row, extra]
-            metrics, seconds = read_metrics(run), seconds_of(run)
+            metrics = read_metrics(run)
+            seconds = seconds_of(run)
             columns["s"][row].append(seconds)
             for column, place in places.items():
                 if place == VALIDATION and metrics:
@@ -229,7 +233,8 @@ def draw_rows(experiment, metric, plans):
     for all rows, or a confusion matrix; of labels and times there is none."""
     place, _, extra = experiment["metrics"][metric]
     key = place.split("/")[0]
-    errors, counts = {}, {}
+    errors = {}
+    counts = {}
     for row in experiment["rows"]:
         for runs in plans:
             _, folder = runs[row, extra]
@@ -277,7 +282,8 @@ def reproduce(name, args, stop):
         text += ["", f"`{{{run}}}`: `python train.py {flags}`, same seed"]
     if failed:
         text += ["", f"**{len(failed)} of {len(commands)} runs failed.**"]
-    lines, pictures = [["metric", "row", "seed", "value", "seconds", "run"]], []
+    lines = [["metric", "row", "seed", "value", "seconds", "run"]]
+    pictures = []
     for metric in experiment["metrics"]:
         columns, more = gather(experiment, metric, plans)
         lines += more
@@ -306,7 +312,8 @@ def main(argv=None):
     if args.quick:
         args.seeds = 1
         args.out = join(args.out, "quick")                 # beside numbers that mean something
-    failed, stop = [], Stop()
+    failed = []
+    stop = Stop()
     names = args.name
     if "all" in names:
         names = list(EXPERIMENTS)

@@ -35,7 +35,8 @@ START = 20                                                         # s that the 
 def clock(step, device):
     """-> CPU seconds of one call; on CUDA the time between two events."""
     if device == "cuda":
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
         begin.record()
         step()
         end.record()
@@ -164,7 +165,8 @@ def measure(args, build, names, settings):
 
     First each runs alone, for its memory; then in turns, for their times, all that took less than LIMIT / 20.
     ratio: time over that of the first."""
-    rows, steps = {}, {}
+    rows = {}
+    steps = {}
     first_step = try_step if args.device == "cuda" else in_own_process
     for name in names:
         seconds, memory, note = first_step(args.device, build, name, settings)
@@ -177,7 +179,8 @@ def measure(args, build, names, settings):
         else:
             rows[name]["note"] = "one step, in a process of its own"
     for name, rounds in take_turns(steps, args.rounds, args.device).items():
-        row, first = rows[name], rows[names[0]]
+        row = rows[name]
+        first = rows[names[0]]
         flops, saved = counted(steps[name])
         row["s"] = median(rounds)
         row["saved MB"] = saved / 2 ** 20

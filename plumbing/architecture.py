@@ -240,7 +240,8 @@ def find_rotary(name, tensors, config, kind, fields):
 def turned_grid(cosines):
     """cos (T, d) of the angles of EVA-02's patches, the second half of them by column -> the grid that they
     were reckoned for: from one column to the next an angle of frequency f grows by f grid / columns."""
-    side, width = round(len(cosines) ** 0.5), cosines.shape[1] // 2
+    side = round(len(cosines) ** 0.5)
+    width = cosines.shape[1] // 2
     pair = width // 8                                              # of features; slow enough not to go around
     frequency = 1e4 ** (-2 * pair / width)
     grid = round(side * math.acos(cosines[1, width + 2 * pair]) / frequency)

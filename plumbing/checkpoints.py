@@ -35,7 +35,8 @@ def read_checkpoint(name):
         paths = read_shards(path, place, file)
     else:
         refuse_shard(path)
-    tensors, notes = {}, []
+    tensors = {}
+    notes = []
     for path in paths:
         part, note = read_tensors(path)
         tensors.update(part)
@@ -68,7 +69,8 @@ class Folder:
     lies beside that need not belong to it."""
 
     def __init__(self, name, alone=None):
-        self.name, self.alone = name, alone
+        self.name = name
+        self.alone = alone
 
     def fetch(self, file):
         """-> path of a file, None where there is no such file."""
@@ -101,7 +103,8 @@ def find_place(name):
         return folder_of(name), None
     start, _, file = name.rpartition(":")
     if not start:
-        start, file = name, None
+        start = name
+        file = None
     elif ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
         raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
                          "without .. in its path")

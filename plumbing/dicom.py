@@ -57,7 +57,8 @@ def dicom_type(dataset):
 
 def dicom_window(dataset):
     """-> (low, high), the first window that the file states, or None."""
-    center, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
+    center = number(dataset, "WindowCenter")
+    width = number(dataset, "WindowWidth")
     if dataset.get("VOILUTFunction") == "SIGMOID":
         raise ValueError("VOI LUT function SIGMOID is not read")
     if center is None or width is None or width < 2:

@@ -17,7 +17,8 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
 
     They are kept as folder/features/KEY.npy. KEY depends on the tensors of the frozen model.vit, its config,
     size and channels of the images, the kind of device, and the image files (see cache_key)."""
-    config, weights = model.config.vit, hashlib.sha256()
+    config = model.config.vit
+    weights = hashlib.sha256()
     for name, tensor in model.vit.state_dict().items():
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())

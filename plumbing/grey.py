@@ -117,7 +117,8 @@ def without_markers(numbers):
     levels = np.unique(numbers)
     if len(levels) < 16:
         return numbers
-    low, high = -np.inf, np.inf
+    low = -np.inf
+    high = np.inf
     spread = levels[-2] - levels[1]
     if levels[-1] - levels[-2] > spread:
         high = levels[-2]
@@ -132,7 +133,8 @@ def percentiles(numbers):
     Where these are equal, as in an image that is nearly empty, lowest and highest count."""
     low, high = np.percentile(numbers, (SHARE, 100 - SHARE))
     if low == high:
-        low, high = numbers.min(), numbers.max()
+        low = numbers.min()
+        high = numbers.max()
     return float(low), float(high)
 
 

@@ -148,7 +148,8 @@ def axes_of(cohort):
     if cohort.pixels is not None:
         shape = cohort.pixels.shape[1:]                            # (h, w), (h, w, 3) or (d, h, w)
         return 2 if len(shape) == 2 or shape[-1] == 3 else 3
-    path, wanted = cohort.paths[0], cohort.reading.axes
+    path = cohort.paths[0]
+    wanted = cohort.reading.axes
     if format_of(path) == "picture" and wanted != 3:
         return 2
     return axes_in(read_header(path), wanted)

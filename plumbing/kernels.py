@@ -17,7 +17,8 @@ NAMES = {"mkl": "float32 by MKL", "onednn": "float32 by oneDNN", "bf16": "bfloat
 NARROW = 128                         # of narrower models other things than products take the time,
 NARROW_ON_CUDA = 384                 # on a GPU the launches: an H100's tiny is a fifth slower in bfloat16
 GAIN = 1.15                          # another kernel must be so much faster; casts are not timed
-TOKENS, ROUNDS = 64, 3               # of the product that is timed
+TOKENS = 64                          # of the product that is timed
+ROUNDS = 3
 
 
 def width_of(model):
@@ -35,9 +36,11 @@ def choose_kernels(args, model, device):
     if device.type != "cpu":
         torch.set_float32_matmul_precision("high")
         return ""
-    line, width = "", width_of(model)
+    line = ""
+    width = width_of(model)
     if "auto" in (args.kernels, args.amp):
-        fastest, fastest_float32 = "mkl", "mkl"
+        fastest = "mkl"
+        fastest_float32 = "mkl"
         if width >= NARROW:
             milliseconds = parallel.collect(time_products(width))[0]    # one process decides for all
             fastest_float32 = best_of({name: milliseconds[name] for name in milliseconds if name != "bf16"})

@@ -102,7 +102,9 @@ def describe_files(cohort):
     of files that leave a choice."""
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"]
-    kinds, shapes, headers = Counter(), set(), {}
+    kinds = Counter()
+    shapes = set()
+    headers = {}
     chosen = evenly(cohort, MANY)
     for i in chosen:
         path = cohort.paths[i]

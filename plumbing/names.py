@@ -132,7 +132,9 @@ def timm_names(name, tensors):
     for pattern, known in rules(LAYOUTS):
         if any(re.search(pattern, key) for key in (*tensors, *plain)):
             layout = known
-    renamed, sources, replacements = {}, {}, rules(RENAME)
+    renamed = {}
+    sources = {}
+    replacements = rules(RENAME)
     for key, tensor in plain.items():
         source = key
         if not key.startswith(BESIDE):

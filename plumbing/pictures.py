@@ -18,7 +18,8 @@ from plumbing.weight_files import readable
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 CROP = 0.1                                                         # at most this share is cut off each border
 SCANS = 100                                                        # of a progressive JPEG; usual are ten
-WHITE_IS_ZERO, PHOTOMETRIC = 0, 262                                # a value and the number of a TIFF tag
+PHOTOMETRIC = 262                                                  # the number of a TIFF tag, and a value
+WHITE_IS_ZERO = 0
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # open_picture refuses what it warns of
 

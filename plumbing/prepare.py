@@ -160,7 +160,8 @@ def settle(args, cohort):
             value = getattr(args, flag, None)
             if value and value != neutral:
                 raise ValueError(f"--{flag} {value}: {kind}, which have no pixels")
-        args.image, args.patch = "", ""
+        args.image = ""
+        args.patch = ""
     if not args.image and not pretrained and axes:                 # a model that takes images as they are
         args.image = "64" if axes == 2 else sides_of_first(cohort)
     for flag in ("image", "patch"):

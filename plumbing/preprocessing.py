@@ -34,11 +34,14 @@ def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
         if isinstance(config.get(part), dict):
             timm = config[part]
     scale = pixel_scale(name, preprocessor)
-    result, assumed = {}, False
+    result = {}
+    assumed = False
     for field, chosen in (("mean", mean), ("std", std)):
-        value, file = preprocessor.get(f"image_{field}"), "preprocessor_config.json"
+        value = preprocessor.get(f"image_{field}")
+        file = "preprocessor_config.json"
         if value is None:
-            value, file = timm.get(field), "config.json"
+            value = timm.get(field)
+            file = "config.json"
         if preprocessor.get("do_normalize") is False:
             value = {"mean": 0.0, "std": 1.0}[field]
         if chosen is not None:
@@ -47,7 +50,8 @@ def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
             numbers = per_channel(f"{name}: {field} {value!a} in its {file}", value, channels)
             numbers = tuple(number / scale for number in numbers)
         else:
-            numbers, assumed = family(kind, channels)[field], True
+            numbers = family(kind, channels)[field]
+            assumed = True
         result[field] = numbers
     if max(result["mean"]) > 2:
         raise ValueError(f"{name}: mean {result['mean']} is one of pixels of 0..255; needed is that of 0..1 "

@@ -16,7 +16,8 @@ from plumbing.pictures import read_stack
 from plumbing.tables import shortlist
 
 
-IMAGES, NUMBERS = 30, 10_000         # training images that a window is fitted to, and of each so many numbers
+IMAGES = 30                          # training images that a window is fitted to
+NUMBERS = 10_000                     # of each of these
 FLAT = 0.05                          # of a window that an image fills, below which a line says so
 LOST = 0.1                           # share of a picture's shape, above which a line says so
 NOTES = (                            # what a header has, and what becomes of it
@@ -138,7 +139,8 @@ def note_on_fit(headers, size, fit):
     """-> a line, where more than LOST of the shape of pictures is lost. size: the model's (h, w)."""
     if len(size) != 2:
         return []
-    most, count = (0, ()), 0
+    most = (0, ())
+    count = 0
     for header in headers.values():
         height, width = header.sides
         lost = lost_shape(width, height, size, fit)

@@ -28,7 +28,8 @@ def same_targets(cohort, run):
     now = {task.name: task for task in cohort.tasks}
     changed = sorted(set(before) ^ set(now))
     for name in sorted(set(before) & set(now)):
-        old, new = before[name], now[name]
+        old = before[name]
+        new = now[name]
         if old.kind != new.kind or set(old.classes) != set(new.classes):
             changed.append(f"{name} ({new.text}; when the run began {old.text})")
     if changed:
@@ -41,7 +42,8 @@ def same_split(cohort, run):
     """-> {train, val, test: indices of images} as the run's split.csv has it, and notes for the reader.
 
     Patients who are new are left out. ValueError when a patient's images are not those of the beginning."""
-    rows, files = read_split_rows(run), files_of(cohort)
+    rows = read_split_rows(run)
+    files = files_of(cohort)
     for patient in files:
         before = rows.get(patient, {}).get("files")                # None in runs of earlier versions
         if before and before != files[patient]:

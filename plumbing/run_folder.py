@@ -85,7 +85,8 @@ def write_split(run, cohort, indices):
     path = join(run, "split.csv")
     if isfile(path):
         return
-    split_of, files = {}, files_of(cohort)
+    split_of = {}
+    files = files_of(cohort)
     for split, images in indices.items():
         for i in images:
             split_of[cohort.patients[i]] = split
@@ -104,7 +105,8 @@ def write_folder(path):
     """Yield a new folder to write files into; afterwards it stands at `path`, as a whole or not at all.
 
     OSError when a file could not be written; the folder that stood at `path` before is then untouched."""
-    fresh, old = path + ".new", path + ".old"
+    fresh = path + ".new"
+    old = path + ".old"
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -131,7 +133,9 @@ def write_folder(path):
 
 def recover(path):
     """After a kill between write_folder's two renames: put the new folder in place if whole, else the old."""
-    fresh, old, marker = path + ".new", path + ".old", join(path, "complete")
+    fresh = path + ".new"
+    old = path + ".old"
+    marker = join(path, "complete")
     if not isdir(path):
         if isfile(join(fresh, "complete")):
             os.rename(fresh, path)

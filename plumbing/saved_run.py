@@ -35,7 +35,8 @@ def evaluated(run):
 def tasks_and_columns(saved, path):
     """config.json as a dict -> [Task], [Column]; ValueError where it is not as train.py writes it."""
     try:
-        tasks, columns = [], []
+        tasks = []
+        columns = []
         for task in saved.get("tasks", []):
             tasks.append(Task(**dict(task, classes=tuple(task["classes"]))))
         for column in saved.get("columns", []):

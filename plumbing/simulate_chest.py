@@ -53,7 +53,9 @@ def chest_patient(seed, index):
     anatomy = (wide, tall, heart_size, rib_spacing)
     bedside = 0.3 + 0.1 * diseases[0].clip(-1, 2)                  # chance of a film in bed
 
-    box_rows, film_rows, pictures = [], [], {}
+    box_rows = []
+    film_rows = []
+    pictures = {}
     for number in range(1 + rng.choice(4, p=(0.65, 0.22, 0.09, 0.04))):
         view = "PA"                                                # standing: the rays enter at the back
         if rng.random() < bedside:

@@ -97,7 +97,8 @@ def psoriasis_patient(seed, index):
     count = 1 + rng.choice(6, p=PHOTOS)
     regions = draw_disease(rng)
 
-    photos, pictures = [], {}
+    photos = []
+    pictures = {}
     for number, region in enumerate(choose_regions(rng, count)):
         area, *grades = regions[region]
         if area > 0:

@@ -134,7 +134,8 @@ def link_patients(cohort, duplicates):
 
 def duplicates_note(cohort, duplicates, split_of):
     """-> a line that shows four sets of duplicates, first those that cross the official split."""
-    crossing, within = [], []
+    crossing = []
+    within = []
     for images in duplicates:
         twins = " = ".join(f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, "
                            f"{split_of[cohort.patients[i]]})" for i in images)
@@ -200,7 +201,9 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
 def sort_by_split(cohort, split_of):
     """{patient: split} -> {split: indices of images}, and a line with the counts. Who is not there is left
     out."""
-    indices, counts, sides = {}, [], list(split_of.values())
+    indices = {}
+    counts = []
+    sides = list(split_of.values())
     for split in SPLITS:
         indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of.get(patient) == split]
         count = f"{len(indices[split])} images"

@@ -21,7 +21,8 @@ def start_stages(model, vit, args):
     load_stage2(model.stage2, second.state_dict(), placed_rows(second.config), "stage2.pos_embed" in behind)
     taken = ["stage2"]
     for part in ("fuse", "merge"):
-        weight, layer = behind.get(f"{part}.weight"), getattr(model, part, None)
+        weight = behind.get(f"{part}.weight")
+        layer = getattr(model, part, None)
         if weight is not None and layer is not None and layer.weight.shape == weight.shape:
             layer.load_state_dict({"weight": weight, "bias": behind[f"{part}.bias"]})
             taken.append(part)
@@ -32,11 +33,13 @@ def start_stages(model, vit, args):
 def load_stage2(stage2, weights, rows, positions=True):
     """{name: tensor} of a ViT -> stage 2. positions: are those of its class token and registers, the first
     rows of pos_embed, still to be added? Else the tokens hold them, as where R = 1."""
-    weights, placed = dict(weights), 0
+    weights = dict(weights)
+    placed = 0
     if hasattr(stage2, "pos_embed") != positions:                  # what had a position brings it along
         sign = 1 if positions else -1
         for name in ("cls_token", "reg_token"):
             if name in weights and placed < rows:
                 own = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
-                weights[name], placed = weights[name] + sign * own, placed + own.shape[1]
+                weights[name] = weights[name] + sign * own
+                placed = placed + own.shape[1]
     stage2.load_state_dict({key: weights[key] for key in stage2.state_dict()})

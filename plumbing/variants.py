@@ -47,7 +47,8 @@ CHOICES = {  # of ViTConfig
 
 def check(config):
     """ValueError where the fields of a ViTConfig do not go together."""
-    image, patch = config.image, config.patch
+    image = config.image
+    patch = config.patch
     sizes = (*image, *patch, config.channels, config.dim, config.depth, config.heads, config.mlp)
     if min(sizes) < 1 or max(sizes) > 65535 or config.depth > 999:
         raise ValueError(f"{config}: sizes start at 1 and end at 65535, and the depth ends at 999")
@@ -65,7 +66,8 @@ def check(config):
         raise ValueError(f"pool {config.pool}, positions {config.positions}: need a class token")
     if not config.head_dim and config.dim % config.heads:
         raise ValueError(f"width {config.dim} does not divide into {config.heads} heads")
-    mean, std = config.mean, config.std
+    mean = config.mean
+    std = config.std
     if image and not (len(mean) == len(std) == config.channels and min(std) > 0):
         raise ValueError(f"mean {mean}, std {std}: need {config.channels} each, stds above 0")
 
@@ -80,7 +82,8 @@ def place(vit, x):
     x = torch.cat([*vit.first_tokens(len(x)), x], 1)
     if vit.config.positions == "none":
         return x
-    rows, prefix = placed_rows(vit.config), vit.config.prefix
+    rows = placed_rows(vit.config)
+    prefix = vit.config.prefix
     pos = vit.pos_embed
     nowhere = pos.new_zeros(1, prefix - rows, vit.config.dim)      # of class token or registers
     pos = torch.cat([pos[:, :rows], nowhere, pos[:, rows:]], 1)
@@ -135,7 +138,8 @@ class Rotation(nn.Module):
 
     def __init__(self, rotary, grid, d, prefix):
         super().__init__()
-        self.halves, self.prefix = rotary.halves, prefix
+        self.halves = rotary.halves
+        self.prefix = prefix
         w = angles(rotary, grid, d)
         self.register_buffer("cos", w.cos().float(), persistent=False)
         self.register_buffer("sin", w.sin().float(), persistent=False)
@@ -143,7 +147,8 @@ class Rotation(nn.Module):
     def forward(self, x):
         patches = x[:, :, self.prefix:]
         images = patches.shape[2] // len(self.cos)
-        cos, sin = self.cos.repeat(images, 1), self.sin.repeat(images, 1)
+        cos = self.cos.repeat(images, 1)
+        sin = self.sin.repeat(images, 1)
         if self.halves:
             a, b = patches.chunk(2, -1)
         else:
@@ -155,7 +160,8 @@ class Rotation(nn.Module):
 
 def pool(vit, x, tokens, mask=None):
     """Tokens before and after the final norm, (B, S, D), mask (B, S) -> the vector that is read, (B, D)."""
-    kind, prefix = vit.config.pool, vit.config.prefix
+    kind = vit.config.pool
+    prefix = vit.config.prefix
     if kind == "prefix":
         return tokens[:, :prefix].mean(1)
     patches = x[:, prefix:] if kind == "mean-norm" else tokens[:, prefix:]
@@ -169,7 +175,8 @@ def vary(vit):
     config = vit.config
     if config.attention != "softmax" and (config.rotary is not None or config.qk_norm):
         raise ValueError(f"attention {config.attention!r} is not defined with rotary positions or qk_norm")
-    D, d = config.dim, config.head_dim or config.dim // config.heads
+    D = config.dim
+    d = config.head_dim or config.dim // config.heads
     if (config.class_token, config.registers, config.positions) != (True, 0, "class"):
         vit.place = place
     if not config.class_token:
@@ -187,7 +194,8 @@ def vary(vit):
     if config.pool != "class":
         vit.pool = pool
     for block in vit.blocks:
-        attn, mlp = block.attn, block.mlp
+        attn = block.attn
+        mlp = block.mlp
         if config.layer_scale:                                     # Touvron et al. 2021, eq. 4
             for residual in (block.ls1, block.ls2):
                 residual.gamma = nn.Parameter(torch.full((D,), 1e-5))

@@ -32,13 +32,16 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
     the config, as the caller wants them. patch (px per axis) and heads among them may be None or (); mean and
     std are those of the file's own channels, and None leaves them to the file. stage: 1 or 2, of MultiViT."""
     changes = dict(changes)
-    patch, heads = changes.pop("patch", None), changes.pop("heads", None)
-    mean, std = changes.pop("mean", None), changes.pop("std", None)
+    patch = changes.pop("patch", None)
+    heads = changes.pop("heads", None)
+    mean = changes.pop("mean", None)
+    std = changes.pop("std", None)
     tensors, config, preprocessor, notes = read_checkpoint(name)
     tensors, config, inside = vit_inside(tensors, config, changes.pop("stage", 1))
     notes += inside
     if "vit" in config:                                            # written by train.py
-        config, assumed = own_config(model_class.Config, config["vit"], name, mean, std), False
+        config = own_config(model_class.Config, config["vit"], name, mean, std)
+        assumed = False
     else:
         config = flat(config)
         tensors, layout = timm_names(name, tensors)
@@ -50,7 +53,8 @@ def read_vit(name, model_class, image=None, channels=None, changes=()):
         config = from_dict(model_class.Config, {**fields, **found}, name)
     if heads and heads != config.heads:
         raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-    kernel, bias = "patch_embed.proj.weight", "patch_embed.proj.bias"
+    kernel = "patch_embed.proj.weight"
+    bias = "patch_embed.proj.bias"
     if bias not in tensors and kernel in tensors:                  # CLIP has none
         tensors[bias] = torch.zeros(len(tensors[kernel]))
     for wanted in (image, patch):
@@ -78,14 +82,16 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, 
     another size; tasks: where there is one, it gets the one head of a released file; the others as in
     read_vit."""
     changes = dict(changes)
-    mean, std = changes.pop("mean", None), changes.pop("std", None)
+    mean = changes.pop("mean", None)
+    std = changes.pop("std", None)
     tensors, config, preprocessor, notes = read_checkpoint(name)
     task = None
     if tasks and len(tasks) == 1:
         [task] = tasks
     tensors = crossvit_names(tensors, task)
     if "crossvit" in config:                                       # written by train.py
-        config, assumed = own_config(model_class.Config, config["crossvit"], name, mean, std), False
+        config = own_config(model_class.Config, config["crossvit"], name, mean, std)
+        assumed = False
     else:
         fields = crossvit_fields(name, tensors, heads_of)
         found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
