@@ -38,10 +38,9 @@ def markdown_table(table):
 
 def card(run, library="pytorch"):
     """-> README.md for a model's folder on the Hub: a YAML head, then what the report says."""
-    lines = ["---"]
-    for name, value in hub_head(run, library).items():
-        lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")       # JSON is YAML
-    lines += ["---", "", f"# {plain(run.name)}", ""]
+    head = hub_head(run, library).items()
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in head]    # JSON is YAML
+    lines = ["---", *lines, "---", "", f"# {plain(run.name)}", ""]
     for task in run.tasks:
         sentence, warnings = verdict(task, run.metrics)
         lines += [f"**{plain(sentence)}** {plain(' '.join(warnings))}".strip(), ""]
@@ -52,10 +51,8 @@ def card(run, library="pytorch"):
         lines += [f"## Results: {plain(task.name)}", ""]
         for table in tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics):
             lines += markdown_table(table)
-    lines += ["## Limits", ""]
-    for text in caveats(run):
-        lines.append(f"- {plain(text)}")
-    lines.append("")
+    limits = [f"- {plain(text)}" for text in caveats(run)]
+    lines += ["## Limits", "", *limits, ""]
     if run.args.get("pretrained"):
         name = plain(run.args["pretrained"])
         lines += [f"The weights it started from, {name}, have a license of their own.", ""]

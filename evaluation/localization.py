@@ -130,8 +130,7 @@ def score_finding(maps, boxes):
     for name, weights in maps.items():
         within = inside(boxes, weights.shape)
         hit = within.flat[weights.argmax()] > 0
-        mass = (weights * within).sum() / weights.sum()
-        scores[name] = float(hit), float(mass)
+        scores[name] = float(hit), float((weights * within).sum() / weights.sum())
     within = inside(boxes, next(iter(maps.values())).shape)
     scores["chance"] = float((within > 0).mean()), float(within.mean())
     return scores

@@ -38,8 +38,7 @@ def r2(prediction, target, weights):
     total = (weights * (target - mean[:, None]) ** 2).sum(1)
     rounding = 1e-24 * (weights @ target ** 2)                     # rounding of the mean is no variance
     total[total <= rounding] = 0
-    residual = weights @ (prediction - target) ** 2
-    return 1 - ratio(residual, total)
+    return 1 - ratio(weights @ (prediction - target) ** 2, total)
 
 
 def concordance(prediction, target, weights):
@@ -178,16 +177,13 @@ def accuracy(prediction, target, weights):
 def balanced_accuracy(prediction, target, weights):
     """Mean over the classes present of the share of their units that are recognized."""
     recognized = prediction.argmax(1) == target
-    recalls = [sensitivity(recognized, target == c, weights) for c in np.unique(target)]
-    return mean_defined(recalls)
+    return mean_defined([sensitivity(recognized, target == c, weights) for c in np.unique(target)])
 
 
 def macro_auroc(prediction, target, weights):
     """Unweighted mean of the one-against-rest AUROC over the classes that have both sides."""
-    areas = []
-    for c, probability in enumerate(prediction.T):
-        is_class = (target == c).astype(float)
-        areas.append(auroc(probability, is_class, weights))
+    areas = [auroc(probability, (target == c).astype(float), weights)
+             for c, probability in enumerate(prediction.T)]
     return mean_defined(areas)
 
 

@@ -53,8 +53,7 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
             if watch:
                 watch(batch, out)
     if loader.batch_sampler.world > 1:
-        shares = parallel.collect(samples)
-        samples = sorted(sum(shares, []))                          # by their numbers
+        samples = sorted(sum(parallel.collect(samples), []))       # by their numbers
     result = merge_samples(tasks, samples, by_image)
     if len(samples) > len(result["patient"]):
         result["alone"] = merge_samples(tasks, samples, by_image=True)

@@ -32,8 +32,7 @@ def print_columns(head, rows):
 
 def print_lines(lines, shown, widths):
     for line in lines:
-        padded = [line[i].ljust(widths[i]) for i in shown]
-        print(("  " + "  ".join(padded)).rstrip()[:WIDTH])
+        print("  ".join(["", *[line[i].ljust(widths[i]) for i in shown]]).rstrip()[:WIDTH])
 
 
 def print_table(tasks, result):

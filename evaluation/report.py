@@ -205,8 +205,8 @@ def looks(run):
     lines = []
     if "localization" in run.metrics:
         lines += [html_table(table, "entry") for table in map_tables(run.metrics["localization"])]
-    for path in sorted(glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png"))):
-        lines.append(html_sheet(path))
+    paths = glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png"))
+    lines += [html_sheet(path) for path in sorted(paths)]
     if lines:
         return ["<h2>What the model looked at</h2>"] + lines
     return []
@@ -214,16 +214,14 @@ def looks(run):
 
 def run_figures(run):
     """-> {name of a task, or LEARNING: its charts}."""
-    charts = {task.name: task_charts(run, task) for task in run.tasks}
-    return {**charts, LEARNING: learning_curves(run)}
+    return {task.name: task_charts(run, task) for task in run.tasks} | {LEARNING: learning_curves(run)}
 
 
 def other_pages(run):
     """-> links to the pages of the run's other evaluations, in its folder."""
     pages = sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html")))
-    links = []
-    for name in [basename(dirname(path)) for path in pages]:
-        links.append(f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>')
+    names = [basename(dirname(path)) for path in pages]
+    links = [f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>' for name in names]
     if links:
         return ["<h2>Evaluated on other patients too</h2>", "<ul>", *links, "</ul>"]
     return []

@@ -82,12 +82,11 @@ def counts(result):
 def tables(task, result, names):
     """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
     scores = result[task.key]
-    points = scores.get("operating_point", {})
     found = [metric_table(task, result, names),
              group_table("Label by label", "positives", scores.get("per_label", {}), task, names),
              group_table("Each branch alone", "patients", scores.get("branches", {}), task, names),
              group_table(subgroup_caption(result), "patients", scores.get("subgroups", {}), task, names),
-             operating_table(points)]
+             operating_table(scores.get("operating_point", {}))]
     return [table for table in found if table[2]]                  # those with rows
 
 

@@ -121,8 +121,7 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     without = {}
     if constant is not None:
-        same = np.broadcast_to(constant, prediction.shape)
-        without = replicates(task, same, target, weights, GAINS)
+        without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights, GAINS)
     for name in METRICS[task.kind]:
         rows = measured[name]
         reason = why_undefined(name, target)
@@ -268,8 +267,7 @@ def constant_prediction(task, target):
         return np.median(target[known])
     if task.kind == "labels":                                      # 0 for a label that is never known
         return np.nan_to_num(ratio(np.nansum(target, 0), known.sum(0)))
-    counts = np.bincount(target[known].astype(int), minlength=len(task.classes))
-    return counts / known.sum()
+    return np.bincount(target[known].astype(int), minlength=len(task.classes)) / known.sum()
 
 
 def score_constant(task, predictions, value):

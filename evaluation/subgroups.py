@@ -45,8 +45,7 @@ def groups_of(column, cohort, images):
     """-> {patient: the set of the groups of the patient's images}"""
     groups = {}
     for i in images:
-        group = subgroup(column, cohort.columns[column][i])
-        groups.setdefault(cohort.patients[i], set()).add(group)
+        groups.setdefault(cohort.patients[i], set()).add(subgroup(column, cohort.columns[column][i]))
     return groups
 
 

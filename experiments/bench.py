@@ -107,9 +107,8 @@ def draw_growth(rows, size, path):
     """Write a chart of time and one of memory over a column of sizes, both in powers of ten."""
     charts = []
     for cost in ("s", "MB"):
-        lines = []
-        for who, (sizes, costs) in growth(rows, size, cost).items():
-            lines.append(Line(who, np.log10(sizes), np.log10(costs)))
+        lines = [Line(who, np.log10(sizes), np.log10(costs))
+                 for who, (sizes, costs) in growth(rows, size, cost).items()]
         axes = []
         names = (size, f"{cost} per step")
         for values, label in zip(([line.xs for line in lines], [line.ys for line in lines]), names):

@@ -38,8 +38,7 @@ COLORS = ACCENT, PALETTE[1]                                        # of two kind
 
 def chest_film(patient=6):
     """-> a simulated film of a patient, (SIDE, SIDE) uint8."""
-    films = chest_patient(0, patient)[2]
-    return list(films.values())[0]
+    return list(chest_patient(0, patient)[2].values())[0]
 
 
 def cut(image, count):
@@ -52,8 +51,7 @@ def matrix(values, cell=3):
     """(rows, columns) -> a picture: a square of `cell` px per number; the top 1 % look alike."""
     low, high = np.quantile(values, (0, 0.99))
     colors = heat_colors((np.asarray(values) - low) / (high - low))
-    image = Image.fromarray(np.uint8(colors))
-    return ImageOps.scale(image, cell, Image.Resampling.NEAREST)
+    return ImageOps.scale(Image.fromarray(np.uint8(colors)), cell, Image.Resampling.NEAREST)
 
 
 def matrices(title, factors):

@@ -77,9 +77,7 @@ def verdict(order, values, lower=False):
     """{row: [a value per seed]} -> "holds", "does not hold" or "undecided", the margin, in how many seeds.
 
     The margin is text with its interval, and so is the number of seeds: "2 of 3"."""
-    margins = []
-    for seed_values in zip(*values.values()):
-        margins.append(margin(order, dict(zip(values, seed_values)), lower))
+    margins = [margin(order, dict(zip(values, of_seed)), lower) for of_seed in zip(*values.values())]
     known = [lead for lead in margins if not math.isnan(lead)]
     if not known:
         return "cannot be told, a value is undefined", "", ""

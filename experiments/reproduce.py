@@ -63,9 +63,7 @@ TRAIN = join(dirname(dirname(abspath(__file__))), "train.py")
 def plan(name, seed, args):
     """-> {(row, flags of the metric): (list of flags, run folder)} of one seed, in the order of training."""
     experiment = EXPERIMENTS[name]
-    commands = {}
-    for row, flags in experiment.get("first", {}).items():
-        commands[row, ""] = flags
+    commands = {(row, ""): flags for row, flags in experiment.get("first", {}).items()}
     for _, _, extra in experiment["metrics"].values():             # metrics of the same runs have the same
         for row, flags in experiment["rows"].items():
             commands[row, extra] = f"{experiment['flags']} {flags} {extra}"
@@ -245,8 +243,7 @@ def draw_rows(experiment, metric, plans):
                 if task.key != key:
                     continue
                 if task.kind == "regression":
-                    predictions = read_rows([task], run.predictions)
-                    predicted, actual, _ = known_units(task, predictions)
+                    predicted, actual, _ = known_units(task, read_rows([task], run.predictions))
                     errors.setdefault(row, []).append(predicted - actual)
                 if task.kind == "classes":
                     counts.setdefault(row, []).append(run.metrics[key]["confusion"])
@@ -258,10 +255,8 @@ def draw_rows(experiment, metric, plans):
     for tables in counts.values():
         pictures.append(confusion(np.sum(tables, axis=0), classes))
     captions = [*errors, *counts]
-    strips = []
-    for i in range(0, len(captions), 3):
-        strips.append(side_by_side(pictures[i:i + 3], captions[i:i + 3], height=400))
-    return strips
+    return [side_by_side(pictures[i:i + 3], captions[i:i + 3], height=400)
+            for i in range(0, len(captions), 3)]
 
 
 def reproduce(name, args, stop):

@@ -165,8 +165,7 @@ def find_pool(tensors, config, notes):
 
 def find_activation(name, tensors, config, kind, hidden):
     """Of the MLP: see ViTConfig.activation."""
-    rows = len(tensors["blocks.0.mlp.fc1.weight"])
-    if rows == 2 * hidden:
+    if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * hidden:
         if kind == "dinov3_vit" and config.get("hidden_act") not in ("silu", "swish"):
             raise ValueError(f"{name}: activation {config.get('hidden_act')!r} in a gated MLP, here is silu")
         return "swiglu"
@@ -185,8 +184,7 @@ def find_positions(name, tensors, patch, config, fields):
             grid = [max(224 // P, 1) for P in patch]
         return tuple(size * P for size, P in zip(grid, patch)), "none"
     rows = tensors["pos_embed"].shape[1]
-    prefix = fields["class_token"] + fields["registers"]
-    kinds = {"class": 1, "patches": 0, "all": prefix}
+    kinds = {"class": 1, "patches": 0, "all": fields["class_token"] + fields["registers"]}
     if not fields["class_token"]:
         del kinds["class"]
     for as_stated in (True, False):                                # else a square or a cube

@@ -55,8 +55,7 @@ def write_features(path, shape, model, loader, device):
             np.lib.format.write_array_header_2_0(
                 file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             for batch in tqdm(loader, desc="features, once", disable=None):
-                tokens = model.tokens(batch["image"].to(device))
-                file.write(tokens.cpu().numpy().tobytes())
+                file.write(model.tokens(batch["image"].to(device)).cpu().numpy().tobytes())
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

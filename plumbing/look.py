@@ -39,8 +39,7 @@ def look(args, argv=None):
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
         for split, images in indices.items():
             lines.append(f"  {split}: {task.name} {summarize(task, values[images])}")
-    for name, cells in cohort.columns.items():
-        lines.append(f"column {name}: {describe_column(cells)}")
+    lines += [f"column {name}: {describe_column(cells)}" for name, cells in cohort.columns.items()]
     counts = [len(images) for images in cohort.groups().values()]
     if cohort.patients_known:
         lines.append(f"patients: {min(counts)} to {max(counts)} images each, as {cohort.patients[0]}")
@@ -128,8 +127,7 @@ def describe_files(cohort):
 def evenly(cohort, many):
     """-> indices of at most so many images, from the first to the last of the cohort."""
     last = len(cohort.paths) - 1
-    places = np.linspace(0, last, min(many, last + 1))
-    return places.astype(int).tolist()
+    return np.linspace(0, last, min(many, last + 1)).astype(int).tolist()
 
 
 def thumbnails(cohort, path):
@@ -163,10 +161,7 @@ def thumbnails(cohort, path):
 
 def train_command(args, cohort, argv):
     """-> the command of the user without --check, with a model that takes such images."""
-    words = ["python", "train.py"]
-    for word in argv or sys.argv[1:]:
-        if word != "--check":
-            words.append(word)
+    words = ["python", "train.py", *[word for word in argv or sys.argv[1:] if word != "--check"]]
     axes = axes_of(cohort)
     able = seeing(axes)
     if args.model in able:

@@ -236,8 +236,8 @@ def usable(args, cohort, train):
     if any."""
     known = np.zeros(len(cohort.paths), bool)
     for task in cohort.tasks:
-        unknown = np.isnan(cohort.targets[task.name]).reshape(len(cohort.paths), -1)
-        known |= ~unknown.all(1)                                   # one known label is enough
+        unknown = np.isnan(cohort.targets[task.name])
+        known |= ~unknown.reshape(len(known), -1).all(1)           # one known label is enough
     if by_patient(args) or known.all():
         return train, []
     line = (f"{(~known).sum()} of {len(known)} images have no known target: those of the training split "

@@ -22,8 +22,7 @@ def same_targets(cohort, run):
         folder = join(run, "best")
     if not isdir(folder):
         return cohort, None, None
-    config = read_json(join(folder, "config.json"))
-    tasks, columns = tasks_and_columns(config, folder)
+    tasks, columns = tasks_and_columns(read_json(join(folder, "config.json")), folder)
     before = {task.name: task for task in tasks}
     now = {task.name: task for task in cohort.tasks}
     changed = sorted(set(before) ^ set(now))

@@ -72,10 +72,9 @@ def write_log(run, history):
     """Write log.csv, as a whole, from the {column: value} of every epoch, which state.pt remembers."""
     rows = []
     if history:
-        columns = list(history[-1])                  # a column that a later version added is empty before
-        rows.append(columns)
-        for epoch in history:
-            rows.append([epoch.get(column, "") for column in columns])
+        rows = [list(history[-1])]                   # a column that a later version added is empty before
+    for epoch in history:
+        rows.append([epoch.get(column, "") for column in rows[0]])
     write_csv(join(run, "log.csv"), rows)
 
 

@@ -31,11 +31,8 @@ def choose_findings(rng, diseases, own):
     rest = np.sqrt(1 - (LOADS ** 2).sum(1))
     varying = 0.8 * own + 0.6 * rng.normal(size=len(own))          # from film to film
     liability = LOADS @ diseases + rest * varying
-    labels = []
-    for label, value in zip(FINDINGS, liability):
-        if value > NormalDist().inv_cdf(1 - FINDINGS[label]):
-            labels.append(label)
-    return labels
+    return [label for label, value in zip(FINDINGS, liability)
+            if value > NormalDist().inv_cdf(1 - FINDINGS[label])]
 
 
 def chest_patient(seed, index):

@@ -32,9 +32,7 @@ def area_grade(fraction):
 
 def pasi(regions):
     """Return 0..72, in steps of 0.1."""
-    parts = []
-    for region, (area, *grades) in regions.items():
-        parts.append(WEIGHTS[region] * sum(grades) * area_grade(area))
+    parts = [WEIGHTS[region] * sum(grades) * area_grade(area) for region, (area, *grades) in regions.items()]
     return round(sum(parts), 1)
 
 
@@ -116,9 +114,7 @@ def psoriasis_patient(seed, index):
         row = [patient, region, len(areas), truth[0], area_grade(truth[0])]
         region_rows.append(row + truth[1:])
     about = [fst, age, sex, site, pasi(regions), pga(regions)]
-    photo_rows = []
-    for name, region, truth in photos:
-        photo_rows.append([patient, name, region] + about + truth)
+    photo_rows = [[patient, name, region] + about + truth for name, region, truth in photos]
     return region_rows, photo_rows, pictures
 
 

@@ -221,10 +221,8 @@ def files_of(cohort):
     for patient, path in zip(cohort.patients, cohort.paths):
         size = getsize(path) if cohort.pixels is None else 0
         images_of[patient].append((basename(path), size))
-    digests = {}
-    for patient, images in images_of.items():
-        digests[patient] = hashlib.blake2b(repr(sorted(images)).encode(), digest_size=8).hexdigest()
-    return digests
+    return {patient: hashlib.blake2b(repr(sorted(images)).encode(), digest_size=8).hexdigest()
+            for patient, images in images_of.items()}
 
 
 def deal(cohort, groups, parts, part, seed):

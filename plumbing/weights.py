@@ -184,19 +184,15 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
     it. ValueError lists the other parameters that are missing or misshapen, and tensors of the file that
     have no place."""
     target = model.state_dict()
-    fits = {}
-    for key, tensor in tensors.items():
-        if key in target and tensor.shape == target[key].shape:
-            fits[key] = tensor
+    fits = {key: tensor for key, tensor in tensors.items()
+            if key in target and tensor.shape == target[key].shape}
     absent = [key for key in target if key not in fits]
     ignored = [key for key in tensors if key not in target]
     needed = [key for key in absent if not any(part in key for part in new)]
     unknown = [key for key in ignored if not key.startswith(IGNORE)]
     misfits = []
     for key in needed + unknown:
-        in_model = shape_text(target, key)
-        in_file = shape_text(tensors, key)
-        misfits.append(f"{key}: model {in_model}, file {in_file}")
+        misfits.append(f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}")
     if misfits:
         listed = "; ".join(misfits[:8])
         if len(misfits) > 8:
@@ -233,8 +229,7 @@ def main(argv):
     except ValueError as error:
         sys.exit(str(error))
     for key, tensor in tensors.items():
-        shape = str(tuple(tensor.shape))
-        print(f"{key:40} {shape:20} {str(tensor.dtype).removeprefix('torch.')}")
+        print(f"{key:40} {str(tuple(tensor.shape)):20} {str(tensor.dtype).removeprefix('torch.')}")
     numbers = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     print(f"{len(tensors)} tensors, {numbers:.2f} M numbers, {layout or 'timm'} layout", *notes, sep=", ")
 
