@@ -60,17 +60,21 @@ class Chart(Page):
         y.start = y.end + height
         x_label = wrap(x.label, width, TEXT)
         x_label_top = y.start + GAP + SMALL * LEADING
-        super().__init__(inside + 2 * MARGIN, x_label_top + block_height(x_label, TEXT) + MARGIN)
+        page_height = x_label_top + block_height(x_label, TEXT) + MARGIN
+        super().__init__(inside + 2 * MARGIN, page_height)
 
-        self.key = "; ".join([text for text, _ in key])
+        texts = [text for text, _ in key]
+        self.key = "; ".join(texts)
         top = MARGIN
         for lines, color in entries:
             self.box(MARGIN, top + 8, MARGIN + 18, top + 26, color)
             self.block(MARGIN + 2 * GAP, top, lines, SMALL)
             top += block_height(lines, SMALL)
         self.block(MARGIN, top, y_label, TEXT, AXIS)
-        self.block(x.start + width / 2, x_label_top, x_label, TEXT, AXIS, anchor="ma")
-        self.line([(x.start, y.end), (x.start, y.start), (x.end, y.start)], AXIS)
+        middle = x.start + width / 2
+        self.block(middle, x_label_top, x_label, TEXT, AXIS, anchor="ma")
+        corners = [(x.start, y.end), (x.start, y.start), (x.end, y.start)]
+        self.line(corners, AXIS)
         self.draw_ticks()
 
     def draw_ticks(self):
@@ -79,14 +83,16 @@ class Chart(Page):
         free_from = 0                                # names that would overlap are left out
         for value, name in self.x.ticks.items():
             x = self.x.px(value)
-            self.line([(x, bottom), (x, bottom + TICK)], AXIS)
+            tick = [(x, bottom), (x, bottom + TICK)]
+            self.line(tick, AXIS)
             half = text_width(name, SMALL) / 2
             if x - half >= free_from:
                 self.text(x, bottom + 2 * TICK, name, SMALL, AXIS, anchor="ma")
                 free_from = x + half + TICK
         for value, name in self.y.ticks.items():
             y = self.y.px(value)
-            self.line([(left - TICK, y), (left, y)], AXIS)
+            tick = [(left - TICK, y), (left, y)]
+            self.line(tick, AXIS)
             self.text(left - 2 * TICK, y, name, SMALL, AXIS, anchor="rm")
 
     def points(self, xs, ys):

@@ -21,7 +21,8 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
     if len(dots[0]):
         colors = PALETTE[1:]                         # dots have the first
     lines = list(zip(lines, colors))
-    chart = Chart(x, y, width, key=[(line.name, color) for line, color in lines])
+    key = [(line.name, color) for line, color in lines]
+    chart = Chart(x, y, width, key=key)
     chart.curve(*reference, BAR)
     radius = 7
     if len(dots[0]) > 500:
@@ -32,7 +33,8 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
     for line, color in reversed(lines):              # the first line ends on top
         if line.points:
             for value, low, high in zip(line.xs, line.low, line.high):
-                chart.upright(value, color, (low, high))
+                interval = low, high
+                chart.upright(value, color, interval)
             chart.marks(line.xs, line.ys, 9, color)
             continue
         if line.low is not None:
@@ -57,7 +59,10 @@ def histogram(errors, xlabel="", beside=()):
     y = Axis((0, 1.05 * counts.max()), "count", whole=True)
     chart = Chart(x, y, key=[(key, ACCENT)])
     for left, right, count in zip(edges, edges[1:], counts):
-        chart.box(x.px(left) + 1, y.px(count), x.px(right) - 1, y.start - 1, BAR)
+        start = x.px(left) + 1
+        end = x.px(right) - 1
+        bottom = y.start - 1
+        chart.box(start, y.px(count), end, bottom, BAR)
     chart.upright(0, INK)
     chart.upright(mean, ACCENT)
     return chart.done()
@@ -92,7 +97,9 @@ def confusion(counts, classes):
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
             shade = *ACCENT, round(255 * share)
-            chart.box(across - half, down - half, across + half, down + half, shade)
+            top = down - half
+            bottom = down + half
+            chart.box(across - half, top, across + half, bottom, shade)
             texts.append(f"{share:.0%}")
             down -= SMALL * LEADING / 2
             if share > 0.5:
@@ -111,7 +118,9 @@ def dots(rows, title="", intervals=None, reference=None):
     for values in (*rows.values(), *intervals.values()):
         numbers.extend(values)
     x = Axis(limits(numbers))
-    names = {count - i - 0.5: name for i, name in enumerate(rows)}
+    names = {}
+    for i, name in enumerate(rows):
+        names[count - i - 0.5] = name
     y = Axis((0, count), title, names=names)
     chart = Chart(x, y, height=ROW * count)
     for value in x.ticks:
@@ -120,9 +129,11 @@ def dots(rows, title="", intervals=None, reference=None):
         chart.upright(reference, BAR)
     for middle, (name, values) in zip(y.ticks, rows.items()):
         level = repeat(middle)
-        chart.curve(finite(intervals.get(name, [])), level, ACCENT)
+        ends = finite(intervals.get(name, []))
+        chart.curve(ends, level, ACCENT)
         values = finite(values)
         chart.marks(values, level, 9, SEE_THROUGH)
         if len(values):
-            chart.upright(values.mean(), INK, (middle - 0.3, middle + 0.3))
+            bar = middle - 0.3, middle + 0.3
+            chart.upright(values.mean(), INK, bar)
     return chart.done()

@@ -27,7 +27,8 @@ def fit(tensors, config, image, patch, notes):
 def resize_positions(tensors, key, old, new, notes, placed=1):
     """Resize one table of position embeddings in place; one that does not fit the old grid is left for
     load_weights. placed: its first rows, which are of no patch."""
-    if key in tensors and tensors[key].shape[1:2] == (placed + math.prod(old),):
+    positions = placed + math.prod(old)
+    if key in tensors and tensors[key].shape[1:2] == (positions,):
         tensors[key] = resize_pos_embed(tensors[key], old, new, placed)
     way = {2: "antialiased, which transformers is not", 3: "trilinear"}[len(new)]
     notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')} ({way})")
@@ -35,7 +36,8 @@ def resize_positions(tensors, key, old, new, notes, placed=1):
 
 def spaced(numbers, between=" "):
     """(0.5, 0.5) -> "0.5 0.5"."""
-    return between.join([f"{number:g}" for number in numbers])
+    texts = [f"{number:g}" for number in numbers]
+    return between.join(texts)
 
 
 def resize_pos_embed(pos, old, new, placed=1):
@@ -46,8 +48,9 @@ def resize_pos_embed(pos, old, new, placed=1):
     pos = pos.float()
     first = pos[:, :placed]
     patches = pos[:, placed:].unflatten(1, old)                    # (1, rows, columns, D)
-    patches = resize_grid(patches.movedim(-1, 1), new).flatten(2)  # (1, D, T)
-    return torch.cat([first, patches.mT], 1)
+    patches = resize_grid(patches.movedim(-1, 1), new)
+    patches = patches.movedim(1, -1)
+    return torch.cat([first, patches.flatten(1, -2)], 1)
 
 
 def resize_grid(x, new):
@@ -68,7 +71,8 @@ def resize_kernel(weight, new):
     B = resize_grid(pixels, new)
     B = B.flatten(1).double()                                      # (old pixels, new pixels), the paper's B^T
     flat = weight.double().flatten(2)                              # (D, C, old pixels)
-    flat = flat @ torch.linalg.pinv(B).mT
+    inverse = torch.linalg.pinv(B)
+    flat = flat @ inverse.mT
     return flat.unflatten(2, new).float()
 
 
@@ -87,7 +91,9 @@ def change_channels(tensors, kernels, config, channels, notes):
             fold_statistics(tensors, key, bias, config, new_mean, new_std)
         tensors[key] = spread_channels(tensors[key], channels)
     notes.append(f"patch_embed from {config.channels} to {channels} channels")
-    return replace(config, channels=channels, mean=(new_mean,) * channels, std=(new_std,) * channels)
+    mean = (new_mean,) * channels
+    std = (new_std,) * channels
+    return replace(config, channels=channels, mean=mean, std=std)
 
 
 def fold_statistics(tensors, key, bias, config, new_mean, new_std):
@@ -101,12 +107,14 @@ def fold_statistics(tensors, key, bias, config, new_mean, new_std):
     shift = weight * (new_mean - mean) / std
     shift = shift.flatten(1).sum(1)
     scaled = weight * new_std / std
-    tensors[bias] = (tensors[bias].double() + shift).float()
+    new_bias = tensors[bias].double() + shift
+    tensors[bias] = new_bias.float()
     tensors[key] = scaled.movedim(-1, 1).float()
 
 
 def spread_channels(weight, channels):
     """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as
     its grey copy in RGB. Also (D, C, P, P, P)."""
-    share = weight.float().sum(1, keepdim=True) / channels
+    total = weight.float().sum(1, keepdim=True)
+    share = total / channels
     return share.repeat_interleave(channels, 1)
