@@ -142,7 +142,7 @@ def rehearse(ready, run):
 
 
 def make_parser():
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("run", help="run folder, runs/NAME")
     add("--split", choices=SPLITS, default="test", help="which part of the run's own split")

@@ -99,7 +99,7 @@ def validation(run):
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("name", help="runs/NAME of --fold all --name NAME")
     name = parser.parse_args(argv).name
     runs = []

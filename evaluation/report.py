@@ -259,7 +259,7 @@ def share(folder, to):
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("run", help="folder of an evaluated run")
     print(write_report(parser.parse_args(argv).run))
 

@@ -100,7 +100,7 @@ def scaling(args):
         kinds = [MATRIX, *attention.KINDS]
         if args.device == "cpu" and tokens > 4096:                 # a matrix is 8.6 GB, and several are kept
             kinds = attention.KINDS
-        yield measure(args, build_bag, kinds, dict(tokens=tokens, size=size))
+        yield measure(args, build_bag, kinds, {"tokens": tokens, "size": size})
 
 
 def draw_growth(rows, size, path):
@@ -153,7 +153,7 @@ def multivit(args):
         image = 32
     names = ("separate", "multi", "joint", "joint, matrix in memory")
     for n in counts:
-        yield measure(args, build_multivit, names, dict(n=n, size="micro", image=image, patch=8))
+        yield measure(args, build_multivit, names, {"n": n, "size": "micro", "image": image, "patch": 8})
 
 
 def build_filter(device, who, batch, side, patch, dim):
@@ -184,9 +184,9 @@ def build_filter(device, who, batch, side, patch, dim):
 
 def filter_(args):
     """The attention filter without loops and with them; it has no matrix product, so `peak` is 0."""
-    settings = dict(batch=16, side=384, patch=32, dim=1024)
+    settings = {"batch": 16, "side": 384, "patch": 32, "dim": 1024}
     if args.quick:
-        settings = dict(batch=2, side=64, patch=16, dim=32)
+        settings = {"batch": 2, "side": 64, "patch": 16, "dim": 32}
     yield measure(args, build_filter, ("ours", "loops", "loops, scores in one call"), settings)
 
 
@@ -220,9 +220,9 @@ def build_flags(device, flags, size, image, patch):
 
 def memory(args):
     """What the flags that save memory save, and what they cost, with the last five blocks trained."""
-    settings = dict(size="large", image=384, patch=32)
+    settings = {"size": "large", "image": 384, "patch": 32}
     if args.quick:
-        settings = dict(size="tiny", image=32, patch=8)
+        settings = {"size": "tiny", "image": 32, "patch": 8}
     flags = ["", " --accumulate 4", " --chunk 1", " --grad-checkpointing",
              " --accumulate 4 --chunk 1 --grad-checkpointing", " --amp bf16"]
     if args.device == "cuda":
@@ -260,7 +260,7 @@ def data(args):
     path = os.path.join(args.out, "photo.jpg")
     noise = Image.effect_noise((size[0] // 8, size[1] // 8), 60)
     noise.resize(size, Image.Resampling.BICUBIC).convert("RGB").save(path, quality=90)
-    yield measure(args, build_data, ("ours", "decoding alone", "plain"), dict(path=path, side=side))
+    yield measure(args, build_data, ("ours", "decoding alone", "plain"), {"path": path, "side": side})
 
 
 def readers(args):
@@ -294,7 +294,7 @@ def main(argv=None):
     commands = {"vit": vit, "crossvit": crossvit, "multivit": multivit, "filter": filter_, "memory": memory,
                 "scaling": scaling, "data": data, "readers": readers, "products": products,
                 "variants": variants, "recipes": recipes}
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")

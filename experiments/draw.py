@@ -185,8 +185,7 @@ def gmml():
     for kind in CORRUPTIONS:
         torch.manual_seed(0)
         corrupted, _ = corrupt(images, GMMLConfig(vit, (kind,)))
-        pixels = (corrupted[0, 0] + 1) * 127.5
-        pictures.append(pixels.clamp(0, 255).byte().numpy())
+        pictures.append(((corrupted[0, 0] + 1) * 127.5).clamp(0, 255).byte().numpy())
     return side_by_side(pictures, ["a film", *CORRUPTIONS], SIDE)
 
 
@@ -235,7 +234,7 @@ PICTURES = {
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("name", nargs="*", help=f"some of {', '.join(PICTURES)}; default: all")
     parser.add_argument("--out", default=DOCS, help="folder of the pictures")
     args = parser.parse_args(argv)

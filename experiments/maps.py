@@ -49,7 +49,7 @@ def findings_in(run, device):
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs=2, help="two run folders")
     parser.add_argument("--out", default="maps.png", help="the picture")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

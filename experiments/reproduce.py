@@ -23,7 +23,6 @@ trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md, NAME.c
 """
 import csv
 import hashlib
-import json
 import math
 import os
 import re
@@ -46,6 +45,7 @@ from evaluation.run_text import read_run
 from evaluation.scores import known_units
 from experiments.claims import EXPERIMENTS, VALIDATION
 from experiments.intervals import look_up, spread, verdict, with_interval
+from plumbing.checkpoints import read_json
 from plumbing.command import Stop, run_main
 from plumbing.parser import Parser
 from plumbing.run_folder import write_csv, write_whole
@@ -91,10 +91,7 @@ def plan(name, seed, args):
 def read_metrics(run):
     """metrics.json of a run that has ended, otherwise None: it appears whole, last but for the figures."""
     path = join(run, "metrics.json")
-    if not isfile(path):
-        return None
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return read_json(path) if isfile(path) else None
 
 
 def seconds_of(run):
@@ -295,7 +292,7 @@ def reproduce(name, args, stop):
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("name", nargs="+", choices=[*EXPERIMENTS, "all"], help="which comparisons")
     parser.add_argument("--seeds", type=int, choices=range(1, 11), default=3, help="how many, from 0")
     parser.add_argument("--quick", action="store_true", help="few patients, one epoch, one seed: a trial")

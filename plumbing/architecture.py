@@ -120,7 +120,8 @@ def vit_fields(name, tensors, kind, config, heads=None):
     fields["activation"] = find_activation(name, tensors, config, kind, hidden)
     if not stated_kind(config) and not config.get("hidden_act") and fields["activation"] != "swiglu":
         notes.append(f"activation {fields['activation']} (assumed)")
-    fields["image"], fields["positions"] = find_positions(name, tensors, patch, config, fields)
+    grid, fields["positions"] = find_positions(name, tensors, patch, config, fields)
+    fields["image"] = tuple(size * P for size, P in zip(grid, patch))
     if listed_sides(config, patch) not in ([], list(fields["image"])):
         notes.append(f"image {spaced(fields['image'], 'x')} px by its positions, not as its config.json says")
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields)
@@ -176,13 +177,13 @@ def find_activation(name, tensors, config, kind, hidden):
 
 
 def find_positions(name, tensors, patch, config, fields):
-    """-> image in px per axis, and which tokens have a position: see ViTConfig.positions. The size in
-    config.json is used where it fits."""
+    """-> patches per axis, and which tokens have a position: see ViTConfig.positions. The size in config.json
+    is used where it fits."""
     grid = [side // P for side, P in zip(listed_sides(config, patch), patch)]
     if "pos_embed" not in tensors:
         if len(grid) != len(patch) or not all(grid):
             grid = [max(224 // P, 1) for P in patch]
-        return tuple(size * P for size, P in zip(grid, patch)), "none"
+        return grid, "none"
     rows = tensors["pos_embed"].shape[1]
     kinds = {"class": 1, "patches": 0, "all": fields["class_token"] + fields["registers"]}
     if not fields["class_token"]:
@@ -193,7 +194,7 @@ def find_positions(name, tensors, patch, config, fields):
             if not as_stated:
                 grid = [round(patches ** (1 / len(patch)))] * len(patch)
             if len(grid) == len(patch) and math.prod(grid) == rows - placed:
-                return tuple(size * P for size, P in zip(grid, patch)), kind
+                return grid, kind
     shape, axes = ("square", "height, width") if len(patch) == 2 else ("cube", "depth, height, width")
     raise ValueError(f"{name}: {rows - list(kinds.values())[0]} patch positions are no {shape}, and no "
                      f"config.json gives an image_size [{axes}] in px that fits them")

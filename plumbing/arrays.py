@@ -30,8 +30,7 @@ def read_array(path):
         if isinstance(array, np.lib.npyio.NpzFile):
             with array:
                 array = np.asarray(array[array.files[0]])
-    holds_numbers = array.dtype.kind in "buif" and array.size > 0
-    if not holds_numbers or not all_finite(array):
+    if array.dtype.kind not in "buif" or array.size == 0 or not all_finite(array):
         raise ValueError(f"{path}: {array.dtype} {array.shape}, "
                          "need numbers, at least one, all of them finite")
     return array

@@ -32,7 +32,7 @@ def make_parser(model=DEFAULT_MODEL):
     defaults = {**DEFAULTS, **getattr(MODELS[model], "defaults", {})}
     others = ", ".join(name for name in MODELS if name != model)
     parser = Parser(
-        description="Train any model of this project on any cohort, test it, and leave a run folder.",
+        "Train any model of this project on any cohort, test it, and leave a run folder.",
         epilog=f"Flags of another model: python train.py --model NAME --help, NAME one of {others}.")
     add_model_flags(parser.add_argument_group("model").add_argument, defaults)
     add_own_flags(model, parser.add_argument_group(f"--model {model}"))

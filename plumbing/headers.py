@@ -173,8 +173,9 @@ def axes_in(header, wanted=None):
         return 2 if axes == 2 else 3
     if wanted == 3 and header.pages:
         return 3
-    is_flat = axes == 2 or header.shape[0] == 1 or header.shape[2] == 3
-    return 2 if is_flat else 3
+    if axes == 2 or header.shape[0] == 1 or header.shape[2] == 3:
+        return 2
+    return 3
 
 
 def has_color_axis(shape):

@@ -61,17 +61,15 @@ class Repository:
 
     def is_known_to_lack(self, file):
         """Without a network: did the Hub once say so, or is the repository in the cache without this file?"""
-        path = huggingface_hub.try_to_load_from_cache(self.repo, file, revision=self.revision)
-        if path is not None:
+        if huggingface_hub.try_to_load_from_cache(self.repo, file, revision=self.revision) is not None:
             return True
         return constants.HF_HUB_OFFLINE and bool(self.cached_files())
 
     def cached_files(self):
         """-> names of the files in the cache, [] where there are none."""
-        revision = self.revision
+        settings = {"revision": self.revision, "local_files_only": True}
         try:
-            path = huggingface_hub.snapshot_download(self.repo, revision=revision, local_files_only=True)
+            folder = Path(huggingface_hub.snapshot_download(self.repo, **settings))
         except errors.LocalEntryNotFoundError:
             return []
-        folder = Path(path)
         return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())

@@ -11,12 +11,6 @@ TAG = "CACHEDIR.TAG"                                 # bford.info/cachedir: back
 SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 
-def is_inside(path):
-    """Is it in the current folder, once all links are followed?"""
-    here = realpath(".")
-    return commonpath([here, realpath(path)]) == here
-
-
 def own_cache(folder):
     """Mark a cache that the command line has named as this user's."""
     if folder != USUAL:
@@ -34,6 +28,7 @@ def stay_inside(args, run):
 
 
 def say_outside(path, run):
-    """A line, where a table that args.json names lies elsewhere."""
-    if exists(path) and not is_inside(path):
+    """A line, where a table that args.json names lies elsewhere, once all links are followed."""
+    here = realpath(".")
+    if exists(path) and commonpath([here, realpath(path)]) != here:
         print(f"reads {path}, as {run}/args.json says")

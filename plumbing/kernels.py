@@ -45,12 +45,14 @@ def choose_kernels(args, model, device):
             milliseconds = parallel.collect(time_products(width))[0]    # one process decides for all
             fastest_float32 = best_of({name: milliseconds[name] for name in milliseconds if name != "bf16"})
             fastest = best_of(milliseconds)
-            line = timing_line(milliseconds, width)
+            times = ", ".join(f"{NAMES[name]} {value:.2f} ms" for name, value in milliseconds.items())
+            line = f"a product of {TOKENS} x {width} by {width} x {4 * width}: {times}"
         if args.kernels == "auto":
             args.kernels = fastest_float32
         if args.amp == "auto":
-            use_bfloat16 = fastest == "bf16" and "features" not in model.inputs
-            args.amp = "bf16" if use_bfloat16 else "off"
+            args.amp = "off"
+            if fastest == "bf16" and "features" not in model.inputs:
+                args.amp = "bf16"
     elif width >= NARROW:
         line = "products as the flags or args.json say"
     torch.set_float32_matmul_precision(PRECISION[args.kernels])
@@ -74,11 +76,6 @@ def best_of(milliseconds):
     if milliseconds["mkl"] < GAIN * milliseconds[fastest]:
         return "mkl"
     return fastest
-
-
-def timing_line(milliseconds, width):
-    times = ", ".join(f"{NAMES[name]} {value:.2f} ms" for name, value in milliseconds.items())
-    return f"a product of {TOKENS} x {width} by {width} x {4 * width}: {times}"
 
 
 def time_products(width):

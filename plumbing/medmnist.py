@@ -54,14 +54,13 @@ def read_medmnist(data, cache):
     """medmnist:FLAG[:SIDE] -> Cohort with the official split. Downloads the file once, checks its MD5."""
     flag, _, side = data.removeprefix("medmnist:").partition(":")
     side = side or "28"
-    published = {}
-    for line in MEDMNIST.strip().splitlines():
-        name, kind, count, *sums = line.split()
-        published[name] = kind, int(count), dict(zip(SIDES, sums))
-    if flag not in published or side not in published[flag][2]:
+    published = {name: entries for name, *entries in map(str.split, MEDMNIST.strip().splitlines())}
+    kind, count, *sums = published.get(flag, ("", 0))
+    sums = dict(zip(SIDES, sums))
+    count = int(count)
+    if side not in sums:
         raise ValueError(f"--data {data}: need medmnist:FLAG[:SIDE], FLAG one of {', '.join(published)}, "
                          f"SIDE one of {', '.join(SIDES)}, of the 3-D ones 28 or 64")
-    kind, count, sums = published[flag]
     name = flag if side == "28" else f"{flag}_{side}"
     path = fetch(f"{name}.npz", cache, sums[side])
     if kind == "labels":
@@ -72,9 +71,8 @@ def read_medmnist(data, cache):
         pixels, values, splits = read_arrays(path, 1, count - 1)
         values = values[:, 0]
     names = [f"{name}.npz:{i}" for i in range(len(pixels))]
-    classes = tuple(map(str, range(count)))
-    return Cohort(name=name, tasks=[Task(task, kind, classes)], patients=names, paths=names,
-                  targets={task: values}, splits=splits, pixels=pixels, notes=[NO_PATIENTS],
+    return Cohort(name=name, tasks=[Task(task, kind, tuple(map(str, range(count))))], patients=names,
+                  paths=names, targets={task: values}, splits=splits, pixels=pixels, notes=[NO_PATIENTS],
                   patients_known=False)
 
 

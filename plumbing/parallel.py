@@ -76,9 +76,8 @@ def add(tensor):
 
 def collect(thing):
     """-> the things of all processes in a list, the same for all."""
-    things = [thing]
+    things = [thing] * world()
     if world() > 1:
-        things = [None] * world()
         dist.all_gather_object(things, thing)
     return things
 

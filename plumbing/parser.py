@@ -14,10 +14,13 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """ValueError, which command.py prints, where argparse would print its whole usage and exit."""
+    """ValueError, which command.py prints, where argparse would print its whole usage and exit.
 
-    def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, formatter_class=Formatter, **settings)
+    text: what the program does, in its first line."""
+
+    def __init__(self, text="", **settings):
+        title = text.partition("\n")[0]
+        super().__init__(description=title, allow_abbrev=False, formatter_class=Formatter, **settings)
 
     def error(self, message):
         raise ValueError(message)

@@ -83,7 +83,7 @@ def decode(source, mode, need, window, size, fit):
         need = math.ceil(need * max(picture.size) / min(picture.size) * max(size) / min(size))
     picture.draft(mode, (need, need))                              # without effect on formats other than JPEG
     deep = picture.mode.startswith(("I", "F"))
-    is_inverted = deep and has_inverted_numbers(picture)
+    is_inverted = has_inverted_numbers(picture)
     has_upper_bytes = not deep and has_16_bit_colors(picture)
     ImageOps.exif_transpose(picture, in_place=True)                # not in place it would copy in any case
     if deep:

@@ -318,7 +318,7 @@ def run_options(args, model, cohort, device):
     workers = args.workers
     if workers is None:
         workers = 0 if device.type == "cpu" else min(8, os.cpu_count())
-    kernels = choose_kernels(args, model, device)
+    kernels = choose_kernels(args, model, device)                  # this settles --amp
     autocast = torch.bfloat16 if uses_bfloat16(args, model, device) else None
     return {
         "size": vit.image,

@@ -35,12 +35,9 @@ def evaluated(run):
 def tasks_and_columns(saved, path):
     """config.json as a dict -> [Task], [Column]; ValueError where it is not as train.py writes it."""
     try:
-        tasks = []
-        columns = []
-        for task in saved.get("tasks", []):
-            tasks.append(Task(**dict(task, classes=tuple(task["classes"]))))
-        for column in saved.get("columns", []):
-            columns.append(Column(**dict(column, values=tuple(column["values"]))))
+        tasks = [Task(**dict(task, classes=tuple(task["classes"]))) for task in saved.get("tasks", [])]
+        columns = [Column(**dict(column, values=tuple(column["values"])))
+                   for column in saved.get("columns", [])]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: the tasks or columns of config.json are not as train.py writes them "
                          f"({error})") from error

@@ -91,7 +91,7 @@ def demo():
 
 
 def main(argv=None):
-    parser = Parser(description="write a simulated cohort; without flags, show a patient")
+    parser = Parser("write a simulated cohort; without flags, show a patient")
     parser.add_argument("--data", choices=COHORTS, help="which cohort")
     parser.add_argument("--out", help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0)
