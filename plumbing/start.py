@@ -15,7 +15,8 @@ def print_start(run, args, ready, device):
     if ready.columns:
         names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
         print(f"sees {names} beside the image")
-    for line in filter(None, ready.notes + [ready.options["kernels"]]):
-        print(line)
+    for line in ready.notes + [ready.options["kernels"]]:
+        if line:
+            print(line)
     if ready.options["autocast"] is not None:
         print("bfloat16 products (--amp off: float32)")
