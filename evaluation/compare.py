@@ -6,15 +6,13 @@ Whether B is better cannot be read off two intervals: both runs find the same pa
 rise and fall together. Here each resample draws patients once and scores both runs on them; the interval is
 that of the 1,000 differences.
 """
-import os
-
 import numpy as np
 
 from evaluation.metrics import METRICS, UNDEFINED, mean_defined
 from evaluation.predictions_file import read_predictions
 from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, summary
-from plumbing.checkpoints import read_json
 from plumbing.patients import identity
+from plumbing.saved_run import read_metrics
 
 
 def compare(a, b, resamples=1000):
@@ -74,9 +72,8 @@ def common_units(a, b, first, second):
 
 
 def patients_known(run):
-    """Does anything say who the patients of an evaluated run are?"""
-    path = os.path.join(run, "metrics.json")
-    return not os.path.isfile(path) or read_json(path).get("patient_ids", True)   # files of before do not say
+    """Does anything say who the patients of an evaluated run are? Files of before do not say."""
+    return read_metrics(run).get("patient_ids", True)
 
 
 def compare_task(task, first, second, resamples):

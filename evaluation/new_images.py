@@ -11,7 +11,7 @@
 import os
 import sys
 from dataclasses import replace
-from os.path import exists, isdir, isfile, join, splitext
+from os.path import exists, isdir, isfile, splitext
 
 import numpy as np
 from huggingface_hub.utils import tqdm
@@ -21,7 +21,6 @@ from evaluation.figures import draw_figures, look_again
 from evaluation.other_table import learned_patients
 from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, prediction_names
-from plumbing.checkpoints import read_json
 from plumbing.columns import tabulate
 from plumbing.command import shown
 from plumbing.device import find_device
@@ -33,7 +32,7 @@ from plumbing.public_tables import PUBLIC_TABLES, recognize
 from plumbing.reading import reading_of
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
-from plumbing.saved_run import open_model
+from plumbing.saved_run import open_model, read_metrics
 from plumbing.simulate import COHORTS
 from plumbing.tables import read_csv, require_column
 
@@ -171,10 +170,7 @@ def half_widths(tasks, run):
     """-> {task: half the width of the 90 % interval of the validation residuals}, from the run's
     metrics.json; says of which number there is none."""
     widths = {}
-    path = join(run, "metrics.json")
-    metrics = {}
-    if isfile(path):
-        metrics = read_json(path)
+    metrics = read_metrics(run)
     for task in tasks:
         if task.kind == "regression":
             width = metrics.get(task.key, {}).get("conformal", {}).get("half_width")

@@ -1,14 +1,11 @@
 """Another table than that of a run: whom it must not hold, and the thresholds at which it is judged.
 """
-import os
-
 import numpy as np
 
-from plumbing.checkpoints import read_json
 from plumbing.cohort import TARGET
 from plumbing.patients import identity
 from plumbing.prepare import learned_copies, own_data
-from plumbing.saved_run import evaluated
+from plumbing.saved_run import evaluated, read_metrics
 from plumbing.splits import read_run_split
 
 
@@ -47,12 +44,8 @@ def saved_results(run):
     {} when the run has not been evaluated yet: there is no operating point, and no constant, then."""
     thresholds = {}
     constants = {}
-    try:
-        result = read_json(os.path.join(run, "metrics.json"))
-    except ValueError:
-        return thresholds, constants
     with evaluated(run):
-        for key, scores in result.items():
+        for key, scores in read_metrics(run).items():
             if isinstance(scores, dict):
                 task = key.removeprefix(TARGET)
                 points = scores.get("operating_point", {})

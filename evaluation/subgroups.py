@@ -2,13 +2,12 @@
 
 A patient is in the group of the first image.
 """
-import os
 import re
 
 import numpy as np
 
 from evaluation.scores import score
-from plumbing.checkpoints import read_json
+from plumbing.saved_run import read_metrics
 
 
 DEFAULT = "fst"                  # the Fitzpatrick skin types, where there is such a column
@@ -21,10 +20,7 @@ def columns_of(by, cohort, images, folder):
     """--by a,b -> {column: patients within whom it varies}, and the columns of an earlier evaluation of the
     same folder, which stay. ValueError for a column that is not there, or tells patients from one another."""
     columns = {}
-    wanted = [DEFAULT]
-    path = os.path.join(folder, "metrics.json")
-    if os.path.isfile(path):
-        wanted += list(read_json(path).get("by", {}))
+    wanted = [DEFAULT, *read_metrics(folder).get("by", {})]
     typed = by.split(",") if by else []
     if by in cohort.columns:                                       # its own name may have a comma
         typed = [by]

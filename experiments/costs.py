@@ -10,7 +10,7 @@ from crossvit import VARIANTS, CrossViT, variant
 from experiments.timing import counted, take_turns
 from plumbing.cohort import Task
 from plumbing.flags import parse
-from plumbing.models import build_model
+from plumbing.models import build_model, count
 
 RECIPES = {  # flags of train.py; samples of an epoch, epochs, batch of one GPU
     "MultiViT-3-1 of ViT-L, 1,000 patients": (
@@ -49,8 +49,7 @@ def variants(args):
             model(image)
 
         seconds = median(take_turns({name: step}, args.rounds, args.device)[name])
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        yield [{"variant": name, "M parameters": parameters / 1e6, "G": counted(step)[0] / 2e9,
+        yield [{"variant": name, "M parameters": count(model) / 1e6, "G": counted(step)[0] / 2e9,
                 "images/s": 1 / seconds}]
 
 
@@ -83,7 +82,7 @@ def recipes(args):
             sum(y.sum() for y in model(*inputs)["logits"].values()).backward()
 
         flops, saved = counted(step)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters = count(model)
         kept = saved - 4 * parameters                              # weights are among what is kept
         yield [{"recipe": name, "M parameters": parameters / 1e6, "GFLOP": flops / 1e9,
                 "GB": (BYTES * parameters + batch * max(kept, 0) / 2) / 1e9,

@@ -5,12 +5,13 @@ from os.path import isdir, isfile, join
 
 from safetensors import SafetensorError
 
+from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.cohort import Column, Task
 from plumbing.flags import read_args
 from plumbing.models import class_of
 from plumbing.run_folder import lock_run, recover
 from plumbing.weight_files import first_line
-from plumbing.weights import check_size, load_weights, read_checkpoint
+from plumbing.weights import check_size, load_weights
 
 
 # what files that are absent, damaged or edited make fail, where they are read and where they are used
@@ -30,6 +31,14 @@ def evaluated(run):
             reason = f"{type(error).__name__}: {reason}"           # its text alone may be no more than a name
         raise ValueError(f"{run}: no evaluated run as train.py and eval.py leave one ({reason}); "
                          f"python eval.py {run} makes its metrics and predictions anew") from error
+
+
+def read_metrics(run):
+    """-> what metrics.json of a run holds, {} where the run has not been evaluated yet."""
+    path = join(run, "metrics.json")
+    if not isfile(path):
+        return {}
+    return read_json(path)
 
 
 def tasks_and_columns(saved, path):
