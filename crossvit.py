@@ -342,7 +342,7 @@ class CrossViT(nn.Module):
         """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
         from plumbing.weights import load_weights, read_crossvit
         heads = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
-        tensors, config, notes = read_crossvit(name, cls, heads, at_size, tasks, image, channels, changes)
+        tensors, config, notes = read_crossvit(name, cls, heads, at_size, tasks, image, channels, **changes)
         model = cls(config, tasks)
         model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
         return model

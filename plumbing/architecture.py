@@ -31,7 +31,7 @@ PRESENT = {  # fields of ViTConfig that say whether there is a tensor
 CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
 
-def vit_inside(tensors, config, stage=1):
+def vit_inside(tensors, config, stage):
     """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, a stage of MultiViT): its tensors,
     config, a note. What stage 2 lacks, its embedding where R = 1, is that of stage 1."""
     model = config.get("model")

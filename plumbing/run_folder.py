@@ -169,8 +169,7 @@ def load_state(run, model, optimizer, state, steps):
 
     state: the entries to read, with their defaults for runs of older versions that lack them. steps: of an
     epoch. ValueError when last/ does not fit the model or cannot be read."""
-    tensors, _, _, _ = read_checkpoint(join(run, "last"))
-    load_weights(model, tensors, run, new=())
+    load_weights(model, read_checkpoint(join(run, "last"))[0], run, new=())
     path = join(run, "last", "state.pt")
     try:
         saved = read_pickle(path)

@@ -27,17 +27,13 @@ IGNORE = (BESIDE, "head.", "head_dist.", "head_recons.", "pooler.", "attn_pool."
 # a checkpoint -> tensors and config, at the size that is asked for
 
 
-def read_vit(name, model_class, image=None, channels=None, changes=()):
-    """-> tensors, ViTConfig, notes for the report; image (px per axis), channels and changes, other fields of
-    the config, as the caller wants them. patch (px per axis) and heads among them may be None or (); mean and
-    std are those of the file's own channels, and None leaves them to the file. stage: 1 or 2, of MultiViT."""
-    changes = dict(changes)
-    patch = changes.pop("patch", None)
-    heads = changes.pop("heads", None)
-    mean = changes.pop("mean", None)
-    std = changes.pop("std", None)
+def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=None, std=None, stage=1,
+             **changes):
+    """-> tensors, ViTConfig, notes for the report. image and patch (px per axis), channels and heads as the
+    caller wants them, or None or (); mean and std of the file's own channels, None leaves them to the file;
+    stage: 1 or 2, of MultiViT; changes: other fields of the config."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
-    tensors, config, inside = vit_inside(tensors, config, changes.pop("stage", 1))
+    tensors, config, inside = vit_inside(tensors, config, stage)
     notes += inside
     if "vit" in config:                                            # written by train.py
         config = own_config(model_class.Config, config["vit"], name, mean, std)
@@ -73,17 +69,15 @@ def behind_stage1(name):
     """-> of a run of MultiViT {name: tensor} of stage 2, fuse and merge; of anything else nothing."""
     if read_config(name).get("model") != "multivit":
         return {}
-    tensors, _, _, _ = read_checkpoint(name)
+    tensors = read_checkpoint(name)[0]
     return {key: tensor for key, tensor in tensors.items() if key.startswith(("stage2.", "fuse.", "merge."))}
 
 
-def read_crossvit(name, model_class, heads_of, at_size, tasks=None, image=None, channels=None, changes=()):
+def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, mean=None, std=None,
+                  **changes):
     """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; at_size(config, image): the config at
     another size; tasks: where there is one, it gets the one head of a released file; the others as in
     read_vit."""
-    changes = dict(changes)
-    mean = changes.pop("mean", None)
-    std = changes.pop("std", None)
     tensors, config, preprocessor, notes = read_checkpoint(name)
     task = None
     if tasks and len(tasks) == 1:
