@@ -297,7 +297,7 @@ def fit(args, device):
 
         # validate
         parallel.same_buffers(model)
-        predictions = predict(model, tasks, val_loader, device, options["by_image"], options["autocast"])
+        predictions = predict(model, tasks, val_loader, options)
         metric, value, lower_is_better = main_metric(tasks, predictions, select)
         seconds, waited = time.perf_counter() - began, loader.waited + val_loader.waited
         state["history"].append({

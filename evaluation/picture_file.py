@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from plumbing.run_folder import write_whole
+from plumbing.weight_files import readable
 
 
 LETTERS = 50                                         # of a name: with four bytes each they fit any disk
@@ -59,11 +60,8 @@ def read_picture(path):
     """-> its title, its text, and its pieces, row by row: [[(picture, caption)]].
 
     A file without such words, such as an older run's, is one piece. ValueError for what is no picture."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            picture.load()
-    except Exception as error:                       # Pillow raises many kinds for broken files
-        raise ValueError(f"{path}: not a readable picture ({error})") from error
+    with readable(path, "picture"), Image.open(path, formats=["PNG"]) as picture:
+        picture.load()
     try:
         about = json.loads(picture.text["Description"])
         rows = {}                                    # {top: pieces}

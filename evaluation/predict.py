@@ -33,14 +33,16 @@ def answers(tasks, logits):
 
 
 @torch.inference_mode()
-def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=None, progress=None):
+def predict(model, tasks, loader, options, watch=None, progress=None):
     """The predictions of a model for everything in the loader, see the top of this file.
 
-    by_image: every image is a unit; otherwise the samples of a patient are averaged, and the patient's target
-    is one that is known. Of several processes each predicts its share, and all get everything.
-    watch(batch, out) sees every batch; progress: what the progress bar says, None for no bar.
-    ValueError when a prediction is not finite."""
+    options: device; autocast, a type or None; by_image: every image is a unit; otherwise the samples of a
+    patient are averaged, and the patient's target is one that is known. Of several processes each predicts
+    its share, and all get everything. watch(batch, out) sees every batch; progress: what the progress bar
+    says, None for no bar. ValueError when a prediction is not finite."""
     model.eval()
+    device = options["device"]
+    autocast = options["autocast"]
     samples = []
     # disable=None: the bar is hidden where there is no terminal.
     batches = tqdm(loader, desc=progress, leave=False, disable=None if progress else True)
@@ -54,7 +56,7 @@ def predict(model, tasks, loader, device, by_image=False, autocast=None, watch=N
                 watch(batch, out)
     if loader.batch_sampler.world > 1:
         samples = sorted(sum(parallel.collect(samples), []))       # by their numbers
-    result = merge_samples(tasks, samples, by_image)
+    result = merge_samples(tasks, samples, options["by_image"])
     if len(samples) > len(result["patient"]):
         result["alone"] = merge_samples(tasks, samples, by_image=True)
     return result
@@ -72,16 +74,7 @@ def predict_images(model, tasks, cohort, indices, options, watch=None, progress=
         folder=options.get("folder"),
     )
     loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
-    return predict(
-        model,
-        tasks,
-        loader,
-        options["device"],
-        by_image=options["by_image"],
-        autocast=options["autocast"],
-        watch=watch,
-        progress=progress,
-    )
+    return predict(model, tasks, loader, options, watch, progress)
 
 
 def read_samples(batch, predictions):

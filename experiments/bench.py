@@ -103,20 +103,22 @@ def scaling(args):
         yield measure(args, build_bag, kinds, {"tokens": tokens, "size": size})
 
 
+def log_axis(values, label):
+    """An axis for logarithms of base 10, with a tick at every power."""
+    low, high = limits(np.concatenate(values))
+    powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    return Axis((powers[0], powers[-1]), label, names={power: f"{10 ** power:,g}" for power in powers})
+
+
 def draw_growth(rows, size, path):
     """Write a chart of time and one of memory over a column of sizes, both in powers of ten."""
     charts = []
     for cost in ("s", "MB"):
         lines = [Line(who, np.log10(sizes), np.log10(costs))
                  for who, (sizes, costs) in growth(rows, size, cost).items()]
-        axes = []
-        names = (size, f"{cost} per step")
-        for values, label in zip(([line.xs for line in lines], [line.ys for line in lines]), names):
-            low, high = limits(np.concatenate(values))
-            powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-            ticks = {power: f"{10 ** power:,g}" for power in powers}
-            axes.append(Axis((powers[0], powers[-1]), label, names=ticks))
-        charts.append(line_chart(lines, *axes))
+        x = log_axis([line.xs for line in lines], size)
+        y = log_axis([line.ys for line in lines], f"{cost} per step")
+        charts.append(line_chart(lines, x, y))
     side_by_side(charts, ["", ""], height=420).save(path)
     print(f"wrote {path}")
 

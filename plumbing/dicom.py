@@ -49,12 +49,6 @@ def dicom_shape(dataset):
     return (frames, *shape) if frames > 1 else shape
 
 
-def dicom_type(dataset):
-    """-> the numpy type of its numbers as text."""
-    sign = "" if dataset.get("PixelRepresentation") else "u"
-    return f"{sign}int{dataset.BitsAllocated}"
-
-
 def dicom_window(dataset):
     """-> (low, high), the first window that the file states, or None."""
     center = number(dataset, "WindowCenter")

@@ -4,7 +4,7 @@ how large they may be.
 import os
 import re
 import stat
-from os.path import basename, isfile, splitext
+from os.path import isfile, splitext
 
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -37,16 +37,12 @@ def without_ending(name):
 
 def is_image(path):
     """Is it a regular file that is read as an image? Others, as pipes and devices, may never end."""
-    name = basename(path).lower()
     if not isfile(path):
         return False
-    return name.endswith(IMAGE_ENDINGS) or has_no_ending(name) and has_magic(path)
-
-
-def has_no_ending(name):
-    """Scanners name DICOM files IM000001, or 1.2.840.113619.2.5.1762583153."""
-    ending = splitext(name)[1][1:]
-    return not ending or ending.isdigit()
+    if path.lower().endswith(IMAGE_ENDINGS):
+        return True
+    ending = splitext(path)[1][1:]                   # a scanner's: IM000001, or 1.2.840.113619.2.5.1762583153
+    return (not ending or ending.isdigit()) and has_magic(path)
 
 
 def has_magic(path):

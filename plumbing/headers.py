@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from huggingface_hub.utils import tqdm
 
 from plumbing.arrays import array_header
-from plumbing.dicom import dicom_shape, dicom_type, dicom_window, open_dicom
+from plumbing.dicom import dicom_shape, dicom_window, open_dicom
 from plumbing.formats import check_regular, format_of
-from plumbing.nifti import nifti_shape, open_nifti, volumes_in
+from plumbing.nifti import nifti_shape, open_nifti
 from plumbing.pictures import check_upper_bytes, has_16_bit_colors, open_picture
 from plumbing.weight_files import readable
 
@@ -113,7 +113,9 @@ def look_at_array(path):
 
 def look_at_dicom(path):
     dataset = open_dicom(path)
-    header = Header("DICOM", dicom_shape(dataset), dicom_type(dataset), dicom_window(dataset))
+    kind = "int" if dataset.get("PixelRepresentation") else "uint"
+    type = f"{kind}{dataset.BitsAllocated}"
+    header = Header("DICOM", dicom_shape(dataset), type, dicom_window(dataset))
     header.patient = str(dataset.get("PatientID") or "")
     if len(header.shape) == 2:
         header.series = dataset.get("SeriesInstanceUID")
@@ -122,7 +124,8 @@ def look_at_dicom(path):
 
 def look_at_nifti(path):
     image = open_nifti(path)
-    return Header("NIfTI", nifti_shape(image), image.get_data_dtype().name, pages=volumes_in(image) > 1)
+    has_volumes = len(image.shape) == 4 and image.shape[3] > 1
+    return Header("NIfTI", nifti_shape(image), image.get_data_dtype().name, pages=has_volumes)
 
 
 def look_at_all(cohort, images=None):

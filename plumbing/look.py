@@ -32,8 +32,10 @@ def look(args, argv=None):
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    count = f"of {len(set(cohort.patients))} patients" if cohort.patients_known else ", not patients"
-    lines = [f"{cohort.name}: {len(cohort.paths)} images {count}".replace(" ,", ",")]
+    count = ", not patients"
+    if cohort.patients_known:
+        count = f" of {len(set(cohort.patients))} patients"
+    lines = [f"{cohort.name}: {len(cohort.paths)} images{count}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")

@@ -41,10 +41,6 @@ def nifti_shape(image):
     return turned(np.broadcast_to(np.uint8(0), image.shape[:3]), image.affine).shape
 
 
-def volumes_in(image):
-    return image.shape[3] if len(image.shape) == 4 else 1
-
-
 def read_nifti(path):
     """-> Values of shape (D, H, W)."""
     image = open_nifti(path)

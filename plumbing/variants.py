@@ -100,9 +100,6 @@ class Rotary:
     columns_first: bool = False      # the first F pairs turn with the column, not with the row
     halves: bool = False             # a pair is feature i and i + d / 2, not two neighbours
 
-    def __post_init__(self):
-        object.__setattr__(self, "reference", tuple(self.reference))            # a list, when read from JSON
-
 
 def places(rotary, grid):
     """-> a tensor of places for each axis of the grid."""

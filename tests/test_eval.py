@@ -131,7 +131,7 @@ def test_an_operating_point_is_chosen_on_val_and_does_not_move_with_the_test_tar
     cohort.targets["findings"][:, 1] = cohort.targets["findings"][:, 0]
     indices = {"train": indices["train"], "val": indices["train"], "test": indices["test"]}
     first = evaluate(model, TASKS, cohort, indices, str(tmp_path), options_of(model), figures=0)["findings"]["operating_point"]
-    held = predict(model, TASKS, make_loader(Samples(cohort, indices["val"], (16, 16)), 4)[0], CPU)
+    held = predict(model, TASKS, make_loader(Samples(cohort, indices["val"], (16, 16)), 4)[0], {"device": CPU, "autocast": None, "by_image": False})
     assert first["edema"]["threshold"] == youden(held["prediction"]["findings"][:, 0], held["target"]["findings"][:, 0])
     cohort.targets["findings"][indices["test"]] = 1 - cohort.targets["findings"][indices["test"]]
     second = evaluate(model, TASKS, cohort, indices, str(tmp_path), options_of(model), figures=0)["findings"]["operating_point"]

@@ -26,7 +26,7 @@ class Brightness(torch.nn.Module):
 
 def predicted(cohort, n=None, batch_size=4, by_image=False, model=None):
     loader, _ = make_loader(Samples(cohort, range(len(cohort.paths)), (8, 8), n), batch_size)
-    return predict(model or Brightness(n), cohort.tasks, loader, CPU, by_image)
+    return predict(model or Brightness(n), cohort.tasks, loader, {"device": CPU, "autocast": None, "by_image": by_image})
 
 
 def test_answers_are_in_the_units_of_the_targets():
