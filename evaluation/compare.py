@@ -8,7 +8,7 @@ that of the 1,000 differences.
 """
 import numpy as np
 
-from evaluation.metrics import METRICS, UNDEFINED, mean_defined
+from evaluation.metrics import UNDEFINED, mean_defined
 from evaluation.predictions_file import read_predictions
 from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, summary
 from plumbing.patients import identity
@@ -25,17 +25,16 @@ def compare(a, b, resamples=1000):
     other_tasks, second = read_predictions(b)
     rows, other_rows = common_units(a, b, first, second)
     patients = first["patient"][rows]
-    known = [patients_known(run) for run in (a, b)]
-    result = {"a": a, "b": b, "patients": len(set(patients)), "patient_ids": all(known)}
-    tasks = {task.name: task for task in tasks}
-    other_tasks = {task.name: task for task in other_tasks}
-    shared = [name for name in tasks if name in other_tasks]
+    known = patients_known(a) and patients_known(b)
+    result = {"a": a, "b": b, "patients": len(set(patients)), "patient_ids": known}
+    others = {task.name: task for task in other_tasks}
+    shared = [task for task in tasks if task.name in others]
     if not shared:
-        raise ValueError(f"{a} predicts {', '.join(tasks)} and {b} {', '.join(other_tasks)}: "
-                         "no task in common")
-    for name in shared:
-        task = tasks[name]
-        other = other_tasks[name]
+        names = ", ".join(task.name for task in tasks)
+        raise ValueError(f"{a} predicts {names} and {b} {', '.join(others)}: no task in common")
+    for task in shared:
+        name = task.name
+        other = others[name]
         if (task.kind, task.classes) != (other.kind, other.classes):
             raise ValueError(f"{name} is {task.kind} {' '.join(task.classes)} in {a}, "
                              f"and {other.kind} {' '.join(other.classes)} in {b}")
@@ -84,10 +83,9 @@ def compare_task(task, first, second, resamples):
     scores = {"units": len(target)}
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     other_measured = replicates(task, other_prediction, target, weights)
-    for name in METRICS[task.kind]:
-        reason = UNDEFINED.get(name, NO_UNIT)
-        a = measured[name]
+    for name, a in measured.items():
         b = other_measured[name]
+        reason = UNDEFINED.get(name, NO_UNIT)
         scores[name] = difference(mean_defined(a), mean_defined(b), reason)
         if task.kind == "labels":
             per_label = scores.setdefault("per_label", {})

@@ -122,8 +122,7 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     without = {}
     if constant is not None:
         without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights, GAINS)
-    for name in METRICS[task.kind]:
-        rows = measured[name]
+    for name, rows in measured.items():
         reason = why_undefined(name, target)
         if task.kind == "labels":
             reason += ", for every label"
