@@ -126,9 +126,9 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
         raise ValueError(f"{name or source}: {len(volume)} channels of {volume.shape[1:]}, "
                          f"need 1 or {channels}; --channels says how many")
     parts = [channel_of(values, volume, channel, window, crop) for channel in range(len(volume))]
-    depth, height, width = parts[0][0].array.shape
-    if (depth, height, width) != tuple(size):
-        shrunk = min(size[0], depth), min(size[1], height), min(size[2], width)
+    shape = parts[0][0].array.shape
+    if shape != tuple(size):
+        shrunk = np.minimum(size, shape).tolist()
         x = torch.stack([shrink(part, chosen, shrunk) for part, chosen in parts])
         x = F.interpolate(x[None], size=tuple(size), mode="trilinear")       # (1, C, d, h, w)
         pixels = x[0].round().byte().numpy()

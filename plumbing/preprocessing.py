@@ -36,14 +36,14 @@ def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
     scale = pixel_scale(name, preprocessor)
     result = {}
     assumed = False
-    for field, chosen in (("mean", mean), ("std", std)):
+    for field, neutral, chosen in (("mean", 0.0, mean), ("std", 1.0, std)):
         value = preprocessor.get(f"image_{field}")
         file = "preprocessor_config.json"
         if value is None:
             value = timm.get(field)
             file = "config.json"
         if preprocessor.get("do_normalize") is False:
-            value = {"mean": 0.0, "std": 1.0}[field]
+            value = neutral
         if chosen is not None:
             numbers = per_channel(f"--{field} {chosen}", chosen, channels)
         elif value is not None:

@@ -137,9 +137,10 @@ def duplicates_note(cohort, duplicates, split_of):
     crossing = []
     within = []
     for images in duplicates:
-        twins = " = ".join(f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, "
-                           f"{split_of[cohort.patients[i]]})" for i in images)
-        if len({split_of[cohort.patients[i]] for i in images}) > 1:
+        sides = [split_of[cohort.patients[i]] for i in images]
+        twins = " = ".join(f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, {side})"
+                           for i, side in zip(images, sides))
+        if len(set(sides)) > 1:
             crossing.append(twins)
         else:
             within.append(twins)
