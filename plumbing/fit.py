@@ -32,12 +32,12 @@ def to_model(box, frame):
     return (box - np.tile(start, 2)) / np.tile(end - start, 2)
 
 
-def lost_shape(width, height, size, fit):
-    """-> the share of a photograph's shape that is lost.
+def lost_shape(sides, size, fit):
+    """(height, width) of a photograph and of what the model sees -> the share of its shape that is lost.
 
     stretch: how much narrower one side becomes against the other; crop: how much of the area is cut off."""
     if fit == "pad":
         return 0.0
-    shape = width / height
+    shape = sides[1] / sides[0]
     seen = size[1] / size[0]
     return 1 - min(shape, seen) / max(shape, seen)

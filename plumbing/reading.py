@@ -139,15 +139,11 @@ def note_on_fit(headers, size, fit):
     """-> a line, where more than LOST of the shape of pictures is lost. size: the model's (h, w)."""
     if len(size) != 2:
         return []
-    most = (0, ())
-    count = 0
-    for header in headers.values():
-        height, width = header.sides
-        lost = lost_shape(width, height, size, fit)
-        most = max(most, (lost, header.sides))
-        count += lost > LOST
-    if not count:
+    losses = [(lost_shape(header.sides, size, fit), header.sides) for header in headers.values()]
+    large = [(lost, sides) for lost, sides in losses if lost > LOST]
+    if not large:
         return []
+    most, sides = max(large)
     consequence = {"stretch": "shape; --fit pad or crop keeps it", "crop": "area; --fit pad shows all of it"}
-    return [f"{count} of {len(headers)} pictures lose more than {LOST:.0%} (at most {most[0]:.0%}, of "
-            f"{by_x(most[1])} px) of their {consequence[fit]}"]
+    return [f"{len(large)} of {len(headers)} pictures lose more than {LOST:.0%} (at most {most:.0%}, of "
+            f"{by_x(sides)} px) of their {consequence[fit]}"]

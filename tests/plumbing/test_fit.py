@@ -24,8 +24,8 @@ def test_a_box_where_the_model_sees_it():
 
 
 def test_lost_shape():
-    assert lost_shape(200, 100, (64, 64), "stretch") == lost_shape(100, 200, (64, 64), "crop") == 0.5
-    assert lost_shape(200, 100, (64, 64), "pad") == 0 and lost_shape(128, 96, (48, 64), "stretch") == 0
+    assert lost_shape((100, 200), (64, 64), "stretch") == lost_shape((200, 100), (64, 64), "crop") == 0.5
+    assert lost_shape((100, 200), (64, 64), "pad") == 0 and lost_shape((96, 128), (48, 64), "stretch") == 0
 
 
 @pytest.mark.parametrize("r", (1, 2))
