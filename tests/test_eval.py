@@ -152,6 +152,9 @@ def test_another_table_is_judged_at_the_thresholds_of_the_run(tmp_path):
     assert again["findings"]["operating_point"]["edema"]["threshold"] == saved["findings"]["edema"]
     assert "reason" in again["findings"]["operating_point"]["mass"] and saved_results(str(tmp_path / "none")) == ({}, {})
     assert constants["pasi"] > 0 and constants["findings"].shape == (2,)
+    (tmp_path / "metrics.json").write_text('{"split": ')           # cut off: said, not taken for a run without thresholds
+    with pytest.raises(ValueError, match="not a JSON file.*makes its metrics and predictions anew"):
+        saved_results(str(tmp_path))
 
 
 def test_a_target_may_be_called_like_any_other_entry(tmp_path):
