@@ -12,6 +12,7 @@ from os.path import exists, join
 from safetensors.torch import save_file
 
 from evaluation.card import read_card, write_card
+from plumbing.families import rules
 from plumbing.run_folder import write_folder, write_json
 from plumbing.saved_run import open_model
 from vit import ViT, ViTConfig
@@ -20,22 +21,22 @@ from vit import ViT, ViTConfig
 # fields of ViTConfig that transformers' ViT has at their defaults alone
 PLAIN = ("attention", "layer_scale", "registers", "class_token", "positions", "rotary", "pool", "activation",
          "mlp_norm", "attention_norm", "qk_norm", "pre_norm", "final_norm")
-NAMES = (                                            # ours -> transformers 4, in this order
-    (r"^(cls_token)", r"vit.embeddings.\1"),
-    (r"^pos_embed", "vit.embeddings.position_embeddings"),
-    (r"^patch_embed\.proj", "vit.embeddings.patch_embeddings.projection"),
-    (r"^norm\.", "vit.layernorm."),
-    (r"^head\..+\.", "classifier."),
-    (r"^blocks\.", "vit.encoder.layer."),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
-    (r"\.attn\.q\.", ".attention.attention.query."),
-    (r"\.attn\.k\.", ".attention.attention.key."),
-    (r"\.attn\.v\.", ".attention.attention.value."),
-    (r"\.attn\.proj\.", ".attention.output.dense."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
-)
+NAMES = r"""  ours -> transformers 4, in this order
+^(cls_token) -> vit.embeddings.\1
+^pos_embed -> vit.embeddings.position_embeddings
+^patch_embed\.proj -> vit.embeddings.patch_embeddings.projection
+^norm\. -> vit.layernorm.
+^head\..+\. -> classifier.
+^blocks\. -> vit.encoder.layer.
+\.norm1\. -> .layernorm_before.
+\.norm2\. -> .layernorm_after.
+\.attn\.q\. -> .attention.attention.query.
+\.attn\.k\. -> .attention.attention.key.
+\.attn\.v\. -> .attention.attention.value.
+\.attn\.proj\. -> .attention.output.dense.
+\.mlp\.fc1\. -> .intermediate.dense.
+\.mlp\.fc2\. -> .output.dense.
+"""
 
 
 def transformers_tensors(tensors):
@@ -48,8 +49,9 @@ def transformers_tensors(tensors):
         else:
             split[key] = tensor
     renamed = {}
+    replacements = rules(NAMES)
     for key, tensor in split.items():
-        for pattern, name in NAMES:
+        for pattern, name in replacements:
             key = re.sub(pattern, name, key)
         renamed[key] = tensor.contiguous().clone()
     return renamed

@@ -16,10 +16,14 @@ BESIDE = "/"  # before the name of a tensor that is no part of the ViT
 KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embeddings(\.projection)?|"
                     r"conv_proj|conv1|embeddings\.patch_embedding|"
                     r"patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
-# of two ViTs in one file the second is the one that its authors evaluate, or the only one that sees images
-BETTER = ((r"student\w*", r"teacher\w*"), ("momentum_encoder", "base_encoder"), ("encoder", "target_encoder"),
-          ("(img_)?encoder_k", "(img_)?encoder_q"), ("model", "(model_ema|ema_model|ema)"),
-          ("(momentum_backbone|backbone_momentum)", "backbone"))
+BETTER = r"""  of two ViTs in one file -> the second, which its authors evaluate, or the only one that sees images
+student\w* -> teacher\w*
+momentum_encoder -> base_encoder
+encoder -> target_encoder
+(img_)?encoder_k -> (img_)?encoder_q
+model -> (model_ema|ema_model|ema)
+(momentum_backbone|backbone_momentum) -> backbone
+"""
 RENAME = r"""  in this order: what is replaced -> by what
 # what wraps a block
 (?:\.(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))+\. -> .
@@ -107,7 +111,7 @@ def find_vit(name, tensors):
         if kernel and (kernel[2] != "conv1" or f"{kernel[1]}class_embedding" in tensors):
             prefixes[kernel[1]] = key
     if len(prefixes) > 1:
-        for worse, better in BETTER:
+        for worse, better in rules(BETTER):
             kept = {prefix: key for prefix, key in prefixes.items() if re.search(rf"\b{better}\.", prefix)}
             if kept and re.search(rf"\b{worse}\.", " ".join(prefixes)):
                 prefixes = kept
