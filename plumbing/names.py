@@ -16,7 +16,7 @@ BESIDE = "/"  # before the name of a tensor that is no part of the ViT
 KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embeddings(\.projection)?|"
                     r"conv_proj|conv1|embeddings\.patch_embedding|"
                     r"patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
-BETTER = r"""  of two ViTs in one file -> the second, which its authors evaluate, or the only one that sees images
+BETTER = r"""  of two ViTs in one file -> the second, which authors evaluate, or the only one that sees images
 student\w* -> teacher\w*
 momentum_encoder -> base_encoder
 encoder -> target_encoder
