@@ -167,7 +167,7 @@ def check(command):
     elif words[0] == "eval.py":
         with pytest.raises(Parsed):
             evaluation_program.main(words[1:])
-    elif words[0] != "FILE.py":
+    elif words[0] not in ("FILE.py", "-c"):                        # a line of Python is no program
         assert runs_alone(ROOT / words[0]) and not words[1:]
 
 
