@@ -5,7 +5,8 @@ import unicodedata
 from collections import Counter
 
 
-UNITS = "%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|bpm|mmhg|px|hu"
+UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|s|bpm|mmhg|px"
+         "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 ODD = [(re.compile(pattern, re.IGNORECASE), problem) for pattern, problem in (
     (r"0\d+", "begins with 0, as codes do"),
@@ -18,6 +19,7 @@ ODD = [(re.compile(pattern, re.IGNORECASE), problem) for pattern, problem in (
     (rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d", "is a date"),
     (rf"[-+]?\d+([.,]\d+)?\s*({UNITS})", "has a unit"),
     (r"[<>≤≥~]\s*\d.*", "is a bound"),
+    (r"[-+.\d]+([\s;|]+[-+.\d]+)+", "is a list of numbers, which belong into columns of their own"),
 )]
 READABLE = re.compile(rf"([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
@@ -69,8 +71,9 @@ def odd_cell(cells):
             numbers += 1
         else:
             words.append((cell, "is not a number, others are"))
-    if odd and not words:
-        return odd[0]
+    for cell, problem in odd:
+        if not words or "is a date" in problem:                    # as spreadsheets make of 3-1
+            return cell, problem
     return words[0] if words and numbers else None
 
 

@@ -86,15 +86,13 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes
     rows = merge_rows(path, rows, cohort, split)
-    root = os.path.abspath(images or folder)
-    places = [image_path.removeprefix(root).lstrip(os.sep) for image_path in cohort.paths]
     if split:
-        cohort.splits = read_split_column(path, rows, split)
-        cohort.notes += other_folders(cohort, places)
+        cohort.splits = read_split_column(path, rows, cohort, split)
+        cohort.notes += other_folders(cohort, image)
     elif lists and not anew:
         cohort.splits = official_lists(folder, lists, path, rows, image)
     if not cohort.splits and not anew:
-        cohort.notes += unused_split(cohort, places)
+        cohort.notes += unused_split(cohort)
     cohort.inputs = known.get("tabular", "")
     return cohort
 
@@ -111,6 +109,8 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     paths, path_notes = find_images(path, rows, image, images or folder)
     columns = {name: [row[name] for row in rows] for name in header}
+    root = os.path.abspath(images or folder)
+    columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
     for name in header:
         if name != image and any(ENDING.search(cell) for cell in columns[name][:100]):
             path_notes.append(f"column {name} names files too, which are not read")
@@ -183,19 +183,19 @@ def find_split_column(path, header, rows, image, split):
     return "split"
 
 
-def read_split_column(path, rows, column):
+def read_split_column(path, rows, cohort, column):
     """-> the split of every row: train, val or test."""
-    split_of = {cell: split_in(cell) for cell in {row[column] for row in rows}}
-    splits = [split_of[row[column]] for row in rows]
+    splits = list(map(split_in, cohort.columns[column]))
     if None in splits:
         raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test; "
                          "--split-column none deals the patients anew")
     return splits
 
 
-def other_folders(cohort, places):
+def other_folders(cohort, image):
     """-> a warning where test images lie in the folder of another split, or others in that of test, in a
-    list. places: of the images, below their folder."""
+    list. image: the column of their names."""
+    places = cohort.columns[image]
     split_of = {folder: split_in(folder) for folder in set(map(os.path.dirname, places))}
     wrong = []
     for place, split in zip(places, cohort.splits):
@@ -207,27 +207,15 @@ def other_folders(cohort, places):
     return [f"WARNING: {len(wrong)} images lie in the folder of another split, as {wrong[0]}"]
 
 
-def unused_split(cohort, places):
-    """-> a warning where a column, or the places of the images, say a split that is not used, in a list."""
+def unused_split(cohort):
+    """-> a warning where a column, or the folders of the images, say a split that is not used, in a list."""
     for name, cells in cohort.columns.items():
-        splits = splits_in(cells)
-        if splits:
-            return [f"WARNING: column {name} says {splits}, which is not used; --split-column {name} keeps "
-                    "this split, none takes away this line"]
+        cells = cells[::max(1, len(cells) // 1000)]                # of many these will do
+        splits = sorted(filter(None, map(split_in, cells)))
+        if 2 * len(splits) >= len(cells) and splits[0] != splits[-1]:
+            return [f"WARNING: column {name} says {', '.join(sorted(set(splits)))}, which is not used; "
+                    f"--split-column {name} keeps this split, none takes away this line"]
         if SPLIT_COLUMN.fullmatch(name) and name not in cohort.predicted and 1 < len(set(cells)) <= 20:
             return [f"WARNING: column {name} is not used as a split; with train, val and test in it "
                     f"--split-column {name} keeps it, none takes away this line"]
-    splits = splits_in(places)
-    if splits:
-        return [f"WARNING: the folders of the images say {splits}, which is not used; a column split of "
-                "these words keeps it, --split-column none takes away this line"]
     return []
-
-
-def splits_in(cells):
-    """-> the splits that most cells name, if these are several; else "". Of many cells a thousand will do."""
-    cells = cells[::max(1, len(cells) // 1000)]
-    splits = list(filter(None, map(split_in, cells)))
-    if len(set(splits)) < 2 or 2 * len(splits) < len(cells):
-        return ""
-    return ", ".join(sorted(set(splits)))

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from plumbing.cells import list_parts
+from plumbing.cells import is_number, list_parts
 from plumbing.tables import blank_out, cell_error, cell_place, shortlist
 
 
@@ -99,6 +99,7 @@ def disagreement(path, rows, paths, task, label, answers, group):
     remedy = "one row per image is needed"
     if task.kind == "classes":
         words = task.classes[int(answers[low])], task.classes[int(answers[high])]
-        remedy = f"--target {label}:labels allows several answers"
+        if not is_number(words[0]):
+            remedy = f"--target {label}:labels allows several answers"
     return (f"{cell_place(path, rows[high], label)}: {os.path.basename(paths[low])} is {words[1]} here and "
             f"{words[0]} in row {rows[low][None]}; {remedy}")

@@ -252,6 +252,8 @@ def read_survival(path, rows, time, event, event_value):
         raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
                          f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
     result[blank | np.isnan(times)] = np.nan
+    if not (result[:, 1] == 0).any():
+        counts += "; WARNING: no row without it has a time, which is that of the last look"
     return result, f"{time}: the event is {counts}"
 
 

@@ -27,6 +27,7 @@ def test_rows_that_agree_are_one_image(tmp_path):
 @pytest.mark.parametrize("rows, target, message", (
     (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 2, column target: a.png is Mass here and Edema in row 3; --target target:labels allows"),
     (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: a.png is 3 here and 1.5 in row 2; one row per image"),
+    (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target", "row 2, column target: a.png is 1 here and 0 in row 3; one row per image is needed$"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 2, column target: a.png is 1 here and 0 in row 3; one row per image")))
 def test_rows_that_differ_are_refused(tmp_path, rows, target, message):
     """With both answers and their rows."""

@@ -164,6 +164,9 @@ def column(tmp_path, cells, target="target", **options):
     (("1,1", "2", "3,5"), None, None, "'1,1' has a decimal comma; --target target:classes takes it as a word, target:regression as 1.1"),
     (("12 mm", "9 mm", "3mm"), None, None, "'12 mm' has a unit; .*:regression as 12"), (("058Y", "060Y"), None, None, "has a unit"),
     (("35%", "40 %"), None, None, "'35%' has a unit"), (("<5", "7", "8"), None, None, "'<5' is a bound; --target target:classes takes it as a word$"),
+    (("5 mg/dl", "7 mg/dL"), None, None, "'5 mg/dl' has a unit; .*:regression as 5"), (("36.6°C", "37"), None, None, "has a unit"), (("22 kg/m2", "25 kg/m2"), None, None, "unit"),
+    (("1|3", "2", "3"), None, None, r"'1\|3' is a list of numbers, which belong into columns"), (("0 3", "2 14", "3 1"), None, None, "is a list of numbers"),
+    (("3-Jan", "4-6", "7-9"), None, None, "'3-Jan' is a date"), (("<10%", "10-50%", ">50%"), Task("target", "classes", ("10-50%", "<10%", ">50%")), [1, 0, 2], None),
     (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
     (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), None, None, "is -1 uncertain, or the other class"),
     (("a, b", "b", "a"), None, None, "'a, b' looks like a list; --target target:labels reads it"),
@@ -335,6 +338,9 @@ def test_other_states_than_the_event_are_named(tmp_path):
     path = write(tmp_path, "t.csv", "patient_id,image,days,state", *rows, images=[f"{i}.png" for i in range(6)])
     cohort = load_cohort(path, target="days/state=Dead:survival")
     assert "days: the event is state = Dead in 2 of 6 rows, Alive and Lost count as none" in cohort.notes
+    rows = [f"p{i},{i}.png,{(i, '')[i % 2]},{('Dead', 'Alive')[i % 2]}" for i in range(6)]   # as GDC's days_to_death
+    path = write(tmp_path, "t.csv", "patient_id,image,days,state", *rows, images=[f"{i}.png" for i in range(6)])
+    assert "days: the event is state = Dead in 3 of 6 rows; WARNING: no row without it has a time" in load_cohort(path, target="days/state=Dead:survival").notes[0]
 
 
 @pytest.mark.parametrize("rows, note", (
