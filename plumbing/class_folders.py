@@ -115,13 +115,10 @@ def notes_on_inner(folder, below):
                              f"names, {shortlist(sorted(inner))}; a split is called {', '.join(SPLITS)}, "
                              "what else there is must lie elsewhere")
     counts = Counter(name for inner in below.values() for name in inner)
-    if len(counts) > 1 and min(counts.values()) > 1:
-        return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}; each of them "
-                f"holds {shortlist(sorted(counts))}: if those are the classes, they must be the upper ones"]
-    if len(counts) > 1 and len(counts) >= 2 * len(below):
-        return [f"there are {len(counts)} folders below the classes, as {min(counts)}: if each is a "
-                "patient, --patient-regex '([^/]+)/[^/]+$' says so; if they are the classes, they must be "
-                "the upper ones"]
+    if len(counts) > 1 and (min(counts.values()) > 1 or len(counts) >= 2 * len(below)):
+        return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}, with {len(counts)} "
+                f"others in them, as {min(counts)}: if those are the classes, they must be the upper ones; if "
+                "each is a patient, --patient-regex '([^/]+)/[^/]+$' says so"]
     return []
 
 

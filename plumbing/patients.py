@@ -30,7 +30,7 @@ NAMES = [(data_set, re.compile(pattern)) for data_set, pattern in (
 )]
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
-PART = re.compile(r"(.*?\d)(?:[ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)", re.IGNORECASE)
+PART = re.compile(r"^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$", re.IGNORECASE)
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 NOBODY = re.compile(r"\s*|unknown|unk|missing|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+", re.IGNORECASE)
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
@@ -113,19 +113,14 @@ def named_patients(names, regex=None):
 def parts_note(patients):
     """-> a warning where ids say more than who the patient is, as 17_left and 17_right, in a list.
 
-    Unless it is a data set's way to write them, no id has more parts than there are such ids: 01-1 to 01-99
-    are patients, of one of a few sites."""
+    Unless few have several parts, and these many: 01-1 to 01-99 are patients, of one of a few sites."""
     patients = list(dict.fromkeys(patients))
     wholes, _ = named_patients(patients)
-    by_name = None not in wholes
     parts = defaultdict(set)
     for patient, whole in zip(patients, wholes):
-        if not by_name:
-            match = PART.fullmatch(patient)
-            whole = match[1] if match else patient
-        parts[whole].add(patient)
+        parts[whole or PART.sub(r"\1", patient)].add(patient)
     several = [whole for whole in parts if len(parts[whole]) > 1]
-    if not several or not by_name and len(several) < max(map(len, parts.values())):
+    if not several or max(map(len, parts.values())) > len(several) + 1:
         return []
     some = " and ".join(sorted(parts[several[0]])[:2])
     return [f"WARNING: {some} count as different patients, {several[0]} may be one; --patient-regex, with a "

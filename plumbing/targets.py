@@ -161,17 +161,13 @@ def read_one_hot(path, rows, names):
     values = np.stack(columns, 1)
     unknown = np.isnan(values).all(1)
     values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
-    wrong = np.flatnonzero(~unknown & ~is_one_hot(values))
+    has_one = (values.sum(1) == 1) & (values.min(1) == 0)
+    wrong = np.flatnonzero(~unknown & ~has_one)
     if len(wrong):
         raise ValueError(f"{path} row {rows[wrong[0]][None]}: need one 1 and else 0 in {', '.join(names)}")
     classes = values.argmax(1).astype(np.float32)
     classes[unknown] = np.nan
     return classes
-
-
-def is_one_hot(values):
-    """(rows, L) -> of every row, is one value 1 and are the others 0?"""
-    return ((values == 1).sum(1) == 1) & ((values == 0).sum(1) == values.shape[1] - 1)
 
 
 def read_labels(path, rows, name, cells, uncertain, blank):

@@ -158,12 +158,12 @@ def test_folders_inside_the_classes(tmp_path):
     images = [f"{name}/{name}{i}/{j}.png" for name in ("cat", "dog") for i in range(3) for j in range(2)]
     write(tmp_path, "a/t.txt", "x", images=[f"a/{image}" for image in images])
     cohort = load_cohort(str(tmp_path / "a"))
-    assert not cohort.patients_known and cohort.notes[1].startswith("there are 6 folders below the classes, as cat0: if each is a patient, --patient-regex")
+    assert not cohort.patients_known and cohort.notes[1].startswith("WARNING: the classes are the 2 upper folders, as cat, with 6 others in them, as cat0: ")
     assert load_cohort(str(tmp_path / "a"), regex="([^/]+)/[^/]+$").patients[:3] == ["cat0", "cat0", "cat1"]
     images = [f"{organ}/{organ}_{kind}/{i}.png" for organ in ("colon", "lung") for kind in ("aca", "n") for i in range(2)]
     write(tmp_path, "d/t.txt", "x", images=[f"d/{image}" for image in images])
-    assert "there are 4 folders below the classes, as colon_aca: " in load_cohort(str(tmp_path / "d")).notes[1]
+    assert "with 4 others in them, as colon_aca: " in load_cohort(str(tmp_path / "d")).notes[1]
     write(tmp_path, "b/t.txt", "x", images=[f"b/{patient}/{name}/{patient}.png" for patient in (7, 8, 9) for name in "01"])
-    assert "WARNING: the classes are the 3 upper folders, as 7; each of them holds 0, 1" in load_cohort(str(tmp_path / "b")).notes[1]
+    assert "WARNING: the classes are the 3 upper folders, as 7, with 2 others in them, as 0: " in load_cohort(str(tmp_path / "b")).notes[1]
     write(tmp_path, "c/t.txt", "x", images=[f"c/{name}/{split}/{name}.png" for name in "xyz" for split in ("train", "test")])
     assert len(load_cohort(str(tmp_path / "c")).notes) == 2        # no patient ids, and t.txt is left out
