@@ -33,7 +33,6 @@ from plumbing.reading import reading_of
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
-from plumbing.simulate import COHORTS
 from plumbing.tables import read_csv, require_column
 
 
@@ -66,8 +65,7 @@ def load_images(source, args, images=None, columns=()):
 
 def had_class_folders(args):
     """Was a run trained on class folders, or on MedMNIST, rather than on a table? They may be gone by now."""
-    is_name = args.data in COHORTS or args.data in PUBLIC_TABLES
-    if isfile(args.data) or is_name:
+    if isfile(args.data) or args.data in PUBLIC_TABLES:
         return False
     return isdir(args.data) or args.data.startswith("medmnist:") or "." not in args.data
 

@@ -94,7 +94,12 @@ def tabulate(cohort, columns):
         notes += code_notes(name, counts)
         if column.kind == "number":
             x = to_numbers(cohort, name)
-            parts.append(np.nan_to_num((x - column.mean) / column.std))
+            x = (x - column.mean) / column.std
+            far = x[np.abs(x) > 10]
+            if len(far):
+                notes.append(f"WARNING: {name}: {len(far)} rows are far from those of training, as "
+                             f"{far[0] * column.std + column.mean:g} from {column.mean:.3g}: in another unit?")
+            parts.append(np.nan_to_num(x))
             effect = "filled with the mean"
         else:
             notes += spelling_notes(name, counts, "value")

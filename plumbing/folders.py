@@ -8,7 +8,7 @@ from plumbing.formats import is_image
 
 
 # what operating systems and notebooks leave behind, and nobody wants to hear of
-LITTER = re.compile(r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx|@eadir"
+LITTER = re.compile(r"\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx|@eadir"
                     r"|\$recycle\.bin|\.git.*|\.directory|\.trash.*", re.IGNORECASE)
 # outlines that readers or programs drew: X_mask.png or mask_X.png beside X.png, or the folder masks beside
 # the folder images
@@ -19,11 +19,6 @@ MASK = re.compile(rf"(.+?)[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|{DRAWN}[ _-](.+)", re
 MASK_FOLDER = re.compile(rf"(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?", re.IGNORECASE)
 IMAGE_FOLDER = re.compile(r"(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)(t[rs])?"
                           r"|jpe?gs?|pngs?", re.IGNORECASE)
-
-
-def list_images(folder):
-    """-> paths of all image files below a folder, in order."""
-    return look_through(folder)[0]
 
 
 def without_masks(folder):

@@ -16,7 +16,7 @@ import re
 import unicodedata
 from collections import defaultdict
 
-from plumbing.folders import list_images
+from plumbing.folders import look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
 from plumbing.tables import cell_error
 
@@ -82,7 +82,7 @@ class Index:
     """The image files below a folder, to be found by how their paths end."""
 
     def __init__(self, root):
-        self.files = [path[len(root):].lstrip(os.sep).replace(os.sep, "/") for path in list_images(root)]
+        self.files = [path[len(root):].lstrip(os.sep).replace(os.sep, "/") for path in look_through(root)[0]]
         self.of_length = {}          # number of parts -> {the last parts of a path, folded: [such files]}
 
     def get(self, parts):

@@ -75,6 +75,15 @@ def test_spellings_of_one_value_are_one_input():
     assert notes[0] == "sex: 'M' and 'm' are one value" and "WARNING: age: 999 (1 rows) counts like the other values" in notes[2]
 
 
+def test_numbers_in_another_unit_than_in_training_have_a_warning():
+    """Months where there were years, years of birth where there were ages: read, but not in silence."""
+    cohort = table_cohort(age=["40", "50", "60"])
+    columns = fit_columns(cohort, "age", range(3))
+    assert tabulate(cohort, columns)[1] == []
+    notes = tabulate(table_cohort(age=["600 months", "", "720 months"]), columns)[1]
+    assert notes[0] == "WARNING: age: 2 rows are far from those of training, as 600 from 50: in another unit?"
+
+
 @pytest.mark.parametrize("target, column", (("x/y:classes", "y"), ("words:labels", "words"), ("x/y:survival", "y"), ("x:labels,y:labels", "x"), ("x:classes", "x")))
 def test_what_is_to_be_predicted_is_no_input(tmp_path, target, column):
     """Also where the task has another name than its columns."""

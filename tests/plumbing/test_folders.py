@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from plumbing.folders import leave_out_masks, left_out_note, list_images, look_through
+from plumbing.folders import leave_out_masks, left_out_note, look_through
 from tests.plumbing.small_tables import write
 
 
@@ -26,7 +26,7 @@ def test_surprises_are_skipped_and_counted(tmp_path):
                          ("b/link.png", "../a/1.png"), ("d", "../elsewhere"), ("../elsewhere/back", "../c")):
         os.symlink(target, folder / link)
     paths, left_out = look_through(str(folder))
-    assert relative(folder, paths) == ["a/1.png", "a/2.PNG", "b/3.png", "b/link.png", "d/8.png"] == relative(folder, list_images(str(folder)))
+    assert relative(folder, paths) == ["a/1.png", "a/2.PNG", "b/3.png", "b/link.png", "d/8.png"]
     assert left_out == {"pipes, sockets and devices": 3, "broken links": 2, "links to a folder above": 3, "hidden files": 1, "hidden folders": 1,
                         ".txt": 1}
     assert left_out_note(paths, left_out)[0].startswith("11 of 16 files are left out (pipes, sockets and devices 3, ")
