@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
+from os.path import abspath, basename, getsize, join, relpath, splitext
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def read_class_folders(folder, regex=None, split=None):
         splits = None
     patients, who, patients_known = name_patients(folder, splits, paths, regex)
     targets = np.array([classes.index(name) for name in names], dtype=np.float32)
-    return Cohort(name=os.path.basename(os.path.abspath(folder)),
+    return Cohort(name=basename(abspath(folder)),
                   tasks=[Task("class", "classes", tuple(classes))], patients=patients, paths=paths,
                   targets={"class": targets}, columns={"class": names}, splits=splits, notes=who + notes,
                   patients_known=patients_known)
@@ -62,7 +63,7 @@ def with_target(cohort, target):
     name = target.removesuffix(":classes")
     words = []                                                     # "" where a name says none
     for path in cohort.paths:
-        file = os.path.basename(path)
+        file = basename(path)
         words.append(next((word for pattern, word in patterns.items() if re.search(pattern, file)), ""))
     classes = sorted(set(words) - {""})
     if not classes:
@@ -84,7 +85,7 @@ def read_layout(folder, images, left_out):
     folders inside, and folders called images between the others."""
     places = {}                                                    # path -> the names of the folders above
     for path in images:
-        above = os.path.relpath(path, folder).split(os.sep)[:-1]
+        above = relpath(path, folder).split(os.sep)[:-1]
         if above:
             places[path] = above
         else:
@@ -116,9 +117,9 @@ def notes_on_inner(folder, below):
                              "what else there is must lie elsewhere")
     counts = Counter(name for inner in below.values() for name in inner)
     if len(counts) > 1 and (min(counts.values()) > 1 or len(counts) >= 2 * len(below)):
-        return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}, with {len(counts)} "
-                f"others in them, as {min(counts)}: if those are the classes, they must be the upper ones; if "
-                "each is a patient, --patient-regex '([^/]+)/[^/]+$' says so"]
+        return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}, with "
+                f"{len(counts)} others in them, as {min(counts)}: if those are the classes, they must be the "
+                "upper ones; if each is a patient, --patient-regex '([^/]+)/[^/]+$' says so"]
     return []
 
 
@@ -140,16 +141,16 @@ def unwrap(places):
         for above in places.values():
             del above[0]
     if wrappers:
-        return [f"classes are the folders below {os.path.join(*wrappers)}"]
+        return [f"classes are the folders below {join(*wrappers)}"]
     return []
 
 
 def drop_copies(places, left_out):
     """Leave out a folder beside those of a split that holds the same files again, as chest_xray does."""
-    path_of = {(*above, os.path.basename(path)): path for path, above in places.items()}
+    path_of = {(*above, basename(path)): path for path, above in places.items()}
     for names, path in path_of.items():
         twin = path_of.get(names[1:])
-        if twin and split_name(names[1]) and os.path.getsize(twin) == os.path.getsize(path):
+        if twin and split_name(names[1]) and getsize(twin) == getsize(path):
             del places[path]
             left_out["second copies of images"] += 1
 
@@ -163,16 +164,16 @@ def name_patients(folder, splits, paths, regex):
 
     The numbers of chest_xray start anew in every folder of its official split: there they are told apart by
     it, and a line says how many such numbers there are."""
-    names = [os.path.relpath(path, folder) for path in paths]
+    names = [relpath(path, folder) for path in paths]
     patients, notes, patients_known = patients_of_files(names, regex)
     if regex or not splits:
         return patients, notes, patients_known
     _, film = NAMES[0]
     splits_of = defaultdict(set)                                   # patient -> splits
     for i, name in enumerate(names):
-        if film.search(os.path.splitext(name)[0].replace(os.sep, "/")):
+        if film.search(splitext(name)[0].replace(os.sep, "/")):
             splits_of[patients[i]].add(splits[i])
-            patients[i] = os.path.join(splits[i], patients[i])
+            patients[i] = join(splits[i], patients[i])
     crossing = [patient for patient in splits_of if len(splits_of[patient]) > 1]
     if crossing:
         notes.append(f"WARNING: {len(crossing)} of these numbers are on two sides of the official split, of "

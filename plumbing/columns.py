@@ -97,8 +97,9 @@ def tabulate(cohort, columns):
             x = (x - column.mean) / column.std
             far = x[np.abs(x) > 10]
             if len(far):
+                example = far[0] * column.std + column.mean
                 notes.append(f"WARNING: {name}: {len(far)} rows are far from those of training, as "
-                             f"{far[0] * column.std + column.mean:g} from {column.mean:.3g}: in another unit?")
+                             f"{example:g} from {column.mean:.3g}: in another unit?")
             parts.append(np.nan_to_num(x))
             effect = "filled with the mean"
         else:

@@ -3,6 +3,8 @@
 import os
 import re
 from collections import Counter, defaultdict
+from os.path import (
+    basename, commonpath, dirname, exists, isdir, isfile, islink, join, realpath, relpath, split, splitext)
 
 from plumbing.formats import is_image
 
@@ -47,10 +49,10 @@ def walk(folder, above, paths, left_out):
         return
     subfolders, before = [], len(paths)
     for name in names:
-        path = os.path.join(folder, name)
+        path = join(folder, name)
         if LITTER.fullmatch(name):
             continue
-        if os.path.isdir(path):                                    # False also for a link to itself
+        if isdir(path):                                    # False also for a link to itself
             subfolders.append(path)
             continue
         reason = unreadable(path, name)
@@ -60,10 +62,10 @@ def walk(folder, above, paths, left_out):
             paths.append(path)
     for path in subfolders:
         here = above
-        is_link = os.path.islink(path)
+        is_link = islink(path)
         if is_link:
-            here = above + [os.path.realpath(folder)]
-        if os.path.basename(path).startswith("."):
+            here = above + [realpath(folder)]
+        if basename(path).startswith("."):
             left_out["hidden folders"] += 1
         elif is_link and leads_up(path, here):
             left_out["links to a folder above"] += 1
@@ -75,20 +77,20 @@ def walk(folder, above, paths, left_out):
 
 def leads_up(link, above):
     """Does a link lead to one of these folders, or to one that holds them?"""
-    target = os.path.realpath(link)
-    return any(os.path.commonpath([target, place]) == target for place in above)
+    target = realpath(link)
+    return any(commonpath([target, place]) == target for place in above)
 
 
 def unreadable(path, name):
     """-> why a directory entry is no image file, None if it is one."""
-    if not os.path.exists(path):
+    if not exists(path):
         return "broken links"
-    if not os.path.isfile(path):
+    if not isfile(path):
         return "pipes, sockets and devices"
     if name.startswith("."):
         return "hidden files"
     if not is_image(path):
-        return os.path.splitext(name)[1].lower() or "files without an ending"
+        return splitext(name)[1].lower() or "files without an ending"
     return None
 
 
@@ -98,12 +100,12 @@ def unreadable(path, name):
 
 def leave_out_masks(folder, paths, left_out):
     """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
-    stems = {os.path.splitext(path)[0] for path in paths}
+    stems = {splitext(path)[0] for path in paths}
     subfolders = defaultdict(set)                                  # of every folder, their names
     for path in paths:
-        place = os.path.dirname(path)
+        place = dirname(path)
         while len(place) > len(folder):
-            place, name = os.path.split(place)
+            place, name = split(place)
             subfolders[place].add(name)
     images = [path for path in paths if not is_mask(path, folder, stems, subfolders)]
     if len(images) < len(paths):
@@ -116,16 +118,16 @@ def is_mask(path, folder, stems, subfolders):
 
     A class may be called mask: a folder of that name counts only beside a folder called images, or
     inside the folder of the images themselves."""
-    stem = os.path.splitext(path)[0]
-    place, name = os.path.split(stem)
+    stem = splitext(path)[0]
+    place, name = split(stem)
     match = MASK.fullmatch(name)
-    if match and os.path.join(place, match[1] or match[2]) in stems:
+    if match and join(place, match[1] or match[2]) in stems:
         return True
     while len(place) > len(folder):
-        below = os.path.relpath(stem, place)
-        place, name = os.path.split(place)
+        below = relpath(stem, place)
+        place, name = split(place)
         if MASK_FOLDER.fullmatch(name):
-            if os.path.join(place, below) in stems:
+            if join(place, below) in stems:
                 return True
             if any(IMAGE_FOLDER.fullmatch(other) for other in subfolders[place]):
                 return True

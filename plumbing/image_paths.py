@@ -15,6 +15,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from os.path import abspath, basename, commonprefix, isdir, isfile, join, normpath, relpath
 
 from plumbing.folders import look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
@@ -30,21 +31,21 @@ def find_images(path, rows, column, folder):
 
     path: of the table; column: of the names; folder: in which the images are. ValueError where there is no
     such image, or there are two different ones, or it has two names in the table."""
-    root = os.path.abspath(folder)
-    if not os.path.isdir(root):
+    root = abspath(folder)
+    if not isdir(root):
         raise ValueError(f"--images {folder}: no such folder")
     paths = [as_named(root, row[column]) for row in rows]
     if None not in paths:
         return paths, []
     index = Index(root)
     folders = [split_name(row[column])[:-1] for row in rows]
-    above = os.path.commonprefix(folders)                          # works on lists too
+    above = commonprefix(folders)                          # works on lists too
     respelled = []                                                 # rows
     for i, row in enumerate(rows):
         if paths[i]:
             continue
         matches, same = search(index, root, row[column], above)
-        matches = [os.path.join(root, file) for file in matches]
+        matches = [join(root, file) for file in matches]
         for other in matches[1:]:
             if not filecmp.cmp(matches[0], other):
                 raise cell_error(path, row, column,
@@ -60,13 +61,13 @@ def find_images(path, rows, column, folder):
     refuse_shared(path, rows, column, paths, respelled)
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
-                   f"folder: {rows[first][column]!r} is {os.path.relpath(paths[first], root)}"]
+                   f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
 
 
 def as_named(root, cell):
     """-> the file that a cell names, None where there is none or it is not below the folder."""
-    image = os.path.normpath(os.path.join(root, cell))
-    if len(cell) < LONGEST and image.startswith(os.path.join(root, "")) and os.path.isfile(image):
+    image = normpath(join(root, cell))
+    if len(cell) < LONGEST and image.startswith(join(root, "")) and isfile(image):
         return image
     return None
 
@@ -75,7 +76,7 @@ def split_name(cell):
     """ "C:\\scans\\a.png" -> ["C:", "scans", "a.png"]"""
     if len(cell) > LONGEST:
         return [cell]
-    return os.path.normpath(cell.replace("\\", "/")).split("/")
+    return normpath(cell.replace("\\", "/")).split("/")
 
 
 class Index:
@@ -108,7 +109,7 @@ def search(index, root, cell, above):
             continue
         near = index.get(tail)
         if depth and len(tail) == 1:                               # no folder of the table is left: here
-            if not absolute and above[-1] != os.path.basename(root):
+            if not absolute and above[-1] != basename(root):
                 continue
             near = [file for file in near if "/" not in file]
         name = "/".join(tail)
@@ -143,7 +144,7 @@ def refuse_missing(path, rows, column, paths, index, root):
     """ValueError about the first row that names no image, with those that have its name, if any."""
     row = rows[paths.index(None)]
     cell = row[column]
-    if os.path.relpath(os.path.join(root, cell[:LONGEST]), root).split(os.sep)[0] == "..":
+    if relpath(join(root, cell[:LONGEST]), root).split(os.sep)[0] == "..":
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")

@@ -2,6 +2,7 @@
 """
 import os
 import re
+from os.path import abspath, basename, dirname, isdir, isfile, relpath
 
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort
@@ -40,7 +41,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     missing      words that stand for a blank cell, with commas between them
     needs_targets    False: a table without targets, or a folder without classes, will do"""
     known = PUBLIC_TABLES.get(data, {})
-    is_folder = os.path.isdir(data) and not known
+    is_folder = isdir(data) and not known
     if is_folder or data.startswith("medmnist:"):
         if images or patient or image or ((target or split) and not is_folder):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
@@ -57,7 +58,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     path = table_path(data, known, images)
     header, rows = read_csv(path)
     known = known or recognize(header)
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = dirname(abspath(path))
     join_tables(folder, known.get("joins", {}), header, rows)
     labels = []
     if "labels" in known:
@@ -101,7 +102,7 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     """Rows with one image in each -> Cohort of these, without targets.
 
     known: the table's entry in PUBLIC_TABLES, or {}; the others: see load_cohort."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = dirname(abspath(path))
     notes = []
     alone = first_column(header, known.get("patient", ""))
     if "alone" in known and alone and not patient:
@@ -109,12 +110,12 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     paths, path_notes = find_images(path, rows, image, images or folder)
     columns = {name: [row[name] for row in rows] for name in header}
-    root = os.path.abspath(images or folder)
+    root = abspath(images or folder)
     columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
     for name in header:
         if name != image and any(ENDING.search(cell) for cell in columns[name][:100]):
             path_notes.append(f"column {name} names files too, which are not read")
-    return Cohort(name=stem(os.path.basename(path)), tasks=[], targets={}, patients=patients, paths=paths,
+    return Cohort(name=stem(basename(path)), tasks=[], targets={}, patients=patients, paths=paths,
                   columns=columns, notes=patient_notes + notes + path_notes, folder=folder,
                   patients_known=patients_known)
 
@@ -147,7 +148,7 @@ def read_any_folder(folder, regex, by_folder=False):
     paths, left_out = without_masks(folder)
     if not paths:
         raise ValueError(f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
-    names = [os.path.relpath(path, folder) for path in paths]
+    names = [relpath(path, folder) for path in paths]
     if by_folder and not regex:
         patients, notes, known = [name.split(os.sep)[0] for name in names], [], True
         alone = sum(os.sep not in name for name in names)
@@ -159,7 +160,7 @@ def read_any_folder(folder, regex, by_folder=False):
                          "is taken as the patient")
     else:
         patients, notes, known = patients_of_files(names, regex)
-    return Cohort(name=os.path.basename(os.path.abspath(folder)), tasks=[], patients=patients, paths=paths,
+    return Cohort(name=basename(abspath(folder)), tasks=[], patients=patients, paths=paths,
                   targets={}, notes=notes + left_out_note(paths, left_out), patients_known=known)
 
 
@@ -171,7 +172,7 @@ def find_split_column(path, header, rows, image, split):
         return None
     if not split:
         return next((name for name in header if name.lower() == "split"), None)
-    if not os.path.isfile(split):
+    if not isfile(split):
         return require_column(path, header, split, "--split-column")
     split_of = read_splits(split)
     for row in rows:
@@ -196,10 +197,10 @@ def other_folders(cohort, image):
     """-> a warning where test images lie in the folder of another split, or others in that of test, in a
     list. image: the column of their names."""
     places = cohort.columns[image]
-    split_of = {folder: split_in(folder) for folder in set(map(os.path.dirname, places))}
+    split_of = {folder: split_in(folder) for folder in set(map(dirname, places))}
     wrong = []
     for place, split in zip(places, cohort.splits):
-        said = {split, split_of[os.path.dirname(place)] or split}
+        said = {split, split_of[dirname(place)] or split}
         if len(said) > 1 and "test" in said:
             wrong.append(f"{place}, which is of {split} in the table")
     if not wrong:

@@ -4,6 +4,7 @@
 """
 import os
 from collections import defaultdict
+from os.path import isfile, join
 
 from plumbing.tables import cell_error, first_column, read_csv, stem
 
@@ -91,13 +92,13 @@ def table_path(data, known, images):
     """-> path of the CSV file: --data itself, or the known table of that name in the folder --images."""
     files = known.get("files")
     if files is None:
-        if os.path.isfile(data):
+        if isfile(data):
             return data
         raise ValueError(f"--data {data}: no such file or folder, and none of medmnist:FLAG[:SIDE], "
                          f"{', '.join(PUBLIC_TABLES)}")
     for file in files:
-        path = os.path.join(images or "", file)
-        if images and os.path.isfile(path):
+        path = join(images or "", file)
+        if images and isfile(path):
             return path
     raise ValueError(f"--data {data} needs --images, the folder that holds {' or '.join(files)}; "
                      f"it is {images or 'not given'}")
@@ -107,10 +108,10 @@ def join_tables(folder, joins, header, rows):
     """Add to header and rows the columns of tables {file: column of keys} in the folder. Keys that they lack
     get blanks."""
     for file, key in joins.items():
-        path = os.path.join(folder, file)
-        if os.path.isfile(path + ".gz") and not os.path.isfile(path):
+        path = join(folder, file)
+        if isfile(path + ".gz") and not isfile(path):
             path += ".gz"                                          # which is refused with how to unpack it
-        if not os.path.isfile(path):
+        if not isfile(path):
             continue
         names, others = read_csv(path)
         new = [name for name in names if name not in header]
@@ -166,8 +167,8 @@ def official_lists(folder, lists, path, rows, image):
     """-> the split of every row by lists {split: file of image names} in the folder; None without them."""
     split_of = {}
     for split, file in lists.items():
-        list_path = os.path.join(folder, file)
-        if not os.path.isfile(list_path):
+        list_path = join(folder, file)
+        if not isfile(list_path):
             return None
         with open(list_path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
