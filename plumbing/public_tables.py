@@ -2,7 +2,6 @@
 
     python -m plumbing.public_tables       shows them
 """
-import os
 from collections import defaultdict
 from os.path import isfile, join
 
