@@ -21,6 +21,7 @@ is worth: evaluation/scores.py.
 import copy
 import os
 import shutil
+from os.path import abspath, basename, isfile, join
 
 import torch
 
@@ -112,10 +113,10 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         result[name]["branches"] = alone
     if findings:
         result["localization"] = score_maps(findings, labels_task.classes)
-    write_predictions(os.path.join(run, "predictions.csv"), tasks, predictions, cohort)
-    write_json(os.path.join(run, "metrics.json"), result)
+    write_predictions(join(run, "predictions.csv"), tasks, predictions, cohort)
+    write_json(join(run, "metrics.json"), result)
     shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of)
-    folder = os.path.join(run, "figures")
+    folder = join(run, "figures")
     draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
     return result
 
@@ -125,7 +126,8 @@ def rehearse(ready, run):
     predicted, drawn or written at the end of a training ends it now. Nothing of it stays.
 
     ready: of `prepare`."""
-    options, folder = ready.options, os.path.join(run, "rehearsal")
+    options = ready.options
+    folder = join(run, "rehearsal")
     few = {split: images[:options["batch_size"]] for split, images in ready.indices.items()}
     numbers = torch.get_rng_state()                  # the training draws what it would draw without this
     os.makedirs(folder, exist_ok=True)
@@ -209,8 +211,8 @@ def main(argv=None):
     elif args.against:
         result = compare(args.run, args.against)
         print_comparison(result)
-        name = os.path.basename(os.path.abspath(args.against))
-        path = os.path.join(args.run, f"against-{name}.json")
+        name = basename(abspath(args.against))
+        path = join(args.run, f"against-{name}.json")
         write_json(path, result)
         print(path)
     else:
@@ -245,16 +247,16 @@ def evaluate_run(args):
     options = run_options(saved, model, cohort, device)
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
-    with lock(os.path.join(folder, EVALUATION_LOCK), wait=True):
+    with lock(join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
                           by=args.by, figures=figures, thresholds=thresholds, constants=constants,
                           boxes=args.boxes)
         print_table(cohort.tasks, result)
         if folder == args.run:
             write_card(args.run)
-        elif folder.startswith(os.path.join(args.run, "")):
+        elif folder.startswith(join(args.run, "")):
             print(write_report(args.run, folder))                  # which the run's own page links to
-        if os.access(args.run, os.W_OK) and os.path.isfile(os.path.join(args.run, "metrics.json")):
+        if os.access(args.run, os.W_OK) and isfile(join(args.run, "metrics.json")):
             print(write_report(args.run))
         else:
             print(f"{folder}: metrics.json, predictions.csv, figures")
@@ -266,10 +268,10 @@ def result_folder(args, cohort):
     name = f"{cohort.name}-{args.split}"
     folder = args.run
     if not os.access(args.run, os.W_OK):
-        folder = f"{os.path.basename(os.path.abspath(args.run))}-{name}"
+        folder = f"{basename(abspath(args.run))}-{name}"
         print(f"{args.run} cannot be written: the results go to {folder}")
     elif args.data or args.split != "test":
-        folder = os.path.join(args.run, name)
+        folder = join(args.run, name)
     os.makedirs(folder, exist_ok=True)
     return folder
 
