@@ -19,6 +19,7 @@ from os.path import abspath, basename, commonprefix, isdir, isfile, join, normpa
 
 from plumbing.folders import look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
+from plumbing.patients import INVISIBLE
 from plumbing.tables import cell_error
 
 
@@ -124,8 +125,8 @@ def search(index, root, cell, above):
 
 
 def folded(name):
-    """Upper and lower case alike, and the two ways to write an accent."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """Upper and lower case alike, and the two ways to write an accent; without what nobody sees."""
+    return unicodedata.normalize("NFC", INVISIBLE.sub("", name)).casefold()
 
 
 def folded_stem(name):

@@ -2,8 +2,10 @@
 """
 import os
 import re
+from collections import defaultdict
 from os.path import abspath, basename, dirname, isdir, isfile, relpath
 
+from plumbing.cells import same_word
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort
 from plumbing.folders import left_out_note, without_masks
@@ -85,7 +87,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         task_parts = [], {}, [], []
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
-    cohort.notes += notes + target_notes
+    cohort.notes += notes + target_notes + twin_columns(header)
     rows = merge_rows(path, rows, cohort, split)
     if split:
         cohort.splits = read_split_column(path, rows, cohort, split)
@@ -162,6 +164,16 @@ def read_any_folder(folder, regex, by_folder=False):
         patients, notes, known = patients_of_files(names, regex)
     return Cohort(name=basename(abspath(folder)), tasks=[], patients=patients, paths=paths,
                   targets={}, notes=notes + left_out_note(paths, left_out), patients_known=known)
+
+
+def twin_columns(header):
+    """-> warnings of names that differ only in case, or in the number that pandas adds to a second target."""
+    twins = defaultdict(list)
+    for name in header:
+        base = re.sub(r"\.\d+$", "", name)
+        twins[same_word(base if base in header else name)].append(name)
+    return [f"WARNING: the columns {' and '.join(names)} may be one that is there twice; each counts by its "
+            "own name" for names in twins.values() if len(names) > 1]
 
 
 def find_split_column(path, header, rows, image, split):

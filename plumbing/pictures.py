@@ -6,7 +6,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from plumbing.arrays import NO_CROP, as_values, check_finite, read_volume
 from plumbing.fit import frame
@@ -59,7 +59,10 @@ def open_picture(path):
     """File -> Pillow's picture, not decoded yet. ValueError where that would take too long or too much."""
     if isinstance(path, str):
         check_regular(path)
-    picture = Image.open(path, formats=FORMATS)
+    try:
+        picture = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is none of {', '.join(FORMATS)}") from error
     pixels = picture.width * picture.height
     if pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")

@@ -117,7 +117,8 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     (("x/x/train/a/1.png", "x/x/test/b/1.png"), ("a", "b"), ["test", "train"], "classes are the folders below x/x"),
     (("train/a/1.png", "test/b/2.png", "x/train/a/1.png"), ("a", "b"), ["test", "train"], "1 of 3 files are left out (second copies of images 1)"),
     (("a/images/1.png", "b/images/1.png", "a/masks/1.png", "0.png"), ("a", "b"), None,
-     "2 of 4 files are left out (masks beside their images 1, images beside the folders of classes 1)"),
+     "2 of 4 files are left out (masks or thumbnails beside their images 1, images beside the folders of classes 1)"),
+    (("a/1.png", "b/1.png", "a/thumbs/1.png", "b/1_thumb.png"), ("a", "b"), None, "2 of 4 files are left out (masks or thumbnails beside their images 2)"),
     (("images/a/1.png", "images/b/2.png", "masks/a/1.png"), ("a", "b"), None, "classes are the folders below images"),
 ))
 def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
@@ -129,7 +130,7 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
 
 
 @pytest.mark.parametrize("images, message", (
-    (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks beside their images 1\)"),
+    (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks or thumbnails beside their images 1\)"),
     (("train/1.png", "test/2.png"), "test, train are folders of a split and hold no folders of classes"),
     (("train2017/1.png", "val2017/2.png"), "train2017, val2017 are folders of a split and hold no folders of classes"),
     (("train/NORMAL/1.png", "test/Normal/2.png"), "two differ in the case of their letters or the signs between their words only"),

@@ -59,4 +59,4 @@ def test_masks_are_told_from_images(images, masks, tmp_path):
     write(tmp_path, "t.txt", "x", images=images + masks)
     paths, left_out = look_through(str(tmp_path))
     assert sorted(relative(tmp_path, leave_out_masks(str(tmp_path), paths, left_out))) == sorted(images)
-    assert left_out["masks beside their images"] == len(masks)
+    assert left_out["masks or thumbnails beside their images"] == len(masks)

@@ -35,7 +35,7 @@ def found(folder, names, files, root=None):
     (("IMG/a.png", "IMG/b.png"), ("img/a.png", "img/b.png"), "'IMG/a.png' is img/a.png"),
     (("a.dcm", "b.dcm"), ("a.png", "m/b.png"), "2 of 2 .*'a.dcm' is a.png"),
     ((unicodedata.normalize("NFC", "j\xe9.png"), "b.png"), (unicodedata.normalize("NFD", "j\xe9.png"), "b.png"), "1 of 2"),
-    (("a.png", "a.jpg"), ("a.png", "a.jpg"), None),
+    (("a.png", "a.jpg"), ("a.png", "a.jpg"), None), (("a.png", "b.png"), ("a\u200b.png", "b.png"), "1 of 2"),
     (("A.png", "a.png"), ("A.png", "a.png"), None),
 ))
 def test_names_are_found_where_there_is_no_doubt(tmp_path, names, files, right):

@@ -95,6 +95,15 @@ def test_a_split_that_the_table_says_is_used_or_named(tmp_path, header, rows, fl
     assert any(note in line for line in cohort.notes) if note else not any("split" in line for line in cohort.notes)
 
 
+@pytest.mark.parametrize("more, warning", (("Target", "target and Target"), ("target.1", "target and target.1"), ("PATIENT ID", "patient_id and PATIENT ID"),
+                                           ("x.1,x.2", None), ("target_2", None)))
+def test_a_column_that_is_there_twice_is_named(tmp_path, more, warning):
+    """By another case, or as pandas tells a second one from the first: which one counts is said."""
+    path = generic(tmp_path, "p,a.png,1,5,6", "q,b.png,2,5,6", header=f"patient_id,image,target,{more}" + ",z" * (more.count(",") == 0))
+    said = [line for line in load_cohort(path).notes if "there twice" in line]
+    assert said == ([f"WARNING: the columns {warning} may be one that is there twice; each counts by its own name"] if warning else [])
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     """One picture stands for all: tables of public size are read, unified and split without a loop that is quadratic."""

@@ -266,3 +266,13 @@ def test_colors_of_16_bits_are_their_upper_8_or_refused(tmp_path, kind, channels
     for reader in (read_header, lambda path: read_image(path, (16, 16))):
         with pytest.raises(ValueError, match="b.png: .*16-bit colors of which at most 12 bits are used; convert it"):
             reader(path)
+
+
+def test_what_is_no_picture_is_refused_with_what_is_read(tmp_path):
+    """A GIF under another name, a page of an error, a pointer of Git LFS, an empty file."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="GIF")
+    (tmp_path / "b.png").write_text("<!DOCTYPE html>")
+    (tmp_path / "c.png").write_text("")
+    for name in ("a.png", "b.png", "c.png"):
+        with pytest.raises(ValueError, match=f"{name}: not a readable image .it is none of JPEG, PNG, BMP, TIFF, WEBP, PPM.$"):
+            read_image(str(tmp_path / name), (8, 8))
