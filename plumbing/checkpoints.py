@@ -74,10 +74,10 @@ class Folder:
 
     def fetch(self, file):
         """-> path of a file, None where there is no such file."""
-        if self.alone:
-            return self.alone if basename(self.alone) == file else None
         path = join(self.name, file)
-        return path if isfile(path) else None
+        if isfile(path) and self.alone in (None, file):
+            return path
+        return None
 
     def files(self):
         """-> names of the files in it, and of what else is there, marked."""
@@ -98,7 +98,9 @@ def find_place(name):
     """A name -> Folder or Repository, and the file that was chosen with a colon, or None."""
     if isfile(name):
         folder, file = split(name)
-        return Folder(folder or ".", alone=None if file in FILES else name), file
+        if file in FILES:
+            return Folder(folder or "."), file
+        return Folder(folder, alone=file), file
     if isdir(name):
         return folder_of(name), None
     start, _, file = name.rpartition(":")

@@ -14,13 +14,13 @@ FINDINGS = {                                    # share of films with each
     "Nodule": 0.24,
     "Pneumothorax": 0.16,
     "Fibrosis": 0.20}
-LOADS = np.array([                              # of each on heart failure, infection and chronic lung disease
-    [0.8, 0.0, 0.1],
-    [0.6, 0.5, 0.0],
-    [0.1, 0.8, 0.0],
-    [0.0, -0.2, 0.4],
-    [-0.3, 0.0, 0.3],
-    [0.1, 0.0, 0.8]])
+LOADS = np.loadtxt("""                          # of each on heart failure, infection and chronic lung disease
+    0.8   0.0   0.1
+    0.6   0.5   0.0
+    0.1   0.8   0.0
+    0.0  -0.2   0.4
+   -0.3   0.0   0.3
+    0.1   0.0   0.8""".splitlines())
 
 
 def choose_findings(rng, diseases, own):
