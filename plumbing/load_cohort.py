@@ -59,6 +59,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
 
     path = table_path(data, known, images)
     header, rows = read_csv(path)
+    twins = twin_columns(header)
     known = known or recognize(header)
     folder = dirname(abspath(path))
     join_tables(folder, known.get("joins", {}), header, rows)
@@ -87,7 +88,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         task_parts = [], {}, [], []
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
-    cohort.notes += notes + target_notes + twin_columns(header)
+    cohort.notes += notes + target_notes + twins
     rows = merge_rows(path, rows, cohort, split)
     if split:
         cohort.splits = read_split_column(path, rows, cohort, split)
