@@ -150,7 +150,7 @@ def test_parameters_and_keys_are_the_published_ones(name):
     assert (size(model), len(model.state_dict()), size(smaller)) == (parameters, keys, two_classes)
 
 
-@pytest.mark.parametrize("name", slow_but(VARIANTS, "9+"))
+@pytest.mark.parametrize("name", slow_but(VARIANTS))
 def test_flops_are_the_published_ones(name):
     """C7: multiply-adds within 1 %; shapes of what comes back."""
     model, out, counted = shapes_and_flops(variant(name))
@@ -469,6 +469,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, known_mini):
         CrossViT.from_pretrained(write(tmp_path / "own", state, {"crossvit": {"wings": 2}}))
 
 
+@pytest.mark.slow
 def test_demo_tells_every_variant(capsys):
     """python crossvit.py: a line each."""
     runpy.run_path(crossvit.__file__, run_name="__main__")

@@ -194,6 +194,7 @@ def rows_of(path):
     return list(csv.DictReader(open(path)))
 
 
+@pytest.mark.slow
 def test_another_table_is_evaluated_with_the_runs_own_scale_and_classes(run):
     """The test photographs as new patients with targets ten times as high and one class only: the predictions stay to the digit."""
     test = {row["patient"] for row in rows_of(run / "runs/a/split.csv") if row["split"] == "test"}

@@ -264,6 +264,7 @@ def test_resume_draws_the_same(table, quiet):
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_images_without_a_table(quiet):
     """A folder of photographs, a folder per patient, and a table that has no target."""
     for patient in range(11):

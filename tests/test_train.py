@@ -179,6 +179,7 @@ def test_features_of_an_image_only_run_feed_a_linear_model(table):
     assert len(body) > 40 and all(torch.equal(a[key], b[key]) for key in body) and b["head.redness.weight"].shape == (1, 32 + 2)
 
 
+@pytest.mark.slow
 def test_survival_from_a_table_to_a_c_index(table, tmp_path):
     """--target TIME/EVENT:survival: redder patients' event comes sooner; a run predicts it, and predictions.csv holds time, event, risk."""
     rows = list(csv.DictReader(open(table)))

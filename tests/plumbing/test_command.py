@@ -25,6 +25,7 @@ def test_a_second_ctrl_c_quits_and_a_sigterm_after_it_does_not(quiet):
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_the_process_itself_exits_with_2_and_one_line():
     """Once as a user does it, in a shell."""
     done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--data", "nowhere.csv"], capture_output=True, text=True)
