@@ -12,10 +12,8 @@ B samples, P patch side in pixels, T patches, D width, H heads; K encoders of N 
 MLP. Branch 0 is S (small patches, narrow, N blocks), branch 1 is L (large, wide, M blocks). Pairs are
 (S, L). Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released code and
 here. There, the first of several cross attentions returns the class token alone, so the next ones see one
-key (Table 7 row D was measured so): kept. The other fusions were not released; here they have the published
-FLOPs: `class` and `pairwise` project S into the width of L and back, `all` projects both branches. The
-paper's "interpolate" is bilinear here, a guess. Row B of Table 7 has 33.2 M parameters, not 31.4 M: between
-equal widths f and g are kept, as released. Parameters have the released names, but each task has a head.
+key (Table 7 row D was measured so): kept. Row B of Table 7 has 33.2 M parameters, not 31.4 M: between equal
+widths f and g are kept, as released. Parameters have the released names, but each task has a head.
 """
 import math
 from dataclasses import dataclass, replace
@@ -76,18 +74,8 @@ class CrossViTConfig:
         for name in ("grids", "patch", "dims", "depths", "mean", "std"):  # lists, when read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "grids", tuple(tuple(grid) for grid in self.grids))
-        if not len(self.grids) == len(self.patch) == len(self.dims) == len(self.depths) == 2:
-            raise ValueError(f"{self}: grids, patch, dims and depths are pairs, of S and L")
-        counts = self.encoders, self.mlp, self.cross_depth
-        if min(counts) < 1 or max(counts) > 99:
-            raise ValueError(f"{self}: encoders, mlp and cross_depth are whole numbers from 1 to 99")
-        if self.fusion not in FUSIONS or self.cross_depth > 1 and self.fusion != "cross":
-            raise ValueError(f"fusion {self.fusion!r}, cross_depth {self.cross_depth}: use one of "
-                             f"{', '.join(FUSIONS)}; a depth above 1 needs cross")
-        stemless = self.stem == "conv" and not set(self.patch) <= set(STEMS)
-        if stemless or self.stem not in ("linear", "conv"):
-            raise ValueError(f"stem {self.stem!r}, patches of {self.patch} px: use linear, "
-                             "or conv with 12 or 16 px")
+        from plumbing.checks import check_crossvit
+        check_crossvit(self, FUSIONS, STEMS)
         self.branches                                              # where ViTConfig checks the rest
 
     @property
@@ -289,10 +277,8 @@ class CrossViT(nn.Module):
         self.config = config
         self.vits = vits = config.branches
         self.patch_embed = nn.ModuleList([patch_embed(vit, config.stem) for vit in vits])
-        self.cls_token, self.pos_embed = nn.ParameterList(), nn.ParameterList()
-        for vit in vits:
-            self.cls_token.append(torch.zeros(1, 1, vit.dim))
-            self.pos_embed.append(torch.zeros(1, 1 + vit.tokens, vit.dim))
+        self.cls_token = nn.ParameterList([torch.zeros(1, 1, vit.dim) for vit in vits])
+        self.pos_embed = nn.ParameterList([torch.zeros(1, 1 + vit.tokens, vit.dim) for vit in vits])
         self.blocks = nn.ModuleList()
         steps = max(config.depths)
         if config.cross_depth > 1:

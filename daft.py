@@ -88,21 +88,8 @@ class DAFTConfig:
     def __post_init__(self):
         for name in ("image", "mean", "std"):                      # lists, when read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion {self.fusion!r} is not known; use {', '.join(FUSIONS)}")
-        if self.location not in LOCATIONS or self.activation not in ACTIVATIONS:
-            raise ValueError(f"location {self.location}, activation {self.activation!r}: need one of "
-                             f"{LOCATIONS} and one of {', '.join(ACTIVATIONS)}")
-        if not self.scale and not self.shift or self.identity_init and self.activation == "sigmoid":
-            raise ValueError("DAFT needs scale or shift, and sigmoid cannot start at the identity")
-        if len(self.image) not in LAYERS or any(not isinstance(side, int) or side < 2 for side in self.image):
-            raise ValueError(f"image {self.image}: need two or three sides of at least 2 px")
-        if (self.tabular > 0) == (self.fusion == "image"):
-            raise ValueError(f"fusion {self.fusion!r} with {self.tabular} columns of a table: "
-                             "every fusion but image needs some")
-        if not len(self.mean) == len(self.std) == self.channels or any(std <= 0 for std in self.std):
-            raise ValueError(f"{self.channels} channels need as many means and stds above 0, "
-                             f"not {self.mean}, {self.std}")
+        from plumbing.checks import check_daft
+        check_daft(self, FUSIONS, LOCATIONS, ACTIVATIONS)
 
 
 # -----------------------------------------------------------------------------

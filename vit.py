@@ -67,8 +67,8 @@ class ViTConfig:
     qk_norm: bool = False            # of queries and keys, head by head: Dehghani et al. 2023
 
     def __post_init__(self):
-        from plumbing.variants import check
-        check(self)
+        from plumbing.checks import check_vit
+        check_vit(self)
 
     @property
     def grid(self):

@@ -38,40 +38,6 @@ ACTIVATIONS = {
 }
 
 
-CHOICES = {  # of ViTConfig
-    "positions": ("class", "all", "patches", "none"),
-    "pool": ("class", "prefix", "mean", "mean-norm"),
-    "activation": tuple(ACTIVATIONS),
-}
-
-
-def check(config):
-    """ValueError where the fields of a ViTConfig do not go together."""
-    image = config.image
-    patch = config.patch
-    sizes = (*image, *patch, config.channels, config.dim, config.depth, config.heads, config.mlp)
-    if min(sizes) < 1 or max(sizes) > 65535 or config.depth > 999:
-        raise ValueError(f"{config}: sizes start at 1 and end at 65535, and the depth ends at 999")
-    for name in ("eps", "dropout", "drop_path"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} {getattr(config, name)}: need 0 <= x < 1")
-    if len(image) not in (0, 2, 3):
-        raise ValueError(f"image {image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
-    if len(patch) != len(image) or any(side % P for side, P in zip(image, patch)):
-        raise ValueError(f"image {image} px is not a multiple of the patch {patch} px")
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} {getattr(config, name)!r} is not known; use {', '.join(known)}")
-    if not config.class_token and "class" in (config.pool, config.positions):
-        raise ValueError(f"pool {config.pool}, positions {config.positions}: need a class token")
-    if not config.head_dim and config.dim % config.heads:
-        raise ValueError(f"width {config.dim} does not divide into {config.heads} heads")
-    mean = config.mean
-    std = config.std
-    if image and not (len(mean) == len(std) == config.channels and min(std) > 0):
-        raise ValueError(f"mean {mean}, std {std}: need {config.channels} each, stds above 0")
-
-
 def placed_rows(config):
     """How many of class token and registers have a position: the first rows of pos_embed."""
     return {"class": 1, "all": config.prefix}.get(config.positions, 0)

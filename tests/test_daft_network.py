@@ -152,7 +152,7 @@ def test_volumes_of_bytes_are_normalized_and_photographs_work_too():
 @pytest.mark.parametrize("fields, words", (
     (dict(fusion="sum"), "fusion 'sum' is not known"), (dict(location=5), "location 5"), (dict(activation="relu"), "'relu'"),
     (dict(scale=False, shift=False), "scale or shift"), (dict(tabular=0), "0 columns"), (dict(fusion="image"), "15 columns"),
-    (dict(image=(64,)), "image (64,)"), (dict(std=(0.0,)), "stds above 0"), (dict(channels=3), "3 channels")))
+    (dict(image=(64,)), "image (64,)"), (dict(std=(0.0,)), "stds above 0"), (dict(channels=3), "need 3 each")))
 def test_what_cannot_be_built_is_said(fields, words):
     """One line, with what was given."""
     with pytest.raises(ValueError, match=words.replace("(", r"\(").replace(")", r"\)")) as error:
