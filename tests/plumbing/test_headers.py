@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from plumbing import headers
 from plumbing.cohort import Cohort, Reading
 from plumbing.headers import axes_in, axes_of, check_kinds, read_header, look_at_all
 from plumbing.pictures import read_image
@@ -80,14 +81,18 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
         read_header(path)
 
 
-def test_all_files_are_looked_at_and_are_of_one_kind(tmp_path):
+@pytest.mark.parametrize("slow", (headers.SLOW, -1))
+def test_all_files_are_looked_at_and_are_of_one_kind(slow, tmp_path, monkeypatch):
+    """One after the other, and by threads where the first files were waited for."""
+    monkeypatch.setattr(headers, "SLOW", slow)
+    monkeypatch.setattr(headers, "FIRST", 1)
     np.save(tmp_path / "a.npy", np.zeros((9, 8, 7), np.uint8))
     paths = [save(tmp_path / "b.png", CELLS), str(tmp_path / "a.npy")]
     cohort = Cohort("c", [], ["p", "q"], paths, {})
-    headers = look_at_all(cohort)
-    assert list(headers) == [0, 1]
+    looked = look_at_all(cohort)
+    assert list(looked) == [0, 1]
     with pytest.raises(ValueError, match=r"c holds pictures \(.*b.png\) and volumes \(.*a.npy\); need images of one kind"):
-        check_kinds(cohort, headers)
+        check_kinds(cohort, looked)
     os.truncate(paths[0], 10)
     with pytest.raises(ValueError, match="b.png: not a readable image"):
         look_at_all(cohort)
