@@ -1,6 +1,7 @@
 """predictions.csv: the predictions of a split as a table, written and read again.
 """
-from os.path import abspath, commonpath, dirname, join, relpath
+import os
+from os.path import abspath, commonpath, dirname, join
 
 import numpy as np
 
@@ -45,8 +46,9 @@ def target_text(task, target):
 
 def image_names(cohort):
     """-> the path of every image below the folder that holds them all."""
-    root = commonpath([dirname(abspath(path)) for path in cohort.paths])
-    return [relpath(path, root) for path in cohort.paths]
+    paths = [abspath(path) for path in cohort.paths]
+    root = commonpath({dirname(path) for path in paths})
+    return [path.removeprefix(root).lstrip(os.sep) for path in paths]
 
 
 def write_predictions(path, tasks, predictions, cohort):

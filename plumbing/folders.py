@@ -83,10 +83,8 @@ def leads_up(link, above):
 
 def unreadable(path, name):
     """-> why a directory entry is no image file, None if it is one."""
-    if not exists(path):
-        return "broken links"
     if not isfile(path):
-        return "pipes, sockets and devices"
+        return "pipes, sockets and devices" if exists(path) else "broken links"
     if name.startswith("."):
         return "hidden files"
     if not is_image(path):
