@@ -25,15 +25,14 @@ from os.path import abspath, basename, isfile, join
 
 import torch
 
-from evaluation.branches import score_branches
 from evaluation.card import write_card
 from evaluation.compare import compare
 from evaluation.export import export
-from evaluation.figures import draw_figures, findings_of, look_again, watcher
+from evaluation.figures import draw_figures, findings_in, findings_of, look_again
 from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
 from evaluation.other_table import refuse_learned, saved_results
-from evaluation.predict import predict_images
+from evaluation.predict import merge_samples, predict_images, read_branches
 from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
 from evaluation.probabilities import choose_thresholds, conformal, details
@@ -74,12 +73,18 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     see localization.py; the default is boxes.csv beside the table. ValueError for an unknown column."""
     columns = columns_of(by, cohort, indices[split], run)
     findings = []
+    samples = {}                                                   # of every branch
     boxes_of = {}                                                  # image -> label -> boxes
     labels_task, _ = findings_of(tasks)
     if labels_task and options["n"] is None:
         boxes_of = find_boxes(boxes, cohort, labels_task.classes, options["size"])
-    watch = watcher(tasks, model.config, boxes_of, findings)
+
+    def watch(batch, out):
+        findings.extend(findings_in(batch, out, tasks, model.config, boxes_of))
+        read_branches(tasks, batch, out, samples)
+
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
+    branches = {name: merge_samples(tasks, own, options["by_image"]) for name, own in samples.items()}
     thresholds = thresholds or {}
     held_out = None
     if not thresholds and split != "val" and indices.get("val"):
@@ -109,15 +114,14 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             scores["per_image"] = score(task, predictions["alone"])
         if columns:
             scores["subgroups"] = score_subgroups(task, predictions, columns, cohort)
-    for name, alone in score_branches(model, tasks, cohort, indices[split], options).items():
-        result[name]["branches"] = alone
+        if branches:
+            scores["branches"] = {name: score(task, alone) for name, alone in branches.items()}
     if findings:
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(join(run, "predictions.csv"), tasks, predictions, cohort)
     write_json(join(run, "metrics.json"), result)
     shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of)
-    folder = join(run, "figures")
-    draw_figures(folder, tasks, predictions, cohort, shown, model.config, options["size"])
+    draw_figures(join(run, "figures"), tasks, predictions, cohort, shown, model.config, options["size"])
     return result
 
 
@@ -146,26 +150,27 @@ def rehearse(ready, run):
 def make_parser():
     parser = Parser(__doc__)
     add = parser.add_argument
+    do = parser.add_mutually_exclusive_group().add_argument
     add("run", help="run folder, runs/NAME")
     add("--split", choices=SPLITS, default="test", help="which part of the run's own split")
-    add("--data", help="another table than the run's; all its patients are evaluated")
+    do("--data", help="another table than the run's; all its patients are evaluated")
     add("--images", help="image folder of that table")
     add("--target", help="targets of that table, as in train.py; default: those of the run")
     add("--by", help="columns of the table to make subgroups of, e.g. sex,age,site, beside "
         "those of before, and fst where there is one")
     add("--boxes", help="CSV of boxes to compare the maps with: image,label,x0,y0,x1,y1; "
         "default: boxes.csv beside the table")
-    add("--against", metavar="RUN",
-        help="another run: differences of the metrics on the test patients that both have")
-    add("--predict", metavar="SOURCE",
-        help="new images without targets: a CSV, or a folder with one sub-folder per patient")
+    do("--against", metavar="RUN",
+       help="another run: differences of the metrics on the test patients that both have")
+    do("--predict", metavar="SOURCE",
+       help="new images without targets: a CSV, or a folder with one sub-folder per patient")
     add("--out", metavar="CSV", help="where --predict writes")
     add("--skip-broken", action="store_true",
         help="with --predict: list pictures that cannot be read, and go on")
-    add("--export", metavar="FOLDER",
-        help="write the best model, its config and a model card to a new folder, for the Hub")
-    add("--share", metavar="FOLDER",
-        help="write report and model card to a new folder, without patients' pictures, ids and paths")
+    do("--export", metavar="FOLDER",
+       help="write the best model, its config and a model card to a new folder, for the Hub")
+    do("--share", metavar="FOLDER",
+       help="write report and model card to a new folder, without patients' pictures, ids and paths")
     add("--figures", type=int, help="patients to draw; default: 3, and 0 with --predict")
     add("--device", default="auto", help="auto, cpu, cuda, mps")
     return parser
@@ -173,24 +178,21 @@ def make_parser():
 
 def check_flags(args):
     """ValueError for flags that do not go together."""
+    clash = args.target or args.images and not args.predict
     if args.data:
         clash = args.split != "test"
-    else:
-        clash = args.target or args.images and not args.predict
     if clash:
         raise ValueError("--split is of the run's own table; "
                          "--images and --target belong to another one, --data")
     if bool(args.predict) != bool(args.out) or args.skip_broken and not args.predict:
         raise ValueError("--predict SOURCE, --out CSV and --skip-broken go together")
-    if sum(map(bool, (args.data, args.predict, args.against, args.export, args.share))) > 1:
-        raise ValueError("--data, --predict, --against, --export and --share are five things to do; give one")
 
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
     check_flags(args)
     if args.predict:
-        predicted = predict_new(
+        predict_new(
             args.run,
             args.predict,
             args.out,
@@ -199,10 +201,8 @@ def main(argv=None):
             figures=args.figures or 0,
             device=args.device,
         )
-        print(f"{predicted} in {args.out}")
     elif args.export:
-        library = export(args.run, args.export)
-        print(OPENS[library])
+        print(OPENS[export(args.run, args.export)])
         print(f"{args.export} holds the model and its card. "
               f"Read the card, then: hf upload ORG/NAME {args.export} .")
     elif args.share:
@@ -211,8 +211,7 @@ def main(argv=None):
     elif args.against:
         result = compare(args.run, args.against)
         print_comparison(result)
-        name = basename(abspath(args.against))
-        path = join(args.run, f"against-{name}.json")
+        path = join(args.run, f"against-{basename(abspath(args.against))}.json")
         write_json(path, result)
         print(path)
     else:

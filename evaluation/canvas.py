@@ -55,19 +55,20 @@ def block_height(lines, size):
     return math.ceil(len(lines) * size * LEADING)
 
 
+def enlarged(points):
+    return [(x * SCALE, y * SCALE) for x, y in points]
+
+
 class Page:
     """A white page; its units are pixels of the picture that `done` returns."""
 
     def __init__(self, width, height):
-        width = math.ceil(width)
-        height = math.ceil(height)
-        self.image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
+        self.image = Image.new("RGB", (math.ceil(width) * SCALE, math.ceil(height) * SCALE), "white")
         self.draw = ImageDraw.Draw(self.image, "RGBA")
         self.key = ""
 
     def line(self, points, color, width=2):
-        points = [(x * SCALE, y * SCALE) for x, y in points]
-        self.draw.line(points, color, width * SCALE, joint="curve")
+        self.draw.line(enlarged(points), color, width * SCALE, joint="curve")
 
     def box(self, x0, y0, x1, y1, color):
         x0, y0, x1, y1 = (round(v * SCALE) for v in (x0, y0, x1, y1))
@@ -75,7 +76,7 @@ class Page:
             self.draw.rectangle([x0, y0, x1 - 1, y1 - 1], color)     # Pillow draws the last pixel too
 
     def area(self, points, color):
-        self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points], color)
+        self.draw.polygon(enlarged(points), color)
 
     def dot(self, x, y, radius, color):
         self.draw.ellipse([v * SCALE for v in (x - radius, y - radius, x + radius, y + radius)], color)

@@ -2,10 +2,11 @@
 
 Its letters are large: the report shows a chart at half its size, on a phone at a little less.
 """
+import math
+
 import numpy as np
 
 from evaluation.canvas import AXIS, LEADING, MARGIN, Page, block_height, text_width, wrap
-from evaluation.scales import round_ticks
 
 
 WIDTH = 600                                          # between the axes, px
@@ -14,6 +15,70 @@ TICK = 8                                             # length of a tick, px
 GAP = 20                                             # between an axis and what stands beside it, px
 TEXT = 30                                            # sizes of letters, px
 SMALL = 28
+
+
+# -----------------------------------------------------------------------------
+# round numbers
+
+
+def finite(values):
+    values = np.asarray(values, float).ravel()
+    return values[np.isfinite(values)]
+
+
+def limits(values, pad=0.04):
+    """(low, high) around the finite values with some air; (0, 1) when there are none."""
+    values = finite(values)
+    if len(values) == 0:
+        return 0, 1
+    low = float(values.min())
+    high = float(values.max())
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        air = (high - low) * pad
+    elif low != 0:                                   # all values are the same
+        air = abs(low) / 10
+    else:
+        air = 0.5
+    return low - air, high + air
+
+
+def nice(step):
+    """The next 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(k * power for k in (1, 2, 5, 10) if k * power >= step * (1 - 1e-9))
+
+
+def number(value, step):
+    """Text that tells value from value + step."""
+    if value == 0:
+        return "0"
+    decimals = -math.floor(math.log10(step) + 1e-9)
+    return f"{value:,.{max(decimals, 0)}f}"
+
+
+def round_ticks(limits, whole=False):
+    """Two to eight {round value between the limits: its text}."""
+    low, high = limits
+    step = nice((high - low) / 6)
+    if whole:
+        step = max(step, 1)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    values = [k * step for k in range(first, last + 1)]
+    return {value: number(value, step) for value in values}
+
+
+def round_edges(values):
+    """-> the edges of about 20 bars around the values; they are round numbers, and one of them is 0."""
+    low, high = limits(np.append(values, 0), pad=0)
+    step = nice((high - low) / 20)
+    first = np.floor(low / step + 1e-9)
+    last = np.ceil(high / step - 1e-9)
+    return step * np.arange(first, last + 1)
+
+
+# -----------------------------------------------------------------------------
+# a chart
 
 
 class Axis:
@@ -34,8 +99,7 @@ class Axis:
 
     def px(self, value):
         low, high = self.limits
-        share = (value - low) / (high - low)
-        return self.start + share * (self.end - self.start)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
 class Chart(Page):
@@ -52,10 +116,8 @@ class Chart(Page):
         right = max(80, x.widest()) / 2
         inside = x.end + right - MARGIN
         entries = [(wrap(text, inside - 2 * GAP, SMALL), color) for text, color in key]
-        y.end = MARGIN
-        for lines, _ in entries:
-            y.end += block_height(lines, SMALL)
         y_label = wrap(y.label, inside, TEXT)
+        y.end = MARGIN + sum(block_height(lines, SMALL) for lines, _ in entries)
         y.end += block_height(y_label, TEXT) + GAP
         y.start = y.end + height
         x_label = wrap(x.label, width, TEXT)
@@ -63,8 +125,7 @@ class Chart(Page):
         page_height = x_label_top + block_height(x_label, TEXT) + MARGIN
         super().__init__(inside + 2 * MARGIN, page_height)
 
-        texts = [text for text, _ in key]
-        self.key = "; ".join(texts)
+        self.key = "; ".join(text for text, _ in key)
         top = MARGIN
         for lines, color in entries:
             self.box(MARGIN, top + 8, MARGIN + 18, top + 26, color)

@@ -14,27 +14,25 @@ UNKNOWN = ("a middle prediction", "the highest prediction", "the lowest predicti
 
 
 def choose(task, predictions, count, candidates):
-    """-> [(unit, why it is drawn)], at most `count`, each of another patient: typical, too high, too low, and
+    """-> {unit: why it is drawn}, at most `count`, each of another patient: typical, too high, too low, and
     again the next of each. candidates: units that may be drawn."""
     candidates = np.array(candidates, int)
     if not len(candidates):
-        return []
-    high, low = signed_errors(task, predictions)
-    high = high[candidates]
-    low = low[candidates]
+        return {}
+    high, low = np.transpose(signed_errors(task, predictions))[candidates].T
     size = np.maximum(np.abs(high), np.abs(low))
     orders = [np.argsort(values, kind="stable") for values in (np.abs(size - np.median(size)), -high, low)]
     words = WHY[task.kind]
     if np.isnan(predictions["target"][task.name]).all():
         words = UNKNOWN
-    chosen = []
+    chosen = {}
     patients = set()
     for turn in range(count):
         for unit in candidates[orders[turn % 3]].tolist():
             patient = predictions["patient"][unit]
             if patient not in patients:
                 patients.add(patient)
-                chosen.append((unit, words[turn % 3]))
+                chosen[unit] = words[turn % 3]
                 break
     return chosen
 
@@ -50,11 +48,9 @@ def signed_errors(task, predictions):
     if task.kind in ("regression", "loss"):
         error = prediction - np.nan_to_num(target)
         return error, error
+    error = prediction
     if task.kind == "classes":
-        truth = target[:, None] == np.arange(len(task.classes))
-        error = prediction - truth
-    elif np.isnan(target).all():
-        error = prediction
-    else:
+        error = prediction - (target[:, None] == np.arange(len(task.classes)))
+    elif not np.isnan(target).all():
         error = np.nan_to_num(prediction - target)
     return error.max(1), error.min(1)

@@ -25,7 +25,8 @@ def compare(a, b, resamples=1000):
     other_tasks, second = read_predictions(b)
     rows, other_rows = common_units(a, b, first, second)
     patients = first["patient"][rows]
-    known = patients_known(a) and patients_known(b)
+    # files of before do not say whether their patients are known
+    known = all(read_metrics(run).get("patient_ids", True) for run in (a, b))
     result = {"a": a, "b": b, "patients": len(set(patients)), "patient_ids": known}
     others = {task.name: task for task in other_tasks}
     shared = [task for task in tasks if task.name in others]
@@ -36,11 +37,9 @@ def compare(a, b, resamples=1000):
         name = task.name
         other = others[name]
         if (task.kind, task.classes) != (other.kind, other.classes):
-            raise ValueError(f"{name} is {task.kind} {' '.join(task.classes)} in {a}, "
-                             f"and {other.kind} {' '.join(other.classes)} in {b}")
-        target = first["target"][name][rows]
-        other_target = second["target"][name][other_rows]
-        agree = np.isclose(target, other_target, rtol=1e-6, atol=0, equal_nan=True)
+            raise ValueError(f"{name} is {task.text} in {a}, and {other.text} in {b}")
+        targets = first["target"][name][rows], second["target"][name][other_rows]
+        agree = np.isclose(*targets, rtol=1e-6, atol=0, equal_nan=True)
         if not agree.all():
             row = np.argwhere(~agree)[0][0]
             raise ValueError(f"{name} of patient {patients[row]} is not the same in {a} and in {b}: "
@@ -70,27 +69,20 @@ def common_units(a, b, first, second):
     return np.transpose(pairs)
 
 
-def patients_known(run):
-    """Does anything say who the patients of an evaluated run are? Files of before do not say."""
-    return read_metrics(run).get("patient_ids", True)
-
-
 def compare_task(task, first, second, resamples):
     """`known_units` of two runs -> {units, metric: {a, b, difference}}, for labels also {"per_label": ...}"""
     prediction, target, patients = first
-    other_prediction = second[0]
     weights = bootstrap_weights(patients, resamples)
     scores = {"units": len(target)}
-    measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
-    other_measured = replicates(task, other_prediction, target, weights)
-    for name, a in measured.items():
-        b = other_measured[name]
+    measured = replicates(task, second[0], target, weights)        # {metric: (L or 1, 1 + resamples)}
+    for name, a in replicates(task, prediction, target, weights).items():
+        b = measured[name]
         reason = UNDEFINED.get(name, NO_UNIT)
         scores[name] = difference(mean_defined(a), mean_defined(b), reason)
         if task.kind == "labels":
-            per_label = scores.setdefault("per_label", {})
-            for i, label in enumerate(task.classes):
-                per_label.setdefault(label, {})[name] = difference(a[i], b[i], reason)
+            per_label = scores.setdefault("per_label", {label: {} for label in task.classes})
+            for label, own_a, own_b in zip(task.classes, a, b):
+                per_label[label][name] = difference(own_a, own_b, reason)
     return scores
 
 

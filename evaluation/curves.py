@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation.chart import number
 from evaluation.metrics import METRICS, NAMES, by_score
-from evaluation.scales import number
 from evaluation.scores import bootstrap_weights
 
 
@@ -39,10 +39,8 @@ def fit(actual, predicted):
     if ends[0] == ends[1]:
         return []
     slope, start = np.polyfit(actual, predicted, 1)
-    step = np.ptp(ends) / 1000
-    text = f"fit: {slope:.2f} x + {number(start, step)}, n {len(actual):,}"
-    line = slope * ends + start
-    return [Line(text, ends, line)]
+    text = f"fit: {slope:.2f} x + {number(start, np.ptp(ends) / 1000)}, n {len(actual):,}"
+    return [Line(text, ends, slope * ends + start)]
 
 
 def agreement(mean, difference):
@@ -52,10 +50,16 @@ def agreement(mean, difference):
     step = max(np.ptp(difference), 1e-9) / 1000
     low = number(bias - spread, step)
     high = number(bias + spread, step)
-    text = f"bias {number(bias, step)}, limits of agreement {low} to {high}"
-    ends = np.array([mean.min(), mean.max()])
+    ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
-    return Line(text, ends, line, line - spread, line + spread, ends)
+    return Line(
+        f"bias {number(bias, step)}, limits of agreement {low} to {high}",
+        ends,
+        line,
+        line - spread,
+        line + spread,
+        over=ends,
+    )
 
 
 # -----------------------------------------------------------------------------
@@ -67,12 +71,9 @@ def calibration(name, bins):
     columns = [np.array(bins[name], float) for name in ("predicted", "observed", "units")]
     predicted, share, n = np.compress(columns[2] > 0, columns, axis=1)     # the others are empty
     scale = 1 + Z * Z / n
-    middle = share + Z * Z / (2 * n)
-    variance = share * (1 - share) / n
-    variance += Z * Z / (4 * n * n)
-    half = Z * np.sqrt(variance)
-    middle /= scale
-    half /= scale
+    middle = (share + Z * Z / (2 * n)) / scale
+    variance = share * (1 - share) / n + Z * Z / (4 * n * n)
+    half = Z * np.sqrt(variance) / scale
     return Line(name, predicted, share, middle - half, middle + half, points=True)
 
 
@@ -101,12 +102,12 @@ def rates(points, metric, name, question, threshold=None):
 
     question: as in probabilities.py; metric: the area, for the key."""
     probability, answer, patients = question
+    weights = bootstrap_weights(patients, RESAMPLES).astype(float)
     draws = []
-    for weights in bootstrap_weights(patients, RESAMPLES).astype(float):
-        [positive], [negative] = by_score(-probability, answer, weights[None])
+    for positive, negative in zip(*by_score(-probability, answer, weights)):
         if positive.any() and negative.any():
             draws.append(points(positive, negative))
-    ones = np.ones((1, len(answer)))
+    ones = weights[:1]
     low = high = None
     mark = (), ()
     if len(draws) > 1:
@@ -118,9 +119,16 @@ def rates(points, metric, name, question, threshold=None):
         xs, ys = points(positive, negative)
         mark = [xs[1]], [ys[1]]
     [area] = METRICS["labels"][metric](probability, answer, ones)
-    positives = int(answer.sum())
-    text = f"{name}: {NAMES[metric]} {area:.3f}, {positives} of {len(answer)}"
-    return Line(text, *draws[0], low, high, GRID, mark)
+    xs, ys = draws[0]
+    return Line(
+        f"{name}: {NAMES[metric]} {area:.3f}, {answer.sum():.0f} of {len(answer)}",
+        xs,
+        ys,
+        low,
+        high,
+        over=GRID,
+        mark=mark,
+    )
 
 
 # -----------------------------------------------------------------------------
@@ -135,8 +143,7 @@ def kaplan_meier(risk, time, event):
         own = third == k
         if own.any():
             xs, ys, low, high = survival(time[own], event[own])
-            events = int(event[own].sum())
-            text = f"{name} third of the risk, n {own.sum()}, events {events}"
+            text = f"{name} third of the risk, n {own.sum()}, events {event[own].sum():.0f}"
             lines.append(Line(text, xs, ys, low, high, over=xs))
     return lines
 
@@ -144,39 +151,22 @@ def kaplan_meier(risk, time, event):
 def survival(time, event):
     """-> times, shares without the event, and the ends of their bands, as steps. The variance is Greenwood's
     (1926), the interval symmetric for log(-log(share)), so that it stays within 0 and 1."""
-    moments = np.unique(time[event == 1])
-    shares, lows, highs = [1.0], [1.0], [1.0]
-    variance = 0.0
-    for moment in moments:
-        now = time == moment
-        events = event[now].sum()
-        at_risk = np.sum(time >= moment)
-        share = shares[-1] * (1 - events / at_risk)
-        low, high = 0.0, highs[-1]                   # where nobody is left
-        if share > 0:
-            variance += events / (at_risk * (at_risk - events))
-            half = Z * np.sqrt(variance)
-            exponent = np.exp(-half / np.log(share))
-            low = share ** exponent
-            high = share ** (1 / exponent)
-        shares.append(share)
-        lows.append(low)
-        highs.append(high)
+    moments, events = np.unique(time[event == 1], return_counts=True)
+    at_risk = (time >= moments[:, None]).sum(1)
+    share = np.cumprod(1 - events / at_risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.cumsum(events / (at_risk * (at_risk - events)))
+        exponent = np.exp(-Z * np.sqrt(variance) / np.log(share))
+        low = share ** exponent
+        high = share ** (1 / exponent)
+    if np.isin(0, share):                            # nobody is left in the end
+        low[-1] = 0
+        high[-1] = np.append(1, high)[-2]
     edges = np.concatenate([[0], moments, [time.max()]])
-    xs = np.repeat(edges, 2)[1:-1]
-    ys = np.repeat(shares, 2)
-    low = np.repeat(lows, 2)
-    high = np.repeat(highs, 2)
-    return xs, ys, low, high
+    return (
+        np.repeat(edges, 2)[1:-1],
+        np.repeat(np.append(1, share), 2),
+        np.repeat(np.append(1, low), 2),
+        np.repeat(np.append(1, high), 2),
+    )
 
-
-# -----------------------------------------------------------------------------
-# epochs
-
-
-def learning(name, epochs, ys, best):
-    """-> a value over the epochs, with a mark at the best, an index or None, where it has a value."""
-    mark = (), ()
-    if best is not None and np.isfinite(ys[best]):
-        mark = [epochs[best]], [ys[best]]
-    return Line(name, epochs, ys, mark=mark)

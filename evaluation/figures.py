@@ -1,7 +1,7 @@
 """What a model looked at: attention maps, kept patches, and boxes over the patients' own images.
 
-`shown` holds {patient: (images, seen)} of the patients to draw: indices of images in the cohort, and what
-`looked_at` returns. Of a model with a map per label, seen["findings"] is also
+`shown` holds {unit: (why, images, seen, findings)} of the units to draw: indices of images in the cohort,
+what `looked_at` returns, and, of a model with a map per label,
 {name of the label: (boxes, {name of the map: (rows, columns)})}, boxes in shares of width and height.
 """
 import os
@@ -25,7 +25,15 @@ KEPT_TEXT = ("Frames are the patches that the attention filter keeps, the lighte
              "composite is made of them, by rank, row by row: it is what the second stage sees.")
 MAP_TEXT = ("Colors are attention, mean over the heads, in multiples of chance, which is 1/T for each of T "
             "patches; all maps here share the scale, and a map that prefers nothing is dark all over.")
+ANSWERS = {  # kind of task: its actual and its predicted value, in words
+    "regression": "{task} {actual}, predicted {value:.3g}",
+    "classes": "{task} {actual}, predicted {surest} ({value:.2f})",
+    "labels": "{task} {actual}, surest {surest} ({value:.2f})",
+    "survival": "{task} {actual}, predicted risk {value:.3g}",
+    "loss": "{task}, loss {value:.3g}",                            # nobody knows it beforehand
+}
 REBUILT_TEXT = "An image, what the model saw of it, and what it made of that."
+DRAWN = ("map", "image", "token", "composite", "corrupted", "rebuilt")           # of what a model returns
 BOX_TEXT = " Frames, where there are some, are the boxes that a reader drew."
 
 
@@ -35,8 +43,7 @@ BOX_TEXT = " Frames, where there are some, are the boxes that a reader drew."
 
 def looked_at(out, i):
     """What a model returns to be drawn, of sample i -> {key: [tensor], one per branch}."""
-    keys = ("map", "image", "token", "composite", "corrupted", "rebuilt")
-    seen = {key: branches_of(out, key, i) for key in keys if key in out}
+    seen = {key: branches_of(out, key, i) for key in DRAWN if key in out}
     if "map" not in seen and "label_map" in out:                   # the label tokens' instead of heads'
         seen["map"] = branches_of(out, "label_map", i)
     return seen
@@ -56,22 +63,20 @@ def grids_of(config):
     """The grids of patches that a model's maps are over: one, one per branch, or none."""
     if hasattr(config, "grids"):
         return config.grids
-    vit = getattr(config, "vit", config)
-    if hasattr(vit, "grid"):
-        return [vit.grid]
-    return []
+    grid = getattr(getattr(config, "vit", config), "grid", None)
+    return [grid]
 
 
-def watcher(tasks, config, boxes_of, findings):
-    """-> function (batch, out) for `predict`, which sees every batch and appends to `findings` how well the
-    maps meet the boxes of a finding, for score_maps. boxes_of: {image: {label: boxes}}."""
-    def watch(batch, out):
-        for i, patient in enumerate(batch["patient"]):
-            boxes = boxes_of.get(batch["index"][i][0], {})
-            for label, maps in maps_of(tasks, config, out, i, boxes).items():
-                findings.append((patient, label, score_finding(maps, boxes[label])))
+def findings_in(batch, out, tasks, config, boxes_of):
+    """-> [(patient, label, how well the maps meet the boxes of that finding)] of a batch, for score_maps.
 
-    return watch
+    boxes_of: {image: {label: boxes}}."""
+    findings = []
+    for i, patient in enumerate(batch["patient"]):
+        boxes = boxes_of.get(batch["index"][i][0], {})
+        for label, maps in maps_of(tasks, config, out, i, boxes).items():
+            findings.append((patient, label, score_finding(maps, boxes[label])))
+    return findings
 
 
 def maps_of(tasks, config, out, i, labels):
@@ -84,39 +89,40 @@ def maps_of(tasks, config, out, i, labels):
 def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
     """-> `shown`: what the model looks at, of so many patients, chosen by choice.py for the first task; of
     those with boxes where there are any."""
-    units = range(len(predictions["images"]))
-    with_boxes = [i for i in units if predictions["images"][i][0] in boxes_of]
+    images_of = predictions["images"]
+    units = range(len(images_of))
+    with_boxes = [unit for unit in units if images_of[unit][0] in boxes_of]
     chosen = choose(tasks[0], predictions, count, with_boxes or units)
-    why = {predictions["images"][unit][0]: {"unit": unit, "why": text} for unit, text in chosen}
-    images = sorted(image for unit, _ in chosen for image in predictions["images"][unit])
+    unit_of = {images_of[unit][0]: unit for unit in chosen}
     task, _ = findings_of(tasks)
     shown = {}
 
     def watch(batch, out):
-        for i, patient in enumerate(batch["patient"]):
-            images = batch["index"][i]
-            if not images or images[0] not in why:   # the next N images of a patient
+        for i, images in enumerate(batch["index"]):
+            if not images or images[0] not in unit_of:             # the next N images of a patient
                 continue
+            unit = unit_of[images[0]]
             boxes = dict(boxes_of.get(images[0], {}))
             if task and "label_map" in out:
-                target = batch["targets"][task.name][i]
-                for label in labels_to_draw(target, out["logits"][task.name][i]):
+                for label in labels_to_draw(task, predictions, unit):
                     boxes.setdefault(label, [])
             maps = maps_of(tasks, model.config, out, i, boxes)
-            drawn = {task.classes[label]: (boxes[label], own) for label, own in maps.items()}
-            shown[patient] = images, looked_at(out, i) | {"findings": drawn} | why[images[0]]
+            findings = {task.classes[label]: (boxes[label], own) for label, own in maps.items()}
+            shown[unit] = chosen[unit], images, looked_at(out, i), findings
 
+    images = sum([images_of[unit] for unit in chosen], [])
     if images:
-        predict_images(model, tasks, cohort, images, {**options, "folder": None}, watch)
+        predict_images(model, tasks, cohort, sorted(images), {**options, "folder": None}, watch)
     return shown
 
 
-def labels_to_draw(target, logits):
+def labels_to_draw(task, predictions, unit):
     """The labels that are there and the surest of the others; of unknown labels the three surest."""
-    surest = logits.float().argsort(descending=True).tolist()
-    if target.isnan().all():
+    surest = predictions["prediction"][task.name][unit].argsort()[::-1].tolist()
+    target = predictions["target"][task.name][unit]
+    if np.isnan(target).all():
         return surest[:3]
-    there = target.eq(1).nonzero().flatten().tolist()
+    there = np.flatnonzero(target == 1).tolist()
     others = [label for label in surest if label not in there]
     return there + others[:1]
 
@@ -126,7 +132,7 @@ def labels_to_draw(target, logits):
 
 
 def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
-    """What the model looked at, of the patients in `shown`; pictures of others, by an older run, are removed.
+    """What the model looked at, of the units in `shown`; pictures of others, by an older run, are removed.
 
     predictions: as of predict.py; size: of the model's images. Of a volume the middle slices are drawn, of a
     bag of vectors nothing: there is no picture."""
@@ -135,9 +141,9 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
     if not cohort.patients_known:
         person = "image"
     written = []
-    for patient, (images, seen) in shown.items() if size else ():
-        unit = seen["unit"]
-        words = [f"{person} {patient}, {seen['why']}"] + answer_texts(tasks, predictions, unit)
+    for unit, (why, images, seen, findings) in shown.items() if size else ():
+        patient = predictions["patient"][unit]
+        words = [f"{person} {patient}, {why}"] + answer_texts(tasks, predictions, unit)
         total = len(predictions["images"][unit])
         if total > len(images):
             words.append(f"{len(images)} of {total} images shown")
@@ -147,10 +153,8 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
         if "token" in seen:
             figure = kept_figure([photo for _, photo, _ in views], seen, config, title)
             text = KEPT_TEXT
-        elif seen["findings"]:
-            task, _ = findings_of(tasks)
-            values = zip(predictions["target"][task.name][unit], predictions["prediction"][task.name][unit])
-            figure = finding_figure(views, seen["findings"], dict(zip(task.classes, values)), title)
+        elif findings:
+            figure = finding_figure(views, findings, tasks, predictions, unit, title)
             text += BOX_TEXT
         elif "rebuilt" in seen:
             pictures = [views[0][1], pixels_of(seen["corrupted"][0]), pixels_of(seen["rebuilt"][0])]
@@ -171,21 +175,16 @@ def answer_texts(tasks, predictions, unit):
     words = []
     for task in tasks:
         value = predictions["prediction"][task.name][unit]
-        if task.kind == "loss":                                    # nobody knows it beforehand
-            words.append(f"{task.name}, loss {value.max():.3g}")
-            continue
         texts = target_text(task, predictions["target"][task.name][unit])
         actual = " ".join(texts).strip() or "unknown"
-        predicted = f"predicted {value.max():.3g}"
-        if task.kind == "labels":
+        surest = ""
+        if task.kind == "labels" and actual != "unknown":
             there = [name for name, text in zip(task.classes, texts) if text == "1"]
             actual = ", ".join(there) or "none"
-            predicted = f"surest {task.classes[value.argmax()]} ({value.max():.2f})"
-        elif task.kind == "classes":
-            predicted = f"predicted {task.classes[value.argmax()]} ({value.max():.2f})"
-        elif task.kind == "survival":
-            predicted = f"predicted risk {value:.3g}"
-        words.append(f"{task.name} {actual}, {predicted}")
+        if task.kind in ("classes", "labels"):
+            surest = task.classes[value.argmax()]
+        answer = ANSWERS[task.kind]
+        words.append(answer.format(task=task.name, actual=actual, value=value.max(), surest=surest))
     return words
 
 
@@ -253,14 +252,16 @@ def map_figure(views, maps, config, title):
     return heat_figure(rows, title)
 
 
-def finding_figure(views, findings, values, title):
+def finding_figure(views, findings, tasks, predictions, unit, title):
     """Rows per finding: the X-ray with its boxes, and the same under the heat of every map.
 
-    findings: as in `shown`; values: {label: (target, predicted)}."""
+    findings: as in `shown`."""
     rows = []
+    task, _ = findings_of(tasks)
     for label, (boxes, maps) in findings.items():
-        target, predicted = values[label]
-        actual = {0: "absent", 1: "present"}.get(target, "unknown")
+        i = task.classes.index(label)
+        actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][i], "unknown")
+        predicted = predictions["prediction"][task.name][unit][i]
         rows += finding_rows(views, f"{label} {actual}, predicted {predicted:.2f}", boxes, maps)
     return heat_figure(rows, title)
 

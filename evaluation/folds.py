@@ -14,7 +14,7 @@ import numpy as np
 from evaluation.metrics import METRICS
 from evaluation.printing import print_columns
 from evaluation.result_tables import number
-from evaluation.run_text import best_epoch, read_run, validated
+from evaluation.run_text import read_run, validated
 from plumbing.command import run_main
 from plumbing.parser import Parser
 from plumbing.run_folder import write_csv
@@ -93,9 +93,10 @@ def values_of(folder):
 
 def validation(run):
     """-> the metric that chose the best epoch, and its value there, None where it is undefined."""
-    epochs, metric, _ = validated(run)
-    best = best_epoch(epochs, metric)
-    return metric, None if best is None else epochs[best]
+    values, best, metric = validated(run)
+    if best is None:
+        return metric, None
+    return metric, values[best]
 
 
 def main(argv=None):

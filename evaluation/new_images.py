@@ -98,7 +98,7 @@ def unreadable(cohort, options):
 # predictions
 
 def predict_new(run, source, out, images=None, skip_broken=False, figures=0, device="auto"):
-    """Write what the run's best model predicts for new images to a CSV; -> what its rows are, in words.
+    """Write what the run's best model predicts for new images to a CSV, and say what its rows are.
 
     figures: of how many patients pictures are drawn, into a folder beside the CSV. ValueError in one line."""
     check_writable(out)
@@ -132,7 +132,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         print(f"pictures of what the model looked at are in {folder}")
         draw_figures(folder, tasks, predictions, cohort, seen, model.config, options["size"])
     unit = "patients" if cohort.patients_known else "images, not patients,"
-    return f"{len(rows) - 1} {unit}"
+    print(f"{len(rows) - 1} {unit} in {out}")
 
 
 def check_writable(out):

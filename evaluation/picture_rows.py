@@ -80,8 +80,7 @@ def outline_patches(image, cells, grid, colors=None):
     width = image.width / cols                       # of a patch, px
     height = image.height / rows
     patches = []
-    for cell in cells:
-        row, col = divmod(cell, cols)
+    for row, col in zip(*np.divmod(cells, cols)):
         patches.append((col * width, row * height, (col + 1) * width, (row + 1) * height))
     return draw_boxes(image, patches, line=min(width, height) / 12, colors=colors)
 
@@ -114,11 +113,8 @@ def side_by_side(images, captions, height=HEIGHT, title=""):
     if title:
         top += block_height(title, TITLE) + GAP
     bottom = top + height + GAP
-    most = max([lines for _, _, lines, _ in columns], key=len)
-    page_height = bottom + MARGIN - GAP
-    if most:
-        page_height = bottom + MARGIN + block_height(most, CAPTION)
-    page = Page(page_width, page_height)
+    most = max(block_height(lines, CAPTION) for _, _, lines, _ in columns)
+    page = Page(page_width, top + height + MARGIN + most + min(most, GAP))
     page.block(MARGIN, MARGIN, title, TITLE)
     for _, middle, lines, _ in columns:
         page.block(middle, bottom, lines, CAPTION, AXIS, anchor="ma")
@@ -133,9 +129,8 @@ def side_by_side(images, captions, height=HEIGHT, title=""):
 
 def stack(rows):
     """Rows on top of each other, left edges in line; neighbours share a margin."""
-    width = max(image.width for image in rows)
     height = sum(image.height - MARGIN for image in rows) + MARGIN
-    sheet = Image.new("RGB", (width, height), "white")
+    sheet = Image.new("RGB", (max(image.width for image in rows), height), "white")
     y = 0
     pieces = []
     for image in rows:
@@ -153,13 +148,12 @@ def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
     kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0. composite: None
     where there is no picture of it."""
     pictures = []
-    captions = []
     count = sum(map(len, kept))
+    captions = [f"{len(own)} patches kept" for own in kept[:len(photos)]]
     for photo, own in zip(photos, kept):
-        cells = [cell for _, cell in own]
         colors = [heat_color(1 - rank / max(1, count - 1)) for rank, _ in own]
+        cells = [cell for _, cell in own]
         pictures.append(outline_patches(fit_height(photo, height), cells, grid, colors))
-        captions.append(f"{len(cells)} patches kept")
     if composite is not None:
         pictures += [arrow(height), composite]
         captions += ["", f"composite of {count} patches"]
@@ -170,7 +164,6 @@ def arrow(height):
     """-> a picture of an arrow that points to the right."""
     page = Page(60, height)
     y = height / 2
-    tip = 56, y
-    page.line([(4, y), tip], INK)
-    page.line([(44, y - 8), tip, (44, y + 8)], INK)
+    page.line([(4, y), (56, y)], INK)
+    page.line([(44, y - 8), (56, y), (44, y + 8)], INK)
     return page.done()

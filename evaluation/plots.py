@@ -5,8 +5,7 @@ from itertools import repeat
 import numpy as np
 
 from evaluation.canvas import ACCENT, AXIS, BAR, INK, LEADING, PALE, PALETTE, text_width
-from evaluation.chart import Axis, Chart, GAP, SMALL, WIDTH
-from evaluation.scales import finite, limits, number, round_edges
+from evaluation.chart import Axis, Chart, GAP, SMALL, WIDTH, finite, limits, number, round_edges
 
 
 ROW = 48                                             # height of a row of dots, px
@@ -21,8 +20,7 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
     if len(dots[0]):
         colors = PALETTE[1:]                         # dots have the first
     lines = list(zip(lines, colors))
-    key = [(line.name, color) for line, color in lines]
-    chart = Chart(x, y, width, key=key)
+    chart = Chart(x, y, width, key=[(line.name, color) for line, color in lines])
     chart.curve(*reference, BAR)
     radius = 7
     if len(dots[0]) > 500:
@@ -32,8 +30,7 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
         chart.text(x.px(a), y.px(b), text, 24, AXIS, anchor="mm")
     for line, color in reversed(lines):              # the first line ends on top
         if line.points:
-            for value, low, high in zip(line.xs, line.low, line.high):
-                interval = low, high
+            for value, *interval in zip(line.xs, line.low, line.high):
                 chart.upright(value, color, interval)
             chart.marks(line.xs, line.ys, 9, color)
             continue
@@ -59,10 +56,13 @@ def histogram(errors, xlabel="", beside=()):
     y = Axis((0, 1.05 * counts.max()), "count", whole=True)
     chart = Chart(x, y, key=[(key, ACCENT)])
     for left, right, count in zip(edges, edges[1:], counts):
-        start = x.px(left) + 1
-        end = x.px(right) - 1
-        bottom = y.start - 1
-        chart.box(start, y.px(count), end, bottom, BAR)
+        chart.box(
+            x.px(left) + 1,
+            y.px(count),
+            x.px(right) - 1,
+            y.start - 1,
+            BAR,
+        )
     chart.upright(0, INK)
     chart.upright(mean, ACCENT)
     return chart.done()
@@ -87,8 +87,7 @@ def confusion(counts, classes):
     side = CELL * (n + 1)
     half = CELL / 2 - 2                              # of a shaded cell
     chart = Chart(x, y, side, side)
-    texts = [f"{name}: {row}" for name, row in zip(classes, counts)]
-    chart.key = "; ".join(texts)
+    chart.key = "; ".join(f"{name}: {row}" for name, row in zip(classes, counts))
     for (i, j), count in np.ndenumerate(table):
         across = x.px(j + 0.5)
         down = y.px(n - i + 0.5)
@@ -96,10 +95,13 @@ def confusion(counts, classes):
         color = INK
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
-            shade = *ACCENT, round(255 * share)
-            top = down - half
-            bottom = down + half
-            chart.box(across - half, top, across + half, bottom, shade)
+            chart.box(
+                across - half,
+                down - half,
+                across + half,
+                down + half,
+                (*ACCENT, round(255 * share)),
+            )
             texts.append(f"{share:.0%}")
             down -= SMALL * LEADING / 2
             if share > 0.5:
@@ -118,9 +120,7 @@ def dots(rows, title="", intervals=None, reference=None):
     for values in (*rows.values(), *intervals.values()):
         numbers.extend(values)
     x = Axis(limits(numbers))
-    names = {}
-    for i, name in enumerate(rows):
-        names[count - i - 0.5] = name
+    names = {count - i - 0.5: name for i, name in enumerate(rows)}
     y = Axis((0, count), title, names=names)
     chart = Chart(x, y, height=ROW * count)
     for value in x.ticks:

@@ -77,6 +77,16 @@ def predict_images(model, tasks, cohort, indices, options, watch=None, progress=
     return predict(model, tasks, loader, options, watch, progress)
 
 
+def read_branches(tasks, batch, out, samples):
+    """Append what each branch of a model says of a batch to samples[its name]: CrossViT's Table 6 asks
+    whether one of them does all the work. Nothing of a model without branches."""
+    for number, letter in enumerate("SL"):
+        alone = {task: both[:, number] for task, both in out.get("branch_logits", {}).items()}
+        if alone:
+            own = samples.setdefault(f"branch {letter} alone", [])
+            own += read_samples(batch, answers(tasks, alone))
+
+
 def read_samples(batch, predictions):
     """A batch and its predictions {task: (B, ...)} -> list of samples, see `merge_samples`.
 

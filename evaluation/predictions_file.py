@@ -76,29 +76,22 @@ def read_rows(tasks, rows):
         "target": {},
     }
     for task in tasks:
-        prediction = []
-        target = []
-        for row in rows:
-            prediction.append([float(row[name]) for name in prediction_names(task)])
-            target.append([read_target(task, row[name]) for name in target_names(task)])
-        prediction = np.array(prediction)
-        target = np.array(target)
-        if task.kind in ("regression", "survival", "loss"):
-            prediction = prediction[:, 0]
+        columns = [[float(row[name]) for row in rows] for name in prediction_names(task)]
+        targets = [[read_target(task, row[name]) for row in rows] for name in target_names(task)]
+        if task.kind not in ("classes", "labels"):                 # of which there may be a single one
+            columns = columns[0]
         if task.kind in ("regression", "classes", "loss"):
-            target = target[:, 0]
-        predictions["prediction"][task.name] = prediction
-        predictions["target"][task.name] = target
+            targets = targets[0]
+        predictions["prediction"][task.name] = np.ascontiguousarray(np.transpose(columns))
+        predictions["target"][task.name] = np.ascontiguousarray(np.transpose(targets))
     return predictions
 
 
 def read_target(task, cell):
     """The inverse of target_text, cell by cell."""
-    if cell == "":
-        return np.nan
-    if task.kind == "classes":
+    if task.kind == "classes" and cell:
         return float(task.classes.index(cell))
-    return float(cell)
+    return float(cell or "nan")
 
 
 def read_predictions(run):

@@ -29,8 +29,8 @@ def details(task, predictions, thresholds=None):
     if asked:
         result["reliability"] = {name: reliability(p, answer) for name, (p, answer, _) in asked.items()}
     if asked and thresholds:
-        result["operating_point"] = {name: operating_point(p, answer, patients, thresholds.get(name))
-                                     for name, (p, answer, patients) in asked.items()}
+        result["operating_point"] = {name: operating_point(*question, thresholds.get(name))
+                                     for name, question in asked.items()}
     return result
 
 
@@ -55,16 +55,15 @@ def questions(task, predictions):
     if task.kind not in ("classes", "labels"):
         return result
     prediction, target, patients = known_units(task, predictions)
+    answers = target
+    if task.kind == "classes":
+        answers = np.eye(len(task.classes))[target.astype(int)]
     for i, name in enumerate(task.classes):
-        if task.kind == "labels":
-            answer = target[:, i]
-        elif i == 0 and len(task.classes) <= 2:
-            continue
-        else:
-            answer = (target == i).astype(float)
-        known = ~np.isnan(answer)
+        known = ~np.isnan(answers[:, i])
         if known.any():
-            result[name] = prediction[known, i], answer[known], patients[known]
+            result[name] = prediction[known, i], answers[known, i], patients[known]
+    if task.kind == "classes" and len(task.classes) <= 2:
+        result.pop(task.classes[0], None)
     return result
 
 

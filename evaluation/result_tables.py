@@ -82,12 +82,13 @@ def counts(result):
 def tables(task, result, names):
     """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
     scores = result[task.key]
-    found = [metric_table(task, result, names),
-             group_table("Label by label", "positives", scores.get("per_label", {}), task, names),
-             group_table("Each branch alone", "patients", scores.get("branches", {}), task, names),
-             group_table(subgroup_caption(result), "patients", scores.get("subgroups", {}), task, names),
-             operating_table(scores.get("operating_point", {}))]
-    return [table for table in found if table[2]]                  # those with rows
+    made = [metric_table(task, result, names)]
+    for caption, counted, key in (("Label by label", "positives", "per_label"),
+                                  ("Each branch alone", "patients", "branches"),
+                                  (subgroup_caption(result), "patients", "subgroups")):
+        made.append(group_table(caption, counted, scores.get(key, {}), task, names))
+    made.append(operating_table(scores.get("operating_point", {})))
+    return [table for table in made if table[2]]                   # those with rows
 
 
 def metric_table(task, result, names):

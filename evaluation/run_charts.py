@@ -3,15 +3,14 @@ import numpy as np
 
 from evaluation import curves
 from evaluation.canvas import PALETTE
-from evaluation.chart import Axis, HEIGHT
+from evaluation.chart import Axis, HEIGHT, limits
 from evaluation.metrics import METRICS, NAMES
 from evaluation.picture_file import Figure
 from evaluation.plots import confusion, dots, histogram, line_chart
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
 from evaluation.result_tables import capital
-from evaluation.run_text import best_epoch, validated
-from evaluation.scales import limits
+from evaluation.run_text import validated
 from evaluation.scores import known_units
 
 
@@ -49,8 +48,8 @@ def regression_charts(task, predictions, unit):
     ends = limits([actual, predicted])
     x = Axis(ends, f"actual {name}")
     y = Axis(ends, f"predicted {name}")
-    fit = curves.fit(actual, predicted)
-    scatter = line_chart(fit, x, y, HEIGHT, dots=(actual, predicted), reference=(ends, ends))
+    scatter = line_chart(curves.fit(actual, predicted), x, y, HEIGHT, dots=(actual, predicted),
+                         reference=(ends, ends))
     mean = (actual + predicted) / 2
     error = predicted - actual
     bias = curves.agreement(mean, error)
@@ -106,12 +105,13 @@ def rate_charts(kind, task, asked, operating):
         if kind == "roc" or question[1].mean() < RARE:
             threshold = operating.get(name, {}).get("threshold")
             lines.append(curves.rates(points, area, name, question, threshold))
-    groups = [lines]
+    size = len(PALETTE)
+    if len(lines) > size:
+        size = 1
     charts = []
-    if len(lines) > len(PALETTE):
-        groups = [[line] for line in lines]
-    for group in filter(None, groups):
-        picture = line_chart(group, Axis(SHARES, x), Axis(SHARES, y), HEIGHT, reference=reference)
+    for start in range(0, len(lines), size):
+        picture = line_chart(lines[start:start + size], Axis(SHARES, x), Axis(SHARES, y), HEIGHT,
+                             reference=reference)
         charts.append(Figure(f"{task.name}_{kind}_{len(charts) + 1}", picture, text))
     return charts
 
@@ -149,15 +149,20 @@ def learning_curves(run):
     epochs = [float(row["epoch"]) for row in run.log]
     if len(epochs) < 2:
         return []
-    values, metric, name = validated(run)
-    best = best_epoch(values, metric)
-    losses = []
-    chosen = [(f"{name}, validation", values)]
+    values, best, metric = validated(run)
+    losses = {}
+    chosen = {f"{NAMES[metric]} of {run.tasks[0].name}, validation": values}
     for label, column in (("training", "train_loss"), ("validation", "val_loss")):
-        losses.append((label, [float(row.get(column) or "nan") for row in run.log]))   # old runs lack one
+        losses[label] = [float(row.get(column) or "nan") for row in run.log]           # old runs lack one
     charts = []
     for label, note, series in (("loss", LOSS, losses), (NAMES[metric], "", chosen)):
-        lines = [curves.learning(text, epochs, ys, best) for text, ys in series if np.isfinite(ys).any()]
+        lines = []
+        for text, ys in series.items():
+            mark = (), ()                            # which is where there is a best epoch, with a value
+            if best is not None:
+                mark = [epochs[best]], [ys[best]]
+            if np.isfinite(ys).any():
+                lines.append(curves.Line(text, epochs, ys, mark=mark))
         if lines:
             x = Axis(limits(epochs), "epoch", whole=True)
             picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))

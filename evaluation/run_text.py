@@ -159,27 +159,24 @@ def training_text(run):
     """How many epochs, and which was the best. Not how long they took, nor when: a run that was killed and
     resumed ends with the same bytes."""
     text = f"{len(run.log)} of {run.args['epochs']} epochs"
-    values, metric, name = validated(run)
-    best = best_epoch(values, metric)
+    values, best, metric = validated(run)
     if best is not None:
-        epoch = run.log[best]["epoch"]
-        text += f"; the best on the validation split is epoch {epoch}, {name} {number(values[best])}"
+        text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
+                 f"{NAMES[metric]} of {run.tasks[0].name} {number(values[best])}")
     return text
 
 
 def validated(run):
-    """-> the values in log.csv that chose the best epoch, their metric, and what to call them."""
-    task = run.tasks[0]
+    """-> the values in log.csv that chose the best epoch, the index of the best, None where all are NaN, and
+    their metric."""
     metric = chosen_metric(run.tasks, run.args.get("select"))
-    values = [float(row[f"val_{task.name}_{metric}"]) for row in run.log]
-    return values, metric, f"{NAMES[metric]} of {task.name}"
-
-
-def best_epoch(values, metric):
-    """-> the index of the best value, None where all are NaN."""
+    values = [float(row[f"val_{run.tasks[0].name}_{metric}"]) for row in run.log]
     if np.isnan(values).all():
-        return None
-    return int(np.nanargmin(values) if metric in LOWER_IS_BETTER else np.nanargmax(values))
+        return values, None, metric
+    best = np.nanargmax(values)
+    if metric in LOWER_IS_BETTER:
+        best = np.nanargmin(values)
+    return values, int(best), metric
 
 
 def split_table(run):
@@ -188,8 +185,8 @@ def split_table(run):
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         patients = [row for row in run.split if row["split"] == split]
         images = [int(row["images"]) for row in patients if row.get("images")]
-        rows.append([name, len(patients), sum(images) if images else ""])
-    if not run.metrics.get("patient_ids", True):
-        rows = [[name, count] for name, count, _ in rows]
-        return "Split by image: one person may be in two of them", ["split", "images, not patients"], rows
-    return "Split by patient: nobody is in two of them", ["split", "patients", "images"], rows
+        rows.append([name, len(patients), sum(images) or ""])
+    if run.metrics.get("patient_ids", True):
+        return "Split by patient: nobody is in two of them", ["split", "patients", "images"], rows
+    rows = [row[:2] for row in rows]
+    return "Split by image: one person may be in two of them", ["split", "images, not patients"], rows

@@ -25,11 +25,10 @@ import attention
 import train as training
 from attention_filter import compose, gather_patches, gather_tokens, refine, score, select
 from data import make_loader
-from evaluation.chart import Axis
+from evaluation.chart import Axis, limits
 from evaluation.curves import Line
 from evaluation.picture_rows import side_by_side
 from evaluation.plots import line_chart
-from evaluation.scales import limits
 from experiments.costs import recipes, variants
 from experiments.peers import crossvit, vit
 from experiments.timing import growth, machine, matmul_rate, measure, print_growth, report

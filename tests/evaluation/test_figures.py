@@ -56,8 +56,8 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
     volume = np.repeat(np.arange(depth, dtype=np.uint8) * 9, 64).reshape(1, depth, 8, 8)
     cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume, patients_known=depth != 5)
     slab = torch.arange(config.grid[0]).repeat_interleave(4).expand(2, -1).float() + 1           # each weight is its slab's number
-    table = {"images": [[0]], "prediction": {}, "target": {}}
-    shown = {"p": ([0], {"map": [slab], "findings": {}, "unit": 0, "why": "a typical error"})}
+    table = {"patient": ["p"], "images": [[0]], "prediction": {}, "target": {}}
+    shown = {0: ("a typical error", [0], {"map": [slab]}, {})}
     figures.draw_figures(str(tmp_path), [], table, cohort, shown, config, config.image)
     assert len(drawn) == 3
     shade, times, _ = drawn[0]
@@ -92,5 +92,5 @@ def test_pictures_of_an_earlier_evaluation_are_removed(tmp_path):
 
 def test_a_loss_has_no_true_value():
     """The reconstruction of GMML is captioned with its loss alone."""
-    predictions = {"prediction": {"reconstruction": np.array([[0.1684]])}, "target": {"reconstruction": np.zeros(1)}}
+    predictions = {"prediction": {"reconstruction": np.array([0.1684])}, "target": {"reconstruction": np.zeros(1)}}
     assert figures.answer_texts([Task("reconstruction", "loss")], predictions, 0) == ["reconstruction, loss 0.168"]

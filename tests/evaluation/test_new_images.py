@@ -125,7 +125,7 @@ def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
     (["--predict", "blank.csv", "--out", "o.csv"], "blank.csv row 2, column who: '' names no patient"),
     (["--predict", "gone.csv", "--out", "o.csv"], "gone.csv row 2, column picture: 'gone.png' is no image"),
     (["--predict", "gone.csv", "--out", "gone.csv"], "--out gone.csv: exists"),
-    (["--export", "gone.csv"], "--export gone.csv: exists"), (["--export", "x", "--against", "y"], "five things to do"),
+    (["--export", "gone.csv"], "--export gone.csv: exists"), (["--export", "x", "--against", "y"], "--against: not allowed with argument --export"),
 ))
 def test_mistakes_end_in_one_line(place, argv, message, tmp_path, monkeypatch):
     """What was given and what is needed; nothing is written."""

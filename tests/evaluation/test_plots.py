@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from evaluation.canvas import ACCENT, BAR, INK, PALETTE
-from evaluation.chart import Axis, Chart, HEIGHT
+from evaluation.chart import Axis, Chart, HEIGHT, limits
 from evaluation.curves import Line
 from evaluation.plots import CELL, confusion, dots, histogram, line_chart
-from evaluation.scales import limits
 
 
 def near(image, color, tolerance=40):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import Samples, make_loader
-from evaluation.predict import answers, predict
+from evaluation.predict import answers, merge_samples, predict, read_branches
 from evaluation.scores import score
 from tests.evaluation.toy import CPU, FINDINGS, GRADE, NAN, PASI, cohort_of
 
@@ -80,3 +80,15 @@ def test_a_prediction_that_is_no_number_stops_with_the_patient():
             return out
     with pytest.raises(ValueError, match=r"predicts nan as pasi of patient p2 \(toy:2\)"):
         predicted(cohort_of((1, 1, 1), [PASI], {"pasi": [1, 2, 3]}), model=Broken())
+
+
+def test_a_branch_answers_alone():
+    """Of (B, 2, outputs) the row of its number, averaged over a patient like any prediction; other models have no branch."""
+    batch = {"index": [[0], [1]], "patient": ["p", "p"], "number": [0, 1], "path": [["a"], ["b"]], "targets": {"pasi": torch.tensor([1.0, 1.0])}}
+    logits = torch.tensor([[[0.0], [1.0]], [[1.0], [4.0]]])
+    samples = {}
+    read_branches([PASI], batch, {"logits": {}, "branch_logits": {"pasi": logits}}, samples)
+    means = {name: merge_samples([PASI], own, by_image=False)["prediction"]["pasi"].tolist() for name, own in samples.items()}
+    assert means == {"branch S alone": [12.5], "branch L alone": [22.5]}
+    read_branches([PASI], batch, {"logits": {}}, samples)
+    assert [len(own) for own in samples.values()] == [2, 2]
