@@ -30,6 +30,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -177,6 +178,7 @@ def stack(arrays):
 # the order of the batches
 
 
+@dataclass
 class Batches:
     """Batch sampler: yields lists of (epoch, number). The order depends on (seed, epoch) only.
 
@@ -188,21 +190,27 @@ class Batches:
     one (which may be a ~i, see Samples).
     fill: add so many ~i that all batches are equally long, as compiled models like it."""
 
-    def __init__(self, length, batch_size, seed=0, shuffle=False, classes=None, rank=0, world=1, fill=False):
-        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
-        self.classes, self.rank, self.world = classes, rank, world
-        self.least = math.ceil(batch_size / world) if fill else 1
-        self.epoch = self.start = 0
+    length: int
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = False
+    classes: np.ndarray = None
+    rank: int = 0
+    world: int = 1
+    fill: bool = False
+    epoch = 0
+    start = 0
 
     def __len__(self):
         return math.ceil(self.length / self.batch_size) - self.start
 
     def __iter__(self):
         order = self.order()
+        least = math.ceil(self.batch_size / self.world) if self.fill else 1
         for first in range(self.start * self.batch_size, self.length, self.batch_size):
             batch = order[first:first + self.batch_size]
             numbers = batch[self.rank::self.world]
-            while len(numbers) < self.least:
+            while len(numbers) < least:
                 numbers.append(~batch[0])
             yield [(self.epoch, number) for number in numbers]
 
@@ -270,11 +278,9 @@ def ignore_signals(worker):
         signal.signal(signal.SIGALRM, end)
 
 
-def make_loader(samples, batch_size, seed=0, shuffle=False, workers=0, pin_memory=False, classes=None,
-                rank=0, world=1, fill=False):
-    """-> Loader, and its Batches, whose epoch is to be set."""
-    batches = Batches(len(samples), batch_size, seed=seed, shuffle=shuffle, classes=classes,
-                      rank=rank, world=world, fill=fill)
+def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
+    """-> Loader, and its Batches, whose epoch is to be set. order: arguments of Batches."""
+    batches = Batches(len(samples), batch_size, **order)
     loader = Loader(samples, batch_sampler=batches, collate_fn=collate,
                     num_workers=workers, pin_memory=pin_memory,
                     persistent_workers=workers > 0, worker_init_fn=ignore_signals,

@@ -16,7 +16,7 @@ from evaluation.picture_rows import (
 )
 from evaluation.predict import predict_images
 from evaluation.predictions_file import target_text
-from plumbing.headers import sides_of
+from plumbing.headers import header_of
 from plumbing.pictures import read, read_image
 
 
@@ -196,7 +196,7 @@ def views_of(cohort, i, size, config):
     if len(size) == 2:
         height, width = size
         if cohort.reading.fit == "stretch":
-            height, width = sides_of(cohort, i)
+            height, width = header_of(cohort, i).sides
         width = min(WIDEST, max(1, round(HEIGHT * width / height)))
         photo, _ = read(cohort, i, (HEIGHT, width))
         return [("", photo.transpose(1, 2, 0), None)]

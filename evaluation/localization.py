@@ -18,7 +18,7 @@ import numpy as np
 from evaluation.metrics import mean_defined, weighted_mean
 from evaluation.scores import bootstrap_weights, summary
 from plumbing.fit import frame, to_model
-from plumbing.headers import sides_of
+from plumbing.headers import header_of
 from plumbing.tables import cell_place, read_csv, stem
 from plumbing.targets import numbers
 
@@ -75,7 +75,7 @@ def read_boxes(path, cohort, labels, size=()):
         label = row[columns[1]].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue
-        height, width = NIH_SIZE if is_nih else sides_of(cohort, image)
+        height, width = NIH_SIZE if is_nih else header_of(cohort, image).sides
         shares = to_model(box, frame(width, height, size, cohort.reading.fit))
         if shares[:2].max() < 1 and shares[2:].min() > 0:
             boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)

@@ -127,13 +127,12 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
                          f"need 1 or {channels}; --channels says how many")
     parts = [channel_of(values, volume, channel, window, crop) for channel in range(len(volume))]
     shape = parts[0][0].array.shape
-    if shape != tuple(size):
-        shrunk = np.minimum(size, shape).tolist()
-        x = torch.stack([shrink(part, chosen, shrunk) for part, chosen in parts])
+    if shape == tuple(size):
+        pixels = np.stack([to_grey(part, chosen) for part, chosen in parts])
+    else:
+        x = torch.stack([shrink(part, chosen, np.minimum(size, shape).tolist()) for part, chosen in parts])
         x = F.interpolate(x[None], size=tuple(size), mode="trilinear")       # (1, C, d, h, w)
         pixels = x[0].round().byte().numpy()
-    else:
-        pixels = np.stack([to_grey(part, chosen) for part, chosen in parts])
     return np.broadcast_to(pixels, (channels, *size))
 
 

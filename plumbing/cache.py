@@ -58,11 +58,7 @@ class Decoded:
     waits for the disk."""
 
     def __init__(self, cohort, folder, size, r, channels, crop):
-        self.cohort = cohort
-        self.size = size
-        self.r = r
-        self.channels = channels
-        self.crop = crop
+        self.cohort, self.size, self.r, self.channels, self.crop = cohort, size, r, channels, crop
         self.wide = [math.ceil(r * side / (1 - 2 * CROP)) for side in size]
         parts = [("low", np.uint8, (channels, *size))]
         if crop:

@@ -4,23 +4,25 @@ import re
 import unicodedata
 from collections import Counter
 
+import numpy as np
+
 
 UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|s|bpm|mmhg|px"
          "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-ODD = [(re.compile(pattern, re.IGNORECASE), problem) for pattern, problem in (
-    (r"0\d+", "begins with 0, as codes do"),
-    (r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?", "is a date"),
-    (r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]", "is a list of numbers, which belong into columns of their own"),
-    (r"[1-9]\d{0,2}(,\d{3})+", "has commas that may divide thousands, or be a decimal comma"),
-    (r"[-+]?\d+,\d+", "has a decimal comma"),
-    (r"[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?", "has its thousands divided"),
-    (r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?", "is a date or a time"),
-    (rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d", "is a date"),
-    (rf"[-+]?\d+([.,]\d+)?\s*({UNITS})", "has a unit"),
-    (r"[<>≤≥~]\s*\d.*", "is a bound"),
-    (r"[-+.\d]+([\s;|]+[-+.\d]+)+", "is a list of numbers, which belong into columns of their own"),
-)]
+ODD = {
+    r"0\d+": "begins with 0, as codes do",
+    r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?": "is a date",
+    r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]": "is a list of numbers, which belong into columns of their own",
+    r"[1-9]\d{0,2}(,\d{3})+": "has commas that may divide thousands, or be a decimal comma",
+    r"[-+]?\d+,\d+": "has a decimal comma",
+    r"[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?": "has its thousands divided",
+    r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?": "is a date or a time",
+    rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d": "is a date",
+    rf"[-+]?\d+([.,]\d+)?\s*({UNITS})": "has a unit",
+    r"[<>≤≥~]\s*\d.*": "is a bound",
+    r"[-+.\d]+([\s;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
+}
 READABLE = re.compile(rf"([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
 GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
@@ -58,15 +60,16 @@ def is_number(text):
 def odd_cell(cells):
     """-> the first cell that makes a column neither one of numbers nor one of words, and what is wrong with
     it: it only looks like a number, or others are numbers; else None."""
-    plain = [cell for cell in cells if THREE_DIGITS.fullmatch(cell)]
-    grouped = [cell for cell in cells if GROUPED.fullmatch(cell)]
+    plain = list(filter(THREE_DIGITS.fullmatch, cells))
+    grouped = list(filter(GROUPED.fullmatch, cells))
     if plain and grouped and len(plain) + len(grouped) == len(cells):
         return grouped[0], "may be a thousand and more, or have three decimals"
     odd, words, numbers = [], [], 0
     for cell in cells:
-        problem = next((problem for pattern, problem in ODD if pattern.fullmatch(cell)), None)
-        if problem:
-            odd.append((cell, problem))
+        problems = [problem for pattern, problem in ODD.items()
+                    if re.fullmatch(pattern, cell, re.IGNORECASE)]
+        if problems:
+            odd.append((cell, problems[0]))
         elif is_number(cell):
             numbers += 1
         else:
@@ -99,12 +102,25 @@ def read_number(cell):
     return float(f"{match[1]}.{match[2] or 0}"), (match[3] or "").lower()
 
 
-def no_number(cell):
-    """-> why a cell is not read as a number, in words."""
-    odd = odd_cell([cell])
-    if odd is None:
-        return "is not a number"
-    return f"is not a number: it {odd[1]}"
+def read_numbers(cells):
+    """-> float (rows,), NaN where a cell is blank; and None, or the index of the first cell that is no number
+    or has another unit than those before, and the problem."""
+    values, units = [], []
+    for i, cell in enumerate(cells):
+        value, unit = read_number(cell)
+        values.append(value)
+        if not cell:
+            continue
+        if value is None:
+            problem = "is not a number"
+            odd = odd_cell([cell])
+            if odd:
+                problem += f": it {odd[1]}"
+            return None, (i, problem)
+        units.append(unit)
+        if unit != units[0]:
+            return None, (i, f"has another unit than the cells before, {units[0] or 'none'}")
+    return np.array(values, dtype=float), None                     # None becomes NaN
 
 
 def list_parts(cell, separators=SEPARATORS):
@@ -112,8 +128,8 @@ def list_parts(cell, separators=SEPARATORS):
     cell = CALL.sub("", cell)
     if cell.startswith(("[", "{", "(")):
         quoted = ["".join(pair).strip() for pair in QUOTED.findall(cell)]
-        if quoted:
-            return quoted
+        if any(quoted):
+            return list(filter(None, quoted))
         cell = cell.strip("[]{}()").replace(",", "|")
     for separator in separators:
         if separator in cell:

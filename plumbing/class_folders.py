@@ -1,10 +1,11 @@
 """A folder with one folder of images per class -> Cohort.
 """
+import filecmp
 import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
-from os.path import abspath, basename, getsize, join, relpath, splitext
+from os.path import abspath, basename, join, relpath, splitext
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from plumbing.patients import NAMES, patients_of_files
 from plumbing.public_tables import NAME_TARGETS
 from plumbing.splits import split_name
 from plumbing.tables import shortlist
+from plumbing.targets import read_classes
 
 
 def read_class_folders(folder, regex=None, split=None):
@@ -30,9 +32,8 @@ def read_class_folders(folder, regex=None, split=None):
     notes += left_out_note(paths, left_out)
     classes = sorted(set(names))
     if len(classes) < 2:
-        problem = (f"--data {folder}: need a CSV file, or one folder of images per class "
-                   f"(there are {shortlist(classes)})")
-        raise ValueError("; ".join([problem] + notes))
+        raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
+                                    f"(there are {shortlist(classes)})"] + notes))
     if len(set(map(same_word, classes))) < len(classes):
         raise ValueError(f"--data {folder}: of the classes {shortlist(classes)} two differ in the case of "
                          "their letters or the signs between their words only; give their folders one name")
@@ -41,36 +42,33 @@ def read_class_folders(folder, regex=None, split=None):
                          "of classes")
     if None in splits and any(splits):
         raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split "
-                         f"and none of {', '.join(SPLITS)}")
+                         f"and none of {', '.join(SPLITS)}; what else there is must lie elsewhere")
     if split == "none" or not all(splits):
         splits = None
     patients, who, patients_known = name_patients(folder, splits, paths, regex)
-    targets = np.array([classes.index(name) for name in names], dtype=np.float32)
-    return Cohort(name=basename(abspath(folder)),
-                  tasks=[Task("class", "classes", tuple(classes))], patients=patients, paths=paths,
-                  targets={"class": targets}, columns={"class": names}, splits=splits, notes=who + notes,
-                  patients_known=patients_known)
+    targets = {"class": np.float32([classes.index(name) for name in names])}
+    tasks = [Task("class", "classes", tuple(classes))]
+    return Cohort(basename(abspath(folder)), tasks, patients, paths, targets, {"class": names},
+                  splits=splits, notes=who + notes, patients_known=patients_known)
 
 
 def with_target(cohort, target):
     """-> the cohort with the target that the names of its files say, see NAME_TARGETS. target: --target."""
-    if target in (None, "", "class", "class:classes"):
+    name = (target or "class").removesuffix(":classes")
+    if name == "class":
         return cohort
-    patterns = NAME_TARGETS.get(target.removesuffix(":classes"))
-    if not patterns:
+    if name not in NAME_TARGETS:
         raise ValueError(f"--target {target}: class folders say only class, and names as those of chest_xray "
                          f"{shortlist(NAME_TARGETS)}")
-    name = target.removesuffix(":classes")
     words = []                                                     # "" where a name says none
-    for path in cohort.paths:
-        file = basename(path)
-        words.append(next((word for pattern, word in patterns.items() if re.search(pattern, file)), ""))
-    classes = sorted(set(words) - {""})
-    if not classes:
+    for file in map(basename, cohort.paths):
+        matching = [word for pattern, word in NAME_TARGETS[name].items() if re.search(pattern, file)]
+        words += matching[:1] or [""]
+    cells = Counter(filter(None, words))
+    if not cells:
         raise ValueError(f"--target {target}: no file of {cohort.name} has a name that says it")
-    number_of = {word: number for number, word in enumerate(classes)}
-    values = np.array([number_of.get(word, np.nan) for word in words], np.float32)
-    return replace(cohort, tasks=[Task(name, "classes", tuple(classes))], targets={name: values},
+    classes, values = read_classes(words, cells)
+    return replace(cohort, tasks=[Task(name, "classes", classes)], targets={name: values},
                    columns=cohort.columns | {name: words})
 
 
@@ -119,7 +117,7 @@ def notes_on_inner(folder, below):
     if len(counts) > 1 and (min(counts.values()) > 1 or len(counts) >= 2 * len(below)):
         return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}, with "
                 f"{len(counts)} others in them, as {min(counts)}: if those are the classes, they must be the "
-                "upper ones; if each is a patient, --patient-regex '([^/]+)/[^/]+$' says so"]
+                "upper ones; if each is a patient, --patient-regex with a group around its name says so"]
     return []
 
 
@@ -146,11 +144,11 @@ def unwrap(places):
 
 
 def drop_copies(places, left_out):
-    """Leave out a folder beside those of a split that holds the same files again, as chest_xray does."""
+    """Leave out a folder beside the others that holds the same files again, as chest_xray does."""
     path_of = {(*above, basename(path)): path for path, above in places.items()}
     for names, path in path_of.items():
         twin = path_of.get(names[1:])
-        if twin and split_name(names[1]) and getsize(twin) == getsize(path):
+        if twin and filecmp.cmp(twin, path, shallow=False):
             del places[path]
             left_out["second copies of images"] += 1
 
@@ -168,10 +166,10 @@ def name_patients(folder, splits, paths, regex):
     patients, notes, patients_known = patients_of_files(names, regex)
     if regex or not splits:
         return patients, notes, patients_known
-    _, film = NAMES[0]
+    film = next(iter(NAMES))
     splits_of = defaultdict(set)                                   # patient -> splits
     for i, name in enumerate(names):
-        if film.search(splitext(name)[0].replace(os.sep, "/")):
+        if re.search(film, splitext(name)[0].replace(os.sep, "/")):
             splits_of[patients[i]].add(splits[i])
             patients[i] = join(splits[i], patients[i])
     crossing = [patient for patient in splits_of if len(splits_of[patient]) > 1]

@@ -105,6 +105,11 @@ class Cohort:
     dealt_by: list = None            # tasks over whose first the splits are spread; default: `tasks`
     reading: Reading = Reading()
 
+    @property
+    def images(self):
+        """-> the paths of the files, or the arrays of pixels."""
+        return list(self.paths if self.pixels is None else self.pixels)
+
     def groups(self, indices=None):
         """-> {patient: [indices of images]} in the table's order, of all images or of those in `indices`."""
         if indices is None:
@@ -144,24 +149,20 @@ def unify(patients, values, task, name, how):
     for patient, value in zip(patients, values.tolist()):
         if not math.isnan(value):
             known[patient].append(value)
-    senseless = (how == "mean" and task.kind != "regression") or (how == "max" and task.kind == "survival")
+    choices = {"regression": "first or mean or max", "survival": "first"}.get(task.kind, "first or max")
     chosen = {}
     for patient, options in known.items():
-        differ = min(options) < max(options)
-        if differ and how is None:
+        if min(options) < max(options) and how not in choices.split():
             raise ValueError(f"patient {patient} has images with different targets for {name} "
-                             f"({min(options):g} and {max(options):g}); "
-                             "--patient-target first, mean or max says which counts")
-        if differ and senseless:
-            raise ValueError(f"--patient-target {how} does not apply to {task.name}, a task of {task.kind}; "
-                             "mean is for regression, max for all but survival")
+                             f"({min(options):g} and {max(options):g}); --patient-target {choices} says "
+                             f"which counts of a task of {task.kind}")
         if how == "mean":
             chosen[patient] = sum(options) / len(options)
         elif how == "max":
             chosen[patient] = max(options)
         else:
             chosen[patient] = options[0]
-    return np.array([chosen.get(patient, np.nan) for patient in patients], dtype=np.float32)
+    return np.float32([chosen.get(patient, np.nan) for patient in patients])
 
 
 def targets_agree(cohort):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (code_notes, is_number, no_number, odd_cell, read_number, same_word,
-                            spelling_notes, spellings_of, ways_out)
+from plumbing.cells import (code_notes, is_number, odd_cell, read_numbers, same_word, spelling_notes,
+                            spellings_of, ways_out)
 from plumbing.cohort import Column
 from plumbing.tables import name_and_kind, shortlist
 
@@ -46,9 +46,6 @@ def fit_column(cohort, name, kind, train):
                              + ways_out(f"--tabular {name}", odd[0], "category", "number"))
     distinct = {same_word(cell) for cell in known}
     if kind == "number":
-        units = {read_number(cell)[1] for cell in known}
-        if len(units) > 1:
-            raise ValueError(f"--tabular {name}: numbers with different units, {shortlist(sorted(units))}")
         x = to_numbers(cohort, name)[train]
         x = x[~np.isnan(x)]
         distinct = set(x)                                          # 1 and 1.0 are the same number
@@ -66,14 +63,13 @@ def fit_column(cohort, name, kind, train):
 
 def to_numbers(cohort, name):
     """-> float (images,), the cells of a column; NaN where they are blank."""
-    values = []
-    for cell, patient in zip(cohort.columns[name], cohort.patients):
-        number, _ = read_number(cell)
-        if cell and number is None:
-            raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} {no_number(cell)}; "
-                             f"--tabular {name}:category allows words")
-        values.append(number)
-    return np.array(values, dtype=float)                           # None becomes NaN
+    cells = cohort.columns[name]
+    values, fault = read_numbers(cells)
+    if fault:
+        i, problem = fault
+        raise ValueError(f"{cohort.name}, column {name}, patient {cohort.patients[i]}: {cells[i]!r} "
+                         f"{problem}; --tabular {name}:category allows words")
+    return values
 
 
 def tabulate(cohort, columns):
@@ -107,8 +103,7 @@ def tabulate(cohort, columns):
             value_of = {same_word(value): value for value in column.values}
             value_of |= {value: value for value in column.values}
             values = [value_of.get(cell, value_of.get(same_word(cell))) for cell in cells]
-            for value in column.values:
-                parts.append(np.array([cell == value for cell in values]))
+            parts += [np.equal(values, value) for value in column.values]
             effect = "they count as none of its values"
             unseen = [cell for cell, value in zip(cells, values) if cell and value is None]
             if unseen:

@@ -3,8 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from os.path import (
-    basename, commonpath, dirname, exists, isdir, isfile, islink, join, realpath, relpath, split, splitext)
+from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, split, splitext
 
 from plumbing.formats import is_image
 
@@ -36,49 +35,40 @@ def look_through(folder):
     round in circles. Left out, by their endings or by what they are: other files, broken links, pipes,
     hidden files and folders."""
     paths, left_out = [], Counter()
-    walk(folder, [], paths, left_out)
+
+    def cannot_be_opened(error):
+        left_out["folders that cannot be opened"] += 1
+
+    for place, subfolders, names in os.walk(folder, onerror=cannot_be_opened, followlinks=True):
+        before = len(paths)
+        for name in sorted(names):
+            reason = unreadable(join(place, name), name)
+            if not reason:
+                paths.append(join(place, name))
+            elif not LITTER.fullmatch(name):
+                left_out[reason] += 1
+        inner = sorted(name for name in subfolders if not LITTER.fullmatch(name))
+        if before == len(paths) and not inner:
+            left_out["folders without images"] += 1
+        subfolders.clear()                                         # os.walk goes on with what is in it
+        for name in inner:
+            if name.startswith("."):
+                left_out["hidden folders"] += 1
+            elif leads_up(join(place, name), folder):
+                left_out["links to a folder above"] += 1
+            else:
+                subfolders.append(name)
     return paths, left_out
 
 
-def walk(folder, above, paths, left_out):
-    """Add what is below a folder to `paths` and `left_out`. above: where links were met on the way."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        left_out["folders that cannot be opened"] += 1
-        return
-    subfolders, before = [], len(paths)
-    for name in names:
-        path = join(folder, name)
-        if LITTER.fullmatch(name):
-            continue
-        if isdir(path):                                    # False also for a link to itself
-            subfolders.append(path)
-            continue
-        reason = unreadable(path, name)
-        if reason:
-            left_out[reason] += 1
-        else:
-            paths.append(path)
-    for path in subfolders:
-        here = above
-        is_link = islink(path)
-        if is_link:
-            here = above + [realpath(folder)]
-        if basename(path).startswith("."):
-            left_out["hidden folders"] += 1
-        elif is_link and leads_up(path, here):
-            left_out["links to a folder above"] += 1
-        else:
-            walk(path, here, paths, left_out)
-    if before == len(paths) and not subfolders:
-        left_out["folders without images"] += 1
-
-
-def leads_up(link, above):
-    """Does a link lead to one of these folders, or to one that holds them?"""
-    target = realpath(link)
-    return any(commonpath([target, place]) == target for place in above)
+def leads_up(path, folder):
+    """Is it a link to one of the folders between `folder` and it, or to one that holds them?"""
+    target, place = realpath(path), path
+    while islink(path) and len(place) > len(folder):
+        place = dirname(place)
+        if commonpath([target, realpath(place)]) == target:
+            return True
+    return False
 
 
 def unreadable(path, name):

@@ -66,11 +66,7 @@ def look_at_picture(path):
         if picture.format != "PNG" or "exif" in picture.info:      # else Pillow decodes it to look for one
             if picture.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width
-        type = "uint8"
-        if picture.mode.startswith("I"):
-            type = "uint16"
-        elif picture.mode.startswith("F"):
-            type = "float32"
+        type = {"I": "uint16", "F": "float32"}.get(picture.mode[0], "uint8")
         if not is_whole(picture, path):
             picture.load()                                         # something follows, or it was cut off
         header = Header(picture.format, (height, width), type, alpha=picture.has_transparency_data)
@@ -86,10 +82,8 @@ def is_whole(picture, path):
     size = os.path.getsize(path)
     if picture.format == "TIFF":
         for starts, lengths in STRIPS:
-            strips = zip(picture.tag_v2.get(starts, ()), picture.tag_v2.get(lengths, ()))
-            ends = [start + length for start, length in strips]
-            if ends:
-                return max(ends) <= size
+            if starts in picture.tag_v2 and lengths in picture.tag_v2:
+                return max(map(sum, zip(picture.tag_v2[starts], picture.tag_v2[lengths]))) <= size
     with open(path, "rb") as file:
         file.seek(max(0, size - 64))
         return ENDS.get(picture.format, b"no end") in file.read()
@@ -158,20 +152,18 @@ def look_at_all(cohort, images=None):
 def axes_of(cohort):
     """-> how many axes a cohort's images have: 2, 3, or 0 for bags of vectors. The first image decides."""
     if cohort.pixels is not None:
-        shape = cohort.pixels.shape[1:]                            # (h, w), (h, w, 3) or (d, h, w)
-        return 2 if len(shape) == 2 or shape[-1] == 3 else 3
-    path = cohort.paths[0]
+        return axes_in(header_of(cohort, 0))
     wanted = cohort.reading.axes
-    if format_of(path) == "picture" and wanted != 3:
-        return 2
-    return axes_in(read_header(path), wanted)
+    if format_of(cohort.paths[0]) == "picture" and wanted != 3:
+        return 2                                                   # also where it cannot be opened
+    return axes_in(header_of(cohort, 0), wanted)
 
 
-def sides_of(cohort, i):
-    """-> (height, width) of picture i as it stands upright."""
+def header_of(cohort, i):
+    """-> Header of image i."""
     if cohort.pixels is None:
-        return read_header(cohort.paths[i]).sides
-    return cohort.pixels[i].shape[:2]
+        return read_header(cohort.paths[i])
+    return Header("array", cohort.pixels.shape[1:])                # (h, w), (h, w, 3) or (d, h, w)
 
 
 def axes_in(header, wanted=None):
@@ -198,9 +190,9 @@ def has_color_axis(shape):
 
 def check_kinds(cohort, headers):
     """ValueError unless all files hold images of one kind."""
-    first = {}                                                     # axes -> the first such image
-    for i in sorted(headers):
-        first.setdefault(axes_in(headers[i], cohort.reading.axes), i)
-    if len(first) > 1:
-        files = " and ".join(f"{IMAGE_KINDS[axes]} ({cohort.paths[i]})" for axes, i in first.items())
+    files = {}                                                     # axes -> the first such image
+    for i, header in headers.items():
+        files.setdefault(axes_in(header, cohort.reading.axes), cohort.paths[i])
+    if len(files) > 1:
+        files = " and ".join(f"{IMAGE_KINDS[axes]} ({path})" for axes, path in files.items())
         raise ValueError(f"{cohort.name} holds {files}; need images of one kind")

@@ -15,9 +15,10 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from functools import cache
 from os.path import abspath, basename, commonprefix, isdir, isfile, join, normpath, relpath
 
-from plumbing.folders import look_through
+from plumbing.folders import left_out_note, look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
 from plumbing.patients import INVISIBLE
 from plumbing.tables import cell_error
@@ -38,14 +39,16 @@ def find_images(path, rows, column, folder):
     paths = [as_named(root, row[column]) for row in rows]
     if None not in paths:
         return paths, []
-    index = Index(root)
+    files, left_out = look_through(root)
+    files = [file[len(root):].lstrip(os.sep).replace(os.sep, "/") for file in files]
+    ending_with = index_files(files)
     folders = [split_name(row[column])[:-1] for row in rows]
     above = commonprefix(folders)                          # works on lists too
     respelled = []                                                 # rows
     for i, row in enumerate(rows):
         if paths[i]:
             continue
-        matches, same = search(index, root, row[column], above)
+        matches, same = search(ending_with, root, row[column], above)
         matches = [join(root, file) for file in matches]
         for other in matches[1:]:
             if not filecmp.cmp(matches[0], other):
@@ -56,7 +59,7 @@ def find_images(path, rows, column, folder):
             if not same:
                 respelled.append(i)
     if None in paths:
-        refuse_missing(path, rows, column, paths, index, root)
+        refuse_missing(path, rows, column, paths, root, files, left_out)
     if not respelled:
         return paths, []
     refuse_shared(path, rows, column, paths, respelled)
@@ -80,24 +83,22 @@ def split_name(cell):
     return normpath(cell.replace("\\", "/")).split("/")
 
 
-class Index:
-    """The image files below a folder, to be found by how their paths end."""
+def index_files(files):
+    """-> a function of the last parts of a path: those of the files that end with these, in any spelling."""
+    @cache
+    def by_ending(length):
+        files_of = defaultdict(list)
+        for file in files:
+            files_of[folded_stem("/".join(file.split("/")[-length:]))].append(file)
+        return files_of
 
-    def __init__(self, root):
-        self.files = [path[len(root):].lstrip(os.sep).replace(os.sep, "/") for path in look_through(root)[0]]
-        self.of_length = {}          # number of parts -> {the last parts of a path, folded: [such files]}
+    def ending_with(parts):
+        return by_ending(len(parts)).get(folded_stem("/".join(parts)), [])
 
-    def get(self, parts):
-        """-> the files whose paths end with these parts, whatever their spelling."""
-        length = len(parts)
-        if length not in self.of_length:
-            files_of = self.of_length[length] = defaultdict(list)
-            for file in self.files:
-                files_of[folded_stem("/".join(file.split("/")[-length:]))].append(file)
-        return self.of_length[length].get(folded_stem("/".join(parts)), [])
+    return ending_with
 
 
-def search(index, root, cell, above):
+def search(ending_with, root, cell, above):
     """-> the files that a cell may mean, in the strictest spelling that any has; is it the table's own?
 
     above: the folders with which all names in the table begin."""
@@ -108,17 +109,14 @@ def search(index, root, cell, above):
         tail = parts[depth:]
         if tail[0] == "..":
             continue
-        near = index.get(tail)
+        near = ending_with(tail)
         if depth and len(tail) == 1:                               # no folder of the table is left: here
             if not absolute and above[-1] != basename(root):
                 continue
             near = [file for file in near if "/" not in file]
         name = "/".join(tail)
         for number, (of_file, of_cell) in enumerate(SPELLINGS):
-            matches = []
-            for file in near:
-                if ("/" + of_file(file)).endswith("/" + of_cell(name)):
-                    matches.append(file)
+            matches = [file for file in near if ("/" + of_file(file)).endswith("/" + of_cell(name))]
             if matches:
                 return matches, number < 2 and not elsewhere
     return [], True
@@ -141,18 +139,20 @@ SPELLINGS = ((str, str), (without_ending, str), (folded, folded), (folded_stem, 
 # refused
 
 
-def refuse_missing(path, rows, column, paths, index, root):
-    """ValueError about the first row that names no image, with those that have its name, if any."""
+def refuse_missing(path, rows, column, paths, root, files, left_out):
+    """ValueError about the first row that names no image, with the file of the nearest name, if any."""
     row = rows[paths.index(None)]
     cell = row[column]
     if relpath(join(root, cell[:LONGEST]), root).split(os.sep)[0] == "..":
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")
-    others = index.get(split_name(cell)[-1:])
-    if others:
-        problem += f"; {others[0]} is in another folder"
-    raise cell_error(path, row, column, f"{problem}; --images names the folder")
+    name = folded_stem(split_name(cell)[-1])
+    stems = {file: folded_stem(basename(file)) for file in files}
+    same = [f"{file} is in another folder" for file, stem in stems.items() if stem == name]
+    near = [f"{file} has a name that is near" for file, stem in stems.items() if name in stem or stem in name]
+    parts = [problem] + (same or near)[:1] + left_out_note(files, left_out)
+    raise cell_error(path, row, column, "; ".join(parts) + "; --images names the folder")
 
 
 def refuse_shared(path, rows, column, paths, respelled):

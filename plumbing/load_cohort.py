@@ -9,7 +9,7 @@ from plumbing.cells import same_word
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort
 from plumbing.folders import left_out_note, without_masks
-from plumbing.formats import ENDING, IMAGE_ENDINGS
+from plumbing.formats import ENDING, IMAGE_ENDINGS, without_ending
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, parts_note, patients_of_files
@@ -43,12 +43,12 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     missing      words that stand for a blank cell, with commas between them
     needs_targets    False: a table without targets, or a folder without classes, will do"""
     known = PUBLIC_TABLES.get(data, {})
-    is_folder = isdir(data) and not known
-    if is_folder or data.startswith("medmnist:"):
-        if images or patient or image or ((target or split) and not is_folder):
+    is_medmnist = data.startswith("medmnist:")
+    if is_medmnist or isdir(data) and not known:
+        if images or patient or image or ((target or split) and is_medmnist):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
                              "--target and --split-column do not apply to it")
-        if not is_folder:
+        if is_medmnist:
             return read_medmnist(data, cache)
         try:
             return with_target(read_class_folders(data, regex, split), target)
@@ -63,25 +63,23 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     known = known or recognize(header)
     folder = dirname(abspath(path))
     join_tables(folder, known.get("joins", {}), header, rows)
-    labels = []
-    if "labels" in known:
-        labels = known["labels"].split(",")
+    labels = list(filter(None, known.get("labels", "").split(",")))
     image = require_column(path, header, image or known.get("image", "image"), "--image-column")
-    lists = known.get("lists")                                     # NIH's, without val
-    anew = split == "none"
-    split = find_split_column(path, header, rows, image, split)
+    lists = known.get("lists", {})                                 # NIH's, without val
+    split_column = find_split_column(path, header, rows, image, split, lists)
     findings = first_column(header, known.get("findings", ""))
     if findings:
         findings_to_labels(header, rows, findings, labels)
     if "readers" in known:
         rows = majority(rows, image)
     rows, notes = plain_rows(rows, image, missing)
-    policies = dict(uncertain=policy("uncertain", uncertain, header), blank=policy("blank", blank, header))
+    uncertain = policy("uncertain", uncertain, header)
+    blank = policy("blank", blank, header)
     if "blanks" not in known:
-        policies["blank"][None] = POLICIES["ignore"]               # but for labels that --blank names
+        blank[None] = POLICIES["ignore"]                           # but for labels that --blank names
     default = known.get("target") or ",".join(labels)
     try:
-        task_parts = read_targets(path, header, rows, target or default, labels, **policies)
+        task_parts = read_targets(path, header, rows, target or default, labels, uncertain, blank)
     except ValueError:
         if needs_targets or target:
             raise
@@ -89,13 +87,11 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes + twins
-    rows = merge_rows(path, rows, cohort, split)
-    if split:
-        cohort.splits = read_split_column(path, rows, cohort, split)
+    rows = merge_rows(path, rows, cohort, split_column)
+    if split_column:
+        cohort.splits = read_split_column(path, rows, cohort, split_column)
         cohort.notes += other_folders(cohort, image)
-    elif lists and not anew:
-        cohort.splits = official_lists(folder, lists, path, rows, image)
-    if not cohort.splits and not anew:
+    elif split != "none":
         cohort.notes += unused_split(cohort)
     cohort.inputs = known.get("tabular", "")
     return cohort
@@ -111,16 +107,15 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     if "alone" in known and alone and not patient:
         notes += name_alone(rows, alone, image)
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
-    paths, path_notes = find_images(path, rows, image, images or folder)
-    columns = {name: [row[name] for row in rows] for name in header}
     root = abspath(images or folder)
-    columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
-    for name in header:
-        if name != image and any(ENDING.search(cell) for cell in columns[name][:100]):
+    paths, path_notes = find_images(path, rows, image, root)
+    columns = {name: [row[name] for row in rows] for name in header}
+    for name, cells in columns.items():
+        if name != image and any(map(ENDING.search, cells[:100])):
             path_notes.append(f"column {name} names files too, which are not read")
-    return Cohort(name=stem(basename(path)), tasks=[], targets={}, patients=patients, paths=paths,
-                  columns=columns, notes=patient_notes + notes + path_notes, folder=folder,
-                  patients_known=patients_known)
+    columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
+    return Cohort(stem(basename(path)), [], patients, paths, {}, columns, folder=folder,
+                  notes=patient_notes + notes + path_notes, patients_known=patients_known)
 
 
 def read_patients(path, header, rows, image, patient, known, regex):
@@ -132,7 +127,8 @@ def read_patients(path, header, rows, image, patient, known, regex):
         default = image                                            # names of files say who the patients are
     if not patient:
         regex = regex or known.get("patient_regex")
-    patient = require_column(path, header, patient or default or "patient_id", "--patient-column")
+    patient = require_column(path, header, patient or default or "patient_id", "--patient-column",
+                             f" (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
     patients, notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
@@ -152,19 +148,19 @@ def read_any_folder(folder, regex, by_folder=False):
     if not paths:
         raise ValueError(f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
     names = [relpath(path, folder) for path in paths]
+    patients, notes, known = patients_of_files(names, regex)
     if by_folder and not regex:
         patients, notes, known = [name.split(os.sep)[0] for name in names], [], True
-        alone = sum(os.sep not in name for name in names)
-        if alone:
-            notes.append(f"{alone} of {len(names)} images lie in no sub-folder: each is taken as a patient")
+        alone = [name for name in names if os.sep not in name]
         deep = [name for name in names if name.count(os.sep) > 1]
+        if alone:
+            notes.append(f"{len(alone)} of {len(names)} images lie in no sub-folder: each is taken as a "
+                         "patient")
         if deep:
             notes.append(f"{len(deep)} images lie in folders of folders, as {deep[0]}: the uppermost folder "
                          "is taken as the patient")
-    else:
-        patients, notes, known = patients_of_files(names, regex)
-    return Cohort(name=basename(abspath(folder)), tasks=[], patients=patients, paths=paths,
-                  targets={}, notes=notes + left_out_note(paths, left_out), patients_known=known)
+    return Cohort(basename(abspath(folder)), [], patients, paths, {},
+                  notes=notes + left_out_note(paths, left_out), patients_known=known)
 
 
 def twin_columns(header):
@@ -177,21 +173,28 @@ def twin_columns(header):
             "own name" for names in twins.values() if len(names) > 1]
 
 
-def find_split_column(path, header, rows, image, split):
+def find_split_column(path, header, rows, image, split, lists):
     """-> the column that holds the official split, or None.
 
-    split: a column, or a file that lists the images of every split, from which a column is made."""
+    split: a column, or a file that lists the images of every split; lists: such files beside the table. From
+    these a column is made."""
     if split == "none":
         return None
     if not split:
-        return next((name for name in header if name.lower() == "split"), None)
-    if not isfile(split):
+        split = next((name for name in header if name.lower() == "split"), None)
+    if split and not isfile(split):
         return require_column(path, header, split, "--split-column")
-    split_of = read_splits(split)
+    if split:
+        source, split_of = f"train, val, test of {split}", read_splits(split)
+    else:
+        source, split_of = ", ".join(lists.values()), official_lists(dirname(path), lists)
+    if not split_of:
+        return None
     for row in rows:
-        if row[image] not in split_of:
-            raise cell_error(path, row, image, f"is in none of train, val, test of {split}")
-        row["split"] = split_of[row[image]]
+        name = without_ending(row[image])
+        if name not in split_of:
+            raise cell_error(path, row, image, f"is in none of {source}; --split-column names another split")
+        row["split"] = split_of[name]
     if "split" not in header:
         header.append("split")
     return "split"
@@ -209,12 +212,10 @@ def read_split_column(path, rows, cohort, column):
 def other_folders(cohort, image):
     """-> a warning where test images lie in the folder of another split, or others in that of test, in a
     list. image: the column of their names."""
-    places = cohort.columns[image]
-    split_of = {folder: split_in(folder) for folder in set(map(dirname, places))}
     wrong = []
-    for place, split in zip(places, cohort.splits):
-        said = {split, split_of[dirname(place)] or split}
-        if len(said) > 1 and "test" in said:
+    for place, split in zip(cohort.columns[image], cohort.splits):
+        other = split_in(dirname(place)) or split
+        if other != split and "test" in (other, split):
             wrong.append(f"{place}, which is of {split} in the table")
     if not wrong:
         return []

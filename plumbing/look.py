@@ -32,19 +32,20 @@ def look(args, argv=None):
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    count = ", not patients"
+    counts = Counter(cohort.patients)
+    unit = ", not patients"
     if cohort.patients_known:
-        count = f" of {len(set(cohort.patients))} patients"
-    lines = [f"{cohort.name}: {len(cohort.paths)} images{count}"]
+        unit = f" of {len(counts)} patients"
+    lines = [f"{cohort.name}: {len(cohort.paths)} images{unit}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
         for split, images in indices.items():
             lines.append(f"  {split}: {task.name} {summarize(task, values[images])}")
     lines += [f"column {name}: {describe_column(cells)}" for name, cells in cohort.columns.items()]
-    counts = [len(images) for images in cohort.groups().values()]
     if cohort.patients_known:
-        lines.append(f"patients: {min(counts)} to {max(counts)} images each, as {cohort.patients[0]}")
+        sizes = sorted(counts.values())
+        lines.append(f"patients: {sizes[0]} to {sizes[-1]} images each, as {cohort.patients[0]}")
     lines += notes + training_notes(cohort, indices["train"])
     try:
         fit_tasks(cohort.tasks, cohort, indices["train"])
@@ -59,21 +60,22 @@ def look(args, argv=None):
 
 def summarize(task, values):
     """The values of a task in words: counts, or a range, and how many are unknown."""
-    if np.isnan(values).all():
-        return f"{values.size} unknown"
-    if task.kind == "survival":
-        time, event = values.T
-        return (f"{np.nansum(event):.0f} events, {(event == 0).sum()} without, times {np.nanmin(time):g} .. "
-                f"{np.nanmax(time):g}, {np.isnan(event).sum()} unknown")
     if task.kind == "loss":
         return "needs no target"
+    unknown = f"{np.isnan(values).sum()} unknown"
+    if np.isnan(values).all():
+        return unknown
+    if task.kind == "survival":
+        times, events = values.T
+        return (f"{np.nansum(events):.0f} events, {(events == 0).sum()} without, times "
+                f"{np.nanmin(times):g} .. {np.nanmax(times):g}, {np.isnan(events).sum()} unknown")
     if task.kind == "regression":
-        return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {np.isnan(values).sum()} unknown"
+        return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {unknown}"
     counts = [(values == i).sum() for i in range(len(task.classes))]
     if task.kind == "labels":
         counts = np.nansum(values, axis=0)
-    summary = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
-    return f"{summary}, {np.isnan(values).sum()} unknown"
+    words = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
+    return f"{words}, {unknown}"
 
 
 def describe_column(cells):
@@ -104,25 +106,20 @@ def describe_files(cohort):
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"]
     kinds = Counter()
-    shapes = set()
     headers = {}
     chosen = evenly(cohort, MANY)
     for i in chosen:
-        path = cohort.paths[i]
         try:
-            header = read_header(path)
+            header = headers[i] = read_header(cohort.paths[i])
         except ValueError:
-            kinds[f"cannot be read ({basename(path)})"] += 1
-            continue
-        headers[i] = header
-        kinds[f"{header.format} {header.type}"] += 1
-        shapes.add(header.shape)
-    sizes = [by_x(shape) for shape in sorted(shapes)]
+            kinds[f"cannot be read ({basename(cohort.paths[i])})"] += 1
+        else:
+            kinds[f"{header.format} {header.type}"] += 1
+    sizes = [by_x(shape) for shape in sorted({header.shape for header in headers.values()})]
     if len(sizes) > 3:
         sizes = [f"{sizes[0]} to {sizes[-1]}, {len(sizes)} sizes"]
-    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: "
-    line += ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
-    line += "; " + ", ".join(sizes)
+    words = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
+    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {', '.join(sizes)}"
     return [line] + notes_on_files(headers, cohort)
 
 
@@ -137,24 +134,19 @@ def thumbnails(cohort, path):
     axes = axes_of(cohort)
     if axes == 0:
         return "no pictures: bags of vectors"
-    size = (SIDE, SIDE)
-    if axes == 3:
-        size = (16, SIDE, SIDE)
     sheet = Image.new("RGB", (5 * SIDE, SIDE), "white")
-    names = []
-    for i in evenly(cohort, 5):
+    chosen = evenly(cohort, 5)
+    for number, i in enumerate(chosen):
         try:
-            pixels, _ = read(cohort, i, size)
+            pixels, _ = read(cohort, i, (16, SIDE, SIDE)[-axes:])
         except ValueError as error:
             return f"no pictures: {error}"
         if axes == 3:
             pixels = pixels[:, 8]                                  # the slice in the middle
-        pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-        sheet.paste(Image.fromarray(pixels), (len(names) * SIDE, 0))
-        names.append(basename(cohort.paths[i]))
+        sheet.paste(Image.fromarray(pixels.transpose(1, 2, 0).copy()), (number * SIDE, 0))
     os.makedirs(dirname(path) or ".", exist_ok=True)
     sheet.save(path)
-    return f"five pictures are in {path}: {', '.join(names)}"
+    return f"five pictures are in {path}: {', '.join(basename(cohort.paths[i]) for i in chosen)}"
 
 
 # -----------------------------------------------------------------------------

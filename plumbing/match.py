@@ -26,14 +26,13 @@ def match(cohort, tasks, run):
                              "--target says which")
         if task.kind == "classes":
             known = [same_word(name) for name in task.classes]
-            number_of = []                                         # a class of this table: the run's number
-            for name in own.classes:
+            matched = np.full_like(values, np.nan)                 # with the run's numbers of the classes
+            for number, name in enumerate(own.classes):
                 if same_word(name) not in known:
                     raise ValueError(f"{cohort.name}: {task.name} {name!r} is unknown to {run}, "
                                      f"which knows {', '.join(task.classes)}")
-                number_of.append(known.index(same_word(name)))
-            number_of.append(np.nan)                               # of an unknown target, the last
-            values = np.float32(number_of)[np.nan_to_num(values, nan=-1).astype(int)]
+                matched[values == number] = known.index(same_word(name))
+            values = matched
         elif task.kind == "labels":
             columns = dict(zip(own.classes, values.T))
             if columns.keys().isdisjoint(task.classes):

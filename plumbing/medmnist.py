@@ -1,15 +1,15 @@
 """MedMNIST: the download, its checksums, and its arrays as a Cohort.
 """
+import hashlib
 import http.client
 import os
-import shutil
 import urllib.request
-from os.path import dirname, exists, expanduser, getsize, isfile, join
+from os.path import dirname, expanduser, isfile, join
 
 import numpy as np
 
-from plumbing.checksum import file_md5
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLITS, Task
+from plumbing.run_folder import write_whole
 
 
 SIDES = ("28", "64", "128", "224")                                 # px
@@ -71,9 +71,9 @@ def read_medmnist(data, cache):
         pixels, values, splits = read_arrays(path, 1, count - 1)
         values = values[:, 0]
     names = [f"{name}.npz:{i}" for i in range(len(pixels))]
-    return Cohort(name=name, tasks=[Task(task, kind, tuple(map(str, range(count))))], patients=names,
-                  paths=names, targets={task: values}, splits=splits, pixels=pixels, notes=[NO_PATIENTS],
-                  patients_known=False)
+    tasks = [Task(task, kind, tuple(map(str, range(count))))]
+    return Cohort(name, tasks, names, names, {task: values}, splits=splits, pixels=pixels,
+                  notes=[NO_PATIENTS], patients_known=False)
 
 
 def fetch(file, cache, md5):
@@ -81,10 +81,16 @@ def fetch(file, cache, md5):
     for folder in (cache, expanduser("~/.medmnist")):
         path = join(folder, file)
         if isfile(path):
-            if not file_md5(path).startswith(md5):
+            with open(path, "rb") as arrays:
+                is_whole = has_md5(arrays.read(), md5)
+            if not is_whole:
                 raise ValueError(f"{path}: its MD5 is not that of {file}; delete it to download it again")
             return path
     return download(MEDMNIST_URL.format(file=file), join(cache, file), md5)
+
+
+def has_md5(content, beginning):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest().startswith(beginning)
 
 
 def read_arrays(path, outputs, largest):
@@ -92,8 +98,9 @@ def read_arrays(path, outputs, largest):
     try:
         with np.load(path, allow_pickle=False) as arrays:
             pixels = np.concatenate([arrays[f"{split}_images"] for split in SPLITS])
-            values = np.concatenate([arrays[f"{split}_labels"] for split in SPLITS])
-            splits = np.repeat(SPLITS, [len(arrays[f"{split}_labels"]) for split in SPLITS]).tolist()
+            labels = [arrays[f"{split}_labels"] for split in SPLITS]
+        values = np.concatenate(labels)
+        splits = np.repeat(SPLITS, list(map(len, labels))).tolist()
         shape = (len(pixels), outputs)
         if pixels.dtype != np.uint8 or values.shape != shape or not np.isin(values, range(largest + 1)).all():
             raise ValueError(f"{pixels.dtype} images, labels {values.shape} from {values.min()} "
@@ -106,17 +113,15 @@ def read_arrays(path, outputs, largest):
 def download(url, path, md5):
     """Fetch to a temporary name beside `path`, rename when its MD5 begins as it should. -> path."""
     os.makedirs(dirname(path) or ".", exist_ok=True)
-    part = f"{path}.{os.getpid()}.part"
+    own = f"{path}.{os.getpid()}"                                  # another run may fetch it too
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, open(part, "wb") as file:
-            shutil.copyfileobj(answer, file, 1 << 20)
-        if not file_md5(part).startswith(md5):
-            raise OSError(f"{getsize(part)} bytes came, of another MD5 than the published one")
-        os.replace(part, path)
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            content = answer.read()
+        if not has_md5(content, md5):
+            raise OSError(f"{len(content)} bytes came, of another MD5 than the published one")
+        write_whole(own, content)
+        os.replace(own, path)
     except (OSError, http.client.HTTPException) as error:          # URLError and timeouts are OSErrors
         raise ValueError(f"{url}: could not be downloaded ({error}); "
                          f"fetch it yourself and put it at {path}") from error
-    finally:
-        if exists(part):
-            os.remove(part)
     return path

@@ -11,23 +11,23 @@ from plumbing.formats import without_ending
 
 # What files are called, below the data's folder and without their endings: the first group is the patient.
 # Only in the first of them do the numbers start anew in every split.
-NAMES = [(data_set, re.compile(pattern)) for data_set, pattern in (
-    ("chest_xray", r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$"),
-    ("NIH ChestX-ray14", r"(?:^|/)(\d{8})_\d{3}$"),
-    ("OCT2017", r"(?:^|/)[A-Z]+-(\d{4,})-\d+$"),
-    ("CBIS-DDSM", r"(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT)"),
-    ("BreakHis", r"(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$"),
-    ("TCGA", r"(?:^|[/_-])(TCGA-\w{2}-\w{4})(?!\w)"),
-    ("LIDC-IDRI, OASIS or ADNI", r"(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d)"),
-    ("BraTS or IXI", r"(?:^|/)(BraTS\d*[_-][A-Za-z]+[_-]\d+|IXI\d{3})(?!\d)"),
-    ("INbreast", r"(?:^|/)\d{8}_([0-9a-f]{16})_MG_"),
-    ("invasive ductal carcinoma", r"(?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$"),
-    ("two eyes, breasts or knees", r"(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$"),
-    ("two eyes, breasts or knees", r"(?:^|/)(\d{5,})[LR]$"),
-    ("folders or names of patients",
-     r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])"),
-    ("MIMIC-CXR", r"(?:^|/)(p\d{8})/"),
-)]
+NAMES = {
+    r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$": "chest_xray",
+    r"(?:^|/)(\d{8})_\d{3}$": "NIH ChestX-ray14",
+    r"(?:^|/)[A-Z]+-(\d{4,})-\d+$": "OCT2017",
+    r"(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT)": "CBIS-DDSM",
+    r"(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$": "BreakHis",
+    r"(?:^|[/_-])(TCGA-\w{2}-\w{4})(?!\w)": "TCGA",
+    r"(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d)": "LIDC-IDRI, OASIS or ADNI",
+    r"(?:^|/)(BraTS\d*[_-][A-Za-z]+[_-]\d+|IXI\d{3})(?!\d)": "BraTS or IXI",
+    r"(?:^|/)\d{8}_([0-9a-f]{16})_MG_": "INbreast",
+    r"(?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$": "invasive ductal carcinoma",
+    r"(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$": "two eyes, breasts or knees",
+    r"(?:^|/)(\d{5,})[LR]$": "two eyes, breasts or knees",
+    r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])":
+        "folders or names of patients",
+    r"(?:^|/)(p\d{8})/": "MIMIC-CXR",
+}
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
 PART = re.compile(r"^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$", re.IGNORECASE)
@@ -36,16 +36,16 @@ NOBODY = re.compile(r"\s*|unknown|unk|missing|anon(ym(ous|i[sz]ed)?)?|not availa
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 ROUNDED = r"\d[.,]\d{5}E\+\d\d"                                    # by a spreadsheet, from 12 digits on
 # of an id, what makes no other one
-SPELLING = [(re.compile(pattern), replacement) for pattern, replacement in (
-    (r"(?<=\d),(?=\d{3}(?!\d))", ""),                              # 1,002 is 1002
-    (r"[\s_'\"=^,-]+", "-"),
-    (r"^-|-$|(?<=\D)-(?=\d)|(?<=\d)-(?=\D)", ""),
-    (r"(?<![\d.])0+(?=\d)", ""),
-    (r"^(\d+)\.0*$", r"\1"),
-)]
+SPELLING = {
+    r"(?<=\d),(?=\d{3}(?!\d))": "",                                # 1,002 is 1002
+    r"[\s_'\"=^,-]+": "-",
+    r"^-|-$|(?<=\D)-(?=\d)|(?<=\d)-(?=\D)": "",
+    r"(?<![\d.])0+(?=\d)": "",
+    r"^(\d+)\.0*$": r"\1",
+}
 CHANGED = re.compile(  # copies that programs made
-    r"(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
-    r"|\.rf\.[0-9a-z]{20,})+", re.IGNORECASE)
+    r"^(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
+    r"|\.rf\.[0-9a-z]{20,})+$", re.IGNORECASE)
 
 
 def identity(patient):
@@ -53,30 +53,30 @@ def identity(patient):
     text = INVISIBLE.sub("", unicodedata.normalize("NFKC", patient)).strip().casefold()
     if re.fullmatch(r"\d+(\.\d*)?e\+?\d{1,2}", text) and float(text).is_integer():
         return str(int(float(text)))                               # 1.002e+07, as spreadsheets write it
-    for pattern, replacement in SPELLING:
-        text = pattern.sub(replacement, text)
+    for pattern, replacement in SPELLING.items():
+        text = re.sub(pattern, replacement, text)
     return text
 
 
 def one_spelling(patients):
     """-> the patients, each in the spelling that comes first in the table; lines for the reader."""
-    identity_of = {patient: identity(patient) for patient in dict.fromkeys(patients)}
-    spelling_of = {}                                               # of an identity, the first
-    for patient, name in identity_of.items():
-        spelling_of.setdefault(name, patient)
-    others = [patient for patient, name in identity_of.items() if spelling_of[name] != patient]
+    first_of = {}                                                  # identity -> its first spelling
+    spelling_of = {}                                               # of every patient, the first of the same
+    for patient in dict.fromkeys(patients):
+        spelling_of[patient] = first_of.setdefault(identity(patient), patient)
+    others = [patient for patient, first in spelling_of.items() if patient != first]
+    floats = [patient for patient in spelling_of if re.fullmatch(FLOAT, patient)]
+    rounded = [patient for patient in spelling_of if re.fullmatch(ROUNDED, patient)]
     notes = []
-    floats = [patient for patient in identity_of if re.fullmatch(FLOAT, patient)]
     if others:
         notes.append(f"{len(others)} patient ids are other spellings of an earlier one, as {others[0]} of "
-                     f"{spelling_of[identity_of[others[0]]]}: they count as the same patient")
+                     f"{spelling_of[others[0]]}: they count as the same patient")
     elif floats:
         notes.append(f"patient ids have become floats, as {floats[0]}, and are compared as whole numbers")
-    rounded = [patient for patient in identity_of if re.fullmatch(ROUNDED, patient)]
     if rounded:
         notes.append(f"WARNING: patient ids have lost digits in a spreadsheet, as {rounded[0]}: different "
                      "patients may have become one")
-    return [spelling_of[identity_of[patient]] for patient in patients], notes
+    return [spelling_of[patient] for patient in patients], notes
 
 
 def named_patients(names, regex=None):
@@ -86,13 +86,13 @@ def named_patients(names, regex=None):
     patterns of NAMES are tried."""
     patterns = NAMES
     if regex:
-        patterns = [("--patient-regex", compile_regex(regex))]
+        patterns = {compile_regex(regex): "--patient-regex"}
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
         stem = os.path.splitext(name)[0].replace(os.sep, "/")
         patient = None
-        for data_set, pattern in patterns:
-            match = pattern.search(stem)
+        for pattern, data_set in patterns.items():
+            match = re.search(pattern, stem)
             if match:
                 patient = first_group(match)
                 example_of.setdefault(data_set, patient)
@@ -159,10 +159,7 @@ def originals_of(names):
     These are a.png and a.jpg, a_flip.png, a_rot90.png, and Roboflow's a.rf.HASH.png."""
     first_of, originals = {}, []
     for name in names:
-        stem = without_ending(name)
-        changed = CHANGED.fullmatch(stem)
-        if changed:
-            stem = changed[1]
+        stem = CHANGED.sub(r"\1", without_ending(name))
         originals.append(first_of.setdefault(stem, name))
     copies = [(name, original) for name, original in zip(names, originals) if name != original]
     if not copies:

@@ -45,10 +45,9 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="a
         box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
         high = picture.resize((r * size[1], r * size[0]), Image.Resampling.BILINEAR,
                               box=box, reducing_gap=2.0)
-        low = high.reduce(r)                                       # a copy when R = 1
     if r == 1:
-        return to_array(low, channels), None
-    return to_array(low, channels), to_array(high, channels)
+        return to_array(high, channels), None
+    return to_array(high.reduce(r), channels), to_array(high, channels)
 
 
 # -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from plumbing.cohort import Cohort, per_patient, targets_agree, with_own_loss
 from plumbing.columns import fit_columns, tabulate
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
-from plumbing.headers import IMAGE_KINDS, axes_of, read_header
+from plumbing.headers import IMAGE_KINDS, axes_of, header_of
 from plumbing.kernels import choose_kernels, uses_bfloat16
 from plumbing.load_cohort import load_cohort
 from plumbing.models import MODELS, build_model, seeing
@@ -63,7 +63,7 @@ def prepare(args, device):
     val = Samples(cohort, indices["val"], **shape)
     share = dict(workers=options["workers"], pin_memory=device.type == "cuda", rank=parallel.rank(),
                  world=parallel.world(), fill=args.compile)
-    loader, batches = make_loader(train, args.batch_size, args.seed, shuffle=True,
+    loader, batches = make_loader(train, args.batch_size, seed=args.seed, shuffle=True,
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
     files = notes_on_files(headers, cohort, options["size"])
@@ -91,16 +91,17 @@ def split_and_fit(args, cohort):
 # flags and data
 
 
-def by_patient(args):
-    """Does a sample of this model hold all images of a patient?"""
-    model_class = MODELS[args.model]
-    return hasattr(model_class, "by_patient") and model_class.by_patient(args)
+def model_says(args, name):
+    """-> what the model's class method of that name says of the flags; False where it has none.
+
+    by_patient: does a sample hold all images of a patient? needs_columns: does it see columns of a table?"""
+    method = getattr(MODELS[args.model], name, None)
+    return method is not None and method(args)
 
 
 def load_data(args):
     """Flags -> Cohort. Models that see a patient at once need one target per patient, others none."""
-    texts = [value for value in vars(args).values() if isinstance(value, str)]
-    refuse_unwritable(texts)                                       # args.json could not be read again
+    refuse_unwritable(map(str, vars(args).values()))               # args.json could not be read again
     print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
     own_loss = getattr(MODELS[args.model], "own_loss", None)
     with parallel.first_here():  # one process makes or downloads what the others then find
@@ -112,7 +113,7 @@ def load_data(args):
     put_positive_last(cohort, args.positive)
     refuse_unwritable(cohort.patients + cohort.paths)
     cohort.reading = reading_of(args)
-    if by_patient(args) or args.patient_target:
+    if args.patient_target or model_says(args, "by_patient"):
         cohort = per_patient(cohort, args.patient_target)
     if own_loss:
         cohort = with_own_loss(cohort, own_loss)
@@ -154,33 +155,27 @@ def settle(args, cohort):
     kind = f"{cohort.name} holds {IMAGE_KINDS[axes]}"
     if args.model not in seeing(axes):
         raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing(axes))}")
-    pretrained = getattr(args, "pretrained", None)
     if axes == 0:
         for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none")):
             value = getattr(args, flag, None)
             if value and value != neutral:
                 raise ValueError(f"--{flag} {value}: {kind}, which have no pixels")
-        args.image = ""
-        args.patch = ""
-    if not args.image and not pretrained and axes:                 # a model that takes images as they are
-        args.image = "64" if axes == 2 else sides_of_first(cohort)
+        args.image = args.patch = ""
+    if not getattr(args, "pretrained", None):                      # a checkpoint brings its own
+        args.channels = args.channels or CHANNELS.get(axes) or header_of(cohort, 0).shape[1]
+        if axes == 2 and not args.image:                           # a model that takes images as they are
+            args.image = "64"
+        elif axes == 3 and not args.image:
+            args.image = "x".join(map(str, header_of(cohort, 0).shape[-3:]))
     for flag in ("image", "patch"):
         if getattr(args, flag, None):
             setattr(args, flag, pixels(getattr(args, flag), axes, flag, kind))
-    if not pretrained:                                             # a checkpoint brings its own
-        args.channels = args.channels or CHANNELS.get(axes) or read_header(cohort.paths[0]).shape[1]
     args.augment = args.augment or AUGMENTED[axes]
     if not args.batch_size:
         args.batch_size = 16 if axes else 1
-        if by_patient(args):
+        if model_says(args, "by_patient"):
             args.batch_size = 4
     check_settled(args, axes)
-
-
-def sides_of_first(cohort):
-    """The shape of a cohort's first volume as text, "24x24x24"."""
-    first = read_header(cohort.paths[0]) if cohort.pixels is None else cohort.pixels[0]
-    return "x".join(str(side) for side in first.shape[-3:])
 
 
 def pixels(text, axes, flag, kind):
@@ -219,26 +214,22 @@ def check_settled(args, axes):
 def input_columns(args, cohort, train):
     """--tabular, or what the simulated table offers to a model that needs columns -> [Column], with the
     statistics of the training images."""
-    model_class = MODELS[args.model]
-    needed = hasattr(model_class, "needs_columns") and model_class.needs_columns(args)
     wanted = getattr(args, "tabular", None)
-    if needed and not wanted:
+    if not wanted and model_says(args, "needs_columns"):
         wanted = cohort.inputs
-    if needed and not wanted:
-        names = ", ".join(list(cohort.columns)[:20]) or "none, --data is no CSV table"
-        raise ValueError(f"--model {args.model} needs --tabular COLUMN,..., what it sees beside the image; "
-                         f"there are {names}")
+        if not wanted:
+            names = ", ".join(list(cohort.columns)[:20]) or "none, --data is no CSV table"
+            raise ValueError(f"--model {args.model} needs --tabular COLUMN,..., what it sees beside the "
+                             f"image; there are {names}")
     return fit_columns(cohort, wanted, train) if wanted else []
 
 
 def usable(args, cohort, train):
     """-> the training images of which a one-image model can learn something, and a line about the others,
     if any."""
-    known = np.zeros(len(cohort.paths), bool)
-    for task in cohort.tasks:
-        unknown = np.isnan(cohort.targets[task.name])
-        known |= ~unknown.reshape(len(known), -1).all(1)           # one known label is enough
-    if by_patient(args) or known.all():
+    values = [cohort.targets[task.name].reshape(len(cohort.paths), -1) for task in cohort.tasks]
+    known = ~np.isnan(np.concatenate(values, 1)).all(1)            # one known label is enough
+    if known.all() or model_says(args, "by_patient"):
         return train, []
     line = (f"{(~known).sum()} of {len(known)} images have no known target: those of the training split "
             f"({(~known[train]).sum()}) are left out, the others are predicted but not scored")
@@ -249,13 +240,13 @@ def classes_of(args, cohort, samples):
     """The class of every sample by the first task, -1 where it is unknown, to balance batches by; None: not
     balanced."""
     task = cohort.tasks[0]
-    if args.balanced and task.kind != "classes":
-        raise ValueError(f"--balanced: {task.name}, the first target, is a task of {task.kind}, need classes")
     balanced = args.balanced
     if balanced is None:
-        balanced = getattr(MODELS[args.model], "defaults", {}).get("balanced", False)
-    if not balanced or task.kind != "classes":
+        balanced = getattr(MODELS[args.model], "defaults", {}).get("balanced") and task.kind == "classes"
+    if not balanced:
         return None
+    if task.kind != "classes":
+        raise ValueError(f"--balanced: {task.name}, the first target, is a task of {task.kind}, need classes")
     return np.nan_to_num(cohort.targets[task.name][[images[0] for images in samples]], nan=-1)
 
 
@@ -269,8 +260,7 @@ def seen_before(args, cohort, indices):
         return []
     saved = read_args(run)
     if is_same_file(saved.data, args.data):
-        split_of = read_run_split(run)
-        learned = {patient for patient in cohort.patients if split_of.get(patient) == "train"}
+        learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
     else:
         own = own_data(saved, run)
         if own is None:

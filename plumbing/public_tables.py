@@ -5,15 +5,16 @@
 from collections import defaultdict
 from os.path import isfile, join
 
-from plumbing.tables import cell_error, first_column, read_csv, stem
+from plumbing.formats import without_ending
+from plumbing.tables import first_column, read_csv
 
 
 CHEXPERT_LABELS = (
     "Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
     "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices")
 
-# header          columns that tell this table from others; "a|b" stands for a or b
-# files           what the table may be called in its folder
+# header          columns that tell this table from others, commas between them; "a|b" stands for a or b
+# files           what the table may be called in its folder, commas between the names
 # image, patient, findings, labels     columns; patient_regex: the part of its cell that names the patient
 # target, tabular                      what --target and --tabular are by default
 # lists           files of an official split, one name of an image per line
@@ -22,53 +23,53 @@ CHEXPERT_LABELS = (
 # joins           files beside the table, and the column by which their rows are found
 # alone           an image whose patient is blank is a patient of its own
 PUBLIC_TABLES = {
-    "psoriasis": dict(header=("pasi", "pga", "region"), target="pasi:regression,pga:classes"),
-    "chest": dict(header=("image", "view", "Nodule", "Fibrosis"),
+    "psoriasis": dict(header="pasi,pga,region", target="pasi:regression,pga:classes"),
+    "chest": dict(header="image,view,Nodule,Fibrosis",
                   labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
-    "brain": dict(header=("education", "apoe", "diagnosis"), target="diagnosis:classes",
+    "brain": dict(header="education,apoe,diagnosis", target="diagnosis:classes",
                   tabular="age,sex,education,apoe"),
-    "bag": dict(header=("bag", "subtype"), image="bag", target="subtype:classes"),
-    "clam": dict(header=("case_id", "slide_id", "label"), image="slide_id", patient="case_id",
+    "bag": dict(header="bag,subtype", image="bag", target="subtype:classes"),
+    "clam": dict(header="case_id,slide_id,label", image="slide_id", patient="case_id",
                  target="label:classes"),
-    "nih": dict(header=("Finding Labels|finding_labels",), image="file|Image Index",
+    "nih": dict(header="Finding Labels|finding_labels", image="file|Image Index",
                 patient="Patient ID|patient_id", findings="Finding Labels|finding_labels",
                 lists={"train": "train_val_list.txt", "test": "test_list.txt"},
-                files=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
+                files="Data_Entry_2017_v2020.csv,Data_Entry_2017.csv,labels.csv",
                 labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,"
                        "Consolidation,Edema,Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
-    "chexpert": dict(header=("Path", "Frontal/Lateral"), image="Path", patient="Path",
-                     patient_regex=r"patient\d+", blanks=True, files=("train.csv",),
+    "chexpert": dict(header="Path,Frontal/Lateral", image="Path", patient="Path",
+                     patient_regex=r"patient\d+", blanks=True, files="train.csv",
                      labels=CHEXPERT_LABELS),
-    "vindr": dict(header=("image_id", "Aortic enlargement"), image="image_id", patient="image_id",
-                  readers=True, files=("image_labels_train.csv", "annotations/image_labels_train.csv"),
+    "vindr": dict(header="image_id,Aortic enlargement", image="image_id", patient="image_id",
+                  readers=True, files="image_labels_train.csv,annotations/image_labels_train.csv",
                   labels="Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,"
                          "Consolidation,Edema,Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,"
                          "Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,Pleural effusion,"
                          "Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,"
                          "Lung tumor,Pneumonia,Tuberculosis"),
-    "isic": dict(header=("image_name", "benign_malignant"), image="image_name", target="target:classes",
-                 files=("train.csv",)),
-    "ham10000": dict(header=("lesion_id", "dx"), image="image_id", patient="lesion_id", target="dx:classes",
-                     files=("HAM10000_metadata.csv", "HAM10000_metadata")),
-    "isic2018": dict(header=("image", "MEL", "AKIEC"), patient="lesion_id|image", alone=True,
+    "isic": dict(header="image_name,benign_malignant", image="image_name", target="target:classes",
+                 files="train.csv"),
+    "ham10000": dict(header="lesion_id,dx", image="image_id", patient="lesion_id", target="dx:classes",
+                     files="HAM10000_metadata.csv,HAM10000_metadata"),
+    "isic2018": dict(header="image,MEL,AKIEC", patient="lesion_id|image", alone=True,
                      target="MEL/NV/BCC/AKIEC/BKL/DF/VASC:classes",
                      joins={"ISIC2018_Task3_Training_LesionGroupings.csv": "image"},
-                     files=("ISIC2018_Task3_Training_GroundTruth.csv",)),
-    "isic2019": dict(header=("image", "MEL", "SCC"), patient="lesion_id|image", alone=True,
+                     files="ISIC2018_Task3_Training_GroundTruth.csv"),
+    "isic2019": dict(header="image,MEL,SCC", patient="lesion_id|image", alone=True,
                      target="MEL/NV/BCC/AK/BKL/DF/VASC/SCC:classes",
                      joins={"ISIC_2019_Training_Metadata.csv": "image"},
-                     files=("ISIC_2019_Training_GroundTruth.csv",)),
-    "pad_ufes": dict(header=("img_id", "diagnostic"), image="img_id", target="diagnostic:classes",
-                     files=("metadata.csv",)),
-    "aptos": dict(header=("id_code", "diagnosis"), image="id_code", patient="id_code",
-                  target="diagnosis:classes", files=("train.csv",)),
-    "airogs": dict(header=("challenge_id", "class"), image="challenge_id", patient="challenge_id",
-                   target="class:classes", files=("train_labels.csv",)),
-    "rsna": dict(header=("patientId", "width", "Target"), image="patientId", patient="patientId",
-                 target="Target:classes", files=("stage_2_train_labels.csv",)),
-    "mimic": dict(header=("dicom_id", "study_id", "subject_id", "split"), image="dicom_id",
+                     files="ISIC_2019_Training_GroundTruth.csv"),
+    "pad_ufes": dict(header="img_id,diagnostic", image="img_id", target="diagnostic:classes",
+                     files="metadata.csv"),
+    "aptos": dict(header="id_code,diagnosis", image="id_code", patient="id_code",
+                  target="diagnosis:classes", files="train.csv"),
+    "airogs": dict(header="challenge_id,class", image="challenge_id", patient="challenge_id",
+                   target="class:classes", files="train_labels.csv"),
+    "rsna": dict(header="patientId,width,Target", image="patientId", patient="patientId",
+                 target="Target:classes", files="stage_2_train_labels.csv"),
+    "mimic": dict(header="dicom_id,study_id,subject_id,split", image="dicom_id",
                   patient="subject_id", blanks=True, joins={"mimic-cxr-2.0.0-chexpert.csv": "study_id"},
-                  files=("mimic-cxr-2.0.0-split.csv",),
+                  files="mimic-cxr-2.0.0-split.csv",
                   labels=CHEXPERT_LABELS),
 }
 
@@ -82,19 +83,19 @@ NAME_TARGETS = {
 def recognize(header):
     """-> the entry of PUBLIC_TABLES with this header, {} for a table of one's own."""
     for known in PUBLIC_TABLES.values():
-        if all(first_column(header, names) for names in known["header"]):
+        if all(first_column(header, names) for names in known["header"].split(",")):
             return known
     return {}
 
 
 def table_path(data, known, images):
     """-> path of the CSV file: --data itself, or the known table of that name in the folder --images."""
-    files = known.get("files")
-    if files is None:
+    if "files" not in known:
         if isfile(data):
             return data
         raise ValueError(f"--data {data}: no such file or folder, and none of medmnist:FLAG[:SIDE], "
                          f"{', '.join(PUBLIC_TABLES)}")
+    files = known["files"].split(",")
     for file in files:
         path = join(images or "", file)
         if images and isfile(path):
@@ -114,21 +115,23 @@ def join_tables(folder, joins, header, rows):
             continue
         names, others = read_csv(path)
         new = [name for name in names if name not in header]
-        row_of = {other[key]: other for other in others}
+        blanks = dict.fromkeys(new, "")
+        cells_of = {other[key]: {name: other[name] for name in new} for other in others}
         for row in rows:
-            for name in new:
-                row[name] = row_of.get(row[key], {}).get(name, "")
+            row.update(cells_of.get(row[key], blanks))
         header += new
 
 
 def name_alone(rows, patient, image):
     """Give rows without a patient the name of their image; -> notes."""
-    alone = [row for row in rows if not row[patient]]
-    for row in alone:
-        row[patient] = row[image]
-    if not alone:
+    count = 0
+    for row in rows:
+        if not row[patient]:
+            row[patient] = row[image]
+            count += 1
+    if not count:
         return []
-    return [f"{len(alone)} images without {patient} count as patients of their own"]
+    return [f"{count} images without {patient} count as patients of their own"]
 
 
 def findings_to_labels(header, rows, column, labels):
@@ -162,21 +165,16 @@ def majority(rows, image):
     return merged
 
 
-def official_lists(folder, lists, path, rows, image):
-    """-> the split of every row by lists {split: file of image names} in the folder; None without them."""
+def official_lists(folder, lists):
+    """Lists {split: file of image names} in the folder -> {image without its ending: split}, {} if there are
+    none."""
     split_of = {}
     for split, file in lists.items():
-        list_path = join(folder, file)
-        if not isfile(list_path):
-            return None
-        with open(list_path, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                split_of[stem(line.strip())] = split
-    splits = [split_of.get(stem(row[image])) for row in rows]
-    if None in splits:
-        raise cell_error(path, rows[splits.index(None)], image,
-                         f"is in none of {', '.join(lists.values())}; --split-column names another split")
-    return splits
+        if not isfile(join(folder, file)):
+            return {}
+        with open(join(folder, file), encoding="utf-8", errors="replace") as lines:
+            split_of |= dict.fromkeys(map(without_ending, map(str.strip, lines)), split)
+    return split_of
 
 
 if __name__ == "__main__":

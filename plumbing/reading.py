@@ -55,27 +55,28 @@ def choose_window(args, cohort, headers, train):
     sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
     if not headers:
         headers = look_at_all(cohort, sampled)
-    deep = [i for i, header in headers.items() if header.is_deep or header.window]
-    windows = {headers[i].window for i in deep}
+    deep = {i: header.window for i, header in headers.items() if header.is_deep or header.window}
     if not deep:
         return cohort, []
-    warnings = []
     note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
-    if args.window == "auto" and None not in windows:
-        return cohort, [f"{note}the windows that the files state ({len(windows)}) become 0 .. 255"]
-    if args.window == "auto":
-        sampled = [i for i in sampled if i in deep] or deep[:IMAGES]
-        samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
-        args.window = fit_window(samples)
-        cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
-        note += f"99 % of the numbers of {len(sampled)} training images, "
-        low, high = cohort.reading.window[0]
-        spans = [np.ptp(percentiles(channels[0])) for channels in samples]
-        flat = [cohort.paths[i] for i, span in zip(sampled, spans) if span < FLAT * (high - low)]
-        if flat:
-            warnings = [f"WARNING: {len(flat)} of {len(sampled)} images fill less than {FLAT:.0%} of this "
-                        f"window, as {flat[0]}: are their numbers on another scale?"]
-    return cohort, [f"{note}--window={args.window} becomes 0 .. 255", *warnings]
+    if args.window != "auto":
+        return cohort, [f"{note}--window={args.window} becomes 0 .. 255"]
+    if None not in deep.values():
+        windows = len(set(deep.values()))
+        return cohort, [f"{note}the windows that the files state ({windows}) become 0 .. 255"]
+    sampled = [i for i in sampled if i in deep] or list(deep)[:IMAGES]
+    samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
+    args.window = fit_window(samples)
+    cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
+    notes = [f"{note}99 % of the numbers of {len(sampled)} training images, --window={args.window} becomes "
+             "0 .. 255"]
+    least = FLAT * np.ptp(cohort.reading.window[0])
+    flat = [cohort.paths[i] for i, channels in zip(sampled, samples)
+            if np.ptp(percentiles(channels[0])) < least]
+    if flat:
+        notes.append(f"WARNING: {len(flat)} of {len(sampled)} images fill less than {FLAT:.0%} of this "
+                     f"window, as {flat[0]}: are their numbers on another scale?")
+    return cohort, notes
 
 
 def sample_channels(path, axes):
@@ -84,9 +85,8 @@ def sample_channels(path, axes):
         values = read_stack(path, only_first=axes == 2)
     else:
         values = read_values(path)
-    if values.array.ndim < 4:
-        return [sample(values, NUMBERS)]
-    return [sample(replace(values, array=channel), NUMBERS) for channel in values.array]
+    channels = values.array if values.array.ndim == 4 else [values.array]
+    return [sample(replace(values, array=channel), NUMBERS) for channel in channels]
 
 
 # -----------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def note_on_fit(headers, size, fit):
     if len(size) != 2:
         return []
     losses = [(lost_shape(header.sides, size, fit), header.sides) for header in headers.values()]
-    large = [(lost, sides) for lost, sides in losses if lost > LOST]
+    large = [loss for loss in losses if loss[0] > LOST]
     if not large:
         return []
     most, sides = max(large)

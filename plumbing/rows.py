@@ -2,7 +2,6 @@
 """
 import os
 import re
-from collections import defaultdict
 
 import numpy as np
 
@@ -27,11 +26,10 @@ def split_cells(rows, column):
     """-> the rows, with one for each image of a cell that names several; notes."""
     result = []
     for row in rows:
-        names = [row[column]]
         if SEVERAL.search(row[column]):
-            names = list_parts(row[column])
-        for name in names:
-            result.append(row | {column: name})
+            result += [row | {column: name} for name in list_parts(row[column])]
+        else:
+            result.append(row)
     if len(result) == len(rows):
         return rows, []
     return result, [f"{len(rows)} rows name {len(result)} images, several in a cell"]
@@ -43,63 +41,60 @@ def merge_rows(path, rows, cohort, split=None):
     -> the rows that stay, the first of each image; the cohort is changed in place, and has a note. Words in
     lists of labels are joined. split: the column of the official split, or None. ValueError where the answers
     differ, or the splits."""
-    rows_of = defaultdict(list)
-    for i, key in enumerate(zip(cohort.paths, cohort.patients)):
-        rows_of[key].append(i)
-    if len(rows_of) == len(rows):
+    row_of = {}                                                    # image -> the first of its rows
+    images = zip(cohort.paths, cohort.patients)
+    first_of = [row_of.setdefault(image, i) for i, image in enumerate(images)]
+    kept = list(row_of.values())
+    if len(kept) == len(rows):
         return rows
-    groups = list(rows_of.values())
     for task in cohort.tasks:
         values = cohort.targets[task.name]
-        lowest = [np.fmin.reduce(values[group]) for group in groups]   # fmin and fmax leave NaN out
-        highest = [np.fmax.reduce(values[group]) for group in groups]
-        merged = np.stack(highest)
-        differ = (np.stack(lowest) < merged).reshape(len(groups), -1)  # (images, 1 or L)
-        for number, column in np.argwhere(differ):
+        lowest = values.copy()
+        highest = values.copy()
+        np.fmin.at(lowest, first_of, values)                       # fmin and fmax leave NaN out
+        np.fmax.at(highest, first_of, values)
+        differ = (lowest < highest).reshape(len(rows), -1)         # (rows, 1 or L)
+        for first, column in np.argwhere(differ):
             label = task.name
             if task.kind == "labels":
                 label = task.classes[column]
-            if task.kind != "labels" or label in rows[0]:          # else a word in a list
-                answers = values.reshape(len(rows), -1)[:, column]
-                raise ValueError(disagreement(path, rows, cohort.paths, task, label, answers, groups[number]))
-        cohort.targets[task.name] = merged
-    differing = differing_columns(path, rows, cohort, groups, split)
+            if task.kind == "labels" and label not in rows[0]:
+                continue                                           # a word in a list
+            answers = values.reshape(differ.shape)[:, column]
+            group = [i for i, other in enumerate(first_of) if other == first]
+            raise ValueError(disagreement(path, rows, cohort.paths, task, label, answers, group))
+        cohort.targets[task.name] = highest[kept]
+    differing = []
     for name, cells in cohort.columns.items():
-        cohort.columns[name] = [cells[group[0]] for group in groups]
-    differing = [name for name in differing if name not in cohort.predicted]
-    note = f"{len(rows)} rows name {len(groups)} images: each counts once"
+        others = [i for i, first in enumerate(first_of) if cells[i] != cells[first]]
+        cohort.columns[name] = [cells[i] for i in kept]
+        if others and name == split:
+            row = rows[others[0]]
+            first = rows[first_of[others[0]]]
+            raise cell_error(path, row, name,
+                             f"is another split than in row {first[None]}, of the same image")
+        if others and name not in cohort.predicted:
+            differing.append(name)
+    note = f"{len(rows)} rows name {len(kept)} images: each counts once"
     if differing:
         note += f", with its first row where they differ ({shortlist(differing)})"
     cohort.notes.insert(0, note)                                   # before all that counts patients
-    rows, cohort.paths, cohort.patients = [[items[group[0]] for group in groups]
-                                           for items in (rows, cohort.paths, cohort.patients)]
-    return rows
-
-
-def differing_columns(path, rows, cohort, groups, split):
-    """-> the columns in which rows of an image differ. ValueError where that is the official split."""
-    differing = []
-    for name, cells in cohort.columns.items():
-        for group in groups:
-            other = [i for i in group if cells[i] != cells[group[0]]]
-            if other and name == split:
-                raise cell_error(path, rows[other[0]], name, f"is another split than in row "
-                                 f"{rows[group[0]][None]}, of the same image")
-            if other:
-                differing.append(name)
-                break
-    return differing
+    cohort.paths = [cohort.paths[i] for i in kept]
+    cohort.patients = [cohort.patients[i] for i in kept]
+    return [rows[i] for i in kept]
 
 
 def disagreement(path, rows, paths, task, label, answers, group):
     """-> what two rows of an image, whose rows are `group`, answer."""
     low = group[np.nanargmin(answers[group])]
     high = group[np.nanargmax(answers[group])]
-    words = f"{answers[low]:g}", f"{answers[high]:g}"
+    lower, higher = f"{answers[low]:g}", f"{answers[high]:g}"
     remedy = "one row per image is needed"
     if task.kind == "classes":
-        words = task.classes[int(answers[low])], task.classes[int(answers[high])]
-        if not is_number(words[0]):
+        lower = task.classes[int(answers[low])]
+        higher = task.classes[int(answers[high])]
+        if not is_number(lower):
             remedy = f"--target {label}:labels allows several answers"
-    return (f"{cell_place(path, rows[high], label)}: {os.path.basename(paths[low])} is {words[1]} here and "
-            f"{words[0]} in row {rows[low][None]}; {remedy}")
+    place = cell_place(path, rows[high], label)
+    image = os.path.basename(paths[low])
+    return f"{place}: {image} is {higher} here and {lower} in row {rows[low][None]}; {remedy}"

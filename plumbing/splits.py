@@ -3,25 +3,27 @@
 import hashlib
 import re
 from collections import defaultdict
+from functools import cache
 from os.path import basename, getsize, join
 
 import numpy as np
 
-from plumbing.checksum import file_md5
 from plumbing.cohort import SPLITS, SPLIT_NAMES
+from plumbing.formats import without_ending
 from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
 
 
 def read_splits(path):
-    """CLAM's splits_K.csv, three columns of image names called train, val and test -> {image: split}."""
+    """CLAM's splits_K.csv, three columns of image names called train, val and test -> {image without its
+    ending: split}."""
     header, rows = read_csv(path)
     if not set(SPLITS) <= set(header):
         raise ValueError(f"{path}: need the columns train, val and test, there are {shortlist(header)}")
     split_of = {}
     for split in SPLITS:
         for row in rows:
-            image = row[split]
+            image = without_ending(row[split])
             if image in split_of:
                 raise ValueError(f"{path}: {image!r} appears twice")
             if image:                                              # the columns differ in length
@@ -37,13 +39,12 @@ def read_run_split(run):
 def read_split_rows(run):
     """split.csv of a run folder -> {patient: row}."""
     path = join(run, "split.csv")
-    rows = {}
-    for row in read_csv(path)[1]:
+    _, rows = read_csv(path)
+    for row in rows:
         if row.get("split") not in SPLITS or "patient" not in row:
             raise ValueError(f"{path} row {row[None]}: need the columns patient and split, "
                              "which is train, val or test")
-        rows[plain(row["patient"])] = row
-    return rows
+    return {plain(row["patient"]): row for row in rows}
 
 
 def split_name(folder):
@@ -53,6 +54,7 @@ def split_name(folder):
     return SPLIT_NAMES.get(word)
 
 
+@cache
 def split_in(cell):
     """ "train" or "data/Training/17.png" -> "train"; None for a cell that names no split."""
     return next(filter(None, map(split_name, re.split(r"[\\/]", cell))), None)
@@ -62,16 +64,15 @@ def split_in(cell):
 # images that two patients share
 
 
-def images_of(cohort):
-    """-> the paths of a cohort's files, or its arrays of pixels."""
-    return list(cohort.paths if cohort.pixels is None else cohort.pixels)
-
-
 def find_copies(images, owners):
     """-> lists of indices of images (paths or arrays) that are the same and belong to different owners."""
     groups = [range(len(images))]
     for key in (size_of, beginning_of, digest):                    # few files are read whole
-        groups = refine(groups, images, key, owners)
+        equal = defaultdict(list)
+        for number, group in enumerate(groups):
+            for i in group:
+                equal[number, key(images[i])].append(i)
+        groups = [group for group in equal.values() if len({owners[i] for i in group}) > 1]
     return groups
 
 
@@ -79,8 +80,7 @@ def copies_between(cohort, indices, other):
     """-> [(index in cohort, index in other)] of images that are byte for byte the same.
 
     indices: which images of the cohort count. An image of the other cohort appears once."""
-    ours = images_of(cohort)
-    images = [ours[i] for i in indices] + images_of(other)
+    images = [cohort.images[i] for i in indices] + other.images
     pairs = []
     for group in find_copies(images, [i < len(indices) for i in range(len(images))]):
         first = indices[group[0]]                                  # the cohort's images come first
@@ -89,7 +89,7 @@ def copies_between(cohort, indices, other):
 
 
 def size_of(image):
-    return getsize(image) if isinstance(image, str) else -image.nbytes
+    return getsize(image) if isinstance(image, str) else image.nbytes
 
 
 def beginning_of(image):
@@ -98,52 +98,37 @@ def beginning_of(image):
 
 def digest(image, length=None):
     """-> what tells the first bytes, or all bytes, of two files or arrays apart."""
-    if isinstance(image, str):
-        return file_md5(image, length)
-    return hashlib.blake2b(image.tobytes()[:length]).digest()
-
-
-def refine(groups, images, key, patients):
-    """Groups of indices -> the groups in them of images with equal keys that belong to several patients."""
-    finer = []
-    for group in groups:
-        equal = defaultdict(list)
-        for i in group:
-            equal[key(images[i])].append(i)
-        for indices in equal.values():
-            if len({patients[i] for i in indices}) > 1:
-                finer.append(indices)
-    return finer
+    if not isinstance(image, str):
+        return hashlib.blake2b(image.tobytes()[:length]).digest()
+    with open(image, "rb") as file:
+        return hashlib.blake2b(file.read(length)).digest()
 
 
 def link_patients(cohort, duplicates):
     """-> {patient: the first of the patients linked to this one by duplicates, also through others}."""
-    parent = {patient: patient for patient in cohort.patients}
+    parent = {}                                                    # of all but the first of a group
 
     def first(patient):
-        while parent[patient] != patient:
+        while patient in parent:
             patient = parent[patient]
         return patient
 
     for images in duplicates:
         linked = {first(cohort.patients[i]) for i in images}
-        for patient in linked:
-            parent[patient] = min(linked)
-    return {patient: first(patient) for patient in parent}
+        parent |= dict.fromkeys(linked - {min(linked)}, min(linked))
+    return {patient: first(patient) for patient in cohort.patients}
 
 
 def duplicates_note(cohort, duplicates, split_of):
     """-> a line that shows four sets of duplicates, first those that cross the official split."""
-    crossing = []
-    within = []
+    crossing, within = [], []
     for images in duplicates:
-        sides = [split_of[cohort.patients[i]] for i in images]
-        twins = " = ".join(f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, {side})"
-                           for i, side in zip(images, sides))
-        if len(set(sides)) > 1:
-            crossing.append(twins)
-        else:
-            within.append(twins)
+        patients = [cohort.patients[i] for i in images]
+        sides = {split_of[patient] for patient in patients}
+        twins = [f"{basename(cohort.paths[i])} (patient {patient}, {split_of[patient]})"
+                 for i, patient in zip(images, patients)]
+        lines = crossing if len(sides) > 1 else within
+        lines.append(" = ".join(twins))
     shown = "; ".join((crossing + within)[:4])
     note = f"{len(duplicates)} sets of byte-identical images across patients: {shown}"
     if len(duplicates) > 4:
@@ -174,7 +159,7 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
     if not 0 <= fold < folds or (fold and "test" in official):
         raise ValueError(f"--fold {fold} of --folds {folds}: need 0 .. {folds - 1}, "
                          "and 0 where the table has its own test split")
-    duplicates = find_copies(images_of(cohort), cohort.patients)
+    duplicates = find_copies(cohort.images, cohort.patients)
     group_of = link_patients(cohort, duplicates)
 
     def cut(split, parts, part, seed):
@@ -202,18 +187,17 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
 def sort_by_split(cohort, split_of):
     """{patient: split} -> {split: indices of images}, and a line with the counts. Who is not there is left
     out."""
-    indices = {}
-    counts = []
-    sides = list(split_of.values())
+    indices, counts = {}, []
+    line = "split by image, not by patient: "
+    if cohort.patients_known:
+        line = "split by patient, none in two: "
     for split in SPLITS:
         indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of.get(patient) == split]
-        count = f"{len(indices[split])} images"
+        count = f"{split} {len(indices[split])} images"
         if cohort.patients_known:
-            count = f"{sides.count(split)} patients {count}"
-        counts.append(f"{split} {count}")
-    if cohort.patients_known:
-        return indices, f"split by patient, none in two: {', '.join(counts)}"
-    return indices, f"split by image, not by patient: {', '.join(counts)}"
+            count = f"{split} {list(split_of.values()).count(split)} patients {len(indices[split])} images"
+        counts.append(count)
+    return indices, line + ", ".join(counts)
 
 
 def files_of(cohort):
@@ -244,6 +228,6 @@ def deal(cohort, groups, parts, part, seed):
     order = sorted(shuffled, key=value_of.get)
     chosen = set()
     for start in range(0, len(order), parts):
-        place = list(rng.permutation(parts)).index(part)
-        chosen.update(order[start + place:start + place + 1])
+        place = start + list(rng.permutation(parts)).index(part)
+        chosen.update(order[place:place + 1])
     return chosen

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from itertools import chain
 
+from plumbing.formats import ENDING
 from plumbing.patients import INVISIBLE, NOBODY, compile_regex, first_group
 
 
@@ -16,26 +17,23 @@ MISSING = ("nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1
            "not available,not reported,[not available],[not applicable],[unknown]")
 
 EXCEL = "in a spreadsheet program save it as CSV UTF-8"
-UTF_16 = "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL
-FOREIGN = (  # how a file begins, its ending where that matters; what it is, how it becomes a table
-    ((b"\xff\xfe", b"\xfe\xff"), "", *UTF_16),
-    (b"PK", ".xlsx", "an Excel workbook", EXCEL),
-    (b"PK", ".npz", "arrays of NumPy", "a table names one such file per row"),
-    (b"PK", "", "a zip archive, as .xlsx, .ods and .npz are", "unzip it, or " + EXCEL),
-    (b"\xd0\xcf\x11\xe0", "", "an old Excel workbook", EXCEL),
-    (b"\x1f\x8b", "", "compressed", "gunzip -k {}"),
-    (b"BZh", "", "compressed", "bunzip2 -k {}"),
-    (b"\xfd7zXZ", "", "compressed", "unxz -k {}"),
-    ((b"$FL2", b"<stata", b"ARROW1", b"\x89HDF", b"SQLite", b"MATLAB", b"{\\rtf"), "",
-     "of SPSS, Stata, Arrow, HDF5, SQLite, MATLAB or Word", "write it as CSV with the program that made it"),
-    ((b"{", b"["), "", "JSON", "write one line of cells per image, with pandas: read_json(...).to_csv(...)"),
-    (b"PAR1", "", "a Parquet file", "with pandas: read_parquet(...).to_csv(...)"),
-    (b"\x93NUMPY", "", "an array of NumPy", "a table names one such file per row"),
-    (b"\x80", "", "a pickle", "write it as CSV with the program that made it"),
-    (b"<", "", "HTML or XML", EXCEL),
-    (b"%PDF", "", "a PDF", EXCEL),
-    ((b"\x89PNG", b"\xff\xd8\xff"), "", "a picture", "a table names one picture per row"),
-)
+FOREIGN = {  # how a file begins: what it is; how it becomes a table
+    "\xff\xfe|\xfe\xff|.?\0": "UTF-16 text; iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL,
+    "PK": "a zip archive, as Excel workbooks (.xlsx), .ods and .npz are; unzip it, or " + EXCEL +
+          "; of .npz files a table names one per row",
+    "\xd0\xcf\x11\xe0": "an old Excel workbook; " + EXCEL,
+    "\x1f\x8b": "compressed; gunzip -k {}",
+    "BZh": "compressed; bunzip2 -k {}",
+    "\xfd7zXZ": "compressed; unxz -k {}",
+    r"\$FL2|<stata|ARROW1|\x89HDF|SQLite|MATLAB|{\\rtf":
+        "of SPSS, Stata, Arrow, HDF5, SQLite, MATLAB or Word; write it as CSV with the program that made it",
+    r"[{\[]": "JSON; write one line of cells per image, with pandas: read_json(...).to_csv(...)",
+    "PAR1": "a Parquet file; with pandas: read_parquet(...).to_csv(...)",
+    "\x93NUMPY": "an array of NumPy; a table names one such file per row",
+    "\x80": "a pickle; write it as CSV with the program that made it",
+    "<|%PDF": "HTML, XML or a PDF; " + EXCEL,
+    "\x89PNG|\xff\xd8\xff": "a picture; a table names one picture per row",
+}
 
 
 def read_csv(path):
@@ -85,13 +83,12 @@ def read_csv(path):
 
 def refuse_foreign(path):
     """ValueError where a file is none of text, and how it can be made a table."""
-    with open(path, "rb") as file:
-        beginning = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    for magic, ending, content, remedy in FOREIGN:
-        if beginning.startswith(magic) and path.lower().endswith(ending):
-            raise ValueError(f"{path}: {content}, not a UTF-8 CSV file; {remedy.format(path)}")
-    if b"\0" in beginning[:4]:                                     # without a byte order mark
-        raise ValueError(f"{path}: {UTF_16[0]}, not a UTF-8 CSV file; {UTF_16[1].format(path)}")
+    with open(path, encoding="latin-1") as file:                   # one character per byte
+        beginning = file.read(64).removeprefix("\xef\xbb\xbf").lstrip(" \t\r\n")
+    for magic, content in FOREIGN.items():
+        if re.match(magic, beginning):
+            content, _, remedy = content.format(path).partition("; ")
+            raise ValueError(f"{path}: {content}, not a UTF-8 CSV file; {remedy}")
 
 
 def first_line(file):
@@ -116,8 +113,8 @@ def read_header(path, cells):
         header.pop()                                               # some tables end every line with a comma
     if not header:
         raise ValueError(f"{path} row 1: no header")
-    for name in header:
-        if name and header.count(name) > 1:
+    for name, count in Counter(filter(None, header)).items():
+        if count > 1:
             raise ValueError(f"{path} row 1: column {name!r} appears twice")
     return header
 
@@ -165,17 +162,17 @@ def shortlist(names):
 
 def first_column(header, names):
     """-> the first of "a|b|c" that is a column, or None."""
-    for name in names.split("|"):
-        if name in header:
-            return name
-    return None
+    return next((name for name in names.split("|") if name in header), None)
 
 
-def require_column(path, header, names, flag):
-    """-> the first of "a|b|c" that is a column. flag: the one with which a user names another."""
+def require_column(path, header, names, flag, hint=""):
+    """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
     name = first_column(header, names)
+    if name is None and any(ENDING.search(word) for word in " ".join(header).split()):
+        raise ValueError(f"{path} row 1: {shortlist(header)} names a file; above the first row a line with "
+                         "the names of the columns is needed, commas between them")
     if name is None:
-        raise ValueError(f"{path}: no column {names!r}; {flag} names it, there are {shortlist(header)}")
+        raise ValueError(f"{path}: no column {names!r}; {flag} names it{hint}, there are {shortlist(header)}")
     return name
 
 

@@ -1,5 +1,7 @@
 """--target -> the columns to predict and their kinds, given or guessed.
 """
+import re
+
 from plumbing.cells import LABELS, LIST, are_lists, is_number, list_parts, odd_cell, separators_of, ways_out
 from plumbing.cohort import KINDS
 from plumbing.tables import cell_error, known_cells, name_and_kind, require_column, shortlist
@@ -23,8 +25,7 @@ def policy(flag, text, header):
 def parse_targets(path, header, target):
     """ "age,days/died:survival" -> {column: kind, "" if none is given}, {column of times: events}."""
     if not target:
-        names = [name for name in header if name in ("target", "label") or name.startswith("label_")]
-        target = ",".join(names)
+        target = ",".join(name for name in header if re.fullmatch("target|label(_.*)?", name))
     if not target:
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
                          f"of {shortlist(header)}")
@@ -59,15 +60,14 @@ def parse_targets(path, header, target):
 def infer_kinds(path, rows, kinds, labels):
     """Fill in the kinds that are not given. Words and a lone column of 0 and 1 are classes; several such
     columns, one with -1, lists of words, and those of `labels`, are labels; other numbers are regression."""
-    guesses = {}
     for name, kind in kinds.items():
-        if not kind:
-            guesses[name] = "labels" if name in labels else guess_kind(path, rows, name)
-    several = list(guesses.values()).count("binary") > 1
-    for name, guess in guesses.items():
-        if guess == "binary":
-            guess = "labels" if several else lone_binary(path, rows, name)
-        kinds[name] = guess
+        if not kind and name in labels:
+            kinds[name] = "labels"
+        elif not kind:
+            kinds[name] = guess_kind(path, rows, name)
+    binary = [name for name, kind in kinds.items() if kind == "binary"]
+    for name in binary:
+        kinds[name] = "labels" if len(binary) > 1 else lone_binary(path, rows, name)
 
 
 def guess_kind(path, rows, name):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (LABELS, NO_FINDING, code_notes, is_number, list_parts, no_number, odd_cell,
-                            positive_of, read_number, same_word, separators_of, spelling_notes, spellings_of)
+from plumbing.cells import (LABELS, NO_FINDING, code_notes, is_number, list_parts, odd_cell, positive_of,
+                            read_number, read_numbers, same_word, separators_of, spelling_notes, spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import cell_error, known_cells, shortlist
 from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
@@ -19,20 +19,11 @@ OBJECT = re.compile(r"\{.*:.*\}")
 
 def numbers(path, rows, name):
     """A column of the table -> float32 (rows,), NaN where the cell is blank."""
-    values, unit = [], None
-    for row in rows:
-        cell = row[name]
-        if not cell:
-            values.append(np.nan)
-            continue
-        value, own_unit = read_number(cell)
-        if value is None:
-            raise cell_error(path, row, name, no_number(cell))
-        if own_unit != unit and unit is not None:
-            raise cell_error(path, row, name, f"has another unit than the cells before, {unit or 'none'}")
-        values.append(value)
-        unit = own_unit
-    return np.array(values, dtype=np.float32)
+    values, fault = read_numbers([row[name] for row in rows])
+    if fault:
+        i, problem = fault
+        raise cell_error(path, rows[i], name, f"{problem}; --missing names words for a blank")
+    return values.astype(np.float32)
 
 
 # -----------------------------------------------------------------------------
@@ -52,11 +43,13 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     columns = [event for event, _ in events.values()]
     findings, uncertain_cells = {}, 0                              # findings: label -> float32 (rows,)
     for name, kind in kinds.items():
-        columns += name.split("/") if kind == "one-hot" else [name]
         if kind == "one-hot":
-            tasks.append(Task("class", "classes", tuple(name.split("/"))))
-            targets["class"] = read_one_hot(path, rows, name.split("/"))
+            names = name.split("/")
+            columns += names
+            tasks.append(Task("class", "classes", tuple(names)))
+            targets["class"] = read_one_hot(path, rows, names)
             continue
+        columns.append(name)
         cells = known_cells(rows, name)
         if kind == "labels":
             if name not in labels:
@@ -78,7 +71,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             values, note = read_survival(path, rows, name, *events[name])
             notes.append(note)
         elif kind == "classes":
-            classes, values = read_classes(rows, name, cells)
+            classes, values = read_classes([row[name] for row in rows], cells)
         else:
             values = numbers(path, rows, name)
         task = Task(name.replace(".", "_"), kind, classes)         # the name of a module has no dot
@@ -94,10 +87,8 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
-    yes_or_no = []
-    for task in tasks:
-        if task.kind == "classes" and LABELS.keys() >= {name.lower() for name in task.classes}:
-            yes_or_no.append(task.name)
+    yes_or_no = [task.name for task in tasks
+                 if task.kind == "classes" and all(name.lower() in LABELS for name in task.classes)]
     return tasks, targets, columns, notes + note_on_one_choice(path, rows, yes_or_no)
 
 
@@ -132,15 +123,13 @@ def reading_notes(name, kind, cells, is_guess):
     return notes
 
 
-def read_classes(rows, name, cells):
-    """-> the classes in order; float32 (rows,), the index of the class."""
-    spellings = sorted(spellings_of(cells), key=class_order)
-    index = {"": np.nan}
-    for i, group in enumerate(spellings):
-        for cell in group:
-            index[cell] = i
-    classes = tuple(group[0] for group in spellings)
-    return classes, np.array([index[row[name]] for row in rows], dtype=np.float32)
+def read_classes(column, cells):
+    """-> the classes in order; float32 (rows,), the index of the class. cells: as known_cells counts them."""
+    index, classes = {"": np.nan}, []
+    for spellings in sorted(spellings_of(cells), key=class_order):
+        index |= dict.fromkeys(spellings, len(classes))
+        classes.append(spellings[0])
+    return tuple(classes), np.float32([index[cell] for cell in column])
 
 
 def class_order(spellings):
@@ -162,12 +151,10 @@ def read_one_hot(path, rows, names):
     unknown = np.isnan(values).all(1)
     values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
     has_one = (values.sum(1) == 1) & (values.min(1) == 0)
-    wrong = np.flatnonzero(~unknown & ~has_one)
-    if len(wrong):
-        raise ValueError(f"{path} row {rows[wrong[0]][None]}: need one 1 and else 0 in {', '.join(names)}")
-    classes = values.argmax(1).astype(np.float32)
-    classes[unknown] = np.nan
-    return classes
+    for row, is_fine in zip(rows, unknown | has_one):
+        if not is_fine:
+            raise ValueError(f"{path} row {row[None]}: need one 1 and else 0 in {', '.join(names)}")
+    return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 
 def read_labels(path, rows, name, cells, uncertain, blank):
@@ -203,13 +190,11 @@ def read_lists(path, rows, name, cells):
     refuse_too_many(path, name, counts, f"--target {name}:classes allows it")
     separators = separators_of(cells)
     parts_of = {cell: set(map(same_word, list_parts(cell, separators))) for cell in cells}
-    parts_of[""] = set()
-    blank = [not row[name] for row in rows]
     columns = {}
-    for spellings in sorted(spellings_of(counts)):
-        label = spellings[0]
-        columns[label] = np.array([same_word(label) in parts_of[row[name]] for row in rows], np.float32)
-        columns[label][blank] = np.nan
+    for label, *_ in sorted(spellings_of(counts)):
+        word = same_word(label)
+        has_label = {cell: word in parts for cell, parts in parts_of.items()} | {"": np.nan}
+        columns[label] = np.float32([has_label[row[name]] for row in rows])
     return columns
 
 
@@ -226,28 +211,28 @@ def read_survival(path, rows, time, event, event_value):
     event_value: of the column of events where it is not 1."""
     times = numbers(path, rows, time)
     cells = known_cells(rows, event)
-    words = [same_word(row[event]) if row[event] else np.nan for row in rows]
+    word_of = {cell: same_word(cell) for cell in cells}
     wanted = same_word(event_value or "1")
     allowed = {0.0, 1.0}
     if event_value:
-        allowed |= set(words)
-    for row, word, t in zip(rows, words, times):
-        if wanted not in allowed or row[event] and word not in allowed:
+        allowed.update(word_of.values())
+    for row, t in zip(rows, times):
+        if wanted not in allowed or word_of.get(row[event], wanted) not in allowed:
             raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last "
                              f"look); --target {time}/{event}=VALUE:survival says which of "
                              f"{shortlist(cells)} it is")
         if t < 0:
             raise cell_error(path, row, time, "is no time, need at least 0")
-    result = np.stack([times, [word == wanted for word in words]], 1).astype(np.float32)
-    blank = np.array([not row[event] for row in rows])
-    counts = f"{event} = {event_value or 1} in {result[:, 1].sum():.0f} of {(~blank).sum()} rows"
-    others = [cell for cell in cells if same_word(cell) != wanted]
+    others = [cell for cell in cells if word_of[cell] != wanted]
+    is_event = dict.fromkeys(cells, 1.0) | dict.fromkeys(others, 0.0) | {"": np.nan}
+    result = np.float32([times, [is_event[row[event]] for row in rows]]).T
+    counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
     if len(others) > 1:
         counts += f", {' and '.join(others[:5])} count as none"
     if not event_value and re.search("cens|zens|alive|living|survived|survivor", event, re.IGNORECASE):
         raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
                          f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
-    result[blank | np.isnan(times)] = np.nan
+    result[np.isnan(result).any(1)] = np.nan
     if not (result[:, 1] == 0).any():
         counts += "; WARNING: no row without it has a time, which is that of the last look"
     return result, f"{time}: the event is {counts}"
@@ -266,8 +251,8 @@ def put_positive_last(cohort, positive=None):
     for i, task in enumerate(cohort.tasks):
         if task.kind != "classes" or len(task.classes) != 2:
             continue
-        chosen = positive_of(task.classes)
         first, second = task.classes
+        chosen = positive_of(task.classes)
         if positive in task.classes:
             named, chosen = True, positive
         if chosen is None:
@@ -301,9 +286,7 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
         if task.kind == "survival" and not (values[:, 1] == 1).any():
             raise ValueError(f"{task.name}: no event in the training split")
         if task.kind in ("regression", "classes") and known.min() == known.max():
-            only = f"{known[0]:g}"
-            if task.classes:
-                only = task.classes[int(known[0])]
+            only = task.classes[int(known[0])] if task.classes else f"{known[0]:g}"
             raise ValueError(f"{task.name} is {only} for every patient of the training split: "
                              "nothing to learn")
         if task.kind == "regression":
@@ -323,18 +306,18 @@ def training_notes(cohort, train):
     notes = []
     for task in cohort.tasks:
         values = cohort.targets[task.name][train]
-        unseen = []
+        names, shown = np.array(task.classes), True
         if task.kind == "classes":
-            unseen = [name for i, name in enumerate(task.classes) if not (values == i).any()]
+            shown = np.isin(range(len(names)), values)
         elif task.kind == "labels":
-            unseen = [name for name, column in zip(task.classes, values.T) if not (column == 1).any()]
-            always = [name for name, column in zip(task.classes, values.T)
-                      if name in cohort.columns and name not in unseen and not (column == 0).any()]
+            shown = (values == 1).any(0)
+            never_zero = names[shown & (values != 0).all(0)]
+            always = [name for name in never_zero if name in cohort.columns]
             if always:
                 notes.append(f"WARNING: {task.name}: training sees no 0 of {shortlist(always)}; where a "
                              f"blank is one, --blank {always[0]}=zeros says so")
-        if unseen:
-            notes.append(f"WARNING: {task.name}: training never sees {shortlist(unseen)}, "
+        if not np.all(shown):
+            notes.append(f"WARNING: {task.name}: training never sees {shortlist(names[~shown])}, "
                          "which can therefore not be learned")
         known = values[~np.isnan(values)].astype(float)
         if task.kind == "regression" and len(known):

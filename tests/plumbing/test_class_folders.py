@@ -116,6 +116,7 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     (("a/train_set/1.png", "b/Validation/2.png"), ("a", "b"), ["train", "val"], None),
     (("x/x/train/a/1.png", "x/x/test/b/1.png"), ("a", "b"), ["test", "train"], "classes are the folders below x/x"),
     (("train/a/1.png", "test/b/2.png", "x/train/a/1.png"), ("a", "b"), ["test", "train"], "1 of 3 files are left out (second copies of images 1)"),
+    (("a/1.png", "b/2.png", "cell_images/a/1.png", "cell_images/b/2.png"), ("a", "b"), None, "2 of 4 files are left out (second copies of images 2)"),
     (("a/images/1.png", "b/images/1.png", "a/masks/1.png", "0.png"), ("a", "b"), None,
      "2 of 4 files are left out (masks or thumbnails beside their images 1, images beside the folders of classes 1)"),
     (("a/1.png", "b/1.png", "a/thumbs/1.png", "b/1_thumb.png"), ("a", "b"), None, "2 of 4 files are left out (masks or thumbnails beside their images 2)"),

@@ -16,8 +16,11 @@ def test_one_target_a_patient():
     assert not targets_agree(cohort) and targets_agree(per_patient(cohort, "max"))
     same = cohort_of("ppq", [1, np.nan, 2])
     np.testing.assert_array_equal(per_patient(same).targets["y"], np.float32([1, 1, 2]))
-    with pytest.raises(ValueError, match="mean does not apply to y, a task of classes"):
-        per_patient(cohort_of("pp", [0, 1], "classes"), "mean")
+    for how in (None, "mean"):                                     # only what applies is advised
+        with pytest.raises(ValueError, match="--patient-target first or max says which counts of a task of classes$"):
+            per_patient(cohort_of("pp", [0, 1], "classes"), how)
+    with pytest.raises(ValueError, match="--patient-target first says which counts of a task of survival$"):
+        per_patient(cohort_of("pp", [[1, 1], [2, 1]], "survival"), "max")
 
 
 def test_one_target_a_patient_label_by_label():

@@ -63,12 +63,22 @@ def test_names_are_found_where_there_is_no_doubt(tmp_path, names, files, right):
     (("../u/a.png",), ("a.png",), "leaves the image folder"),
     (("/etc/passwd",), ("a.png",), "leaves the image folder"),
     (("a.png|b.png",), ("a.png", "b.png"), "is no image"),
+    (("ID_12_epidural",), ("t/ID_12.png",), "; t/ID_12.png has a name that is near; --images"),             # RSNA hemorrhage
+    (("I45108",), ("ADNI_002_S_0295_I45108.png",), "; ADNI_002_S_0295_I45108.png has a name that is near"),
 ))
 def test_names_in_doubt_are_refused(tmp_path, names, files, message):
     """Another folder's file of the same name is never taken; of two that it may be neither; nothing outside of the folder."""
     with pytest.raises(ValueError, match=message) as error:
         found(tmp_path, names, files)
     assert "\n" not in str(error.value)
+
+
+def test_files_of_another_kind_are_named(tmp_path):
+    """The features are there, and are not read: the refusal says so."""
+    path = write(tmp_path, "t.csv", "image", "s1", images=())
+    (tmp_path / "s1.h5").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"'s1' is no image .*; 3 of 3 files are left out \(.*\.h5 1.*; --images"):
+        find_images(path, [{"image": "s1", None: 2}], "image", str(tmp_path))
 
 
 def test_the_folder_itself_may_be_named(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from plumbing.cohort import SPLITS, Cohort
 from plumbing.load_cohort import load_cohort
-from plumbing.splits import find_copies, images_of, split_patients
+from plumbing.splits import find_copies, split_patients
 from tests.plumbing.small_tables import clam, cohort_of, patients_in, real
 
 
@@ -17,9 +17,9 @@ def test_duplicates_are_found_by_content(tmp_path):
         (tmp_path / name).write_bytes(content)
     names, patients = "abceeda", "pqrppst"
     cohort = Cohort("made", [], list(patients), [str(tmp_path / name) for name in names], {})
-    assert find_copies(images_of(cohort), cohort.patients) == [[0, 1, 3, 4, 6]]
+    assert find_copies(cohort.images, cohort.patients) == [[0, 1, 3, 4, 6]]
     assert find_copies(cohort.paths[:2], ["p", "p"]) == []
-    assert find_copies(images_of(cohort_of("pqrr", range(4), pixels=[7, 8, 7, 8])), list("pqrr")) == [[0, 2], [1, 3]]
+    assert find_copies(cohort_of("pqrr", range(4), pixels=[7, 8, 7, 8]).images, list("pqrr")) == [[0, 2], [1, 3]]
 
 
 def many(n=60, seed=1, kind="regression"):
@@ -138,6 +138,6 @@ def test_fundus_finds_the_copied_patient():
     cohort = load_cohort(os.path.join(real("fundus_dr"), "labels.csv"), image="file", target="dr_level_0_4:regression")
     assert len(cohort.paths) == 600 and len(set(cohort.patients)) == 300
     indices, notes = split_patients(cohort)
-    twins = [{cohort.patients[i] for i in group} for group in find_copies(images_of(cohort), cohort.patients)]
+    twins = [{cohort.patients[i] for i in group} for group in find_copies(cohort.images, cohort.patients)]
     assert twins == [{"299", "300"}] * 2 and "299" in notes[0] and "300" in notes[0]
     assert sum({"299", "300"} <= patients for patients in patients_in(cohort, indices).values()) == 1

@@ -153,6 +153,7 @@ def column(tmp_path, cells, target="target", **options):
     (("0", "3", "1", "9", "2"), Task("target", "regression"), [0, 3, 1, 9, 2], "9 \\(1 rows\\) counts like"),
     (("1", "2", "3") * 3, Task("target", "regression"), [1, 2, 3] * 3, "target: 3 different numbers are taken for amounts; --target target:classes"),
     (("a|B", "b", "A"), Task("findings", "labels", ("A", "B")), [[1, 1], [0, 1], [1, 0]], "lists"),
+    (("['a', '']", "['b ', ' a']", "['']"), Task("findings", "labels", ("a", "b")), [[1, 0], [1, 1], [0, 0]], "lists"),       # PadChest
     (("['a' 'b']", "['b']", "set()"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [0, 0]], "lists"),
     (("a + b", "b", "a"), None, None, "'a [+] b' looks like a list"), (("a/b", "b", "a"), None, None, "'a/b' looks like a list"),
     (("3+4", "4+3", "3+3"), Task("target", "classes", ("3+3", "3+4", "4+3")), [1, 2, 0], None),
