@@ -41,12 +41,11 @@ from evaluation.scores import constant_predictions, score, score_constant
 from evaluation.subgroups import columns_of, score_subgroups
 from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
-from plumbing.command import run_main
+from plumbing.command import Parser, run_main
 from plumbing.device import find_device
 from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
-from plumbing.parser import Parser
 from plumbing.prepare import add_features, load_data, run_options
 from plumbing.reading import look_before, notes_on_files
 from plumbing.run_folder import write_json

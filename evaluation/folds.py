@@ -15,8 +15,7 @@ from evaluation.metrics import METRICS
 from evaluation.printing import print_columns
 from evaluation.result_tables import number
 from evaluation.run_text import read_run, validated
-from plumbing.command import run_main
-from plumbing.parser import Parser
+from plumbing.command import Parser, run_main
 from plumbing.run_folder import write_csv
 
 

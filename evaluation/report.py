@@ -21,8 +21,7 @@ from evaluation.result_tables import cell_text, map_tables, tables
 from evaluation.run_charts import learning_curves, task_charts
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
-from plumbing.command import run_main
-from plumbing.parser import Parser
+from plumbing.command import Parser, run_main
 from plumbing.run_folder import write_folder, write_whole
 from plumbing.saved_run import evaluated
 

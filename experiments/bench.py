@@ -34,12 +34,11 @@ from experiments.peers import crossvit, vit
 from experiments.timing import growth, machine, matmul_rate, measure, print_growth, report
 from multivit import MultiViT, MultiViTConfig
 from plumbing.cohort import Task
-from plumbing.command import run_main
+from plumbing.command import Parser, run_main
 from plumbing.device import find_device
 from plumbing.flags import parse
 from plumbing.kernels import choose_kernels
 from plumbing.models import build_model
-from plumbing.parser import Parser
 from plumbing.pictures import read_image
 from plumbing.prepare import prepare
 from plumbing.simulate import make

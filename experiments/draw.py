@@ -21,8 +21,7 @@ from evaluation.canvas import ACCENT, PALE, PALETTE, Page
 from evaluation.picture_rows import arrow, heat_colors, outline_patches, side_by_side, stack
 from gmml import CORRUPTIONS, GMMLConfig, corrupt
 from lt_vit import LABEL_ATTENTION
-from plumbing.command import run_main
-from plumbing.parser import Parser
+from plumbing.command import Parser, run_main
 from plumbing.simulate_brain import brain_patient
 from plumbing.simulate_chest import chest_patient
 from probe import resize_grid, resize_list

@@ -14,9 +14,8 @@ import sys
 import time
 
 from experiments.timing import machine
-from plumbing.command import run_main
+from plumbing.command import Parser, run_main
 from plumbing.device import find_device
-from plumbing.parser import Parser
 from plumbing.run_folder import write_json, write_whole
 
 STEPS = {  # name: seconds that it may take, and what python runs

@@ -12,10 +12,9 @@ from evaluation.figures import finding_rows, findings_of, heat_figure, maps_of, 
 from evaluation.localization import find_boxes
 from evaluation.predict import predict_images
 from plumbing.columns import tabulate
-from plumbing.command import run_main
+from plumbing.command import Parser, run_main
 from plumbing.device import find_device
 from plumbing.match import match
-from plumbing.parser import Parser
 from plumbing.prepare import load_data, run_options
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split, sort_by_split

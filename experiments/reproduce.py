@@ -46,8 +46,7 @@ from evaluation.scores import known_units
 from experiments.claims import EXPERIMENTS, VALIDATION
 from experiments.intervals import look_up, spread, verdict, with_interval
 from plumbing.checkpoints import read_json
-from plumbing.command import Stop, run_main
-from plumbing.parser import Parser
+from plumbing.command import Parser, Stop, run_main
 from plumbing.run_folder import write_csv, write_whole
 from plumbing.simulate import COHORTS, make
 

@@ -9,9 +9,8 @@ import tempfile
 import time
 from os.path import join
 
-from plumbing.command import run_main
+from plumbing.command import Parser, run_main
 from plumbing.load_cohort import load_cohort
-from plumbing.parser import Parser
 from plumbing.splits import split_patients
 
 

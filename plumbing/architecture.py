@@ -12,7 +12,7 @@ from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS
                                ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
 
-NESTED = ("encoder", "vision_config", "backbone_config")           # a ViT's config in another of transformers
+NESTED = ("encoder", "vision_config", "vision_config_dict", "backbone_config")     # in one of transformers
 SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
     "patch_embed.proj.weight": 4,
     "blocks.0.mlp.fc1.weight": 2,
@@ -38,20 +38,15 @@ def vit_inside(tensors, config, stage):
     own = config.get(model) if isinstance(model, str) else None
     if not isinstance(own, dict) or "vit" not in own:
         return tensors, config, []
-    part = "vit"
+    parts = ["vit"]
     if any(key.startswith("stage1.") for key in tensors):
-        part = "stage1"
-    inside = below(tensors, part)
-    if stage == 2:
-        part = "stage2"
-        inside.update(below(tensors, part))
+        parts = ["stage1", "stage2"][:stage]
+    inside = {}
+    for part in parts:
+        for key, tensor in tensors.items():
+            if key.startswith(part + "."):
+                inside[key.removeprefix(part + ".")] = tensor
     return inside, {"vit": own["vit"]}, [f"only the {part} of its {model}"]
-
-
-def below(tensors, part):
-    """The tensors of a part of a model, without its name."""
-    start = part + "."
-    return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
 
 
 def flat(config):
@@ -99,14 +94,13 @@ def vit_fields(name, tensors, kind, config, heads=None):
     if config.get("hidden_size", D) != D:
         raise ValueError(f"{name}: config.json is of a model {config['hidden_size']} wide, its ViT is {D} "
                          "wide; heads and activation in config.json are those of another model")
-    hidden = tensors["blocks.0.mlp.fc2.weight"].shape[1]
     notes = []
     fields = {
         "patch": patch,
         "channels": C,
         "dim": D,
         "depth": count(tensors, "blocks."),
-        "mlp": hidden,
+        "mlp": tensors["blocks.0.mlp.fc2.weight"].shape[1],
         "eps": config.get("layer_norm_eps") or look_up(EPS, kind) or 1e-6,
         "registers": sum(tensors[key].shape[1] for key in ("reg_token", "dist_token") if key in tensors),
         "final_norm": "norm.weight" in tensors or "fc_norm.weight" in tensors,
@@ -117,17 +111,18 @@ def vit_fields(name, tensors, kind, config, heads=None):
     if not fields["final_norm"] and not re.search(NO_FINAL_NORM, kind):
         raise ValueError(f"{name}: holds no norm after the last block of its ViT (norm, fc_norm ...)")
     fields["pool"] = find_pool(tensors, config, notes)
-    fields["activation"] = find_activation(name, tensors, config, kind, hidden)
-    if not stated_kind(config) and not config.get("hidden_act") and fields["activation"] != "swiglu":
-        notes.append(f"activation {fields['activation']} (assumed)")
-    grid, fields["positions"] = find_positions(name, tensors, patch, config, fields)
+    fields["activation"] = find_activation(name, tensors, config, kind, fields)
+    grid, fields["positions"] = find_positions(name, tensors, config, fields, notes)
     fields["image"] = tuple(size * P for size, P in zip(grid, patch))
-    if listed_sides(config, patch) not in ([], list(fields["image"])):
-        notes.append(f"image {spaced(fields['image'], 'x')} px by its positions, not as its config.json says")
-    fields["rotary"] = find_rotary(name, tensors, config, kind, fields)
-    like_deit3 = fields["class_token"] and fields["layer_scale"] and fields["positions"] == "patches"
-    if like_deit3 and not stated_kind(config):
-        notes.append("no rotary positions (assumed: a file of DeiT III looks like one of RoPE-ViT)")
+    fields["rotary"] = find_rotary(name, tensors, config, kind, fields, grid)
+    assumed = []                                                   # what neither tensors nor config.json say
+    if not kind and fields["rotary"] is None:
+        assumed.append("pre-norm blocks without rotary positions")
+    for field, stated in (("activation", "hidden_act"), ("eps", "layer_norm_eps")):
+        if not stated_kind(config) and not config.get(stated):
+            assumed.append(f"{field} {fields[field]}")
+    if assumed:
+        notes.append(f"{', '.join(assumed)} (assumed)")
     return fields, notes
 
 
@@ -164,9 +159,9 @@ def find_pool(tensors, config, notes):
     return "class"
 
 
-def find_activation(name, tensors, config, kind, hidden):
+def find_activation(name, tensors, config, kind, fields):
     """Of the MLP: see ViTConfig.activation."""
-    if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * hidden:
+    if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * fields["mlp"]:
         if kind == "dinov3_vit" and config.get("hidden_act") not in ("silu", "swish"):
             raise ValueError(f"{name}: activation {config.get('hidden_act')!r} in a gated MLP, here is silu")
         return "swiglu"
@@ -176,41 +171,47 @@ def find_activation(name, tensors, config, kind, hidden):
     return ACTIVATIONS[stated.lower()]
 
 
-def find_positions(name, tensors, patch, config, fields):
+def find_positions(name, tensors, config, fields, notes):
     """-> patches per axis, and which tokens have a position: see ViTConfig.positions. The size in config.json
-    is used where it fits."""
-    grid = [side // P for side, P in zip(listed_sides(config, patch), patch)]
+    is used where it fits, else a square or a cube, which a note says."""
+    patch = fields["patch"]
+    axes = len(patch)
+    stated = [side // P for side, P in zip(stated_sides(config, axes), patch)]
     if "pos_embed" not in tensors:
-        if len(grid) != len(patch) or not all(grid):
-            grid = [max(224 // P, 1) for P in patch]
-        return grid, "none"
-    rows = tensors["pos_embed"].shape[1]
+        if not stated or not all(stated):
+            stated = [max(224 // P, 1) for P in patch]
+        return stated, "none"
     kinds = {"class": 1, "patches": 0, "all": fields["class_token"] + fields["registers"]}
     if not fields["class_token"]:
         del kinds["class"]
-    for as_stated in (True, False):                                # else a square or a cube
-        for kind, placed in kinds.items():
-            patches = max(rows - placed, 1)
-            if not as_stated:
-                grid = [round(patches ** (1 / len(patch)))] * len(patch)
-            if len(grid) == len(patch) and math.prod(grid) == rows - placed:
-                return grid, kind
-    shape, axes = ("square", "height, width") if len(patch) == 2 else ("cube", "depth, height, width")
-    raise ValueError(f"{name}: {rows - list(kinds.values())[0]} patch positions are no {shape}, and no "
-                     f"config.json gives an image_size [{axes}] in px that fits them")
+    counts = {kind: tensors["pos_embed"].shape[1] - placed for kind, placed in kinds.items()}
+    for kind, patches in counts.items():
+        if stated and math.prod(stated) == patches:
+            return stated, kind
+    shape = {2: "square", 3: "cube"}[axes]
+    for kind, patches in counts.items():
+        side = round(max(patches, 1) ** (1 / axes))
+        if side ** axes == patches:
+            reason = "not as its config.json says" if stated else f"a {shape} (assumed)"
+            notes.append(f"image {spaced([side * P for P in patch], 'x')} px by its positions, {reason}")
+            return [side] * axes, kind
+    sides = {2: "height, width", 3: "depth, height, width"}[axes]
+    raise ValueError(f"{name}: {next(iter(counts.values()))} patch positions are no {shape}, and no "
+                     f"config.json gives an image_size [{sides}] in px that fits them")
 
 
-def listed_sides(config, patch):
+def stated_sides(config, axes):
     """The size of an image in a config.json -> a list of its sides in px, [] where there is none."""
     stated = config.get("image_size") or config.get("img_size") or config.get("input_size")
     if isinstance(stated, int):
-        return [stated] * len(patch)
+        return [stated] * axes
     if isinstance(stated, (list, tuple)) and all(isinstance(side, int) for side in stated):
-        return list(stated[-len(patch):])
+        if len(stated) >= axes:
+            return stated[-axes:]
     return []
 
 
-def find_rotary(name, tensors, config, kind, fields):
+def find_rotary(name, tensors, config, kind, fields, grid):
     """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
     rotary = look_up(ROTARY, kind)
     if "rope.freqs_cos" in tensors:
@@ -219,15 +220,14 @@ def find_rotary(name, tensors, config, kind, fields):
         if fields["positions"] == "none":
             raise ValueError(f"{name}: holds no table of positions, and `architecture` in its config.json "
                              "is none of those here that do without (rotary positions)")
-        unknown = fields["mlp_norm"] and not fields["attention_norm"]           # EVA-02 and EVA-X, base
-        if not stated_kind(config):                                # and their small ones
-            unknown = unknown or fields["activation"] == "swiglu" and not fields["layer_scale"]
-        if unknown:
+        like_eva = fields["mlp_norm"] and not fields["attention_norm"]              # EVA-02 and EVA-X, base
+        if not stated_kind(config) and not fields["layer_scale"]:                   # and their small ones
+            like_eva = like_eva or fields["activation"] == "swiglu"
+        if like_eva:
             raise ValueError(f"{name}: has the MLP of EVA-02, and no config.json that names its "
                              "`architecture`, which says the rotary positions")
         return None
     if rotary.get("reference") == "own":
-        grid = [side // P for side, P in zip(fields["image"], fields["patch"])]
         rotary = rotary | {"reference": grid}
     theta = config.get("rope_theta") or config.get("rope_temperature")              # transformers, timm
     for field, stated in (("theta", theta), ("reference", config.get("ref_feat_shape"))):
@@ -255,21 +255,19 @@ def crossvit_fields(name, tensors, heads_of):
     part = "proj.0.weight" if conv else "proj.weight"
     kernels = [f"patch_embed.0.{part}", f"patch_embed.1.{part}"]
     require(name, tensors, {**dict.fromkeys(kernels, 4), **CROSSVIT_SHAPES}, "CrossViT")
-    patch = [12, 16] if conv else [tensors[kernel].shape[3] for kernel in kernels]
-    dims = tuple(tensors[f"pos_embed.{b}"].shape[2] for b in (0, 1))
-    grids = []
-    for b in (0, 1):
-        positions = tensors[f"pos_embed.{b}"].shape[1] - 1
-        side = round(max(positions, 0) ** 0.5)
-        if side * side != positions:
-            raise ValueError(f"{name}: {positions} patch positions are no square")
-        grids.append([side, side])
+    rows, dims = zip(tensors["pos_embed.0"].shape[1:3], tensors["pos_embed.1"].shape[1:3])
+    sides = []
+    for positions in rows:
+        side = math.isqrt(max(positions - 1, 0))
+        if side * side != positions - 1:
+            raise ValueError(f"{name}: {positions - 1} patch positions are no square")
+        sides.append(side)
     if dims not in heads_of:
         raise ValueError(f"{name}: widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")
     return {
-        "grids": grids,
-        "patch": patch,
+        "grids": [(side, side) for side in sides],
+        "patch": [12, 16] if conv else [tensors[kernel].shape[3] for kernel in kernels],
         "channels": tensors[kernels[0]].shape[1],
         "dims": dims,
         "heads": heads_of[dims],
@@ -284,8 +282,8 @@ def crossvit_fields(name, tensors, heads_of):
 
 def count(tensors, start):
     """How many numbered parts the names have after `start`."""
-    numbers = [re.match(re.escape(start) + r"(\d+)\.", key) for key in tensors]
-    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
+    numbers = re.findall(rf"^{re.escape(start)}(\d+)\.", "\n".join(tensors), re.MULTILINE)
+    return 1 + max(map(int, numbers), default=-1)
 
 
 def require(name, tensors, shapes, model):
@@ -294,4 +292,4 @@ def require(name, tensors, shapes, model):
         if key not in tensors or tensors[key].dim() < axes:
             present = ", ".join(list(tensors)[:4])
             raise ValueError(f"{name} is not a {model} this code knows: {key} is missing or has the wrong "
-                             f"number of axes (the file has {present} ...)")
+                             f"number of axes (the file has {present} ...; docs/weights.md names more)")

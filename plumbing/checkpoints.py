@@ -1,15 +1,20 @@
 """Find a checkpoint: a Hub id, a folder, a run or one file -> its tensors and the JSON files beside them.
 
 Where a folder or repository holds several weight files, FOLDER:FILE or ORG/NAME[@revision]:FILE chooses one.
-What looks like a place on this machine is never asked of the Hub. Tensors are read by weight_files.py.
+What looks like a place on this machine is never asked of the Hub. All of the Hub goes through
+huggingface_hub, so that its cache, HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they always
+mean. Tensors are read by weight_files.py.
 """
 import json
 import os
 import posixpath
 import re
 from os.path import basename, dirname, isabs, isdir, isfile, join, split
+from pathlib import Path
 
-from plumbing.hub import HUB_ID, Repository
+import huggingface_hub
+from huggingface_hub import constants, errors
+
 from plumbing.weight_files import first_line, read_tensors
 
 
@@ -21,6 +26,7 @@ ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 OTHERS = re.compile(r"optimizer|optim_states|scheduler|scaler|training_args|onnx|openvino|"
                     r"(^|/|rng_|random_|training_)state\.")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@\w[\w./-]*)?", re.ASCII)
 
 
 def read_checkpoint(name):
@@ -29,22 +35,16 @@ def read_checkpoint(name):
 
     ValueError, one line, for everything that can go wrong."""
     place, file = find_file(name)
-    path = fetch(place, file)
-    paths = [path]
-    if path.endswith(INDEX):
-        paths = read_shards(path, place, file)
-    else:
-        refuse_shard(path)
     tensors = {}
     notes = []
-    for path in paths:
+    for path in weight_paths(place, file):
         part, note = read_tensors(path)
         tensors.update(part)
         if note and note not in notes:
             notes.append(note)
     tensors = {key: tensor for key, tensor in tensors.items() if tensor.numel()}
     if not tensors:
-        raise ValueError(f"{paths[0]}: its tensors are empty, as where a model was trained in parts (ZeRO-3, "
+        raise ValueError(f"{path}: its tensors are empty, as where a model was trained in parts (ZeRO-3, "
                          "FSDP) that are to be gathered first")
     config = read_beside(place, file, "config.json")
     if "open_clip" in file:
@@ -65,8 +65,8 @@ def read_config(name):
 
 
 class Folder:
-    """A folder on this machine, as Repository is one on the Hub. alone: one file of a name of its own; what
-    lies beside that need not belong to it."""
+    """A folder on this machine. alone: one file of a name of its own; what lies beside that need not belong
+    to it."""
 
     def __init__(self, name, alone=None):
         self.name = name
@@ -88,56 +88,91 @@ class Folder:
         return sorted(names)
 
 
+class Repository:
+    """ORG/NAME or ORG/NAME@revision on the Hugging Face Hub, as Folder is one here."""
+
+    def __init__(self, name):
+        self.name = name
+        self.repo, _, revision = name.partition("@")
+        self.revision = revision or None
+
+    def fetch(self, file):
+        """-> path of a file in the Hub's cache, downloaded when new; None when the repository has no such
+        file. ValueError, one line, where that cannot be known."""
+        repo, revision = self.repo, self.revision
+        try:
+            return huggingface_hub.hf_hub_download(repo, file, revision=revision)
+        except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError too, so it goes first
+            was_absent = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision) is not None
+            if was_absent or constants.HF_HUB_OFFLINE and self.cached_files():
+                return None
+            reason = f"at {constants.ENDPOINT} cannot be reached; try again, or give a local folder"
+            if constants.HF_HUB_OFFLINE:
+                reason = ("is switched off (HF_HUB_OFFLINE); download once with a network, "
+                          "or give a local folder")
+            raise ValueError(f"{repo}: {file} is not in the cache and the Hub {reason}") from error
+        except errors.GatedRepoError as error:  # before RepositoryNotFoundError, which it also is
+            raise ValueError(f"{repo}: is gated; accept its terms on its page, "
+                             "then `hf auth login` or set HF_TOKEN") from error
+        except errors.RepositoryNotFoundError as error:
+            raise ValueError(f"{repo}: no such folder, and no such repository on the Hub "
+                             "(or a private one: set HF_TOKEN)") from error
+        except errors.RevisionNotFoundError as error:
+            raise ValueError(f"{repo}: has no revision {revision!r}") from error
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as error:  # the Hub's, the network library's, the disk's
+            raise ValueError(f"{repo}: {file} could not be downloaded: {first_line(error)}") from error
+
+    def files(self):
+        """-> names of all its files; without a network, of those in the cache."""
+        try:
+            return huggingface_hub.list_repo_files(self.repo, revision=self.revision)
+        except Exception:                                          # whatever it is, the cache has to do
+            return self.cached_files()
+
+    def cached_files(self):
+        """-> names of the files in the cache, [] where there are none."""
+        settings = {"revision": self.revision, "local_files_only": True}
+        try:
+            folder = Path(huggingface_hub.snapshot_download(self.repo, **settings))
+        except errors.LocalEntryNotFoundError:
+            return []
+        return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
 def find_file(name):
     """A name -> Folder or Repository, and its weight file."""
-    place, file = find_place(name)
-    return place, file or find_weights(place)
-
-
-def find_place(name):
-    """A name -> Folder or Repository, and the file that was chosen with a colon, or None."""
     if isfile(name):
         folder, file = split(name)
         if file in FILES:
             return Folder(folder or "."), file
         return Folder(folder, alone=file), file
-    if isdir(name):
-        return folder_of(name), None
-    start, _, file = name.rpartition(":")
-    if not start:
-        start = name
-        file = None
-    elif ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
-        raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
-                         "without .. in its path")
+    start, file = name, None
+    if ":" in name[1:] and not isdir(name):
+        start, _, file = name.rpartition(":")
+        if ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
+            raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
+                             "without .. in its path")
+    first = start.partition("/")[0]
     if isdir(start):
-        return folder_of(start), file
-    if not HUB_ID.fullmatch(start) or ".." in start.partition("@")[2]:
+        best = join(start, "best")                                 # of a run
+        place = Folder(best if isdir(best) else start)
+    elif not HUB_ID.fullmatch(start) or ".." in start.partition("@")[2]:
         raise ValueError(f"{name}: no such file or folder, and not a Hub id "
                          f"(ORG/NAME, ORG/NAME@revision, or either with :FILE){neighbors(start)}")
-    if looks_local(start):
+    elif start.endswith(ENDINGS) or first == "runs" or ("@" not in start and isdir(first)):
         raise ValueError(f"{name}: no such file or folder{neighbors(start)}; "
                          "the Hub is not asked for it (ORG/NAME@main would)")
-    return Repository(start), file
-
-
-def folder_of(name):
-    best = join(name, "best")                              # of a run
-    return Folder(best if isdir(best) else name)
-
-
-def looks_local(name):
-    """Is ORG/NAME rather a place on this machine that was mistyped?"""
-    first = name.split("/")[0]
-    if name.endswith(ENDINGS) or first == "runs":
-        return True
-    return "@" not in name and isdir(first)
+    else:
+        place = Repository(start)
+    return place, file or find_weights(place)
 
 
 def neighbors(name):
     """What the folder that would hold `name` holds, for a message; "" where there is none."""
     parent = dirname(name)
-    if not parent or not isdir(parent):
+    if not isdir(parent):
         return ""
     return f"; {parent} holds {listed(sorted(os.listdir(parent)))}"
 
@@ -149,7 +184,7 @@ def listed(names):
 
 
 # -----------------------------------------------------------------------------
-# the file
+# the files
 
 
 def find_weights(place):
@@ -161,42 +196,34 @@ def find_weights(place):
     weights = [file for file in files if file.endswith(ENDINGS) and not OTHERS.search(file)]
     if len(weights) == 1:
         return weights[0]
-    if weights and all(SHARD.search(file) for file in weights):
-        raise ValueError(f"{place.name}: holds shards of a model without their index, {FILES[1]}, "
-                         f"but {listed(files)}")
+    reason = f"no weight file ({', '.join(ENDINGS)}), but {listed(files)}"
     if weights:
-        raise ValueError(f"{place.name}: holds several weight files; choose one as "
-                         f"{place.name}:FILE, there are {listed(weights)}")
-    raise ValueError(f"{place.name}: holds no weight file ({', '.join(ENDINGS)}), but {listed(files)}")
+        reason = f"several weight files; choose one as {place.name}:FILE, there are {listed(weights)}"
+        if all(SHARD.search(file) for file in weights):
+            reason = f"shards of a model without their index, {FILES[1]}, but {listed(files)}"
+    raise ValueError(f"{place.name}: holds {reason}")
 
 
-def fetch(place, file):
-    """-> path of a file that must be there."""
+def weight_paths(place, file):
+    """-> paths of the weight file, or of the shards that its index names, which lie beside it."""
     path = place.fetch(file)
     if path is None:
         raise ValueError(f"{place.name}: holds no {file}, but {listed(place.files())}")
-    return path
-
-
-def read_shards(path, place, index):
-    """model.safetensors.index.json -> paths of its shards, which lie beside it."""
+    shard = SHARD.search(path)
+    if shard and int(shard[2]) > 1:                                # the only one is the whole model
+        raise ValueError(f"{path}: part {int(shard[1])} of the {int(shard[2])} of a model; "
+                         f"give the folder with all parts and their index, {FILES[1]}")
+    if not path.endswith(INDEX):
+        return [path]
     weight_map = read_json(path).get("weight_map")                 # {tensor: file}
     shards = []
     if isinstance(weight_map, dict):
-        shards = sorted({str(file) for file in weight_map.values()})
-    paths = [place.fetch(beside(index, shard)) for shard in shards if basename(shard) == shard]
+        shards = sorted({str(shard) for shard in weight_map.values()})
+    paths = [place.fetch(beside(file, shard)) for shard in shards if basename(shard) == shard]
     if not paths or len(paths) < len(shards) or None in paths:
         raise ValueError(f"{path}: names {len(shards)} shards ({listed(shards)}), "
                          "not all of them are beside it")
     return paths
-
-
-def refuse_shard(file):
-    """ValueError for one of several shards; the only one is the whole model."""
-    shard = SHARD.search(file)
-    if shard and int(shard[2]) > 1:
-        raise ValueError(f"{file}: part {int(shard[1])} of the {int(shard[2])} of a model; "
-                         f"give the folder with all parts and their index, {FILES[1]}")
 
 
 def beside(file, other):

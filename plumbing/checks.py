@@ -8,15 +8,28 @@ CHOICES = {  # of ViTConfig
 }
 
 
-def check_statistics(mean, std, channels):
-    if not len(mean) == len(std) == channels or min(std) <= 0:
-        raise ValueError(f"mean {mean}, std {std}: need {channels} each, stds above 0")
+def check_choices(config, choices):
+    """choices: {field: the values that it may have}."""
+    for name, known in choices.items():
+        value = getattr(config, name)
+        if value not in known:
+            listed = ", ".join(map(str, known))
+            raise ValueError(f"{name} {value!r} is not known; use {listed}")
+
+
+def check_statistics(config):
+    mean = config.mean
+    std = config.std
+    if not len(mean) == len(std) == config.channels or min(std) <= 0:
+        raise ValueError(f"mean {mean}, std {std}: need {config.channels} each, stds above 0")
 
 
 def check_vit(config):
     image = config.image
     patch = config.patch
-    sizes = (*image, *patch, config.channels, config.dim, config.depth, config.heads, config.mlp)
+    sizes = [*image, *patch]
+    for name in ("channels", "dim", "depth", "heads", "mlp"):
+        sizes.append(getattr(config, name))
     if min(sizes) < 1 or max(sizes) > 65535 or config.depth > 999:
         raise ValueError(f"{config}: sizes start at 1 and end at 65535, and the depth ends at 999")
     for name in ("eps", "dropout", "drop_path"):
@@ -27,58 +40,54 @@ def check_vit(config):
         raise ValueError(f"image {image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
     if len(patch) != len(image) or any(side % P for side, P in zip(image, patch)):
         raise ValueError(f"image {image} px is not a multiple of the patch {patch} px")
-    for name, known in CHOICES.items():
-        value = getattr(config, name)
-        if value not in known:
-            raise ValueError(f"{name} {value!r} is not known; use {', '.join(known)}")
+    check_choices(config, CHOICES)
     if not config.class_token and "class" in (config.pool, config.positions):
         raise ValueError(f"pool {config.pool}, positions {config.positions}: need a class token")
     if not config.head_dim and config.dim % config.heads:
         raise ValueError(f"width {config.dim} does not divide into {config.heads} heads")
     if image:
-        check_statistics(config.mean, config.std, config.channels)
+        check_statistics(config)
 
 
 def check_crossvit(config, fusions, conv_patches):
     """What CrossViT adds to its two ViTs.
 
     fusions: their names; conv_patches: P in px for which there is a stem of convolutions."""
-    for pair in (config.grids, config.patch, config.dims, config.depths):
-        if len(pair) != 2:
+    for name in ("grids", "patch", "dims", "depths"):
+        if len(getattr(config, name)) != 2:
             raise ValueError(f"{config}: grids, patch, dims and depths are pairs, of S and L")
-    counts = (config.encoders, config.mlp, config.cross_depth)
-    if min(counts) < 1 or max(counts) > 99:
-        raise ValueError(f"{config}: encoders, mlp and cross_depth are whole numbers from 1 to 99")
-    if config.fusion not in fusions:
-        raise ValueError(f"fusion {config.fusion!r} is not known; use one of {', '.join(fusions)}")
+    for name in ("encoders", "mlp", "cross_depth"):
+        if not 1 <= getattr(config, name) <= 99:
+            raise ValueError(f"{config}: {name} is a whole number from 1 to 99")
+    choices = {
+        "fusion": fusions,
+        "stem": ("linear", "conv"),
+    }
+    check_choices(config, choices)
     if config.cross_depth > 1 and config.fusion != "cross":
         raise ValueError(f"cross_depth {config.cross_depth}: fusion {config.fusion} has no cross attention")
-    if config.stem not in ("linear", "conv"):
-        raise ValueError(f"stem {config.stem!r} is not known; use linear or conv")
     if config.stem == "conv" and not set(config.patch) <= set(conv_patches):
         raise ValueError(f"stem conv has patches of 12 or 16 px, not of {config.patch}")
 
 
 def check_daft(config, fusions, locations, activations):
     """The last three: names of fusions, places in the last block, names of activations."""
-    if config.fusion not in fusions:
-        raise ValueError(f"fusion {config.fusion!r} is not known; use {', '.join(fusions)}")
-    if config.location not in locations:
-        raise ValueError(f"location {config.location} is not known; use one of {locations}")
-    if config.activation not in activations:
-        raise ValueError(f"activation {config.activation!r} is not known; use {', '.join(activations)}")
+    choices = {
+        "fusion": fusions,
+        "location": locations,
+        "activation": activations,
+    }
+    check_choices(config, choices)
     if not config.scale and not config.shift:
         raise ValueError("DAFT needs scale or shift")
     if config.identity_init and config.activation == "sigmoid":
         raise ValueError("sigmoid cannot start at the identity")
     image = config.image
-    if len(image) not in (2, 3):
-        raise ValueError(f"image {image}: need two or three sides")
-    for side in image:
-        if not isinstance(side, int) or side < 2:
-            raise ValueError(f"image {image}: need sides of at least 2 px")
-    if config.fusion == "image" and config.tabular:
-        raise ValueError(f"fusion image sees no table, it was given {config.tabular} columns")
-    if config.fusion != "image" and not config.tabular:
-        raise ValueError(f"fusion {config.fusion} with 0 columns of a table, it needs some")
-    check_statistics(config.mean, config.std, config.channels)
+    whole = all(isinstance(side, int) for side in image)
+    if len(image) not in (2, 3) or not whole or min(image) < 2:
+        raise ValueError(f"image {image}: need two or three sides of at least 2 px")
+    sees_table = config.fusion != "image"
+    if sees_table != bool(config.tabular):
+        raise ValueError(f"fusion {config.fusion} was given {config.tabular} columns of a table; "
+                         "image sees none, the others need some")
+    check_statistics(config)

@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from plumbing.weight_files import first_line
+
 
 def find_device(name):
     """--device -> torch.device. auto: the best there is; ValueError for one that does not work here."""
@@ -19,7 +21,7 @@ def find_device(name):
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"--device {name}: {first_line(error)}") from error
     return device
 
 

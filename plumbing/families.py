@@ -55,9 +55,14 @@ xcit|cait|volo|mvit|pvt|twins|levit|coat|maxvit|hiera|convnext|resnet|efficientn
 """
 TRACES = r"""  the same, by the renamed tensors: pattern -> reason
 \.lora_[AB]\b|\.base_layer\. -> adapters (LoRA ...), to be merged into its model first (merge_and_unload)
+\.linear_[ab]_ -> adapters (LoRA ...), to be merged into its model first, by the code that made them
+\.parametrizations\. -> weights that are computed from others (parametrizations), to be removed first
 \.(qweight|SCB|absmax|weight_scale(_inv)?)$ -> quantized weights, which its own library turns into numbers
+^(layers|blocks)\.?\d+\.(0\.)?(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
 relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
-^(layers|blocks)\.\d+\.(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
+^time_embed|\.temporal_|^pos_embed_(spatial|temporal) -> positions or attention of their own in time or depth
+^((module|model|backbone|encoder)\.)?(bn1|layer1|features)\. -> convolutions, as a ResNet
+\bto_patch_embedding\. -> patches by a Linear layer between norms (vit-pytorch)
 ^patch_embed\.(backbone|conv|stem|norm)|^stem\. -> a convolutional stem or a norm in its patch embedding
 ^patch_embed\.proj\.\d+\. -> a convolutional stem or a norm in its patch embedding
 \.lambda_[qk]\d$ -> differential attention

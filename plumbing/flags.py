@@ -8,13 +8,14 @@ import math
 import os
 import sys
 
+from daft import DAFTViT
 from data import AUGMENT
 from plumbing.checkpoints import read_json
+from plumbing.command import Parser
 from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
-from plumbing.models import MODELS, add_own_flags
-from plumbing.parser import Parser
+from plumbing.models import MODELS
 from plumbing.tables import MISSING
 from plumbing.target_kinds import POLICIES
 
@@ -35,7 +36,10 @@ def make_parser(model=DEFAULT_MODEL):
         "Train any model of this project on any cohort, test it, and leave a run folder.",
         epilog=f"Flags of another model: python train.py --model NAME --help, NAME one of {others}.")
     add_model_flags(parser.add_argument_group("model").add_argument, defaults)
-    add_own_flags(model, parser.add_argument_group(f"--model {model}"))
+    own = parser.add_argument_group(f"--model {model}")
+    MODELS[model].add_flags(own)
+    if model == "vit":                                             # with --tabular it becomes a DAFTViT
+        DAFTViT.add_flags(own)
     add_data_flags(parser.add_argument_group("data").add_argument)
     add_optimization_flags(parser.add_argument_group("optimization").add_argument, defaults)
     add_machine_flags(parser.add_argument_group("machine").add_argument)
@@ -225,9 +229,14 @@ def parse(argv=None):
     first = Parser(add_help=False)
     first.add_argument("--model", choices=MODELS, default=DEFAULT_MODEL)
     model = first.parse_known_args(argv)[0].model
-    args, unknown = make_parser(model).parse_known_args(argv)
-    if unknown:
-        raise ValueError(refusal(unknown[0], model))
+    parser = make_parser(model)
+    args, unknown = parser.parse_known_args(argv)
+    for word in unknown[:1]:
+        flag = word.split("=")[0]
+        owners = [name for name in MODELS if flag in make_parser(name)._option_string_actions]
+        if owners:
+            raise ValueError(f"{flag} belongs to --model {' or '.join(owners)}, not to {model}")
+        raise ValueError(parser.refusal(word))
     if args.resume:
         typed = {token.split("=")[0] for token in argv if token.startswith("--")}
         changed = sorted(typed - {"--resume", "--device", "--workers", "--epochs"})
@@ -262,15 +271,6 @@ def resumed(args):
     if args.workers is not None:
         saved.workers = args.workers
     return saved
-
-
-def refusal(word, model):
-    """Why a word on the command line is none that this model knows."""
-    flag = word.split("=")[0]
-    owners = [name for name in MODELS if flag in make_parser(name)._option_string_actions]
-    if owners:
-        return f"{flag} belongs to --model {' or '.join(owners)}, not to {model}"
-    return make_parser(model).refusal(word)
 
 
 def fill_in(args):
@@ -331,14 +331,9 @@ def read_args(run):
 
 def check_value(flag, value):
     """ValueError unless a value from args.json is one that the flag could have."""
-    kind = flag.type or str
+    kind = {None: str, float: (float, int)}.get(flag.type, flag.type)
     if flag.nargs == 0:
         kind = bool
-    if kind is float:
-        kind = (float, int)
-    if value is None:
-        fine = flag.default is None or flag.default is argparse.SUPPRESS or flag.nargs == 0
-    else:
-        fine = isinstance(value, kind) and (not flag.choices or value in flag.choices)
-    if not fine:
+    fine = isinstance(value, kind) and (not flag.choices or value in flag.choices)
+    if not fine and (value is not None or flag.default is not None):
         raise ValueError(f"{flag.dest} cannot be {value!r}")

@@ -36,27 +36,23 @@ def choose_kernels(args, model, device):
     if device.type != "cpu":
         torch.set_float32_matmul_precision("high")
         return ""
-    line = ""
+    line = "products as the flags or args.json say"
     width = width_of(model)
     if "auto" in (args.kernels, args.amp):
-        fastest = "mkl"
-        fastest_float32 = "mkl"
+        milliseconds = {"mkl": 1.0}                                # of a narrow model, which is not timed
         if width >= NARROW:
             milliseconds = parallel.collect(time_products(width))[0]    # one process decides for all
-            fastest_float32 = best_of({name: milliseconds[name] for name in milliseconds if name != "bf16"})
-            fastest = best_of(milliseconds)
-            times = ", ".join(f"{NAMES[name]} {value:.2f} ms" for name, value in milliseconds.items())
-            line = f"a product of {TOKENS} x {width} by {width} x {4 * width}: {times}"
-        if args.kernels == "auto":
-            args.kernels = fastest_float32
+        times = ", ".join(f"{NAMES[name]} {value:.2f} ms" for name, value in milliseconds.items())
+        line = f"a product of {TOKENS} x {width} by {width} x {4 * width}: {times}"
         if args.amp == "auto":
             args.amp = "off"
-            if fastest == "bf16" and "features" not in model.inputs:
+            if best_of(milliseconds) == "bf16" and "features" not in model.inputs:
                 args.amp = "bf16"
-    elif width >= NARROW:
-        line = "products as the flags or args.json say"
+        milliseconds.pop("bf16", None)
+        if args.kernels == "auto":
+            args.kernels = best_of(milliseconds)
     torch.set_float32_matmul_precision(PRECISION[args.kernels])
-    if not line:
+    if width < NARROW:
         return ""
     return f"{line}: {NAMES['bf16' if args.amp == 'bf16' else args.kernels]}"
 

@@ -62,13 +62,6 @@ def seeing(axes):
 # flags -> model
 
 
-def add_own_flags(model, group):
-    """The flags that only this model has. With --tabular a vit becomes a DAFTViT, which has that flag."""
-    MODELS[model].add_flags(group)
-    if model == "vit":
-        DAFTViT.add_flags(group)
-
-
 def build_model(args, tasks, columns=()):
     """Flags, [Task], and the columns of the table that are input -> model, and the line that says where its
     weights come from. model.columns: what its input `tabular` holds."""

@@ -23,6 +23,7 @@ encoder -> target_encoder
 (img_)?encoder_k -> (img_)?encoder_q
 model -> (model_ema|ema_model|ema)
 (momentum_backbone|backbone_momentum) -> backbone
+teacher -> encoder
 """
 RENAME = r"""  in this order: what is replaced -> by what
 # what wraps a block
@@ -93,6 +94,7 @@ LAYOUTS = r"""  names before RENAME -> the model type that has them, where no co
 ^embeddings\.distillation_token$ -> deit
 ^/decoder\.decoder_embed\. -> vit_mae
 \.lambda1$ -> dinov2
+^(model\.)?layer\.\d -> dinov3_vit
 ^embeddings\.patch_embedding\. -> siglip
 ^embeddings\.class_embedding$ -> clip
 ^class_embedding$ -> open_clip
@@ -105,20 +107,19 @@ JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".ml
 
 def find_vit(name, tensors):
     """-> the same tensors with their ViT's names freed of their prefix, and BESIDE before all others."""
-    prefixes = {}
+    kernels = {}                                                   # prefix: name of the kernel
     for key in tensors:
         kernel = KERNEL.match(key)
         if kernel and (kernel[2] != "conv1" or f"{kernel[1]}class_embedding" in tensors):
-            prefixes[kernel[1]] = key
-    if len(prefixes) > 1:
-        for worse, better in rules(BETTER):
-            kept = {prefix: key for prefix, key in prefixes.items() if re.search(rf"\b{better}\.", prefix)}
-            if kept and re.search(rf"\b{worse}\.", " ".join(prefixes)):
-                prefixes = kept
-    if len(prefixes) > 1:
-        raise ValueError(f"{name} holds more than one ViT: {' and '.join(list(prefixes.values())[:2])}; "
+            kernels[kernel[1]] = key
+    for worse, better in rules(BETTER):
+        kept = {prefix: key for prefix, key in kernels.items() if re.search(rf"\b{better}\.", prefix)}
+        if kept and re.search(rf"\b{worse}\.", " ".join(kernels)):
+            kernels = kept
+    if len(kernels) > 1:
+        raise ValueError(f"{name} holds more than one ViT: {' and '.join(list(kernels.values())[:2])}; "
                          "save the one to start from in a file of its own")
-    prefix = "".join(prefixes)
+    prefix = "".join(kernels)
     renamed = {}
     for key, tensor in tensors.items():
         inside = key.startswith(prefix)
@@ -132,6 +133,7 @@ def timm_names(name, tensors):
 
     ValueError, naming both, where two tensors would be one parameter."""
     plain = find_vit(name, tensors)
+    refuse_llama(name, plain)
     layout = ""
     for pattern, known in rules(LAYOUTS):
         if any(re.search(pattern, key) for key in (*tensors, *plain)):
@@ -139,8 +141,8 @@ def timm_names(name, tensors):
     renamed = {}
     sources = {}
     replacements = rules(RENAME)
-    for key, tensor in plain.items():
-        source = key
+    for source, tensor in plain.items():
+        key = source
         if not key.startswith(BESIDE):
             for pattern, replacement in replacements:
                 key = re.sub(pattern, replacement, key)
@@ -148,10 +150,9 @@ def timm_names(name, tensors):
         if place in sources:
             raise ValueError(f"{name}: {sources[place]} and {source} are both its {place}; keep one of them")
         sources[place] = source
+        if key in ("cls_token", "dist_token", "reg_token", "pos_embed"):
+            tensor = tensor.reshape(1, -1, *tensor.shape[-1:])      # (D,) or (T, D) in CLIP
         renamed[key] = tensor
-    for key in ("cls_token", "dist_token", "reg_token", "pos_embed"):
-        if key in renamed:                                         # (D,) or (T, D) in CLIP
-            renamed[key] = renamed[key].reshape(1, -1, renamed[key].shape[-1])
     mask_key_bias(renamed)
     for whole, parts in JOINED.items():
         join(renamed, whole, parts)
@@ -162,6 +163,18 @@ def timm_names(name, tensors):
 def finish(key):
     """The name in the model of what kept its own name to tell how the ViT is read: see find_pool."""
     return re.sub(r"^dist_token$", "reg_token", re.sub(r"^fc_norm\.", "norm.", key))
+
+
+def refuse_llama(name, tensors):
+    """w1, w2, w3 are gate, up and down in DINOv2 and DINOv3, but gate, down and up in LLaMA."""
+    for key, w2 in tensors.items():
+        if not key.endswith(".mlp.w2.weight"):
+            continue
+        w1 = tensors.get(key.replace(".w2.", ".w1."), w2)
+        if w1.shape != w2.shape or len(set(w2.shape)) == 1:        # or a square, which tells nothing
+            raise ValueError(
+                f"{name}: {key} {tuple(w2.shape)} may be the last layer of its MLP, as in LLaMA, or an inner "
+                "one, as in DINOv3; name them gate_proj, up_proj and, the last, down_proj")
 
 
 def mask_key_bias(tensors):
@@ -175,28 +188,26 @@ def mask_key_bias(tensors):
 
 def join(tensors, whole, parts):
     """Replace tensors that are stored apart, as q, k and v, by one, row under row. A bias that one of them
-    lacks (k of BEiT, EVA and DINOv3) is 0."""
+    lacks (k of BEiT, EVA and DINOv3) is 0; what does not fit together is left for load_weights."""
     first = parts[0]
     for key in [key for key in tensors if first in key]:
         keys = [key.replace(first, part) for part in parts]
-        absent = [k for k in keys if k not in tensors]
-        if absent and not key.endswith(".bias"):
-            continue
-        if any(tensors[k].shape[1:] != tensors[key].shape[1:] for k in keys if k in tensors):
-            continue                                               # w2 of LLaMA's names is the last layer
-        for k in absent:
-            tensors[k] = torch.zeros_like(tensors[key])
-        tensors[key.replace(first, whole)] = torch.cat([tensors.pop(k) for k in keys])
+        like = tensors[key]
+        if key.endswith(".bias"):
+            for part in keys:
+                tensors.setdefault(part, torch.zeros_like(like))
+        if all(part in tensors and tensors[part].shape[1:] == like.shape[1:] for part in keys):
+            tensors[key.replace(first, whole)] = torch.cat([tensors.pop(part) for part in keys])
 
 
-def crossvit_names(tensors, task=None):
-    """IBM's names, or timm's with their pos_embed_0, -> ours; the one head they have becomes that of
-    `task`, if given."""
+def crossvit_names(tensors, tasks=()):
+    """IBM's names, or timm's with their pos_embed_0, -> ours; the one head that they have becomes that of the
+    task, if there is one."""
     renamed = {}
     for key, tensor in tensors.items():
         key = re.sub(r"^(module\.|model\.)+", "", key)
         key = re.sub(r"^(pos_embed|cls_token)_(?=[01]$)", r"\1.", key)
-        if task:
-            key = re.sub(r"^(head\.[01]\.)(?=(weight|bias)$)", rf"\g<1>{task}.", key)
+        if tasks and len(tasks) == 1:
+            key = re.sub(r"^(head\.[01]\.)(?=(weight|bias)$)", rf"\g<1>{next(iter(tasks))}.", key)
         renamed[key] = tensor
     return renamed

@@ -2,6 +2,7 @@
 another number of channels.
 """
 import math
+import re
 from dataclasses import replace
 
 import torch
@@ -9,16 +10,20 @@ import torch.nn.functional as F
 
 from plumbing.variants import placed_rows
 
+KERNELS = re.compile(r"patch_embed\.([01]\.)?proj(\.0)?\.weight")
+
 
 def fit(tensors, config, image, patch, notes):
     """Fit kernel and positions of a ViT, in place, to images and patches of other sizes (px per axis, () or
     None: as they are); -> the config."""
-    fitted = replace(config, image=tuple(image or config.image), patch=tuple(patch or config.patch))
+    image = tuple(image or config.image)
+    patch = tuple(patch or config.patch)
+    fitted = replace(config, image=image, patch=patch)
     kernel = "patch_embed.proj.weight"
-    if fitted.patch != config.patch:
+    if patch != config.patch:
         if kernel in tensors:
-            tensors[kernel] = resize_kernel(tensors[kernel], fitted.patch)
-        notes.append(f"resized patches {spaced(config.patch, 'x')} -> {spaced(fitted.patch, 'x')} px")
+            tensors[kernel] = resize_kernel(tensors[kernel], patch)
+        notes.append(f"resized patches {spaced(config.patch, 'x')} -> {spaced(patch, 'x')} px")
     if fitted.grid != config.grid and config.positions != "none":
         resize_positions(tensors, "pos_embed", config.grid, fitted.grid, notes, placed_rows(config))
     return fitted
@@ -36,8 +41,7 @@ def resize_positions(tensors, key, old, new, notes, placed=1):
 
 def spaced(numbers, between=" "):
     """(0.5, 0.5) -> "0.5 0.5"."""
-    texts = [f"{number:g}" for number in numbers]
-    return between.join(texts)
+    return between.join(f"{number:g}" for number in numbers)
 
 
 def resize_pos_embed(pos, old, new, placed=1):
@@ -47,10 +51,11 @@ def resize_pos_embed(pos, old, new, placed=1):
     antialias.) On three axes trilinear, the only one that PyTorch has there."""
     pos = pos.float()
     first = pos[:, :placed]
-    patches = pos[:, placed:].unflatten(1, old)                    # (1, rows, columns, D)
-    patches = resize_grid(patches.movedim(-1, 1), new)
-    patches = patches.movedim(1, -1)
-    return torch.cat([first, patches.flatten(1, -2)], 1)
+    patches = pos[:, placed:].mT
+    patches = patches.unflatten(2, old)                            # (1, D, rows, columns)
+    patches = resize_grid(patches, new)
+    patches = patches.flatten(2).mT                                # (1, T, D)
+    return torch.cat([first, patches], 1)
 
 
 def resize_grid(x, new):
@@ -65,29 +70,30 @@ def resize_kernel(weight, new):
     one gives for the image, where the patches grow; where they shrink, the nearest to it.
 
     FlexiViT, Beyer et al. 2023, eq. 4-6: B being the matrix that resizes a patch, (B^T)^+ w."""
-    old = tuple(weight.shape[2:])
-    pixels = torch.eye(math.prod(old))
-    pixels = pixels.unflatten(1, old)[:, None]                     # an image for each pixel
+    old = weight.shape[2:]
+    pixels = torch.eye(old.numel())
+    pixels = pixels.view(-1, 1, *old)                              # an image for each pixel
     B = resize_grid(pixels, new)
     B = B.flatten(1).double()                                      # (old pixels, new pixels), the paper's B^T
-    flat = weight.double().flatten(2)                              # (D, C, old pixels)
     inverse = torch.linalg.pinv(B)
+    flat = weight.double().flatten(2)                              # (D, C, old pixels)
     flat = flat @ inverse.mT
     return flat.unflatten(2, new).float()
 
 
-def change_channels(tensors, kernels, config, channels, notes):
-    """Spread the patch kernels over another number of channels, in place; -> config.
+def change_channels(tensors, config, channels, notes):
+    """Spread the patch kernel, or both of CrossViT, over another number of channels, in place; -> config.
 
-    kernels: their names. A grey image answers as its copy in every channel did: where channels differ in
-    mean and std, each gets their mean, and kernel and bias make up for it."""
+    A grey image answers as its copy in every channel did: where channels differ in mean and std, each gets
+    their mean, and kernel and bias make up for it."""
     new_mean = sum(config.mean) / len(config.mean)
     new_std = sum(config.std) / len(config.std)
+    differ = len(set(config.mean)) > 1 or len(set(config.std)) > 1
+    kernels = [key for key in tensors if KERNELS.fullmatch(key)]
     for key in kernels:
-        if key not in tensors:
-            continue
         bias = key.removesuffix("weight") + "bias"
-        if bias in tensors:
+        fits = bias in tensors and tensors[key].shape[1] == config.channels
+        if differ and fits:
             fold_statistics(tensors, key, bias, config, new_mean, new_std)
         tensors[key] = spread_channels(tensors[key], channels)
     notes.append(f"patch_embed from {config.channels} to {channels} channels")
@@ -102,19 +108,15 @@ def fold_statistics(tensors, key, bias, config, new_mean, new_std):
     mean = torch.tensor(config.mean).double()
     std = torch.tensor(config.std).double()
     weight = tensors[key].double().movedim(1, -1)                  # (D, P, P, C)
-    if weight.shape[-1] != len(mean) or len(set(config.mean)) == len(set(config.std)) == 1:
-        return
     shift = weight * (new_mean - mean) / std
-    shift = shift.flatten(1).sum(1)
-    scaled = weight * new_std / std
-    new_bias = tensors[bias].double() + shift
+    new_bias = tensors[bias].double() + shift.flatten(1).sum(1)
     tensors[bias] = new_bias.float()
+    scaled = weight * new_std / std
     tensors[key] = scaled.movedim(-1, 1).float()
 
 
 def spread_channels(weight, channels):
     """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as
     its grey copy in RGB. Also (D, C, P, P, P)."""
-    total = weight.float().sum(1, keepdim=True)
-    share = total / channels
+    share = weight.float().sum(1, keepdim=True) / channels
     return share.repeat_interleave(channels, 1)

@@ -70,9 +70,7 @@ def write_csv(path, rows):
 
 def write_log(run, history):
     """Write log.csv, as a whole, from the {column: value} of every epoch, which state.pt remembers."""
-    rows = []
-    if history:
-        rows = [list(history[-1])]                   # a column that a later version added is empty before
+    rows = [list(epoch) for epoch in history[-1:]]   # a column that a later version added is empty before
     for epoch in history:
         rows.append([epoch.get(column, "") for column in rows[0]])
     write_csv(join(run, "log.csv"), rows)
@@ -121,8 +119,7 @@ def write_folder(path):
             reason = "no space left on the disk"
         raise OSError(f"{path} could not be written ({reason}); "
                       "what was there before is whole") from error
-    with open(join(fresh, "complete"), "w"):  # from here on `recover` may take it
-        pass
+    open(join(fresh, "complete"), "w").close()       # from here on `recover` may take it
     if isdir(path):
         os.rename(path, old)
     os.rename(fresh, path)
@@ -134,14 +131,13 @@ def recover(path):
     """After a kill between write_folder's two renames: put the new folder in place if whole, else the old."""
     fresh = path + ".new"
     old = path + ".old"
-    marker = join(path, "complete")
     if not isdir(path):
         if isfile(join(fresh, "complete")):
             os.rename(fresh, path)
         elif isdir(old):
             os.rename(old, path)
-    if isfile(marker):
-        os.remove(marker)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(join(path, "complete"))
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -184,14 +180,14 @@ def load_state(run, model, optimizer, state, steps):
 
 def check_state(state, steps):
     """ValueError for what no training leaves."""
-    for key in ("epoch", "step", "norm"):
-        if not isinstance(state[key], (int, float)):
-            raise ValueError(f"{key} is {state[key]!r}, no number")
+    kinds = {"epoch": int, "step": int, "norm": (int, float), "history": list, "loss": list}
+    for key, kind in kinds.items():
+        if not isinstance(state[key], kind):
+            raise ValueError(f"{key} {state[key]!r} is not as train.py writes it")
     if not 0 <= state["step"] < steps:
         raise ValueError(f"step {state['step']}: an epoch has {steps} steps")
-    epochs_are_tables = all(isinstance(epoch, dict) for epoch in state["history"])
-    if not epochs_are_tables or not isinstance(state["loss"], list):
-        raise ValueError("history and loss are not as train.py writes them")
+    if not all(isinstance(epoch, dict) for epoch in state["history"]):
+        raise ValueError("history is not as train.py writes it")
 
 
 def random_numbers(device):
@@ -229,17 +225,17 @@ def lock_run(run):
 
 def open_folder(args):
     """-> the run folder, new or resumed, and its lock."""
-    if not args.resume:
+    run = args.resume
+    if not run:
         return new_run(args)
-    run_lock = lock_run(args.resume)
+    run_lock = lock_run(run)
     for name in ("best", "last"):
-        recover(join(args.resume, name))
-    path = join(args.resume, "args.json")
+        recover(join(run, name))
+    path = join(run, "args.json")
     saved = read_json(path)
     if saved.get("epochs") != args.epochs:               # the next --resume knows of it
-        saved["epochs"] = args.epochs
-        write_json(path, saved)
-    return args.resume, run_lock
+        write_json(path, {**saved, "epochs": args.epochs})
+    return run, run_lock
 
 
 def new_run(args):
@@ -250,11 +246,9 @@ def new_run(args):
         raise ValueError(f"{run} is not a run folder (it holds no args.json); --overwrite does not delete it")
     run_lock = lock_run(run)
     for entry in list(os.scandir(run)):              # what an older run left, but not the lock
-        if entry.name == "lock":
-            continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry)
-        else:
+        elif entry.name != "lock":
             os.remove(entry)
     own_cache(args.cache_dir)
     write_json(join(run, "args.json"), vars(args))
@@ -265,11 +259,8 @@ def make_folder(args):
     """-> the path of a new folder, named by --name, or by the model with a number when that name is taken.
 
     With --overwrite an existing folder is taken as it is; ValueError where it is in the way."""
-    name = args.name or args.model
-    if not args.name:
-        for flag in ("mode", "n", "r"):              # of MultiViT
-            if getattr(args, flag, None) is not None:
-                name += f"-{getattr(args, flag)}"
+    parts = [getattr(args, flag, None) for flag in ("model", "mode", "n", "r")]      # three of MultiViT
+    name = args.name or "-".join(str(part) for part in parts if part is not None)
     for number in itertools.count(1):
         run = join(args.runs, f"{name}-{number}" if number > 1 else name)
         try:

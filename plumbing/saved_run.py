@@ -11,7 +11,7 @@ from plumbing.flags import read_args
 from plumbing.models import class_of
 from plumbing.run_folder import lock_run, recover
 from plumbing.weight_files import first_line
-from plumbing.weights import check_size, load_weights
+from plumbing.weights import build_config, check_size, load_weights
 
 
 # what files that are absent, damaged or edited make fail, where they are read and where they are used
@@ -44,10 +44,9 @@ def read_metrics(run):
 def tasks_and_columns(saved, path):
     """config.json as a dict -> [Task], [Column]; ValueError where it is not as train.py writes it."""
     try:
-        tasks = [Task(**dict(task, classes=tuple(task["classes"]))) for task in saved.get("tasks", [])]
-        columns = [Column(**dict(column, values=tuple(column["values"])))
-                   for column in saved.get("columns", [])]
-    except (TypeError, KeyError, AttributeError) as error:
+        tasks = [build_config(Task, task) for task in saved.get("tasks", [])]
+        columns = [build_config(Column, column) for column in saved.get("columns", [])]
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: the tasks or columns of config.json are not as train.py writes them "
                          f"({error})") from error
     return tasks, columns

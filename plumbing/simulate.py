@@ -22,9 +22,8 @@ import os
 import shutil
 from os.path import exists, isdir, join
 
-from plumbing.command import run_main
+from plumbing.command import Parser, run_main
 from plumbing.lock import lock
-from plumbing.parser import Parser
 from plumbing.simulate_bag import bag
 from plumbing.simulate_brain import brain
 from plumbing.simulate_chest import chest, chest_patient

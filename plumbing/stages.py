@@ -1,8 +1,8 @@
 """Both stages of a MultiViT from the weights of a ViT, or from those of another MultiViT."""
 import torch
 
+from plumbing.checkpoints import read_checkpoint, read_config
 from plumbing.variants import placed_rows
-from plumbing.weights import behind_stage1
 from vit import ViT
 
 
@@ -13,18 +13,21 @@ def start_stages(model, vit, args):
     model.report = vit.report
     if not hasattr(model, "stage2"):
         return
-    behind = behind_stage1(args.pretrained)
-    if not behind:
-        load_stage2(model.stage2, weights, placed_rows(vit.config))
+    rows = placed_rows(vit.config)
+    saved = {}
+    if read_config(args.pretrained).get("model") == "multivit":
+        saved = read_checkpoint(args.pretrained)[0]
+    if not any(key.startswith(("stage2.", "fuse.", "merge.")) for key in saved):
+        load_stage2(model.stage2, weights, rows)
         return
     second = ViT.from_args(args, stage=2)
-    load_stage2(model.stage2, second.state_dict(), placed_rows(second.config), "stage2.pos_embed" in behind)
+    load_stage2(model.stage2, second.state_dict(), rows, "stage2.pos_embed" in saved)
     taken = ["stage2"]
     for part in ("fuse", "merge"):
-        weight = behind.get(f"{part}.weight")
+        weight = saved.get(f"{part}.weight")
         layer = getattr(model, part, None)
         if weight is not None and layer is not None and layer.weight.shape == weight.shape:
-            layer.load_state_dict({"weight": weight, "bias": behind[f"{part}.bias"]})
+            layer.load_state_dict({"weight": weight, "bias": saved[f"{part}.bias"]})
             taken.append(part)
     model.report += f"; {second.report}, taken {' '.join(taken)}"
 

@@ -6,15 +6,18 @@ from plumbing.models import count
 
 def print_start(run, args, ready, device):
     """What is trained on what, line by line."""
-    mode = f" {args.mode}" if hasattr(args, "mode") else ""
-    print(f"{run}: {args.model}{mode}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
+    name = args.model
+    if hasattr(args, "mode"):
+        name += f" {args.mode}"
+    millions = count(ready.model) / 1e6
+    print(f"{run}: {name}, {millions:.2f} M parameters, {device}")
     if parallel.world() > 1:
         print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
     tasks = [f"{task.name} ({task.text})" for task in ready.tasks]
-    print(f"predicts {', '.join(tasks)}")
+    print("predicts", ", ".join(tasks))
     if ready.columns:
-        names = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
-        print(f"sees {names} beside the image")
+        columns = [f"{column.name} ({column.kind})" for column in ready.columns]
+        print("sees", ", ".join(columns), "beside the image")
     for line in ready.notes + [ready.options["kernels"]]:
         if line:
             print(line)

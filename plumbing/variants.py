@@ -72,11 +72,11 @@ def places(rotary, grid):
     lines = []
     for axis, size in enumerate(grid):
         line = torch.arange(size, dtype=torch.float64)
+        stretch = rotary.reference[axis] / size if rotary.reference else 1
         if rotary.centered:
             lines.append(2 * math.pi * (2 * (line + 0.5) / size - 1))
-            continue
-        stretch = rotary.reference[axis] / size if rotary.reference else 1
-        lines.append((line + rotary.offset) * stretch)
+        else:
+            lines.append((line + rotary.offset) * stretch)
     return lines
 
 
@@ -101,7 +101,9 @@ class Rotation(nn.Module):
 
     def __init__(self, rotary, grid, d, prefix):
         super().__init__()
-        self.halves = rotary.halves
+        self.pairs, self.axis = (-1, 2), -1          # neighbours
+        if rotary.halves:
+            self.pairs, self.axis = (2, -1), -2
         self.prefix = prefix
         w = angles(rotary, grid, d)
         self.register_buffer("cos", w.cos().float(), persistent=False)
@@ -112,12 +114,9 @@ class Rotation(nn.Module):
         images = patches.shape[2] // len(self.cos)
         cos = self.cos.repeat(images, 1)
         sin = self.sin.repeat(images, 1)
-        if self.halves:
-            a, b = patches.chunk(2, -1)
-        else:
-            a, b = patches.unflatten(-1, (-1, 2)).unbind(-1)
+        a, b = patches.unflatten(-1, self.pairs).unbind(self.axis)
         pair = a * cos - b * sin, b * cos + a * sin                # (B, H, T, d / 2) each
-        turned = torch.cat(pair, -1) if self.halves else torch.stack(pair, -1).flatten(-2)
+        turned = torch.stack(pair, self.axis).flatten(-2)
         return torch.cat([x[:, :, :self.prefix], turned.to(x.dtype)], 2)
 
 

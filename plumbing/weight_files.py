@@ -7,6 +7,7 @@ function is refused by its name. Sizes are checked before memory is taken.
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from contextlib import contextmanager
 from os.path import getsize
 
@@ -17,7 +18,7 @@ import torch
 # where training scripts nest the tensors, in order of preference: averaged weights are what authors evaluate
 WRAPPERS = """state_dict_ema model_ema ema_state_dict ema shadow teacher target_encoder model state_dict
     model_state_dict net module backbone encoder student""".split()
-FOREIGN = r"\.(npz|npy|msgpack|h5|onnx|gguf|pt2|zip|gz|tgz)$"
+FOREIGN = r"\.(npz|npy|msgpack|h5|keras|tflite|onnx|gguf|pt2|zip|gz|tgz)$"
 LFS_POINTER = b"version https://git-lfs"
 SLACK = 2 ** 26                                                    # bytes; less than this is no attack
 
@@ -36,16 +37,11 @@ class Inert:
 
 
 class PlainDict(dict):
-    """Stands for a dict that makes up what it lacks; holds what it is given, in a plain dict."""
+    """Stands for a dict with habits of its own; holds what it is given, in a dict that has none. (torch fills
+    and builds only its own kinds of dict.)"""
 
     def __new__(cls, *args):
-        return {}
-
-
-def stand_in(name, base=Inert):
-    """ "pathlib.PosixPath" -> a class that a pickle gets instead of the one of that name."""
-    module, _, name = name.rpartition(".")
-    return type(name, (base,), {"__module__": module})
+        return OrderedDict()
 
 
 DICTS = """
@@ -54,6 +50,7 @@ DICTS = """
     lightning_fabric.utilities.data.AttributeDict
     lightning.pytorch.utilities.parsing.AttributeDict
     pytorch_lightning.utilities.parsing.AttributeDict
+    yacs.config.CfgNode fvcore.common.config.CfgNode easydict.EasyDict
 """.split()
 OBJECTS = """
     argparse.Namespace
@@ -67,7 +64,11 @@ OBJECTS = """
     omegaconf.base.ContainerMetadata omegaconf.base.Metadata
     datetime.datetime mmengine.logging.history_buffer.HistoryBuffer
 """.split()
-STAND_INS = [stand_in(name, PlainDict) for name in DICTS] + [stand_in(name) for name in OBJECTS]
+STAND_INS = []
+for base, names in ((PlainDict, DICTS), (Inert, OBJECTS)):
+    for name in names:
+        module, _, name = name.rpartition(".")
+        STAND_INS.append(type(name, (base,), {"__module__": module}))
 
 # -----------------------------------------------------------------------------
 # reading
@@ -83,8 +84,9 @@ def read_tensors(path):
     content = read_pickle(path)
     tensors, note = unwrap(content)
     if not tensors:
-        keys = ", ".join(str(key) for key in list(content)[:8]) if isinstance(content, dict) else ""
-        raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}")
+        keys = ", ".join(map(str, content))[:99] if isinstance(content, dict) else ""
+        raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}; "
+                         "needed is what a model's state_dict() gives")
     for key in tensors:
         if not key.isprintable():
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
@@ -106,8 +108,7 @@ def refuse_strangers(path):
         raise ValueError(f"{path}: not a weight file but a web page; download the file itself")
     header = int.from_bytes(head[:8], "little")
     if path.endswith(".safetensors") and header > getsize(path):
-        raise ValueError(f"{path}: says that its header has {header} bytes, the file has "
-                         f"{getsize(path)}")
+        raise ValueError(f"{path}: says that its header has {header} bytes, the file has {getsize(path)}")
 
 
 def read_pickle(path, mapped=False):
@@ -120,7 +121,8 @@ def read_pickle(path, mapped=False):
     except pickle.UnpicklingError as error:  # torch's own text advises to switch the protection off
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         asks = f", it asks to run {code[1]}" if code else ""
-        raise ValueError(f"{path}: not a pickle of plain tensors{asks}") from error
+        raise ValueError(f"{path}: not a pickle of plain tensors{asks}; "
+                         "save the state_dict() of its model alone") from error
     except Exception as error:                                     # torch raises many kinds
         reason = first_line(error)
         if "weights_only" in reason:
@@ -161,8 +163,8 @@ def unwrap(content, depth=6):
     for wrapper in wrappers:
         tensors, note = unwrap(content[wrapper], depth - 1)
         if tensors:
-            others = " or ".join(other for other in wrappers if other != wrapper)
-            return tensors, f"its {wrapper}, not {others}" if others else note
+            wrappers.remove(wrapper)
+            return tensors, f"its {wrapper}, not {' or '.join(wrappers)}" if wrappers else note
     tensors = {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}
     if tensors:
         return tensors, ""
@@ -182,5 +184,4 @@ def readable(path, kind):
 
 
 def first_line(error):
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -13,15 +13,16 @@ from dataclasses import fields, is_dataclass, replace
 import torch
 
 from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
-from plumbing.checkpoints import read_checkpoint, read_config
+from plumbing.checkpoints import read_checkpoint
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions, spaced
+from plumbing.weight_files import first_line
 
 # of other tasks
-IGNORE = (BESIDE, "head.", "head_dist.", "head_recons.", "pooler.", "attn_pool.", "pre_logits.", "mask_token",
-          "masked_embed", "embeddings.position_ids", "decoder", "fc.", "label_", "proj", "rope_embed.",
-          "rope.freqs_")
+IGNORED = re.compile(
+    r"/|\w*head\w*\.|(pooler|attn_pool|pre_logits|fc|local_cls_norm|rope_embed)\.|mask_token|"
+    r"masked_embed|embeddings\.position_ids|decoder|conv3d_transpose|label_|proj|rope\.freqs_")
 
 # -----------------------------------------------------------------------------
 # a checkpoint -> tensors and config, at the size that is asked for
@@ -35,42 +36,29 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
     tensors, config, preprocessor, notes = read_checkpoint(name)
     tensors, config, inside = vit_inside(tensors, config, stage)
     notes += inside
+    assumed = False
     if "vit" in config:                                            # written by train.py
         config = own_config(model_class.Config, config["vit"], name, mean, std)
-        assumed = False
     else:
         config = flat(config)
         tensors, layout = timm_names(name, tensors)
         kind = stated_kind(config) or layout
         fields, more = vit_fields(name, tensors, kind, config, heads)
-        tensors = {finish(key): tensor for key, tensor in tensors.items()}
         notes += more
+        tensors = {finish(key): tensor for key, tensor in tensors.items()}
         found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
         config = from_dict(model_class.Config, {**fields, **found}, name)
     if heads and heads != config.heads:
         raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-    kernel = "patch_embed.proj.weight"
-    bias = "patch_embed.proj.bias"
-    if bias not in tensors and kernel in tensors:                  # CLIP has none
-        tensors[bias] = torch.zeros(len(tensors[kernel]))
+    if "patch_embed.proj.weight" in tensors:                       # CLIP's has no bias
+        bias = torch.zeros(len(tensors["patch_embed.proj.weight"]))
+        tensors.setdefault("patch_embed.proj.bias", bias)
     for wanted in (image, patch):
         if wanted and len(wanted) != len(config.image):
             raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
                              f"not for {tuple(wanted)}")
     config = fit(tensors, config, image, patch, notes)
-    if channels and channels != config.channels:
-        if not config.image:
-            raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
-        config = change_channels(tensors, [kernel], config, channels, notes)
-    return tensors, settled(model_class, config, tensors, name, changes, assumed, notes), notes
-
-
-def behind_stage1(name):
-    """-> of a run of MultiViT {name: tensor} of stage 2, fuse and merge; of anything else nothing."""
-    if read_config(name).get("model") != "multivit":
-        return {}
-    tensors = read_checkpoint(name)[0]
-    return {key: tensor for key, tensor in tensors.items() if key.startswith(("stage2.", "fuse.", "merge."))}
+    return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
 
 
 def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, mean=None, std=None,
@@ -79,13 +67,10 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
     another size; tasks: where there is one, it gets the one head of a released file; the others as in
     read_vit."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
-    task = None
-    if tasks and len(tasks) == 1:
-        [task] = tasks
-    tensors = crossvit_names(tensors, task)
+    tensors = crossvit_names(tensors, tasks)
+    assumed = False
     if "crossvit" in config:                                       # written by train.py
         config = own_config(model_class.Config, config["crossvit"], name, mean, std)
-        assumed = False
     else:
         fields = crossvit_fields(name, tensors, heads_of)
         found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
@@ -96,10 +81,7 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
             if old != new:
                 resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
         config = resized
-    if channels and channels != config.channels:
-        kernels = [key for key in tensors if re.fullmatch(r"patch_embed\.[01]\.proj(\.0)?\.weight", key)]
-        config = change_channels(tensors, kernels, config, channels, notes)
-    return tensors, settled(model_class, config, tensors, name, changes, assumed, notes), notes
+    return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
 
 
 def own_config(config_class, fields, name, mean, std):
@@ -113,14 +95,19 @@ def own_config(config_class, fields, name, mean, std):
     return replace(config, **found)
 
 
-def settled(model_class, config, tensors, name, changes, assumed, notes):
-    """-> the config with the caller's changes, not larger than the file; a note on mean and std."""
+def settled(model_class, config, tensors, name, channels, changes, assumed, notes):
+    """-> tensors, config and notes, with the caller's channels and changes, and a note on mean and std. The
+    model that the config describes is not larger than the file."""
+    if channels and channels != config.channels:
+        if not config.image:
+            raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
+        config = change_channels(tensors, config, channels, notes)
     if config.mean:                                                # bags have none
         text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
         notes.append(f"{text} (assumed)" if assumed else text)
     config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
-    return config
+    return tensors, config, notes
 
 
 def from_dict(config_class, values, name):
@@ -133,20 +120,20 @@ def from_dict(config_class, values, name):
 
 def build_config(config_class, values):
     """The same, with configs inside it built from their dicts, and tuples from JSON's lists."""
-    values = dict(**values)
-    for field in fields(config_class):
-        if field.name not in values:
-            continue
-        value = values[field.name]
-        if is_dataclass(field.type) and isinstance(value, dict):
-            values[field.name] = build_config(field.type, value)
-        elif field.type is tuple:
-            values[field.name] = tuple(value)
-        elif field.type is int and not isinstance(value, int):
-            raise ValueError(f"{field.name} {value!r}: need a whole number")
-        elif field.type is float and not isinstance(value, (int, float)):
-            raise ValueError(f"{field.name} {value!r}: need a number")
-    return config_class(**values)
+    types = {field.name: field.type for field in fields(config_class)}
+    built = {}
+    for name, value in dict(**values).items():
+        kind = types.get(name)
+        if kind is tuple:
+            value = tuple(value)
+        elif is_dataclass(kind) and isinstance(value, dict):
+            value = build_config(kind, value)
+        elif kind is int and not isinstance(value, int):
+            raise ValueError(f"{name} {value!r}: need a whole number")
+        elif kind is float and not isinstance(value, (int, float)):
+            raise ValueError(f"{name} {value!r}: need a number")
+        built[name] = value
+    return config_class(**built)
 
 
 def check_size(model_class, config, tensors, name, *more):
@@ -159,7 +146,7 @@ def check_size(model_class, config, tensors, name, *more):
     except ValueError as error:                      # of the model's own checks, which know no file
         raise ValueError(f"{name}: {error}") from error
     except Exception as error:  # sizes that cannot be, and what is no number
-        raise ValueError(f"{name}: config.json describes no model ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{name}: config.json describes no model ({first_line(error)})") from error
     in_file = sum(tensor.numel() for tensor in tensors.values())
     if asked > in_file + 2 ** 25:
         raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, "
@@ -183,27 +170,25 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
     absent = [key for key in target if key not in fits]
     ignored = [key for key in tensors if key not in target]
     needed = [key for key in absent if not any(part in key for part in new)]
-    unknown = [key for key in ignored if not key.startswith(IGNORE)]
+    unknown = [key for key in ignored if not IGNORED.match(key)]
     misfits = []
     for key in needed + unknown:
         misfits.append(f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}")
+    if len(misfits) > 8:
+        misfits[8:] = [f"and {len(misfits) - 8} more"]
     if misfits:
-        listed = "; ".join(misfits[:8])
-        if len(misfits) > 8:
-            listed += f"; and {len(misfits) - 8} more"
-        raise ValueError(f"{name} does not fit the model: {listed}")
+        raise ValueError(f"{name} does not fit the model: {'; '.join(misfits)}")
     for key, tensor in fits.items():
         is_float = target[key].is_floating_point()
         if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
     model.load_state_dict({**target, **fits})
     report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
-    if absent:                                                     # modules, not their weights and biases
-        modules = [key.rsplit(".", 1)[0] for key in absent]
-        report.append("new " + " ".join(dict.fromkeys(modules)))   # each once
-    if ignored:
-        parts = [key.removeprefix(BESIDE).split(".")[0] for key in ignored]
-        report.append("ignored " + " ".join(dict.fromkeys(parts)))
+    modules = [key.rsplit(".", 1)[0] for key in absent]            # not their weights and biases
+    parts = [key.removeprefix(BESIDE).split(".")[0] for key in ignored]
+    for word, names in (("new", modules), ("ignored", parts)):
+        if names:
+            report.append(f"{word} {' '.join(dict.fromkeys(names))}")                # each once
     return ", ".join(report)
 
 

@@ -13,9 +13,9 @@ from torch.distributed.run import get_args_parser
 import eval as evaluation_program
 import train
 from experiments import draw
+from plumbing.command import Parser
 from plumbing.flags import make_parser, parse
 from plumbing.models import MODELS
-from plumbing.parser import Parser
 from plumbing.simulate import make
 from tests.plumbing.small_checkpoints import hf_names, tiny, write
 

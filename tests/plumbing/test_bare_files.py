@@ -151,21 +151,23 @@ def test_monai_vit_against_a_plain_one(tmp_path, kind):
         return
     loaded, image = ViT.from_pretrained(str(tmp_path / "vit.pt"), heads=4).eval(), torch.randn(1, 1, 16, 16, 16)
     assert torch.allclose(loaded.encode(loaded.embed(image))[0], monai_vit(t, image[0], 4), atol=1e-5)
-    assert (loaded.config.eps, loaded.config.class_token) == (1e-5, kind == "classifier") and "activation gelu (assumed)" in loaded.report
+    assert (loaded.config.eps, loaded.config.class_token) == (1e-5, kind == "classifier") and "activation gelu, eps 1e-05 (assumed)" in loaded.report
 
 
 @pytest.mark.parametrize("names, said", [
-    (CLIP, "activation gelu (assumed), "), ([(r"^blocks\.", "encoder.layers."), (r"^cls_token$", "embeddings.class_embedding"), (r"^pos_embed$", "embeddings.position_embedding.weight"),
-                                            (r"^patch_embed\.proj", "embeddings.patch_embedding")], "activation quick_gelu (assumed), "),
-    (BEIT, "activation gelu (assumed), no rotary positions (assumed: a file of DeiT III looks like one of RoPE-ViT), ")])
+    (CLIP, "activation gelu, eps 1e-05 (assumed), "), ([(r"^blocks\.", "encoder.layers."), (r"^cls_token$", "embeddings.class_embedding"), (r"^pos_embed$", "embeddings.position_embedding.weight"),
+                                            (r"^patch_embed\.proj", "embeddings.patch_embedding")],
+            "activation quick_gelu, eps 1e-05 (assumed), "),
+    (BEIT, "pre-norm blocks without rotary positions, activation gelu, eps 1e-06 (assumed), ")])
 def test_what_a_bare_file_does_not_say_is_assumed_in_words(tmp_path, names, said):
     """open_clip's may have either GELU, transformers' CLIP mostly has the quick one; a config.json decides, and nothing is assumed."""
     model = ViT(replace(SMALL, layer_scale=names is BEIT, positions="patches" if names is BEIT else "class"))
     t = renamed(model.state_dict(), names)
     path = write(tmp_path / "bare", t, file="a.pth")
-    assert f"heads decides), {said}mean" in ViT.from_pretrained(path).report
-    decided = {"architecture": "deit3_small_patch16_224"} if names is BEIT else {"hidden_act": "quick_gelu"}
-    loaded = ViT.from_pretrained(write(tmp_path / "said", t, {**decided, "mean": 0.5, "std": 0.5}, file="a.pth"))
+    report = ViT.from_pretrained(path).report
+    assert "heads decides), image 32x32 px by its positions, a square (assumed), " in report and f"{said}mean" in report
+    decided = {"architecture": "deit3_small_patch16_224"} if names is BEIT else {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+    loaded = ViT.from_pretrained(write(tmp_path / "said", t, {**decided, "image_size": 32, "mean": 0.5, "std": 0.5}, file="a.pth"))
     assert "assumed" not in loaded.report and loaded.config.activation == ("gelu" if names is BEIT else "quick_gelu")
 
 

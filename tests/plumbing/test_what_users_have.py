@@ -120,6 +120,23 @@ def open_clip(names, vision):
     return save
 
 
+def configured(t):
+    """A config of yacs beside the weights, as SimMIM keeps it: a dict with attributes of its own."""
+    node = class_of("yacs.config", "CfgNode")
+    config = node(DATA=node(IMG_SIZE=32))
+    config.__dict__["__immutable__"] = True
+    return {"model": t, "config": config}
+
+
+def apart(t):
+    """q, k and v apart, as DINOv3 of transformers keeps them."""
+    result = {}
+    for key, tensor in t.items():
+        parts = {"q": tensor[:192], "k": tensor[192:384], "v": tensor[384:]} if "attn.qkv" in key else {"": tensor}
+        result.update({key.replace("attn.qkv", f"attention.{name}_proj"): part for name, part in parts.items()})
+    return result
+
+
 def wrapped(t):
     """Blocks that were compiled, checkpointed or sharded one by one."""
     return renamed(t, [(r"^blocks\.0\.", "blocks.0._orig_mod."), (r"^blocks\.1\.", "blocks.1._fsdp_wrapped_module._checkpoint_wrapped_module."), ("^", "_fsdp_wrapped_module.")])
@@ -142,6 +159,8 @@ TIMM = {"architecture": "vit_tiny_patch8_32", "pretrained_cfg": {"mean": list(IM
 PE_SPATIAL = dict(final_norm=False, eps=1e-5, rotary=dict(theta=1e4, reference=(4, 4), offset=1.0, columns_first=True))
 GATED = dict(activation="swiglu", rotary=dict(theta=1e4, reference=(14, 14)))
 V2, SCALED = {"layer_scale": True, "registers": 4}, {"layer_scale": True}
+DINOV3_NAMES = [("^cls_token", "embeddings.cls_token"), ("^reg_token", "embeddings.register_tokens"), (r"^patch_embed\.proj", "embeddings.patch_embeddings"), (r"^blocks\.", "layer."),
+                (r"attn\.proj", "attention.o_proj"), (r"mlp\.fc1", "mlp.up_proj"), (r"mlp\.fc2", "mlp.down_proj"), (r"ls([12])\.gamma", r"layer_scale\1.lambda1")]
 KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how exactly the tokens are those of the ViT
     "timm, fine-tuned": ({}, pth(lambda t: {"model": {**t, **HEAD}, "lr_scheduler": {"last_epoch": 7}, "scaler": {"scale": 2.0}, **BESIDE}), 2e-5),
     "timm's train.py": ({}, pth(lambda t: {"arch": "vit", "version": 2, "state_dict": other(t), "state_dict_ema": t, "metric": 77.0, **BESIDE}, "model_best.pth.tar"), 2e-5),
@@ -192,7 +211,18 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "IA3": ({}, pth(lambda t: renamed(t, [("fc1", "fc1.base_layer")])), "adapters (LoRA ...), to be merged into its model first"),
     "GPTQ": ({}, pth(small_integers(["qweight", "scales"])), "quantized weights, which its own library turns into numbers: blocks.0.mlp.fc1.qweight"),
     "bitsandbytes": ({}, pth(small_integers(["weight", "SCB"])), "quantized weights, which its own library turns into numbers: blocks.0.mlp.fc1.SCB"),
-    "SwiGLU, named as LLaMA's": (SCALED, pth(lambda t: {**t, "blocks.0.mlp.w1.weight": torch.ones(80, 192), "blocks.0.mlp.w2.weight": torch.ones(192, 80)}), "does not fit the model: blocks.0.mlp."),
+    "SwiGLU, named as LLaMA's": (SCALED, pth(lambda t: {**t, "blocks.0.mlp.w1.weight": torch.ones(80, 192), "blocks.0.mlp.w2.weight": torch.ones(192, 80)}), "blocks.0.mlp.w2.weight (192, 80) may be the last layer of its MLP, as in LLaMA"),
+    "SwiGLU, a square": (SCALED, pth(lambda t: {**t, **{f"blocks.0.mlp.w{i}.weight": torch.ones(192, 192) for i in (1, 2, 3)}}), "name them gate_proj, up_proj and, the last, down_proj"),
+    "PanDerm, training": ({}, pth(lambda t: {"model": {**prefixed(t, "encoder."), **prefixed(other(t), "teacher."), "regresser_and_decoder.mask_token": torch.ones(1, 1, 192)}}), 2e-5),
+    "heads and decoders of any name": ({}, pth(lambda t: {**t, **{f"{name}.weight": torch.ones(3, 192) for name in ("mlp_head.0", "seg_head", "conv3d_transpose_1", "local_cls_norm")}}), 2e-5),
+    "yacs": ({}, pth(configured), 2e-5),
+    "DINOv3 of transformers, bare": (DINOV3, pth(lambda t: renamed(apart(t), DINOV3_NAMES)), 2e-5),
+    "vit-pytorch": ({}, pth(lambda t: {"module.to_patch_embedding.1.weight": torch.ones(192), "module.cls_token": torch.ones(1, 1, 192)}), "patches by a Linear layer between norms (vit-pytorch)"),
+    "ResNet": ({}, pth(lambda t: {"backbone.conv1.weight": torch.ones(3, 3, 7, 7), "backbone.bn1.weight": torch.ones(3)}), "convolutions, as a ResNet: backbone.bn1.weight"),
+    "Swin with convolutions": ({}, pth(lambda t: {"model": {"patch_embed.proj.0.weight": torch.ones(3, 3, 3, 3), "layers.0.blocks.0.attn.relative_position_index": torch.ones(4, 4)}}), "patches that merge from stage to stage (Swin)"),
+    "frames": ({}, pth(lambda t: {**t, "time_embed": torch.ones(1, 8, 192)}), "positions or attention of their own in time or depth: time_embed"),
+    "slices": ({}, pth(lambda t: {**t, "pos_embed_spatial": torch.ones(1, 16, 192)}), "positions or attention of their own in time or depth: pos_embed_spatial"),
+    "MeLo": ({}, pth(lambda t: renamed(t, [("attn.qkv", "attn.qkv.qkv")]) | {"blocks.0.attn.qkv.linear_a_q.weight": torch.ones(4, 192)}), "adapters (LoRA ...), to be merged into its model first"),
     "ONNX": ({}, empty_file("model.onnx"), "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but model.onnx"),
     "cache of the Hub": ({}, cache_of_the_hub, "but model.safetensors (a link to nothing), snapshots/"),
     "language model's config": ({}, hub_folder(lambda t: prefixed(t, "model.vision_tower."), {"model_type": "llava_phi", "hidden_act": "gelu_new", "num_attention_heads": 32, "hidden_size": 2048}),
