@@ -24,7 +24,7 @@ from torch import nn
 
 from attention import KINDS, Attention, softmax_weights
 from plumbing.fusions import all_fusion, class_fusion, pairwise_fusion
-from vit import Block, Normalize, PatchEmbed, ViTConfig, init_weights, make_heads, sides
+from vit import Block, Normalize, PatchEmbed, Residual, ViTConfig, init_weights, make_heads, sides
 
 FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
     "cross": [(0, 1), (1, 0)],
@@ -167,13 +167,11 @@ class Attend(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(vit.dim, eps=vit.eps)
         self.attn = attn
-        self.drop = nn.Dropout(vit.dropout)
-        self.drop_path = nn.Dropout(drop_path)
+        self.residual = Residual(vit, drop_path)
 
     def forward(self, x):
         y, weights = self.attn(self.norm1(x), want_map=True)
-        keep = self.drop_path(y.new_ones(len(y), 1, 1))            # stochastic depth, sample by sample
-        return x[:, :y.shape[1]] + self.drop(y) * keep, weights
+        return x[:, :y.shape[1]] + self.residual(y), weights
 
 
 class AttendAgain(nn.ModuleList):

@@ -258,12 +258,12 @@ def test_stochastic_depth_has_the_released_schedule():
     for k, encoder in enumerate(model.blocks):
         S, L = ([block.ls1.drop_path for block in blocks] for blocks in encoder.blocks)
         assert L == pytest.approx(ramp[5 * k:5 * k + 5]) and S == pytest.approx(ramp[5 * k:5 * k + 1])
-        assert [attend.drop_path.p for attend in encoder.fusion] == pytest.approx([ramp[5 * k + 4]] * 2)
-    assert [round(encoder.fusion[0].drop_path.p, 4) for encoder in model.blocks] == [0.0286, 0.0643, 0.1]
+        assert [attend.residual.drop_path for attend in encoder.fusion] == pytest.approx([ramp[5 * k + 4]] * 2)
+    assert [round(encoder.fusion[0].residual.drop_path, 4) for encoder in model.blocks] == [0.0286, 0.0643, 0.1]
     with torch.device("meta"):                                     # L cross attentions lengthen the ramp by L
         model = CrossViT(replace(MINI, cross_depth=2, drop_path=0.7), {"a": 2})
     assert [block.ls1.drop_path for block in model.blocks[1].blocks[1]] == pytest.approx([0.4, 0.5])
-    assert [attend.drop_path.p for attend in model.blocks[1].fusion[0]] == pytest.approx([0.7, 0.7])
+    assert [attend.residual.drop_path for attend in model.blocks[1].fusion[0]] == pytest.approx([0.7, 0.7])
 
 
 def test_dropout_differs_between_samples():
