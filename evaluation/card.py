@@ -95,8 +95,9 @@ def hub_result(run, task):
     for name in METRICS[task.kind]:
         entry = run.metrics[task.key][name]
         if entry["value"] is not None:
+            tested = f"{interval(entry)}, {run.metrics[task.key]['units']} {run.metrics['unit']}s".strip()
             metrics.append({"type": HUB.get(name, name), "value": entry["value"],
-                            "name": f"{NAMES[name]} {interval(entry)}".strip()})
+                            "name": f"{NAMES[name]} {tested}"})
     return {"task": {"type": kind, "name": task.name},
             "dataset": {"name": data, "type": re.sub(r"[^\w.-]+", "-", data), "split": run.metrics["split"]},
             "metrics": metrics}

@@ -10,7 +10,9 @@ import numpy as np
 
 from evaluation.metrics import UNDEFINED, mean_defined
 from evaluation.predictions_file import read_predictions
-from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, summary
+from evaluation.result_tables import questions
+from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, score, summary
+from evaluation.verdict import rare_warnings
 from plumbing.patients import identity
 from plumbing.saved_run import read_metrics
 
@@ -44,12 +46,10 @@ def compare(a, b, resamples=1000):
             row = np.argwhere(~agree)[0][0]
             raise ValueError(f"{name} of patient {patients[row]} is not the same in {a} and in {b}: "
                              "other targets, or other patients")
-        result[task.key] = compare_task(
-            task,
-            known_units(task, first, rows),
-            known_units(task, second, other_rows),
-            resamples,
-        )
+        units = known_units(task, first, rows)
+        scores = compare_task(task, units, known_units(task, second, other_rows), resamples)
+        asked = questions(task, score(task, first, resamples=0, keep=rows))
+        result[task.key] = {**scores, "warnings": rare_warnings(asked)}
     return result
 
 

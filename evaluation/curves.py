@@ -8,6 +8,7 @@ import numpy as np
 
 from evaluation.chart import number
 from evaluation.metrics import METRICS, NAMES, by_score
+from evaluation.result_tables import number as three_digits
 from evaluation.scores import bootstrap_weights
 
 
@@ -121,7 +122,7 @@ def rates(points, metric, name, question, threshold=None):
     [area] = METRICS["labels"][metric](probability, answer, ones)
     xs, ys = draws[0]
     return Line(
-        f"{name}: {NAMES[metric]} {area:.3f}, {answer.sum():.0f} of {len(answer)}",
+        f"{name}: {NAMES[metric]} {three_digits(area)}, {answer.sum():.0f} of {len(answer)}",
         xs,
         ys,
         low,

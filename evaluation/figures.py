@@ -33,6 +33,7 @@ ANSWERS = {  # kind of task: its actual and its predicted value, in words
     "loss": "{task}, loss {value:.3g}",                            # nobody knows it beforehand
 }
 REBUILT_TEXT = "An image, what the model saw of it, and what it made of that."
+SURE = 0.01, 0.99                                    # a probability is not shown as 0 or 1
 DRAWN = ("map", "image", "token", "composite", "corrupted", "rebuilt")           # of what a model returns
 BOX_TEXT = " Frames, where there are some, are the boxes that a reader drew."
 
@@ -183,6 +184,7 @@ def answer_texts(tasks, predictions, unit):
             actual = ", ".join(there) or "none"
         if task.kind in ("classes", "labels"):
             surest = task.classes[value.argmax()]
+            value = value.clip(*SURE)
         answer = ANSWERS[task.kind]
         words.append(answer.format(task=task.name, actual=actual, value=value.max(), surest=surest))
     return words
@@ -261,7 +263,7 @@ def finding_figure(views, findings, tasks, predictions, unit, title):
     for label, (boxes, maps) in findings.items():
         i = task.classes.index(label)
         actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][i], "unknown")
-        predicted = predictions["prediction"][task.name][unit][i]
+        predicted = predictions["prediction"][task.name][unit][i].clip(*SURE)
         rows += finding_rows(views, f"{label} {actual}, predicted {predicted:.2f}", boxes, maps)
     return heat_figure(rows, title)
 

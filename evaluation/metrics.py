@@ -95,6 +95,21 @@ def auprc(prediction, target, weights):
     return ratio((positive * precision).sum(1), positive.sum(1))
 
 
+def random_precision(labels):
+    """Mean over labels, {"positives", "negatives"}, of the average precision to expect of a random order.
+
+    It is above the share of positives, which the same probability for all has, the more so the fewer they
+    are. None without a label of both sides."""
+    means = []
+    for label in labels:
+        positives = label["positives"]
+        n = positives + label.get("negatives", 0)                  # files of before do not say
+        if 0 < positives < n:
+            harmonic = (1 / np.arange(1, n + 1)).sum()
+            means.append((harmonic + (positives - 1) / (n - 1) * (n - harmonic)) / n)
+    return np.mean(means) if means else None
+
+
 def by_score(prediction, target, weights):
     """-> weights of the positives and of the negatives, (W, distinct scores) each, scores rising."""
     order = np.argsort(prediction, kind="stable")

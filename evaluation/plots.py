@@ -102,7 +102,10 @@ def confusion(counts, classes):
                 down + half,
                 (*ACCENT, round(255 * share)),
             )
-            texts.append(f"{share:.0%}")
+            percent = round(100 * share)
+            if 0 < share < 1:                        # what is not all or nothing does not look so
+                percent = min(max(percent, 1), 99)
+            texts.append(f"{percent}%")
             down -= SMALL * LEADING / 2
             if share > 0.5:
                 color = "white"

@@ -2,7 +2,8 @@
 """
 import textwrap
 
-from evaluation.result_tables import cell_text, counts, map_tables, people, tables
+from evaluation.metrics import LOWER_IS_BETTER
+from evaluation.result_tables import FEWER, cell_text, counts, map_tables, people, tables
 from evaluation.verdict import verdict
 
 
@@ -42,8 +43,7 @@ def print_table(tasks, result):
     for task in tasks:
         sentence, warnings = verdict(task, result)
         print(textwrap.fill(sentence, WIDTH))
-        for text in warnings:
-            print(textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    "))
+        print_warnings(warnings)
     shown = []
     for task in tasks:
         shown += tables(task, result, names={})
@@ -51,6 +51,13 @@ def print_table(tasks, result):
         shown += map_tables(result["localization"])
     for _, head, rows in shown:
         print_columns(head, rows)
+    if any(FEWER in caption for caption, _, _ in shown):
+        print(textwrap.fill(FEWER.removeprefix("; "), WIDTH))
+
+
+def print_warnings(texts):
+    for text in texts:
+        print(textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    "))
 
 
 def print_comparison(result):
@@ -62,9 +69,14 @@ def print_comparison(result):
             rows = difference_rows("", scores)
             for label, label_scores in scores.get("per_label", {}).items():
                 rows += difference_rows(f"{label} ", label_scores)
+            print_warnings(scores["warnings"])
             print_columns([f"{task}, {scores['units']} units", "a", "b", "a - b"], rows)
 
 
 def difference_rows(prefix, scores):
-    return [[prefix + name, entry["a"], entry["b"], entry["difference"]]
-            for name, entry in scores.items() if name not in ("units", "per_label")]
+    rows = []
+    for name, entry in scores.items():
+        if name not in ("units", "per_label", "warnings"):
+            better = ", less is better" if name in LOWER_IS_BETTER else ""
+            rows.append([prefix + name + better, entry["a"], entry["b"], entry["difference"]])
+    return rows

@@ -56,6 +56,7 @@ caption span { display: inline-block; position: sticky; left: 0; max-width: min(
 .entry :is(th, td):first-child { position: sticky; left: 0; background: #fff }
 .warning { padding-left: .7rem; border-left: 3px solid #d55e00 }
 small { color: #5d6368; font-size: .88em }
+table:has(th:nth-child(6)) { font-size: .86rem }
 table:has(th:nth-child(6)) small { display: block; white-space: nowrap }
 table:has(th:nth-child(6)) :is(th, td) { padding-right: .4rem }
 table:has(th:nth-child(6)) td:last-child small { white-space: normal }

@@ -3,7 +3,7 @@
 A table is (caption, head, rows). A cell is a text, a number, or an entry of metrics.json: {value, low, high},
 or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
 """
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, random_precision
 from evaluation.scores import FEW
 from evaluation.subgroups import SMALL
 
@@ -18,6 +18,14 @@ FEWER = (f"; {MARK} fewer than {FEW} positives, negatives, events or patients, o
          "interval is not trustworthy; skipped: resamples of one class only")
 
 
+COUNTED = (("sensitivity", "true_positives", "false_negatives"),
+           ("specificity", "true_negatives", "false_positives"),
+           ("ppv", "true_positives", "false_positives"),
+           ("npv", "true_negatives", "false_negatives"))
+ABSENT = {"value": None, "reason": "not measured"}   # in files of before
+LUCK = "one of 20 intervals misses the truth"
+
+
 # -----------------------------------------------------------------------------
 # cells
 
@@ -29,6 +37,8 @@ def number(x, beside=None):
     rounding is 0."""
     if x is None:
         return "undefined"
+    if 0.999 < x < 1:                                              # what is not perfect does not look so
+        x = 0.999
     size = max(abs(x), abs(beside or 0))
     if 0.01 <= size < 1000 or size < 1e-12:
         return f"{x:.3f}".replace("-0.000", "0.000")
@@ -83,7 +93,7 @@ def tables(task, result, names):
     """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
     scores = result[task.key]
     made = [metric_table(task, result, names)]
-    for caption, counted, key in (("Label by label", "positives", "per_label"),
+    for caption, counted, key in ((f"Label by label; {LUCK}", "positives", "per_label"),
                                   ("Each branch alone", "patients", "branches"),
                                   (subgroup_caption(result), "patients", "subgroups")):
         made.append(group_table(caption, counted, scores.get(key, {}), task, names))
@@ -95,6 +105,7 @@ def metric_table(task, result, names):
     """Every metric, beside that of the constant predictor where there is one."""
     scores = result[task.key]
     constant = scores.get("constant")
+    few_cases = too_few(questions(task, scores))
     caption = f"95 % intervals, {scores['patients']} {people(result)} resampled"
     head = [f"{task.name}, {scores['units']} {result['unit']}s", result["split"]]
     if constant:
@@ -107,14 +118,31 @@ def metric_table(task, result, names):
         defined = scores[metric].get(task.kind, total)             # for how many of the classes or labels
         if defined < total:
             title += f", {defined} of {total} {task.kind}"
-        row = [title, scores[metric]]
+        row = [title, *marked([scores[metric]], few_cases)]
         if constant:
-            row.append(number(constant[metric]["value"]))
+            row.append(number(constant[metric]["value"], scores[metric]["value"]))
+            if metric == "auprc":
+                row[-1] += f", random order {number(random_precision(scores['per_label'].values()))}"
         rows.append(row)
     for metric in ("ccc", "kappa"):
         if metric in scores:
-            rows.append([names.get(metric, metric), scores[metric]] + ["" for _ in head[2:]])
-    return caption, head, rows
+            row = [names.get(metric, metric), *marked([scores[metric]], few_cases)]
+            rows.append(row + ["" for _ in head[2:]])
+    return explained(caption, rows), head, rows
+
+
+def marked(cells, few_cases):
+    """Entries, with MARK behind their intervals where these are not trustworthy."""
+    if few_cases or alike(cells[0]):
+        return [dict(cell, of=f"{MARK} {cell.get('of', '')}".strip()) for cell in cells]
+    return cells
+
+
+def explained(caption, rows):
+    """The caption, and what MARK means where it stands in a row."""
+    if any(MARK in cell_text(cell) for cell in sum(rows, [])):
+        return caption + FEWER
+    return caption
 
 
 def group_table(caption, counted, groups, task, names):
@@ -122,16 +150,16 @@ def group_table(caption, counted, groups, task, names):
     metrics = list(METRICS[task.kind])[:2]
     rows = []
     for name, group in groups.items():
-        cells = [group[metric] for metric in metrics]
-        if too_few(questions(task, group)) or alike(cells[0]):
-            cells = [dict(cell, of=MARK) for cell in cells]
-            caption = caption.removesuffix(FEWER) + FEWER
+        cells = marked([group[metric] for metric in metrics], too_few(questions(task, group)))
         rows.append([name] + cells + [count_text(group, counted, metrics[0])])
-    return caption, [""] + [names.get(metric, metric) for metric in metrics] + [counted], rows
+    return explained(caption, rows), ["", *[names.get(metric, metric) for metric in metrics], counted], rows
 
 
 def count_text(group, counted, metric):
-    """ "45", and in brackets what is to be known of so many."""
+    """ "45", of labels "13 of 100", and in brackets what is to be known of so many."""
+    text = str(group[counted])
+    if counted == "positives" and "negatives" in group:            # files of before do not say
+        text += f" of {group['positives'] + group['negatives']}"
     remarks = []
     if group.get("small"):
         remarks.append("small")
@@ -139,18 +167,20 @@ def count_text(group, counted, metric):
         remarks.append(f"{group[metric]['skipped']} skipped")
     labels = group.get("per_label", {})
     undefined = [label for label in labels if labels[label][metric]["value"] is None]
+    if len(undefined) > 2:
+        undefined = [f"{len(undefined)} labels"]
     if undefined:
         remarks.append(f"without {' '.join(undefined)}")
     if not remarks:
-        return str(group[counted])
-    return f"{group[counted]} ({', '.join(remarks)})"
+        return text
+    return f"{text} ({', '.join(remarks)})"
 
 
 def questions(task, scores):
     """-> {what a task asks: {what is counted: how many}}; an interval is no better than the fewest.
 
     scores: of all patients, of a subgroup, or of one label. Files of before do not say all of it."""
-    noun = {"regression": "patients", "survival": "events"}.get(task.kind)
+    noun = {"regression": "patients", "loss": "patients", "survival": "events"}.get(task.kind)
     if noun:
         return {task.name: {noun: scores.get(noun, FEW)}}
     asked = {task.name: scores}
@@ -180,11 +210,11 @@ def too_few(asked):
 
 def alike(entry):
     """Do all resamples give the same, as where two groups are told apart without an error?"""
-    return entry["low"] is not None and entry["low"] == entry["high"]
+    return entry.get("low") is not None and entry["low"] == entry["high"]
 
 
 def subgroup_caption(result):
-    caption = f"Subgroups; small: fewer than {SMALL} patients, so that little can be said"
+    caption = f"Subgroups; {LUCK}; small: fewer than {SMALL} patients, so that little can be said"
     for column, patients in result.get("by", {}).items():
         if patients:
             caption += f"; {column} varies within {patients} patients, whose first image counts"
@@ -199,15 +229,18 @@ def operating_table(points):
         if point["threshold"] is None:
             row += ["", "", "", "", "", dict(point, value=None)]
         else:
-            for rate, right, wrong in (("sensitivity", "true_positives", "false_negatives"),
-                                       ("specificity", "true_negatives", "false_positives")):
-                count = f"{point[right]} of {point[right] + point[wrong]}"
-                row.append(dict(point[rate], of=count))
-            row += [point.get(rate, "") for rate in ("ppv", "npv", "f1")]         # files of before have none
+            for rate, right, wrong in COUNTED:
+                total = point[right] + point[wrong]
+                entry = dict(point.get(rate, ABSENT), of=f"{point[right]} of {total}")
+                row += marked([entry], total < FEW)
+            positives = point["true_positives"] + point["false_negatives"]
+            row += marked([point.get("f1", ABSENT)], positives < FEW)
             row.append(number(point["threshold"]))
         rows.append(row)
-    caption = "At or above a threshold, chosen on the validation split (Youden's J)"
-    return caption, ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"], rows
+    caption = ("At or above a threshold, chosen on the validation split (Youden's J); "
+               "PPV and NPV are for the share of positives here")
+    head = ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"]
+    return explained(caption, rows), head, rows
 
 
 def confusion_tables(task, result):
@@ -221,7 +254,9 @@ def confusion_tables(task, result):
 def map_tables(result):
     """-> where the maps point, map by map, and label by label. result: see localization.score_maps."""
     chance = result["chance"]
-    rows = [[name, scores["pointing"], scores["mass"]] for name, scores in result.items()]
+    few_findings = chance["findings"] < FEW
+    rows = [[name, *marked([scores["pointing"], scores["mass"]], few_findings)]
+            for name, scores in result.items()]
     head = [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"]
     caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
                "and the share of the map inside it")
@@ -230,4 +265,4 @@ def map_tables(result):
         values = [number(other["per_label"][label]["pointing"]["value"]) for other in result.values()]
         labels.append([label, " | ".join(values), scores["findings"]])
     label_head = ["pointing game, by label", "the maps above, in their order", "findings"]
-    return [(caption, head, rows), ("", label_head, labels)]
+    return [(explained(caption, rows), head, rows), ("", label_head, labels)]

@@ -135,6 +135,8 @@ def subgroup_charts(task, scores):
     intervals = {}
     for name, group in scores.get("subgroups", {}).items():
         row = f"{name}, n {group['patients']}"
+        if group.get("small"):
+            row += " (small)"
         entry = group[metric]
         values[row] = [entry["value"]]
         intervals[row] = [entry["low"], entry["high"]]

@@ -37,7 +37,7 @@ def verdict(task, result):
                     f"{name} {number(entry['value'])} against {number(without)}, "
                     f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, warnings(task, result, few(asked), len(asked))
+    return sentence, rare_warnings(asked) + warnings(task, result)
 
 
 def compared(gain):
@@ -49,15 +49,21 @@ def compared(gain):
     return "not better"
 
 
-def warnings(task, result, rare, asked):
-    """rare: what `few` returns; asked: how many questions there are."""
+def rare_warnings(asked):
+    """asked: the `questions` of a task."""
+    rare = few(asked)
+    if not rare:
+        return []
+    if len(asked) == 1:
+        return [f"Only {', '.join(rare.values())}: no interval is trustworthy."]
+    names = ", ".join(f"{name} ({count})" for name, count in rare.items())
+    return [f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}."]
+
+
+def warnings(task, result):
+    """What else speaks against the numbers of a task."""
     scores = result[task.key]
     texts = []
-    if rare and asked == 1:
-        texts.append(f"Only {', '.join(rare.values())}: no interval is trustworthy.")
-    elif rare:
-        names = ", ".join(f"{name} ({count})" for name, count in rare.items())
-        texts.append(f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}.")
     lows = {label: entries["auroc"]["low"] for label, entries in scores.get("per_label", {}).items()}
     chance = [label for label, low in lows.items() if low is not None and low <= 0.5]
     if chance:

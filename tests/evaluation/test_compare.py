@@ -93,3 +93,11 @@ def test_patients_are_compared_as_numbers_and_images_are_no_patients(tmp_path, c
     (tmp_path / "c/metrics.json").write_text('{"patient_ids": false}')
     print_comparison(compare(a, c, 10))
     assert "2 test images, not patients, in common" in capsys.readouterr().out
+
+
+def test_a_comparison_of_two_patients_is_no_comparison(tmp_path, capsys):
+    """It says so before the numbers, and in which metrics less is better."""
+    a, b = (made_run(tmp_path / name, PASI, ["p1", "p2"], said, [1, 2]) for name, said in (("a", [1, 2]), ("b", [3, 5])))
+    print_comparison(compare(a, b, 10))
+    text = capsys.readouterr().out
+    assert "  ! Only 2 patients: no interval is trustworthy." in text and "mae, less is better" in text and "r2, less" not in text

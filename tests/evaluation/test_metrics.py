@@ -1,10 +1,11 @@
 """evaluation/metrics.py: every metric against loops that share nothing with it, and against scikit-learn."""
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, random_precision
 from evaluation.probabilities import details, operating_point
 from plumbing.cohort import Task
 from tests.evaluation.toy import GRADE, NAN, draw, table_of
@@ -153,3 +154,13 @@ def test_r2_without_variance_is_undefined_also_when_the_mean_is_rounded(value):
     assert np.isnan(METRICS["regression"]["r2"](np.arange(77.0), np.full(77, value), weights)).all()
     target = np.float32(value or 1) * (1 + np.arange(77) * np.finfo(np.float32).eps)
     assert np.allclose(METRICS["regression"]["r2"](target, target, weights), 1)
+
+
+def test_the_average_precision_of_a_random_order_is_the_mean_over_all_orders():
+    """Tried one by one; it is above the share of positives; a label of one class is left out."""
+    for positives, negatives in ((1, 4), (2, 3), (3, 3)):
+        orders = set(itertools.permutations([1] * positives + [0] * negatives))
+        n = positives + negatives
+        mean = np.mean([loop_auprc(list(range(n, 0, -1)), order) for order in orders])
+        assert random_precision([{"positives": positives, "negatives": negatives}]) == pytest.approx(mean) and mean > positives / n
+    assert random_precision([{"positives": 0, "negatives": 5}, {"positives": 3}]) is None

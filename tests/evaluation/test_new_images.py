@@ -121,7 +121,7 @@ def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
     (["--predict", "nowhere", "--out", "o.csv"], "--predict nowhere: no such file or folder"),
     (["--predict", ".", "--out", "o.csv"], "no picture"),
     (["--predict", "."], "go together"), (["--out", "o.csv"], "go together"), (["--skip-broken"], "go together"),
-    (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; --patient-column names it, there are patient, picture"),
+    (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; --patient-column names it"),
     (["--predict", "blank.csv", "--out", "o.csv"], "blank.csv row 2, column who: '' names no patient"),
     (["--predict", "gone.csv", "--out", "o.csv"], "gone.csv row 2, column picture: 'gone.png' is no image"),
     (["--predict", "gone.csv", "--out", "gone.csv"], "--out gone.csv: exists"),

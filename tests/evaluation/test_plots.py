@@ -104,3 +104,11 @@ def test_a_forest_has_intervals_and_a_line_for_all():
     row = near(image, ACCENT)[round(chart.y.px(1.5))]
     assert row[round(axis.px(0.05))] and row[round(axis.px(0.95))] and not near(image, ACCENT)[round(chart.y.px(0.5))].any()
     assert near(image, BAR)[round(chart.y.px(0.5)), round(axis.px(0.25))]
+
+
+def test_a_share_that_is_not_all_is_not_100_percent(monkeypatch):
+    """One of a thousand is not 0 %, and the others are not 100 %."""
+    shown = []
+    monkeypatch.setattr(Chart, "block", lambda self, x, y, lines, *rest, **more: shown.extend(lines))
+    confusion([[999, 1], [0, 5]], ["a", "b"])
+    assert [text for text in shown if text.endswith("%")] == ["99%", "1%", "0%", "100%"]

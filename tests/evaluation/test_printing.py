@@ -5,8 +5,12 @@ import numpy as np
 
 from evaluation.metrics import METRICS
 from evaluation.printing import print_table
-from evaluation.scores import score
-from tests.evaluation.toy import FINDINGS, PASI
+from evaluation.probabilities import details
+from evaluation.scores import score, score_constant
+from plumbing.cohort import Task
+from tests.evaluation.toy import FINDINGS, PASI, table_of
+
+SICK = Task("sick", "labels", ("sick",))
 
 
 def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
@@ -26,8 +30,21 @@ def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
     assert find["mae"].split()[1:] == [f"{mae:.3f}", f"({low:.3f}", "to", f"{high:.3f})", "1,234"]
     assert lines[0] == "test: 50 patients, 50 images; 95 % intervals, patients resampled"
     assert find["fst I-IV"].endswith("  45") and find["fst V-VI"].endswith("  5 (small)")
-    assert find["auroc, 1 of 2 labels"] and "undefined: one class only" in find["mass"] and find["mass"].endswith(" 0")
+    assert find["auroc, 1 of 2 labels"] and "undefined: one class only" in find["mass"] and find["mass"].endswith(" 0 of 50")
     for names in (METRICS["regression"], groups):                  # the second column begins where its neighbours' do
         starts = [{match.end() for match in re.finditer("  (?=[^ ])", find[name][4:])} for name in names]
         assert set.intersection(*starts)
     assert len(lines) >= 17 and max(map(len, lines)) <= 80
+
+
+def test_few_cases_are_marked_and_the_mark_is_explained(capsys):
+    """Six positives of twelve: every interval has the mark, also those of the operating point, and the last line says what it means."""
+    target = np.arange(12)[:, None] % 2
+    table = table_of(SICK, target * 0.5 + np.linspace(0, 0.4, 12)[:, None], target)
+    result = {"split": "test", "patients": 12, "images": 12, "unit": "patient",
+              "sick": {**score(SICK, table), **details(SICK, table, {"sick": 0.5}), "constant": score_constant(SICK, table, [0.5])}}
+    print_table([SICK], result)
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if "(" in line and line.startswith("    ")]
+    assert len(rows) > 5 and all(line.count("\u2020") == line.count(" to ") for line in rows)
+    assert "\n\u2020 fewer than 10 positives" in text and "0.500, random order 0.59" in text and "6 of 12" in text

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from evaluation import run_charts
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
 from evaluation.run_charts import learning_curves, task_charts
@@ -62,3 +63,13 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses):
     for row in log:
         row["val_loss"] = ""
     assert learning_curves(run)[0].picture.info["key"] == losses.split("; ")[0]
+
+
+def test_a_small_subgroup_is_called_small_in_the_forest_too(monkeypatch):
+    """Three patients at 1.0 are not to look like a finding."""
+    rows = {}
+    monkeypatch.setattr(run_charts, "dots", lambda values, *rest: rows.update(values))
+    entry = {"value": 1.0, "low": 1.0, "high": 1.0}
+    groups = {"sex F": {"patients": 60, "small": False, "auroc": entry}, "sex M": {"patients": 3, "small": True, "auroc": entry}}
+    run_charts.subgroup_charts(Task("l", "labels", ("x",)), {"auroc": entry, "subgroups": groups})
+    assert list(rows) == ["sex F, n 60", "sex M, n 3 (small)"]

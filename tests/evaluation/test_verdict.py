@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.metrics import METRICS
 from evaluation.probabilities import details
-from evaluation.result_tables import cell_text, interval, tables
+from evaluation.result_tables import cell_text, interval, number, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
 from evaluation.verdict import verdict
 from plumbing.cohort import Task
@@ -175,3 +175,8 @@ def test_the_interval_of_the_gain_covers_the_truth():
     """Of 500 studies of 200 patients it is 93 to 97 %."""
     error, area = covered(500)
     assert 0.93 <= error <= 0.97 and 0.93 <= area <= 0.97
+
+
+def test_what_is_not_perfect_does_not_look_perfect():
+    """0.9996 is not shown as 1.000; 1 is."""
+    assert [number(x) for x in (0.9996, 0.99951, 0.9994, 1.0, 1.0004)] == ["0.999", "0.999", "0.999", "1.000", "1.000"]
