@@ -51,11 +51,11 @@ def vit_inside(tensors, config, stage):
 
 def flat(config):
     """A config in which the parts that describe the ViT stand in the first row: those of transformers' models
-    of several parts, timm's pretrained_cfg and model_args, and open_clip's vision_cfg under timm's names."""
+    of several parts, timm's pretrained_cfg and model_args, and open_clip's parts under timm's names."""
     for part in NESTED:
         if isinstance(config.get(part), dict):
             config = flat(config[part])                            # the rest is of a text tower, a head ...
-    for part in ("pretrained_cfg", "model_args"):
+    for part in ("pretrained_cfg", "model_args", "preprocess_cfg"):
         if isinstance(config.get(part), dict):
             config = config | config[part]
     model = config.get("model_cfg")
@@ -116,7 +116,7 @@ def vit_fields(name, tensors, kind, config, heads=None):
     fields["image"] = tuple(size * P for size, P in zip(grid, patch))
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields, grid)
     assumed = []                                                   # what neither tensors nor config.json say
-    if not kind and fields["rotary"] is None:
+    if fields["rotary"] is None and kind in ("", "timm_clip", "timm_siglip"):
         assumed.append("pre-norm blocks without rotary positions")
     for field, stated in (("activation", "hidden_act"), ("eps", "layer_norm_eps")):
         if not stated_kind(config) and not config.get(stated):
@@ -135,28 +135,28 @@ def find_heads(name, config, kind, D, notes):
     if not D // 64 or D % heads:
         raise ValueError(f"{name}: the number of heads is not in the file; give --heads, or a folder with a "
                          "config.json that says it")
-    if "_patch" not in kind:                                       # timm's do as their width says
+    if "_patch" not in kind or "embed_dim" in config:              # timm's do as their width says
         notes.append(f"{heads} heads (a guess from the width {D}; --heads decides)")
     return heads
 
 
 def find_pool(tensors, config, notes):
     """What is read of the tokens: see ViTConfig.pool."""
-    if "fc_norm.weight" in tensors:
-        return "mean-norm"
-    attention_pool = any(key.startswith(("attn_pool.", "head.probe")) for key in tensors)
-    if attention_pool:
-        notes.append("mean of the patches read instead of its attention pool")
     stated = config.get("global_pool")
-    if stated == "avg" and config.get("final_ln_after_pool"):      # of open_clip
-        return "mean-norm"
-    if attention_pool or "cls_token" not in tensors or stated == "avg":
-        return "mean"
-    if stated not in (None, "", "token", "tok"):
-        notes.append(f"class token read instead of its pool {stated!a}")
+    if any(key.startswith(("attn_pool.", "head.probe")) for key in tensors):
+        stated = "attention"
+    pool = "class"
     if "dist_token" in tensors:
-        return "prefix"
-    return "class"
+        pool = "prefix"
+    if stated in ("attention", "avg") or "cls_token" not in tensors:
+        pool = "mean"
+    norm_last = stated == "avg" and config.get("final_ln_after_pool")                # of open_clip
+    if norm_last or "fc_norm.weight" in tensors:
+        pool = "mean-norm"
+    if stated not in (None, "", "token", "tok", "avg"):
+        read = "mean of the patches" if pool.startswith("mean") else "class token"
+        notes.append(f"{read} read instead of its pool {stated!a}")
+    return pool
 
 
 def find_activation(name, tensors, config, kind, fields):

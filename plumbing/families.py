@@ -47,6 +47,7 @@ sapiens2 -> queries that share keys (grouped-query attention)
 ^samvit|^sam -> relative positions and windows in its attention (SAM)
 swin -> windows that shift and patches that merge (Swin)
 ^vitdet -> relative positions in its attention
+^crossvit -> two ViTs in one, which --model crossvit reads
 ^yolos -> tokens that detect objects (YOLOS)
 ^vitpose -> positions to which that of a class token is added (ViTPose)
 ^(videomae|timesformer|vivit|xclip) -> attention over the frames of a video
@@ -61,7 +62,7 @@ TRACES = r"""  the same, by the renamed tensors: pattern -> reason
 ^(layers|blocks)\.?\d+\.(0\.)?(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
 relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
 ^time_embed|\.temporal_|^pos_embed_(spatial|temporal) -> positions or attention of their own in time or depth
-^((module|model|backbone|encoder)\.)?(bn1|layer1|features)\. -> convolutions, as a ResNet
+^((module|model|backbone|encoder|visual)\.)?(bn1|layer1|features)\. -> convolutions, as a ResNet
 \bto_patch_embedding\. -> patches by a Linear layer between norms (vit-pytorch)
 ^patch_embed\.(backbone|conv|stem|norm)|^stem\. -> a convolutional stem or a norm in its patch embedding
 ^patch_embed\.proj\.\d+\. -> a convolutional stem or a norm in its patch embedding

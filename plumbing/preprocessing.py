@@ -27,12 +27,8 @@ KINDS = (
 def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
     """-> {"mean", "std"}, tuples with a number per channel, and whether one of them is assumed.
 
-    kind: model type or architecture. mean, std: the caller's own: a number, several, or text such as
-    "0.5,0.4,0.3". ValueError for what is no number, or not one per channel."""
-    timm = config
-    for part in ("pretrained_cfg", "preprocess_cfg"):              # of timm, of open_clip
-        if isinstance(config.get(part), dict):
-            timm = config[part]
+    kind: model type or architecture; config: a flat config.json. mean, std: the caller's own: a number,
+    several, or text such as "0.5,0.4,0.3". ValueError for what is no number, or not one per channel."""
     scale = pixel_scale(name, preprocessor)
     result = {}
     assumed = False
@@ -40,7 +36,7 @@ def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
         value = preprocessor.get(f"image_{field}")
         file = "preprocessor_config.json"
         if value is None:
-            value = timm.get(field)
+            value = config.get(field)
             file = "config.json"
         if preprocessor.get("do_normalize") is False:
             value = neutral

@@ -138,7 +138,8 @@ def vary(vit):
     if config.attention != "softmax" and (config.rotary is not None or config.qk_norm):
         raise ValueError(f"attention {config.attention!r} is not defined with rotary positions or qk_norm")
     D = config.dim
-    d = config.head_dim or config.dim // config.heads
+    d = config.head_dim or D // config.heads
+    norm = partial(nn.LayerNorm, eps=config.eps)
     if (config.class_token, config.registers, config.positions) != (True, 0, "class"):
         vit.place = place
     if not config.class_token:
@@ -150,7 +151,7 @@ def vary(vit):
     else:
         vit.pos_embed = nn.Parameter(torch.zeros(1, placed_rows(config) + config.tokens, D))
     if config.pre_norm:
-        vit.norm_pre = nn.LayerNorm(D, config.eps)
+        vit.norm_pre = norm(D)
     if not config.final_norm:
         vit.norm = nn.Identity()
     if config.pool != "class":
@@ -165,12 +166,13 @@ def vary(vit):
         if config.activation == "swiglu":
             mlp.fc1 = nn.Linear(D, 2 * config.mlp)
         if config.mlp_norm:
-            mlp.norm = nn.LayerNorm(config.mlp, config.eps)
+            mlp.norm = norm(config.mlp)
         if config.pool.startswith("mean"):
             attn.rows = slice(config.prefix, None)                 # the map is of the patches that are read
         if config.rotary is not None:
             attn.turn = Rotation(Rotary(**config.rotary), config.grid, d, config.prefix)
         if config.qk_norm:                                         # Dehghani et al. 2023
-            attn.q_norm, attn.k_norm = nn.LayerNorm(d, config.eps), nn.LayerNorm(d, config.eps)
+            attn.q_norm = norm(d)
+            attn.k_norm = norm(d)
         if config.attention_norm:                                  # EVA-02 for CLIP, BEiT-3
-            attn.norm = nn.LayerNorm(config.heads * d, config.eps)
+            attn.norm = norm(config.heads * d)

@@ -68,6 +68,7 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
     read_vit."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     tensors = crossvit_names(tensors, tasks)
+    config = flat(config)
     assumed = False
     if "crossvit" in config:                                       # written by train.py
         config = own_config(model_class.Config, config["crossvit"], name, mean, std)

@@ -232,6 +232,8 @@ def test_heads_are_said_to_be_a_guess_and_can_be_given(tmp_path):
     given = ViT.from_pretrained(path, heads=6)
     assert given.config.heads == 6 and "guess" not in given.report
     args = write(tmp_path / "2", tiny(), {"architecture": "vit_tiny_patch8_32", "model_args": {"num_heads": 12}})
+    widened = write(tmp_path / "4", tiny(), {"architecture": "vit_base_patch16_224", "model_args": {"embed_dim": 192}})
+    assert "3 heads (a guess" in ViT.from_pretrained(widened).report               # timm's would be 12, as in every base
     nested = write(tmp_path / "3", prefixed(hf_names(tiny(), prefix=""), "encoder."), {
         "model_type": "vision-encoder-decoder", "encoder": hf(4, layer_norm_eps=1e-3, hidden_act="quick_gelu")})
     assert ViT.from_pretrained(args).config.heads == 12

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from plumbing.architecture import stated_kind
+from plumbing.architecture import flat, stated_kind
 from plumbing.flags import parse
 from plumbing.names import timm_names
 from plumbing.preprocessing import HALF, IMAGENET, OPENAI, statistics
@@ -42,7 +42,7 @@ def test_other_channels_and_what_the_caller_says():
     assert statistics("name", "", {}, {"image_mean": 0.25, "image_std": [0.5]}, 2) == ({"mean": (0.25,) * 2, "std": (0.5,) * 2}, False)
     assert statistics("name", "", {}, FILE, 3, mean="0.5", std=(1, 2, 3)) == ({"mean": (0.5,) * 3, "std": (1, 2, 3)}, False)
     assert statistics("name", "", {}, {}, 3, mean=0.5) == ({"mean": (0.5,) * 3, "std": IMAGENET["std"]}, True)
-    assert statistics("name", "", {"preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, {}, 3)[0]["mean"] == (0.1,) * 3
+    assert statistics("name", "", flat({"preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}), {}, 3)[0]["mean"] == (0.1,) * 3
 
 
 @pytest.mark.parametrize("changes, pixels", [

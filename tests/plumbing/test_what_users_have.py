@@ -244,6 +244,21 @@ def test_the_report_says_what_is_read_otherwise(tmp_path):
     path = write(tmp_path, model.state_dict(), {**TIMM, "global_pool": "max", "model_args": {"img_size": 64}})
     report = ViT.from_pretrained(path).report
     assert "class token read instead of its pool 'max', image 32x32 px by its positions, not as its config.json says, mean 0.485" in report
+    tensors = dict(ViT(replace(SMALL, pool="mean-norm")).state_dict())
+    path = write(tmp_path / "max", renamed(tensors, [("^norm", "fc_norm")]), {**TIMM, "global_pool": "max", "model_args": {"img_size": 32}})
+    assert "mean of the patches read instead of its pool 'max', mean 0.485" in ViT.from_pretrained(path).report
+
+
+def test_a_grid_that_may_be_another_is_called_assumed(tmp_path):
+    """2 x 8 patches are as many as 4 x 4; a config.json decides. A tower of PE looks like one of SigLIP, but for its rotary positions."""
+    tensors = dict(ViT(replace(SMALL, image=(16, 64))).state_dict())
+    bare = ViT.from_pretrained(write(tmp_path / "bare", tensors))
+    assert bare.config.image == (32, 32) and "image 32x32 px by its positions, a square (assumed)" in bare.report
+    config = {"architecture": "vit_tiny_patch8_32", "model_args": {"img_size": [16, 64]}}
+    decided = ViT.from_pretrained(write(tmp_path / "said", tensors, config))
+    assert decided.config.image == (16, 64) and "px" not in decided.report
+    report = ViT.from_pretrained(write(tmp_path / "pe", {**tensors, "attn_pool.q.weight": torch.ones(3)})).report
+    assert "read instead of its pool 'attention'" in report and "without rotary positions" in report
 
 
 @pytest.mark.parametrize("kind", KINDS)
