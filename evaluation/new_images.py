@@ -54,6 +54,8 @@ def load_images(source, args, images=None, columns=()):
         raise ValueError(f"--predict {source}: no such file or folder")
     header, rows = read_csv(source)
     known = PUBLIC_TABLES.get(args.data) or recognize(header)
+    if not known and isfile(args.data):                            # its columns of targets may tell
+        known = recognize(read_csv(args.data)[0])
     image = require_column(source, header, args.image_column or known.get("image", "image"), "--image-column")
     rows, notes = plain_rows(rows, image, args.missing)
     cohort = cohort_of_rows(source, header, rows, known, images, args.patient_column, image,

@@ -83,10 +83,8 @@ class Decoded:
         if not row["whole"]:
             row = self.fill(i)
         if self.crop:
-            picture = row["picture"]
-            if self.channels == 1:
-                picture = picture[:, :, 0]
-            return read_image(picture, self.size, self.r, self.channels, crop, self.cohort.paths[i])
+            name = self.cohort.paths[i]
+            return read_image(row["picture"], self.size, self.r, self.channels, crop, name)
         if self.r == 1:
             return row["low"], None
         return row["low"], row["high"]

@@ -20,8 +20,7 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     config = model.config.vit
     weights = hashlib.sha256()
     for name, tensor in model.vit.state_dict().items():
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        weights.update(name.encode() + tensor.cpu().numpy().tobytes())
     key = cache_key(cohort, config, size, channels, device.type, weights.hexdigest())
     path = join(folder, "features", key + ".npy")
     shape = len(cohort.paths), 1 + config.tokens, config.dim

@@ -35,9 +35,9 @@ def parse_window(text):
         return text
     try:
         if ":" in text:
-            windows = [tuple(float(edge) for edge in pair.split(":")) for pair in text.split(",")]
+            windows = [tuple(map(float, pair.split(":"))) for pair in text.split(",")]
         else:
-            center, width = (float(number) for number in text.split(","))
+            center, width = map(float, text.split(","))
             windows = [centered(center, width)]
         fine = all(low < high and np.isfinite(high - low) for low, high in windows)
     except ValueError:
@@ -117,13 +117,13 @@ def without_markers(numbers):
     levels = np.unique(numbers)
     if len(levels) < 16:
         return numbers
-    low = -np.inf
-    high = np.inf
-    spread = levels[-2] - levels[1]
-    if levels[-1] - levels[-2] > spread:
-        high = levels[-2]
-    if levels[0] < 0 and levels[1] - levels[0] > spread:
-        low = levels[1]
+    low, second = levels[:2]
+    last, high = levels[-2:]
+    spread = last - second
+    if high - last > spread:
+        high = last
+    if low < 0 and second - low > spread:
+        low = second
     return numbers[(numbers >= low) & (numbers <= high)]
 
 

@@ -5,6 +5,7 @@ import http.client
 import os
 import urllib.request
 from os.path import dirname, expanduser, isfile, join
+from pathlib import Path
 
 import numpy as np
 
@@ -81,9 +82,7 @@ def fetch(file, cache, md5):
     for folder in (cache, expanduser("~/.medmnist")):
         path = join(folder, file)
         if isfile(path):
-            with open(path, "rb") as arrays:
-                is_whole = has_md5(arrays.read(), md5)
-            if not is_whole:
+            if not has_md5(Path(path).read_bytes(), md5):
                 raise ValueError(f"{path}: its MD5 is not that of {file}; delete it to download it again")
             return path
     return download(MEDMNIST_URL.format(file=file), join(cache, file), md5)

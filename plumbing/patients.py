@@ -32,7 +32,8 @@ NAMES = {
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
 PART = re.compile(r"^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$", re.IGNORECASE)
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
-NOBODY = re.compile(r"\s*|unknown|unk|missing|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+", re.IGNORECASE)
+NOBODY = re.compile(r"\s*|unknown|unk|missing|removed|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+",
+                    re.IGNORECASE)
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 ROUNDED = r"\d[.,]\d{5}E\+\d\d"                                    # by a spreadsheet, from 12 digits on
 # of an id, what makes no other one

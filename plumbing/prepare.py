@@ -268,7 +268,7 @@ def seen_before(args, cohort, indices):
         learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
     leaks = []
     for split in ("val", "test"):
-        again = learned & {cohort.patients[i] for i in indices[split]}
+        again = learned.intersection(cohort.patients[i] for i in indices[split])
         if again:
             leaks.append(f"{len(again)} {split}")
     if not leaks:

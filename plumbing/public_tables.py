@@ -4,6 +4,7 @@
 """
 from collections import defaultdict
 from os.path import isfile, join
+from statistics import mode
 
 from plumbing.formats import without_ending
 from plumbing.tables import first_column, read_csv
@@ -156,12 +157,8 @@ def majority(rows, image):
     for row in rows:
         groups[row[image]].append(row)
     merged = []
-    for group in groups.values():
-        winners = {}
-        for name in group[0]:
-            cells = sorted(row[name] for row in group)
-            winners[name] = max(cells, key=cells.count)            # the first of those with the highest count
-        merged.append(winners)
+    for group in groups.values():                                  # mode: the first of the most frequent
+        merged.append({name: mode(sorted(row[name] for row in group)) for name in group[0]})
     return merged
 
 

@@ -31,7 +31,8 @@ def parse_targets(path, header, target):
                          f"of {shortlist(header)}")
     kinds, events = {}, {}
     specs = [target]
-    if name_and_kind(target, header)[0] not in header:             # else a column with a comma in its name
+    name, kind = name_and_kind(target, header)
+    if name not in header or kind not in ("",) + KINDS:            # else a column with a comma in its name
         specs = map(str.strip, target.split(","))
     for spec in specs:
         name, kind = name_and_kind(spec, header)

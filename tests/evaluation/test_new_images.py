@@ -153,10 +153,13 @@ def test_rows_of_one_image_are_one_image(place, tmp_path):
     assert "the uppermost folder is taken as the patient" in load_images(str(tmp_path / "new"), args).notes[0]
 
 
-def test_the_test_table_of_aptos(tmp_path):
-    """test.csv has names alone, without their endings; a run on --data aptos finds its images."""
+@pytest.mark.parametrize("data", ("aptos", "train.csv"))
+def test_the_test_table_of_aptos(data, tmp_path, monkeypatch):
+    """test.csv has names alone, without their endings; a run on --data aptos, or on its table, finds its images."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "train.csv", "id_code,diagnosis", "00c,1")
     write(tmp_path, "test.csv", "id_code", "00a", "00b", images=("test_images/00a.png", "test_images/00b.png", "train_images/00c.png"))
-    args = SimpleNamespace(data="aptos", image_column=None, patient_column=None, patient_regex=None, missing="nan")
+    args = SimpleNamespace(data=data, image_column=None, patient_column=None, patient_regex=None, missing="nan")
     cohort = load_images(str(tmp_path / "test.csv"), args)
     assert [os.path.relpath(path, tmp_path) for path in cohort.paths] == ["test_images/00a.png", "test_images/00b.png"]
     assert cohort.patients == ["00a", "00b"] and not cohort.patients_known
