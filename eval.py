@@ -21,6 +21,7 @@ is worth: evaluation/scores.py.
 import copy
 import os
 import shutil
+from collections import Counter
 from os.path import abspath, basename, isfile, join
 
 import torch
@@ -107,6 +108,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         scores.update(details(task, predictions, thresholds.get(task.name)))
         if held_out and task.kind == "regression":
             scores["conformal"] = conformal(task, held_out)
+        if options["by_image"]:
+            scores["largest"] = Counter(predictions["patient"].tolist()).most_common(1)[0][1]
         if task.name in constants:
             scores["constant"] = score_constant(task, predictions, constants[task.name])
         if "alone" in predictions and options["n"] is None:        # of a model that sees one image at a time

@@ -38,9 +38,10 @@ def markdown_table(table):
 
 def card(run, library="pytorch"):
     """-> README.md for a model's folder on the Hub: a YAML head, then what the report says."""
-    head = hub_head(run, library).items()
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in head]    # JSON is YAML
-    lines = ["---", *lines, "---", "", f"# {plain(run.name)}", ""]
+    lines = ["---"]
+    for name, value in hub_head(run, library).items():
+        lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")           # JSON is YAML
+    lines += ["---", "", f"# {plain(run.name)}", ""]
     for task in run.tasks:
         sentence, warnings = verdict(task, run.metrics)
         lines += [f"**{plain(sentence)}** {plain(' '.join(warnings))}".strip(), ""]
@@ -51,8 +52,7 @@ def card(run, library="pytorch"):
         lines += [f"## Results: {plain(task.name)}", ""]
         for table in tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics):
             lines += markdown_table(table)
-    limits = [f"- {plain(text)}" for text in caveats(run)]
-    lines += ["## Limits", "", *limits, ""]
+    lines += ["## Limits", "", *[f"- {plain(text)}" for text in caveats(run)], ""]
     if run.args.get("pretrained"):
         name = plain(run.args["pretrained"])
         lines += [f"The weights it started from, {name}, have a license of their own.", ""]
@@ -77,10 +77,8 @@ def hub_head(run, library):
     head["tags"] = ["medical-imaging", "vision-transformer", run.args["model"]]
     if base:
         head["base_model"] = base
-    metrics = []
-    for task in run.tasks:
-        metrics += [HUB.get(name, name) for name in METRICS[task.kind]]
-    head["metrics"] = list(dict.fromkeys(metrics))   # each once
+    names = sum([list(METRICS[task.kind]) for task in run.tasks], [])
+    head["metrics"] = [HUB.get(name, name) for name in dict.fromkeys(names)]       # each once
     head["model-index"] = [{"name": run.name, "results": results}]
     return head
 
@@ -116,9 +114,8 @@ def preprocessor(config):
     transformers has a processor for pictures only; volumes and bags are described in the same words."""
     model = config[config["model"]]
     vit = model.get("vit", model)
-    if "image" in vit:
-        size = vit["image"]
-    else:                                            # CrossViT: the picture of its small patches
+    size = vit.get("image")
+    if size is None:                                 # CrossViT: the picture of its small patches
         size = [side * model["patch"][0] for side in model["grids"][0]]
     result = {}
     if len(size) == 2:

@@ -43,14 +43,11 @@ def signed_errors(task, predictions):
     A risk, and a number whose target is unknown, stand as they are; unknown labels have no error."""
     prediction = predictions["prediction"][task.name]
     target = predictions["target"][task.name]
-    if task.kind == "survival":
-        return prediction, prediction
+    error = prediction.reshape(len(prediction), -1)
     if task.kind in ("regression", "loss"):
-        error = prediction - np.nan_to_num(target)
-        return error, error
-    error = prediction
-    if task.kind == "classes":
-        error = prediction - (target[:, None] == np.arange(len(task.classes)))
-    elif not np.isnan(target).all():
-        error = np.nan_to_num(prediction - target)
+        error = error - np.nan_to_num(target)[:, None]
+    elif task.kind == "classes":
+        error = error - (target[:, None] == np.arange(len(task.classes)))
+    elif task.kind == "labels" and not np.isnan(target).all():
+        error = np.nan_to_num(error - target)
     return error.max(1), error.min(1)

@@ -19,23 +19,26 @@ from plumbing.command import Parser, run_main
 from plumbing.run_folder import write_csv
 
 
-def all_folds(argv):
-    """-> does this command line ask for every fold?"""
+def fold_flags(argv):
+    """-> the flags of a command line that name folds and their runs, and its other words."""
     parser = Parser(add_help=False)
     parser.add_argument("--fold")
-    return parser.parse_known_args(argv)[0].fold == "all"
+    parser.add_argument("--name")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--runs", default="runs")
+    return parser.parse_known_args(argv)
+
+
+def all_folds(argv):
+    """-> does this command line ask for every fold?"""
+    return fold_flags(argv)[0].fold == "all"
 
 
 def train_folds(train, argv):
     """Train and test every fold with train(argv), one after the other; print and write the table.
 
     ValueError without --name, and with what is of one run: --resume, --check, several processes."""
-    parser = Parser(add_help=False)
-    parser.add_argument("--fold")
-    parser.add_argument("--name")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--runs", default="runs")
-    args, others = parser.parse_known_args(argv)
+    args, others = fold_flags(argv)
     if not args.name or "--resume" in others or "--check" in others or "LOCAL_RANK" in os.environ:
         raise ValueError("--fold all needs --name, and neither --resume nor --check nor torchrun, which take "
                          "one fold: --fold 0")
@@ -44,8 +47,8 @@ def train_folds(train, argv):
     if taken and "--overwrite" not in others:
         raise ValueError(f"{taken[0]} exists; --overwrite starts all folds anew, --name takes another")
     for fold, run in enumerate(runs):
-        name = basename(run)
-        train([*others, "--folds", str(args.folds), "--fold", str(fold), "--runs", args.runs, "--name", name])
+        train([*others, "--folds", str(args.folds), "--fold", str(fold), "--runs", args.runs,
+               "--name", basename(run)])
     show(join(args.runs, args.name), runs)
 
 

@@ -110,6 +110,22 @@ def random_precision(labels):
     return np.mean(means) if means else None
 
 
+def share_brier(sides, kind):
+    """The Brier score of giving everybody the shares of positives of these very units.
+
+    sides: of every label or class {"positives", "negatives"}. None where nothing is known of them."""
+    scores = []
+    for side in sides:
+        n = side["positives"] + side.get("negatives", 0)
+        if n:
+            scores.append(side["positives"] * side.get("negatives", 0) / n ** 2)
+    if not scores:
+        return None
+    if kind == "classes":
+        return sum(scores) / 2
+    return sum(scores) / len(scores)
+
+
 def by_score(prediction, target, weights):
     """-> weights of the positives and of the negatives, (W, distinct scores) each, scores rising."""
     order = np.argsort(prediction, kind="stable")

@@ -17,8 +17,8 @@ def print_columns(head, rows):
     Columns that do not fit into a line of WIDTH follow below, beside the same names."""
     lines = [list(map(cell_text, cells)) for cells in [head] + rows]
     for i, line in enumerate(lines):
-        if len(line[0]) > NAME:
-            line[0] = line[0][:NAME - 3] + "..."
+        if len(line[0]) > NAME:                                    # what tells it from others may be its end
+            line[0] = line[0][:NAME // 2 - 3] + "..." + line[0][-NAME // 2:]
         if i:
             line[0] = "  " + line[0]
     widths = [max(map(len, column)) for column in zip(*lines)]

@@ -219,9 +219,10 @@ def run_figures(run):
 
 def other_pages(run):
     """-> links to the pages of the run's other evaluations, in its folder."""
-    pages = sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html")))
-    names = [basename(dirname(path)) for path in pages]
-    links = [f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>' for name in names]
+    links = []
+    for path in sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html"))):
+        name = basename(dirname(path))
+        links.append(f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>')
     if links:
         return ["<h2>Evaluated on other patients too</h2>", "<ul>", *links, "</ul>"]
     return []
@@ -235,12 +236,11 @@ def write_report(folder, results=None):
     with evaluated(folder):
         charts = run_figures(run)
         text = page(run, charts)
-    folder = run.folder
-    figures = join(folder, "figures")
+    figures = join(run.folder, "figures")
     os.makedirs(figures, exist_ok=True)
     for chart in sum(charts.values(), []):
         save_picture(chart.picture, figures, chart.name, text=chart.alt())
-    path = join(folder, "report.html")
+    path = join(run.folder, "report.html")
     write_whole(path, text)
     return path
 
@@ -252,10 +252,11 @@ def share(folder, to):
         raise ValueError(f"--share {to}: exists; it is not overwritten")
     run = read_run(folder)
     with evaluated(folder):
-        files = {"report.html": page(run, run_figures(run), pictures=False), "README.md": card(run)}
+        text = page(run, run_figures(run), pictures=False)
+        words = card(run)
     with write_folder(to) as fresh:
-        for name, text in files.items():
-            write_whole(join(fresh, name), text)
+        write_whole(join(fresh, "report.html"), text)
+        write_whole(join(fresh, "README.md"), words)
 
 
 def main(argv=None):

@@ -113,21 +113,22 @@ def metric_table(task, result, names):
         head.append("constant")
     rows = []
     total = len(task.classes)
-    for metric in METRICS[task.kind]:
+    for metric in [*METRICS[task.kind], "ccc", "kappa"]:
+        if metric not in scores:
+            continue
+        entry = scores[metric]
         title = names.get(metric, metric)
-        defined = scores[metric].get(task.kind, total)             # for how many of the classes or labels
+        defined = entry.get(task.kind, total)                      # for how many of the classes or labels
         if defined < total:
             title += f", {defined} of {total} {task.kind}"
-        row = [title, *marked([scores[metric]], few_cases)]
+        row = [title, *marked([entry], few_cases)]
         if constant:
-            row.append(number(constant[metric]["value"], scores[metric]["value"]))
-            if metric == "auprc":
-                row[-1] += f", random order {number(random_precision(scores['per_label'].values()))}"
+            row.append("")
+        if constant and metric in constant:
+            row[-1] = number(constant[metric]["value"], entry["value"])
+        if constant and metric == "auprc":
+            row[-1] += f", random order {number(random_precision(scores['per_label'].values()))}"
         rows.append(row)
-    for metric in ("ccc", "kappa"):
-        if metric in scores:
-            row = [names.get(metric, metric), *marked([scores[metric]], few_cases)]
-            rows.append(row + ["" for _ in head[2:]])
     return explained(caption, rows), head, rows
 
 
@@ -245,18 +246,19 @@ def operating_table(points):
 
 def confusion_tables(task, result):
     """-> the confusion of a task of classes, in a list; [] for other tasks."""
-    confusion = result[task.key].get("confusion", [])
-    rows = [[name] + counts for name, counts in zip(task.classes, confusion)]
+    if "confusion" not in result[task.key]:
+        return []
+    rows = [[name] + counts for name, counts in zip(task.classes, result[task.key]["confusion"])]
     caption = f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)"
-    return [(caption, ["", *task.classes], rows)] if rows else []
+    return [(caption, ["", *task.classes], rows)]
 
 
 def map_tables(result):
     """-> where the maps point, map by map, and label by label. result: see localization.score_maps."""
     chance = result["chance"]
-    few_findings = chance["findings"] < FEW
-    rows = [[name, *marked([scores["pointing"], scores["mass"]], few_findings)]
-            for name, scores in result.items()]
+    rows = []
+    for name, scores in result.items():
+        rows.append([name, *marked([scores["pointing"], scores["mass"]], chance["findings"] < FEW)])
     head = [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"]
     caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
                "and the share of the map inside it")

@@ -129,7 +129,7 @@ def facts(run):
         ("Parameters", f"{run.parameters:,}"),
         ("Started from", args.get("pretrained") or "weights drawn at random"),
         ("Data", data),
-        ("Predicts", "; ".join(map(task_text, run.tasks))),
+        ("Predicts", "; ".join(f"{task.name} ({task.text})" for task in run.tasks)),
         ("Training", training_text(run)),
         ("Seed", args["seed"]),
         ("Device", device),
@@ -145,14 +145,6 @@ def model_text(args):
         if value and value != "softmax":             # the usual attention
             parts.append(words.format(value))
     return ", ".join(parts)
-
-
-def task_text(task):
-    """-> "grade (classes: low, high)"."""
-    kind = task.kind
-    if task.classes:
-        kind += ": " + ", ".join(task.classes)
-    return f"{task.name} ({kind})"
 
 
 def training_text(run):

@@ -20,16 +20,14 @@ def columns_of(by, cohort, images, folder):
     """--by a,b -> {column: patients within whom it varies}, and the columns of an earlier evaluation of the
     same folder, which stay. ValueError for a column that is not there, or tells patients from one another."""
     columns = {}
-    wanted = [DEFAULT, *read_metrics(folder).get("by", {})]
     typed = by.split(",") if by else []
     if by in cohort.columns:                                       # its own name may have a comma
         typed = [by]
-    for name in wanted + typed:
+    for name in [DEFAULT, *read_metrics(folder).get("by", {}), *typed]:
+        problem = f"no such column, there are {', '.join(cohort.columns)}"
         if name in cohort.columns:
             groups = groups_of(name, cohort, images)
             problem = too_many(groups)
-        else:
-            problem = f"no such column, there are {', '.join(cohort.columns)}"
         if not problem:
             columns[name] = sum(len(names) > 1 for names in groups.values())
         elif name in typed:
@@ -63,8 +61,7 @@ def score_subgroups(task, predictions, columns, cohort):
         group_of = np.array([subgroup(column, cells[images[0]]) for images in predictions["images"]])
         for name in sorted(set(group_of), key=by_number):
             scores = score(task, predictions, keep=np.flatnonzero(group_of == name))
-            scores["small"] = scores["patients"] < SMALL
-            result[f"{column} {name}"] = scores
+            result[f"{column} {name}"] = {**scores, "small": scores["patients"] < SMALL}
     return result
 
 

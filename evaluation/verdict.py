@@ -2,7 +2,7 @@
 
 Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
-from evaluation.metrics import METRICS, NAMES
+from evaluation.metrics import METRICS, NAMES, share_brier
 from evaluation.result_tables import (
     CONSTANT, alike, capital, cell_text, few, interval, number, questions, too_few,
 )
@@ -78,11 +78,18 @@ def warnings(task, result):
     if naming and always and naming["low"] is not None and naming["low"] <= always["value"]:
         texts.append("It names the class no better than always the same one would (balanced accuracy).")
     brier = scores.get("gain", {}).get("brier")
+    sides = scores.get("per_label", scores.get("per_class", {})).values()
+    here = share_brier(sides, task.kind)
     if brier and brier["high"] is not None and brier["high"] < 0:
         texts.append(f"The probabilities are worse than {CONSTANT[task.kind]} (Brier score).")
+    elif here is not None and scores["brier"]["low"] is not None and scores["brier"]["low"] > here:
+        texts.append(f"The probabilities do not fit these {result['unit']}s: the shares of positives among "
+                     f"them, the same for all, have a Brier score of {number(here)}.")
     if result.get("patient_ids", True):
         if result["unit"] == "image":
             texts.append("Images, not patients, are scored: those of a patient have targets of their own.")
+        if 5 * scores.get("largest", 0) > scores["units"]:
+            texts.append(f"One patient has {scores['largest']} of the {scores['units']} images.")
     else:
         texts.append("Images, not patients: nothing says who the patients are, so that images of one person "
                      "may be on both sides of the split, and the intervals may be too narrow.")

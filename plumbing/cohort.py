@@ -40,8 +40,8 @@ class Task:
 
     @property
     def text(self):
-        """ "regression", or "classes: 0 1 2"."""
-        return f"{self.kind}: {' '.join(self.classes)}" if self.classes else self.kind
+        """ "regression", or "classes: 0, 1, 2"."""
+        return f"{self.kind}: {', '.join(self.classes)}" if self.classes else self.kind
 
     @property
     def key(self):

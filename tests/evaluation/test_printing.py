@@ -4,7 +4,7 @@ import re
 import numpy as np
 
 from evaluation.metrics import METRICS
-from evaluation.printing import print_table
+from evaluation.printing import print_columns, print_table
 from evaluation.probabilities import details
 from evaluation.scores import score, score_constant
 from plumbing.cohort import Task
@@ -48,3 +48,11 @@ def test_few_cases_are_marked_and_the_mark_is_explained(capsys):
     rows = [line for line in text.splitlines() if "(" in line and line.startswith("    ")]
     assert len(rows) > 5 and all(line.count("\u2020") == line.count(" to ") for line in rows)
     assert "\n\u2020 fewer than 10 positives" in text and "0.500, random order 0.59" in text and "6 of 12" in text
+
+
+def test_long_names_are_told_apart(capsys):
+    """The middle is left out, not the end."""
+    names = [f"left lower lobe consolidation of unknown age, {age}" for age in ("old", "new")]
+    print_columns(["", "n"], [[name, 1] for name in names])
+    old, new = capsys.readouterr().out.splitlines()[1:]
+    assert old.startswith("    left lower lob...") and "age, old " in old and "age, new " in new

@@ -180,3 +180,24 @@ def test_the_interval_of_the_gain_covers_the_truth():
 def test_what_is_not_perfect_does_not_look_perfect():
     """0.9996 is not shown as 1.000; 1 is."""
     assert [number(x) for x in (0.9996, 0.99951, 0.9994, 1.0, 1.0004)] == ["0.999", "0.999", "0.999", "1.000", "1.000"]
+
+
+def test_probabilities_that_do_not_fit_these_patients_are_said():
+    """Trained where three in ten are ill, tested where eight in ten are: better than the old share, and worse than the new one."""
+    rng = np.random.default_rng(0)
+    target = (np.arange(200) % 5 > 0).astype(float)[:, None]
+    guess = np.clip(0.1 + 0.25 * target + 0.2 * rng.random((200, 1)), 0, 1)
+    _, warnings = verdict(SICK, result_of(SICK, guess, target, [0.3]))
+    assert "do not fit these patients" in warnings[-1] and "Brier score of 0.160" in warnings[-1]
+    classes = np.hstack([1 - guess, guess])
+    assert verdict(YES, result_of(YES, classes, target[:, 0], [0.7, 0.3]))[1][-1] == warnings[-1]
+
+
+def test_a_patient_with_many_of_the_images_is_said():
+    """Thirty of eighty images are of one patient: whoever that is decides."""
+    guess, truth = model_of(PASI, 80, 3.0)
+    result = result_of(PASI, guess, truth, 0.0, unit="image")
+    result["pasi"]["largest"] = 30
+    assert verdict(PASI, result)[1][-1] == "One patient has 30 of the 80 images."
+    result["pasi"]["largest"] = 9
+    assert "One patient" not in " ".join(verdict(PASI, result)[1])
