@@ -60,10 +60,15 @@ class Stop:
 
     def __init__(self):
         self.signal = None
+        self.saved = None                                          # the run, once its training is saved
         signal.signal(signal.SIGTERM, self.note)
         signal.signal(signal.SIGINT, self.note)
 
     def note(self, number, frame):
+        if self.saved:
+            print("stopped before the evaluation was done; "
+                  f"go on with: python train.py --resume {self.saved}")
+            sys.exit(128 + number)
         if self.signal and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.signal = number
@@ -79,12 +84,7 @@ class Stop:
 
     def end_at_once(self, run):
         """From here on a signal ends the process where it is: the training is saved."""
-        def end(number, frame):
-            print(f"stopped before the evaluation was done; go on with: python train.py --resume {run}")
-            sys.exit(128 + number)
-
-        signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGINT, end)
+        self.saved = run
 
 
 class Shown:

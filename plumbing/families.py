@@ -59,6 +59,7 @@ TRACES = r"""  the same, by the renamed tensors: pattern -> reason
 \.linear_[ab]_ -> adapters (LoRA ...), to be merged into its model first, by the code that made them
 \.parametrizations\. -> weights that are computed from others (parametrizations), to be removed first
 \.(qweight|SCB|absmax|weight_scale(_inv)?)$ -> quantized weights, which its own library turns into numbers
+^pos_embed[._]1$ -> two ViTs in one, which --model crossvit reads
 ^(layers|blocks)\.?\d+\.(0\.)?(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
 relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
 ^time_embed|\.temporal_|^pos_embed_(spatial|temporal) -> positions or attention of their own in time or depth

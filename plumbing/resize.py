@@ -32,10 +32,12 @@ def fit(tensors, config, image, patch, notes):
 def resize_positions(tensors, key, old, new, notes, placed=1):
     """Resize one table of position embeddings in place; one that does not fit the old grid is left for
     load_weights. placed: its first rows, which are of no patch."""
-    positions = placed + math.prod(old)
-    if key in tensors and tensors[key].shape[1:2] == (positions,):
-        tensors[key] = resize_pos_embed(tensors[key], old, new, placed)
-    way = {2: "antialiased, which transformers is not", 3: "trilinear"}[len(new)]
+    pos = tensors.get(key)
+    if pos is not None and pos.shape[1:2] == (placed + math.prod(old),):
+        tensors[key] = resize_pos_embed(pos, old, new, placed)
+    way = "antialiased, which transformers is not"
+    if len(new) == 3:
+        way = "trilinear"
     notes.append(f"resized {key} {spaced(old, 'x')} -> {spaced(new, 'x')} ({way})")
 
 
@@ -92,8 +94,8 @@ def change_channels(tensors, config, channels, notes):
     kernels = [key for key in tensors if KERNELS.fullmatch(key)]
     for key in kernels:
         bias = key.removesuffix("weight") + "bias"
-        fits = bias in tensors and tensors[key].shape[1] == config.channels
-        if differ and fits:
+        in_channels = tensors[key].shape[1]
+        if differ and bias in tensors and in_channels == config.channels:
             fold_statistics(tensors, key, bias, config, new_mean, new_std)
         tensors[key] = spread_channels(tensors[key], channels)
     notes.append(f"patch_embed from {config.channels} to {channels} channels")

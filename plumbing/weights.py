@@ -47,11 +47,12 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
         notes += more
         tensors = {finish(key): tensor for key, tensor in tensors.items()}
         found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
-        config = from_dict(model_class.Config, {**fields, **found}, name)
+        config = from_dict(model_class.Config, fields | found, name)
     if heads and heads != config.heads:
         raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-    if "patch_embed.proj.weight" in tensors:                       # CLIP's has no bias
-        bias = torch.zeros(len(tensors["patch_embed.proj.weight"]))
+    kernel = tensors.get("patch_embed.proj.weight")
+    if kernel is not None:                                         # CLIP's has no bias
+        bias = torch.zeros(len(kernel))
         tensors.setdefault("patch_embed.proj.bias", bias)
     for wanted in (image, patch):
         if wanted and len(wanted) != len(config.image):
@@ -75,7 +76,7 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
     else:
         fields = crossvit_fields(name, tensors, heads_of)
         found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
-        config = from_dict(model_class.Config, {**fields, **found}, name)
+        config = from_dict(model_class.Config, fields | found, name)
     if image:
         resized = at_size(config, image)
         for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
@@ -105,7 +106,9 @@ def settled(model_class, config, tensors, name, channels, changes, assumed, note
         config = change_channels(tensors, config, channels, notes)
     if config.mean:                                                # bags have none
         text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
-        notes.append(f"{text} (assumed)" if assumed else text)
+        if assumed:
+            text += " (assumed)"
+        notes.append(text)
     config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
@@ -183,8 +186,9 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
         is_float = target[key].is_floating_point()
         if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
-    model.load_state_dict({**target, **fits})
-    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
+    model.load_state_dict(target | fits)
+    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}"]
+    report += notes
     modules = [key.rsplit(".", 1)[0] for key in absent]            # not their weights and biases
     parts = [key.removeprefix(BESIDE).split(".")[0] for key in ignored]
     for word, names in (("new", modules), ("ignored", parts)):
@@ -194,7 +198,9 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
 
 
 def shape_text(tensors, key):
-    return str(tuple(tensors[key].shape)) if key in tensors else "has none"
+    if key not in tensors:
+        return "has none"
+    return str(tuple(tensors[key].shape))
 
 
 def main(argv):

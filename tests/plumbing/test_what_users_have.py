@@ -220,6 +220,7 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "vit-pytorch": ({}, pth(lambda t: {"module.to_patch_embedding.1.weight": torch.ones(192), "module.cls_token": torch.ones(1, 1, 192)}), "patches by a Linear layer between norms (vit-pytorch)"),
     "ResNet": ({}, pth(lambda t: {"backbone.conv1.weight": torch.ones(3, 3, 7, 7), "backbone.bn1.weight": torch.ones(3)}), "convolutions, as a ResNet: backbone.bn1.weight"),
     "Swin with convolutions": ({}, pth(lambda t: {"model": {"patch_embed.proj.0.weight": torch.ones(3, 3, 3, 3), "layers.0.blocks.0.attn.relative_position_index": torch.ones(4, 4)}}), "patches that merge from stage to stage (Swin)"),
+    "CrossViT": ({}, pth(lambda t: {"pos_embed.0": torch.ones(1, 17, 4), "pos_embed.1": torch.ones(1, 5, 8), "blocks.0.blocks.0.0.norm1.weight": torch.ones(4)}), "two ViTs in one, which --model crossvit reads"),
     "frames": ({}, pth(lambda t: {**t, "time_embed": torch.ones(1, 8, 192)}), "positions or attention of their own in time or depth: time_embed"),
     "slices": ({}, pth(lambda t: {**t, "pos_embed_spatial": torch.ones(1, 16, 192)}), "positions or attention of their own in time or depth: pos_embed_spatial"),
     "MeLo": ({}, pth(lambda t: renamed(t, [("attn.qkv", "attn.qkv.qkv")]) | {"blocks.0.attn.qkv.linear_a_q.weight": torch.ones(4, 192)}), "adapters (LoRA ...), to be merged into its model first"),
