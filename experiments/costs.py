@@ -5,6 +5,7 @@ The commands variants and recipes of bench.py.
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 
 from crossvit import VARIANTS, CrossViT, variant
 from experiments.timing import counted, take_turns
@@ -56,29 +57,27 @@ def variants(args):
 def sample_of(model, args):
     """-> the inputs of one sample for a model of pictures or volumes, as floats."""
     config = getattr(model.config, "vit", model.config)
-    size = config.image
-    n = getattr(args, "n", 1)
-    r = getattr(args, "r", 1)
-    inputs = {
-        "image": torch.zeros(1, config.channels, *size),
-        "images": torch.zeros(1, n, config.channels, *size),
-        "images_hr": torch.zeros(1, n, config.channels, *(r * side for side in size)),
-        "present": torch.ones(1, n, dtype=torch.bool),
-    }
+    if model.inputs == ("image",):
+        return [torch.zeros(1, config.channels, *config.image)]
+    image = torch.zeros(1, args.n, config.channels, *config.image)
+    inputs = {"images": image, "images_hr": F.interpolate(image[0], scale_factor=args.r)[None],
+              "present": torch.ones(1, args.n, dtype=torch.bool)}
     return [inputs[name] for name in model.inputs]
 
 
 def recipes(args):
     """The full-size commands of docs/recipes.md, estimated: FLOPs and memory of a training step of one sample
     are counted, GB in bfloat16 at the batch of one GPU, hours on one H100."""
-    for name, (flags, samples, epochs, batch) in (QUICK if args.quick else RECIPES).items():
+    commands = RECIPES
+    if args.quick:
+        commands = QUICK
+    for name, (flags, samples, epochs, batch) in commands.items():
         settings = parse(flags.split())
         settings.channels = settings.channels or 3
         model, _ = build_model(settings, [Task("y", "labels", tuple("abcdefghijklmn"))])
         inputs = sample_of(model, settings)
 
         def step():
-            model.zero_grad()
             sum(y.sum() for y in model(*inputs)["logits"].values()).backward()
 
         flops, saved = counted(step)

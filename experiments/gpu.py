@@ -19,19 +19,19 @@ from plumbing.device import find_device
 from plumbing.run_folder import write_json, write_whole
 
 STEPS = {  # name: seconds that it may take, and what python runs
-    "tests": (40, "-m pytest -q -m cuda -k 'not resume'"),
-    "products": (15, "-m experiments.bench products"),
-    "vit": (110, "-m experiments.bench vit"),
-    "multivit": (30, "-m experiments.bench memory"),
-    "attention": (40, "-m experiments.bench scaling"),
-    "readers": (30, "-m experiments.bench readers"),
-    "default": (130, "-u train.py --mode multi --n 3 --r 2 --epochs 8 --name default --overwrite"),
-    "resume": (40, "-m pytest -q -m cuda -k resume"),
-    "reproduce": (240, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 10 --jobs 4"),
+    "tests": (40, "-m pytest -q -p no:cacheprovider -m cuda -k 'not resume'"),
+    "products": (15, "-m experiments.bench products {bench}"),
+    "vit": (110, "-m experiments.bench vit {bench}"),
+    "multivit": (30, "-m experiments.bench memory {bench}"),
+    "attention": (40, "-m experiments.bench scaling {bench}"),
+    "readers": (30, "-m experiments.bench readers {bench}"),
+    "default": (130, "-u train.py --mode multi --n 3 --r 2 --epochs 8 --name default --overwrite {train}"),
+    "resume": (40, "-m pytest -q -p no:cacheprovider -m cuda -k resume"),
+    "reproduce": (240, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 10 --jobs 4 {bench}"),
 }
 QUICK = {  # what --quick runs instead
-    "default": "-u train.py --model daft --data brain --epochs 1 --name default --overwrite",
-    "reproduce": "-m experiments.reproduce softmax_free",
+    "default": "-u train.py --model daft --data brain --epochs 1 --name default --overwrite {train}",
+    "reproduce": "-m experiments.reproduce softmax_free {bench}",
 }
 TOTAL = 470                                                        # seconds that all of them may take
 GRACE = 10                                                         # seconds to save what was trained
@@ -40,18 +40,13 @@ GRACE = 10                                                         # seconds to 
 def command(name, args):
     """-> the words of a step's command."""
     line = STEPS[name][1]
+    common = f"--device {args.device} --cache-dir {shlex.quote(args.cache_dir)}"
+    train = f"{common} --runs {shlex.quote(args.out)}"
+    bench = f"{common} --out {shlex.quote(args.out)}"
     if args.quick:
         line = QUICK.get(name, line)
-    words = [sys.executable, *shlex.split(line)]
-    if "pytest" in line:
-        return [*words, "-p", "no:cacheprovider"]
-    words += ["--device", args.device, "--cache-dir", args.cache_dir]
-    if "train.py" in line:
-        return [*words, "--runs", args.out]
-    words += ["--out", args.out]
-    if args.quick:
-        words.append("--quick")
-    return words
+        bench += " --quick"
+    return [sys.executable, *shlex.split(line.format(train=train, bench=bench))]
 
 
 def run(words, log, seconds):
@@ -71,34 +66,36 @@ def run(words, log, seconds):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)}; default: all")
+    parser.add_argument("steps", nargs="*", choices=[*STEPS, "all"], default="all", help="these alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--out", default="runs/gpu", help="folder of the tables and runs")
     parser.add_argument("--cache-dir", default="data_cache", help="folder of the simulated cohorts")
     args = parser.parse_args(argv)
-    unknown = sorted(set(args.steps) - set(STEPS))
-    if unknown:
-        parser.error(f"there is no step {', '.join(unknown)}; use some of {', '.join(STEPS)}")
     find_device(args.device)
     os.makedirs(args.out, exist_ok=True)
     title = machine(args.device)
-    began, steps, pages = time.monotonic(), {}, [f"# {title}\n"]
-    for name in args.steps or STEPS:
+    end_by = time.monotonic() + TOTAL
+    steps = {}
+    page = f"# {title}\n"
+    names = args.steps
+    if "all" in names:
+        names = STEPS
+    for name in names:
         words = command(name, args)
         log = os.path.join(args.out, f"{name}.log")
         seconds = None
         if not args.quick:
-            seconds = max(1, min(STEPS[name][0], TOTAL - (time.monotonic() - began)))
+            seconds = max(1, min(STEPS[name][0], end_by - time.monotonic()))
         end = run(words, log, seconds)
         with open(log, encoding="utf-8", errors="replace") as file:
             printed = file.read()
         line = shlex.join(["python", *words[1:]])
         steps[name] = {"command": line, "end": end, "printed": printed.splitlines()}
-        pages.append(f"\n## {name} ({end})\n\n    {line}\n\n{printed}")
+        page += f"\n## {name} ({end})\n\n    {line}\n\n{printed}"
         print(f"{name}: {end}, see {log}", flush=True)
         write_json(os.path.join(args.out, "gpu.json"), {"machine": title, "steps": steps})
-        write_whole(os.path.join(args.out, "gpu.md"), "".join(pages))
+        write_whole(os.path.join(args.out, "gpu.md"), page)
 
 
 if __name__ == "__main__":

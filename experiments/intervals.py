@@ -16,7 +16,7 @@ def look_up(metrics, places):
 
     NaN where it is null, without metrics, because the run failed, and at an empty place, which is always
     there. ValueError if no place is there."""
-    if metrics is None:
+    if not metrics:
         return math.nan
     for place in places.split("|"):
         if not place:
@@ -35,13 +35,11 @@ def spread(values):
     Without values the mean is NaN, with fewer than two the half width is."""
     known = [value for value in values if not math.isnan(value)]
     n = len(known)
-    center = math.nan
-    half = math.nan
-    if n > 0:
-        center = mean(known)
-    if n > 1:
-        half = T[n - 2] * stdev(known) / math.sqrt(n)
-    return center, half
+    if n == 0:
+        return math.nan, math.nan
+    if n == 1:
+        return known[0], math.nan
+    return mean(known), T[n - 2] * stdev(known) / math.sqrt(n)
 
 
 def with_interval(values, sign=""):

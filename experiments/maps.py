@@ -6,8 +6,6 @@
 
 Of test patients; a finding per label. Both runs read the same table, and have the same split (--seed).
 """
-import os
-
 from evaluation.figures import finding_rows, findings_of, heat_figure, maps_of, views_of
 from evaluation.localization import find_boxes
 from evaluation.predict import predict_images
@@ -21,8 +19,8 @@ from plumbing.splits import read_run_split, sort_by_split
 
 
 def findings_in(run, device):
-    """Run folder -> {(path, label): (boxes in shares, views of the image, {name of a map: (rows, columns)})}
-    of its test patients."""
+    """Run folder -> {(path, label): (boxes in shares, views of the image, {"run: map": (rows, columns)})} of
+    its test patients."""
     model, tasks, args = open_model(run)
     cohort = match(load_data(args), tasks, run)
     cohort, _ = tabulate(cohort, model.columns)
@@ -39,7 +37,8 @@ def findings_in(run, device):
             views = views_of(cohort, image, options["size"], model.config)
             boxes = boxes_of[image]
             for label, maps in maps_of(tasks, model.config, out, i, boxes).items():
-                findings[cohort.paths[image], task.classes[label]] = boxes[label], views, maps
+                named = {f"{run}: {name}": weights for name, weights in maps.items()}
+                findings[cohort.paths[image], task.classes[label]] = boxes[label], views, named
 
     images = [image for image in test if image in boxes_of]
     if images:
@@ -51,19 +50,13 @@ def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs=2, help="two run folders")
     parser.add_argument("--out", default="maps.png", help="the picture")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = parser.parse_args(argv)
-    first, second = [findings_in(run, find_device(args.device)) for run in args.runs]
+    first, second = [findings_in(run, find_device("auto")) for run in args.runs]
     rows = {}                                                      # {label: rows of its first finding}
-    for path, label in first:
-        if label in rows or (path, label) not in second:
-            continue
-        boxes, views, _ = first[path, label]
-        maps = {}
-        for run, findings in zip(args.runs, (first, second)):
-            for name, weights in findings[path, label][-1].items():
-                maps[f"{os.path.basename(os.path.abspath(run))}: {name}"] = weights
-        rows[label] = finding_rows(views, label, boxes, maps)
+    for finding, (boxes, views, maps) in first.items():
+        label = finding[1]
+        if label not in rows and finding in second:
+            rows[label] = finding_rows(views, label, boxes, maps | second[finding][-1])
     if not rows:
         raise ValueError(f"{args.runs[0]}, {args.runs[1]}: the test patients of both share no finding "
                          "with a box and a map; boxes.csv stands beside the table")

@@ -7,17 +7,16 @@ import torch
 import torch.nn.functional as F
 
 from crossvit import CrossViT, variant
-from experiments.timing import FAST, measure
+from experiments.timing import measure
 from plumbing.kernels import choose_kernels, uses_bfloat16
 from train import make_optimizer
 from vit import SIZES, ViT, ViTConfig
 
 
-PASSES = 4                                                         # forward passes that are timed together
+PASSES = {"forward": 4, "training": 1}                             # that are timed together
 
 
 def build_vit(device, who, size, image, patch, batch, flags, step):
-    torch.manual_seed(0)
     fields = SIZES[size]
     if who.startswith("timm"):
         from timm.models.vision_transformer import VisionTransformer
@@ -35,7 +34,6 @@ def build_vit(device, who, size, image, patch, batch, flags, step):
 
 
 def build_crossvit(device, who, variant_name, batch, flags, step):
-    torch.manual_seed(0)
     if who.startswith("timm"):
         import timm
         model = timm.create_model(f"crossvit_{variant_name}_240", num_classes=10)
@@ -45,45 +43,45 @@ def build_crossvit(device, who, variant_name, batch, flags, step):
 
 
 def network_step(device, who, model, image, batch, flags, step):
-    """A training step (forward, backward, AdamW), or PASSES forward passes under one autocast as in eval.py.
+    """A training step (forward, backward, AdamW), or several forward passes under one autocast as in eval.py.
 
     flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of
     float32 or "bf16" sets that for all, and train.py's AdamW."""
-    train, shipped = step == "training", flags == "as shipped"
-    ours, bf16 = who.startswith("ours"), flags == "bf16"
-    passes = 1 if train else PASSES
-    model.to(device).train(train)
+    training = step == "training"
+    as_shipped = flags == "as shipped"
+    ours = who.startswith("ours")
+    model.to(device).train(training)
     if who.endswith("compiled"):
         model.compile()
     x = torch.randn(batch, 3, image, image, device=device)
     y = torch.zeros(batch, dtype=torch.long, device=device)
+    args = argparse.Namespace(lr=1e-5, weight_decay=0.01, optimizer="AdamW", kernels="auto", amp="auto")
+    optimizer = make_optimizer(model, args, torch.device(device))
     precision = "highest"
-    if flags == FAST[device]:
+    bf16 = flags == "bf16"
+    if flags == "medium":                                          # float32 by oneDNN, not MKL
         precision = flags
-    elif shipped and ours:
-        chosen = argparse.Namespace(kernels="auto", amp="auto")
-        choose_kernels(chosen, model, torch.device(device))
-        bf16 = uses_bfloat16(chosen, model, torch.device(device))
+    if as_shipped and ours:
+        choose_kernels(args, model, torch.device(device))
+        bf16 = uses_bfloat16(args, model, torch.device(device))
         precision = torch.get_float32_matmul_precision()
-    if shipped and not ours:
+    elif as_shipped:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    else:
-        args = argparse.Namespace(lr=1e-5, weight_decay=0.01, optimizer="AdamW")
-        optimizer = make_optimizer(model, args, torch.device(device))
 
     def run():
         torch.set_float32_matmul_precision(precision)
-        with torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            for _ in range(passes):
+        with torch.set_grad_enabled(training), torch.autocast(device, torch.bfloat16, enabled=bf16):
+            for _ in range(PASSES[step]):
                 out = model(x)
-        if train:
-            if not who.startswith("timm"):
-                out = out["logits"]
-            if ours:
-                out = out["y"]
-            optimizer.zero_grad()
-            F.cross_entropy(out.float(), y).backward()
-            optimizer.step()
+        if not training:
+            return
+        if not who.startswith("timm"):
+            out = out["logits"]
+        if ours:
+            out = out["y"]
+        optimizer.zero_grad()
+        F.cross_entropy(out.float(), y).backward()
+        optimizer.step()
 
     return run
 
@@ -91,16 +89,17 @@ def network_step(device, who, model, image, batch, flags, step):
 def beside_peers(args, build, peers, networks):
     """Forward passes and training steps, everyone as it comes, then everyone with the same flags. On CUDA
     training steps in bf16, and the same compiled."""
-    choices, steps = ("as shipped", "highest", FAST["cpu"], "bf16"), ("forward", "training")
+    choices = ("as shipped", "highest", "medium", "bf16")
+    steps = PASSES
     groups = [["ours", *peers]]
     if args.device == "cuda":
-        choices, steps = ("bf16",), ("training",)
+        choices = ("bf16",)
+        steps = ("training",)
         groups += [["ours, compiled"], ["timm, compiled"]]         # each takes a minute to start
     for names, settings, flags, step in product(groups, networks, choices, steps):
         rows = measure(args, build, names, settings | {"flags": flags, "step": step})
-        passes = PASSES if step == "forward" else 1
         for row in rows:
-            row["images/s"] = passes * settings["batch"] / row["s"] if row["s"] else None
+            row["images/s"] = PASSES[step] * settings["batch"] / row["s"] if row["s"] else None
         yield rows
 
 

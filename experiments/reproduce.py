@@ -19,15 +19,13 @@ order of training; the rows of one seed share its split, so rows are compared se
 Every run is a `python train.py` of its own, in OUT/runs. A run that has its metrics.json is not trained
 again, one that was stopped is resumed: the same line again goes on. When a run fails, the reason is printed
 and the others go on. The name of a run folder has a digest of the flags, so a row whose flags are changed is
-trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md, NAME.csv and NAME.png.
+trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md and NAME.png.
 """
-import csv
 import hashlib
 import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -38,16 +36,16 @@ import numpy as np
 
 from evaluation.folds import validation
 from evaluation.metrics import LOWER_IS_BETTER
-from evaluation.picture_rows import side_by_side, stack
-from evaluation.plots import confusion, dots, histogram
+from evaluation.picture_rows import stack
+from evaluation.plots import dots, histogram
 from evaluation.predictions_file import read_rows
 from evaluation.run_text import read_run
 from evaluation.scores import known_units
 from experiments.claims import EXPERIMENTS, VALIDATION
-from experiments.intervals import look_up, spread, verdict, with_interval
-from plumbing.checkpoints import read_json
+from experiments.intervals import look_up, verdict, with_interval
 from plumbing.command import Parser, Stop, run_main
-from plumbing.run_folder import write_csv, write_whole
+from plumbing.run_folder import write_whole
+from plumbing.saved_run import read_metrics
 from plumbing.simulate import COHORTS, make
 
 
@@ -87,73 +85,50 @@ def plan(name, seed, args):
 # training
 
 
-def read_metrics(run):
-    """metrics.json of a run that has ended, otherwise None: it appears whole, last but for the figures."""
-    path = join(run, "metrics.json")
-    return read_json(path) if isfile(path) else None
-
-
-def seconds_of(run):
-    """Seconds of training and validation, without the start of the process and the test; NaN if it failed."""
-    if not read_metrics(run):
-        return math.nan
-    with open(join(run, "log.csv"), newline="", encoding="utf-8") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
-
-
 def train_run(flags, run, args, stop):
-    """Train one run in a process of its own, unless it has ended or all is to stop -> was it trained now?"""
-    if stop or read_metrics(run):
-        return False
+    """Train one run in a process of its own, unless it has ended or all is to stop -> what became of it."""
+    if read_metrics(run):
+        return "was there"
+    if stop:
+        return "stopped"
     folder, name = split(run)
     os.makedirs(folder, exist_ok=True)
-    command = [sys.executable, TRAIN, "--device", args.device]
+    command = [sys.executable, "-u", TRAIN, "--device", args.device]
     if isfile(join(run, "args.json")):
         command += ["--resume", run]
     else:                                                          # new, or killed before it had its flags
         shutil.rmtree(run, ignore_errors=True)
         command += [*flags, "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
-    environment = dict(os.environ, PYTHONUNBUFFERED="1")           # the log is up to date
-    if args.jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // args.jobs)))
     with open(run + ".log", "a+", encoding="utf-8") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        child = subprocess.Popen(command, stdout=log, stderr=log)
         while child.poll() is None:
-            if stop.signal == signal.SIGTERM:                      # the terminal sends Ctrl-C to all
+            if stop:
                 child.terminate()
             time.sleep(0.1)
-        if not stop and (child.returncode or not read_metrics(run)):
-            log.seek(0)
-            last = log.read().strip().split("\n")[-1]
-            raise ValueError(f"python train.py {' '.join(flags)}: status {child.returncode}, {last}; "
-                             f"see {run}.log")
-    return True
+        if read_metrics(run):
+            return "trained"
+        log.seek(0)
+        last = log.read().strip().split("\n")[-1]
+    return f"failed: python train.py {' '.join(flags)}: status {child.returncode}, {last}; see {run}.log"
 
 
 def train_all(name, commands, args, stop):
-    """Train each (row, flags, run), args.jobs at a time -> {run: why it failed}.
-
-    A run stands behind those that it starts from. Ctrl-C and SIGTERM end it; every training saves itself."""
-    jobs = {}
+    """Train each (row, flags, run), args.jobs at a time, those that start from another last -> {run: why it
+    failed}. Ctrl-C and SIGTERM end it; every training saves itself."""
+    folders = {run for _, _, run in commands}
+    first = [command for command in commands if folders.isdisjoint(command[1])]
+    last = [command for command in commands if command not in first]
     failed = {}
-
-    def job(flags, run):
-        for flag in flags:
-            if flag in jobs:                                       # a run that this one starts from
-                jobs[flag].result()
-        return train_run(flags, run, args, stop)
-
+    if args.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // args.jobs)))
     with ThreadPoolExecutor(args.jobs) as pool:
-        for _, flags, run in commands:
-            jobs[run] = pool.submit(job, flags, run)
-        for number, (row, _, run) in enumerate(commands, 1):
-            try:
-                outcome = "trained" if jobs[run].result() else "was there"
-            except ValueError as error:
-                failed[run] = str(error)
-                outcome = f"failed: {error}"
-            if not stop:
-                print(f"{name} {number}/{len(commands)}   {row}   {outcome}   {run}", flush=True)
+        for stage in (first, last):
+            outcomes = pool.map(lambda command: train_run(*command[1:], args, stop), stage)
+            for (row, _, run), outcome in zip(stage, outcomes):
+                folders.remove(run)
+                print(f"{name}   {row}   {outcome}   {run}   {len(folders)} to go", flush=True)
+                if outcome.startswith("failed"):
+                    failed[run] = outcome
     if stop:
         print("stopped; the same line again goes on")
         sys.exit(128 + stop.signal)
@@ -164,33 +139,30 @@ def train_all(name, commands, args, stop):
 # tables
 
 
+def value_of(run, place):
+    """The number at a place of metrics.json, NaN where the run failed; VALIDATION: of its best epoch."""
+    metrics = read_metrics(run)
+    if metrics and place == VALIDATION:
+        _, value = validation(read_run(run))
+        return value
+    return look_up(metrics, place)
+
+
 def gather(experiment, metric, plans):
-    """-> {column: {row: [value per seed]}} of a metric, its experiment's other columns and the seconds of
-    training, and its lines of the csv file.
+    """-> {column: {row: [value per seed]}} of a metric and its experiment's other columns.
 
     The metric has a row for chance too. NaN where a run failed. plans: what `plan` returns, one per seed."""
     place, chance, extra = experiment["metrics"][metric]
     places = {metric: place, **experiment.get("columns", {})}
-    columns = {column: {row: [] for row in experiment["rows"]} for column in (*places, "s")}
-    lines = []
-    chances = [math.nan] * len(plans)
+    columns = {column: {} for column in places}
+    chances = []
     for row in experiment["rows"]:
-        for seed, runs in enumerate(plans):
-            _, run = runs[row, extra]
-            metrics = read_metrics(run)
-            seconds = seconds_of(run)
-            columns["s"][row].append(seconds)
-            for column, place in places.items():
-                if place == VALIDATION and metrics:
-                    _, value = validation(read_run(run))
-                else:
-                    value = look_up(metrics, place)
-                columns[column][row].append(value)
-                lines.append([column, row, seed, value, seconds, run])
-            if metrics:                                            # all rows of a seed have the same chance
-                chances[seed] = look_up(metrics, chance)
-    columns[metric]["chance"] = chances
-    return columns, lines
+        folders = [runs[row, extra][1] for runs in plans]
+        for column, place in places.items():
+            columns[column][row] = [value_of(run, place) for run in folders]
+        chances.append([value_of(run, chance) for run in folders])
+    columns[metric]["chance"] = np.fmax.reduce(chances).tolist()   # of the rows of a seed that did not fail
+    return columns
 
 
 def table(experiment, metric, columns):
@@ -200,20 +172,17 @@ def table(experiment, metric, columns):
     better = "lower" if lower else "higher"
     command = f"python train.py {experiment['flags']} {extra}".strip()
     others = experiment.get("columns", {})
-    head = ["row", "flags", "mean (95 %)", *others, "seeds", "s"]
+    head = ["row", "flags", "mean (95 %)", *others, "seeds"]
     lines = ["", f"## {metric}, {better} is better", "", f"`{command}` and", "",
              f"| {' | '.join(head)} |", f"{'|---' * len(head)}|"]
     for row, numbers in columns[metric].items():
-        cells = [row, "", with_interval(numbers)]
+        flags = ""
         if row in experiment["rows"]:
-            cells[1] = f"`{experiment['rows'][row]}`"
-        for column in others:
-            values = columns[column].get(row, [math.nan])
-            cells.append(with_interval(values).replace("failed", ""))
-        cells.append(", ".join(f"{value:.3f}" for value in numbers).replace("nan", "failed"))
-        seconds = columns["s"].get(row, [math.nan])
-        cells.append(f"{spread(seconds)[0]:.0f}".replace("nan", ""))
-        lines.append(f"| {' | '.join(cells)} |")
+            flags = f"`{experiment['rows'][row]}`"
+        blanks = [math.nan]                                        # of chance, and of what a model has not
+        notes = [with_interval(columns[column].get(row, blanks)).replace("failed", "") for column in others]
+        seeds = ", ".join(f"{value:.3f}" for value in numbers).replace("nan", "failed")
+        lines.append(f"| {' | '.join([row, flags, with_interval(numbers), *notes, seeds])} |")
     lines += ["", "| the paper says | here it | margin (95 %) | in seeds |", "|---|---|---|---|"]
     for claim, order, *metrics in experiment["claims"]:
         if not metrics or metric in metrics:
@@ -222,71 +191,49 @@ def table(experiment, metric, columns):
     return lines
 
 
-def draw_rows(experiment, metric, plans):
-    """-> strips of three pictures, one per row, all seeds together: a histogram of errors with the same bars
-    for all rows, or a confusion matrix; of labels and times there is none."""
+def draw_errors(experiment, metric, plans):
+    """-> a histogram per row, with the same bars, of the errors of all seeds; [] where the metric is not of a
+    number."""
     place, _, extra = experiment["metrics"][metric]
-    key = place.split("/")[0]
     errors = {}
-    counts = {}
     for row in experiment["rows"]:
-        for runs in plans:
-            _, folder = runs[row, extra]
-            if not read_metrics(folder):
-                continue
-            run = read_run(folder)
+        folders = [runs[row, extra][1] for runs in plans]
+        for run in [read_run(folder) for folder in folders if read_metrics(folder)]:
             for task in run.tasks:
-                if task.key != key:
-                    continue
-                if task.kind == "regression":
+                if task.kind == "regression" and task.key == place.split("/")[0]:
                     predicted, actual, _ = known_units(task, read_rows([task], run.predictions))
-                    errors.setdefault(row, []).append(predicted - actual)
-                if task.kind == "classes":
-                    counts.setdefault(row, []).append(run.metrics[key]["confusion"])
-                    classes = task.classes
-    pictures = []
-    for row_errors in errors.values():
-        every = np.concatenate(sum(errors.values(), []))
-        pictures.append(histogram(np.concatenate(row_errors), "predicted - actual", every))
-    for tables in counts.values():
-        pictures.append(confusion(np.sum(tables, axis=0), classes))
-    captions = [*errors, *counts]
-    return [side_by_side(pictures[i:i + 3], captions[i:i + 3], height=400)
-            for i in range(0, len(captions), 3)]
+                    errors.setdefault(row, []).extend(predicted - actual)
+    every = sum(errors.values(), [])
+    return [histogram(own, f"predicted - actual, {row}", every) for row, own in errors.items()]
 
 
 def reproduce(name, args, stop):
     """Train what is not yet trained of one experiment, write and print its tables -> why runs failed."""
     experiment = EXPERIMENTS[name]
     plans = [plan(name, seed, args) for seed in range(args.seeds)]
-    commands = []
-    for runs in plans:
-        commands += [(row, flags, run) for (row, _), (flags, run) in runs.items()]
+    commands = [(row, *command) for runs in plans for (row, _), command in runs.items()]
     failed = train_all(name, commands, args, stop)
     patients = {str(read_metrics(run)["patients"]) for _, _, run in commands if run not in failed}
     text = [f"# {name}", "", experiment["about"], "",
             f"Seeds: {args.seeds}, counted from 0. Test patients: {' or '.join(patients)}. Intervals: t "
-            "intervals of the mean over the seeds. s: mean seconds of training and validation."]
+            "intervals of the mean over the seeds."]
     if args.quick:
         text += ["", "**Quick: few patients, one epoch. These numbers mean nothing.**"]
     for run, flags in experiment.get("first", {}).items():
         text += ["", f"`{{{run}}}`: `python train.py {flags}`, same seed"]
     if failed:
         text += ["", f"**{len(failed)} of {len(commands)} runs failed.**"]
-    lines = [["metric", "row", "seed", "value", "seconds", "run"]]
     pictures = []
     for metric in experiment["metrics"]:
-        columns, more = gather(experiment, metric, plans)
-        lines += more
+        columns = gather(experiment, metric, plans)
         text += table(experiment, metric, columns)
         pictures.append(dots(columns[metric], f"{name}, {metric}: a dot per seed, and their mean"))
-        pictures += draw_rows(experiment, metric, plans)
+        pictures += draw_errors(experiment, metric, plans)
     path = join(args.out, name)
     write_whole(path + ".md", "\n".join(text) + "\n")
-    write_csv(path + ".csv", lines)
     stack(pictures).save(path + ".png")
     print("\n".join(text))
-    print(f"\nwrote {path}.md, .csv and .png", flush=True)
+    print(f"\nwrote {path}.md and .png", flush=True)
     return list(failed.values())
 
 

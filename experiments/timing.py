@@ -2,28 +2,25 @@
 
 A candidate is a name and build(device, name, **settings), which returns a step, a function without arguments.
 """
-import functools
 import multiprocessing
 import os
 import platform
 import re
-import resource
-import time
-import warnings
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from os.path import exists, join
 from statistics import median
+from time import process_time
 
-import numpy as np
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from plumbing.run_folder import write_csv
+from plumbing.weight_files import first_line
 
 
 PEERS = ("timm", "transformers")
-FAST = {"cpu": "medium", "cuda": "high"}                           # float32 by oneDNN, not MKL; TF32
 LIMIT = 120                                                        # s that a step may take
 START = 20                                                         # s that the import of PyTorch may take
 
@@ -42,47 +39,36 @@ def clock(step, device):
         end.record()
         end.synchronize()
         return begin.elapsed_time(end) / 1000
-    began = time.process_time()
+    began = process_time()
     step()
-    return time.process_time() - began
+    return process_time() - began
 
 
-def most_resident():
+def forget_peak(device):
+    """The peak of memory starts anew, at what there is."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def peak(device):
     """The most memory that this process had, in bytes."""
-    if not exists("/proc/self/status"):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     with open("/proc/self/status") as file:
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])
 
 
 def peak_memory(step, device):
-    """-> seconds of one step, and by how many MB memory rises above what there was before."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        seconds = clock(step, device)
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        if exists("/proc/self/clear_refs"):
-            with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")                                    # VmHWM starts anew
-        before = most_resident()
-        seconds = clock(step, device)
-        peak = most_resident()
-    return seconds, (peak - before) / 2 ** 20
-
-
-def host_syncs(step, device):
-    """How often a step waits for the GPU; None on a CPU."""
-    if device != "cuda":
-        return None
-    torch.cuda.synchronize()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        step()
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("called a synchronizing" in str(warning.message) for warning in caught)
+    """-> seconds of one step, and by how many MB memory rises above what there was before; None on macOS."""
+    if device == "cpu" and not exists("/proc/self/clear_refs"):
+        return clock(step, device), None
+    forget_peak(device)
+    before = peak(device)
+    seconds = clock(step, device)
+    return seconds, (peak(device) - before) / 2 ** 20
 
 
 def attention_flops(q, k, v, *args, **kwargs):
@@ -137,97 +123,58 @@ def try_step(device, build, name, settings):
     except ModuleNotFoundError as error:
         return None, None, f"{error.name} is not installed: pip install {error.name}"
     except Exception as error:                                     # no memory, or what another version raises
-        return None, None, f"{type(error).__name__}: {str(error).partition(chr(10))[0][-80:]}"
-
-
-def alone(queue, *candidate):
-    """In a process of its own, whose memory nothing else has used."""
-    queue.put(try_step(*candidate))
+        return None, None, f"{type(error).__name__}: {first_line(error)[-80:]}"
 
 
 def in_own_process(*candidate):
-    """-> what `try_step` says."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    child = context.Process(target=alone, args=(queue, *candidate), daemon=True)
-    child.start()
-    child.join(LIMIT + START)
-    if child.exitcode is None:
-        child.kill()
-        return None, None, f"stopped after {LIMIT} s"
-    if child.exitcode != 0:
-        return None, None, f"its process ended with status {child.exitcode}; -9: as a rule for lack of memory"
-    return queue.get()
+    """-> what `try_step` says, of memory that nothing else has used."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        result = pool.apply_async(try_step, candidate)
+        try:
+            return result.get(LIMIT + START)
+        except multiprocessing.TimeoutError:
+            return None, None, f"stopped after {LIMIT} s: too slow, or killed for lack of memory"
 
 
 def measure(args, build, names, settings):
     """-> a row of the table for each candidate; None where something could not be measured.
 
-    First each runs alone, for its memory; then in turns, for their times, all that took less than LIMIT / 20.
-    ratio: time over that of the first."""
+    First each runs alone, for its memory; then in turns, for their times, all that took less than LIMIT / 20:
+    what has no ratio, of its time over that of the first, ran once."""
+    first_step = try_step if args.device == "cuda" else in_own_process
     rows = {}
     steps = {}
-    first_step = try_step if args.device == "cuda" else in_own_process
     for name in names:
         seconds, memory, note = first_step(args.device, build, name, settings)
-        rows[name] = settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "saved MB": None,
-                                 "peak": None, "syncs": None, "note": note}
-        if seconds is None:
-            continue
-        if seconds < LIMIT / 20:
+        rows[name] = settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "TFLOP/s": None,
+                                 "note": note}
+        if seconds and seconds < LIMIT / 20:
             steps[name] = build(args.device, name, **settings)
-        else:
-            rows[name]["note"] = "one step, in a process of its own"
     for name, rounds in take_turns(steps, args.rounds, args.device).items():
         row = rows[name]
-        first = rows[names[0]]
-        flops, saved = counted(steps[name])
         row["s"] = median(rounds)
-        row["saved MB"] = saved / 2 ** 20
-        row["syncs"] = host_syncs(steps[name], args.device)
-        precision = torch.get_float32_matmul_precision()           # of the step that just ran
-        if "bf16" in f"{name} {settings}":
-            precision = "bf16"
-        row["peak"] = flops / row["s"] / matmul_rate(args.device, precision)
-        if first["s"]:
-            row["ratio"] = row["s"] / first["s"]
+        row["TFLOP/s"] = counted(steps[name])[0] / row["s"] / 1e12
+        first = rows[names[0]]["s"]
+        if first:
+            row["ratio"] = row["s"] / first
     return list(rows.values())
-
-
-@functools.cache
-def matmul_rate(device, precision):
-    """FLOP per second of a large matrix product in "bf16", or in float32 at PyTorch's present precision."""
-    side = 8192 if device == "cuda" else 512
-    a = torch.randn(side, side, device=device)
-    if precision == "bf16":
-        a = a.bfloat16()
-    rounds = take_turns({"product": lambda: a @ a}, 5, device)["product"]
-    return 2 * side ** 3 / median(rounds)
 
 
 # -----------------------------------------------------------------------------
 # tables
 
 
-def cpu_name():
-    names = []
+def machine(device):
+    """A line that says what it was measured on."""
+    chip = platform.processor()
     if exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
             names = re.findall("model name\t: (.*)", file.read())
-    return names[0] if names else platform.processor()
-
-
-def machine(device):
-    """A line that says what it was measured on."""
-    words = [cpu_name()]
+        chip = next(iter(names), chip)
+    words = [chip, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"]
     if device == "cuda":
         words.insert(0, torch.cuda.get_device_name())
-    words.append(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for package in PEERS:
-        try:
-            words.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            words.append(f"{package} not installed (pip install {package})")
+    words += [f"{package} {version(package)}" for package in PEERS if find_spec(package)]
     return ", ".join(words)
 
 
@@ -252,26 +199,3 @@ def report(args, name, groups):
         write_csv(path, [rows[0], *(row.values() for row in rows)])
     print(f"wrote {path}")
     return rows
-
-
-def exponent(sizes, costs):
-    """Slope of log cost over log size: 1 is linear, 2 quadratic."""
-    return np.polyfit(np.log(sizes), np.log(costs), 1)[0]
-
-
-def growth(rows, size, cost):
-    """-> {who: (values of the column `size`, those of the column `cost`)}, where they were measured."""
-    lines = {}
-    for row in rows:
-        if row[cost]:
-            lines.setdefault(row["who"], []).append((row[size], row[cost]))
-    return {who: tuple(zip(*points)) for who, points in lines.items()}
-
-
-def print_growth(rows, size):
-    """How time and memory of each candidate grow with a column of sizes; the smallest is left out."""
-    for cost in ("s", "MB"):
-        for who, (sizes, costs) in growth(rows, size, cost).items():
-            if len(sizes) > 2:
-                power = exponent(sizes[1:], costs[1:])
-                print(f"{who}: {cost} grows with the power {power:.2f} of {size}, from {sizes[1]:,} on")

@@ -15,8 +15,7 @@ with (cohort, seed, patient), so patient 7 is the same in a cohort of 10 or of 1
 many.
 Not a model of disease: good for testing methods and for teaching, no evidence about patients.
 
-Run: python -m plumbing.simulate                                          a few patients and their arithmetic
-     python -m plumbing.simulate --data chest --out films --patients 100  a cohort to look at
+Run: python -m plumbing.simulate --data chest --out films --patients 100      a cohort to look at
 """
 import os
 import shutil
@@ -26,9 +25,8 @@ from plumbing.command import Parser, run_main
 from plumbing.lock import lock
 from plumbing.simulate_bag import bag
 from plumbing.simulate_brain import brain
-from plumbing.simulate_chest import chest, chest_patient
-from plumbing.simulate_film import FILM
-from plumbing.simulate_skin import WEIGHTS, psoriasis, psoriasis_patient
+from plumbing.simulate_chest import chest
+from plumbing.simulate_skin import psoriasis
 
 
 VERSION = 2                                     # in the folder's name; raise it when pixels or rows change
@@ -36,12 +34,10 @@ COHORTS = {"psoriasis": psoriasis, "chest": chest, "brain": brain, "bag": bag}
 
 
 def make(name, root="data_cache", seed=0, patients=None):
-    """Return the path of a cohort.csv; the cohort is drawn first if it is not there yet.
+    """Return the path of the cohort.csv of one of COHORTS, which is drawn first if it is not there yet.
 
     It is drawn beside its place and renamed at the end, by one process at a time: a second one waits, and
-    finds it done. patients=None draws as many as is usual for the cohort. ValueError on an unknown name."""
-    if name not in COHORTS:
-        raise ValueError(f"no simulated cohort {name!r}; there are {', '.join(COHORTS)}")
+    finds it done. patients=None draws as many as is usual for the cohort."""
     folder = join(root, f"{name}-v{VERSION}-seed{seed}")
     if patients:
         folder += f"-n{patients}"
@@ -62,44 +58,13 @@ def make(name, root="data_cache", seed=0, patients=None):
     return table
 
 
-# -----------------------------------------------------------------------------
-# command line
-
-
-def print_patient(region_rows, photo_rows):
-    """Print the PASI of a psoriasis patient, written out."""
-    patient, _, _, fst, age, sex, site, pasi, pga = photo_rows[0][:9]
-    print(f"psoriasis   {patient}: skin type {fst}, {age} {sex}, {site} - {len(photo_rows)} photographs")
-    print("region       photographs  area  grade  E  I  S   weight x (E + I + S) x grade")
-    for _, region, photographs, area, grade, e, i, s in region_rows:
-        weight = WEIGHTS[region]
-        total = e + i + s
-        print(f"{region:12s} {photographs:11d} {area:5.0%} {grade:6d}  {e}  {i}  {s}   "
-              f"{weight} x {total:2d} x {grade} = {weight * total * grade:4.1f}")
-    print(f"PASI {pasi} of 72, PGA {pga} of 5")
-
-
-def demo():
-    """Print one patient's PASI written out, and the boxes of two patients' films."""
-    region_rows, photo_rows, _ = psoriasis_patient(0, 0)
-    boxes = chest_patient(0, 6)[0] + chest_patient(0, 8)[0]
-    print_patient(region_rows, photo_rows)
-    print(f"\nchest film           finding        box in {FILM} x {FILM} px")
-    for name, label, x0, y0, x1, y1 in boxes:
-        print(f"{name:20s} {label:13s} {x0:3d}..{x1:<3d} x {y0:3d}..{y1:<3d}")
-
-
 def main(argv=None):
-    parser = Parser("write a simulated cohort; without flags, show a patient")
-    parser.add_argument("--data", choices=COHORTS, help="which cohort")
-    parser.add_argument("--out", help="folder to write, new or empty")
+    parser = Parser("write a simulated cohort")
+    parser.add_argument("--data", choices=COHORTS, required=True, help="which cohort")
+    parser.add_argument("--out", required=True, help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patients", type=int, help="how many; default: as train.py uses")
     args = parser.parse_args(argv)
-    if not args.data and not args.out:
-        return demo()
-    if not args.data or not args.out:
-        parser.error("--data and --out go together")
     if isdir(args.out) and os.listdir(args.out):
         parser.error(f"--out {args.out} is not empty")
     COHORTS[args.data](args.out, args.seed, args.patients)

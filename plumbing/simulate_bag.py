@@ -33,9 +33,8 @@ def bag_patient(seed, index):
 
     patient = f"p{index:04d}"
     name = f"images/{patient}.npy"
-    tumor_rows = [(name, row) for row in rows]
     bag_row = (patient, name, "AB"[subtype], length, count)
-    return tumor_rows, [bag_row], {name: vectors.astype(np.float16)}
+    return [(name, row) for row in rows], [bag_row], {name: vectors.astype(np.float16)}
 
 
 def bag(folder, seed=0, patients=None):

@@ -20,12 +20,8 @@ def distance(x, y, z):
 def head_grids(rng):
     """Return the grids z, y, x, from -1 to 1 over a head that is moved, turned and scaled a little."""
     ticks = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1
-    dz, dy, dx = rng.uniform(-0.06, 0.06, 3)
-    z, y, x = np.meshgrid(
-        ticks - dz,
-        ticks - dy,
-        ticks - dx,
-        indexing="ij")
+    moved = ticks - rng.uniform(-0.06, 0.06, (3, 1))
+    z, y, x = np.meshgrid(*moved, indexing="ij")
     turn = rng.uniform(-0.12, 0.12)
     size = rng.uniform(0.95, 1.05)
     return (
@@ -64,7 +60,9 @@ def brain_patient(seed, index):
     sex = rng.choice(["F", "M"])
     age = np.clip(round(73 + 7 * rng.normal()), 55, 95)
     education = np.clip(round(15 + 3 * rng.normal()), 6, 21)       # years
-    apoe = rng.choice(list(APOE), p=list(APOE.values()))
+    apoe = rng.choice(
+        list(APOE),
+        p=list(APOE.values()))
 
     atrophy, widening = rng.normal(size=2)
     mismatch = widening - (age - 73) / 7                           # ventricles wider than the age explains
@@ -86,10 +84,11 @@ def brain_patient(seed, index):
     name = f"images/{patient}.npy"
     truth = [
         patient,
-        round(atrophy, 4),
-        round(widening, 4),
-        round(severity, 4)]
-    row = [patient, name, age, sex, education, apoe, stage, time, event]
+        *np.round([atrophy, widening, severity], 4)]
+    row = [
+        patient, name,
+        age, sex, education, apoe,
+        stage, time, event]
     return [truth], [row], {name: volume}
 
 

@@ -48,9 +48,10 @@ def inside(depth):
 
 def lung_vessels(rng, out, y):
     """Vessels leave the hilum, the root of the lung, as rays and fade with the distance."""
-    distance = np.hypot(y + 0.05, out - 0.16)
-    angle = np.arctan2(y + 0.05, out - 0.16)
-    angle += 0.18 * noise(rng, SHAPE, 9)
+    dx = out - 0.16
+    dy = y + 0.05
+    distance = np.hypot(dy, dx)
+    angle = np.arctan2(dy, dx) + 0.18 * noise(rng, SHAPE, 9)
     angle = angle.clip(-math.pi, math.pi)
     rays = resize(                              # by angle and distance
         rng.standard_normal((34, 9), np.float32),
@@ -70,11 +71,9 @@ def draw_lungs(rng, x, y, base, wide, tall):
     depths = {}
     vessels = np.zeros_like(x)
     for side in (-1, 1):
-        own_base = base
-        if side > 0:
-            own_base += 0.04                    # the left half of the diaphragm stands lower
-        own_base += rng.uniform(-0.1, 0.06)
-        depths[side] = lung_depth(x * side, y, own_base, wide, tall)
+        lower = 0.04 if side > 0 else 0         # the left half of the diaphragm stands lower
+        dome = base + lower + rng.uniform(-0.1, 0.06)
+        depths[side] = lung_depth(x * side, y, dome, wide, tall)
         vessels += inside(depths[side]) * lung_vessels(rng, x * side, y)
     return depths, vessels
 

@@ -10,11 +10,6 @@ from PIL import ImageDraw
 from plumbing.drawing import frame, limbs, noise, ramp, resize, to_image
 
 
-def rgb(red, green, blue):
-    """A colour."""
-    return np.array([red, green, blue], np.float32).reshape(3, 1, 1)
-
-
 ASPECTS = {                                     # width / height of a photograph, from and to
     "head": (0.75, 1.1),
     "upper limbs": (1.5, 2.41),
@@ -54,24 +49,30 @@ SHAPES = {                                      # of the body, as limbs() reads 
          0.44  -1.2    0.42    0.42  -0.1    0.3
          0.42   0.1    0.27    0.38   0.7    0.13
          0.38   0.72   0.13    0.56   0.9    0.12"""}
-SKINS = {                                       # by Fitzpatrick type: skin, plaques, how much these stand out
-    1: (rgb(240, 208, 190), rgb(196, 66, 60), 1),
-    2: (rgb(229, 187, 163), rgb(192, 62, 58), 1),
-    3: (rgb(211, 162, 133), rgb(182, 58, 54), 0.95),
-    4: (rgb(174, 123, 93), rgb(142, 56, 54), 0.9),
-    5: (rgb(125, 83, 60), rgb(88, 42, 48), 0.75),
-    6: (rgb(86, 58, 45), rgb(58, 30, 38), 0.65)}
-HAIR = rgb(38, 30, 26)
-BACKDROPS = [
-    rgb(62, 92, 128),
-    rgb(70, 118, 104),
-    rgb(52, 54, 58),
-    rgb(205, 206, 204),
-    rgb(160, 168, 176)]
+SKINS = """                                     # by Fitzpatrick type: skin, plaques, how much these stand out
+    240 208 190   196 66 60   1
+    229 187 163   192 62 58   1
+    211 162 133   182 58 54   0.95
+    174 123  93   142 56 54   0.9
+    125  83  60    88 42 48   0.75
+     86  58  45    58 30 38   0.65"""
+HAIR = (38, 30, 26)
+BACKDROPS = [(62, 92, 128), (70, 118, 104), (52, 54, 58), (205, 206, 204), (160, 168, 176)]
 SITES = {                                       # colour cast; standard deviation of the grain in grey levels
-    "clinic-a": (rgb(1, 1, 1), 2),
-    "clinic-b": (rgb(0.97, 1, 1.03), 2),
-    "phone": (rgb(1.03, 1, 0.95), 4)}
+    "clinic-a": ((1, 1, 1), 2),
+    "clinic-b": ((0.97, 1, 1.03), 2),
+    "phone": ((1.03, 1, 0.95), 4)}
+
+
+def rgb(color):
+    """A colour -> (3, 1, 1)."""
+    return np.array(color, np.float32).reshape(3, 1, 1)
+
+
+def skin_of(fst):
+    """Fitzpatrick type -> the colours of skin and of plaques, and how much these stand out."""
+    *colors, contrast = np.loadtxt(SKINS.splitlines())[fst - 1].tolist()
+    return rgb(colors[:3]), rgb(colors[3:]), contrast
 
 
 # -----------------------------------------------------------------------------
@@ -172,12 +173,12 @@ def draw_moles_and_hairs(rng, image, skin, color):
 def photograph(rng, tone, body, gradient, site):
     """Put the body before a cloth, light it unevenly and add the site's colours and grain -> image."""
     cloth = (
-        BACKDROPS[rng.integers(len(BACKDROPS))]
+        rgb(BACKDROPS[rng.integers(len(BACKDROPS))])
         * (1 + 0.07 * noise(rng, body.shape, 5)))
     photo = cloth + (tone - cloth) * body
     photo *= 1 + rng.uniform(0.05, 0.2) * gradient
     cast, deviation = SITES[site]
-    photo *= cast * rng.uniform(0.95, 1.05)
+    photo *= rgb(cast) * rng.uniform(0.95, 1.05)
     photo += rng.standard_normal(body.shape, np.float32) * deviation
     return to_image(np.moveaxis(photo, 0, -1))
 
@@ -188,7 +189,7 @@ def draw_photo(rng, region, fst, site, fraction, grades):
     grades = (erythema, induration, scaling), each 0..4, change colours, never the layout.
     Returns (H, W, 3) uint8, and the area fraction measured on what was drawn."""
     erythema, induration, scaling = grades
-    skin_color, plaque_color, contrast = SKINS[fst]
+    skin_color, plaque_color, contrast = skin_of(fst)
     depth, x, y = pose(rng, region)
     hidden = hidden_skin(rng, region, x, y)
     skin = (depth > 0) & ~hidden
@@ -202,14 +203,14 @@ def draw_photo(rng, region, fst, site, fraction, grades):
         + 0.015 * noise(rng, mask.shape, 64))
     tone = skin_color * rng.uniform(0.96, 1.04) * mottled
     tone = tone * (1 - blend) + plaque_color * blend
-    brightness = skin_color.mean() / SKINS[3][0].mean()
+    brightness = skin_color.mean() / skin_of(3)[0].mean()
     tone += (
         24 * induration
         * (0.5 + 0.5 * brightness)
         * relief(rng, mask, light))
     tone += 17 * scaling * mask * scales(rng, mask.shape)          # the same in red, green and blue: silver
     tone *= 0.62 + 0.38 * np.sqrt((depth * 1.6).clip(0, 1))        # a limb is round
-    tone = np.where(hidden, HAIR, tone)
+    tone = np.where(hidden, rgb(HAIR), tone)
 
     image = photograph(rng, tone, ramp(depth, 0.05), toward(light, x, y), site)
     mole_color = (skin_color * 0.45).astype(int)

@@ -111,8 +111,7 @@ def psoriasis_patient(seed, index):
         areas = [drawn[0] for _, shown, drawn in photos if shown == region]
         if areas:                                                  # the truth is what was drawn
             truth[0] = round(sum(areas) / len(areas), 4)
-        row = [patient, region, len(areas), truth[0], area_grade(truth[0])]
-        region_rows.append(row + truth[1:])
+        region_rows.append([patient, region, len(areas), truth[0], area_grade(truth[0]), *truth[1:]])
     about = [fst, age, sex, site, pasi(regions), pga(regions)]
     photo_rows = [[patient, name, region] + about + truth for name, region, truth in photos]
     return region_rows, photo_rows, pictures

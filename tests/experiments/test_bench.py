@@ -3,7 +3,6 @@ import argparse
 import csv
 import math
 import os
-import queue
 import sys
 
 import numpy as np
@@ -25,44 +24,24 @@ def finite(row, keys=("s", "ratio", "MB")):
     return all(math.isfinite(float(row[key])) and float(row[key]) >= 0 for key in keys) and float(row["s"]) > 0
 
 
-def here(monkeypatch):
-    """Memory measured in this process instead of one a candidate, each of which would import PyTorch for seconds."""
-    class Process:
-        exitcode = 0
-
-        def __init__(self, target, args, daemon):
-            self.target, self.args = target, args
-
-        def start(self):
-            timing.alone(*self.args)
-
-        def join(self, seconds):
-            pass
-
-    monkeypatch.setattr(timing.multiprocessing, "get_context", lambda kind: argparse.Namespace(
-        SimpleQueue=queue.SimpleQueue, Process=Process))
-
-
 @pytest.mark.slow
-def test_filter_table_with_processes_of_its_own(tmp_path):
-    """All ways, finite numbers, and the ratio is over ours."""
-    rows = table("filter", tmp_path)
-    assert [row["who"] for row in rows] == ["ours", "loops", "loops, scores in one call"] and all(map(finite, rows))
+def test_a_table_with_processes_of_its_own(tmp_path):
+    """Finite numbers, and the ratio is over the first."""
+    rows = table("multivit", tmp_path)
+    assert len(rows) == 8 and all(finite(row) for row in rows)
     assert float(rows[0]["ratio"]) == 1 and float(rows[1]["ratio"]) == pytest.approx(float(rows[1]["s"]) / float(rows[0]["s"]))
 
 
-def test_ours_and_the_loops_of_the_filter_table_do_the_same():
-    """What is timed against each other gives the same tokens and the same pixels."""
-    ours, *others = (bench.build_filter("cpu", who, 2, 64, 16, 8)() for who in ("ours", "loops", "loops, scores in one call"))
-    for tokens, composite in others:
-        assert torch.equal(tokens, ours[0]) and torch.equal(composite, ours[1].to(composite.dtype))
+@pytest.fixture
+def here(monkeypatch):
+    """Memory measured in this process instead of one a candidate, each of which would import PyTorch for seconds."""
+    monkeypatch.setattr(timing, "in_own_process", timing.try_step)
 
 
-@pytest.mark.parametrize("name, key, count", [pytest.param("scaling", "tokens", 12, marks=pytest.mark.slow), pytest.param("multivit", "n", 8, marks=pytest.mark.slow), ("data", "path", 3),
-                                               pytest.param("memory", "size", 6, marks=pytest.mark.slow)])
-def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, monkeypatch, capsys):
-    """Expected rows, finite numbers, no candidate missing; the machine and the peers are named first."""
-    here(monkeypatch)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, key, count", [("scaling", "tokens", 12), ("multivit", "n", 8), ("memory", "size", 6)])
+def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, here, capsys):
+    """Expected rows, finite numbers, no candidate missing; the machine comes first, and what grows is drawn."""
     rows = table(name, tmp_path)
     assert len(rows) == count and all(finite(row) for row in rows) and not any(row["note"] for row in rows)
     assert len({(row["who"], row[key]) for row in rows}) == count
@@ -72,34 +51,55 @@ def test_tables_hold_every_candidate_at_every_size(name, key, count, tmp_path, m
     assert (tmp_path / f"{name}.png").is_file() == (name in bench.GROWS)
 
 
-@pytest.mark.parametrize("name, count", [pytest.param("vit", 24, marks=pytest.mark.slow), pytest.param("crossvit", 16, marks=pytest.mark.slow)])
-def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+@pytest.mark.parametrize("name, count", [("vit", 24), ("crossvit", 16)])
+def test_missing_peers_are_named_with_the_way_to_get_them(name, count, tmp_path, here, monkeypatch):
     """Ours is measured with every set of flags; a peer that is not there has an empty row that says what to install."""
-    here(monkeypatch)
     for peer in timing.PEERS:
         monkeypatch.setitem(sys.modules, peer, None)
     rows = table(name, tmp_path)
     assert len(rows) == count
     for row in rows:
-        assert finite(row) and float(row["peak"]) > 0 if row["who"].startswith("ours") else f"pip install {row['who']}" in row["note"]
-        assert not row["who"].startswith("ours") or (float(row["saved MB"]) > 0) == (row["step"] == "training")
+        if row["who"].startswith("ours"):
+            assert finite(row) and float(row["TFLOP/s"]) > 0 and float(row["images/s"]) > 0
+        else:
+            assert f"pip install {row['who']}" in row["note"]
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_row_per_candidate_with_its_time_and_flops(here, tmp_path, capsys):
+    """Each is printed and written with its settings; the ratio is over the first."""
+    def build(device, name, side):
+        x = torch.ones(side, side)
+        return lambda: [x @ x for _ in range({"one": 1, "two": 2}[name])]
+
+    rows = timing.measure(argparse.Namespace(device="cpu", rounds=2), build, ["one", "two"], {"side": 64})
+    assert [row["who"] for row in rows] == ["one", "two"] and rows[0]["ratio"] == 1 and rows[1]["ratio"] == rows[1]["s"] / rows[0]["s"]
+    for row, products in zip(rows, (1, 2)):
+        assert row["TFLOP/s"] == pytest.approx(products * 2 * 64 ** 3 / row["s"] / 1e12) and row["side"] == 64 and row["note"] == ""
+    assert timing.report(argparse.Namespace(out=str(tmp_path)), "toy", iter([rows[:1], rows[1:]])) == rows
+    with open(tmp_path / "toy.csv", newline="") as file:
+        assert [row["who"] for row in csv.DictReader(file)] == ["one", "two"]
+    assert capsys.readouterr().out.count("| 64 |") == 2
 
 
 def test_a_step_that_takes_too_long_is_stopped_and_said(monkeypatch):
     """A point beyond the limit leaves a row with a note, and nothing is timed."""
     monkeypatch.setattr(timing, "LIMIT", 0.01)
     monkeypatch.setattr(timing, "START", 0)
-    settings = dict(batch=1, side=32, patch=16, dim=8)
-    rows = timing.measure(argparse.Namespace(device="cpu", rounds=1), bench.build_filter, ["ours"], settings)
-    assert rows[0]["s"] is None and rows[0]["note"] == "stopped after 0.01 s"
+    rows = timing.measure(argparse.Namespace(device="cpu", rounds=1), bench.build_bag, ["softmax"], dict(tokens=4, size="micro"))
+    assert rows[0]["s"] is None and rows[0]["note"].startswith("stopped after 0.01 s")
 
 
-@pytest.mark.parametrize("power", (1.0, 1.1, 2.0))
-def test_exponent_of_a_power_law_is_its_power(power):
-    """seconds = c tokens^p -> p."""
-    tokens = np.array([1024, 4096, 16384])
-    assert timing.exponent(tokens, 3e-5 * tokens ** power) == pytest.approx(power)
+def test_growth_of_a_power_law_is_its_power(tmp_path, capsys):
+    """seconds = c tokens^p -> p, of the sizes after the first; a size that could not be measured is left out."""
+    rows = [{"who": "a", "tokens": tokens, "s": 3e-5 * tokens ** 1.5, "MB": 2.0 * tokens} for tokens in (1024, 4096, 16384)]
+    rows[0]["s"] = 9                                               # the smallest does not count
+    rows.append({"who": "a", "tokens": 65536, "s": None, "MB": None})
+    bench.show_growth(rows, "tokens", tmp_path / "a.png")
+    out = capsys.readouterr().out
+    assert "a: s grows with the power 1.50 of tokens, from 4,096 on" in out and "a: MB grows with the power 1.00" in out
+    assert (tmp_path / "a.png").is_file()
 
 
 def test_flops_and_saved_bytes_are_those_of_the_step():
