@@ -1,4 +1,5 @@
 """Fixtures that several folders use."""
+import os
 import signal
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from plumbing import simulate
 
 torch.set_num_threads(1)                                           # tiny tensors: two threads wait for each other more than they work
+os.fsync = lambda file: None                                       # no folder of a test has to survive a power cut
 
 
 @pytest.fixture

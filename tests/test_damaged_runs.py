@@ -101,6 +101,7 @@ def attack(run, trials, seed=0):
     shutil.copytree(run, "run")
     readers = readers_of("run", run)
     pairs = [(reader, name) for reader, names in READS.items() for name in names]
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     for i in range(trials):
         reader, name = pairs[i % len(pairs)]
         content = open(f"{run}/{name}", "rb").read()
@@ -122,7 +123,7 @@ def attack(run, trials, seed=0):
     return counts, faults
 
 
-@pytest.mark.parametrize("trials", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [20, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_files(grey_run, trials):
     """Keys left out, types changed, files cut and bytes flipped: a result, or one line that names the run."""
     def call():
@@ -132,7 +133,7 @@ def test_damaged_files(grey_run, trials):
     status, text = wait(fork(call))
     assert status == 0, text[-3000:]
     lines = text.strip().splitlines()
-    start = [line.startswith('{"report"') for line in lines].index(True)
+    start = [line.startswith('{"') for line in lines].index(True)
     assert not lines[start + 1:], lines[start + 1:]
     counts = json.loads(lines[start])
     assert sum(n for _, n in counts.values()) == trials and all(refusals < n for refusals, n in counts.values() if n > 8)

@@ -274,7 +274,7 @@ def test_the_python_of_the_readme_runs_as_written(quiet, capsys):
     name = re.search(r'from_pretrained\("([^"]+)"', block)[1]
     run = re.search(r'open_model\("([^"]+)"', block)[1]
     write(name, hf_names(tiny()), {"model_type": "vit", "num_attention_heads": 3, "image_size": 32})
-    table = make("psoriasis", "data_cache", patients=20)
+    table = make("psoriasis", "data_cache", patients=12)
     train.main(["--model", "multivit", "--mode", "multi", "--n", "3", "--r", "2", "--data", table, "--target", "pasi:regression",
                 "--epochs", "1", "--device", "cpu"])
     assert Path(run).is_dir()

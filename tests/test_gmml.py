@@ -61,7 +61,7 @@ def test_groups_are_those_of_the_slow_loop(grid):
     share = 0.5 + 0.25 * torch.rand(12)
     mask = cover(corner, size, grid, share)
     assert mask.shape == (12, *grid)
-    for i in range(12):
+    for i in range(4):
         covered, kept = slow_cover(corner[i], size[i], grid, share[i].item())
         assert {tuple(place) for place in mask[i].nonzero().tolist()} == covered
         without_last = set().union(*kept[:-1])
@@ -237,8 +237,8 @@ def test_a_run_starts_the_other_models(table, quiet):
         model, _ = build_model(args, [Task("redness", "regression")])
         vit = model if argv == ["vit"] else getattr(model, "stage1", None) or model.vit
         assert torch.equal(vit.blocks[-1].mlp.fc1.weight, best.blocks[-1].mlp.fc1.weight), argv
-    train.main(["--model", "vit", "--data", table, "--target", "redness", *[x for x in SMALL if x not in ("--patch", "8")],
-                "--pretrained", "runs/start", "--name", "after"])
+    fit(["--model", "vit", "--data", table, "--target", "redness", *[x for x in SMALL if x not in ("--patch", "8")],
+         "--pretrained", "runs/start", "--name", "after"])
     assert read_run_split("runs/after") == read_run_split("runs/start")
 
 

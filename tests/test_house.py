@@ -1,12 +1,16 @@
 """The house: which files stand where, who may import whom, how a new idea is added, and that the code stays plain."""
 import ast
-import os
-import shutil
-import subprocess
+import functools
+import importlib
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+
+import eval as evaluation_program
+import train
+from plumbing.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe", "gmml"}
@@ -14,7 +18,7 @@ MAY_SERVE_IDEAS = {"plumbing.weights", "plumbing.variants", "plumbing.stages", "
 ROOMS = ("plumbing", "evaluation", "experiments")
 THIRD_PARTY = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
 READERS = {"plumbing.dicom": "pydicom", "plumbing.nifti": "nibabel"}   # file -> what reads the foreign format, where it is installed
-PEERS = {"timm", "transformers", "tests"}                          # timed by experiments/: other codebases, and the tests' slow loops
+PEERS = {"timm", "transformers"}                                   # timed by experiments/
 
 
 def sources():
@@ -23,6 +27,13 @@ def sources():
     for room in ROOMS:
         files += (ROOT / room).glob("*.py")
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+@functools.cache
+def imports():
+    """{dotted name: what `imported` says of the file}, parsed once for all tests."""
+    files = sources()
+    return {name: imported(path, files) for name, path in files.items()}
 
 
 def imported(path, files):
@@ -57,7 +68,6 @@ def test_the_ground_floor_is_the_ideas_and_the_three_files_that_run_them():
 def test_arrows_point_one_way():
     """Ideas know ideas and, of plumbing, what pretrained weights need (weights, variants, stages), what CrossViT is compared with
     (fusions) and what refuses a configuration (checks). Each room knows only what stands before it; nobody knows experiments."""
-    files = sources()
     may_know = {
         "ideas": {"ideas"},
         "data": {"plumbing"},
@@ -67,8 +77,8 @@ def test_arrows_point_one_way():
         "train": {"eval", "evaluation", "plumbing", "ideas", "data"},
         "experiments": {"experiments", "train", "eval", "evaluation", "plumbing", "ideas", "data"},
     }
-    for name, path in files.items():
-        for other in imported(path, files)[0]:
+    for name, (inside, _) in imports().items():
+        for other in inside:
             allowed = room_of(other) in may_know[room_of(name)]
             if name in IDEAS and other in MAY_SERVE_IDEAS:
                 allowed = True
@@ -77,8 +87,7 @@ def test_arrows_point_one_way():
 
 def test_no_circle():
     """No file needs itself, imports inside functions included (an idea's way to its pretrained weights is followed too)."""
-    files = sources()
-    arrows = {name: imported(path, files)[0] for name, path in files.items()}
+    arrows = {name: inside for name, (inside, _) in imports().items()}
 
     def walk(name, path):
         assert name not in path, " -> ".join([*path, name])
@@ -94,9 +103,8 @@ def test_no_circle():
 
 def test_no_other_packages():
     """What requirements.txt names and the standard library; timm and transformers only where experiments time them."""
-    files = sources()
-    for name, path in files.items():
-        for module in imported(path, files)[1]:
+    for name, (_, outside) in imports().items():
+        for module in outside:
             known = module in THIRD_PARTY or module in sys.stdlib_module_names or module in ROOMS
             assert known or READERS.get(name) == module or module in PEERS and room_of(name) == "experiments", f"{name} imports {module}"
 
@@ -149,59 +157,36 @@ class GAP(nn.Module):
 '''
 
 
-@pytest.fixture(scope="module")
-def fork(tmp_path_factory):
-    """A copy of the project with one more file, and its line in MODELS (with the import that it needs)."""
-    folder = tmp_path_factory.mktemp("fork") / "project"
-    folder.mkdir()
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, folder)
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "gap.py").write_text(TOY)
-    models = folder / "plumbing" / "models.py"
-    text = models.read_text()
-    for line, more in (("from lt_vit import LTViT\n", "from gap import GAP\n"), ('    "vit": ViT,\n', '    "gap": GAP,\n')):
-        assert line in text
-        text = text.replace(line, line + more)
-    models.write_text(text)
-    return folder
-
-
-DRIVER = """import shlex, sys
-import eval, train
-from plumbing import simulate
-for command in sys.stdin.read().splitlines():
+def called(capsys, command):
+    """-> what a program says, and the line it ends with if it refuses."""
     program, *argv = shlex.split(command)
-    print("<command>", flush=True)
+    refusal = None
     try:
-        {"train": train, "eval": eval, "simulate": simulate}[program].main(argv)
+        {"train": train, "eval": evaluation_program}[program].main(argv)
     except (ValueError, SystemExit) as error:
-        print("ended:", error)
-"""
+        refusal = str(error)
+    return capsys.readouterr().out, refusal
 
 
-def test_a_new_idea_is_one_file_and_one_line(fork):
-    """The toy trains, is evaluated, predicts, is exported, and is a starting point; its flag is refused elsewhere. One process: most
-    of the time of nine would be the import of torch."""
-    small = "--data films/cohort.csv --image 32 --epochs 1 --device cpu --workers 0"
-    wanted = {  # command: what it says
-        "simulate --data chest --out films --patients 24": "",
-        f"train --model gap --power 2 {small} --name toy": "the whole run is in runs/toy",
-        "eval runs/toy --device cpu": "test: ",
-        "eval runs/toy --predict films/cohort.csv --out new.csv --device cpu": "patients in new.csv",
-        "eval runs/toy --export hub": "holds the model",
-        f"train --model lt_vit --label-layers 2 --pretrained runs/toy {small} --name b": "only the vit of its gap",
-        f"train --model vit --power 2 {small}": "--power belongs to --model gap, not to vit",
-        "train --model gap --fusion cross": "--fusion belongs to --model crossvit or daft, not to gap",
-        "train --model gap --help": "exponent of the tokens"}
-    done = subprocess.run([sys.executable, "-c", DRIVER], cwd=fork, input="\n".join(wanted), text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(fork)})
-    assert done.returncode == 0, done.stdout
-    outputs = done.stdout.split("<command>")[1:]
-    assert len(outputs) == len(wanted)
-    for (command, text), output in zip(wanted.items(), outputs):
-        assert text in output, f"{command}: {output}"
-        refused = "belongs to" in text or "--help" in command
-        assert ("ended:" in output) == refused, f"{command}: {output}"
-    assert (fork / "runs/toy/report.html").is_file()
+def test_a_new_idea_is_one_file_and_one_line(table, quiet, monkeypatch, tmp_path, capsys):
+    """The toy trains, is evaluated, predicts, is exported, and is a starting point; its flag is refused elsewhere."""
+    (tmp_path / "gap.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(MODELS, "gap", importlib.import_module("gap").GAP)                   # the line
+    small = f"--data {shlex.quote(table)} --target dot,bar --image 16 --epochs 1 --device cpu --workers 0"
+    for command, text in {
+            f"train --model gap --power 2 --patch 8 {small} --name toy": "the whole run is in runs/toy",
+            "eval runs/toy --device cpu": "test: ",
+            f"eval runs/toy --predict {shlex.quote(table)} --out new.csv --device cpu": "patients in new.csv",
+            "eval runs/toy --export hub": "holds the model",
+            f"train --model lt_vit --label-layers 2 --pretrained runs/toy {small} --name b": "only the vit of its gap"}.items():
+        said, refusal = called(capsys, command)
+        assert text in said and refusal is None, f"{command}: {said} {refusal}"
+    assert (tmp_path / "runs/toy/report.html").is_file()
+    for command, text in {
+            f"train --model vit --power 2 {small}": "--power belongs to --model gap, not to vit",
+            "train --model gap --fusion cross": "--fusion belongs to --model crossvit or daft, not to gap"}.items():
+        said, refusal = called(capsys, command)
+        assert text in refusal, f"{command}: {said} {refusal}"
+    assert "exponent of the tokens" in called(capsys, "train --model gap --help")[0]
+    sys.modules.pop("gap")

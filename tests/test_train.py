@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import data
+import eval as evaluation_program
 import train
 from plumbing import simulate
 from plumbing.cohort import Task
@@ -37,11 +38,13 @@ MODELS = (*QUICK, ("--model", "multivit", "--mode", "partial", "--n", "3", "--r"
           ("--model", "vit", "--attention", "sima"), ("--model", "vit", "--channels", "1", "--image", "16x24"),
           ("--model", "q2l", "--epochs", "2"), ("--model", "crossvit", "--variant", "Ti", "--image", "24", "--fusion", "class"),
           ("--model", "daft", "--tabular", "sex", "--fusion", "linear"), ("--model", "daft", "--fusion", "image"))
+EVALUATED = (MULTI, ("--model", "daft", "--tabular", "sex", "--fusion", "linear"))      # again, by eval.py
 
 
 @pytest.mark.parametrize("more", slow_but(MODELS, *QUICK), ids=lambda more: "-".join(more[1::2]))
 def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
-    """Two epochs end with every file the docstring of train.py promises, metrics beside the constant, and a prediction for every test patient."""
+    """Two epochs end with every file the docstring of train.py promises, metrics beside the constant, and a prediction for every test
+    patient; eval.py finds the same metrics to the bit."""
     args = flags(table, *more, "--name", "a")
     if "crossvit" in more or "daft" in more:                       # they have patches of their own, or none
         args = [x for i, x in enumerate(args) if "--patch" not in (x, args[i - 1])]
@@ -58,6 +61,9 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     assert math.isfinite(metrics["redness"]["mae"]["value"]) and metrics["redness"]["constant"]["mae"]["value"] > 0
     assert len(list(csv.DictReader(open(f"{run}/log.csv")))) == 2
     assert "split by patient, none in two" in capsys.readouterr().out
+    if more in EVALUATED:
+        evaluation_program.main([run, "--device", "cpu"])
+        assert json.load(open(f"{run}/metrics.json")) == metrics
 
 
 @pytest.mark.parametrize("more", (("--model", "vit", "--attention", "seqnorm"),
@@ -94,16 +100,6 @@ def test_several_columns_of_zeros_and_ones_train_as_labels(table):
     args[3] = "dot,bar"
     main(args)
     assert set(json.load(open("runs/a/metrics.json"))["findings"]["per_label"]) == {"dot", "bar"}
-
-
-@pytest.mark.parametrize("more", slow_but((MULTI, ("--model", "vit", "--tabular", "sex,dot")), MULTI), ids=lambda more: more[1])
-def test_evaluating_a_saved_run_gives_the_numbers_it_printed(table, more):
-    """eval.py on the run folder: metrics.json stays equal to the bit."""
-    import eval as evaluation
-    main(flags(table, *more, "--name", "a"))
-    before = json.load(open("runs/a/metrics.json"))
-    evaluation.main(["runs/a", "--device", "cpu"])
-    assert json.load(open("runs/a/metrics.json")) == before
 
 
 @pytest.mark.slow

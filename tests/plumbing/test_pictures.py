@@ -93,14 +93,15 @@ def test_draft_is_never_smaller_than_the_high_resolution(tmp_path, monkeypatch, 
             kept = (box[2] - box[0], box[3] - box[1])
             for axis in (0, 1):                                    # a side is smaller only where the file's own is
                 assert kept[axis] >= min(asked[axis], 0.999 * (real_size[axis] * (1 - crop[axis] - crop[axis + 2]))) - 1e-6
-    save(tmp_path / "b.jpg", Image.new("RGB", (4000, 3000)))
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "resize", resize)
-        read_image(str(tmp_path / "b.jpg"), (100, 100), 2)
-    assert resized.pop()[0] == (500, 375)                          # and no larger than it needs to be: an eighth
+    if size == (100, 60):                                          # and no larger than it needs to be: an eighth
+        save(tmp_path / "b.jpg", Image.new("RGB", (4000, 3000)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "resize", resize)
+            read_image(str(tmp_path / "b.jpg"), (100, 100), 2)
+        assert resized.pop()[0] == (500, 375)
 
 
-@pytest.mark.parametrize("width, height", ((1600, 1200), (700, 900), (50, 40)))
+@pytest.mark.parametrize("width, height", ((1000, 750), (500, 700), (50, 40)))
 @pytest.mark.parametrize("ending", ("jpg", "png"))
 def test_close_to_the_plain_way(tmp_path, width, height, ending):
     """The same pictures as open, crop and one antialiased resize for each resolution, but for a gray level or two."""

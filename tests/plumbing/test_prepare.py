@@ -50,7 +50,7 @@ def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeyp
     """A model of photographs, two sides, half a patch, a second channel that nobody measured: one is copied, none refused."""
     argv = ["--data", volumes, "--epochs", "1", "--workers", "0", "--device", "cpu", *more]
     if "--channels" in more:
-        main([*argv, "--image", "8", "--name", "two"])
+        fit([*argv, "--image", "8", "--name", "two"])
         assert json.load(open("runs/two/best/config.json"))["vit"]["channels"] == 2
     else:
         assert message in fails(argv, monkeypatch, capsys) and not os.path.exists("runs")

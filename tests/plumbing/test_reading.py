@@ -14,7 +14,7 @@ from plumbing.pictures import read, read_image
 from plumbing.prepare import load_data
 from plumbing.reading import choose_window, note_on_fit, notes_on_files
 from tests.plumbing.small_tables import cohort_of
-from tests.small_runs import fails
+from tests.small_runs import fails, fit
 
 
 RUN = ("--model", "vit", "--image", "16", "--patch", "8", "--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu",
@@ -48,7 +48,7 @@ def test_all_images_of_a_run_have_one_window(quiet, tmp_path, capsys):
 
 def test_a_run_from_before_has_each_images_own_range(quiet, tmp_path):
     table = films(tmp_path)
-    train.main(["--data", table, *RUN, "--window", "own"])
+    fit(["--data", table, *RUN, "--window", "own"])
     saved = json.load(open("runs/r/args.json"))
     del saved["window"]
     json.dump(saved, open("runs/r/args.json", "w"))
