@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-import torch
 from torch.distributed.run import get_args_parser
 
 import eval as evaluation_program
