@@ -154,9 +154,7 @@ def collate(samples):
     for key in samples[0]:
         values = [sample[key] for sample in samples]
         if key == "targets":
-            batch[key] = {}
-            for task in values[0]:
-                batch[key][task] = stack([targets[task] for targets in values])
+            batch[key] = {task: stack([targets[task] for targets in values]) for task in values[0]}
         elif key == "bag":
             bags = [torch.from_numpy(bag) for bag in values]
             lengths = torch.tensor([len(bag) for bag in bags])

@@ -33,7 +33,7 @@ from plumbing.reading import reading_of
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
-from plumbing.tables import read_csv, require_column
+from plumbing.tables import image_column, read_csv
 
 
 # -----------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def load_images(source, args, images=None, columns=()):
     known = PUBLIC_TABLES.get(args.data) or recognize(header)
     if not known and isfile(args.data):                            # its columns of targets may tell
         known = recognize(read_csv(args.data)[0])
-    image = require_column(source, header, args.image_column or known.get("image", "image"), "--image-column")
+    image = image_column(source, header, rows, args.image_column or known.get("image", "image"))
     rows, notes = plain_rows(rows, image, args.missing)
     cohort = cohort_of_rows(source, header, rows, known, images, args.patient_column, image,
                             args.patient_regex)

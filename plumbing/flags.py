@@ -77,7 +77,7 @@ def add_data_flags(add):
         "--patient-regex", metavar="REGEX",
         help="which part of that column, or of the path of an image where there is none, names the patient: "
              "the first group of a regular expression, e.g. '(S[0-9]+)_'")
-    add("--image-column", help="default: image, or what the public table calls it")
+    add("--image-column", help="default: image, or what the public table calls it; A,B where a row has two")
     add(
         "--split-column",
         help="default: split, where there is one; or a file, CLAM's splits_K.csv; none: deal anew")

@@ -17,7 +17,7 @@ from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tabl
                                     official_lists, recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
-from plumbing.tables import (MISSING, cell_error, find_patients, first_column, read_csv,
+from plumbing.tables import (MISSING, cell_error, find_patients, first_column, image_column, read_csv,
                              require_column, stem)
 from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
@@ -34,7 +34,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     data         a CSV file, a folder of class folders, medmnist:FLAG[:SIDE], or a name in PUBLIC_TABLES
     images       the folder in which the paths of images start; by default that of the table
     patient, image, target, split      columns; target as NAME[:regression|classes|labels],... or as
-                 TIME/EVENT:survival; split may also be CLAM's file splits_K.csv
+                 TIME/EVENT:survival; image may be several, A,B; split also CLAM's file splits_K.csv
     uncertain    what a label of -1 means: zeros, ones or ignore (unknown, left out of the loss); for single
                  labels as zeros,LABEL=ones,...
     blank        the same for an empty label of CheXpert
@@ -64,7 +64,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     folder = dirname(abspath(path))
     join_tables(folder, known.get("joins", {}), header, rows)
     labels = list(filter(None, known.get("labels", "").split(",")))
-    image = require_column(path, header, image or known.get("image", "image"), "--image-column")
+    image = image_column(path, header, rows, image or known.get("image", "image"))
     lists = known.get("lists", {})                                 # NIH's, without val
     split_column = find_split_column(path, header, rows, image, split, lists)
     findings = first_column(header, known.get("findings", ""))
@@ -111,8 +111,9 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     paths, path_notes = find_images(path, rows, image, root)
     columns = {name: [row[name] for row in rows] for name in header}
     for name, cells in columns.items():
-        if name != image and any(map(ENDING.search, cells[:100])):
-            path_notes.append(f"column {name} names files too, which are not read")
+        if name not in (image, *image.split(",")) and any(map(ENDING.search, cells[:100])):
+            path_notes.append(f"column {name} names files too, which are not read; --image-column "
+                              f"{image},{name} makes them images of the same row")
     columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
     return Cohort(stem(basename(path)), [], patients, paths, {}, columns, folder=folder,
                   notes=patient_notes + notes + path_notes, patients_known=patients_known)

@@ -155,7 +155,7 @@ def thumbnails(cohort, path):
 
 def train_command(args, cohort, argv):
     """-> the command of the user without --check, with a model that takes such images."""
-    words = ["python", "train.py", *[word for word in argv or sys.argv[1:] if word != "--check"]]
+    words = ["python", "train.py"] + [word for word in argv or sys.argv[1:] if word != "--check"]
     axes = axes_of(cohort)
     able = seeing(axes)
     if args.model in able:

@@ -142,11 +142,9 @@ def learned_copies(own, run, cohort, splits=("train", "val")):
 def refuse_unwritable(names):
     """ValueError where a name could not be written to predictions.csv, which is UTF-8."""
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            shown = name.encode(errors="backslashreplace").decode()
-            raise ValueError(f"{shown}: the name is not UTF-8; rename the file or folder") from error
+        shown = name.encode(errors="backslashreplace").decode()
+        if shown != name:
+            raise ValueError(f"{shown}: the name is not UTF-8; rename the file or folder")
 
 
 def settle(args, cohort):
@@ -157,8 +155,8 @@ def settle(args, cohort):
         raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing(axes))}")
     if axes == 0:
         for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none")):
-            value = getattr(args, flag, None)
-            if value and value != neutral:
+            value = getattr(args, flag, None) or neutral
+            if value != neutral:
                 raise ValueError(f"--{flag} {value}: {kind}, which have no pixels")
         args.image = args.patch = ""
     if not getattr(args, "pretrained", None):                      # a checkpoint brings its own
@@ -168,8 +166,9 @@ def settle(args, cohort):
         elif axes == 3 and not args.image:
             args.image = "x".join(map(str, header_of(cohort, 0).shape[-3:]))
     for flag in ("image", "patch"):
-        if getattr(args, flag, None):
-            setattr(args, flag, pixels(getattr(args, flag), axes, flag, kind))
+        value = getattr(args, flag, None)
+        if value:
+            setattr(args, flag, pixels(value, axes, flag, kind))
     args.augment = args.augment or AUGMENTED[axes]
     if not args.batch_size:
         args.batch_size = 16 if axes else 1
@@ -197,10 +196,8 @@ def check_settled(args, axes):
     if args.batch_size < least:
         raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
                          f"{args.accumulate} need at least {least}")
-    if args.cache and axes == 0:
-        raise ValueError("--cache is for decoded pictures and volumes; bags of vectors are not decoded")
-    if args.cache and "features" in getattr(MODELS[args.model], "inputs", ()):
-        raise ValueError("--cache is for decoded pictures and volumes; "
+    if args.cache and (axes == 0 or "features" in getattr(MODELS[args.model], "inputs", ())):
+        raise ValueError("--cache is for decoded pictures and volumes; bags of vectors are not decoded, "
                          "a probe's images are seen once, and their features kept")
     if args.cache and axes == 3 and "crop" in listed(args.augment):
         raise ValueError("--cache keeps volumes as the model sees them, which --augment crop would change")
@@ -289,9 +286,7 @@ def run_around(name):
 
 def is_same_file(name, other):
     """Are these two spellings of one path, or the same name of a cohort?"""
-    if exists(name) and exists(other):
-        return samefile(name, other)
-    return name == other
+    return name == other or exists(name) and exists(other) and samefile(name, other)
 
 
 # -----------------------------------------------------------------------------

@@ -116,6 +116,9 @@ def read_header(path, cells):
     for name, count in Counter(filter(None, header)).items():
         if count > 1:
             raise ValueError(f"{path} row 1: column {name!r} appears twice")
+        if any(map(ENDING.search, name.split())):
+            raise ValueError(f"{path} row 1: {name!r} names a file; above the first row a line with the "
+                             "names of the columns is needed, commas between them")
     return header
 
 
@@ -168,12 +171,22 @@ def first_column(header, names):
 def require_column(path, header, names, flag, hint=""):
     """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
     name = first_column(header, names)
-    if name is None and any(ENDING.search(word) for word in " ".join(header).split()):
-        raise ValueError(f"{path} row 1: {shortlist(header)} names a file; above the first row a line with "
-                         "the names of the columns is needed, commas between them")
     if name is None:
         raise ValueError(f"{path}: no column {names!r}; {flag} names it{hint}, there are {shortlist(header)}")
     return name
+
+
+def image_column(path, header, rows, names):
+    """-> the column of the images. "A,B" makes one of two, in whose cells a row names several images."""
+    columns = names.split(",")
+    if names in header or len(columns) == 1:
+        return require_column(path, header, names, "--image-column")
+    for name in columns:
+        require_column(path, header, name, "--image-column")
+    for row in rows:
+        row[names] = "|".join(row[name] for name in columns if row[name])
+    header.append(names)
+    return names
 
 
 def name_and_kind(spec, header):

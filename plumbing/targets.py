@@ -114,9 +114,10 @@ def reading_notes(name, kind, cells, is_guess):
         return [f"{name}: cells are lists of labels; --target {name}:classes makes each a class",
                 *spelling_notes(name, words_in_lists(cells), "label")]
     notes = code_notes(name, cells)
-    odd = odd_cell(cells)
-    if odd and read_number(odd[0])[0] is not None:
-        notes.append(f"{name}: {odd[0]!r} {odd[1]}, it is read as {read_number(odd[0])[0]:g}")
+    cell, problem = odd_cell(cells) or ("", "")
+    number, _ = read_number(cell)
+    if number is not None:
+        notes.append(f"{name}: {cell!r} {problem}, it is read as {number:g}")
     if is_guess and 1 < len(cells) <= FEW and 3 * len(cells) <= sum(cells.values()):
         notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; --target {name}:classes "
                      "makes each a class")

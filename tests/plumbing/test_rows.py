@@ -1,10 +1,12 @@
 """plumbing/rows.py: several images in a cell are several images, several rows of an image are one."""
+import os
+
 import numpy as np
 import pytest
 
 from plumbing.cohort import Task
 from plumbing.load_cohort import load_cohort
-from tests.plumbing.small_tables import generic
+from tests.plumbing.small_tables import generic, write
 
 
 @pytest.mark.parametrize("cell", ("a.png|b.png", '"a.png, b.png"', "a.png; b.png", '"[\'a.png\', \'b.png\']"', "a|b"))
@@ -47,7 +49,7 @@ def test_other_columns_of_rows_that_are_one_image(tmp_path):
     """Of a box, say, the first row's counts, and a line names the columns; a column that names other files is said to be unread."""
     path = generic(tmp_path, "p,a.png,1.5,3,b.png", "p,a.png,1.5,4,b.png", "q,b.png,2,5,a.png", header="patient_id,image,target,x,second")
     cohort = load_cohort(path)
-    assert cohort.columns["x"] == ["3", "5"] and cohort.notes[1] == "column second names files too, which are not read"
+    assert cohort.columns["x"] == ["3", "5"] and cohort.notes[1].startswith("column second names files too, which are not read; --image-column ")
     assert cohort.notes[0] == "3 rows name 2 images: each counts once, with its first row where they differ (x)"
 
 
@@ -55,3 +57,17 @@ def test_an_image_is_in_one_split(tmp_path):
     path = generic(tmp_path, "p,a.png,1.5,train", "p,a.png,1.5,test", "q,b.png,2,train", header="patient_id,image,target,split")
     with pytest.raises(ValueError, match="row 3, column split: 'test' is another split than in row 2, of the same image"):
         load_cohort(path)
+
+
+def test_two_eyes_in_a_row(tmp_path):
+    """ODIR-5K and SCIN: columns that together name the images of a row; a blank is no image."""
+    path = write(tmp_path, "t.csv", "ID,Left,Right,N", "1,1_left.jpg,1_right.jpg,0", "2,,2_right.jpg,1",
+                 images=("1_left.jpg", "1_right.jpg", "2_right.jpg"))
+    cohort = load_cohort(path, patient="ID", image="Left,Right", target="N")
+    assert [os.path.basename(name) for name in cohort.paths] == ["1_left.jpg", "1_right.jpg", "2_right.jpg"]
+    assert cohort.patients == ["1", "1", "2"] and cohort.targets["N"].tolist() == [0, 0, 1]
+    assert not any("names files too" in note for note in cohort.notes)
+    one = load_cohort(path, patient="ID", image="Right", target="N")
+    assert one.notes[0] == "column Left names files too, which are not read; --image-column Right,Left makes them images of the same row"
+    with pytest.raises(ValueError, match="no column 'Middle'; --image-column names it, there are ID, Left, Right, N"):
+        load_cohort(path, patient="ID", image="Left,Middle", target="N")
