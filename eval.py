@@ -194,7 +194,7 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     check_flags(args)
     if args.predict:
-        predict_new(
+        predicted = predict_new(
             args.run,
             args.predict,
             args.out,
@@ -203,6 +203,7 @@ def main(argv=None):
             figures=args.figures or 0,
             device=args.device,
         )
+        print(f"{predicted} in {args.out}")
     elif args.export:
         print(OPENS[export(args.run, args.export)])
         print(f"{args.export} holds the model and its card. "

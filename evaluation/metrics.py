@@ -95,35 +95,12 @@ def auprc(prediction, target, weights):
     return ratio((positive * precision).sum(1), positive.sum(1))
 
 
-def random_precision(labels):
-    """Mean over labels, {"positives", "negatives"}, of the average precision to expect of a random order.
-
-    It is above the share of positives, which the same probability for all has, the more so the fewer they
-    are. None without a label of both sides."""
-    means = []
-    for label in labels:
-        positives = label["positives"]
-        n = positives + label.get("negatives", 0)                  # files of before do not say
-        if 0 < positives < n:
-            harmonic = (1 / np.arange(1, n + 1)).sum()
-            means.append((harmonic + (positives - 1) / (n - 1) * (n - harmonic)) / n)
-    return np.mean(means) if means else None
-
-
-def share_brier(sides, kind):
-    """The Brier score of giving everybody the shares of positives of these very units.
-
-    sides: of every label or class {"positives", "negatives"}. None where nothing is known of them."""
-    scores = []
-    for side in sides:
-        n = side["positives"] + side.get("negatives", 0)
-        if n:
-            scores.append(side["positives"] * side.get("negatives", 0) / n ** 2)
-    if not scores:
-        return None
-    if kind == "classes":
-        return sum(scores) / 2
-    return sum(scores) / len(scores)
+def random_precision(positives, negatives):
+    """The average precision to expect of a random order: above the share of positives, which the same
+    probability for all has, the more so the fewer they are."""
+    n = positives + negatives
+    harmonic = (1 / np.arange(1, n + 1)).sum()
+    return (harmonic + (positives - 1) / max(1, n - 1) * (n - harmonic)) / n
 
 
 def by_score(prediction, target, weights):

@@ -100,7 +100,7 @@ def unreadable(cohort, options):
 # predictions
 
 def predict_new(run, source, out, images=None, skip_broken=False, figures=0, device="auto"):
-    """Write what the run's best model predicts for new images to a CSV, and say what its rows are.
+    """Write what the run's best model predicts for new images to a CSV; -> what its rows are, in words.
 
     figures: of how many patients pictures are drawn, into a folder beside the CSV. ValueError in one line."""
     check_writable(out)
@@ -134,7 +134,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         print(f"pictures of what the model looked at are in {folder}")
         draw_figures(folder, tasks, predictions, cohort, seen, model.config, options["size"])
     unit = "patients" if cohort.patients_known else "images, not patients,"
-    print(f"{len(rows) - 1} {unit} in {out}")
+    return f"{len(rows) - 1} {unit}"
 
 
 def check_writable(out):

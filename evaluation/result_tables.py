@@ -126,8 +126,10 @@ def metric_table(task, result, names):
             row.append("")
         if constant and metric in constant:
             row[-1] = number(constant[metric]["value"], entry["value"])
-        if constant and metric == "auprc":
-            row[-1] += f", random order {number(random_precision(scores['per_label'].values()))}"
+        if constant and metric == "auprc" and entry["value"] is not None:
+            sides = [counts for counts in questions(task, scores).values() if counts["positives"]]
+            orders = [random_precision(**counts) for counts in sides]
+            row[-1] += f", random order {number(sum(orders) / len(orders))}"
         rows.append(row)
     return explained(caption, rows), head, rows
 

@@ -2,7 +2,9 @@
 
 Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
-from evaluation.metrics import METRICS, NAMES, share_brier
+import numpy as np
+
+from evaluation.metrics import METRICS, NAMES
 from evaluation.result_tables import (
     CONSTANT, alike, capital, cell_text, few, interval, number, questions, too_few,
 )
@@ -37,7 +39,7 @@ def verdict(task, result):
                     f"{name} {number(entry['value'])} against {number(without)}, "
                     f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, rare_warnings(asked) + warnings(task, result)
+    return sentence, rare_warnings(asked) + warnings(task, result, asked)
 
 
 def compared(gain):
@@ -60,8 +62,18 @@ def rare_warnings(asked):
     return [f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}."]
 
 
-def warnings(task, result):
-    """What else speaks against the numbers of a task."""
+def share_brier(task, asked):
+    """The Brier score of giving everybody the shares of positives among these very units."""
+    sides = [list(counts.values()) for counts in asked.values() if any(counts.values())]
+    positives, negatives = np.transpose(sides)
+    scores = positives * negatives / (positives + negatives) ** 2
+    if task.kind == "classes" and len(scores) > 1:                 # half the sum over the classes
+        return scores.sum() / 2
+    return scores.mean()
+
+
+def warnings(task, result, asked):
+    """What else speaks against the numbers of a task. asked: its `questions`."""
     scores = result[task.key]
     texts = []
     lows = {label: entries["auroc"]["low"] for label, entries in scores.get("per_label", {}).items()}
@@ -78,13 +90,11 @@ def warnings(task, result):
     if naming and always and naming["low"] is not None and naming["low"] <= always["value"]:
         texts.append("It names the class no better than always the same one would (balanced accuracy).")
     brier = scores.get("gain", {}).get("brier")
-    sides = scores.get("per_label", scores.get("per_class", {})).values()
-    here = share_brier(sides, task.kind)
     if brier and brier["high"] is not None and brier["high"] < 0:
         texts.append(f"The probabilities are worse than {CONSTANT[task.kind]} (Brier score).")
-    elif here is not None and scores["brier"]["low"] is not None and scores["brier"]["low"] > here:
+    elif brier and scores["brier"]["low"] is not None and scores["brier"]["low"] > share_brier(task, asked):
         texts.append(f"The probabilities do not fit these {result['unit']}s: the shares of positives among "
-                     f"them, the same for all, have a Brier score of {number(here)}.")
+                     f"them, the same for all, have {number(share_brier(task, asked))} (Brier score).")
     if result.get("patient_ids", True):
         if result["unit"] == "image":
             texts.append("Images, not patients, are scored: those of a patient have targets of their own.")

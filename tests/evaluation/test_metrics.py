@@ -157,10 +157,10 @@ def test_r2_without_variance_is_undefined_also_when_the_mean_is_rounded(value):
 
 
 def test_the_average_precision_of_a_random_order_is_the_mean_over_all_orders():
-    """Tried one by one; it is above the share of positives; a label of one class is left out."""
+    """Tried one by one; it is above the share of positives."""
     for positives, negatives in ((1, 4), (2, 3), (3, 3)):
         orders = set(itertools.permutations([1] * positives + [0] * negatives))
         n = positives + negatives
         mean = np.mean([loop_auprc(list(range(n, 0, -1)), order) for order in orders])
-        assert random_precision([{"positives": positives, "negatives": negatives}]) == pytest.approx(mean) and mean > positives / n
-    assert random_precision([{"positives": 0, "negatives": 5}, {"positives": 3}]) is None
+        assert random_precision(positives, negatives) == pytest.approx(mean) and mean > positives / n
+    assert random_precision(3, 0) == random_precision(1, 0) == 1
