@@ -5,14 +5,14 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
-from os.path import abspath, basename, join, relpath, splitext
+from os.path import abspath, basename, join, relpath
 
 import numpy as np
 
 from plumbing.cells import same_word
 from plumbing.cohort import Cohort, SPLITS, Task
 from plumbing.folders import IMAGE_FOLDER, left_out_note, without_masks
-from plumbing.patients import NAMES, patients_of_files
+from plumbing.patients import patients_of_files
 from plumbing.public_tables import NAME_TARGETS
 from plumbing.splits import split_name
 from plumbing.tables import shortlist
@@ -166,13 +166,12 @@ def name_patients(folder, splits, paths, regex):
     patients, notes, patients_known = patients_of_files(names, regex)
     if regex or not splits:
         return patients, notes, patients_known
-    film = next(iter(NAMES))
-    splits_of = defaultdict(set)                                   # patient -> splits
-    for i, name in enumerate(names):
-        if re.search(film, splitext(name)[0].replace(os.sep, "/")):
-            splits_of[patients[i]].add(splits[i])
-            patients[i] = join(splits[i], patients[i])
-    crossing = [patient for patient in splits_of if len(splits_of[patient]) > 1]
+    splits_of = defaultdict(set)                                   # number -> splits
+    for i, patient in enumerate(patients):
+        if re.fullmatch(r"person\d+|(NORMAL2-)?IM-\d+", patient):
+            splits_of[patient].add(splits[i])
+            patients[i] = join(splits[i], patient)
+    crossing = [number for number in splits_of if len(splits_of[number]) > 1]
     if crossing:
         notes.append(f"WARNING: {len(crossing)} of these numbers are on two sides of the official split, of "
                      "the same patients or not; --split-column none keeps them together")

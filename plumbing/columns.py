@@ -37,19 +37,20 @@ def fit_columns(cohort, wanted, train):
 def fit_column(cohort, name, kind, train):
     """-> Column. kind: number, category, or "" where the cells decide."""
     cells = [cohort.columns[name][i] for i in train]
-    known = {cell for cell in cells if cell}
+    known = Counter(filter(None, cells))
     if not kind:
-        kind = "number" if all(is_number(cell) for cell in known) else "category"
+        kind = "number" if all(map(is_number, known)) else "category"
         odd = odd_cell(sorted(known))
         if odd:
             raise ValueError(f"--tabular {name}: {odd[0]!r} {odd[1]}; "
                              + ways_out(f"--tabular {name}", odd[0], "category", "number"))
-    distinct = {same_word(cell) for cell in known}
+    spellings = spellings_of(known)
+    distinct = len(spellings)
     if kind == "number":
         x = to_numbers(cohort, name)[train]
         x = x[~np.isnan(x)]
-        distinct = set(x)                                          # 1 and 1.0 are the same number
-    if len(distinct) < 2:
+        distinct = len(set(x))
+    if distinct < 2:
         raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training "
                          "split, nothing to learn from")
     if kind == "number":
@@ -57,7 +58,7 @@ def fit_column(cohort, name, kind, train):
     if len(known) > 50:
         raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 "
                          f"make a category; {max(known)!r} is one of them")
-    values = sorted(spellings[0] for spellings in spellings_of(Counter(cells)) if spellings[0])
+    values = sorted(most_frequent for most_frequent, *_ in spellings)
     return Column(name, kind, values=tuple(values), blanks="" in cells)
 
 

@@ -2,7 +2,7 @@
 """
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, split, splitext
 
 from plumbing.formats import is_image
@@ -89,19 +89,19 @@ def unreadable(path, name):
 def leave_out_masks(folder, paths, left_out):
     """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
     stems = {splitext(path)[0] for path in paths}
-    subfolders = defaultdict(set)                                  # of every folder, their names
-    for path in paths:
-        place = dirname(path)
+    holders = set()                                                # of folders called images
+    for place in set(map(dirname, paths)):
         while len(place) > len(folder):
             place, name = split(place)
-            subfolders[place].add(name)
-    images = [path for path in paths if not is_mask(path, folder, stems, subfolders)]
+            if IMAGE_FOLDER.fullmatch(name):
+                holders.add(place)
+    images = [path for path in paths if not is_mask(path, folder, stems, holders)]
     if len(images) < len(paths):
         left_out["masks or thumbnails beside their images"] += len(paths) - len(images)
     return images
 
 
-def is_mask(path, folder, stems, subfolders):
+def is_mask(path, folder, stems, holders):
     """Is there an image without the word for a mask in its name, in its folder or in one beside it?
 
     A class may be called mask: a folder of that name counts only beside a folder called images, or
@@ -114,11 +114,8 @@ def is_mask(path, folder, stems, subfolders):
     while len(place) > len(folder):
         below = relpath(stem, place)
         place, name = split(place)
-        if MASK_FOLDER.fullmatch(name):
-            if join(place, below) in stems:
-                return True
-            if any(IMAGE_FOLDER.fullmatch(other) for other in subfolders[place]):
-                return True
+        if MASK_FOLDER.fullmatch(name) and (place in holders or join(place, below) in stems):
+            return True
     return False
 
 

@@ -99,7 +99,7 @@ def read_arrays(path, outputs, largest):
             pixels = np.concatenate([arrays[f"{split}_images"] for split in SPLITS])
             labels = [arrays[f"{split}_labels"] for split in SPLITS]
         values = np.concatenate(labels)
-        splits = np.repeat(SPLITS, list(map(len, labels))).tolist()
+        splits = np.repeat(SPLITS, [len(part) for part in labels]).tolist()
         shape = (len(pixels), outputs)
         if pixels.dtype != np.uint8 or values.shape != shape or not np.isin(values, range(largest + 1)).all():
             raise ValueError(f"{pixels.dtype} images, labels {values.shape} from {values.min()} "

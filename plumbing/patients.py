@@ -10,7 +10,6 @@ from plumbing.formats import without_ending
 
 
 # What files are called, below the data's folder and without their endings: the first group is the patient.
-# Only in the first of them do the numbers start anew in every split.
 NAMES = {
     r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$": "chest_xray",
     r"(?:^|/)(\d{8})_\d{3}$": "NIH ChestX-ray14",
@@ -117,9 +116,9 @@ def parts_note(patients):
     Unless few have several parts, and these many: 01-1 to 01-99 are patients, of one of a few sites."""
     patients = list(dict.fromkeys(patients))
     wholes, _ = named_patients(patients)
-    parts = defaultdict(set)
+    parts = defaultdict(list)
     for patient, whole in zip(patients, wholes):
-        parts[whole or PART.sub(r"\1", patient)].add(patient)
+        parts[whole or PART.sub(r"\1", patient)].append(patient)
     several = [whole for whole in parts if len(parts[whole]) > 1]
     if not several or max(map(len, parts.values())) > len(several) + 1:
         return []
@@ -136,9 +135,10 @@ def compile_regex(regex):
 
 
 def first_group(match):
-    """-> what the first group of a match holds; the whole match where the expression has no group."""
+    """-> what the first group of a match holds, "" if it has no part in it; the whole match where the
+    expression has no group."""
     if match.re.groups:
-        return match[1]
+        return match[1] or ""
     return match[0]
 
 

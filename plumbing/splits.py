@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections import defaultdict
 from functools import cache
+from itertools import repeat
 from os.path import basename, getsize, join
 
 import numpy as np
@@ -149,7 +150,7 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
     patients, for val the share `val` (to the nearest 1/k) of the rest, both spread evenly over the first
     task's target. Patients with byte-identical images stay together. ValueError where that cannot be."""
     split_of = {}                                                  # patient -> split
-    for patient, split in zip(cohort.patients, cohort.splits or ["train"] * len(cohort.patients)):
+    for patient, split in zip(cohort.patients, cohort.splits or repeat("train")):
         if split_of.setdefault(patient, split) != split:
             raise ValueError(f"patient {patient} is in {split_of[patient]} and in {split} "
                              "of the official split; --split-column none deals the patients anew")

@@ -38,9 +38,8 @@ def parse_targets(path, header, target):
         name, kind = name_and_kind(spec, header)
         if kind not in ("",) + KINDS:
             raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
-        columns = name.split("/")
-        if kind == "classes" and name not in header and len(columns) > 1:
-            for column in columns:
+        if kind == "classes" and name not in header and "/" in name:
+            for column in name.split("/"):
                 require_column(path, header, column, "--target")
             kinds[name] = "one-hot"
             continue
@@ -77,11 +76,12 @@ def guess_kind(path, rows, name):
     cells = known_cells(rows, name)
     odd = odd_cell(cells)
     if odd:
-        row = next(row for row in rows if row[name] == odd[0])
-        choices = ways_out(f"--target {name}", odd[0], "classes", "regression")
-        if {"0", "1", "0.0", "1.0", *LABELS} >= {cell.lower() for cell in cells}:
+        cell, problem = odd
+        row = next(row for row in rows if row[name] == cell)
+        choices = ways_out(f"--target {name}", cell, "classes", "regression")
+        if {"0", "1", "0.0", "1.0", *LABELS}.issuperset(map(str.lower, cells)):
             choices = f"--target {name}:labels reads them as 1 and 0"
-        raise cell_error(path, row, name, f"{odd[1]}; {choices}")
+        raise cell_error(path, row, name, f"{problem}; {choices}")
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
     separators = separators_of(cells)

@@ -162,19 +162,16 @@ def read_labels(path, rows, name, cells, uncertain, blank):
     """-> {label: float32 (rows,)}: the column itself, or the words in its lists."""
     if is_list_column(cells):
         return read_lists(path, rows, name, cells)
-    value_of = {"": np.nan}
+    meaning = {0: 0.0, 1: 1.0, -1: uncertain.get(name, uncertain[None])}
+    value_of = {"": blank.get(name, blank[None])}
     for cell in cells:
         number = LABELS.get(cell.lower(), cell)
-        if is_number(number) and float(number) in (0, 1, -1):
-            value_of[cell] = float(number)
+        if is_number(number) and float(number) in meaning:
+            value_of[cell] = meaning[float(number)]
     for row in rows:
         if row[name] not in value_of:
             raise cell_error(path, row, name, "is no label, need 0, 1, -1 or blank")
-    column = np.array([value_of[row[name]] for row in rows], dtype=np.float32)
-    is_blank = np.isnan(column)
-    column[column == -1] = uncertain.get(name, uncertain[None])
-    column[is_blank] = blank.get(name, blank[None])
-    return {name: column}
+    return {name: np.float32([value_of[row[name]] for row in rows])}
 
 
 def is_list_column(cells):

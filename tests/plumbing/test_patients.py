@@ -53,6 +53,13 @@ def test_names_of_data_sets(name, patient):
     assert named_patients([name])[0] == [patient]
 
 
+def test_a_group_without_a_part_in_the_match_names_no_patient(tmp_path):
+    """(a)|b matches b, and its group holds nothing."""
+    path = write(tmp_path, "t.csv", "patient_id,image,target", "a1,a.png,0.5", "b2,b.png,1", images=("a.png", "b.png"))
+    with pytest.raises(ValueError, match="row 3, column patient_id: 'b2' names no patient"):
+        load_cohort(path, regex="(a)|b")
+
+
 @pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", "ANON", "removed", "-1", "-999", " "))
 def test_a_word_for_nobody_is_no_patient(tmp_path, word):
     """All images of "unknown" would else be those of one patient."""

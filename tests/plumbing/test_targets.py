@@ -337,7 +337,7 @@ def test_a_column_with_a_comma_in_its_name(tmp_path):
 def test_a_kind_for_the_first_of_two(tmp_path):
     """The kind of the second is guessed."""
     path = write(tmp_path, "t.csv", "patient_id;image;mm;kind", "p;a.png;1,5;x", "q;b.png;2,5;y", images=("a.png", "b.png"))
-    assert [task.text for task in load_cohort(path, target="mm:regression,kind").tasks] == ["regression", "classes: x y"]
+    assert [task.text for task in load_cohort(path, target="mm:regression,kind").tasks] == ["regression", "classes: x, y"]
 
 
 def test_other_states_than_the_event_are_named(tmp_path):
