@@ -26,7 +26,7 @@ FIELDS = {**SINGLE, **SEVERAL}
 TURNED = [field for field in FIELDS if FIELDS[field].get("rotary") or FIELDS[field].get("qk_norm")]
 SMALL = dict(dim=24, depth=2, heads=2, mlp=20)                     # heads of 12: pairs for two axes and for three
 SIZES = {2: dict(image=(16, 16), patch=(4, 4)), 3: dict(image=(4, 8, 8), patch=(2, 4, 4), channels=1, mean=(0.5,), std=(0.5,))}
-LABELS, SEX = [Task("grade", "classes", ("a", "b", "c"))], Column("sex", "category", ("F", "M"))
+LABELS, SEX = [Task("grade", "classes", ("a", "b", "c"))], Column("sex", "number")
 IDEAS = {  # its flags; where the ViT is in it; numbers of axes; columns of a table
     "vit": ((), "", (2, 3), ()),
     "daft_vit": (("--tabular", "sex"), "vit", (2, 3), (SEX,)),
