@@ -58,19 +58,18 @@ def flat(config):
     for part in ("pretrained_cfg", "model_args", "preprocess_cfg"):
         if isinstance(config.get(part), dict):
             config = config | config[part]
-    model = config.get("model_cfg")
-    vision = model.get("vision_cfg") if isinstance(model, dict) else None
-    if isinstance(vision, dict):
+    model = config.get("model_cfg", {})
+    vision = model.get("vision_cfg")
+    if vision:
         config = config | vision | {"architecture": vision.get("timm_model_name")}
         if not config["architecture"]:
             config["global_pool"] = vision.get("pool_type")
             config["hidden_act"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
             if vision.get("act_kwargs"):                           # {"approximate": "tanh"}
                 config["hidden_act"] = "gelu_tanh"
-            if isinstance(vision.get("norm_kwargs"), dict):
-                config["layer_norm_eps"] = vision["norm_kwargs"].get("eps")
-            if isinstance(vision.get("width"), int):
-                config["num_heads"] = vision["width"] // (vision.get("head_width") or 64)
+            config["layer_norm_eps"] = (vision.get("norm_kwargs") or {}).get("eps")
+            if "width" in vision:
+                config["num_heads"] = vision["width"] // vision.get("head_width", 64)
     return config
 
 
@@ -84,15 +83,13 @@ def vit_fields(name, tensors, kind, config, heads=None):
     fields of ViTConfig, all but mean and std, and notes for the report.
 
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
-    if not isinstance(kind, str):
-        raise ValueError(f"{name}: architecture {kind!r} in its config.json: need text")
     refuse_absent(name, kind, tensors)
     require(name, tensors, SHAPES, "ViT")
     if "blocks.0.norm1.bias" not in tensors:
         raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
     if config.get("hidden_size", D) != D:
-        raise ValueError(f"{name}: config.json is of a model {config['hidden_size']} wide, its ViT is {D} "
+        raise ValueError(f"{name}: config.json is of a model {config['hidden_size']!a} wide, its ViT is {D} "
                          "wide; heads and activation in config.json are those of another model")
     notes = []
     fields = {
@@ -166,7 +163,7 @@ def find_activation(name, tensors, config, kind, fields):
             raise ValueError(f"{name}: activation {config.get('hidden_act')!r} in a gated MLP, here is silu")
         return "swiglu"
     stated = config.get("hidden_act") or config.get("act_layer") or look_up(ACTIVATION, kind) or "gelu"
-    if not isinstance(stated, str) or stated.lower() not in ACTIVATIONS:
+    if stated.lower() not in ACTIVATIONS:
         raise ValueError(f"{name}: activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
     return ACTIVATIONS[stated.lower()]
 

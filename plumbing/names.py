@@ -151,7 +151,7 @@ def timm_names(name, tensors):
             raise ValueError(f"{name}: {sources[place]} and {source} are both its {place}; keep one of them")
         sources[place] = source
         if key in ("cls_token", "dist_token", "reg_token", "pos_embed"):
-            tensor = tensor.reshape(1, -1, *tensor.shape[-1:])      # (D,) or (T, D) in CLIP
+            tensor = tensor.reshape(1, -1, tensor.shape[-1])       # (D,) or (T, D) in CLIP
         renamed[key] = tensor
     mask_key_bias(renamed)
     for whole, parts in JOINED.items():
@@ -188,7 +188,7 @@ def mask_key_bias(tensors):
 
 def join(tensors, whole, parts):
     """Replace tensors that are stored apart, as q, k and v, by one, row under row. A bias that one of them
-    lacks (k of BEiT, EVA and DINOv3) is 0; what does not fit together is left for load_weights."""
+    lacks (k of BEiT, EVA and DINOv3) is 0; where another is absent, load_weights says so."""
     first = parts[0]
     for key in [key for key in tensors if first in key]:
         keys = [key.replace(first, part) for part in parts]
@@ -196,7 +196,7 @@ def join(tensors, whole, parts):
         if key.endswith(".bias"):
             for part in keys:
                 tensors.setdefault(part, torch.zeros_like(like))
-        if all(part in tensors and tensors[part].shape[1:] == like.shape[1:] for part in keys):
+        if all(part in tensors for part in keys):
             tensors[key.replace(first, whole)] = torch.cat([tensors.pop(part) for part in keys])
 
 

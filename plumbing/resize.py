@@ -94,8 +94,7 @@ def change_channels(tensors, config, channels, notes):
     kernels = [key for key in tensors if KERNELS.fullmatch(key)]
     for key in kernels:
         bias = key.removesuffix("weight") + "bias"
-        in_channels = tensors[key].shape[1]
-        if differ and bias in tensors and in_channels == config.channels:
+        if differ and bias in tensors:
             fold_statistics(tensors, key, bias, config, new_mean, new_std)
         tensors[key] = spread_channels(tensors[key], channels)
     notes.append(f"patch_embed from {config.channels} to {channels} channels")

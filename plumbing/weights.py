@@ -8,6 +8,7 @@ Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, u
 """
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
 import torch
@@ -34,32 +35,33 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
     caller wants them, or None or (); mean and std of the file's own channels, None leaves them to the file;
     stage: 1 or 2, of MultiViT; changes: other fields of the config."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
-    tensors, config, inside = vit_inside(tensors, config, stage)
-    notes += inside
-    assumed = False
-    if "vit" in config:                                            # written by train.py
-        config = own_config(model_class.Config, config["vit"], name, mean, std)
-    else:
-        config = flat(config)
-        tensors, layout = timm_names(name, tensors)
-        kind = stated_kind(config) or layout
-        fields, more = vit_fields(name, tensors, kind, config, heads)
-        notes += more
-        tensors = {finish(key): tensor for key, tensor in tensors.items()}
-        found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
-        config = from_dict(model_class.Config, fields | found, name)
-    if heads and heads != config.heads:
-        raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-    kernel = tensors.get("patch_embed.proj.weight")
-    if kernel is not None:                                         # CLIP's has no bias
-        bias = torch.zeros(len(kernel))
-        tensors.setdefault("patch_embed.proj.bias", bias)
-    for wanted in (image, patch):
-        if wanted and len(wanted) != len(config.image):
-            raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
-                             f"not for {tuple(wanted)}")
-    config = fit(tensors, config, image, patch, notes)
-    return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
+    with belonging_together(name):
+        tensors, config, inside = vit_inside(tensors, config, stage)
+        notes += inside
+        assumed = False
+        if "vit" in config:                                            # written by train.py
+            config = own_config(model_class.Config, config["vit"], name, mean, std)
+        else:
+            config = flat(config)
+            tensors, layout = timm_names(name, tensors)
+            kind = stated_kind(config) or layout
+            fields, more = vit_fields(name, tensors, kind, config, heads)
+            notes += more
+            tensors = {finish(key): tensor for key, tensor in tensors.items()}
+            found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
+            config = from_dict(model_class.Config, fields | found, name)
+        if heads and heads != config.heads:
+            raise ValueError(f"--heads {heads}: {name} has {config.heads}")
+        kernel = tensors.get("patch_embed.proj.weight")
+        if kernel is not None:                                         # CLIP's has no bias
+            bias = torch.zeros(len(kernel))
+            tensors.setdefault("patch_embed.proj.bias", bias)
+        for wanted in (image, patch):
+            if wanted and len(wanted) != len(config.image):
+                raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
+                                 f"not for {tuple(wanted)}")
+        config = fit(tensors, config, image, patch, notes)
+        return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
 
 
 def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, mean=None, std=None,
@@ -68,22 +70,34 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
     another size; tasks: where there is one, it gets the one head of a released file; the others as in
     read_vit."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
-    tensors = crossvit_names(tensors, tasks)
-    config = flat(config)
-    assumed = False
-    if "crossvit" in config:                                       # written by train.py
-        config = own_config(model_class.Config, config["crossvit"], name, mean, std)
-    else:
-        fields = crossvit_fields(name, tensors, heads_of)
-        found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
-        config = from_dict(model_class.Config, fields | found, name)
-    if image:
-        resized = at_size(config, image)
-        for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
-            if old != new:
-                resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
-        config = resized
-    return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
+    with belonging_together(name):
+        tensors = crossvit_names(tensors, tasks)
+        config = flat(config)
+        assumed = False
+        if "crossvit" in config:                                       # written by train.py
+            config = own_config(model_class.Config, config["crossvit"], name, mean, std)
+        else:
+            fields = crossvit_fields(name, tensors, heads_of)
+            found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
+            config = from_dict(model_class.Config, fields | found, name)
+        if image:
+            resized = at_size(config, image)
+            for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
+                if old != new:
+                    resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
+            config = resized
+        return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
+
+
+@contextmanager
+def belonging_together(name):
+    """Inside it tensors and config.json may be taken to belong to one model: what fails because they do not
+    becomes one ValueError."""
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{name}: its tensors and config.json do not belong together "
+                         f"({first_line(error)})") from error
 
 
 def own_config(config_class, fields, name, mean, std):

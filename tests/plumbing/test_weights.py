@@ -164,6 +164,24 @@ def test_misfit_tensors_are_named_with_both_shapes(tmp_path):
     assert "pos_embed: model (1, 37, 192), file (1, 37, 100)" in refusal(ViT.from_pretrained, narrow, image=(48, 48))
 
 
+@pytest.mark.parametrize("key, tensor", [
+    ("pos_embed", torch.tensor(1.0)), ("patch_embed.proj.bias", torch.ones(3, 5, 7)), ("rope.freqs_cos", torch.ones(192)), ("blocks.0.attn.qkv.bias_mask", torch.ones(3)),
+    ("blocks.0.attn.q.bias", torch.tensor(1.0)), ("blocks.0.mlp.gate.weight", torch.ones(2, 3)), ("blocks.0.mlp.fc2.weight", torch.ones(192))])
+def test_tensors_that_cannot_belong_together_are_one_line(tmp_path, key, tensor):
+    """Shapes that no reader expects: the file's name and a reason, no traceback."""
+    path = write(tmp_path, {**tiny(), key: tensor}, {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]})
+    assert refusal(ViT.from_pretrained, path, image=(48, 48), channels=1).startswith(path)
+
+
+def test_configs_that_cannot_belong_to_their_tensors_are_one_line(tmp_path):
+    for i, config in enumerate(({"architecture": ["vit"]}, {"hidden_act": 3}, {"hidden_size": "two\nlines"}, {"rope_theta": "x", "architecture": "eva02_small_patch14_224"})):
+        path = write(tmp_path / str(i), tiny(), config)
+        assert refusal(ViT.from_pretrained, path).startswith(path)
+    write(tmp_path, tiny(), file="open_clip_pytorch_model.bin")
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"width": 192, "head_width": "64"}}}')
+    assert "do not belong together" in refusal(ViT.from_pretrained, str(tmp_path))
+
+
 def test_a_partial_load_changes_nothing():
     """All or nothing: after a refusal the model has the weights it had."""
     model = ViT(SMALL)
