@@ -46,6 +46,11 @@ def read_class_folders(folder, regex=None, split=None):
     if split == "none" or not all(splits):
         splits = None
     patients, who, patients_known = name_patients(folder, splits, paths, regex)
+    units = len(set(zip(names, patients)))
+    if 5 < len(classes) > units / 2:
+        raise ValueError(f"--data {folder}: {len(classes)} folders, as {classes[0]}, with {units} patients "
+                         "or images in all look like patients; folders of classes must be the upper ones, "
+                         "or a table says which image is of which class")
     targets = {"class": np.float32([classes.index(name) for name in names])}
     tasks = [Task("class", "classes", tuple(classes))]
     return Cohort(basename(abspath(folder)), tasks, patients, paths, targets, {"class": names},
@@ -114,7 +119,7 @@ def notes_on_inner(folder, below):
                              f"names, {shortlist(sorted(inner))}; a split is called {', '.join(SPLITS)}, "
                              "what else there is must lie elsewhere")
     counts = Counter(name for inner in below.values() for name in inner)
-    if len(counts) > 1 and (min(counts.values()) > 1 or len(counts) >= 2 * len(below)):
+    if len(counts) > 1 and (min(counts.values()) > 1 or len(counts) > len(below)):
         return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}, with "
                 f"{len(counts)} others in them, as {min(counts)}: if those are the classes, they must be the "
                 "upper ones; if each is a patient, --patient-regex with a group around its name says so"]

@@ -16,7 +16,7 @@ NAMES = {
     r"(?:^|/)[A-Z]+-(\d{4,})-\d+$": "OCT2017",
     r"(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT)": "CBIS-DDSM",
     r"(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$": "BreakHis",
-    r"(?:^|[/_-])(TCGA-\w{2}-\w{4})(?!\w)": "TCGA",
+    r"(?:^|[/_-])(TCGA([-_])[A-Z0-9]{2}\2[A-Z0-9]{4})(?![A-Za-z0-9])": "TCGA",
     r"(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d)": "LIDC-IDRI, OASIS or ADNI",
     r"(?:^|/)(BraTS\d*[_-][A-Za-z]+[_-]\d+|IXI\d{3})(?!\d)": "BraTS or IXI",
     r"(?:^|/)\d{8}_([0-9a-f]{16})_MG_": "INbreast",

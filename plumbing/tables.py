@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from itertools import chain
 
+from plumbing.cells import is_number
 from plumbing.formats import ENDING
 from plumbing.patients import INVISIBLE, NOBODY, compile_regex, first_group
 
@@ -113,12 +114,14 @@ def read_header(path, cells):
         header.pop()                                               # some tables end every line with a comma
     if not header:
         raise ValueError(f"{path} row 1: no header")
-    for name, count in Counter(filter(None, header)).items():
+    names = list(filter(None, header))
+    is_row = all(map(is_number, names)) and names != list(map(str, range(len(names))))
+    for name, count in Counter(names).items():
+        if is_row or any(map(ENDING.search, name.split())):
+            raise ValueError(f"{path} row 1: {name!r} is no name of a column; above the first row a line "
+                             "with the names is needed, commas between them")
         if count > 1:
             raise ValueError(f"{path} row 1: column {name!r} appears twice")
-        if any(map(ENDING.search, name.split())):
-            raise ValueError(f"{path} row 1: {name!r} names a file; above the first row a line with the "
-                             "names of the columns is needed, commas between them")
     return header
 
 

@@ -136,6 +136,8 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
     (("train2017/1.png", "val2017/2.png"), "train2017, val2017 are folders of a split and hold no folders of classes"),
     (("train/NORMAL/1.png", "test/Normal/2.png"), "two differ in the case of their letters or the signs between their words only"),
     (("train/no_tumor/1.png", "train/tumor/1.png", "test/no tumor/2.png"), "two differ in the case of their letters or the signs"),
+    (tuple(f"IMD{i:03}/{i}.bmp" for i in range(6)), "6 folders, as IMD000, with 6 patients or images in all look like patients"),      # PH2
+    (tuple(f"{i}/{c}/{i}_idx5_x{c}_y1_class{c}.png" for i in range(10253, 10259) for c in (0, 1)), "6 folders, as 10253, with 6 patients"),     # IDC
     (("a/1.png", "b/2.png", "augmented/a/1.png", "augmented/b/2.png"), "augmented is beside the classes and holds folders of the same names, a, b"),
 ))
 def test_folders_that_are_no_classes_are_refused(images, message, tmp_path):

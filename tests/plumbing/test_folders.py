@@ -50,6 +50,7 @@ def test_endings_are_counted(tmp_path):
     (("a/1.png",), ("a/masks/1.png",)),
     (("x/a_1.png",), ("x/a_1_label.png", "x/mask_a_1.png", "x/a_1mask.png", "x/a_1 (mask).png", "x/a_1_1stHO.png", "x/a_1_binary_mask.png",
                       "x/a_1_manual1.png", "x/a_1_overlay.png", "x/a_1_GroundTruth.png")),
+    (("n/1-001.bmp",), ("n/1-001-d.bmp",)),                                                                        # Herlev
     (("imagesTr/1.png",), ("labelsTr/1.png",)), (("images/1.png",), ("1st_manual/1_manual1.png", "label_images/1.png", "ROI/1.png")),
     (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
     (("with_mask/1_mask.png", "without_mask/1.png"), ()),
