@@ -152,7 +152,10 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
         views = [view for i in images for view in views_of(cohort, i, size, config)]
         text = MAP_TEXT
         if "token" in seen:
-            figure = kept_figure([photo for _, photo, _ in views], seen, config, title)
+            kept = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())       # best first
+            composite = [pixels_of(image) for image in seen.get("composite", [])]
+            photos = [photo for _, photo, _ in views]
+            figure = filter_figure(photos, list(kept), config.vit.grid, composite, title)
             text = KEPT_TEXT
         elif findings:
             figure = finding_figure(views, findings, tasks, predictions, unit, title)
@@ -217,18 +220,6 @@ def views_of(cohort, i, size, config):
 # one patient
 
 
-def kept_figure(photos, seen, config, title):
-    """MultiViT: the patches that the attention filter keeps of N photographs; the last may be absent."""
-    kept = [[] for _ in seen["map"][0]]              # N lists
-    pairs = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())      # best first
-    for rank, (image, token) in enumerate(pairs):
-        kept[image].append((rank, token))
-    composite = None
-    if "composite" in seen:
-        composite = pixels_of(seen["composite"][0])
-    return filter_figure(photos, kept, config.vit.grid, composite, title)
-
-
 def pixels_of(image):
     """(C, h, w), or of a volume the middle slice of (C, d, h, w) -> (h, w, 3) uint8."""
     if image.dim() == 4:
@@ -249,8 +240,9 @@ def map_figure(views, maps, config, title):
             if weights.dim() == 3:
                 weights = weights[j]
             shape = " x ".join(map(str, grid))
-            heats[f"attention, {shape} patches"] = weights.abs().mean(0).view(grid).numpy()
-        rows.append((photo, name, axis, [], heats))
+            weights = weights.abs().mean(0).view(grid).numpy()
+            heats[f"attention, {shape} patches"] = times_chance(weights, axis)
+        rows.append((photo, name, [], heats))
     return heat_figure(rows, title)
 
 
@@ -274,25 +266,22 @@ def finding_rows(views, caption, boxes, maps):
     for name, photo, axis in views:
         height, width = photo.shape[:2]
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        heats = {f"{caption}: {map_name}": weights for map_name, weights in maps.items()}
-        rows.append((photo, f"{caption} {name}".strip(), axis, frames, heats))
+        heats = {f"{caption}: {key}": times_chance(weights, axis) for key, weights in maps.items()}
+        rows.append((photo, f"{caption} {name}".strip(), frames, heats))
     return rows
 
 
 def heat_figure(rows, title):
-    """[(photograph, its caption, axis, boxes on it, {caption: map})] -> the rows on top of each other, with
-    one scale of colors for all maps, and its bar."""
+    """[(photograph, its caption, boxes on it, {caption: map in multiples of chance})] -> the rows on top of
+    each other, with one scale of colors for all maps, and its bar."""
     top = LEAST_TOP
-    for _, _, axis, _, maps in rows:
-        for weights in maps.values():
-            top = max(top, times_chance(weights, axis).max())
+    for _, _, _, heats in rows:
+        top = max(top, *[heat.max() for heat in heats.values()])
     sheets = []
-    for photo, caption, axis, boxes, maps in rows:
-        pictures = [photo]
-        for weights in maps.values():
-            pictures.append(draw_heat(photo, times_chance(weights, axis), top))
+    for photo, caption, boxes, heats in rows:
+        pictures = [photo, *[draw_heat(photo, heat, top) for heat in heats.values()]]
         pictures = [draw_boxes(picture, boxes) for picture in pictures]
-        sheets.append(side_by_side(pictures, [caption, *maps], title=title))
+        sheets.append(side_by_side(pictures, [caption, *heats], title=title))
         title = ""                                   # it stands above the first row only
     bar = color_bar(top)
     return stack([*sheets, side_by_side([bar], [""], height=bar.height)])

@@ -182,23 +182,16 @@ def half_widths(tasks, run):
     return widths
 
 
-def answer_names(task, widths):
-    """The columns before the predictions of a task: its most probable class, or the ends of its interval."""
+def answer(task, widths, prediction):
+    """-> {column: text} before the predictions of a task, (outputs,): its most probable class, or the ends of
+    its interval."""
     if task.kind == "classes":
-        return [f"{task.name} class"]
+        return {f"{task.name} class": task.classes[prediction.argmax()]}
+    ends = {}
     if task.name in widths:
-        return [f"{task.name} {end}, 90 % of the validation residuals" for end in ("from", "to")]
-    return []
-
-
-def answer_text(task, widths, prediction):
-    """What stands in the columns of `answer_names`."""
-    if task.kind == "classes":
-        return [task.classes[prediction.argmax()]]
-    if task.name in widths:
-        width = widths[task.name]
-        return [f"{prediction - width:.4g}", f"{prediction + width:.4g}"]
-    return []
+        for end, width in (("from", -widths[task.name]), ("to", widths[task.name])):
+            ends[f"{task.name} {end}, 90 % of the validation residuals"] = f"{prediction[0] + width:.4g}"
+    return ends
 
 
 def new_rows(tasks, predictions, cohort, broken, widths):
@@ -209,7 +202,7 @@ def new_rows(tasks, predictions, cohort, broken, widths):
     order of the source."""
     header = ["patient", "images"]
     for task in tasks:
-        header += answer_names(task, widths) + prediction_names(task)
+        header += [*answer(task, widths, np.zeros(task.outputs)), *prediction_names(task)]
     rows = [header + ["skipped"]]
     unit_of = {patient: i for i, patient in enumerate(predictions["patient"])}
     names = image_names(cohort)
@@ -218,9 +211,9 @@ def new_rows(tasks, predictions, cohort, broken, widths):
         row = [patient, "|".join(seen)]
         if seen:
             for task in tasks:
-                prediction = predictions["prediction"][task.name][unit_of[patient]]
-                row += answer_text(task, widths, prediction)
-                row += [f"{value:.4g}" for value in np.atleast_1d(prediction)]
+                prediction = np.atleast_1d(predictions["prediction"][task.name][unit_of[patient]])
+                row += answer(task, widths, prediction).values()
+                row += [f"{value:.4g}" for value in prediction]
         else:
             row += ["" for _ in header[2:]]
         rows.append(row + ["|".join(names[i] for i in images if i in broken)])

@@ -145,18 +145,18 @@ def stack(rows):
 def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
     """MultiViT's picture: one patient's photographs with the kept patches framed -> the composite of these.
 
-    kept: for each photograph a list of (rank, patch of the (rows, cols) grid), best rank 0. composite: None
-    where there is no picture of it."""
+    kept: [(number of the photograph, patch of the (rows, columns) grid)], the best first. composite: its
+    picture in a list, [] where there is none."""
     pictures = []
-    count = sum(map(len, kept))
-    captions = [f"{len(own)} patches kept" for own in kept[:len(photos)]]
-    for photo, own in zip(photos, kept):
-        colors = [heat_color(1 - rank / max(1, count - 1)) for rank, _ in own]
-        cells = [cell for _, cell in own]
-        pictures.append(outline_patches(fit_height(photo, height), cells, grid, colors))
-    if composite is not None:
-        pictures += [arrow(height), composite]
-        captions += ["", f"composite of {count} patches"]
+    captions = []
+    for number, photo in enumerate(photos):
+        own = {rank: cell for rank, (image, cell) in enumerate(kept) if image == number}
+        colors = [heat_color(1 - rank / max(1, len(kept) - 1)) for rank in own]
+        pictures.append(outline_patches(fit_height(photo, height), list(own.values()), grid, colors))
+        captions.append(f"{len(own)} patches kept")
+    if composite:
+        pictures += [arrow(height), *composite]
+        captions += ["", f"composite of {len(kept)} patches"]
     return side_by_side(pictures, captions, height, title)
 
 

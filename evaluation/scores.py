@@ -3,6 +3,8 @@
 Intervals are percentile bootstraps over patients, 95 %, 1,000 resamples: what one patient's images say is not
 independent. `predictions` are those of predict.py. A prediction that is not a finite number is refused.
 """
+from functools import lru_cache
+
 import numpy as np
 
 from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, mean_defined, rank, ratio
@@ -26,16 +28,19 @@ def bootstrap_weights(patients, resamples=1000):
 
     patients: that of every unit. There is no resample of a single patient: there is nothing to draw."""
     names, patient_of = np.unique(patients, return_inverse=True)
-    n = len(names)
-    if n < 2:
+    if len(names) < 2:
         resamples = 0
+    return counts_of(len(names), resamples)[:, patient_of]
+
+
+@lru_cache(maxsize=2)                                # label after label asks for the same
+def counts_of(n, resamples):
+    """-> (1 + resamples, n): ones, and how often each of n is drawn when n are drawn with replacement."""
     rng = np.random.default_rng(0)
     counts = np.ones((1 + resamples, n), np.int16)
-    for rows in np.array_split(counts[1:], 1 + resamples * n // 1_000_000):
-        drawn = rng.integers(n, size=rows.shape)
-        drawn += n * np.arange(len(rows))[:, None]                 # so that one count does for all rows
-        rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
-    return counts[:, patient_of]
+    for row in counts[1:]:
+        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    return counts
 
 
 def measure(function, prediction, target, weights):

@@ -63,10 +63,11 @@ def rare_warnings(asked):
 
 
 def share_brier(task, asked):
-    """The Brier score of giving everybody the shares of positives among these very units."""
+    """The Brier score of the share of positives among such units, the same for all: their variance."""
     sides = [list(counts.values()) for counts in asked.values() if any(counts.values())]
     positives, negatives = np.transpose(sides)
-    scores = positives * negatives / (positives + negatives) ** 2
+    n = positives + negatives
+    scores = positives * negatives / n / np.maximum(n - 1, 1)
     if task.kind == "classes" and len(scores) > 1:                 # half the sum over the classes
         return scores.sum() / 2
     return scores.mean()

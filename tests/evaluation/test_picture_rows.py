@@ -98,7 +98,7 @@ def test_stacked_rows_are_found_again():
 def test_filter_figure_frames_what_was_kept():
     """Photographs and the composite stand in one row, and nothing for one that is absent; only kept patches are framed."""
     photos, composite = [np.full((80, 80, 3), v, np.uint8) for v in (90, 120)], np.full((40, 40, 3), 33, np.uint8)
-    sheet = pixels(filter_figure(photos, [[(0, 0)], [], []], (4, 4), composite, height=80))
+    sheet = pixels(filter_figure(photos, [(0, 0)], (4, 4), [composite], height=80))
     at = [sheet[MARGIN:MARGIN + 80, x:x + 80] for x in (MARGIN, 80 + 2 * MARGIN)]
     last = sheet[MARGIN:MARGIN + 80, -MARGIN - 80:-MARGIN]
     assert (at[0][:20, :20] != 90).any() and (at[0][20:] == 90).all() and (at[1] == 120).all()
@@ -108,7 +108,7 @@ def test_filter_figure_frames_what_was_kept():
 def test_kept_patches_are_framed_by_rank():
     """The first is the lightest."""
     photo = np.zeros((80, 80, 3), np.uint8)
-    sheet = pixels(filter_figure([photo], [[(0, 0), (2, 3)]], (4, 4), None, height=80))
+    sheet = pixels(filter_figure([photo], [(0, 0), (1, 2), (0, 3)], (4, 4), [], height=80))
     assert (sheet[MARGIN, MARGIN + 5] == HEAT[-1]).all()
     assert sheet[MARGIN, MARGIN + 5].sum() > sheet[MARGIN, MARGIN + 65].sum()
 
@@ -117,7 +117,7 @@ def test_same_call_same_bytes():
     """A figure depends on its arguments alone, and drawing leaves the arguments as they were."""
     image, weights = np.arange(48 * 48, dtype=np.uint32).astype(np.uint8).reshape(48, 48), np.eye(4)
     for draw in (lambda: draw_heat(image, weights), lambda: outline_patches(image, [3], (4, 4)),
-                 lambda: filter_figure([image], [[(0, 1)]], (4, 4), image, "t")):
+                 lambda: filter_figure([image], [(0, 1)], (4, 4), [image], "t")):
         before = image.copy(), weights.copy()
         assert draw().tobytes() == draw().tobytes()
         assert (image == before[0]).all() and (weights == before[1]).all()

@@ -67,7 +67,7 @@ def test_patients_are_drawn_not_images():
     assert np.array_equal(weights, bootstrap_weights(patients, 200))
     assert abs(bootstrap_weights(patients, 5000)[1:, first].var() - 8 / 9) < 0.03                    # of a count, 1 - 1 / n
     assert bootstrap_weights(["a", "a"], 50).tolist() == [[1, 1]] and bootstrap_weights([], 50).shape == (1, 0)
-    rng = np.random.default_rng(0)                                 # row by row, where bootstrap_weights takes blocks of them
+    rng = np.random.default_rng(0)
     rows = [np.bincount(rng.integers(2000, size=2000), minlength=2000) for _ in range(1000)]
     assert np.array_equal(bootstrap_weights(range(2000))[1:], rows)
 

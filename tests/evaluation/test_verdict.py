@@ -188,7 +188,7 @@ def test_probabilities_that_do_not_fit_these_patients_are_said():
     target = (np.arange(200) % 5 > 0).astype(float)[:, None]
     guess = np.clip(0.1 + 0.25 * target + 0.2 * rng.random((200, 1)), 0, 1)
     _, warnings = verdict(SICK, result_of(SICK, guess, target, [0.3]))
-    assert "do not fit these patients" in warnings[-1] and "have 0.160 (Brier score)" in warnings[-1]
+    assert "do not fit these patients" in warnings[-1] and "have 0.161 (Brier score)" in warnings[-1]
     classes = np.hstack([1 - guess, guess])
     assert verdict(YES, result_of(YES, classes, target[:, 0], [0.7, 0.3]))[1][-1] == warnings[-1]
 

@@ -21,7 +21,7 @@ def test_the_maps_of_two_runs_stand_beside_each_other(tmp_path, quiet, monkeypat
     monkeypatch.setattr(maps, "heat_figure", lambda rows, title: drawn.extend(rows) or heat_figure(rows, title))
     maps.main(["runs/vit", "runs/lt", "--out", "maps.png"])
     assert drawn and len({caption for _, caption, *_ in drawn}) == len(drawn)
-    for photo, caption, axis, frames, weights in drawn:
+    for photo, caption, frames, weights in drawn:
         label, first = next(iter(weights)).split(": ", 1)
         assert list(weights)[:2] == [f"{label}: {first}", f"{label}: runs/lt: label token"] and first == "runs/vit: class token"
         assert label in caption and frames and photo.ndim == 3
