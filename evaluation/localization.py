@@ -144,12 +144,13 @@ def score_maps(findings, labels):
     weights = bootstrap_weights(patients).astype(float)
     result = {}
     for name in scores_of[0]:
-        per_label = {labels[label]: {"findings": label_of.count(label)} for label in sorted(set(label_of))}
-        result[name] = {"findings": len(findings), "per_label": per_label}
+        per_label = {label: {"findings": label_of.count(label)} for label in sorted(set(label_of))}
+        result[name] = {"findings": len(findings)}
+        result[name]["per_label"] = {labels[label]: entry for label, entry in per_label.items()}
         columns = zip(*[scores[name] for scores in scores_of])     # (findings,) each
         for metric, column in zip(("pointing", "mass"), columns):
             rows = []                                              # (labels, 1 + resamples)
-            for label, entry in zip(sorted(set(label_of)), per_label.values()):
+            for label, entry in per_label.items():
                 rows.append(weighted_mean(np.array(column), weights * np.equal(label_of, label)))
                 entry[metric] = summary(rows[-1], "no finding")
             result[name][metric] = summary(mean_defined(rows), "no finding")

@@ -20,7 +20,7 @@ from data import Samples
 from evaluation.figures import draw_figures, look_again
 from evaluation.other_table import learned_patients
 from evaluation.predict import predict_images
-from evaluation.predictions_file import image_names, prediction_names
+from evaluation.predictions_file import image_names, unit_rows
 from plumbing.columns import tabulate
 from plumbing.command import shown
 from plumbing.device import find_device
@@ -182,39 +182,28 @@ def half_widths(tasks, run):
     return widths
 
 
-def answer(task, widths, prediction):
-    """-> {column: text} before the predictions of a task, (outputs,): its most probable class, or the ends of
-    its interval."""
-    if task.kind == "classes":
-        return {f"{task.name} class": task.classes[prediction.argmax()]}
-    ends = {}
-    if task.name in widths:
-        for end, width in (("from", -widths[task.name]), ("to", widths[task.name])):
-            ends[f"{task.name} {end}, 90 % of the validation residuals"] = f"{prediction[0] + width:.4g}"
-    return ends
-
-
 def new_rows(tasks, predictions, cohort, broken, widths):
-    """-> rows of the CSV: patient, images, predictions of every task, images that were skipped.
+    """-> rows of the CSV: patient, images, predictions of every task, images that were skipped. Before the
+    predictions stand the most probable class, or the ends of the interval. Patients keep the source's order.
 
-    widths: of `half_widths`.
-    predictions: as `predict` returns them, of the patients of whom an image can be read. Patients keep the
-    order of the source."""
-    header = ["patient", "images"]
-    for task in tasks:
-        header += [*answer(task, widths, np.zeros(task.outputs)), *prediction_names(task)]
-    rows = [header + ["skipped"]]
-    unit_of = {patient: i for i, patient in enumerate(predictions["patient"])}
+    predictions: as `predict` returns them, of the patients of whom an image can be read; widths: of
+    `half_widths`."""
+    def answer(task, unit):
+        prediction = predictions["prediction"][task.name][unit]
+        if task.kind == "classes":
+            return {f"{task.name} class": task.classes[prediction.argmax()]}
+        ends = {}
+        if task.name in widths:
+            for end, width in (("from", -widths[task.name]), ("to", widths[task.name])):
+                ends[f"{task.name} {end}, 90 % of the validation residuals"] = f"{prediction + width:.4g}"
+        return ends
+
+    row_of = {row["patient"]: row for row in unit_rows(tasks, predictions, cohort, 4, answer)}
+    header = [*next(iter(row_of.values()), ("patient", "images")), "skipped"]
+    rows = [header]
     names = image_names(cohort)
     for patient, images in cohort.groups().items():
-        seen = [names[i] for i in images if i not in broken]
-        row = [patient, "|".join(seen)]
-        if seen:
-            for task in tasks:
-                prediction = np.atleast_1d(predictions["prediction"][task.name][unit_of[patient]])
-                row += answer(task, widths, prediction).values()
-                row += [f"{value:.4g}" for value in prediction]
-        else:
-            row += ["" for _ in header[2:]]
-        rows.append(row + ["|".join(names[i] for i in images if i in broken)])
+        skipped = "|".join(names[i] for i in images if i in broken)
+        row = {"patient": patient, "skipped": skipped, **row_of.get(patient, {})}
+        rows.append([row.get(column, "") for column in header])
     return rows

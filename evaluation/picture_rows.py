@@ -79,9 +79,8 @@ def outline_patches(image, cells, grid, colors=None):
     rows, cols = grid
     width = image.width / cols                       # of a patch, px
     height = image.height / rows
-    patches = []
-    for row, col in zip(*np.divmod(cells, cols)):
-        patches.append((col * width, row * height, (col + 1) * width, (row + 1) * height))
+    row, col = np.divmod(cells, cols)
+    patches = np.transpose([col * width, row * height, (col + 1) * width, (row + 1) * height])
     return draw_boxes(image, patches, line=min(width, height) / 12, colors=colors)
 
 

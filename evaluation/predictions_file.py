@@ -51,20 +51,28 @@ def image_names(cohort):
     return [path.removeprefix(root).lstrip(os.sep) for path in paths]
 
 
+def unit_rows(tasks, predictions, cohort, digits, beside):
+    """-> {column: text} of every unit: its patient, its images, and of every task what beside(task, unit)
+    says, as pairs or a dict, and the prediction."""
+    names = image_names(cohort)
+    rows = []
+    for unit, patient in enumerate(predictions["patient"]):
+        row = {"patient": patient, "images": "|".join(names[i] for i in predictions["images"][unit])}
+        for task in tasks:
+            values = np.atleast_1d(predictions["prediction"][task.name][unit])
+            row |= beside(task, unit)
+            row |= zip(prediction_names(task), [f"{value:.{digits}g}" for value in values])
+        rows.append(row)
+    return rows
+
+
 def write_predictions(path, tasks, predictions, cohort):
     """predictions.csv: one row per unit, its images, and target and prediction of every task."""
-    names = image_names(cohort)
-    header = ["patient", "images"]
-    for task in tasks:
-        header += target_names(task) + prediction_names(task)
-    rows = [header]
-    for i, patient in enumerate(predictions["patient"]):
-        row = [patient, "|".join(names[j] for j in predictions["images"][i])]
-        for task in tasks:
-            row += target_text(task, predictions["target"][task.name][i])
-            row += [f"{value:.9g}" for value in np.atleast_1d(predictions["prediction"][task.name][i])]
-        rows.append(row)
-    write_csv(path, rows)
+    def targets(task, unit):
+        return zip(target_names(task), target_text(task, predictions["target"][task.name][unit]))
+
+    rows = unit_rows(tasks, predictions, cohort, 9, targets)
+    write_csv(path, [rows[0], *[row.values() for row in rows]])
 
 
 def read_rows(tasks, rows):
