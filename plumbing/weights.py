@@ -225,7 +225,8 @@ def main(argv):
         tensors, config, _, notes = read_checkpoint(argv[0])
         layout = config.get("model")                               # of a run, whose names are ours
         if not isinstance(layout, str):
-            tensors, layout = timm_names(argv[0], tensors)
+            with belonging_together(argv[0]):
+                tensors, layout = timm_names(argv[0], tensors)
     except ValueError as error:
         sys.exit(str(error))
     for key, tensor in tensors.items():
