@@ -13,7 +13,7 @@ from plumbing.formats import ENDING, IMAGE_ENDINGS, without_ending
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import one_spelling, parts_note, patients_of_files
-from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tables, majority, name_alone,
+from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_table, majority, name_alone,
                                     official_lists, recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
@@ -62,10 +62,11 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     twins = twin_columns(header)
     known = known or recognize(header)
     folder = dirname(abspath(path))
-    join_tables(folder, known.get("joins", {}), header, rows)
+    if "joins" in known:
+        join_table(folder, *known["joins"].split(":"), header, rows)
     labels = list(filter(None, known.get("labels", "").split(",")))
     image = image_column(path, header, rows, image or known.get("image", "image"))
-    lists = known.get("lists", {})                                 # NIH's, without val
+    lists = known.get("lists", "")                                 # NIH's, without val
     split_column = find_split_column(path, header, rows, image, split, lists)
     findings = first_column(header, known.get("findings", ""))
     if findings:
@@ -182,14 +183,15 @@ def find_split_column(path, header, rows, image, split, lists):
     these a column is made."""
     if split == "none":
         return None
-    if not split:
-        split = next((name for name in header if name.lower() == "split"), None)
+    own = next((name for name in header if name.lower() == "split"), None)
+    if own and not split:
+        return own
     if split and not isfile(split):
         return require_column(path, header, split, "--split-column")
     if split:
         source, split_of = f"train, val, test of {split}", read_splits(split)
     else:
-        source, split_of = ", ".join(lists.values()), official_lists(dirname(path), lists)
+        source, split_of = lists, official_lists(dirname(path), lists.split(", "))
     if not split_of:
         return None
     for row in rows:

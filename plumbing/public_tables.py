@@ -3,6 +3,7 @@
     python -m plumbing.public_tables       shows them
 """
 from collections import defaultdict
+from configparser import ConfigParser, ExtendedInterpolation
 from os.path import isfile, join
 from statistics import mode
 
@@ -10,69 +11,125 @@ from plumbing.formats import without_ending
 from plumbing.tables import first_column, read_csv
 
 
-CHEXPERT_LABELS = (
-    "Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
-    "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices")
-
 # header          columns that tell this table from others, commas between them; "a|b" stands for a or b
 # files           what the table may be called in its folder, commas between the names
+# joins           a file beside the table, and the column by which its rows are found
 # image, patient, findings, labels     columns; patient_regex: the part of its cell that names the patient
-# target, tabular                      what --target and --tabular are by default
-# lists           files of an official split, one name of an image per line
-# blanks          an empty label follows --blank
-# readers         the table has one row per reader, not per image
-# joins           files beside the table, and the column by which their rows are found
 # alone           an image whose patient is blank is a patient of its own
-PUBLIC_TABLES = {
-    "psoriasis": dict(header="pasi,pga,region", target="pasi:regression,pga:classes"),
-    "chest": dict(header="image,view,Nodule,Fibrosis",
-                  labels="Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis"),
-    "brain": dict(header="education,apoe,diagnosis", target="diagnosis:classes",
-                  tabular="age,sex,education,apoe"),
-    "bag": dict(header="bag,subtype", image="bag", target="subtype:classes"),
-    "clam": dict(header="case_id,slide_id,label", image="slide_id", patient="case_id",
-                 target="label:classes"),
-    "nih": dict(header="Finding Labels|finding_labels", image="file|Image Index",
-                patient="Patient ID|patient_id", findings="Finding Labels|finding_labels",
-                lists={"train": "train_val_list.txt", "test": "test_list.txt"},
-                files="Data_Entry_2017_v2020.csv,Data_Entry_2017.csv,labels.csv",
-                labels="Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,"
-                       "Consolidation,Edema,Emphysema,Fibrosis,Pleural_Thickening,Hernia"),
-    "chexpert": dict(header="Path,Frontal/Lateral", image="Path", patient="Path",
-                     patient_regex=r"patient\d+", blanks=True, files="train.csv",
-                     labels=CHEXPERT_LABELS),
-    "vindr": dict(header="image_id,Aortic enlargement", image="image_id", patient="image_id",
-                  readers=True, files="image_labels_train.csv,annotations/image_labels_train.csv",
-                  labels="Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,"
-                         "Consolidation,Edema,Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,"
-                         "Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,Pleural effusion,"
-                         "Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,"
-                         "Lung tumor,Pneumonia,Tuberculosis"),
-    "isic": dict(header="image_name,benign_malignant", image="image_name", target="target:classes",
-                 files="train.csv"),
-    "ham10000": dict(header="lesion_id,dx", image="image_id", patient="lesion_id", target="dx:classes",
-                     files="HAM10000_metadata.csv,HAM10000_metadata"),
-    "isic2018": dict(header="image,MEL,AKIEC", patient="lesion_id|image", alone=True,
-                     target="MEL/NV/BCC/AKIEC/BKL/DF/VASC:classes",
-                     joins={"ISIC2018_Task3_Training_LesionGroupings.csv": "image"},
-                     files="ISIC2018_Task3_Training_GroundTruth.csv"),
-    "isic2019": dict(header="image,MEL,SCC", patient="lesion_id|image", alone=True,
-                     target="MEL/NV/BCC/AK/BKL/DF/VASC/SCC:classes",
-                     joins={"ISIC_2019_Training_Metadata.csv": "image"},
-                     files="ISIC_2019_Training_GroundTruth.csv"),
-    "pad_ufes": dict(header="img_id,diagnostic", image="img_id", target="diagnostic:classes",
-                     files="metadata.csv"),
-    "aptos": dict(header="id_code,diagnosis", image="id_code", patient="id_code",
-                  target="diagnosis:classes", files="train.csv"),
-    "airogs": dict(header="challenge_id,class", image="challenge_id", patient="challenge_id",
-                   target="class:classes", files="train_labels.csv"),
-    "rsna": dict(header="patientId,width,Target", image="patientId", patient="patientId",
-                 target="Target:classes", files="stage_2_train_labels.csv"),
-    "mimic": dict(header="dicom_id,study_id,subject_id,split", image="dicom_id",
-                  patient="subject_id", blanks=True, joins={"mimic-cxr-2.0.0-chexpert.csv": "study_id"},
-                  files="mimic-cxr-2.0.0-split.csv",
-                  labels=CHEXPERT_LABELS),
-}
+# readers         the table has one row per reader, not per image
+# blanks          an empty label follows --blank
+# lists           files of the official train and test split, one name of an image per line
+# target, tabular                      what --target and --tabular are by default
+TABLES = r"""
+[psoriasis]
+header = pasi,pga,region
+target = pasi:regression,pga:classes
+[chest]
+header = image,view,Nodule,Fibrosis
+labels = Cardiomegaly,Effusion,Consolidation,Nodule,Pneumothorax,Fibrosis
+[brain]
+header = education,apoe,diagnosis
+target = diagnosis:classes
+tabular = age,sex,education,apoe
+[bag]
+header = bag,subtype
+image = bag
+target = subtype:classes
+[clam]
+header = case_id,slide_id,label
+image = slide_id
+patient = case_id
+target = label:classes
+[nih]
+header = Finding Labels|finding_labels
+files = Data_Entry_2017_v2020.csv,Data_Entry_2017.csv,labels.csv
+image = file|Image Index
+patient = Patient ID|patient_id
+findings = Finding Labels|finding_labels
+lists = train_val_list.txt, test_list.txt
+labels = Atelectasis,Cardiomegaly,Effusion,Infiltration,Mass,Nodule,Pneumonia,Pneumothorax,Consolidation,
+    Edema,Emphysema,Fibrosis,Pleural_Thickening,Hernia
+[chexpert]
+header = Path,Frontal/Lateral
+files = train.csv
+image = Path
+patient = Path
+patient_regex = patient\d+
+blanks = yes
+labels = Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,
+    Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices
+[vindr]
+header = image_id,Aortic enlargement
+files = image_labels_train.csv,annotations/image_labels_train.csv
+image = image_id
+patient = image_id
+readers = yes
+labels = Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,
+    Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,
+    Nodule/Mass,Pleural effusion,Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,
+    Other lesion,COPD,Lung tumor,Pneumonia,Tuberculosis
+[isic]
+header = image_name,benign_malignant
+files = train.csv
+image = image_name
+target = target:classes
+[ham10000]
+header = lesion_id,dx
+files = HAM10000_metadata.csv,HAM10000_metadata
+image = image_id
+patient = lesion_id
+target = dx:classes
+[isic2018]
+header = image,MEL,AKIEC
+files = ISIC2018_Task3_Training_GroundTruth.csv
+joins = ISIC2018_Task3_Training_LesionGroupings.csv:image
+patient = lesion_id|image
+alone = yes
+target = MEL/NV/BCC/AKIEC/BKL/DF/VASC:classes
+[isic2019]
+header = image,MEL,SCC
+files = ISIC_2019_Training_GroundTruth.csv
+joins = ISIC_2019_Training_Metadata.csv:image
+patient = lesion_id|image
+alone = yes
+target = MEL/NV/BCC/AK/BKL/DF/VASC/SCC:classes
+[pad_ufes]
+header = img_id,diagnostic
+files = metadata.csv
+image = img_id
+target = diagnostic:classes
+[aptos]
+header = id_code,diagnosis
+files = train.csv
+image = id_code
+patient = id_code
+target = diagnosis:classes
+[airogs]
+header = challenge_id,class
+files = train_labels.csv
+image = challenge_id
+patient = challenge_id
+target = class:classes
+[rsna]
+header = patientId,width,Target
+files = stage_2_train_labels.csv
+image = patientId
+patient = patientId
+target = Target:classes
+[mimic]
+header = dicom_id,study_id,subject_id,split
+files = mimic-cxr-2.0.0-split.csv
+joins = mimic-cxr-2.0.0-chexpert.csv:study_id
+image = dicom_id
+patient = subject_id
+blanks = yes
+labels = ${chexpert:labels}
+"""
+PUBLIC_TABLES = {}                   # name -> {word: text}
+parser = ConfigParser(interpolation=ExtendedInterpolation())
+parser.read_string(TABLES)
+for section in parser.sections():
+    PUBLIC_TABLES[section] = {word: text.replace("\n", "") for word, text in parser.items(section)}
 
 # what the names of files say beside their folders: --target, and the class of the first pattern in the name
 NAME_TARGETS = {
@@ -105,22 +162,21 @@ def table_path(data, known, images):
                      f"it is {images or 'not given'}")
 
 
-def join_tables(folder, joins, header, rows):
-    """Add to header and rows the columns of tables {file: column of keys} in the folder. Keys that they lack
+def join_table(folder, file, key, header, rows):
+    """Add to header and rows the columns of another table in the folder, if it is there. Keys that it lacks
     get blanks."""
-    for file, key in joins.items():
-        path = join(folder, file)
-        if isfile(path + ".gz") and not isfile(path):
-            path += ".gz"                                          # which is refused with how to unpack it
-        if not isfile(path):
-            continue
-        names, others = read_csv(path)
-        new = [name for name in names if name not in header]
-        blanks = dict.fromkeys(new, "")
-        cells_of = {other[key]: {name: other[name] for name in new} for other in others}
-        for row in rows:
-            row.update(cells_of.get(row[key], blanks))
-        header += new
+    path = join(folder, file)
+    if isfile(path + ".gz") and not isfile(path):
+        path += ".gz"                                              # which is refused with how to unpack it
+    if not isfile(path):
+        return
+    names, others = read_csv(path)
+    new = [name for name in names if name not in header]
+    blanks = dict.fromkeys(new, "")
+    cells_of = {other[key]: {name: other[name] for name in new} for other in others}
+    for row in rows:
+        row.update(cells_of.get(row[key], blanks))
+    header += new
 
 
 def name_alone(rows, patient, image):
@@ -163,10 +219,10 @@ def majority(rows, image):
 
 
 def official_lists(folder, lists):
-    """Lists {split: file of image names} in the folder -> {image without its ending: split}, {} if there are
-    none."""
+    """Lists of image names in the folder, of train and of test -> {image without its ending: split}, {} if
+    they are not there."""
     split_of = {}
-    for split, file in lists.items():
+    for split, file in zip(("train", "test"), lists):
         if not isfile(join(folder, file)):
             return {}
         with open(join(folder, file), encoding="utf-8", errors="replace") as lines:

@@ -67,7 +67,11 @@ def infer_kinds(path, rows, kinds, labels):
             kinds[name] = guess_kind(path, rows, name)
     binary = [name for name, kind in kinds.items() if kind == "binary"]
     for name in binary:
-        kinds[name] = "labels" if len(binary) > 1 else lone_binary(path, rows, name)
+        values = set(map(float, known_cells(rows, name)))
+        if len(binary) == 1 and values == {-1, 1}:
+            raise ValueError(f"{path}, column {name}: is -1 uncertain, or the other class? "
+                             f"--target {name}:labels or {name}:classes says so")
+        kinds[name] = "classes" if len(binary) == 1 and -1 not in values else "labels"
 
 
 def guess_kind(path, rows, name):
@@ -100,12 +104,3 @@ def refuse_too_many(path, name, cells, remedy):
     if len(cells) > 10 and 2 * len(cells) > sum(cells.values()):
         raise ValueError(f"{path}, column {name}: {len(cells)} different words in {sum(cells.values())} "
                          f"rows, as {next(iter(cells))!r}, are no classes; {remedy}")
-
-
-def lone_binary(path, rows, name):
-    """The kind of the only column of 0 and 1: -1 is a label's word for uncertain."""
-    values = set(map(float, known_cells(rows, name)))
-    if values == {-1, 1}:
-        raise ValueError(f"{path}, column {name}: is -1 uncertain, or the other class? "
-                         f"--target {name}:labels or {name}:classes says so")
-    return "labels" if -1 in values else "classes"

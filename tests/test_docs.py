@@ -139,7 +139,7 @@ def check_module(name, words):
     path = module_path(name)
     assert runs_alone(path), name
     words = [PLACEHOLDERS.get(name, {}).get(word, word) for word in words]
-    if "Parser(" not in read(path):                                # it takes its words as they come
+    if "Parser(" not in read(path).replace("ConfigParser(", ""):   # it takes its words as they come
         assert not any(word.startswith("-") for word in words)
     else:
         with pytest.raises(Parsed):

@@ -70,6 +70,13 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
             load_cohort(*args)
 
 
+def test_a_file_called_split_is_not_asked(tmp_path, monkeypatch):
+    """The column of the table is meant, whatever lies in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "split").write_text("x")
+    assert load_cohort(generic(tmp_path, "p,a.png,1,train", "q,b.png,2,test", header="patient_id,image,target,split")).splits == ["train", "test"]
+
+
 @pytest.mark.parametrize("header, rows, flag, splits, note", (
     ("patient_id,image,target,Split", ("p,a.png,1,Train", "q,b.png,2,TEST"), None, ["train", "test"], None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), None, None, "WARNING: column Set says test, train, which is not used; --split-column Set"),
