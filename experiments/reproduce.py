@@ -107,6 +107,8 @@ def train_run(flags, run, args, stop):
             time.sleep(0.1)
         if read_metrics(run):
             return "trained"
+        if stop:
+            return "stopped"
         log.seek(0)
         last = log.read().strip().split("\n")[-1]
     return f"failed: python train.py {' '.join(flags)}: status {child.returncode}, {last}; see {run}.log"

@@ -136,7 +136,9 @@ def test_damaged_files(grey_run, trials):
     start = [line.startswith('{"') for line in lines].index(True)
     assert not lines[start + 1:], lines[start + 1:]
     counts = json.loads(lines[start])
-    assert sum(n for _, n in counts.values()) == trials and all(refusals < n for refusals, n in counts.values() if n > 8)
+    assert sum(n for _, n in counts.values()) == trials
+    assert 0 < sum(refusals for refusals, _ in counts.values()) < trials
+    assert trials < 100 or all(refusals < n for refusals, n in counts.values())
 
 
 def test_a_header_that_lies_about_its_length(grey_run):
