@@ -284,9 +284,11 @@ def count(tensors, start):
 
 
 def require(name, tensors, shapes, model):
-    """ValueError where a file lacks one of the tensors {name: number of axes}, or it has fewer axes."""
+    """ValueError where a file lacks one of the tensors {name: number of axes}, or it has fewer axes or holds
+    integers."""
     for key, axes in shapes.items():
-        if key not in tensors or tensors[key].dim() < axes:
+        if key not in tensors or tensors[key].dim() < axes or not tensors[key].is_floating_point():
             present = ", ".join(list(tensors)[:4])
-            raise ValueError(f"{name} is not a {model} this code knows: {key} is missing or has the wrong "
-                             f"number of axes (the file has {present} ...; docs/weights.md names more)")
+            raise ValueError(
+                f"{name} is not a {model} this code knows: {key} is missing or has the wrong number of axes, or "
+                f"no floats (the file has {present} ...; docs/weights.md names what is read)")

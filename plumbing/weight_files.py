@@ -87,9 +87,11 @@ def read_tensors(path):
         keys = ", ".join(map(str, content))[:99] if isinstance(content, dict) else ""
         raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}; "
                          "needed is what a model's state_dict() gives")
-    for key in tensors:
+    for key, tensor in tensors.items():
         if not key.isprintable():
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
+            raise ValueError(f"{path}: {key} is sparse, nested or without numbers; needed are plain tensors")
     check_numbers(path, tensors.values())
     return tensors, note
 

@@ -48,6 +48,13 @@ def test_what_honest_training_files_hold_is_let_through(tmp_path):
     assert "not a pickle of plain tensors, it asks to run pickle.PickleError" in refusal(read_tensors, str(tmp_path / "b.pth"))
 
 
+@pytest.mark.parametrize("kind", (lambda x: x.to_sparse(), lambda x: x.to("meta"), lambda x: torch.nested.nested_tensor([x, x])), ids=("sparse", "meta", "nested"))
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, kind):
+    """Before anything is made of them."""
+    torch.save({**tiny(), "norm.bias": kind(torch.ones(192))}, tmp_path / "a.pth")
+    assert "norm.bias is sparse, nested or without numbers; needed are plain tensors" in refusal(read_tensors, str(tmp_path / "a.pth"))
+
+
 def test_a_dict_that_holds_itself_ends(tmp_path):
     content = {"epoch": 1}
     content["model"] = content["ema"] = content

@@ -173,6 +173,13 @@ def test_tensors_that_cannot_belong_together_are_one_line(tmp_path, key, tensor)
     assert refusal(ViT.from_pretrained, path, image=(48, 48), channels=1).startswith(path)
 
 
+def test_integers_are_not_taken_for_numbers_where_they_are_fitted(tmp_path):
+    """An int8 kernel that is spread over other channels, integers that are resized: no float ever hides them."""
+    for i, (key, changes) in enumerate((("patch_embed.proj.weight", {"channels": 1}), ("patch_embed.proj.weight", {"patch": (16, 16)}), ("pos_embed", {"image": (48, 48)}))):
+        path = write(tmp_path / str(i), {**tiny(), key: tiny()[key].to(torch.int8)})
+        assert key in refusal(ViT.from_pretrained, path, **changes)
+
+
 def test_configs_that_cannot_belong_to_their_tensors_are_one_line(tmp_path):
     for i, config in enumerate(({"architecture": ["vit"]}, {"hidden_act": 3}, {"hidden_size": "two\nlines"}, {"rope_theta": "x", "architecture": "eva02_small_patch14_224"})):
         path = write(tmp_path / str(i), tiny(), config)
