@@ -290,5 +290,5 @@ def require(name, tensors, shapes, model):
         if key not in tensors or tensors[key].dim() < axes or not tensors[key].is_floating_point():
             present = ", ".join(list(tensors)[:4])
             raise ValueError(
-                f"{name} is not a {model} this code knows: {key} is missing or has the wrong number of axes, or "
-                f"no floats (the file has {present} ...; docs/weights.md names what is read)")
+                f"{name} is not a {model} this code knows: {key} is missing or has the wrong number of axes, "
+                f"or no floats (the file has {present} ...; docs/weights.md names what is read)")
