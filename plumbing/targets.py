@@ -55,7 +55,10 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             if name not in labels:
                 notes += reading_notes(name, kind, cells, is_guess=False)
             uncertain_cells += cells["-1"] + cells["-1.0"]
-            values_of = read_labels(path, rows, name, cells, uncertain, blank)
+            if is_list_column(cells):
+                values_of = read_lists(path, rows, name, cells)
+            else:
+                values_of = {name: read_labels(path, rows, name, cells, uncertain, blank)}
             twice = findings.keys() & values_of.keys()
             if twice:
                 raise ValueError(f"{path}, column {name}: the label {min(twice)!r} is in another column too; "
@@ -147,7 +150,7 @@ def read_one_hot(path, rows, names):
     columns = []
     for name in names:
         cells = known_cells(rows, name)
-        columns += read_labels(path, rows, name, cells, uncertain={None: -1}, blank={None: np.nan}).values()
+        columns.append(read_labels(path, rows, name, cells, uncertain={None: -1}, blank={None: np.nan}))
     values = np.stack(columns, 1)
     unknown = np.isnan(values).all(1)
     values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
@@ -159,9 +162,7 @@ def read_one_hot(path, rows, names):
 
 
 def read_labels(path, rows, name, cells, uncertain, blank):
-    """-> {label: float32 (rows,)}: the column itself, or the words in its lists."""
-    if is_list_column(cells):
-        return read_lists(path, rows, name, cells)
+    """A column of labels -> float32 (rows,), NaN where they are unknown."""
     meaning = {0: 0.0, 1: 1.0, -1: uncertain.get(name, uncertain[None])}
     value_of = {"": blank.get(name, blank[None])}
     for cell in cells:
@@ -171,7 +172,7 @@ def read_labels(path, rows, name, cells, uncertain, blank):
     for row in rows:
         if row[name] not in value_of:
             raise cell_error(path, row, name, "is no label, need 0, 1, -1 or blank")
-    return {name: np.float32([value_of[row[name]] for row in rows])}
+    return np.float32([value_of[row[name]] for row in rows])
 
 
 def is_list_column(cells):

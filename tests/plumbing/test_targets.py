@@ -234,6 +234,9 @@ def test_one_hot_columns_can_be_classes(tmp_path):
     cohort = load_cohort(path, target="A/B/C:classes")
     assert cohort.tasks == [Task("class", "classes", ("A", "B", "C"))] and cohort.targets["class"].tolist() == [0, 1, 1]
     path = generic(tmp_path, "p,a.png,1,0", "q,b.png,,", "r,c.png,1,1", header="patient_id,image,A,B")
+    words = write(tmp_path, "w.csv", "patient_id,image,A,B", "p,a.png,x|y,", "q,b.png,z,", images=("a.png", "b.png"))
+    with pytest.raises(ValueError, match=r"w.csv row 2, column A: 'x\|y' is no label, need 0, 1, -1 or blank"):
+        load_cohort(words, target="A/B:classes")
     with pytest.raises(ValueError, match="t.csv row 4: need one 1 and else 0 in A, B"):
         load_cohort(path, target="A/B:classes")
     assert not any("exactly one" in line for line in load_cohort(path, target="A,B").notes)
