@@ -18,8 +18,11 @@ KERNEL = re.compile(r"^(.*?)(patch_embed\.proj(ection)?|embeddings\.patch_embedd
                     r"patch_embedding\.patch_embeddings(\.\d+)?)\.weight$")
 BETTER = r"""  of two ViTs in one file -> the second, which authors evaluate, or the only one that sees images
 student\w* -> teacher\w*
-momentum_encoder -> base_encoder
-encoder -> target_encoder
+momentum_encoder -> (base_)?encoder
+(context_)?encoder -> target_encoder
+target_(encoder|network) -> online_(encoder|network)
+key_encoder -> query_encoder
+visual_encoder_m -> visual_encoder
 (img_)?encoder_k -> (img_)?encoder_q
 model -> (model_ema|ema_model|ema)
 (momentum_backbone|backbone_momentum) -> backbone

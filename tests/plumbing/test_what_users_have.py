@@ -194,6 +194,9 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "solo-learn": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "backbone."), **prefixed(other(t), "momentum_backbone.")}}), 2e-5),
     "lightly, MoCo": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "backbone.vit."), **prefixed(other(t), "backbone_momentum.vit.")}}), 2e-5),
     "MoCo": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "module.encoder_q."), **prefixed(other(t), "module.encoder_k."), "module.queue": torch.ones(3)}}), 2e-5),
+    **{f"{worse} beside {better}": ({}, pth(lambda t, worse=worse, better=better: {"state_dict": {**prefixed(other(t), worse + "."), **prefixed(t, better + ".")}}), 2e-5)
+       for worse, better in (("context_encoder", "target_encoder"), ("target_network.net", "online_network.net"), ("momentum_encoder", "encoder"), ("key_encoder", "query_encoder"),
+                             ("visual_encoder_m", "visual_encoder"))},
     "VISSL": ({}, pth(lambda t: {"classy_state_dict": {"base_model": {"model": {"trunk": t, "heads": {}}}}}), 2e-5),
     "a wrapper of any name": ({}, pth(lambda t: {"network": t, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}), 2e-5),
     "wrapped blocks": ({}, pth(wrapped), 2e-5),
