@@ -9,17 +9,17 @@ from plumbing.formats import is_image
 
 
 # what operating systems and notebooks leave behind, and nobody wants to hear of
-LITTER = re.compile(r"\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx|@eadir"
-                    r"|\$recycle\.bin|\.git.*|\.directory|\.trash.*", re.IGNORECASE)
+LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx"
+                    r"|@eadir|\$recycle\.bin|\.git.*|\.directory|\.trash.*")
 # outlines that readers or programs drew, and thumbnails: X_mask.png, X-d.png (Herlev) or mask_X.png beside
 # X.png, or the folder masks beside the folder images
 DRAWN = (r"(?:(?:binary[ _-]?)?masks?|segs?|segmentations?|superpixels|annot?(?:ation)?s?|labels?|contours?"
          r"|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?"
          r"|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual))")
-MASK = re.compile(rf"(.+?)(?:[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|-d)|{DRAWN}[ _-](.+)", re.IGNORECASE)
-MASK_FOLDER = re.compile(rf"(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?", re.IGNORECASE)
-IMAGE_FOLDER = re.compile(r"(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)(t[rs])?"
-                          r"|jpe?gs?|pngs?", re.IGNORECASE)
+MASK = re.compile(rf"(?i)(.+?)(?:[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|-d)|{DRAWN}[ _-](.+)")
+MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?")
+IMAGE_FOLDER = re.compile(r"(?i)(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)(t[rs])?"
+                          r"|jpe?gs?|pngs?")
 
 
 def without_masks(folder):

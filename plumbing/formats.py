@@ -16,8 +16,8 @@ PLENTY = 2 ** 26                     # bytes, above which
 PACKING = 200                        # times the size of a packed file are a bomb
 IMAGE_ENDINGS = PICTURES + ARRAYS + DICOM + NIFTI
 # of files of images, whether they are read or not
-ENDING = re.compile(r"\.(nii\.gz|jfif|gif|jp2|dcm|dicom|ima|nii|svs|h5|" +
-                    "|".join(ending[1:] for ending in IMAGE_ENDINGS) + ")$", re.IGNORECASE)
+ENDING = re.compile(r"(?i)\.(nii\.gz|jfif|gif|jp2|dcm|dicom|ima|nii|svs|h5|" +
+                    "|".join(ending[1:] for ending in IMAGE_ENDINGS) + ")$")
 
 
 def format_of(path):

@@ -24,7 +24,7 @@ from plumbing.patients import INVISIBLE
 from plumbing.tables import cell_error
 
 
-ABSOLUTE = re.compile(r"[a-z]:[\\/]|[\\/]", re.IGNORECASE)
+ABSOLUTE = re.compile(r"(?i)[a-z]:[\\/]|[\\/]")
 LONGEST = 4096                                                     # of any path; looking for more takes long
 
 

@@ -23,8 +23,8 @@ from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
 # names of columns that say a split in numbers: fold, is_train, test set
-SPLIT_COLUMN = re.compile(r"(is|in)?[ _.-]*(k[ _.-]?)?(folds?|partition|train(ing)?|test(ing)?|hold[ _.-]?out"
-                          r"|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*", re.IGNORECASE)
+SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*(k[ _.-]?)?(folds?|partition|train(ing)?|test(ing)?"
+                          r"|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",

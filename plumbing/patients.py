@@ -29,10 +29,9 @@ NAMES = {
 }
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
-PART = re.compile(r"^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$", re.IGNORECASE)
+PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
-NOBODY = re.compile(r"\s*|unknown|unk|missing|removed|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+",
-                    re.IGNORECASE)
+NOBODY = re.compile(r"(?i)\s*|unknown|unk|missing|removed|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 ROUNDED = r"\d[.,]\d{5}E\+\d\d"                                    # by a spreadsheet, from 12 digits on
 # of an id, what makes no other one
@@ -44,8 +43,8 @@ SPELLING = {
     r"^(\d+)\.0*$": r"\1",
 }
 CHANGED = re.compile(  # copies that programs made
-    r"^(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
-    r"|\.rf\.[0-9a-z]{20,})+$", re.IGNORECASE)
+    r"(?i)^(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
+    r"|\.rf\.[0-9a-z]{20,})+$")
 
 
 def identity(patient):

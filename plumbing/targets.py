@@ -228,7 +228,7 @@ def read_survival(path, rows, time, event, event_value):
     counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
     if len(others) > 1:
         counts += f", {' and '.join(others[:5])} count as none"
-    if not event_value and re.search("cens|zens|alive|living|survived|survivor", event, re.IGNORECASE):
+    if not event_value and re.search("(?i)cens|zens|alive|living|survived|survivor", event):
         raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
                          f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
     result[np.isnan(result).any(1)] = np.nan
