@@ -144,7 +144,7 @@ class Samples(torch.utils.data.Dataset):
 def rotate(picture, angle):
     """uint8 (..., h, w), turned around its middle by so many degrees against the clock, slice by slice."""
     slices = picture.reshape(-1, *picture.shape[-2:])
-    turned = [Image.fromarray(plane).rotate(angle, Image.Resampling.BILINEAR) for plane in slices]
+    turned = [Image.fromarray(plane).rotate(angle, Image.BILINEAR) for plane in slices]
     return np.reshape(turned, picture.shape)
 
 

@@ -1,7 +1,6 @@
 """Arrays: the numbers in .npy, .npz, .pt, DICOM and NIfTI files, and the volumes and bags made of them.
 """
 import math
-import os
 import zipfile
 from dataclasses import replace
 
@@ -45,7 +44,7 @@ def open_array(path):
     if isinstance(array, np.lib.npyio.NpzFile):
         if len(array.files) != 1:
             raise ValueError(f"holds {len(array.files)} arrays, need one")
-        check_size(array.zip.infolist()[0].file_size, os.path.getsize(path), packed=True)
+        check_size(path, array.zip.infolist()[0].file_size, packed=True)
     return array
 
 

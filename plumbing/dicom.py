@@ -4,7 +4,6 @@ Rescale slope and intercept are applied, MONOCHROME1 is inverted, several frames
 line: palettes, lookup tables, compressed files whose decoder is missing, sizes that the file cannot hold.
 """
 import math
-import os
 from collections.abc import MutableSequence
 
 from plumbing.formats import check_size
@@ -31,7 +30,7 @@ def open_dicom(path, pixels=False):
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         raise ValueError("PALETTE COLOR is not read; convert it to RGB")
     size = math.prod(dicom_shape(dataset)) * dataset.BitsAllocated // 8
-    check_size(size, os.path.getsize(path), packed=dataset.file_meta.TransferSyntaxUID.is_compressed)
+    check_size(path, size, packed=dataset.file_meta.TransferSyntaxUID.is_compressed)
     return dataset
 
 

@@ -4,7 +4,7 @@ how large they may be.
 import os
 import re
 import stat
-from os.path import isfile, splitext
+from os.path import getsize, isfile, splitext
 
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -60,8 +60,9 @@ def check_regular(path):
         raise ValueError("is no regular file")
 
 
-def check_size(size, file_size, packed):
+def check_size(path, size, packed):
     """ValueError where a header says that pixels take more bytes than are read, or than the file can hold."""
+    file_size = getsize(path)
     if size > LARGEST:
         raise ValueError(f"says it holds {size / 2 ** 30:.4g} GiB, more than {LARGEST / 2 ** 30:.4g} GiB")
     if not packed and size > file_size:

@@ -4,7 +4,6 @@ The axes of what is returned are those of DICOM: from the feet to the head, from
 patient's right to the left. Of several volumes (4-D) the first is read.
 """
 import math
-import os
 
 import numpy as np
 
@@ -22,7 +21,7 @@ def open_nifti(path):
     if len(image.shape) not in (2, 3, 4) or min(image.shape) < 1:
         raise ValueError(f"holds {image.shape}, need one volume or several")
     size = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
-    check_size(size, os.path.getsize(path), packed=path.lower().endswith(".gz"))
+    check_size(path, size, packed=path.lower().endswith(".gz"))
     return image
 
 

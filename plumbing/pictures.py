@@ -1,7 +1,6 @@
 """Pictures: one file is decoded once, turned upright, cropped, and resized to one or two resolutions.
 """
 import math
-import os
 import warnings
 from dataclasses import replace
 
@@ -43,8 +42,7 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="a
         picture = decode(source, mode, need, window, size, fit)
         width, height = picture.size
         box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
-        high = picture.resize((r * size[1], r * size[0]), Image.Resampling.BILINEAR,
-                              box=box, reducing_gap=2.0)
+        high = picture.resize((r * size[1], r * size[0]), Image.BILINEAR, box=box, reducing_gap=2.0)
     if r == 1:
         return to_array(high, channels), None
     return to_array(high.reduce(r), channels), to_array(high, channels)
@@ -153,7 +151,7 @@ def read_stack(path, only_first=False):
     with readable(path, "stack of pages"):
         picture = open_picture(path)
         count = 1 if only_first else getattr(picture, "n_frames", 1)
-        check_size(count * picture.width * picture.height, os.path.getsize(path), packed=True)
+        check_size(path, count * picture.width * picture.height, packed=True)
         pages = []
         for number in range(count):
             picture.seek(number)
