@@ -48,7 +48,7 @@ def agreement(mean, difference):
     """-> the bias as a line, the limits of agreement as its band. Bland and Altman 1986."""
     bias = difference.mean()
     spread = Z * difference.std(ddof=1)
-    step = max(np.ptp(difference), 1e-9) / 1000
+    step = max(np.ptp(difference), abs(bias), 1e-9) / 1000
     low = number(bias - spread, step)
     high = number(bias + spread, step)
     ends = [mean.min(), mean.max()]

@@ -144,14 +144,17 @@ def score_maps(findings, labels):
     weights = bootstrap_weights(patients).astype(float)
     result = {}
     for name in scores_of[0]:
-        per_label = {label: {"findings": label_of.count(label)} for label in sorted(set(label_of))}
-        result[name] = {"findings": len(findings)}
-        result[name]["per_label"] = {labels[label]: entry for label, entry in per_label.items()}
-        columns = zip(*[scores[name] for scores in scores_of])     # (findings,) each
-        for metric, column in zip(("pointing", "mass"), columns):
-            rows = []                                              # (labels, 1 + resamples)
-            for label, entry in per_label.items():
-                rows.append(weighted_mean(np.array(column), weights * np.equal(label_of, label)))
-                entry[metric] = summary(rows[-1], "no finding")
+        values = np.array([scores[name] for scores in scores_of])  # (findings, 2)
+        draws = {"pointing": [], "mass": []}                       # metric -> (labels, 1 + resamples)
+        per_label = {}
+        for label in np.unique(label_of):
+            own = np.equal(label_of, label)
+            entry = per_label[labels[label]] = {"findings": int(own.sum())}
+            for metric, column in zip(draws, values.T):
+                means = weighted_mean(column, weights * own)
+                draws[metric].append(means)
+                entry[metric] = summary(means, "no finding")
+        result[name] = {"findings": len(findings), "per_label": per_label}
+        for metric, rows in draws.items():
             result[name][metric] = summary(mean_defined(rows), "no finding")
     return result

@@ -153,21 +153,6 @@ def sensitivity(called, target, weights):
     return ratio(weights @ (called * target), weights @ target)
 
 
-def specificity(called, target, weights):
-    """Share of the negative units that are not called positive."""
-    return sensitivity(1 - called, 1 - target, weights)
-
-
-def ppv(called, target, weights):
-    """Positive predictive value: the share of those called positive who are."""
-    return ratio(weights @ (called * target), weights @ called)
-
-
-def npv(called, target, weights):
-    """Negative predictive value: the share of those not called positive who are negative."""
-    return ppv(1 - called, 1 - target, weights)
-
-
 def f1(called, target, weights):
     """Harmonic mean of sensitivity and positive predictive value."""
     return ratio(2 * weights @ (called * target), weights @ (called + target))

@@ -7,12 +7,17 @@ import math
 
 import numpy as np
 
-from evaluation.metrics import UNDEFINED, by_score, concordance, f1, npv, ppv, ratio, sensitivity, specificity
+from evaluation.metrics import UNDEFINED, by_score, concordance, f1, ratio, sensitivity
 from evaluation.scores import bootstrap_weights, known_units, measure, summary, why_undefined
 from plumbing.cells import is_number
 
 
-RATES = {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv, "f1": f1}
+RATES = {  # name: how often right, and how often wrong
+    "sensitivity": ("true_positives", "false_negatives"),
+    "specificity": ("true_negatives", "false_positives"),
+    "ppv": ("true_positives", "false_positives"),
+    "npv": ("true_negatives", "false_negatives"),
+}
 
 
 def details(task, predictions, thresholds=None):
@@ -134,23 +139,28 @@ def operating_point(probability, answer, patients, threshold):
         return {"threshold": None, "reason": "one class only in the validation split"}
     called = probability >= threshold
     actual = answer == 1
-    point = {
-        "threshold": threshold,
-        "true_positives": int((called & actual).sum()),
-        "true_negatives": int((~called & ~actual).sum()),
-        "false_positives": int((called & ~actual).sum()),
-        "false_negatives": int((~called & actual).sum()),
+    units = {
+        "true_positives": called & actual,
+        "true_negatives": ~called & ~actual,
+        "false_positives": called & ~actual,
+        "false_negatives": ~called & actual,
     }
+    point = {"threshold": threshold, **{name: int(own.sum()) for name, own in units.items()}}
     weights = bootstrap_weights(patients)
-    sides = {"sensitivity": actual, "specificity": ~actual, "ppv": called, "npv": ~called}
-    for name, function in RATES.items():
-        draws = measure(function, called.astype(float), answer, weights)
-        rate = summary(draws, UNDEFINED[name])
-        trials = len(set(patients[sides.get(name, actual)]))
-        unseen = 0.025 ** (1 / max(1, trials))
-        if rate["value"] == 0:
-            rate.update(low=0.0, high=1 - unseen)
-        elif rate["value"] == 1:
-            rate.update(low=unseen, high=1.0)
-        point[name] = rate
+    for name, (right, wrong) in RATES.items():
+        asked = units[right] | units[wrong]
+        draws = measure(sensitivity, units[right].astype(float), asked.astype(float), weights)
+        point[name] = exact_ends(summary(draws, UNDEFINED[name]), patients[asked])
+    draws = measure(f1, called.astype(float), answer, weights)
+    point["f1"] = exact_ends(summary(draws, UNDEFINED["f1"]), patients[actual])
     return point
+
+
+def exact_ends(rate, patients):
+    """The entry of a rate; of 0 or 1 with the interval of Clopper and Pearson, a trial per patient."""
+    unseen = 0.025 ** (1 / max(1, len(set(patients))))
+    if rate["value"] == 0:
+        rate.update(low=0.0, high=1 - unseen)
+    elif rate["value"] == 1:
+        rate.update(low=unseen, high=1.0)
+    return rate

@@ -4,6 +4,7 @@ A table is (caption, head, rows). A cell is a text, a number, or an entry of met
 or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
 """
 from evaluation.metrics import METRICS, random_precision
+from evaluation.probabilities import RATES
 from evaluation.scores import FEW
 from evaluation.subgroups import SMALL
 
@@ -18,10 +19,6 @@ FEWER = (f"; {MARK} fewer than {FEW} positives, negatives, events or patients, o
          "interval is not trustworthy; skipped: resamples of one class only")
 
 
-COUNTED = (("sensitivity", "true_positives", "false_negatives"),
-           ("specificity", "true_negatives", "false_positives"),
-           ("ppv", "true_positives", "false_positives"),
-           ("npv", "true_negatives", "false_negatives"))
 ABSENT = {"value": None, "reason": "not measured"}   # in files of before
 LUCK = "one of 20 intervals misses the truth"
 
@@ -232,7 +229,7 @@ def operating_table(points):
         if point["threshold"] is None:
             row += ["", "", "", "", "", dict(point, value=None)]
         else:
-            for rate, right, wrong in COUNTED:
+            for rate, (right, wrong) in RATES.items():
                 total = point[right] + point[wrong]
                 entry = dict(point.get(rate, ABSENT), of=f"{point[right]} of {total}")
                 row += marked([entry], total < FEW)

@@ -160,8 +160,8 @@ def learning_curves(run):
     for label, note, series in (("loss", LOSS, losses), (NAMES[metric], "", chosen)):
         lines = []
         for text, ys in series.items():
-            mark = (), ()                            # which is where there is a best epoch, with a value
-            if best is not None:
+            mark = (), ()                            # of the best epoch, where that has a value
+            if best is not None and np.isfinite(ys[best]):
                 mark = [epochs[best]], [ys[best]]
             if np.isfinite(ys).any():
                 lines.append(curves.Line(text, epochs, ys, mark=mark))

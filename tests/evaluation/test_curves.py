@@ -50,6 +50,7 @@ def test_fit_and_limits_of_agreement():
     [line] = fit(actual, 2 * actual + 1)
     assert np.allclose(line.ys, [3, 9]) and line.name == "fit: 2.00 x + 1.000, n 4" and fit(np.ones(3), actual[:3]) == []
     line = agreement(actual, np.array([1.0, -1, 1, -1]))
+    assert agreement(actual, np.full(4, 0.5)).name == "bias 0.5000, limits of agreement 0.5000 to 0.5000"      # not twelve digits of nothing
     half = 1.96 * np.sqrt(4 / 3)
     assert np.allclose([line.ys[0], line.low[0], line.high[0]], [0, -half, half]) and f"to {half:.2f}" in line.name
 

@@ -49,7 +49,7 @@ def test_beyond_six_labels_every_one_has_a_chart_of_its_own(labels, charts):
 
 
 @pytest.mark.parametrize("column, losses", ((False, "training"), (True, "training; validation")))
-def test_learning_curves_with_and_without_the_validation_loss(column, losses):
+def test_learning_curves_with_and_without_the_validation_loss(column, losses, monkeypatch):
     """Logs of older runs lack it; a single epoch has no curve; one without a value has no mark."""
     task = Task("a", "regression")
     log = [{"epoch": str(k), "train_loss": "1", "val_a_mae": f"{3 - k}"} for k in (1, 2)]
@@ -60,6 +60,12 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses):
     loss, metric = learning_curves(run)
     assert loss.picture.info["key"] == losses and metric.text.startswith("Mean absolute error over the epochs")
     assert learning_curves(SimpleNamespace(log=log[:1], tasks=[task])) == []
+    drawn = []
+    with monkeypatch.context() as patch:
+        patch.setattr(run_charts, "line_chart", lambda lines, *rest: drawn.extend(lines))
+        log[1]["val_loss"] = ""                      # of the epoch that is kept, and not of the other
+        learning_curves(run)
+    assert [line.name.partition(" ")[0] for line in drawn if any(line.mark)] == ["training", "mean"]
     for row in log:
         row["val_loss"] = ""
     assert learning_curves(run)[0].picture.info["key"] == losses.split("; ")[0]
