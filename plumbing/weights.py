@@ -23,7 +23,7 @@ from plumbing.weight_files import first_line
 # of other tasks
 IGNORED = re.compile(
     r"/|\w*head\w*\.|(pooler|attn_pool|pre_logits|fc|local_cls_norm|rope_embed)\.|mask_token|"
-    r"masked_embed|embeddings\.position_ids|decoder|conv3d_transpose|label_|proj|rope\.freqs_")
+    r"masked_embed|embeddings\.position_ids|decoder|conv3d_transpose|(bert|text|label)_|proj|rope\.freqs_")
 
 # -----------------------------------------------------------------------------
 # a checkpoint -> tensors and config, at the size that is asked for

@@ -217,7 +217,7 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "SwiGLU, named as LLaMA's": (SCALED, pth(lambda t: {**t, "blocks.0.mlp.w1.weight": torch.ones(80, 192), "blocks.0.mlp.w2.weight": torch.ones(192, 80)}), "blocks.0.mlp.w2.weight (192, 80) may be the last layer of its MLP, as in LLaMA"),
     "SwiGLU, a square": (SCALED, pth(lambda t: {**t, **{f"blocks.0.mlp.w{i}.weight": torch.ones(192, 192) for i in (1, 2, 3)}}), "name them gate_proj, up_proj and, the last, down_proj"),
     "PanDerm, training": ({}, pth(lambda t: {"model": {**prefixed(t, "encoder."), **prefixed(other(t), "teacher."), "regresser_and_decoder.mask_token": torch.ones(1, 1, 192)}}), 2e-5),
-    "heads and decoders of any name": ({}, pth(lambda t: {**t, **{f"{name}.weight": torch.ones(3, 192) for name in ("mlp_head.0", "seg_head", "conv3d_transpose_1", "local_cls_norm")}}), 2e-5),
+    "heads and decoders of any name": ({}, pth(lambda t: {**t, **{f"{name}.weight": torch.ones(3, 192) for name in ("mlp_head.0", "seg_head", "conv3d_transpose_1", "local_cls_norm", "bert_mlp", "text_encoder.layer")}}), 2e-5),
     "yacs": ({}, pth(configured), 2e-5),
     "DINOv3 of transformers, bare": (DINOV3, pth(lambda t: renamed(apart(t), DINOV3_NAMES)), 2e-5),
     "vit-pytorch": ({}, pth(lambda t: {"module.to_patch_embedding.1.weight": torch.ones(192), "module.cls_token": torch.ones(1, 1, 192)}), "patches by a Linear layer between norms (vit-pytorch)"),
