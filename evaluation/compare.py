@@ -14,7 +14,7 @@ from evaluation.result_tables import questions
 from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, score, summary
 from evaluation.verdict import rare_warnings
 from plumbing.patients import identity
-from plumbing.saved_run import read_metrics
+from plumbing.saved_run import evaluated, read_metrics
 
 
 def compare(a, b, resamples=1000):
@@ -46,8 +46,11 @@ def compare(a, b, resamples=1000):
             row = np.argwhere(~agree)[0][0]
             raise ValueError(f"{name} of patient {patients[row]} is not the same in {a} and in {b}: "
                              "other targets, or other patients")
-        units = known_units(task, first, rows)
-        scores = compare_task(task, units, known_units(task, second, other_rows), resamples)
+        with evaluated(a):
+            units = known_units(task, first, rows)
+        with evaluated(b):
+            other_units = known_units(task, second, other_rows)
+        scores = compare_task(task, units, other_units, resamples)
         asked = questions(task, score(task, first, resamples=0, keep=rows))
         result[task.key] = {**scores, "warnings": rare_warnings(asked)}
     return result

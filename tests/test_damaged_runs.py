@@ -157,3 +157,13 @@ def test_the_line_names_what_is_wrong(grey_run):
         file.write("epoch\n1\n")
     assert refused(write_report, "run") == ("run: no evaluated run as train.py and eval.py leave one "
                                             "(KeyError: 'val_grey_mae'); python eval.py run makes its metrics and predictions anew")
+
+
+def test_a_prediction_that_is_no_number_names_its_run(grey_run):
+    """Of the two that are compared."""
+    shutil.copytree(grey_run, "run")
+    with open("run/predictions.csv") as file:
+        head, row, *rows = file.read().splitlines()
+    with open("run/predictions.csv", "w") as file:
+        file.write("\n".join([head, ",".join([*row.split(",")[:-1], "nan"]), *rows]))
+    assert refused(compare, grey_run, "run", 5).startswith("run: no evaluated run as train.py and eval.py leave one (grey of patient ")
