@@ -249,8 +249,9 @@ def make_mlp_heads(config, tasks):
 def start_as_mean(linear, parts):
     """A Linear of `parts` vectors beside each other starts as their mean, a vector that stage 2 can
     read."""
-    D = linear.out_features
-    linear.weight.copy_(torch.eye(D).repeat(1, parts) / parts)
+    linear.weight.zero_()
+    for square in linear.weight.chunk(parts, 1):                   # (D, D)
+        square.fill_diagonal_(1 / parts)
 
 
 if __name__ == "__main__":
