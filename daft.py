@@ -17,8 +17,7 @@ the path that DAFT stands in is almost erased; a sample whose m hidden units are
 
 B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B,
 P). Differs: written from the equations alone. Images are normalized by a mean and std, not each by its own
-minimum and maximum; pictures (two axes) work as volumes do; several tasks share everything but their last
-Linear. Run: python daft.py
+minimum and maximum; pictures work as volumes do; tasks share all but the last Linear. Run: python daft.py
 """
 from dataclasses import dataclass
 
