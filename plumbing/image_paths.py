@@ -151,6 +151,7 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     stems = {file: folded_stem(basename(file)) for file in files}
     same = [f"{file} is in another folder" for file, stem in stems.items() if stem == name]
     near = [f"{file} has a name that is near" for file, stem in stems.items() if name in stem or stem in name]
+    del left_out[".csv"]                                           # tables, this one among them
     parts = [problem] + (same or near)[:1] + left_out_note(files, left_out)
     raise cell_error(path, row, column, "; ".join(parts) + "; --images names the folder")
 
