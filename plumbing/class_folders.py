@@ -47,7 +47,7 @@ def read_class_folders(folder, regex=None, split=None):
         splits = None
     patients, who, patients_known = name_patients(folder, splits, paths, regex)
     units = len(set(zip(names, patients)))
-    if 5 < len(classes) > units / 2:
+    if len(classes) > 5 and 2 * len(classes) > units:
         raise ValueError(f"--data {folder}: {len(classes)} folders, as {classes[0]}, with {units} patients "
                          "or images in all look like patients; folders of classes must be the upper ones, "
                          "or a table says which image is of which class")
