@@ -48,7 +48,7 @@ def nice(step):
     return next(k * power for k in (1, 2, 5, 10) if k * power >= step * (1 - 1e-9))
 
 
-def number(value, step):
+def to_step(value, step):
     """Text that tells value from value + step."""
     if value == 0:
         return "0"
@@ -65,7 +65,7 @@ def round_ticks(limits, whole=False):
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     values = [k * step for k in range(first, last + 1)]
-    return {value: number(value, step) for value in values}
+    return {value: to_step(value, step) for value in values}
 
 
 def round_edges(values):

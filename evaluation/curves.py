@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.chart import number
+from evaluation.chart import to_step
 from evaluation.metrics import METRICS, NAMES, by_score
-from evaluation.result_tables import number as three_digits
+from evaluation.result_tables import number
 from evaluation.scores import bootstrap_weights
 
 
@@ -40,7 +40,7 @@ def fit(actual, predicted):
     if ends[0] == ends[1]:
         return []
     slope, start = np.polyfit(actual, predicted, 1)
-    text = f"fit: {slope:.2f} x + {number(start, np.ptp(ends) / 1000)}, n {len(actual):,}"
+    text = f"fit: {slope:.2f} x + {to_step(start, np.ptp(ends) / 1000)}, n {len(actual):,}"
     return [Line(text, ends, slope * ends + start)]
 
 
@@ -49,12 +49,12 @@ def agreement(mean, difference):
     bias = difference.mean()
     spread = Z * difference.std(ddof=1)
     step = max(np.ptp(difference), abs(bias), 1e-9) / 1000
-    low = number(bias - spread, step)
-    high = number(bias + spread, step)
+    low = to_step(bias - spread, step)
+    high = to_step(bias + spread, step)
     ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
     return Line(
-        f"bias {number(bias, step)}, limits of agreement {low} to {high}",
+        f"bias {to_step(bias, step)}, limits of agreement {low} to {high}",
         ends,
         line,
         line - spread,
@@ -122,7 +122,7 @@ def rates(points, metric, name, question, threshold=None):
     [area] = METRICS["labels"][metric](probability, answer, ones)
     xs, ys = draws[0]
     return Line(
-        f"{name}: {NAMES[metric]} {three_digits(area)}, {answer.sum():.0f} of {len(answer)}",
+        f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}",
         xs,
         ys,
         low,

@@ -5,7 +5,7 @@ from itertools import repeat
 import numpy as np
 
 from evaluation.canvas import ACCENT, AXIS, BAR, INK, LEADING, PALE, PALETTE, text_width
-from evaluation.chart import Axis, Chart, GAP, SMALL, WIDTH, finite, limits, number, round_edges
+from evaluation.chart import Axis, Chart, GAP, SMALL, WIDTH, finite, limits, round_edges, to_step
 
 
 ROW = 48                                             # height of a row of dots, px
@@ -51,7 +51,7 @@ def histogram(errors, xlabel="", beside=()):
     counts, _ = np.histogram(inside, edges)
     mean = np.mean(errors)
     width = edges[1] - edges[0]
-    key = f"mean {number(mean, width / 100)}, n {len(errors):,}"
+    key = f"mean {to_step(mean, width / 100)}, n {len(errors):,}"
     x = Axis(limits(edges), xlabel)
     y = Axis((0, 1.05 * counts.max()), "count", whole=True)
     chart = Chart(x, y, key=[(key, ACCENT)])

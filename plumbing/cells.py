@@ -10,7 +10,7 @@ import numpy as np
 UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|s|bpm|mmhg|px"
          "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-ODD = {
+ODD = {re.compile(pattern, re.IGNORECASE): problem for pattern, problem in {
     r"0\d+": "begins with 0, as codes do",
     r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?": "is a date",
     r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]": "is a list of numbers, which belong into columns of their own",
@@ -22,7 +22,7 @@ ODD = {
     rf"[-+]?\d+([.,]\d+)?\s*({UNITS})": "has a unit",
     r"[<>≤≥~]\s*\d.*": "is a bound",
     r"[-+.\d]+([\s;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
-}
+}.items()}
 READABLE = re.compile(rf"(?i)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
 GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
@@ -64,10 +64,9 @@ def odd_cell(cells):
         return grouped[0], "may be a thousand and more, or have three decimals"
     odd, words, numbers = [], [], 0
     for cell in cells:
-        problems = [problem for pattern, problem in ODD.items()
-                    if re.fullmatch(pattern, cell, re.IGNORECASE)]
-        if problems:
-            odd.append((cell, problems[0]))
+        problem = next((problem for pattern, problem in ODD.items() if pattern.fullmatch(cell)), None)
+        if problem:
+            odd.append((cell, problem))
         elif is_number(cell):
             numbers += 1
         else:

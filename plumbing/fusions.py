@@ -2,7 +2,8 @@
 
 cls (B, 1, D_b) and patches (B, T_b, D_b) are pairs, of the branches S and L, and come back as pairs. f[b]
 leads from branch b into the width of the other (`all`: into the width of L), g[b] back; D_L is the width of
-L. None of these was released.
+L. None of these was released: here they have the published FLOPs, and the paper's "interpolate" is
+bilinear, a guess.
 """
 import torch
 import torch.nn.functional as F

@@ -10,7 +10,7 @@ from plumbing.formats import without_ending
 
 
 # What files are called, below the data's folder and without their endings: the first group is the patient.
-NAMES = {
+NAMES = {re.compile(pattern): data_set for pattern, data_set in {
     r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$": "chest_xray",
     r"(?:^|/)(\d{8})_\d{3}$": "NIH ChestX-ray14",
     r"(?:^|/)[A-Z]+-(\d{4,})-\d+$": "OCT2017",
@@ -26,7 +26,7 @@ NAMES = {
     r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])":
         "folders or names of patients",
     r"(?:^|/)(p\d{8})/": "MIMIC-CXR",
-}
+}.items()}
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
 PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$")
@@ -91,7 +91,7 @@ def named_patients(names, regex=None):
         stem = os.path.splitext(name)[0].replace(os.sep, "/")
         patient = None
         for pattern, data_set in patterns.items():
-            match = re.search(pattern, stem)
+            match = pattern.search(stem)
             if match:
                 patient = first_group(match)
                 example_of.setdefault(data_set, patient)

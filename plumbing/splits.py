@@ -81,7 +81,8 @@ def copies_between(cohort, indices, other):
     """-> [(index in cohort, index in other)] of images that are byte for byte the same.
 
     indices: which images of the cohort count. An image of the other cohort appears once."""
-    images = [cohort.images[i] for i in indices] + other.images
+    ours = cohort.images
+    images = [ours[i] for i in indices] + other.images
     pairs = []
     for group in find_copies(images, [i < len(indices) for i in range(len(images))]):
         first = indices[group[0]]                                  # the cohort's images come first

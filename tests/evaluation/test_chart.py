@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from evaluation.canvas import ACCENT
-from evaluation.chart import Axis, Chart, limits, number, round_edges, round_ticks
+from evaluation.chart import Axis, Chart, limits, round_edges, round_ticks, to_step
 
 
 def test_a_chart_is_a_square_where_its_width_is_its_height():
@@ -67,7 +67,7 @@ def test_ticks_are_few_inside_and_distinct():
 def test_number_is_short():
     """As many digits as tell neighbours apart."""
     for value, step, text in ((0.5, 0.5, "0.5"), (12, 1, "12"), (2e-5, 1e-5, "0.00002"), (3e7, 1e7, "30,000,000"), (0, 1, "0")):
-        assert number(value, step) == text
+        assert to_step(value, step) == text
 
 
 def test_edges_of_bars_are_round_and_one_is_zero():
