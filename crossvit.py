@@ -263,7 +263,8 @@ class CrossViT(nn.Module):
 
     logits         {task: (B, outputs)}, the mean of both branches
     branch_logits  {task: (B, 2, outputs)}, S and L apart (Table 6: does one branch do all the work?)
-    map            (B, H, T_S), (B, H, T_L): class token to the patches of its branch, last self-attention
+    map            (B, H, T_S), (B, H, T_L): class token to the patches of its branch, last self-attention;
+                   none in training
     cross_map      the same from the class token of the other branch, last cross attention: figure 4"""
     Config = CrossViTConfig
     inputs = ("image",)
@@ -312,7 +313,8 @@ class CrossViT(nn.Module):
     def forward(self, image):
         tokens = self.embed(image)
         for encoder in self.blocks:
-            tokens, maps = encoder(tokens, want_map=encoder is self.blocks[-1])
+            is_last = encoder is self.blocks[-1]
+            tokens, maps = encoder(tokens, want_map=is_last and not self.training)
         cls = [norm(x[:, 0]) for norm, x in zip(self.norm, tokens)]  # (B, D_S), (B, D_L)
         logits, branch_logits = {}, {}
         for task in self.head[0]:

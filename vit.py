@@ -203,8 +203,8 @@ def read_class_token(vit, x, tokens, mask=None):
 
 class ViT(nn.Module):
     """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the attention in the last block of
-    the class token or, where their mean is read, of the patches. tasks: {name: outputs}, a head for each.
-    Bags: forward(bag, bag_mask), map (B, H, bag length)."""
+    the class token or, where their mean is read, of the patches; None in training, where nobody looks at it.
+    tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, bag length)."""
     Config = ViTConfig
     inputs = ("image",)
     axes = (0, 2, 3)                                               # it sees bags, pictures, volumes
@@ -263,7 +263,7 @@ class ViT(nn.Module):
     def forward(self, image, mask=None):
         if mask is not None:                                       # class token and registers are real
             mask = F.pad(mask, (self.config.prefix, 0), value=True)
-        _, y, class_map = self.look(self.embed(image), want_map=True, mask=mask)
+        _, y, class_map = self.look(self.embed(image), want_map=not self.training, mask=mask)
         logits = {task: head(y) for task, head in self.head.items()}
         return {"logits": logits, "map": class_map}
 

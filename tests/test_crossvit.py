@@ -246,7 +246,7 @@ def test_images_need_not_be_square():
     config = at_size(MINI, (48, 72))
     assert config.grids == ((4, 6), (3, 5)) and [vit.image for vit in config.branches] == [(48, 72), (48, 80)]
     for fusion in FUSIONS:
-        out = CrossViT(replace(config, fusion=fusion), {"a": 3})(torch.randn(1, 3, 48, 72))
+        out = CrossViT(replace(config, fusion=fusion), {"a": 3}).eval()(torch.randn(1, 3, 48, 72))
         assert [map.shape[-1] for map in out["map"]] == [24, 15]
 
 
