@@ -115,7 +115,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         if "alone" in predictions and options["n"] is None:        # of a model that sees one image at a time
             scores["per_image"] = score(task, predictions["alone"])
         if columns:
-            scores["subgroups"] = score_subgroups(task, predictions, columns, cohort)
+            scores["subgroups"] = score_subgroups(task, predictions, columns, cohort,
+                                                  constants.get(task.name))
         if branches:
             scores["branches"] = {name: score(task, alone) for name, alone in branches.items()}
     if findings:

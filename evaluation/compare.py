@@ -9,6 +9,7 @@ that of the 1,000 differences.
 import numpy as np
 
 from evaluation.metrics import UNDEFINED, mean_defined
+from evaluation.other_table import saved_results
 from evaluation.predictions_file import read_predictions
 from evaluation.result_tables import questions
 from evaluation.scores import NO_UNIT, bootstrap_weights, known_units, replicates, score, summary
@@ -18,11 +19,12 @@ from plumbing.saved_run import evaluated, read_metrics
 
 
 def compare(a, b, resamples=1000):
-    """Two run folders -> {"patients": n, task: {metric: {a, b, difference}, "per_label": {label: ...}}}.
+    """Two run folders -> {"patients": n, task: {metric: {a, b, difference, constant}, "per_label": ...}}.
 
-    a, b and difference are {value, low, high}. Both runs are scored on the test patients that they have in
-    common, from their predictions.csv (nine digits). The same patients are drawn for both, so what makes a
-    patient hard for either cancels. ValueError when there are none, or the two mean different targets."""
+    a, b and difference are {value, low, high}; constant is that of always predicting the same,
+    as a's training patients say. Both runs are scored on the test patients that they have in common, from
+    their predictions.csv (nine digits). The same patients are drawn for both, so what makes a patient hard
+    for either cancels. ValueError when there are none, or the two mean different targets."""
     tasks, first = read_predictions(a)
     other_tasks, second = read_predictions(b)
     rows, other_rows = common_units(a, b, first, second)
@@ -31,6 +33,8 @@ def compare(a, b, resamples=1000):
     known = all(read_metrics(run).get("patient_ids", True) for run in (a, b))
     result = {"a": a, "b": b, "patients": len(set(patients)), "patient_ids": known}
     others = {task.name: task for task in other_tasks}
+    _, constants = saved_results(a)
+    alone = len(first["patient"]) + len(second["patient"]) - 2 * len(rows)
     shared = [task for task in tasks if task.name in others]
     if not shared:
         names = ", ".join(task.name for task in tasks)
@@ -50,9 +54,13 @@ def compare(a, b, resamples=1000):
             units = known_units(task, first, rows)
         with evaluated(b):
             other_units = known_units(task, second, other_rows)
-        scores = compare_task(task, units, other_units, resamples)
-        asked = questions(task, score(task, first, resamples=0, keep=rows))
-        result[task.key] = {**scores, "warnings": rare_warnings(asked)}
+        scores = compare_task(task, units, other_units, resamples, constants.get(name))
+        warnings = rare_warnings(questions(task, score(task, first, resamples=0, keep=rows)))
+        if alone:
+            warnings.append(f"Left out: {alone} that only one of the two runs was tested on.")
+        if np.array_equal(units[0], other_units[0]):
+            warnings.append("Both predict the same.")
+        result[task.key] = {**scores, "warnings": warnings}
     return result
 
 
@@ -72,16 +80,22 @@ def common_units(a, b, first, second):
     return np.transpose(pairs)
 
 
-def compare_task(task, first, second, resamples):
-    """`known_units` of two runs -> {units, metric: {a, b, difference}}, for labels also {"per_label": ...}"""
+def compare_task(task, first, second, resamples, constant):
+    """`known_units` of two runs -> {units, metric: {a, b, difference, constant}}, for labels also
+    {"per_label": ...}. constant: a prediction that is the same for all, None where there is none."""
     prediction, target, patients = first
     weights = bootstrap_weights(patients, resamples)
     scores = {"units": len(target)}
     measured = replicates(task, second[0], target, weights)        # {metric: (L or 1, 1 + resamples)}
+    without = {}
+    if constant is not None:
+        without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights[:1])
     for name, a in replicates(task, prediction, target, weights).items():
         b = measured[name]
         reason = UNDEFINED.get(name, NO_UNIT)
         scores[name] = difference(mean_defined(a), mean_defined(b), reason)
+        if without:
+            scores[name]["constant"] = summary(mean_defined(without[name]), reason)
         if task.kind == "labels":
             per_label = scores.setdefault("per_label", {label: {} for label in task.classes})
             for label, own_a, own_b in zip(task.classes, a, b):

@@ -54,7 +54,7 @@ def agreement(mean, difference):
     ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
     return Line(
-        f"bias {to_step(bias, step)}, limits of agreement {low} to {high}",
+        f"bias {to_step(bias, step)}, limits of agreement {low} to {high}, n {len(difference):,}",
         ends,
         line,
         line - spread,
@@ -144,7 +144,10 @@ def kaplan_meier(risk, time, event):
         own = third == k
         if own.any():
             xs, ys, low, high = survival(time[own], event[own])
-            text = f"{name} third of the risk, n {own.sum()}, events {event[own].sum():.0f}"
+            part = f"{name} third of the risk"
+            if own.all():
+                part = "all, no thirds: too many have the same risk"
+            text = f"{part}, n {own.sum()}, events {event[own].sum():.0f}"
             lines.append(Line(text, xs, ys, low, high, over=xs))
     return lines
 

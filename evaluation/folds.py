@@ -6,6 +6,7 @@
 A standard deviation is that between the folds (n - 1). The folds share most of their training patients, so
 that it is no standard error of what another cohort would give.
 """
+import glob
 import os
 from os.path import basename, exists, isfile, join
 
@@ -16,6 +17,7 @@ from evaluation.printing import print_columns
 from evaluation.result_tables import number
 from evaluation.run_text import read_run, validated
 from plumbing.command import Parser, run_main
+from plumbing.flags import read_args
 from plumbing.run_folder import write_csv
 
 
@@ -53,7 +55,15 @@ def train_folds(train, argv):
 
 
 def show(name, runs):
-    """Print the table of these runs, and write it to name-folds.csv."""
+    """Print the table of these runs, and write it to name-folds.csv. A run without results is named; it is no
+    part of the table."""
+    for run in runs:
+        if not isfile(join(run, "metrics.json")):
+            print(f"! {run} holds no metrics.json: this fold is left out")
+    total = len(runs)
+    runs = [run for run in runs if isfile(join(run, "metrics.json"))]
+    if not runs:
+        raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
     columns = [values_of(run) for run in runs]
     rows = []
     shown = []
@@ -65,7 +75,7 @@ def show(name, runs):
     folds = [run.rpartition("-")[2] for run in runs]
     path = f"{name}-folds.csv"
     write_csv(path, [["metric", "mean", "sd", "folds", *folds], *rows])
-    print_columns([f"{len(runs)} folds", "mean", "standard deviation", "folds"], shown)
+    print_columns([f"{len(runs)} of {total} folds", "mean", "standard deviation", "folds"], shown)
     print(path)
 
 
@@ -81,13 +91,17 @@ def summary(values):
 
 
 def values_of(folder):
-    """A run folder -> {"test TASK METRIC": value or None}, and what chose the best epoch, on the validation
-    patients."""
+    """A run folder -> {"test TASK METRIC": value or None}, the same of the constant, how many were tested,
+    and what chose the best epoch, on the validation patients."""
     run = read_run(folder)
     values = {}
     for task in run.tasks:
+        scores = run.metrics[task.key]
         for name in METRICS[task.kind]:
-            values[f"test {task.name} {name}"] = run.metrics[task.key][name]["value"]
+            values[f"test {task.name} {name}"] = scores[name]["value"]
+            if "constant" in scores:
+                values[f"constant {task.name} {name}"] = scores["constant"][name]["value"]
+        values[f"test {task.name} {run.metrics['unit']}s"] = scores["units"]
     metric, value = validation(run)
     values[f"val {run.tasks[0].name} {metric}"] = value
     return values
@@ -105,12 +119,10 @@ def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("name", help="runs/NAME of --fold all --name NAME")
     name = parser.parse_args(argv).name
-    runs = []
-    while isfile(f"{name}-fold{len(runs)}/metrics.json"):
-        runs.append(f"{name}-fold{len(runs)}")
-    if not runs:
-        raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
-    show(name, runs)
+    folds = 0                                        # as the runs that there are say
+    for run in glob.glob(f"{glob.escape(name)}-fold*/"):
+        folds = max(folds, read_args(run).folds)
+    show(name, [f"{name}-fold{fold}" for fold in range(folds)])
 
 
 if __name__ == "__main__":

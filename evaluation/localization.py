@@ -31,6 +31,7 @@ MAPS = {  # what a model returns: what metrics.json calls it
 COLUMNS = ("image", "label", "x0", "y0", "x1", "y1")
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 NIH_SIZE = (1024, 1024)          # px of the original films, whatever the size of the copies at hand
+BEYOND = 1.05                    # times its side a box may reach: readers overshoot the edge
 FINE = 16                        # a patch is cut into 16 x 16 cells, to see how much of it is in a box
 
 
@@ -44,7 +45,13 @@ def find_boxes(path, cohort, labels, size):
         path = join(cohort.folder, "boxes.csv")
         if not isfile(path):
             return {}
-    return read_boxes(path, cohort, labels, size) if path else {}
+    if not path:
+        return {}
+    boxes = read_boxes(path, cohort, labels, size)
+    if not boxes:
+        raise ValueError(f"{path}: none of its boxes is of an image of {cohort.name} and one of the labels "
+                         f"{', '.join(labels)}")
+    return boxes
 
 
 def read_boxes(path, cohort, labels, size=()):
@@ -76,6 +83,9 @@ def read_boxes(path, cohort, labels, size=()):
         if image is None or label not in labels:
             continue
         height, width = NIH_SIZE if is_nih else header_of(cohort, image).sides
+        if box[2] > BEYOND * width or box[3] > BEYOND * height:
+            raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} does not lie within the "
+                             f"image of {width} x {height} px; are the boxes those of a larger copy?")
         shares = to_model(box, frame(width, height, size, cohort.reading.fit))
         if shares[:2].max() < 1 and shares[2:].min() > 0:
             boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)
@@ -128,7 +138,7 @@ def score_finding(maps, boxes):
     scores = {}
     for name, weights in maps.items():
         within = inside(boxes, weights.shape)
-        hit = within.flat[weights.argmax()] > 0
+        hit = (within[weights == weights.max()] > 0).mean()        # a flat map points everywhere
         scores[name] = float(hit), float((weights * within).sum() / weights.sum())
     within = inside(boxes, next(iter(maps.values())).shape)
     scores["chance"] = float((within > 0).mean()), float(within.mean())

@@ -3,7 +3,7 @@
 import textwrap
 
 from evaluation.metrics import LOWER_IS_BETTER
-from evaluation.result_tables import FEWER, cell_text, counts, map_tables, people, tables
+from evaluation.result_tables import FEWER, cell_text, counts, map_tables, number, people, tables
 from evaluation.verdict import verdict
 
 
@@ -70,7 +70,7 @@ def print_comparison(result):
             for label, label_scores in scores.get("per_label", {}).items():
                 rows += difference_rows(f"{label} ", label_scores)
             print_warnings(scores["warnings"])
-            print_columns([f"{task}, {scores['units']} units", "a", "b", "a - b"], rows)
+            print_columns([f"{task}, {scores['units']} units", "a", "b", "a - b", "constant"], rows)
 
 
 def difference_rows(prefix, scores):
@@ -78,5 +78,8 @@ def difference_rows(prefix, scores):
     for name, entry in scores.items():
         if name not in ("units", "per_label", "warnings"):
             better = ", less is better" if name in LOWER_IS_BETTER else ""
-            rows.append([prefix + name + better, entry["a"], entry["b"], entry["difference"]])
+            same = ""
+            if "constant" in entry:
+                same = number(entry["constant"]["value"], entry["a"]["value"])
+            rows.append([prefix + name + better, entry["a"], entry["b"], entry["difference"], same])
     return rows

@@ -157,8 +157,10 @@ def operating_point(probability, answer, patients, threshold):
 
 
 def exact_ends(rate, patients):
-    """The entry of a rate; of 0 or 1 with the interval of Clopper and Pearson, a trial per patient."""
-    unseen = 0.025 ** (1 / max(1, len(set(patients))))
+    """The entry of a rate, and of how many patients it is; of 0 or 1 with the interval of Clopper and
+    Pearson, a trial per patient."""
+    rate["patients"] = len(set(patients))
+    unseen = 0.025 ** (1 / max(1, rate["patients"]))
     if rate["value"] == 0:
         rate.update(low=0.0, high=1 - unseen)
     elif rate["value"] == 1:

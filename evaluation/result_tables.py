@@ -20,6 +20,7 @@ FEWER = (f"; {MARK} fewer than {FEW} positives, negatives, events or patients, o
 
 
 ABSENT = {"value": None, "reason": "not measured"}   # in files of before
+SIDES = ("positives", "negatives", "positive patients", "negative patients")
 LUCK = "one of 20 intervals misses the truth"
 
 
@@ -64,7 +65,8 @@ def cell_text(cell):
         return str(cell)
     if cell["value"] is None:
         return f"undefined: {cell['reason']}"
-    return f"{number(cell['value'], cell['high'])} {interval(cell)} {cell.get('of', '')}".strip()
+    parts = [number(cell["value"], cell["high"]), interval(cell), cell.get("of")]
+    return " ".join(filter(None, parts))
 
 
 def people(result):
@@ -90,9 +92,10 @@ def tables(task, result, names):
     """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
     scores = result[task.key]
     made = [metric_table(task, result, names)]
+    noun = people(result).partition(",")[0]                        # patients, or images
     for caption, counted, key in ((f"Label by label; {LUCK}", "positives", "per_label"),
-                                  ("Each branch alone", "patients", "branches"),
-                                  (subgroup_caption(result), "patients", "subgroups")):
+                                  ("Each branch alone", noun, "branches"),
+                                  (subgroup_caption(result), noun, "subgroups")):
         made.append(group_table(caption, counted, scores.get(key, {}), task, names))
     made.append(operating_table(scores.get("operating_point", {})))
     return [table for table in made if table[2]]                   # those with rows
@@ -119,13 +122,13 @@ def metric_table(task, result, names):
         if defined < total:
             title += f", {defined} of {total} {task.kind}"
         row = [title, *marked([entry], few_cases)]
-        if constant:
-            row.append("")
         if constant and metric in constant:
-            row[-1] = number(constant[metric]["value"], entry["value"])
+            row.append(number(constant[metric]["value"], entry["value"]))
+        elif constant:
+            row.append(number(0))                                  # how far a constant agrees with anything
         if constant and metric == "auprc" and entry["value"] is not None:
             sides = [counts for counts in questions(task, scores).values() if counts["positives"]]
-            orders = [random_precision(**counts) for counts in sides]
+            orders = [random_precision(counts["positives"], counts["negatives"]) for counts in sides]
             row[-1] += f", random order {number(sum(orders) / len(orders))}"
         rows.append(row)
     return explained(caption, rows), head, rows
@@ -150,14 +153,19 @@ def group_table(caption, counted, groups, task, names):
     metrics = list(METRICS[task.kind])[:2]
     rows = []
     for name, group in groups.items():
-        cells = marked([group[metric] for metric in metrics], too_few(questions(task, group)))
+        cells = [group[metric] for metric in metrics]
+        if "constant" in group:
+            for i, metric in enumerate(metrics):
+                same = number(group["constant"][metric]["value"])
+                cells[i] = {**cells[i], "of": f"against {same}"}
+        cells = marked(cells, too_few(questions(task, group)))
         rows.append([name] + cells + [count_text(group, counted, metrics[0])])
     return explained(caption, rows), ["", *[names.get(metric, metric) for metric in metrics], counted], rows
 
 
 def count_text(group, counted, metric):
     """ "45", of labels "13 of 100", and in brackets what is to be known of so many."""
-    text = str(group[counted])
+    text = str(group["positives" if counted == "positives" else "patients"])
     if counted == "positives" and "negatives" in group:            # files of before do not say
         text += f" of {group['positives'] + group['negatives']}"
     remarks = []
@@ -188,7 +196,7 @@ def questions(task, scores):
         asked = dict(scores.get("per_label") or scores.get("per_class", {}))
     if task.kind == "classes" and len(asked) == 2:                 # one question, asked of the second class
         del asked[task.classes[0]]
-    return {name: {side: own[side] for side in ("positives", "negatives")} for name, own in asked.items()}
+    return {name: {side: own[side] for side in SIDES if side in own} for name, own in asked.items()}
 
 
 def few(asked):
@@ -214,7 +222,8 @@ def alike(entry):
 
 
 def subgroup_caption(result):
-    caption = f"Subgroups; {LUCK}; small: fewer than {SMALL} patients, so that little can be said"
+    caption = (f"Subgroups, against the constant there; {LUCK}; small: fewer than {SMALL} patients, so that "
+               "little can be said")
     for column, patients in result.get("by", {}).items():
         if patients:
             caption += f"; {column} varies within {patients} patients, whose first image counts"
@@ -232,9 +241,10 @@ def operating_table(points):
             for rate, (right, wrong) in RATES.items():
                 total = point[right] + point[wrong]
                 entry = dict(point.get(rate, ABSENT), of=f"{point[right]} of {total}")
-                row += marked([entry], total < FEW)
+                row += marked([entry], entry.get("patients", total) < FEW)
             positives = point["true_positives"] + point["false_negatives"]
-            row += marked([point.get("f1", ABSENT)], positives < FEW)
+            entry = point.get("f1", ABSENT)
+            row += marked([entry], entry.get("patients", positives) < FEW)
             row.append(number(point["threshold"]))
         rows.append(row)
     caption = ("At or above a threshold, chosen on the validation split (Youden's J); "

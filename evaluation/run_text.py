@@ -154,7 +154,8 @@ def training_text(run):
     values, best, metric = validated(run)
     if best is not None:
         text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
-                 f"{NAMES[metric]} of {run.tasks[0].name} {number(values[best])}")
+                 f"{NAMES[metric]} of {run.tasks[0].name} {number(values[best])} on "
+                 f"{sum(row['split'] == 'val' for row in run.split)} {people(run.metrics)} there")
     return text
 
 

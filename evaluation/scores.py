@@ -122,7 +122,8 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     weights = bootstrap_weights(patients, resamples)
     result = {"units": len(patients), "patients": len(set(patients))}
     if task.kind == "labels":
-        result["per_label"] = {label: sides(answer) for label, answer in zip(task.classes, target.T)}
+        result["per_label"] = {label: sides(answer, patients)
+                               for label, answer in zip(task.classes, target.T)}
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     without = {}
     if constant is not None:
@@ -147,15 +148,22 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     if task.kind == "survival":
         result["events"] = int(target[:, 1].sum())
     if task.kind == "classes":
-        result["per_class"] = {name: sides(target == i) for i, name in enumerate(task.classes)}
+        result["per_class"] = {name: sides(target == i, patients) for i, name in enumerate(task.classes)}
         present = len(set(target))
         result["auroc"]["classes"] = present if present > 1 else 0
     return result
 
 
-def sides(answer):
-    """Of the known answers of a yes-or-no question."""
-    return {"positives": int((answer == 1).sum()), "negatives": int((answer == 0).sum())}
+def sides(answer, patients):
+    """-> {positives, negatives} among the answers of a yes-or-no question, and where they are more than the
+    patients that they are of, also these."""
+    result = {}
+    for name, value in (("positive", 1), ("negative", 0)):
+        own = patients[answer == value]
+        result[f"{name}s"] = len(own)
+        if len(set(own)) < len(own):
+            result[f"{name} patients"] = len(set(own))
+    return result
 
 
 def spread(task, prediction, target):
@@ -274,10 +282,10 @@ def constant_prediction(task, target):
     return np.bincount(target[known].astype(int), minlength=len(task.classes)) / known.sum()
 
 
-def score_constant(task, predictions, value):
+def score_constant(task, predictions, value, keep=slice(None)):
     """-> {metric: {value, low, high}} of predicting the same for all, and that "prediction"."""
     prediction = np.broadcast_to(value, predictions["prediction"][task.name].shape)
-    scores = score(task, {**predictions, "prediction": {task.name: prediction}}, resamples=0)
+    scores = score(task, {**predictions, "prediction": {task.name: prediction}}, resamples=0, keep=keep)
     result = {name: scores[name] for name in METRICS[task.kind]}
     result["prediction"] = np.asarray(value).tolist()
     return result

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from evaluation.scores import score
+from evaluation.scores import score, score_constant
 from plumbing.saved_run import read_metrics
 
 
@@ -52,16 +52,19 @@ def too_many(groups):
     return None
 
 
-def score_subgroups(task, predictions, columns, cohort):
+def score_subgroups(task, predictions, columns, cohort, constant=None):
     """-> {"COLUMN GROUP": scores} of all columns, the groups in the order of their numbers, or of the
-    alphabet."""
+    alphabet. constant: as in scores.score; its scores stand beside those of every group."""
     result = {}
     for column in columns:
         cells = cohort.columns[column]
         group_of = np.array([subgroup(column, cells[images[0]]) for images in predictions["images"]])
         for name in sorted(set(group_of), key=by_number):
-            scores = score(task, predictions, keep=np.flatnonzero(group_of == name))
-            result[f"{column} {name}"] = {**scores, "small": scores["patients"] < SMALL}
+            keep = np.flatnonzero(group_of == name)
+            scores = result[f"{column} {name}"] = score(task, predictions, keep=keep)
+            scores["small"] = scores["patients"] < SMALL
+            if constant is not None:
+                scores["constant"] = score_constant(task, predictions, constant, keep)
     return result
 
 

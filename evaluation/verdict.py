@@ -15,6 +15,14 @@ FLAT = 0.1          # spread of the predictions / that of the targets; a calibra
                     # less than 1 % of the variance
 
 
+CHANCE = {                                           # how well it tells patients apart, and what a guess has
+    "regression": ("spearman", 0),
+    "classes": ("auroc", 0.5),
+    "labels": ("auroc", 0.5),
+    "survival": ("c_index", 0.5),
+}
+
+
 def verdict(task, result):
     """What metrics.json holds -> a sentence on one task, and a list of sentences that warn."""
     scores = result[task.key]
@@ -64,7 +72,7 @@ def rare_warnings(asked):
 
 def share_brier(task, asked):
     """The Brier score of the share of positives among such units, the same for all: their variance."""
-    sides = [list(counts.values()) for counts in asked.values() if any(counts.values())]
+    sides = [(counts["positives"], counts["negatives"]) for counts in asked.values() if any(counts.values())]
     positives, negatives = np.transpose(sides)
     n = positives + negatives
     scores = positives * negatives / n / np.maximum(n - 1, 1)
@@ -73,14 +81,31 @@ def share_brier(task, asked):
     return scores.mean()
 
 
+def held_against_chance(task, groups):
+    """-> {"Worse" or "Not better": names} of the labels or subgroups whose intervals do not exclude it."""
+    names = {}
+    if task.kind not in CHANCE:
+        return names
+    metric, chance = CHANCE[task.kind]
+    for name, scores in groups.items():
+        entry = scores[metric]
+        if entry["low"] is not None and entry["low"] <= chance:
+            word = "Not better"
+            if entry["high"] < chance and not too_few(questions(task, scores)):
+                word = "Worse"
+            names.setdefault(word, []).append(name)
+    return names
+
+
 def warnings(task, result, asked):
     """What else speaks against the numbers of a task. asked: its `questions`."""
     scores = result[task.key]
     texts = []
-    lows = {label: entries["auroc"]["low"] for label, entries in scores.get("per_label", {}).items()}
-    chance = [label for label, low in lows.items() if low is not None and low <= 0.5]
-    if chance:
-        texts.append(f"Not better than chance: {', '.join(chance)}.")
+    if result["split"] != "test":
+        texts.append(f"No test: the run was made with these patients, those of its {result['split']} split.")
+    for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
+        for word, names in held_against_chance(task, scores.get(key, {})).items():
+            texts.append(f"{word} than {where}: {', '.join(names)}.")
     metric = next(iter(METRICS[task.kind]))
     if alike(scores[metric]):
         texts.append(f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy.")

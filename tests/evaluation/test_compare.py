@@ -1,6 +1,7 @@
 """evaluation/compare.py: differences of two runs over the same resamples."""
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,3 +102,16 @@ def test_a_comparison_of_two_patients_is_no_comparison(tmp_path, capsys):
     print_comparison(compare(a, b, 10))
     text = capsys.readouterr().out
     assert "  ! Only 2 patients: no interval is trustworthy." in text and "mae, less is better" in text and "r2, less" not in text
+
+
+def test_the_same_predictions_those_left_out_and_the_constant_are_said(tmp_path, capsys):
+    """Two runs that predict the same, one of which was tested on three patients more; the constant is the median of a's training patients."""
+    names = [f"p{i}" for i in range(15)]
+    true, told = np.arange(15.0), np.arange(15.0) + 2
+    a, b = (made_run(tmp_path / name, PASI, names[:n], told[:n], true[:n]) for name, n in (("a", 12), ("b", 15)))
+    (tmp_path / "a/metrics.json").write_text('{"pasi": {"constant": {"prediction": 4.0}}}')
+    result = compare(a, b, 10)["pasi"]
+    assert result["warnings"] == ["Left out: 3 that only one of the two runs was tested on.", "Both predict the same."]
+    assert result["mae"]["constant"]["value"] == np.abs(true[:12] - 4).mean() and result["mae"]["a"]["value"] == 2
+    print_comparison(compare(a, b, 10))
+    assert re.search(r"a - b +constant\n +mae, less is better +0.000 \(0.000 to 0.000\) +3.167\n", capsys.readouterr().out)

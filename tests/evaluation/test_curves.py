@@ -50,7 +50,7 @@ def test_fit_and_limits_of_agreement():
     [line] = fit(actual, 2 * actual + 1)
     assert np.allclose(line.ys, [3, 9]) and line.name == "fit: 2.00 x + 1.000, n 4" and fit(np.ones(3), actual[:3]) == []
     line = agreement(actual, np.array([1.0, -1, 1, -1]))
-    assert agreement(actual, np.full(4, 0.5)).name == "bias 0.5000, limits of agreement 0.5000 to 0.5000"      # not twelve digits of nothing
+    assert agreement(actual, np.full(4, 0.5)).name == "bias 0.5000, limits of agreement 0.5000 to 0.5000, n 4"      # not twelve digits of nothing
     half = 1.96 * np.sqrt(4 / 3)
     assert np.allclose([line.ys[0], line.low[0], line.high[0]], [0, -half, half]) and f"to {half:.2f}" in line.name
 
@@ -78,3 +78,9 @@ def test_bands_of_survival_are_those_of_r():
     assert shares[2:9:2] == pytest.approx([0.75, 0.5, 0.25, 0])
     assert [low[2], high[2], low[4], high[4]] == pytest.approx([0.1279, 0.9605, 0.0578, 0.8449], abs=2e-4)
     assert (low[8], high[8]) == (0, high[6])                       # nobody is left
+
+
+def test_equal_risks_are_no_thirds():
+    """A model that gives all the same risk has one line, and it is not called the lowest third."""
+    [line] = kaplan_meier(np.zeros(6), np.arange(1.0, 7), np.ones(6))
+    assert line.name == "all, no thirds: too many have the same risk, n 6, events 6"

@@ -1,12 +1,15 @@
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import train
 from evaluation import folds
+from evaluation.metrics import METRICS
+from plumbing.cohort import Task
 from tests.small_runs import fails, flags
 
 NAMED = ("--fold", "all", "--folds", "3", "--name", "a")
@@ -45,3 +48,23 @@ def test_undefined_metrics_are_left_out_of_the_mean():
 def test_what_cannot_be_is_refused_before_training(table, quiet, monkeypatch, capsys, more, words):
     assert words in fails(flags(table, "--model", "vit", *more), monkeypatch, capsys)
     assert not os.path.exists("runs")
+
+
+def test_a_fold_without_results_is_named(monkeypatch, capsys, tmp_path):
+    """Of three folds the second failed: the table is of the two others and says so; the constant stands beside."""
+    monkeypatch.chdir(tmp_path)
+    task = Task("y", "regression")
+    for fold in (0, 1, 2):
+        os.makedirs(f"a-fold{fold}")
+        json.dump({"model": "vit", "folds": 3}, open(f"a-fold{fold}/args.json", "w"))
+        if fold != 1:
+            open(f"a-fold{fold}/metrics.json", "w").close()
+    scores = {name: {"value": 2.0} for name in METRICS["regression"]}
+    metrics = {"unit": "patient", "y": {**scores, "units": 7, "constant": {name: {"value": 3.0} for name in scores}}}
+    monkeypatch.setattr(folds, "read_run", lambda run: SimpleNamespace(tasks=[task], metrics=metrics, log=[], args={}))
+    monkeypatch.setattr(folds, "validation", lambda run: ("mae", 1.0))
+    folds.main(["a"])
+    text = capsys.readouterr().out
+    assert "! a-fold1 holds no metrics.json: this fold is left out" in text and "2 of 3 folds" in text
+    rows = {row["metric"]: row for row in csv.DictReader(open("a-folds.csv"))}
+    assert rows["constant y mae"]["mean"] == "3.0" and rows["test y patients"]["fold2"] == "7" and "fold1" not in rows["test y mae"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import train
-from evaluation.localization import finding_maps, inside, read_boxes, score_finding, score_maps
+from evaluation.localization import find_boxes, finding_maps, inside, read_boxes, score_finding, score_maps
 from plumbing import simulate
 from plumbing.cohort import Cohort, Reading
 
@@ -134,3 +134,22 @@ def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
     assert "branch S alone" in capsys.readouterr().out and "Each branch alone" in open("runs/b/report.html").read()
     train.main([*common, "c", "--model", "multivit", "--mode", "baseline", "--patient-target", "max", "--image", "32"])
     assert list(json.load(open("runs/c/metrics.json"))["localization"]) == ["class token", "chance"]
+
+
+def test_a_flat_map_points_no_better_than_chance():
+    """Wherever the box is: of equals none is the strongest."""
+    for corner in (0, .75):
+        scores = score_finding({"m": np.ones((4, 4))}, np.array([[corner, corner, corner + .25, corner + .25]]))
+        assert scores["m"] == scores["chance"] == (1 / 16, 1 / 16)
+
+
+def test_boxes_of_a_larger_copy_or_of_other_images_are_refused(tmp_path):
+    """In silence they would be measured at the wrong place, or not at all; a reader may overshoot the edge by a pixel or two."""
+    films = cohort(tmp_path, ["a.png"])                            # 80 x 40 px
+    films.folder = None
+    header = "image,label,x0,y0,x1,y1"
+    with pytest.raises(ValueError, match="row 2, column x0: .* does not lie within the image of 80 x 40 px"):
+        read_boxes(table(tmp_path, header, "a.png,Edema,0,0,160,80"), films, ("Edema",))
+    assert read_boxes(table(tmp_path, header, "a.png,Edema,0,0,82,40"), films, ("Edema",))
+    with pytest.raises(ValueError, match="none of its boxes is of an image of c and one of the labels Edema"):
+        find_boxes(table(tmp_path, header, "b.png,Edema,0,0,8,4"), films, ("Edema",), (16, 16))

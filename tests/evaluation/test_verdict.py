@@ -1,5 +1,6 @@
 """evaluation/verdict.py: the sentence that says what a model is worth, and its warnings; the interval of the gain."""
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from evaluation.metrics import METRICS
 from evaluation.probabilities import details
 from evaluation.result_tables import cell_text, interval, number, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
+from evaluation.subgroups import score_subgroups
 from evaluation.verdict import verdict
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, PASI, draw, table_of
@@ -201,3 +203,50 @@ def test_a_patient_with_many_of_the_images_is_said():
     assert verdict(PASI, result)[1][-1] == "One patient has 30 of the 80 images."
     result["pasi"]["largest"] = 9
     assert "One patient" not in " ".join(verdict(PASI, result)[1])
+
+
+@pytest.mark.parametrize("task, constant", ((PASI, 0.0), (SICK, [0.5])), ids=lambda value: getattr(value, "kind", ""))
+def test_a_model_that_learned_the_hospital_is_said(task, constant):
+    """Patients of one hospital are the sicker ones, and that is all the model sees: better than the constant, and nothing within either."""
+    rng = np.random.default_rng(3)
+    hospital = np.arange(200) % 2
+    truth = rng.normal(size=200) + 4 * hospital - 2
+    guess = 4 * hospital - 2 + 0.1 * rng.normal(size=200)
+    if task is SICK:
+        truth, guess = (truth + 2 * rng.normal(size=200) > 0).astype(float)[:, None], 1 / (1 + np.exp(-guess[:, None] / 4))
+    result, table = result_of(task, guess, truth, constant), table_of(task, guess, truth)
+    cohort = SimpleNamespace(columns={"site": ["AB"[k] for k in hospital]})
+    groups = result[task.name]["subgroups"] = score_subgroups(task, table, {"site": 0}, cohort, constant)
+    sentence, warnings = verdict(task, result)
+    assert f"{task.name}: better than" in sentence and "Not better than chance within: site A, site B." in warnings
+    own = np.flatnonzero(hospital == 0)
+    first = list(METRICS[task.kind])[0]
+    value = np.abs(truth[own]).mean() if task is PASI else 0.5     # what the training median 0, or one share, comes to there
+    assert groups["site A"]["constant"][first]["value"] == pytest.approx(value)
+    [subgroups] = [rows for caption, _, rows in tables(task, result, {}) if caption.startswith("Subgroups")]
+    assert f"against {value:.3f}" in cell_text(subgroups[0][1])
+
+
+def test_what_is_turned_round_and_what_is_no_test_is_said():
+    """A label that the model has the wrong way round is worse than chance, not merely no better; train and val are no test."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(2, size=(100, 2)).astype(float)
+    guess = np.stack([target[:, 0], 1 - target[:, 1]], 1) * 0.6 + 0.4 * rng.random((100, 2))
+    result = {**result_of(FINDINGS, guess, target, [0.5, 0.5]), "split": "train"}
+    _, warnings = verdict(FINDINGS, result)
+    assert warnings[:2] == ["No test: the run was made with these patients, those of its train split.", "Worse than chance: mass."]
+
+
+def test_many_images_of_few_patients_are_few_cases():
+    """Forty positive images of two patients: nobody is told of an interval to trust, nor at the operating point."""
+    target = np.r_[np.ones(40), np.zeros(40)][:, None]
+    guess = 0.5 * target + 0.6 * np.random.default_rng(0).random((80, 1))
+    table = table_of(SICK, guess, target, [f"ill {i % 2}" for i in range(40)] + [f"well {i}" for i in range(40)])
+    scores = {**score(SICK, table, constant=[0.5]), **details(SICK, table, {"sick": 0.6}), "constant": score_constant(SICK, table, [0.5])}
+    assert scores["per_label"]["sick"]["positive patients"] == 2 and "negative patients" not in scores["per_label"]["sick"]
+    sentence, warnings = verdict(SICK, {"sick": scores, "split": "test", "unit": "image"})
+    assert "cannot be judged with so few" in sentence and warnings[0] == "Only 2 positive patients: no interval is trustworthy."
+    point = scores["operating_point"]["sick"]
+    assert point["sensitivity"]["patients"] == point["f1"]["patients"] == 2 and point["specificity"]["patients"] == 40
+    [(_, _, [row])] = [table for table in tables(SICK, {"sick": scores, "split": "test", "unit": "image"}, {}) if "threshold" in table[0]]
+    assert "\u2020" in row[1]["of"] and "\u2020" not in row[2]["of"]
