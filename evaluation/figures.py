@@ -9,7 +9,7 @@ import os
 import numpy as np
 
 from evaluation.choice import choose
-from evaluation.localization import branches_of, finding_maps, score_finding
+from evaluation.localization import branches_of, finding_maps, map_title, score_finding
 from evaluation.picture_file import save_picture
 from evaluation.picture_rows import (
     HEIGHT, LEAST_TOP, color_bar, draw_boxes, draw_heat, filter_figure, side_by_side, stack,
@@ -266,7 +266,9 @@ def finding_rows(views, caption, boxes, maps):
     for name, photo, axis in views:
         height, width = photo.shape[:2]
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        heats = {f"{caption}: {key}": times_chance(weights, axis) for key, weights in maps.items()}
+        heats = {}
+        for key, weights in maps.items():
+            heats[f"{caption}: {map_title(key)}"] = times_chance(weights, axis)
         rows.append((photo, f"{caption} {name}".strip(), frames, heats))
     return rows
 

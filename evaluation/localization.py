@@ -127,6 +127,11 @@ def finding_maps(out, i, token, grids):
     return maps
 
 
+def map_title(name):
+    """A map's name in metrics.json -> as it is shown: the labels of Query2Label are queries, not tokens."""
+    return name.replace("label token", "label's map")
+
+
 def branches_of(out, key, i):
     """What a model returns under a key for sample i: a list, with a tensor per branch of the model."""
     branches = out[key] if isinstance(out[key], list) else [out[key]]

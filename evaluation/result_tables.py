@@ -3,6 +3,7 @@
 A table is (caption, head, rows). A cell is a text, a number, or an entry of metrics.json: {value, low, high},
 or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
 """
+from evaluation.localization import map_title
 from evaluation.metrics import METRICS, random_precision
 from evaluation.probabilities import RATES
 from evaluation.scores import FEW
@@ -267,7 +268,8 @@ def map_tables(result):
     chance = result["chance"]
     rows = []
     for name, scores in result.items():
-        rows.append([name, *marked([scores["pointing"], scores["mass"]], chance["findings"] < FEW)])
+        values = marked([scores["pointing"], scores["mass"]], chance["findings"] < FEW)
+        rows.append([map_title(name), *values])
     head = [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"]
     caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
                "and the share of the map inside it")

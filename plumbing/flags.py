@@ -49,7 +49,9 @@ def make_parser(model=DEFAULT_MODEL):
 
 def add_model_flags(add, defaults):
     image = defaults["image"] or "volumes as they are"
-    add("--model", choices=MODELS, default=DEFAULT_MODEL, help="see the file of that name")
+    add(
+        "--model", choices=MODELS, default=DEFAULT_MODEL,
+        help="see the file of that name; cnn: probe.py")
     add(
         "--image",
         help=f"px: SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH; default {image}, or the checkpoint's")

@@ -83,7 +83,7 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
 
 
 def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place, tmp_path, monkeypatch):
-    """LT-ViT: one row per label, the surest first, with the CSV's number, under the maps of its label token."""
+    """LT-ViT: one row per label, the surest first, with the CSV's number, under the maps of that label."""
     drawn = []
     monkeypatch.setattr(figures, "side_by_side", lambda pictures, captions, **rest: drawn.append(captions) or figures.draw_boxes(pictures[0], []))
     as_folder(place, ["p0"], tmp_path / "new")
@@ -91,7 +91,7 @@ def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place
                      "--device", "cpu"])
     said, = rows_of(tmp_path / "o.csv")
     said = {name: float(said[f"findings[{name}] predicted"]) for name in ("dots", "stripes")}
-    maps = ["label token", "label token, mean of label blocks"]
+    maps = ["label's map", "label's map, mean of label blocks"]
     assert [row[0] for row in drawn[:-1]] == [f"{name} unknown, predicted {said[name]:.2f}" for name in sorted(said, key=said.get, reverse=True)]
     assert all(row[1:] == [f"{row[0]}: {name}" for name in maps] for row in drawn[:-1])    # each is understood alone
     assert os.listdir(tmp_path / "o-figures") == ["patient_p0.png"]

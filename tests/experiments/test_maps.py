@@ -23,7 +23,7 @@ def test_the_maps_of_two_runs_stand_beside_each_other(tmp_path, quiet, monkeypat
     assert drawn and len({caption for _, caption, *_ in drawn}) == len(drawn)
     for photo, caption, frames, weights in drawn:
         label, first = next(iter(weights)).split(": ", 1)
-        assert list(weights)[:2] == [f"{label}: {first}", f"{label}: runs/lt: label token"] and first == "runs/vit: class token"
+        assert list(weights)[:2] == [f"{label}: {first}", f"{label}: runs/lt: label's map"] and first == "runs/vit: class token"
         assert label in caption and frames and photo.ndim == 3
         assert all(len(map_) == 4 for map_ in weights.values())
     assert Image.open("maps.png").height > 200 * len(drawn)
