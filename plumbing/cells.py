@@ -28,8 +28,9 @@ THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number
 GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
 THREE_DIGITS = re.compile(r"\d{1,3}")
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
-UNKNOWN = re.compile(r"(?i)unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure|tb[ad]"
-                     r"|n\. ?[dk]\.|k\. ?a\.|not (known|specified|recorded|applicable|done|assessed)")
+UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
+                     r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|to ?do|removed|unlabell?ed|no label"
+                     r"|not (known|specified|recorded|applicable|done|assessed))[)\]]?")
 LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x".split(), "1")
 LABELS |= dict.fromkeys("false no n nein non negative neg absent unchecked".split(), "0")
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")

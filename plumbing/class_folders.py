@@ -7,9 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from os.path import abspath, basename, join, relpath
 
-import numpy as np
-
-from plumbing.cells import same_word
+from plumbing.cells import spelling_notes
 from plumbing.cohort import Cohort, SPLITS, Task
 from plumbing.folders import IMAGE_FOLDER, left_out_note, without_masks
 from plumbing.patients import patients_of_files
@@ -30,16 +28,16 @@ def read_class_folders(folder, regex=None, split=None):
     images, left_out = without_masks(folder)
     splits, names, paths, notes = read_layout(folder, images, left_out)
     notes += left_out_note(paths, left_out)
-    classes = sorted(set(names))
+    counts = Counter(names)
+    classes, values = read_classes(names, counts)
+    notes += spelling_notes("class", counts, "class")
     if len(classes) < 2:
         raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
                                     f"(there are {shortlist(classes)})"] + notes))
-    if len(set(map(same_word, classes))) < len(classes):
-        raise ValueError(f"--data {folder}: of the classes {shortlist(classes)} two differ in the case of "
-                         "their letters or the signs between their words only; give their folders one name")
-    if all(split_name(name) for name in classes):
-        raise ValueError(f"--data {folder}: {shortlist(classes)} are folders of a split and hold no folders "
-                         "of classes")
+    bare = list(filter(split_name, classes))
+    if bare and len(classes) - len(bare) != 1:                     # control and test may be classes
+        raise ValueError(f"--data {folder}: {shortlist(bare)}, by the name a folder of a split, holds images "
+                         "that are in no folder of a class; they must lie elsewhere")
     if None in splits and any(splits):
         raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split "
                          f"and none of {', '.join(SPLITS)}; what else there is must lie elsewhere")
@@ -51,10 +49,9 @@ def read_class_folders(folder, regex=None, split=None):
         raise ValueError(f"--data {folder}: {len(classes)} folders, as {classes[0]}, with {units} patients "
                          "or images in all look like patients; folders of classes must be the upper ones, "
                          "or a table says which image is of which class")
-    targets = {"class": np.float32([classes.index(name) for name in names])}
-    tasks = [Task("class", "classes", tuple(classes))]
-    return Cohort(basename(abspath(folder)), tasks, patients, paths, targets, {"class": names},
-                  splits=splits, notes=who + notes, patients_known=patients_known)
+    return Cohort(basename(abspath(folder)), [Task("class", "classes", classes)], patients, paths,
+                  {"class": values}, {"class": names}, splits=splits, notes=who + notes,
+                  patients_known=patients_known)
 
 
 def with_target(cohort, target):

@@ -6,7 +6,7 @@ line: palettes, lookup tables, compressed files whose decoder is missing, sizes 
 import math
 from collections.abc import MutableSequence
 
-from plumbing.formats import check_size
+from plumbing.formats import check_size, has_magic
 from plumbing.grey import Values, centered
 
 
@@ -19,6 +19,8 @@ def open_dicom(path, pixels=False):
         import pydicom
     except ImportError:
         raise ValueError("a DICOM file is read with pydicom: pip install pydicom") from None
+    if not has_magic(path):
+        raise ValueError("lacks the letters DICM, with which a DICOM file begins after 128 bytes")
     if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
         raise ValueError("deflated DICOM is not read; convert it to another transfer syntax")
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)

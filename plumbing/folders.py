@@ -15,7 +15,8 @@ LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ip
 # X.png, or the folder masks beside the folder images
 DRAWN = (r"(?:(?:binary[ _-]?)?masks?|segs?|segmentations?|superpixels|annot?(?:ation)?s?|labels?|contours?"
          r"|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?"
-         r"|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual))")
+         r"|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?|saliency|annotated"
+         r"|b(?:ounding)?[ _-]?box(?:es)?)")
 MASK = re.compile(rf"(?i)(.+?)(?:[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|-d)|{DRAWN}[ _-](.+)")
 MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?")
 IMAGE_FOLDER = re.compile(r"(?i)(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)(t[rs])?"

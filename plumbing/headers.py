@@ -189,10 +189,14 @@ def has_color_axis(shape):
 
 
 def check_kinds(cohort, headers):
-    """ValueError unless all files hold images of one kind."""
-    files = {}                                                     # axes -> the first such image
+    """ValueError unless all files hold images of one kind, bags vectors of one length."""
+    files = {}                                                     # kind -> the first such image
     for i, header in headers.items():
-        files.setdefault(axes_in(header, cohort.reading.axes), cohort.paths[i])
+        axes = axes_in(header, cohort.reading.axes)
+        kind = IMAGE_KINDS[axes]
+        if axes == 0:
+            kind += f" of {header.shape[1]} numbers"
+        files.setdefault(kind, cohort.paths[i])
     if len(files) > 1:
-        files = " and ".join(f"{IMAGE_KINDS[axes]} ({path})" for axes, path in files.items())
+        files = " and ".join(f"{kind} ({path})" for kind, path in files.items())
         raise ValueError(f"{cohort.name} holds {files}; need images of one kind")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from plumbing.cells import is_number
 from plumbing.columns import tabulate
-from plumbing.headers import IMAGE_KINDS, axes_of, read_header
+from plumbing.headers import IMAGE_KINDS, axes_of, check_kinds, read_header
 from plumbing.models import seeing
 from plumbing.pictures import read
 from plumbing.prepare import input_columns, load_data
@@ -23,6 +23,7 @@ from plumbing.targets import fit_tasks, training_notes
 
 
 SIDE = 160                                                         # of a thumbnail, px
+DARK = 16                                                          # of the grey values 0 .. 255
 MANY = 200                                                         # files of which the headers are read
 
 
@@ -47,12 +48,14 @@ def look(args, argv=None):
         sizes = sorted(counts.values())
         lines.append(f"patients: {sizes[0]} to {sizes[-1]} images each, as {cohort.patients[0]}")
     lines += notes + training_notes(cohort, indices["train"])
+    files, headers = describe_files(cohort)
     try:
+        check_kinds(cohort, headers)
         fit_tasks(cohort.tasks, cohort, indices["train"])
         lines += tabulate(cohort, input_columns(args, cohort, indices["train"]))[1]
     except ValueError as error:
         lines.append(f"WARNING: cannot be trained: {error}")
-    lines += describe_files(cohort)
+    lines += files
     lines.append(thumbnails(cohort, join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")
     return lines
@@ -102,9 +105,9 @@ def describe_column(cells):
 
 def describe_files(cohort):
     """-> lines: sizes and types of the image files, and how many of those looked at have them; what is read
-    of files that leave a choice."""
+    of files that leave a choice; {image: Header}."""
     if cohort.pixels is not None:
-        return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"]
+        return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"], {}
     kinds = Counter()
     headers = {}
     chosen = evenly(cohort, MANY)
@@ -120,7 +123,7 @@ def describe_files(cohort):
         sizes = [f"{sizes[0]} to {sizes[-1]}, {len(sizes)} sizes"]
     words = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
     line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {', '.join(sizes)}"
-    return [line] + notes_on_files(headers, cohort)
+    return [line] + notes_on_files(headers, cohort), headers
 
 
 def evenly(cohort, many):
@@ -136,17 +139,22 @@ def thumbnails(cohort, path):
         return "no pictures: bags of vectors"
     sheet = Image.new("RGB", (5 * SIDE, SIDE), "white")
     chosen = evenly(cohort, 5)
+    brightest = 0
     for number, i in enumerate(chosen):
         try:
             pixels, _ = read(cohort, i, (16, SIDE, SIDE)[-axes:])
         except ValueError as error:
             return f"no pictures: {error}"
+        brightest = max(brightest, pixels.max())
         if axes == 3:
             pixels = pixels[:, 8]                                  # the slice in the middle
         sheet.paste(Image.fromarray(pixels.transpose(1, 2, 0).copy()), (number * SIDE, 0))
     os.makedirs(dirname(path) or ".", exist_ok=True)
     sheet.save(path)
-    return f"five pictures are in {path}: {', '.join(basename(cohort.paths[i]) for i in chosen)}"
+    line = f"five pictures are in {path}: {', '.join(basename(cohort.paths[i]) for i in chosen)}"
+    if brightest < DARK:
+        line += f"; WARNING: they are black, as no grey value is above {brightest} of 255"
+    return line
 
 
 # -----------------------------------------------------------------------------

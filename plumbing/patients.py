@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import defaultdict
 
+from plumbing.cells import MONTHS
 from plumbing.cohort import NO_PATIENTS
 from plumbing.formats import without_ending
 
@@ -23,21 +24,24 @@ NAMES = {re.compile(pattern): data_set for pattern, data_set in {
     r"(?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$": "invasive ductal carcinoma",
     r"(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$": "two eyes, breasts or knees",
     r"(?:^|/)(\d{5,})[LR]$": "two eyes, breasts or knees",
+    r"(?i)(?:^|/)(?:left|right|od|os)[ _-]([^/]*\d[^/]*)$": "two eyes, breasts or knees",
+    r"(?i)(?:^|/)([^/]*\d[^/]*?)[ _-]+(?:frame|slice)[ _-]?\d+$": "frames or slices",
     r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])":
         "folders or names of patients",
     r"(?:^|/)(p\d{8})/": "MIMIC-CXR",
 }.items()}
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
-PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?)$")
+PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?|[ _/-]+0)$")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 NOBODY = re.compile(r"(?i)\s*|unknown|unk|missing|removed|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
-ROUNDED = r"\d[.,]\d{5}E\+\d\d"                                    # by a spreadsheet, from 12 digits on
+# by a spreadsheet: twelve digits have become 1.23E+11, and 3-1 has become the third of January
+CHANGED_ID = rf"(?i)\d[.,]\d\d(\d{{3}})?E\+\d\d|\d\d?(-|\. )({MONTHS})|({MONTHS})-\d\d"
 # of an id, what makes no other one
 SPELLING = {
     r"(?<=\d),(?=\d{3}(?!\d))": "",                                # 1,002 is 1002
-    r"[\s_'\"=^,-]+": "-",
+    r"[\s_'\"=^,()#-]+": "-",
     r"^-|-$|(?<=\D)-(?=\d)|(?<=\d)-(?=\D)": "",
     r"(?<![\d.])0+(?=\d)": "",
     r"^(\d+)\.0*$": r"\1",
@@ -65,16 +69,16 @@ def one_spelling(patients):
         spelling_of[patient] = first_of.setdefault(identity(patient), patient)
     others = [patient for patient, first in spelling_of.items() if patient != first]
     floats = [patient for patient in spelling_of if re.fullmatch(FLOAT, patient)]
-    rounded = [patient for patient in spelling_of if re.fullmatch(ROUNDED, patient)]
+    changed = [patient for patient in spelling_of if re.fullmatch(CHANGED_ID, patient)]
     notes = []
     if others:
         notes.append(f"{len(others)} patient ids are other spellings of an earlier one, as {others[0]} of "
                      f"{spelling_of[others[0]]}: they count as the same patient")
     elif floats:
         notes.append(f"patient ids have become floats, as {floats[0]}, and are compared as whole numbers")
-    if rounded:
-        notes.append(f"WARNING: patient ids have lost digits in a spreadsheet, as {rounded[0]}: different "
-                     "patients may have become one")
+    if changed:
+        notes.append(f"WARNING: a spreadsheet has changed patient ids, as {changed[0]}: different patients "
+                     "may have become one")
     return [spelling_of[patient] for patient in patients], notes
 
 

@@ -15,6 +15,11 @@ from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
 
 
+# in the name of a folder, what may stand before and behind the word for a split
+AROUND_SPLIT = re.compile(r"^(\d+[ _.-]+|(public|private|internal|external)[ _-]*)"
+                          r"|[ _-]*(set|data|images?)?[ _-]*\d*(\.\w+)?$")
+
+
 def read_splits(path):
     """CLAM's splits_K.csv, three columns of image names called train, val and test -> {image without its
     ending: split}."""
@@ -49,10 +54,9 @@ def read_split_rows(run):
 
 
 def split_name(folder):
-    """ "Testing", "test_set", "test2017", "test_17.png" or "02_test" -> "test"; None for a folder that is not
-    of a split."""
-    word = re.sub(r"^\d+[ _.-]+|[ _-]*(set|data|images?)?[ _-]*\d*(\.\w+)?$", "", folder.strip().lower())
-    return SPLIT_NAMES.get(word)
+    """ "Testing", "test_set", "test2017", "test_17.png", "PublicTest" or "02_test" -> "test"; None for a
+    folder that is not of a split."""
+    return SPLIT_NAMES.get(AROUND_SPLIT.sub("", folder.strip().lower()))
 
 
 @cache

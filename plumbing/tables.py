@@ -50,8 +50,9 @@ def read_csv(path):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first, skipped = first_line(file)
-            reader = csv.reader(chain([first], file), delimiter=delimiter_of(first), skipinitialspace=True,
-                                strict=True)
+            second = file.readline()
+            reader = csv.reader(chain([first, second], file), delimiter=delimiter_of(first, second),
+                                skipinitialspace=True, strict=True)
             cells = next(reader, [])
             width = len(cells)
             header = read_header(path, cells)
@@ -101,10 +102,10 @@ def first_line(file):
     return line, skipped
 
 
-def delimiter_of(header):
-    """-> the delimiter that is most frequent in a header, outside quotes."""
-    plain = re.sub(r'"[^"]*"', "", header)
-    return max(DELIMITERS, key=plain.count)
+def delimiter_of(*lines):
+    """-> the delimiter that is most frequent, outside quotes, in that of the lines which has fewer of it."""
+    plain = [re.sub(r'"[^"]*"', "", line) for line in lines]
+    return max(DELIMITERS, key=lambda delimiter: min(line.count(delimiter) for line in plain))
 
 
 def read_header(path, cells):

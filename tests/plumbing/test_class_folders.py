@@ -121,6 +121,11 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
      "2 of 4 files are left out (masks or thumbnails beside their images 1, images beside the folders of classes 1)"),
     (("a/1.png", "b/1.png", "a/thumbs/1.png", "b/1_thumb.png"), ("a", "b"), None, "2 of 4 files are left out (masks or thumbnails beside their images 2)"),
     (("images/a/1.png", "images/b/2.png", "masks/a/1.png"), ("a", "b"), None, "classes are the folders below images"),
+    (("train/no_tumor/1.png", "train/tumor/1.png", "test/no tumor/2.png"), ("no tumor", "tumor"), ["test", "train", "train"],
+     "class: 'no tumor' and 'no_tumor' are one class"),
+    (("0/1.png", "2/2.png", "10/3.png"), ("0", "2", "10"), None, None),
+    (("a/1.png", "b/2.png", "a/1_bbox.png", "a/1-cam.png", "b/2_annotated.png"), ("a", "b"), None,
+     "3 of 5 files are left out (masks or thumbnails beside their images 3)"),
 ))
 def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
     """Names of splits, folders in folders, a copy of the same folders, masks."""
@@ -132,10 +137,11 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
 
 @pytest.mark.parametrize("images, message", (
     (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks or thumbnails beside their images 1\)"),
-    (("train/1.png", "test/2.png"), "test, train are folders of a split and hold no folders of classes"),
-    (("train2017/1.png", "val2017/2.png"), "train2017, val2017 are folders of a split and hold no folders of classes"),
-    (("train/NORMAL/1.png", "test/Normal/2.png"), "two differ in the case of their letters or the signs between their words only"),
-    (("train/no_tumor/1.png", "train/tumor/1.png", "test/no tumor/2.png"), "two differ in the case of their letters or the signs"),
+    (("train/1.png", "test/2.png"), "test, train, by the name a folder of a split, holds images that are in no folder of a class"),
+    (("train2017/1.png", "val2017/2.png"), "train2017, val2017, by the name a folder of a split"),
+    (("train/a/1.png", "train/b/2.png", "test/3.png"), "test, by the name a folder of a split, holds images that are in no folder of a class"),
+    (("a/1.png", "b/2.png", "test/3.png"), "test, by the name a folder of a split, holds images"),
+    (("train/NORMAL/1.png", "test/Normal/2.png"), "there are NORMAL.; class: 'NORMAL' and 'Normal' are one class"),
     (tuple(f"IMD{i:03}/{i}.bmp" for i in range(6)), "6 folders, as IMD000, with 6 patients or images in all look like patients"),      # PH2
     (tuple(f"{i}/{c}/{i}_idx5_x{c}_y1_class{c}.png" for i in range(10253, 10259) for c in (0, 1)), "6 folders, as 10253, with 6 patients"),     # IDC
     (("a/1.png", "b/2.png", "augmented/a/1.png", "augmented/b/2.png"), "augmented is beside the classes and holds folders of the same names, a, b"),

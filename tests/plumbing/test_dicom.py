@@ -112,6 +112,15 @@ def test_a_header_that_lies_is_refused(tmp_path, tags, message):
     assert str(error.value).startswith(f"{path}: not a readable image (") and "\n" not in str(error.value)
 
 
+def test_a_file_without_its_letters_is_refused(tmp_path):
+    """By a line of our own: pydicom's advises an argument that no program here takes."""
+    pytest.importorskip("pydicom")
+    (tmp_path / "a.dcm").write_bytes(bytes(300))
+    with pytest.raises(ValueError, match="a.dcm: not a readable image .lacks the letters DICM") as error:
+        read_header(str(tmp_path / "a.dcm"))
+    assert "force" not in str(error.value)
+
+
 @pytest.mark.parametrize("name, package", (("a.dcm", "pydicom"), ("a.nii.gz", "nibabel")))
 def test_without_the_package_a_line_says_what_to_install(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)

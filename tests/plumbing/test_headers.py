@@ -1,6 +1,7 @@
 """plumbing/headers.py: what a file holds is known before it is decoded, and a broken one before the first step."""
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,10 @@ def test_all_files_are_looked_at_and_are_of_one_kind(slow, tmp_path, monkeypatch
     assert list(looked) == [0, 1]
     with pytest.raises(ValueError, match=r"c holds pictures \(.*b.png\) and volumes \(.*a.npy\); need images of one kind"):
         check_kinds(cohort, looked)
+    np.save(tmp_path / "c.npy", np.zeros((9, 8))), np.save(tmp_path / "d.npy", np.zeros((9, 7)))
+    bags = replace(cohort, paths=[str(tmp_path / "c.npy"), str(tmp_path / "d.npy")])
+    with pytest.raises(ValueError, match=r"bags of vectors of 8 numbers \(.*c.npy\) and bags of vectors of 7 numbers"):
+        check_kinds(bags, look_at_all(bags))
     os.truncate(paths[0], 10)
     with pytest.raises(ValueError, match="b.png: not a readable image"):
         look_at_all(cohort)

@@ -84,6 +84,8 @@ def test_a_file_called_split_is_not_asked(tmp_path, monkeypatch):
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "none", None, None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,other"), None, None, None),
     ("patient_id,image,target,Set", ("p,a.png,1,", "q,b.png,2,test", "r,c.png,2,train"), None, None, "WARNING: column Set says test, train, which"),
+    ("patient_id,image,target,Usage", ("p,a.png,1,Training", "q,b.png,2,PublicTest"), None, None, "WARNING: column Usage says test, train"),
+    ("patient_id,image,target,Usage", ("p,a.png,1,Training", "q,b.png,2,PublicTest"), "Usage", ["train", "test"], None),
     ("patient_id,image,target,is_test", ("p,a.png,1,0", "q,b.png,2,1"), None, None, "WARNING: column is_test is not used as a split"),
     ("patient_id,image,target,Fold", ("p,a.png,1,0", "q,b.png,2,1"), "none", None, None),
     ("patient_id,image,target,image2", ("p,train2017/a.png,1,", "q,val2017/b.png,2,"), "image", ["train", "val"], None),

@@ -29,7 +29,8 @@ def test_sizes_and_bit_depths(tmp_path):
     Image.fromarray(color).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(color)])
     np.save(tmp_path / "a.npy", grey), (tmp_path / "broken.png").write_text("x")
     paths = [str(tmp_path / name) for name in ("grey.png", "color.png", "pages.tif", "a.npy", "broken.png")]
-    lines = describe_files(Cohort("c", [], list("abcde"), paths, {}))
+    lines, headers = describe_files(Cohort("c", [], list("abcde"), paths, {}))
+    assert list(headers) == [0, 1, 2, 3]
     assert lines[0] == ("files, 5 of 5 looked at: PNG uint16 1, PNG uint8 1, TIFF uint8 1, array uint16 1, "
                         "cannot be read (broken.png) 1; 4 x 6")
     assert lines[1].startswith("1 arrays, the first of 4 x 6 uint16, are read as pictures") and "1 of 4 files hold several pages" in lines[2]
@@ -74,6 +75,17 @@ def test_class_folders_are_looked_at(tmp_path, capsys, monkeypatch):
     lines = check(capsys, "--data", "d")
     assert "d: 16 images, not patients" in lines and "1 of 17 files are left out (.gif 1)" in lines
     assert any("cannot be read (0.png) 1" in line for line in lines) and any(line.startswith("no pictures: d/a/0.png") for line in lines)
+
+
+def test_black_pictures_and_two_kinds_of_files_are_said(tmp_path, capsys, monkeypatch):
+    """Masks of 0 and 1, and a volume among pictures."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(16):
+        os.makedirs(f"d/{'ab'[i % 2]}", exist_ok=True)
+        Image.fromarray(np.uint8(np.arange(16).reshape(4, 4) == i)).save(f"d/{'ab'[i % 2]}/{i}.png")
+    assert "WARNING: they are black, as no grey value is above 1 of 255" in "\n".join(check(capsys, "--data", "d"))
+    np.save("d/a/volume.npy", np.zeros((9, 8, 7), np.uint8))
+    assert "WARNING: cannot be trained: d holds pictures (d/a/0.png) and volumes (d/a/volume.npy)" in "\n".join(check(capsys, "--data", "d"))
 
 
 def test_what_training_would_refuse_is_said(tmp_path, capsys):

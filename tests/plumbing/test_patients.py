@@ -8,7 +8,7 @@ from tests.plumbing.small_tables import write
 
 @pytest.mark.parametrize("spellings", (
     ("7", "7.0", "007", " 7 ", "7.", "\uff17", "\u200b7"), ("0", "00", "0.0"), ("10020000", "1.002e7", "1.002E+07", "10020000.0"),
-    ("A7", "a7", "A007", "A-7", "a_07", "A 7"), ("1002", "1,002", "'1002", '="1002"'), ("S1-02", "s01_2", "S 1-2"),
+    ("A7", "a7", "A007", "A-7", "a_07", "A 7"), ("7", "(7)", "#7", "(007)"), ("1002", "1,002", "'1002", '="1002"'), ("S1-02", "s01_2", "S 1-2"),
     ("u\u0308", "\u00fc", "\u00dc"), ("12345678901234567", "012345678901234567"),
 ))
 def test_spellings_of_one_id(spellings):
@@ -47,7 +47,8 @@ def test_patients_of_tables(tmp_path):
     ("a/LIDC-IDRI-0012_slice3.png", "LIDC-IDRI-0012"), ("OAS1_0042_MR1_mpr-1_100.jpg", "OAS1_0042"), ("b/ADNI_002_S_0295_MR_7.png", "002_S_0295"),
     ("20586908_6c613a14b80a8591_MG_R_CC_ANON.png", "6c613a14b80a8591"), ("0/8863_idx5_x51_y1251_class0.png", "8863"),
     ("blk-YWWTL-TCGA-AA-A022-01Z-00-DX1.png", "TCGA-AA-A022"), ("TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"), ("BraTS20_Training_001_flair.nii", "BraTS20_Training_001"),
-    ("IXI002-Guys-0828-T1.nii", "IXI002"), ("17_l1.jpg", "17"), ("case12_1.png", "case12"), ("pat7/s1.png", "pat7"), ("showcase12.png", None), ("ISIC_0024306.jpg", None)))
+    ("IXI002-Guys-0828-T1.nii", "IXI002"), ("17_l1.jpg", "17"), ("a/left_12.png", "12"), ("OD-p7.jpg", "p7"), ("left_lung.png", None),
+    ("COVID/Cov_vid3_frame012.png", "Cov_vid3"), ("a/vol7-slice-3.png", "vol7"), ("a/ct_slice_3.png", None), ("case12_1.png", "case12"), ("pat7/s1.png", "pat7"), ("showcase12.png", None), ("ISIC_0024306.jpg", None)))
 def test_names_of_data_sets(name, patient):
     """Each says who the patient is, as its authors chose it; others say nothing."""
     assert named_patients([name])[0] == [patient]
@@ -70,8 +71,9 @@ def test_a_word_for_nobody_is_no_patient(tmp_path, word):
 
 def test_ids_that_a_spreadsheet_has_rounded():
     """1.23457E+11 was 123456789012, and others too."""
-    assert "WARNING: patient ids have lost digits in a spreadsheet, as 1.23457E+11" in one_spelling(["1.23457E+11", "7"])[1][-1]
-    assert not any("lost" in line for line in one_spelling(["1.5e+07", "7"])[1])
+    for patient in ("1.23457E+11", "1.23E+12", "3-Jan", "Mar-07"):
+        assert f"WARNING: a spreadsheet has changed patient ids, as {patient}:" in one_spelling([patient, "7"])[1][-1]
+    assert not any("spreadsheet" in line for line in one_spelling(["1.5e+07", "7", "2021-03-01"])[1])
 
 
 def test_ids_that_name_a_part_of_a_patient():
@@ -81,7 +83,7 @@ def test_ids_that_name_a_part_of_a_patient():
 
 
 @pytest.mark.parametrize("ends, warns", ((("_V1", "_V2"), True), (("-baseline", "-followup"), True), (("OD", "OS"), True), (("a", "b"), True), ((".1", ".2"), True),
-                                         (("/1", "/2"), True), (("", "_2"), True), ((" T0", " T12"), True), (("", ".0"), False), (("-001", "-002"), False)))
+                                         (("/1", "/2"), True), (("", "_2"), True), (("-0", "-1"), True), ((" T0", " T12"), True), (("", ".0"), False), (("-001", "-002"), False)))
 def test_ids_that_end_in_a_visit_or_a_side(ends, warns):
     """Without a word: the same person in training and test. Sites of patients are no people."""
     notes = parts_note([f"S{number:03d}{end}" for number in range(9) for end in ends])

@@ -150,6 +150,8 @@ def column(tmp_path, cells, target="target", **options):
     (("1-Mar", "2-Mar", "3-Apr"), None, None, "'1-Mar' is a date"), (("unknown", "1", "2"), None, None, "'unknown' is not a number, others are.*--missing"),
     (("#REF!", "a", "'--", "b", "[Not Available]"), Task("target", "classes", ("a", "b")), [None, 0, None, 1, None], "target '#REF!' 1, target \"'--\" 1"),
     (("unknown", "a", "b", "a"), Task("target", "classes", ("a", "b", "unknown")), [2, 0, 1, 0], "unknown \\(1 rows\\) counts like the other.*--missing=na,nan,unknown"),
+    (("[removed]", "a", "b", "a"), Task("target", "classes", ("[removed]", "a", "b")), [0, 1, 2, 1], "removed. \\(1 rows\\) counts like"),
+    (("Todo", "a", "b", "a"), Task("target", "classes", ("Todo", "a", "b")), [0, 1, 2, 1], "Todo \\(1 rows\\) counts like.*--missing=na,nan,todo"),
     (("0", "3", "1", "9", "2"), Task("target", "regression"), [0, 3, 1, 9, 2], "9 \\(1 rows\\) counts like"),
     (("1", "2", "3") * 3, Task("target", "regression"), [1, 2, 3] * 3, "target: 3 different numbers are taken for amounts; --target target:classes"),
     (("a|B", "b", "A"), Task("findings", "labels", ("A", "B")), [[1, 1], [0, 1], [1, 0]], "lists"),
