@@ -74,13 +74,14 @@ def leads_up(path, folder):
 
 def unreadable(path, name):
     """-> why a directory entry is no image file, None if it is one."""
+    hidden = name.startswith(".")
+    if not hidden and is_image(path):
+        return None
     if not isfile(path):
         return "pipes, sockets and devices" if exists(path) else "broken links"
-    if name.startswith("."):
+    if hidden:
         return "hidden files"
-    if not is_image(path):
-        return splitext(name)[1].lower() or "files without an ending"
-    return None
+    return splitext(name)[1].lower() or "files without an ending"
 
 
 # -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import median
 
 from huggingface_hub.utils import tqdm
 
@@ -20,7 +21,7 @@ ORIENTATION = 274                                                  # EXIF's tag;
 PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
 FIRST = 64                           # files that tell whether files are waited for,
-SLOW = 0.0005                        # seconds each
+SLOW = 0.0005                        # seconds for most
 STRIPS = ((273, 279), (324, 325))    # TIFF's tags: where strips or tiles begin, and how long they are
 
 
@@ -56,7 +57,8 @@ def read_header(path):
              "nifti": look_at_nifti}
     format = format_of(path)
     with readable(path, "array" if format == "array" else "image"):
-        check_regular(path)
+        if format != "picture":                                    # which open_picture asks itself
+            check_regular(path)
         return looks[format](path)
 
 
@@ -67,7 +69,7 @@ def look_at_picture(path):
             if picture.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width
         type = {"I": "uint16", "F": "float32"}.get(picture.mode[0], "uint8")
-        if not is_whole(picture, path):
+        if not is_whole(picture):
             picture.load()                                         # something follows, or it was cut off
         header = Header(picture.format, (height, width), type, alpha=picture.has_transparency_data)
         header.colors = type == "uint8" and has_16_bit_colors(picture)
@@ -77,16 +79,19 @@ def look_at_picture(path):
     return header
 
 
-def is_whole(picture, path):
+def is_whole(picture):
     """Is the end of a picture file where it belongs? Where that is not plain, False."""
-    size = os.path.getsize(path)
+    file = picture.fp
+    begin = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 64))
+    end = file.read()
+    file.seek(begin)
     if picture.format == "TIFF":
         for starts, lengths in STRIPS:
             if starts in picture.tag_v2 and lengths in picture.tag_v2:
                 return max(map(sum, zip(picture.tag_v2[starts], picture.tag_v2[lengths]))) <= size
-    with open(path, "rb") as file:
-        file.seek(max(0, size - 64))
-        return ENDS.get(picture.format, b"no end") in file.read()
+    return ENDS.get(picture.format, b"no end") in end
 
 
 def has_pages(picture):
@@ -135,11 +140,13 @@ def look_at_all(cohort, images=None):
     if images is None:
         images = range(len(cohort.paths))
     paths = [cohort.paths[i] for i in images]
-    began, began_cpu = time.perf_counter(), time.process_time()
-    headers = [read_header(path) for path in paths[:FIRST]]
-    waited = time.perf_counter() - began - (time.process_time() - began_cpu)
+    headers, waited = [], [0.0]
+    for path in paths[:FIRST]:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        headers.append(read_header(path))
+        waited.append(time.perf_counter() - began - (time.process_time() - began_cpu))
     with ThreadPoolExecutor(8) as pool:
-        look = pool.map if waited > SLOW * len(headers) else map
+        look = pool.map if median(waited) > SLOW else map          # the mean would count other programs
         rest = look(read_header, paths[FIRST:])
         headers += tqdm(rest, "looking at files", len(paths), initial=len(headers), leave=False, disable=None)
     return dict(zip(images, headers))

@@ -118,7 +118,7 @@ def has_inverted_numbers(picture):
 
 def has_16_bit_colors(picture):
     """Does Pillow keep the upper 8 of 16 bits?"""
-    return picture.format in ("PNG", "TIFF") and any(";16" in str(tile) for tile in picture.tile)
+    return picture.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in picture.tile)
 
 
 def check_upper_bytes(picture):
