@@ -13,12 +13,10 @@ OUT/NAME.csv. Peers that are not installed are named.
 """
 import os
 import time
-from contextlib import contextmanager
 from statistics import median
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import attention
 import train as training
@@ -27,7 +25,7 @@ from evaluation.curves import Line
 from evaluation.picture_rows import side_by_side
 from evaluation.plots import line_chart
 from experiments.costs import recipes, variants
-from experiments.peers import crossvit, vit
+from experiments.peers import FUSED, crossvit, network_step, vit
 from experiments.timing import machine, measure, report, take_turns
 from multivit import MultiViT, MultiViTConfig
 from plumbing.cohort import Task
@@ -48,31 +46,10 @@ GROWS = {"scaling": "tokens", "multivit": "n"}                     # command: th
 # scaling, multivit: what grows how
 
 
-@contextmanager
-def attention_of(who):
-    """softmax(Q K^T / sqrt(d)) V with its T x T matrix in memory, for a candidate that is called so."""
-    fused = attention.softmax_attention
-    if who.endswith("matrix in memory"):
-        attention.softmax_attention = lambda q, k, v, mask=None: attention.softmax_formula(q, k, v)
-    try:
-        yield
-    finally:                                                       # a step that found no memory, too
-        attention.softmax_attention = fused
-
-
-def training_step(device, who, model, x):
-    """Forward, backward and AdamW on a batch x, for a candidate `who`; on CUDA in bfloat16."""
-    optimizer = torch.optim.AdamW(model.to(device).parameters())
-    x = x.to(device)
-    y = torch.zeros(len(x), dtype=int, device=device)
-
-    def step():
-        optimizer.zero_grad()
-        with attention_of(who), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            F.cross_entropy(model(x)["logits"]["y"].float(), y).backward()
-        optimizer.step()
-
-    return step
+def whole_step(device, who, model, x):
+    """Forward, backward and AdamW on a batch x; on CUDA in bfloat16."""
+    flags = {"cpu": "highest", "cuda": "bf16"}
+    return network_step(device, who, model, x, flags[device], "training")
 
 
 def build_bag(device, who, tokens, size):
@@ -80,7 +57,7 @@ def build_bag(device, who, tokens, size):
     kind = who.partition(",")[0]
     fields = SIZES[size]
     config = ViTConfig(image=(), patch=(), channels=fields["dim"], attention=kind, **fields)
-    return training_step(device, who, ViT(config, {"y": 2}), torch.randn(1, tokens, config.channels))
+    return whole_step(device, who, ViT(config, {"y": 2}), torch.randn(1, tokens, config.channels))
 
 
 def scaling(args):
@@ -109,14 +86,15 @@ def show_growth(rows, size, path):
             if row[cost]:
                 points.setdefault(row["who"], []).append((row[size], row[cost]))
         lines = []
-        for who in points:
-            sizes, costs = np.transpose(points[who])
-            lines.append(Line(who, np.log10(sizes), np.log10(costs)))
-            if len(sizes) > 2:
-                power, _ = np.polyfit(np.log(sizes[1:]), np.log(costs[1:]), 1)    # 1 is linear, 2 quadratic
-                print(f"{who}: {cost} grows with the power {power:.2f} of {size}, from {sizes[1]:,.0f} on")
-        x = Axis(limits(np.concatenate([line.xs for line in lines])), f"log10 of {size}")
-        y = Axis(limits(np.concatenate([line.ys for line in lines])), f"log10 of {cost} per step")
+        for who, own in points.items():
+            xs, ys = np.log10(own).T
+            lines.append(Line(who, xs, ys))
+            if len(own) > 2:
+                power, _ = np.polyfit(xs[1:], ys[1:], 1)           # 1 is linear, 2 quadratic
+                print(f"{who}: {cost} grows with the power {power:.2f} of {size}, from {own[1][0]:,.0f} on")
+        xs, ys = np.log10(sum(points.values(), [])).T
+        x = Axis(limits(xs), f"log10 of {size}")
+        y = Axis(limits(ys), f"log10 of {cost} per step")
         charts.append(line_chart(lines, x, y))
     side_by_side(charts, ["", ""], height=420).save(path)
     print(f"wrote {path}")
@@ -129,7 +107,7 @@ def build_multivit(device, who, n, size, image, patch):
     images = torch.rand(1, n, 3, image, image)
     if who == "separate":
         images = images[0]
-    return training_step(device, who, MultiViT(MultiViTConfig(config, mode, n), {"y": 10}), images)
+    return whole_step(device, who, MultiViT(MultiViTConfig(config, mode, n), {"y": 10}), images)
 
 
 def multivit(args):
@@ -230,6 +208,7 @@ def main(argv=None):
     print(f"bench {args.command}: {machine(args.device)}\n\n{commands[args.command].__doc__}\n")
     rows = report(args, args.command, commands[args.command](args))
     torch.set_float32_matmul_precision("highest")
+    attention.softmax_attention = FUSED
     if args.command in GROWS:
         show_growth(rows, GROWS[args.command], os.path.join(args.out, f"{args.command}.png"))
 

@@ -17,6 +17,15 @@
 
 
 VALIDATION = "validation"
+PROBES = dict(                       # the article's comparison, on either films
+    first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
+    rows={"CNN": "--model cnn --image 64",
+          "Model1 (class)": "--model probe --head class --pretrained {backbone}",
+          "Model2 (tokens)": "--model probe --head tokens --pretrained {backbone}",
+          "Model3 (resized)": "--model probe --head resized --pretrained {backbone}",
+          "resized-2d": "--model probe --head resized-2d --pretrained {backbone}"},
+    claims=[("the tokens beat the CNN", "Model2 (tokens) > CNN"),
+            ("the CNN beats the class token", "CNN > Model1 (class)")])
 
 EXPERIMENTS = {
     "multivit": dict(
@@ -146,30 +155,15 @@ EXPERIMENTS = {
                  "DAFT >= before the block, before the shortcut, before the first ReLU, "
                  "before the second conv",
                  "balanced accuracy")]),
-    "probes": dict(
+    "probes": PROBES | dict(
         about="Mindlina 2024, on the simulated chest films. The frozen ViT has learned from photographs of "
               "skin, as the article's had from the photographs of ImageNet: it has seen no film.",
         flags="--data chest --lr 1e-3",
-        metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", "")},
-        first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
-        rows={"CNN": "--model cnn --image 64",
-              "Model1 (class)": "--model probe --head class --pretrained {backbone}",
-              "Model2 (tokens)": "--model probe --head tokens --pretrained {backbone}",
-              "Model3 (resized)": "--model probe --head resized --pretrained {backbone}",
-              "resized-2d": "--model probe --head resized-2d --pretrained {backbone}"},
-        claims=[("the tokens beat the CNN", "Model2 (tokens) > CNN"),
-                ("the CNN beats the class token", "CNN > Model1 (class)")]),
-    "pneumonia": dict(
+        metrics={"mean AUROC of the findings": ("findings/auroc", "findings/constant/auroc", "")}),
+    "pneumonia": PROBES | dict(
         about="Mindlina 2024, on Kermany's films, the folder chest_xray as it is distributed: normal, "
               "bacteria and virus, and bacteria against virus.",
         flags="--data chest_xray --lr 1e-3 --optimizer Adam --weight-decay 0",
         metrics={"AUROC, three classes": ("cause/auroc", "cause/constant/auroc", "--target cause"),
-                 "AUROC, bacteria against virus": ("germ/auroc", "germ/constant/auroc", "--target germ")},
-        first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
-        rows={"CNN": "--model cnn --image 64",
-              "Model1 (class)": "--model probe --head class --pretrained {backbone}",
-              "Model2 (tokens)": "--model probe --head tokens --pretrained {backbone}",
-              "Model3 (resized)": "--model probe --head resized --pretrained {backbone}"},
-        claims=[("the tokens beat the CNN", "Model2 (tokens) > CNN"),
-                ("the CNN beats the class token", "CNN > Model1 (class)")]),
+                 "AUROC, bacteria against virus": ("germ/auroc", "germ/constant/auroc", "--target germ")}),
 }

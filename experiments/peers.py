@@ -1,24 +1,32 @@
-"""The same network in this project, in timm and in transformers: the commands vit and crossvit of bench.py.
+"""A step of a network, as the benchmarks time it, and the same network in this project, in timm and in
+transformers: the commands vit and crossvit of bench.py.
 """
-import argparse
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 
+import attention
 from crossvit import CrossViT, variant
 from experiments.timing import measure
+from plumbing.flags import parse
 from plumbing.kernels import choose_kernels, uses_bfloat16
 from train import make_optimizer
 from vit import SIZES, ViT, ViTConfig
 
 
 PASSES = {"forward": 4, "training": 1}                             # that are timed together
+FUSED = attention.softmax_attention
+
+
+def matrix_in_memory(q, k, v, mask=None):
+    """softmax(Q K^T / sqrt(d)) V with its T x T matrix, in place of PyTorch's fused kernel."""
+    return attention.softmax_formula(q, k, v)
 
 
 def build_vit(device, who, size, image, patch, batch, flags, step):
     fields = SIZES[size]
-    if who.startswith("timm"):
+    if who == "timm":
         from timm.models.vision_transformer import VisionTransformer
         model = VisionTransformer(image, patch, embed_dim=fields["dim"], depth=fields["depth"],
                                   num_heads=fields["heads"], num_classes=10)
@@ -30,54 +38,57 @@ def build_vit(device, who, size, image, patch, batch, flags, step):
             attn_implementation="sdpa"))
     else:
         model = ViT(ViTConfig(image=(image, image), patch=(patch, patch), **fields), {"y": 10})
-    return network_step(device, who, model, image, batch, flags, step)
+    return network_step(device, who, model, torch.randn(batch, 3, image, image), flags, step)
 
 
 def build_crossvit(device, who, variant_name, batch, flags, step):
-    if who.startswith("timm"):
+    if who == "timm":
         import timm
         model = timm.create_model(f"crossvit_{variant_name}_240", num_classes=10)
     else:
         model = CrossViT(variant(variant_name), {"y": 10})
-    return network_step(device, who, model, 240, batch, flags, step)
+    return network_step(device, who, model, torch.randn(batch, 3, 240, 240), flags, step)
 
 
-def network_step(device, who, model, image, batch, flags, step):
-    """A training step (forward, backward, AdamW), or several forward passes under one autocast as in eval.py.
+def network_step(device, who, model, x, flags, step):
+    """A training step (forward, backward, AdamW), or several forward passes under one autocast as in eval.py,
+    on images or bags x.
 
     flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of
     float32 or "bf16" sets that for all, and train.py's AdamW."""
     training = step == "training"
-    as_shipped = flags == "as shipped"
-    ours = who.startswith("ours")
     model.to(device).train(training)
-    if who.endswith("compiled"):
-        model.compile()
-    x = torch.randn(batch, 3, image, image, device=device)
-    y = torch.zeros(batch, dtype=torch.long, device=device)
-    args = argparse.Namespace(lr=1e-5, weight_decay=0.01, optimizer="AdamW", kernels="auto", amp="auto")
-    optimizer = make_optimizer(model, args, torch.device(device))
+    x = x.to(device)
+    y = torch.zeros(len(x), dtype=torch.long, device=device)
+    args = parse(["--lr", "1e-5"])
+    optimizer = make_optimizer(model, args, x.device)
     precision = "highest"
     bf16 = flags == "bf16"
     if flags == "medium":                                          # float32 by oneDNN, not MKL
         precision = flags
-    if as_shipped and ours:
-        choose_kernels(args, model, torch.device(device))
-        bf16 = uses_bfloat16(args, model, torch.device(device))
-        precision = torch.get_float32_matmul_precision()
-    elif as_shipped:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    if flags == "as shipped":
+        if who == "ours":
+            choose_kernels(args, model, x.device)
+            bf16 = uses_bfloat16(args, model, x.device)
+            precision = torch.get_float32_matmul_precision()
+        else:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    softmax = FUSED
+    if who.endswith("matrix in memory"):
+        softmax = matrix_in_memory
 
     def run():
+        attention.softmax_attention = softmax                      # candidates take turns
         torch.set_float32_matmul_precision(precision)
         with torch.set_grad_enabled(training), torch.autocast(device, torch.bfloat16, enabled=bf16):
             for _ in range(PASSES[step]):
                 out = model(x)
         if not training:
             return
-        if not who.startswith("timm"):
+        if who != "timm":
             out = out["logits"]
-        if ours:
+        if isinstance(out, dict):                                  # ours, task by task
             out = out["y"]
         optimizer.zero_grad()
         F.cross_entropy(out.float(), y).backward()
@@ -88,16 +99,14 @@ def network_step(device, who, model, image, batch, flags, step):
 
 def beside_peers(args, build, peers, networks):
     """Forward passes and training steps, everyone as it comes, then everyone with the same flags. On CUDA
-    training steps in bf16, and the same compiled."""
+    training steps in bf16."""
     choices = ("as shipped", "highest", "medium", "bf16")
     steps = PASSES
-    groups = [["ours", *peers]]
     if args.device == "cuda":
         choices = ("bf16",)
         steps = ("training",)
-        groups += [["ours, compiled"], ["timm, compiled"]]         # each takes a minute to start
-    for names, settings, flags, step in product(groups, networks, choices, steps):
-        rows = measure(args, build, names, settings | {"flags": flags, "step": step})
+    for settings, flags, step in product(networks, choices, steps):
+        rows = measure(args, build, ["ours", *peers], settings | {"flags": flags, "step": step})
         for row in rows:
             row["images/s"] = PASSES[step] * settings["batch"] / row["s"] if row["s"] else None
         yield rows

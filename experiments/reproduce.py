@@ -67,8 +67,7 @@ def plan(name, seed, args):
     runs = {}
     folders = {}
     for (row, extra), command in commands.items():
-        flags = [flag.format_map(folders) for flag in command.split()]
-        flags += ["--seed", str(seed)]
+        flags = [flag.format_map(folders) for flag in f"{command} --seed {seed}".split()]
         if args.quick:
             flags += ["--epochs", "1"]
             data = flags.index("--data") + 1

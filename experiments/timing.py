@@ -14,7 +14,7 @@ from time import process_time
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop, sdpa_flop
 
 from plumbing.run_folder import write_csv
 from plumbing.weight_files import first_line
@@ -23,6 +23,9 @@ from plumbing.weight_files import first_line
 PEERS = ("timm", "transformers")
 LIMIT = 120                                                        # s that a step may take
 START = 20                                                         # s that the import of PyTorch may take
+# PyTorch itself counts the fused attention of a GPU
+flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa_flop
+flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward] = sdpa_backward_flop
 
 
 # -----------------------------------------------------------------------------
@@ -71,14 +74,6 @@ def peak_memory(step, device):
     return seconds, (peak(device) - before) / 2 ** 20
 
 
-def attention_flops(q, k, v, *args, **kwargs):
-    return sdpa_flop_count(q, k, v)
-
-
-def attention_backward_flops(gradient, q, k, v, *args, **kwargs):
-    return sdpa_backward_flop_count(gradient, q, k, v)
-
-
 def counted(step):
     """-> FLOPs of a step (2 per multiply-add), and bytes that its forward pass keeps for the backward."""
     kept = {}
@@ -88,12 +83,8 @@ def counted(step):
         kept[storage.data_ptr()] = storage.nbytes()                # each piece of memory once
         return x
 
-    aten = torch.ops.aten                                          # PyTorch counts a GPU's fused attention
-    on_cpu = {aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
-              aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=on_cpu) as flops:
-        with saved_tensors_hooks(keep, lambda x: x):
-            step()
+    with FlopCounterMode(display=False) as flops, saved_tensors_hooks(keep, lambda x: x):
+        step()
     return flops.get_total_flops(), sum(kept.values())
 
 

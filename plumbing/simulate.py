@@ -23,14 +23,15 @@ from os.path import exists, isdir, join
 
 from plumbing.command import Parser, run_main
 from plumbing.lock import lock
-from plumbing.simulate_bag import bag
-from plumbing.simulate_brain import brain
-from plumbing.simulate_chest import chest
-from plumbing.simulate_skin import psoriasis
+from plumbing.simulate_bag import BAG
+from plumbing.simulate_brain import BRAIN
+from plumbing.simulate_chest import CHEST
+from plumbing.simulate_files import write
+from plumbing.simulate_skin import PSORIASIS
 
 
 VERSION = 2                                     # in the folder's name; raise it when pixels or rows change
-COHORTS = {"psoriasis": psoriasis, "chest": chest, "brain": brain, "bag": bag}
+COHORTS = {"psoriasis": PSORIASIS, "chest": CHEST, "brain": BRAIN, "bag": BAG}
 
 
 def make(name, root="data_cache", seed=0, patients=None):
@@ -51,7 +52,7 @@ def make(name, root="data_cache", seed=0, patients=None):
         part = folder + ".part"
         shutil.rmtree(part, ignore_errors=True)                    # what a killed process left
         try:
-            COHORTS[name](part, seed, patients)
+            write(part, COHORTS[name], seed, patients)
             os.rename(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -67,7 +68,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if isdir(args.out) and os.listdir(args.out):
         parser.error(f"--out {args.out} is not empty")
-    COHORTS[args.data](args.out, args.seed, args.patients)
+    write(args.out, COHORTS[args.data], args.seed, args.patients)
     print(f"wrote {join(args.out, 'cohort.csv')}")
 
 

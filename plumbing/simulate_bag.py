@@ -1,7 +1,14 @@
-"""Simulated bags of feature vectors, as from the tiles of whole-slide images; a few in each bag are tumor."""
-import numpy as np
+"""Simulated bags of feature vectors, as from the tiles of whole-slide images; a few in each bag are tumor.
 
-from plumbing.simulate_files import write
+400 bags of 200 to 2,000 vectors (.npy, 64 wide, float16), the first of 11,039, as from slides.
+
+Tests Khader et al. 2024: attention of linear cost reads a bag whole, and finds the 0.5 to 2 % of its
+vectors that are tumor, whose place tells subtype A from B. The other vectors are a mixture of eight
+tissues, different in every slide, and every slide has a stain of its own. So the mean of a bag tells
+nothing (logistic regression on it: AUROC about 0.5); a model has to look at single vectors.
+cohort.csv: one row per bag. tumor.csv: one row per tumor vector, with its row in the bag.
+"""
+import numpy as np
 
 
 WIDTH = 64                                      # of a vector
@@ -20,8 +27,7 @@ def bag_patient(seed, index):
     subtype = rng.integers(2)
     length = LONGEST
     if index > 0:
-        length = np.exp(rng.normal(6.5, 0.6))
-        length = int(length.clip(200, 2000))
+        length = int(np.exp(rng.normal(6.5, 0.6)).clip(200, 2000))
     vectors = tissues[rng.choice(
         TISSUES, length,
         p=rng.dirichlet(np.full(TISSUES, 0.5)))]
@@ -37,15 +43,11 @@ def bag_patient(seed, index):
     return [(name, row) for row in rows], [bag_row], {name: vectors.astype(np.float16)}
 
 
-def bag(folder, seed=0, patients=None):
-    """400 bags of 200 to 2,000 vectors (.npy, 64 wide, float16), the first of 11,039, as from slides.
-
-    Tests Khader et al. 2024: attention of linear cost reads a bag whole, and finds the 0.5 to 2 % of its
-    vectors that are tumor, whose place tells subtype A from B. The other vectors are a mixture of eight
-    tissues, different in every slide, and every slide has a stain of its own. So the mean of a bag tells
-    nothing (logistic regression on it: AUROC about 0.5); a model has to look at single vectors.
-    cohort.csv: one row per bag. tumor.csv: one row per tumor vector, with its row in the bag."""
-    tables = {
+BAG = (
+    bag_patient,
+    {
         "tumor.csv": "bag row",
-        "cohort.csv": "patient_id bag subtype vectors tumor"}
-    write(folder, bag_patient, tables, seed, patients or 400)
+        "cohort.csv": "patient_id bag subtype vectors tumor",
+    },
+    400,
+)

@@ -1,10 +1,20 @@
-"""Simulated brain volumes beside age, sex, education and APOE, with a diagnosis and the time to dementia."""
+"""Simulated brain volumes beside age, sex, education and APOE, with a diagnosis and the time to dementia.
+
+1000 volumes (24 px a side, uint8 .npy) beside age, sex, education (5 % blank) and APOE genotype.
+
+Tests Pölsterl 2021: small hippocampi mean disease when the ventricles are wider than the patient's age
+explains, and health when they are narrower. So the volume alone and the table alone say little, and
+adding their evidence up says little more. What changes the meaning of the hippocampi is neither in the
+table (FiLM) nor in the volume, but in both (DAFT). The table counts by itself too: education protects and
+e4 harms. Sex says nothing.
+cohort.csv: one row per volume, with a diagnosis and a time: years to dementia where event is 1, else to
+the last look. truth.csv: what was drawn.
+"""
 import math
 
 import numpy as np
 
 from plumbing.drawing import ramp
-from plumbing.simulate_files import write
 
 
 SIDE = 24                                       # px, side of a volume
@@ -92,17 +102,11 @@ def brain_patient(seed, index):
     return [truth], [row], {name: volume}
 
 
-def brain(folder, seed=0, patients=None):
-    """1000 volumes (24 px a side, uint8 .npy) beside age, sex, education (5 % blank) and APOE genotype.
-
-    Tests Pölsterl 2021: small hippocampi mean disease when the ventricles are wider than the patient's age
-    explains, and health when they are narrower. So the volume alone and the table alone say little, and
-    adding their evidence up says little more. What changes the meaning of the hippocampi is neither in the
-    table (FiLM) nor in the volume, but in both (DAFT). The table counts by itself too: education protects and
-    e4 harms. Sex says nothing.
-    cohort.csv: one row per volume, with a diagnosis and a time: years to dementia where event is 1, else to
-    the last look. truth.csv: what was drawn."""
-    tables = {
+BRAIN = (
+    brain_patient,
+    {
         "truth.csv": "patient_id atrophy widening severity",
-        "cohort.csv": "patient_id image age sex education apoe diagnosis time event"}
-    write(folder, brain_patient, tables, seed, patients or 1000)
+        "cohort.csv": "patient_id image age sex education apoe diagnosis time event",
+    },
+    1000,
+)

@@ -1,9 +1,18 @@
-"""Simulated chest patients: who has which of six findings, and the tables of their films and boxes."""
+"""Simulated chest patients: who has which of six findings, and the tables of their films and boxes.
+
+1000 patients with about 1.5 frontal films each (192 px, grey JPEG), six findings and their boxes.
+
+Tests Chen 2021: a heart needs a wide view, and a nodule, a pleural line or a fine net need small patches,
+so two patch sizes should beat one; and Marikkar 2023: findings come together (heart failure: large heart
+and effusion), so label tokens that see each other should help, and each label's map should light up its
+own box.
+cohort.csv: one row per film. boxes.csv: one row per box, in px of the file; x1 and y1 are one past the
+last. Every positive label has one or more, the others none.
+"""
 from statistics import NormalDist
 
 import numpy as np
 
-from plumbing.simulate_files import write
 from plumbing.simulate_film import draw_film
 
 
@@ -44,10 +53,7 @@ def chest_patient(seed, index):
     own = rng.normal(size=len(FINDINGS))
     age = 55 + 8 * diseases[0] + 6 * diseases[2] + 12 * rng.normal()
     age = int(age.clip(18, 95))
-    wide, tall = rng.uniform(0.95, 1.05, 2)
-    heart_size = rng.uniform(0.26, 0.32)
-    rib_spacing = rng.uniform(0.15, 0.19)
-    anatomy = (wide, tall, heart_size, rib_spacing)
+    anatomy = [*rng.uniform(0.95, 1.05, 2), rng.uniform(0.26, 0.32), rng.uniform(0.15, 0.19)]
     bedside = 0.3 + 0.1 * diseases[0].clip(-1, 2)                  # chance of a film in bed
 
     box_rows = []
@@ -66,16 +72,11 @@ def chest_patient(seed, index):
     return box_rows, film_rows, pictures
 
 
-def chest(folder, seed=0, patients=None):
-    """1000 patients with about 1.5 frontal films each (192 px, grey JPEG), six findings and their boxes.
-
-    Tests Chen 2021: a heart needs a wide view, and a nodule, a pleural line or a fine net need small patches,
-    so two patch sizes should beat one; and Marikkar 2023: findings come together (heart failure: large heart
-    and effusion), so label tokens that see each other should help, and each label's map should light up its
-    own box.
-    cohort.csv: one row per film. boxes.csv: one row per box, in px of the file; x1 and y1 are one past the
-    last. Every positive label has one or more, the others none."""
-    tables = {
+CHEST = (
+    chest_patient,
+    {
         "boxes.csv": "image label x0 y0 x1 y1",
-        "cohort.csv": "patient_id image age sex view " + " ".join(FINDINGS)}
-    write(folder, chest_patient, tables, seed, patients or 1000)
+        "cohort.csv": "patient_id image age sex view " + " ".join(FINDINGS),
+    },
+    1000,
+)

@@ -21,11 +21,15 @@ def save(path, pixels):
         file.write(buffer.getvalue())
 
 
-def write(folder, draw, tables, seed, patients):
-    """Draw the patients into folder/images, then write the tables.
+def write(folder, cohort, seed=0, patients=None):
+    """Draw the patients of a cohort into folder/images, then write its tables.
 
-    draw(seed, index) draws one patient: a list of rows for each table, and {file name: pixels}. tables is
-    {file name: "column column ..."}, with cohort.csv last."""
+    cohort: (draw, tables, how many patients there usually are). draw(seed, index) draws one patient: a list
+    of rows for each table, and {file name: pixels}. tables is {file name: "column column ..."}, with
+    cohort.csv last."""
+    draw, tables, usual = cohort
+    patients = patients or usual
+
     def finish(index):
         *rows, pictures = draw(seed, index)
         for name, pixels in pictures.items():

@@ -55,6 +55,13 @@ SITES = {                                       # colour cast; standard deviatio
     "clinic-a": ((1, 1, 1), 2),
     "clinic-b": ((0.97, 1, 1.03), 2),
     "phone": ((1.03, 1, 0.95), 4)}
+SKINS = np.loadtxt("""                    # Fitzpatrick types 1..6: skin, plaques, how they stand out
+    240  208  190    196  66  60    1
+    229  187  163    192  62  58    1
+    211  162  133    182  58  54    0.95
+    174  123   93    142  56  54    0.9
+    125   83   60     88  42  48    0.75
+     86   58   45     58  30  38    0.65""".splitlines())
 
 
 def rgb(color):
@@ -62,13 +69,12 @@ def rgb(color):
     return np.array(color, np.float32).reshape(3, 1, 1)
 
 
-SKINS = {                                       # by Fitzpatrick type: skin, plaques, how much these stand out
-    1: (rgb((240, 208, 190)), rgb((196, 66, 60)), 1),
-    2: (rgb((229, 187, 163)), rgb((192, 62, 58)), 1),
-    3: (rgb((211, 162, 133)), rgb((182, 58, 54)), 0.95),
-    4: (rgb((174, 123, 93)), rgb((142, 56, 54)), 0.9),
-    5: (rgb((125, 83, 60)), rgb((88, 42, 48)), 0.75),
-    6: (rgb((86, 58, 45)), rgb((58, 30, 38)), 0.65)}
+def skin_of(fst):
+    """Fitzpatrick type -> the colours of skin and of plaques on it, and how much these stand out."""
+    *colors, contrast = SKINS[fst - 1].tolist()
+    return rgb(colors[:3]), rgb(colors[3:]), contrast
+
+
 
 
 # -----------------------------------------------------------------------------
@@ -185,7 +191,7 @@ def draw_photo(rng, region, fst, site, fraction, grades):
     grades = (erythema, induration, scaling), each 0..4, change colours, never the layout.
     Returns (H, W, 3) uint8, and the area fraction measured on what was drawn."""
     erythema, induration, scaling = grades
-    skin_color, plaque_color, contrast = SKINS[fst]
+    skin_color, plaque_color, contrast = skin_of(fst)
     depth, x, y = pose(rng, region)
     hidden = hidden_skin(rng, region, x, y)
     skin = (depth > 0) & ~hidden
@@ -199,7 +205,7 @@ def draw_photo(rng, region, fst, site, fraction, grades):
         + 0.015 * noise(rng, mask.shape, 64))
     tone = skin_color * rng.uniform(0.96, 1.04) * mottled
     tone = tone * (1 - blend) + plaque_color * blend
-    brightness = skin_color.mean() / SKINS[3][0].mean()
+    brightness = skin_color.mean() / skin_of(3)[0].mean()
     tone += (
         24 * induration
         * (0.5 + 0.5 * brightness)

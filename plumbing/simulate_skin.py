@@ -7,10 +7,17 @@ PGA, the Physician's Global Assessment                 ours
 
 Erythema is redness, induration is thickness; these and scaling are graded 0..4. Below, regions is
 {region: [area: share of its skin under plaques, erythema, induration, scaling]}.
+
+1000 patients with 1..6 photographs (JPEG, long side 200 to 260 px) of body regions, scored as a whole.
+
+Tests Murray 2024: (1) several photographs beat one, since PASI adds up regions and areas differ between
+them; (2) a second look at high resolution pays, since scaling, a third of every grade, shows at 128 px
+and not at 64; (3) types V-VI are few and their plaques less distinct, so errors there are larger.
+cohort.csv: one row per photograph; pasi and pga are the patient's, the other truth is the photograph's.
+regions.csv: one row per region, photographed or not, from which PASI can be worked out by hand.
 """
 import numpy as np
 
-from plumbing.simulate_files import write
 from plumbing.simulate_photo import SITES, draw_photo
 
 
@@ -117,16 +124,12 @@ def psoriasis_patient(seed, index):
     return region_rows, photo_rows, pictures
 
 
-def psoriasis(folder, seed=0, patients=None):
-    """1000 patients with 1..6 photographs (JPEG, long side 200 to 260 px) of body regions, scored as a whole.
-
-    Tests Murray 2024: (1) several photographs beat one, since PASI adds up regions and areas differ between
-    them; (2) a second look at high resolution pays, since scaling, a third of every grade, shows at 128 px
-    and not at 64; (3) types V-VI are few and their plaques less distinct, so errors there are larger.
-    cohort.csv: one row per photograph; pasi and pga are the patient's, the other truth is the photograph's.
-    regions.csv: one row per region, photographed or not, from which PASI can be worked out by hand."""
-    tables = {
+PSORIASIS = (
+    psoriasis_patient,
+    {
         "regions.csv": "patient_id region photographs area area_grade erythema induration scaling",
         "cohort.csv": "patient_id image region fst age sex site pasi pga "
-                      "area erythema induration scaling"}
-    write(folder, psoriasis_patient, tables, seed, patients or 1000)
+                      "area erythema induration scaling",
+    },
+    1000,
+)

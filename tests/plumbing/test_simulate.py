@@ -11,10 +11,9 @@ from tests.plumbing.simulated_files import content, read
 @pytest.mark.parametrize("name", simulate.COHORTS)
 def test_same_seed_same_bytes(name, tmp_path, monkeypatch):
     """A seed fixes every byte, with one thread or three; another seed changes them."""
-    draw = simulate.COHORTS[name]
     for folder, seed, threads in (("a", 5, 1), ("b", 5, 3), ("c", 6, 3)):
         monkeypatch.setattr(simulate_files.os, "cpu_count", lambda: threads)
-        draw(tmp_path / folder, seed=seed, patients=3)
+        simulate_files.write(tmp_path / folder, simulate.COHORTS[name], seed=seed, patients=3)
     assert content(tmp_path / "a") == content(tmp_path / "b") != content(tmp_path / "c")
 
 

@@ -1,7 +1,8 @@
 """Simulated bags: single vectors tell the subtype, the mean of a bag does not."""
 import numpy as np
 
-from plumbing.simulate_bag import LONGEST, bag
+from plumbing.simulate_bag import BAG, LONGEST
+from plumbing.simulate_files import write
 from tests.plumbing.simulated_files import read
 
 
@@ -16,7 +17,7 @@ def separates(features, labels, ridge=10):
 
 def test_the_mean_of_a_bag_does_not_tell_what_its_tumor_vectors_tell(tmp_path):
     """Below AUROC 0.75 from the means of whole bags, 1.0 from the means of the rows that tumor.csv names."""
-    bag(tmp_path, seed=0, patients=200)
+    write(tmp_path, BAG, seed=0, patients=200)
     rows, tumor = read(tmp_path), {}
     for line in read(tmp_path, "tumor.csv"):
         tumor.setdefault(line["bag"], []).append(int(line["row"]))

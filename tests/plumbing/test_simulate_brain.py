@@ -2,14 +2,15 @@
 import numpy as np
 import pytest
 
-from plumbing.simulate_brain import SIDE, STAGES, brain
+from plumbing.simulate_brain import BRAIN, SIDE, STAGES
+from plumbing.simulate_files import write
 from tests.plumbing.simulated_files import read
 
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("brain")
-    brain(folder, seed=3, patients=200)
+    write(folder, BRAIN, seed=3, patients=200)
     rows, truth = read(folder), read(folder, "truth.csv")
     assert [row["patient_id"] for row in rows] == [row["patient_id"] for row in truth]
     images = [np.load(folder / row["image"]) for row in rows]

@@ -4,7 +4,8 @@ import os
 import pytest
 from PIL import Image
 
-from plumbing.simulate_chest import FINDINGS, chest
+from plumbing.simulate_chest import CHEST, FINDINGS
+from plumbing.simulate_files import write
 from plumbing.simulate_film import FILM
 from tests.plumbing.simulated_files import read
 
@@ -12,7 +13,7 @@ from tests.plumbing.simulated_files import read
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chest")
-    chest(folder, seed=3, patients=40)
+    write(folder, CHEST, seed=3, patients=40)
     return folder
 
 

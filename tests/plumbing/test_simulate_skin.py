@@ -5,21 +5,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plumbing.simulate_skin import WEIGHTS, area_grade, pasi, pga, psoriasis
+from plumbing.simulate_files import write
+from plumbing.simulate_skin import PSORIASIS, WEIGHTS, area_grade, pasi, pga
 from tests.plumbing.simulated_files import content, read
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("psoriasis")
-    psoriasis(folder, seed=3, patients=16)
+    write(folder, PSORIASIS, seed=3, patients=16)
     return folder
 
 
 @pytest.mark.slow
 def test_more_patients_keep_the_first(photos, tmp_path):
     """A patient's pixels do not depend on how many others there are."""
-    psoriasis(tmp_path, seed=3, patients=2)
+    write(tmp_path, PSORIASIS, seed=3, patients=2)
     files = content(photos)
     assert all(files[name] == data for name, data in content(tmp_path).items() if name.endswith(".jpg"))
 
