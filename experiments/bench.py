@@ -132,7 +132,6 @@ def multivit(args):
 
 def build_flags(device, flags, size, image, patch):
     """A step of train.py with these flags: MultiViT-3-2 on four patients."""
-    torch.manual_seed(0)
     pixels = f"--image {image}x{image} --patch {patch}x{patch}"
     args = parse(f"--n 3 --r 2 --channels 3 --size {size} {pixels} --amp off {flags}".split())
     task = Task("y", "regression")

@@ -34,12 +34,11 @@ def spread(values):
 
     Without values the mean is NaN, with fewer than two the half width is."""
     known = [value for value in values if not math.isnan(value)]
-    n = len(known)
-    if n == 0:
+    if not known:
         return math.nan, math.nan
-    if n == 1:
+    if len(known) == 1:
         return known[0], math.nan
-    return mean(known), T[n - 2] * stdev(known) / math.sqrt(n)
+    return mean(known), T[len(known) - 2] * stdev(known) / math.sqrt(len(known))
 
 
 def with_interval(values, sign=""):

@@ -39,8 +39,10 @@ def bag_patient(seed, index):
 
     patient = f"p{index:04d}"
     name = f"images/{patient}.npy"
-    bag_row = (patient, name, "AB"[subtype], length, count)
-    return [(name, row) for row in rows], [bag_row], {name: vectors.astype(np.float16)}
+    return (
+        [(name, row) for row in rows],
+        [(patient, name, "AB"[subtype], length, count)],
+        {name: vectors.astype(np.float16)})
 
 
 BAG = (

@@ -92,14 +92,10 @@ def brain_patient(seed, index):
         education = ""
     patient = f"p{index:04d}"
     name = f"images/{patient}.npy"
-    truth = [
-        patient,
-        *np.round([atrophy, widening, severity], 4)]
-    row = [
-        patient, name,
-        age, sex, education, apoe,
-        stage, time, event]
-    return [truth], [row], {name: volume}
+    return (
+        [[patient, *np.round([atrophy, widening, severity], 4)]],
+        [[patient, name, age, sex, education, apoe, stage, time, event]],
+        {name: volume})
 
 
 BRAIN = (

@@ -52,7 +52,6 @@ def chest_patient(seed, index):
     diseases = rng.normal(size=3)
     own = rng.normal(size=len(FINDINGS))
     age = 55 + 8 * diseases[0] + 6 * diseases[2] + 12 * rng.normal()
-    age = int(age.clip(18, 95))
     anatomy = [*rng.uniform(0.95, 1.05, 2), rng.uniform(0.26, 0.32), rng.uniform(0.15, 0.19)]
     bedside = 0.3 + 0.1 * diseases[0].clip(-1, 2)                  # chance of a film in bed
 
@@ -68,7 +67,7 @@ def chest_patient(seed, index):
         pictures[name], boxes = draw_film(rng, anatomy, view, labels)
         box_rows += [(name,) + box for box in boxes]
         present = [int(label in labels) for label in FINDINGS]
-        film_rows.append([patient, name, age, sex, view] + present)
+        film_rows.append([patient, name, int(age.clip(18, 95)), sex, view] + present)
     return box_rows, film_rows, pictures
 
 

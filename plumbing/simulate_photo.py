@@ -86,14 +86,12 @@ def pose(rng, region):
 
     Its long side has 200 to 260 px; shapes, which are smooth, are worked out at a quarter of that."""
     side = rng.uniform(200, 260)
-    narrow, wide = ASPECTS[region]
-    ratio = rng.uniform(narrow, wide)
+    ratio = rng.uniform(*ASPECTS[region])                          # of its sides
     height = round(side * min(1, 1 / ratio))
     width = round(side * min(1, ratio))
     x, y = frame(rng, (height // 4, width // 4))
     build = rng.uniform(0.9, 1.1)
-    mirror = rng.choice((-1, 1))
-    depth = limbs(SHAPES[region], x * mirror, y, build)
+    depth = limbs(SHAPES[region], x * rng.choice((-1, 1)), y, build)    # or its mirror image
     return [resize(grid, (height, width)) for grid in (depth, x, y)]
 
 

@@ -70,11 +70,10 @@ def draw_disease(rng):
         grades = grades.clip(0, 4).astype(int).tolist()
         if sum(grades) == 0:
             grades[0] = 1                                          # a plaque has at least some colour
+        area = float(1 / (1 + np.exp(-odds)))
+        regions[region] = [max(0.01, area)] + grades
         if clear or rng.random() < 0.1:
             regions[region] = [0.0, 0, 0, 0]
-        else:
-            area = float(1 / (1 + np.exp(-odds)))
-            regions[region] = [max(0.01, area)] + grades
     return regions
 
 
