@@ -184,18 +184,17 @@ class Attention(nn.Module):
         """What the keys get from the queries in `rows`, a slice, (B, H, rows, T)."""
         wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
         with torch.autocast(q.device.type, enabled=False):
-            k = k.to(wide)
-            row = q[:, :, rows].to(wide)                           # (B, H, rows, d)
+            q, k = q.to(wide), k.to(wide)
             if self.kind == "softmax":
-                return softmax_weights(row, k, mask)
+                return softmax_weights(q[:, :, rows], k, mask)
             if self.kind == "sima":
-                return sima_factor(q) * sima_factor(k) * row @ k.mT
-            gamma, beta, count = self.norm_terms(q, mask)
-            a_q = seqnorm_factor(q, gamma[0], count)
-            a_k = seqnorm_factor(k, gamma[1], count)
-            row = (a_q * row + beta[0]) / count
-            shift = row @ beta[1].mT
-            weights = a_k * row @ k.mT + shift
+                q = sima_factor(q) * q                             # Q^
+                k = sima_factor(k) * k
+            else:
+                gamma, beta, count = self.norm_terms(q, mask)
+                q = (seqnorm_factor(q, gamma[0], count) * q + beta[0]) / count     # Q~ / T
+                k = seqnorm_factor(k, gamma[1], count) * k + beta[1]
+            weights = q[:, :, rows] @ k.mT
             if mask is not None:
                 weights = weights * mask[:, None, None]
             return weights
