@@ -8,11 +8,11 @@ in its config.json.
 import math
 import re
 
-from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, NO_FINAL_NORM,
-                               ROTARY, look_up, refuse_absent)
+from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
+                               NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
 
-NESTED = ("encoder", "vision_config", "vision_config_dict", "backbone_config")     # in one of transformers
+NESTED = ("encoder", "vision_config", "vision_config_dict", "image_config", "backbone_config")     # in one of transformers
 SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
     "patch_embed.proj.weight": 4,
     "blocks.0.mlp.fc1.weight": 2,
@@ -83,7 +83,7 @@ def vit_fields(name, tensors, kind, config, heads=None):
     fields of ViTConfig, all but mean and std, and notes for the report.
 
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
-    refuse_absent(name, kind, tensors)
+    refuse_absent(name, kind, config, tensors)
     require(name, tensors, SHAPES, "ViT")
     if "blocks.0.norm1.bias" not in tensors:
         raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
@@ -113,7 +113,7 @@ def vit_fields(name, tensors, kind, config, heads=None):
     fields["image"] = tuple(size * P for size, P in zip(grid, patch))
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields, grid)
     assumed = []                                                   # what neither tensors nor config.json say
-    if fields["rotary"] is None and kind in ("", "timm_clip", "timm_siglip"):
+    if fields["rotary"] is None and not re.search(KNOWN, kind):
         assumed.append("pre-norm blocks without rotary positions")
     for field, stated in (("activation", "hidden_act"), ("eps", "layer_norm_eps")):
         if not stated_kind(config) and not config.get(stated):
@@ -148,7 +148,7 @@ def find_pool(tensors, config, notes):
     if stated in ("attention", "avg") or "cls_token" not in tensors:
         pool = "mean"
     norm_last = stated == "avg" and config.get("final_ln_after_pool")                # of open_clip
-    if norm_last or "fc_norm.weight" in tensors:
+    if norm_last or "fc_norm.weight" in tensors and stated != "token":
         pool = "mean-norm"
     if stated not in (None, "", "token", "tok", "avg"):
         read = "mean of the patches" if pool.startswith("mean") else "class token"
@@ -158,11 +158,14 @@ def find_pool(tensors, config, notes):
 
 def find_activation(name, tensors, config, kind, fields):
     """Of the MLP: see ViTConfig.activation."""
+    stated = config.get("hidden_act") or config.get("act_layer")
     if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * fields["mlp"]:
-        if kind == "dinov3_vit" and config.get("hidden_act") not in ("silu", "swish"):
-            raise ValueError(f"{name}: activation {config.get('hidden_act')!r} in a gated MLP, here is silu")
+        if not stated:                                             # timm's blocks hand their own to a mlp_layer
+            stated = "gelu" if "mlp_layer" in config else "silu"
+        if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
+            raise ValueError(f"{name}: activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
-    stated = config.get("hidden_act") or config.get("act_layer") or look_up(ACTIVATION, kind) or "gelu"
+    stated = stated or look_up(ACTIVATION, kind) or "gelu"
     if stated.lower() not in ACTIVATIONS:
         raise ValueError(f"{name}: activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
     return ACTIVATIONS[stated.lower()]

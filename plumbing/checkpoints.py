@@ -37,11 +37,15 @@ def read_checkpoint(name):
     place, file = find_file(name)
     tensors = {}
     notes = []
-    for path in weight_paths(place, file):
+    paths, promised = weight_paths(place, file)
+    for path in paths:
         part, note = read_tensors(path)
         tensors.update(part)
         if note and note not in notes:
             notes.append(note)
+    lost = [key for key in promised if key not in tensors]
+    if lost:
+        raise ValueError(f"{path}: the index of its shards promises {listed(lost)}, which is in none of them")
     tensors = {key: tensor for key, tensor in tensors.items() if tensor.numel()}
     if not tensors:
         raise ValueError(f"{path}: its tensors are empty, as where a model was trained in parts (ZeRO-3, "
@@ -205,7 +209,8 @@ def find_weights(place):
 
 
 def weight_paths(place, file):
-    """-> paths of the weight file, or of the shards that its index names, which lie beside it."""
+    """-> paths of the weight file, or of the shards that its index names, which lie beside it, and the
+    tensors that the index names."""
     path = place.fetch(file)
     if path is None:
         raise ValueError(f"{place.name}: holds no {file}, but {listed(place.files())}")
@@ -214,7 +219,7 @@ def weight_paths(place, file):
         raise ValueError(f"{path}: part {int(shard[1])} of the {int(shard[2])} of a model; "
                          f"give the folder with all parts and their index, {FILES[1]}")
     if not path.endswith(INDEX):
-        return [path]
+        return [path], ()
     weight_map = read_json(path).get("weight_map")                 # {tensor: file}
     shards = []
     if isinstance(weight_map, dict):
@@ -223,7 +228,7 @@ def weight_paths(place, file):
     if not paths or len(paths) < len(shards) or None in paths:
         raise ValueError(f"{path}: names {len(shards)} shards ({listed(shards)}), "
                          "not all of them are beside it")
-    return paths
+    return paths, weight_map
 
 
 def beside(file, other):

@@ -27,7 +27,7 @@ ACTIVATION = (
      "gelu_tanh"),
 )
 ACTIVATIONS = {  # what others call it: what ViTConfig does
-    "gelu": "gelu", "gelu_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_accurate": "gelu_tanh", "gelu_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
 }
 HEADS = (  # of a ViT whose heads are not 64 wide
@@ -35,6 +35,9 @@ HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_huge_plus_patch16_dinov3", 20),
 )
 HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16, 1664: 16, 4096: 32}  # others: D / 64
+KNOWN = (  # architectures and model types whose blocks are known; those of others are assumed
+    r"_patch\d|^(vit$|deit|vit_m(ae|sn)|ijepa|beit|dinov[23]|dpt|radio|tipsv2|torchvision|monai|open_clip|intern|"
+    r"owlv|git|flava|kosmos|idefics|smolvlm|janus|siglip|clip|metaclip|chinese_clip|altclip|blip|instructblip)")
 NO_FINAL_NORM = r"radio|intern300m|^internvl|_pe_(lang|spatial)_"  # others have lost it
 ABSENT = r"""  what is not here, by architecture or model type: pattern -> reason
 ^eva02_enormous -> norms after attention and MLP instead of before (post-norm)
@@ -46,11 +49,15 @@ sapiens2 -> queries that share keys (grouped-query attention)
 ^(vit_d\w+_patch16_reg1) -> differential attention
 ^samvit|^sam -> relative positions and windows in its attention (SAM)
 swin -> windows that shift and patches that merge (Swin)
-^vitdet -> relative positions in its attention
+^vitdet -> relative positions or windows in its attention
 ^crossvit -> two ViTs in one, which --model crossvit reads
-^yolos -> tokens that detect objects (YOLOS)
+^yolos|^eomt -> tokens that detect objects (YOLOS, EoMT)
+^(rf_detr|lw_detr) -> windows in its attention (RF-DETR)
+^paddleocr -> a table of positions and rotary ones besides (PaddleOCR)
+^pixio -> several class tokens (Pixio)
+^(audio|clap) -> spectrograms as its images
 ^vitpose -> positions to which that of a class token is added (ViTPose)
-^(videomae|timesformer|vivit|xclip) -> attention over the frames of a video
+^(videomae|videoprism|timesformer|vivit|vjepa|xclip) -> attention over the frames of a video
 _resnet|_r\d+_s|hybrid -> a ResNet before its patches (hybrid)
 xcit|cait|volo|mvit|pvt|twins|levit|coat|maxvit|hiera|convnext|resnet|efficientnet -> no plain ViT in it
 """
@@ -61,7 +68,7 @@ TRACES = r"""  the same, by the renamed tensors: pattern -> reason
 \.(qweight|SCB|absmax|weight_scale(_inv)?)$ -> quantized weights, which its own library turns into numbers
 ^pos_embed[._]1$ -> two ViTs in one, which --model crossvit reads
 ^(layers|blocks)\.?\d+\.(0\.)?(blocks|downsample)\. -> patches that merge from stage to stage (Swin)
-relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
+^[^:]*relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
 ^time_embed|\.temporal_|^pos_embed_(spatial|temporal) -> positions or attention of their own in time or depth
 ^((module|model|backbone|encoder|visual)\.)?(bn1|layer1|features)\. -> convolutions, as a ResNet
 \bto_patch_embedding\. -> patches by a Linear layer between norms (vit-pytorch)
@@ -71,6 +78,10 @@ relative_position|\.rel_pos_ -> relative positions in its attention (BEiT, SAM)
 \.in_proj\.|\.attn_out_proj\. -> attention and MLP side by side
 ^rope\.freqs$ -> rotary positions that are learned
 \.attn\.gate\.|\.attn\.talking_head -> gates in its attention
+^config\.json: (num_windows|window_block|block_fn|attn_layer) -> blocks of its own
+^config\.json: (use_rot_pos_emb|rope_(type|grid_|rotate_|rescale_|mrope_)) -> rotary positions of its own
+^config\.json: use_post_norm -> norms after attention and MLP instead of before (post-norm)
+^config\.json: pool_include_prefix -> a mean of all tokens as what is read
 ^patch_embedding\.patch_embeddings\.1 -> patches by a Linear layer, whose pixels have no known order (MONAI)
 """
 
@@ -88,12 +99,14 @@ def look_up(table, kind):
     return None
 
 
-def refuse_absent(name, kind, tensors):
+def refuse_absent(name, kind, config, tensors):
     """ValueError, with the reason, for a ViT that this code cannot reproduce."""
     reason = look_up(rules(ABSENT), kind)
+    present = [key for key in tensors if not key.startswith("/")]
+    present += [f"config.json: {field}" for field, value in config.items() if value is not None]
     for pattern, text in rules(TRACES):
-        for key in tensors:
-            if reason is None and not key.startswith("/") and re.search(pattern, key):
+        for key in present:
+            if reason is None and re.search(pattern, key):
                 reason = f"{text}: {key}"
     if reason is not None:
         raise ValueError(f"{name}: {kind or 'this ViT'} has {reason}; that is not here")

@@ -42,7 +42,7 @@ RENAME = r"""  in this order: what is replaced -> by what
 \.(?:attention|self_attn)\.(?:attention\.)?(?:query|q_proj)\. -> .attn.q.
 \.(?:attention|self_attn)\.(?:attention\.)?(?:key|k_proj)\. -> .attn.k.
 \.(?:attention|self_attn)\.(?:attention\.)?(?:value|v_proj)\. -> .attn.v.
-\.(?:attention\.(?:output\.dense|o_proj|projection_layer)|self_attn\.(?:out_proj|projection))\. -> .attn.proj.
+\.(?:attention\.(?:output\.dense|o_proj|projection_layer)|self_attn\.(?:out_proj|projection(?:_layer)?))\. -> .attn.proj.
 \.self_attn\.qkv\. -> .attn.qkv.
 \.intermediate\.dense\. -> .mlp.fc1.
 # attention.output.dense is gone by now
@@ -158,7 +158,7 @@ def timm_names(name, tensors):
         renamed[key] = tensor
     mask_key_bias(renamed)
     for whole, parts in JOINED.items():
-        join(renamed, whole, parts)
+        join(name, renamed, whole, parts)
     renamed = {key.replace(".mlp.up.", ".mlp.fc1."): tensor for key, tensor in renamed.items()}      # no gate
     return renamed, layout
 
@@ -189,9 +189,10 @@ def mask_key_bias(tensors):
             tensors[bias] = torch.where(mask.bool() & ~mask.isnan(), tensors[bias], 0)
 
 
-def join(tensors, whole, parts):
+def join(name, tensors, whole, parts):
     """Replace tensors that are stored apart, as q, k and v, by one, row under row. A bias that one of them
-    lacks (k of BEiT, EVA and DINOv3) is 0; where another is absent, load_weights says so."""
+    lacks (k of BEiT, EVA and DINOv3) is 0; where another is absent, load_weights says so. ValueError where
+    the one is there too."""
     first = parts[0]
     for key in [key for key in tensors if first in key]:
         keys = [key.replace(first, part) for part in parts]
@@ -200,7 +201,10 @@ def join(tensors, whole, parts):
             for part in keys:
                 tensors.setdefault(part, torch.zeros_like(like))
         if all(part in tensors for part in keys):
-            tensors[key.replace(first, whole)] = torch.cat([tensors.pop(part) for part in keys])
+            joined = key.replace(first, whole)
+            if joined in tensors:
+                raise ValueError(f"{name}: {key} and {joined} are both its {joined}; keep one of them")
+            tensors[joined] = torch.cat([tensors.pop(part) for part in keys])
 
 
 def crossvit_names(tensors, tasks=()):

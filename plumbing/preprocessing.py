@@ -18,8 +18,8 @@ OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.261
 KINDS = (
     (r"^eva_?x_", EVA_X),
     (r"mae|msn|dino|jepa|deit", IMAGENET),
-    (r"siglip", HALF),
-    (r"clip|blip|^owlv|^git|^flava", OPENAI),
+    (r"siglip|^idefics[23]|^smolvlm|^dpt|^janus", HALF),
+    (r"clip|blip|^owlv|^git|^flava|^kosmos|^idefics", OPENAI),
     (r"^vit$|^vit_|beit", HALF),                                   # google/vit; timm's are augreg by default
 )
 

@@ -66,6 +66,10 @@ class Rotary:
     columns_first: bool = False      # the first F pairs turn with the column, not with the row
     halves: bool = False             # a pair is feature i and i + d / 2, not two neighbours
 
+    def __post_init__(self):
+        if not self.theta > 0:
+            raise ValueError(f"rotary positions of theta {self.theta}: need a number above 0")
+
 
 def places(rotary, grid):
     """-> a tensor of places for each axis of the grid."""

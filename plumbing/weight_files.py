@@ -80,13 +80,14 @@ def read_tensors(path):
     refuse_strangers(path)
     if path.endswith(".safetensors"):
         with readable(path, "weight file"):
-            return safetensors.torch.load_file(path), ""
-    content = read_pickle(path)
-    tensors, note = unwrap(content)
-    if not tensors:
-        keys = ", ".join(map(str, content))[:99] if isinstance(content, dict) else ""
-        raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}; "
-                         "needed is what a model's state_dict() gives")
+            tensors, note = safetensors.torch.load_file(path), ""
+    else:
+        content = read_pickle(path)
+        tensors, note = unwrap(content)
+        if not tensors:
+            keys = ", ".join(map(str, content))[:99] if isinstance(content, dict) else ""
+            raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}; "
+                             "needed is what a model's state_dict() gives")
     for key, tensor in tensors.items():
         if not key.isprintable():
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")

@@ -146,7 +146,7 @@ def build_config(config_class, values):
             value = tuple(value)
         elif is_dataclass(kind) and isinstance(value, dict):
             value = build_config(kind, value)
-        elif kind is int and not isinstance(value, int):
+        elif kind is int and type(value) is not int:
             raise ValueError(f"{name} {value!r}: need a whole number")
         elif kind is float and not isinstance(value, (int, float)):
             raise ValueError(f"{name} {value!r}: need a number")

@@ -1,9 +1,12 @@
 """plumbing/architecture.py: sizes come from the tensors, the rest from the JSON files where they are right."""
 import os
+from dataclasses import replace
 
+import pytest
+import safetensors.torch
 import torch
 
-from tests.plumbing.small_checkpoints import IMAGENET, SMALL, hf, hf_names, prefixed, refusal, tiny, write
+from tests.plumbing.small_checkpoints import IMAGENET, SMALL, TIMM, hf, hf_names, images, prefixed, refusal, tiny, write
 from vit import ViT
 
 
@@ -55,3 +58,68 @@ def test_strange_checkpoints_are_refused_in_words(tmp_path):
     multivit = write(tmp_path / "4", prefixed(tiny(), "first."), {"vit": vars(SMALL)})
     for changes in ({}, {"image": (48, 48)}, {"channels": 1}):
         assert "cls_token: model (1, 1, 192), file has none" in refusal(ViT.from_pretrained, multivit, **changes)
+
+
+PLAIN = tiny()
+GATED = {key: torch.cat([x, x]) if "mlp.fc1" in key else x for key, x in PLAIN.items()}
+UNSEEN = {  # tensors, what a config.json says that none of them shows, why that is refused
+    "windows": (PLAIN, {"model_type": "other", "num_windows": 2}, "other has blocks of its own: config.json: num_windows"),
+    "RF-DETR": (PLAIN, {"model_type": "rf_detr_dinov2"}, "windows in its attention"),
+    "PaddleOCR": (PLAIN, {"model_type": "paddleocr_vl_vision"}, "a table of positions and rotary ones besides"),
+    "spectrograms": (PLAIN, {"model_type": "audio-spectrogram-transformer"}, "spectrograms as its images"),
+    "blocks of timm": (PLAIN, {**TIMM, "model_args": {"block_fn": "ResPostBlock"}}, "blocks of its own: config.json: block_fn"),
+    "post-norm": (PLAIN, {**TIMM, "model_args": {"use_post_norm": True}}, "norms after attention and MLP instead of before (post-norm): config.json: use_post_norm"),
+    "rotary or not": (PLAIN, {"architecture": "eva02_tiny_patch14_224", "model_args": {"use_rot_pos_emb": False}}, "rotary positions of its own: config.json: use_rot_pos_emb"),
+    "halves": (PLAIN, {**TIMM, "model_args": {"rope_rotate_half": True}}, "rotary positions of its own: config.json: rope_rotate_half"),
+    "theta": (PLAIN, {"architecture": "eva02_tiny_patch14_224", "rope_temperature": -5}, "rotary positions of theta -5: need a number above 0"),
+    "GEGLU": (GATED, {**TIMM, "hidden_act": "geglu"}, "activation 'geglu' in a gated MLP, here is silu"),
+    "timm's gate is its GELU": (GATED, {**TIMM, "model_args": {"mlp_layer": "SwiGLUPacked"}}, "activation 'gelu' in a gated MLP, here is silu"),
+    "heads": (PLAIN, {**TIMM, "num_heads": True}, "heads True: need a whole number"),
+    "two biases": ({**PLAIN, "blocks.0.attn.q_bias": torch.ones(192)}, TIMM, "blocks.0.attn.q.bias and blocks.0.attn.qkv.bias are both its blocks.0.attn.qkv.bias"),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_what_no_tensor_shows_is_refused(tmp_path, case):
+    tensors, config, words = UNSEEN[case]
+    assert words in refusal(ViT.from_pretrained, write(tmp_path, tensors, config))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config, words", [
+    ({"model_type": "of_somebody"}, "pre-norm blocks without rotary positions (assumed), "), ({"architecture": "vit_x"}, "pre-norm blocks without rotary positions (assumed), "),
+    ({"model_type": "vit_msn"}, ""), (TIMM, ""), ({**TIMM, "model_args": {"mlp_layer": "SwiGLUPacked", "act_layer": "torch.nn.SiLU"}}, ""),
+    ({"model_type": "dinov2", "hidden_act": "gelu", "use_swiglu_ffn": True}, "")])
+def test_blocks_of_an_unknown_model_are_called_assumed(tmp_path, config, words):
+    gated = "use_swiglu_ffn" in config or "model_args" in config
+    config = {**config, "num_heads": 3, "image_size": 32, "mean": 0.5, "std": 0.5}
+    model = ViT.from_pretrained(write(tmp_path, GATED if gated else PLAIN, config))
+    assert f"tensors from {tmp_path}, {words}mean 0.5" in model.report and model.config.activation == ("swiglu" if gated else "gelu")
+
+
+@torch.no_grad()
+def test_a_last_norm_of_the_class_token(tmp_path):
+    """timm's fc_norm with global_pool "token": it is of the class token, not of a mean."""
+    model = ViT(SMALL).eval()
+    model.load_state_dict(PLAIN)
+    renamed = {key.replace("norm.", "fc_norm.") if key.startswith("norm.") else key: x for key, x in PLAIN.items()}
+    loaded = ViT.from_pretrained(write(tmp_path, renamed, {**TIMM, "global_pool": "token"})).eval()
+    x = images().float()
+    assert torch.equal(loaded.look(loaded.embed(x))[1], model.look(model.embed(x))[1]) and loaded.config == replace(SMALL, mean=loaded.config.mean, std=loaded.config.std)
+
+
+def test_names_that_cannot_be_printed_are_refused(tmp_path):
+    """Also those of safetensors: escape sequences and new lines never reach a terminal."""
+    for i, name in enumerate(("blocks.0.\x1b[31mx", "one\ntwo")):
+        safetensors.torch.save_file({**PLAIN, name: torch.ones(2)}, tmp_path / f"{i}.safetensors")
+        assert "the name of a tensor cannot be printed" in refusal(ViT.from_pretrained, str(tmp_path / f"{i}.safetensors"))
+
+
+def test_vit_of_a_model_of_images_and_text(tmp_path):
+    """FLAVA: the part of its config.json is called image_config. Janus: its attention ends in projection_layer."""
+    flava = {"model_type": "flava", "hidden_size": 768, "image_config": hf(6, model_type="flava_image_model", hidden_size=192, layer_norm_eps=1e-3)}
+    config = ViT.from_pretrained(write(tmp_path / "flava", hf_names(tiny(), prefix="flava.image_model."), flava)).config
+    assert (config.heads, config.eps) == (6, 1e-3)
+    janus = {key.replace("attn.proj", "self_attn.projection_layer"): x for key, x in PLAIN.items()}
+    model = ViT.from_pretrained(write(tmp_path / "janus", janus, {"model_type": "janus_vision_model", "num_attention_heads": 3}))
+    assert torch.equal(model.blocks[1].attn.proj.weight, PLAIN["blocks.1.attn.proj.weight"]) and model.config.mean == (0.5,) * 3

@@ -42,6 +42,14 @@ def test_bad_shard_indices_are_refused(tmp_path):
         assert f"{tmp_path / str(i)}/model.safetensors.index.json" in refusal(ViT.from_pretrained, str(tmp_path / str(i)))
 
 
+def test_a_shard_that_lacks_what_the_index_promises_is_refused(tmp_path):
+    """Else its registers, or its biases of queries, would be taken to be none."""
+    write(tmp_path, tiny(), file="model-00001-of-00002.safetensors")
+    index = dict.fromkeys([*tiny(), "reg_token"], "model-00001-of-00002.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert "the index of its shards promises reg_token, which is in none of them" in refusal(ViT.from_pretrained, str(tmp_path))
+
+
 def test_names_that_are_nothing_are_refused(tmp_path):
     """Neither file, nor folder, nor Hub id; or a folder without weights."""
     for name in ("nothing", "", "a/b/c", "a b/c", "../up", "/no/such/file.safetensors", "org/name@", "~/x", "./x", "C:\\x", "org/name@../x"):
