@@ -12,7 +12,8 @@ from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS
                                NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
 
-NESTED = ("encoder", "vision_config", "vision_config_dict", "image_config", "backbone_config")     # in one of transformers
+# in one of transformers
+NESTED = ("encoder", "vision_config", "vision_config_dict", "image_config", "backbone_config")
 SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
     "patch_embed.proj.weight": 4,
     "blocks.0.mlp.fc1.weight": 2,
@@ -160,7 +161,7 @@ def find_activation(name, tensors, config, kind, fields):
     """Of the MLP: see ViTConfig.activation."""
     stated = config.get("hidden_act") or config.get("act_layer")
     if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * fields["mlp"]:
-        if not stated:                                             # timm's blocks hand their own to a mlp_layer
+        if not stated:                               # timm's blocks hand their own to a mlp_layer
             stated = "gelu" if "mlp_layer" in config else "silu"
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
             raise ValueError(f"{name}: activation {stated!r} in a gated MLP, here is silu")

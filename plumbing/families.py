@@ -27,8 +27,8 @@ ACTIVATION = (
      "gelu_tanh"),
 )
 ACTIVATIONS = {  # what others call it: what ViTConfig does
-    "gelu": "gelu", "gelu_python": "gelu", "gelu_accurate": "gelu_tanh", "gelu_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_accurate": "gelu_tanh", "gelu_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
 }
 HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_giantopt_|_pe_[a-z]+_gigantic_|_base_patch16_gap_224", 16),
@@ -36,8 +36,8 @@ HEADS = (  # of a ViT whose heads are not 64 wide
 )
 HEADS_BY_WIDTH = {64: 2, 96: 3, 1152: 16, 1280: 16, 1408: 16, 1664: 16, 4096: 32}  # others: D / 64
 KNOWN = (  # architectures and model types whose blocks are known; those of others are assumed
-    r"_patch\d|^(vit$|deit|vit_m(ae|sn)|ijepa|beit|dinov[23]|dpt|radio|tipsv2|torchvision|monai|open_clip|intern|"
-    r"owlv|git|flava|kosmos|idefics|smolvlm|janus|siglip|clip|metaclip|chinese_clip|altclip|blip|instructblip)")
+    r"_patch\d|^(vit$|deit|vit_m(ae|sn)|ijepa|beit|dinov[23]|dpt|radio|tipsv2|torchvision|monai|intern|owlv|"
+    r"(open_|meta|chinese_|alt)?clip|siglip|(instruct)?blip|git|flava|kosmos|idefics|smolvlm|janus)")
 NO_FINAL_NORM = r"radio|intern300m|^internvl|_pe_(lang|spatial)_"  # others have lost it
 ABSENT = r"""  what is not here, by architecture or model type: pattern -> reason
 ^eva02_enormous -> norms after attention and MLP instead of before (post-norm)

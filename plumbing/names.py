@@ -42,7 +42,8 @@ RENAME = r"""  in this order: what is replaced -> by what
 \.(?:attention|self_attn)\.(?:attention\.)?(?:query|q_proj)\. -> .attn.q.
 \.(?:attention|self_attn)\.(?:attention\.)?(?:key|k_proj)\. -> .attn.k.
 \.(?:attention|self_attn)\.(?:attention\.)?(?:value|v_proj)\. -> .attn.v.
-\.(?:attention\.(?:output\.dense|o_proj|projection_layer)|self_attn\.(?:out_proj|projection(?:_layer)?))\. -> .attn.proj.
+\.attention\.(?:output\.dense|o_proj|projection_layer)\. -> .attn.proj.
+\.self_attn\.(?:out_proj|projection(?:_layer)?)\. -> .attn.proj.
 \.self_attn\.qkv\. -> .attn.qkv.
 \.intermediate\.dense\. -> .mlp.fc1.
 # attention.output.dense is gone by now
