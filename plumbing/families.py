@@ -28,7 +28,8 @@ ACTIVATION = (
 )
 ACTIVATIONS = {  # what others call it: what ViTConfig does
     "gelu": "gelu", "gelu_python": "gelu", "gelu_accurate": "gelu_tanh", "gelu_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
+    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
 }
 HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_giantopt_|_pe_[a-z]+_gigantic_|_base_patch16_gap_224", 16),
