@@ -104,19 +104,19 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     if constants is None:
         constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     for task in tasks:
-        scores = result[task.key] = score(task, predictions, constant=constants.get(task.name))
+        constant = constants.get(task.name)
+        scores = result[task.key] = score(task, predictions, constant=constant)
         scores.update(details(task, predictions, thresholds.get(task.name)))
         if held_out and task.kind == "regression":
             scores["conformal"] = conformal(task, held_out)
         if options["by_image"]:
             scores["largest"] = Counter(predictions["patient"].tolist()).most_common(1)[0][1]
-        if task.name in constants:
-            scores["constant"] = score_constant(task, predictions, constants[task.name])
+        if constant is not None:
+            scores["constant"] = score_constant(task, predictions, constant)
         if "alone" in predictions and options["n"] is None:        # of a model that sees one image at a time
             scores["per_image"] = score(task, predictions["alone"])
         if columns:
-            scores["subgroups"] = score_subgroups(task, predictions, columns, cohort,
-                                                  constants.get(task.name))
+            scores["subgroups"] = score_subgroups(task, predictions, columns, cohort, constant)
         if branches:
             scores["branches"] = {name: score(task, alone) for name, alone in branches.items()}
     if findings:

@@ -5,7 +5,7 @@ import re
 from os.path import basename, exists, join, normpath
 
 from evaluation.metrics import METRICS, NAMES
-from evaluation.result_tables import cell_text, confusion_tables, interval, tables
+from evaluation.result_tables import cell_text, confusion_tables, interval, legend, tables
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
 from plumbing.run_folder import write_json, write_whole
@@ -26,14 +26,13 @@ def plain(content):
 
 
 def markdown_table(table):
-    """(caption, head, rows) -> its lines, and an empty one after them."""
+    """Yield the lines of (caption, head, rows), and an empty one after them."""
     caption, head, rows = table
-    lines = []
     if caption:
-        lines = [plain(caption), ""]
-    for cells in [head, ["---" for _ in head]] + rows:
-        lines.append("| " + " | ".join(map(plain, cells)) + " |")
-    return lines + [""]
+        yield plain(caption) + "\n"
+    for cells in [head, ["---" for _ in head], *rows]:
+        yield "| " + " | ".join(map(plain, cells)) + " |"
+    yield ""
 
 
 def card(run, library="pytorch"):
@@ -50,8 +49,10 @@ def card(run, library="pytorch"):
     lines += markdown_table(split_table(run))
     for task in run.tasks:
         lines += [f"## Results: {plain(task.name)}", ""]
-        for table in tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics):
+        made = tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics)
+        for table in made:
             lines += markdown_table(table)
+        lines += [plain(text) + "\n" for text in legend(made)]
     lines += ["## Limits", "", *[f"- {plain(text)}" for text in caveats(run)], ""]
     if run.args.get("pretrained"):
         name = plain(run.args["pretrained"])

@@ -33,12 +33,9 @@ def limits(values, pad=0.04):
         return 0, 1
     low = float(values.min())
     high = float(values.max())
-    if high - low > 1e-9 * max(abs(low), abs(high)):
-        air = (high - low) * pad
-    elif low != 0:                                   # all values are the same
-        air = abs(low) / 10
-    else:
-        air = 0.5
+    air = (high - low) * pad
+    if high - low <= 1e-9 * max(abs(low), abs(high)):              # all values are the same
+        air = abs(low) / 10 or 0.5
     return low - air, high + air
 
 
@@ -132,9 +129,12 @@ class Chart(Page):
             self.block(MARGIN + 2 * GAP, top, lines, SMALL)
             top += block_height(lines, SMALL)
         self.block(MARGIN, top, y_label, TEXT, AXIS)
-        middle = x.start + width / 2
-        self.block(middle, x_label_top, x_label, TEXT, AXIS, anchor="ma")
-        corners = [(x.start, y.end), (x.start, y.start), (x.end, y.start)]
+        self.block(x.start + width / 2, x_label_top, x_label, TEXT, AXIS, anchor="ma")
+        corners = [
+            (x.start, y.end),
+            (x.start, y.start),
+            (x.end, y.start),
+        ]
         self.line(corners, AXIS)
         self.draw_ticks()
 
@@ -167,8 +167,8 @@ class Chart(Page):
     def curve(self, xs, ys, color):
         """A line with gaps at NaN, where a point between two gaps is a dot."""
         points = np.reshape(self.points(xs, ys), (-1, 2))
-        gaps = np.flatnonzero(np.isnan(points[:, 1]))
-        for part in np.split(points, gaps):
+        gaps = np.isnan(points[:, 1])
+        for part in np.split(points, np.flatnonzero(gaps)):
             part = part[~np.isnan(part[:, 1])]
             if len(part) == 1:
                 self.dot(*part[0], 7, color)

@@ -19,7 +19,7 @@ def choose(task, predictions, count, candidates):
     candidates = np.array(candidates, int)
     if not len(candidates):
         return {}
-    high, low = np.transpose(signed_errors(task, predictions))[candidates].T
+    high, low = (errors[candidates] for errors in signed_errors(task, predictions))
     size = np.maximum(np.abs(high), np.abs(low))
     orders = [np.argsort(values, kind="stable") for values in (np.abs(size - np.median(size)), -high, low)]
     words = WHY[task.kind]
@@ -41,13 +41,13 @@ def signed_errors(task, predictions):
     """-> (units,) twice: the largest and the smallest of predicted - actual of a unit's classes or labels.
 
     A risk, and a number whose target is unknown, stand as they are; unknown labels have no error."""
-    prediction = predictions["prediction"][task.name]
+    error = predictions["prediction"][task.name]
     target = predictions["target"][task.name]
-    error = prediction.reshape(len(prediction), -1)
     if task.kind in ("regression", "loss"):
-        error = error - np.nan_to_num(target)[:, None]
+        error = error - np.nan_to_num(target)
     elif task.kind == "classes":
         error = error - (target[:, None] == np.arange(len(task.classes)))
     elif task.kind == "labels" and not np.isnan(target).all():
         error = np.nan_to_num(error - target)
+    error = error.reshape(len(error), -1)
     return error.max(1), error.min(1)

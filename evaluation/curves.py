@@ -49,12 +49,11 @@ def agreement(mean, difference):
     bias = difference.mean()
     spread = Z * difference.std(ddof=1)
     step = max(np.ptp(difference), abs(bias), 1e-9) / 1000
-    low = to_step(bias - spread, step)
-    high = to_step(bias + spread, step)
+    low, middle, high = (to_step(value, step) for value in (bias - spread, bias, bias + spread))
     ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
     return Line(
-        f"bias {to_step(bias, step)}, limits of agreement {low} to {high}, n {len(difference):,}",
+        f"bias {middle}, limits of agreement {low} to {high}, n {len(difference):,}",
         ends,
         line,
         line - spread,
@@ -167,10 +166,9 @@ def survival(time, event):
         low[-1] = 0
         high[-1] = np.append(1, high)[-2]
     edges = np.concatenate([[0], moments, [time.max()]])
-    return (
-        np.repeat(edges, 2)[1:-1],
-        np.repeat(np.append(1, share), 2),
-        np.repeat(np.append(1, low), 2),
-        np.repeat(np.append(1, high), 2),
-    )
+    steps = [
+        np.repeat(np.append(1, values), 2)
+        for values in (share, low, high)
+    ]
+    return np.repeat(edges, 2)[1:-1], *steps
 

@@ -41,19 +41,16 @@ NAMES = r"""  ours -> transformers 4, in this order
 
 def transformers_tensors(tensors):
     """{our key: tensor} of a plain ViT -> the same under transformers' names, qkv as q, k, v."""
-    split = {}
-    for key, tensor in tensors.items():
-        if ".attn.qkv." in key:
-            for letter, part in zip("qkv", tensor.chunk(3)):
-                split[key.replace(".qkv.", f".{letter}.")] = part
-        else:
-            split[key] = tensor
     renamed = {}
-    replacements = rules(NAMES)
-    for key, tensor in split.items():
-        for pattern, name in replacements:
-            key = re.sub(pattern, name, key)
-        renamed[key] = tensor.contiguous().clone()
+    for key, tensor in tensors.items():
+        parts = {key: tensor}
+        if ".attn.qkv." in key:
+            names = [key.replace(".qkv.", f".{letter}.") for letter in "qkv"]
+            parts = dict(zip(names, tensor.chunk(3)))
+        for name, part in parts.items():
+            for pattern, new in rules(NAMES):
+                name = re.sub(pattern, new, name)
+            renamed[name] = part.contiguous().clone()
     return renamed
 
 

@@ -69,15 +69,13 @@ def grids_of(config):
 
 
 def findings_in(batch, out, tasks, config, boxes_of):
-    """-> [(patient, label, how well the maps meet the boxes of that finding)] of a batch, for score_maps.
+    """Yield (patient, label, how well the maps meet the boxes of that finding) of a batch, for score_maps.
 
     boxes_of: {image: {label: boxes}}."""
-    findings = []
     for i, patient in enumerate(batch["patient"]):
         boxes = boxes_of.get(batch["index"][i][0], {})
         for label, maps in maps_of(tasks, config, out, i, boxes).items():
-            findings.append((patient, label, score_finding(maps, boxes[label])))
-    return findings
+            yield patient, label, score_finding(maps, boxes[label])
 
 
 def maps_of(tasks, config, out, i, labels):
@@ -124,8 +122,7 @@ def labels_to_draw(task, predictions, unit):
     if np.isnan(target).all():
         return surest[:3]
     there = np.flatnonzero(target == 1).tolist()
-    others = [label for label in surest if label not in there]
-    return there + others[:1]
+    return there + [label for label in surest if label not in there][:1]
 
 
 # -----------------------------------------------------------------------------
@@ -144,7 +141,7 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
     written = []
     for unit, (why, images, seen, findings) in shown.items() if size else ():
         patient = predictions["patient"][unit]
-        words = [f"{person} {patient}, {why}"] + answer_texts(tasks, predictions, unit)
+        words = [f"{person} {patient}, {why}", *answer_texts(tasks, predictions, unit)]
         total = len(predictions["images"][unit])
         if total > len(images):
             words.append(f"{len(images)} of {total} images shown")
@@ -179,7 +176,7 @@ def answer_texts(tasks, predictions, unit):
     words = []
     for task in tasks:
         value = predictions["prediction"][task.name][unit]
-        texts = target_text(task, predictions["target"][task.name][unit])
+        texts = list(target_text(task, predictions["target"][task.name][unit]))
         actual = " ".join(texts).strip() or "unknown"
         surest = ""
         if task.kind == "labels" and actual != "unknown":
@@ -187,15 +184,14 @@ def answer_texts(tasks, predictions, unit):
             actual = ", ".join(there) or "none"
         if task.kind in ("classes", "labels"):
             surest = task.classes[value.argmax()]
-            value = value.clip(*SURE)
-        answer = ANSWERS[task.kind]
-        words.append(answer.format(task=task.name, actual=actual, value=value.max(), surest=surest))
+            value = value.max().clip(*SURE)
+        words.append(ANSWERS[task.kind].format(task=task.name, actual=actual, value=value, surest=surest))
     return words
 
 
 def views_of(cohort, i, size, config):
-    """-> [(name, uint8 (HEIGHT, width, 3), axis)] of image i: a photograph in true proportions, no axis, with
-    --fit pad or crop as the model sees it; of a volume the middle slice across each axis.
+    """Yield (name, uint8 (HEIGHT, width, 3), axis) of image i: a photograph in true proportions, no axis,
+    with --fit pad or crop as the model sees it; of a volume the middle slice across each axis.
 
     size: of the model's images, (h, w) or (d, h, w)."""
     if len(size) == 2:
@@ -204,16 +200,14 @@ def views_of(cohort, i, size, config):
             height, width = header_of(cohort, i).sides
         width = min(WIDEST, max(1, round(HEIGHT * width / height)))
         photo, _ = read(cohort, i, (HEIGHT, width))
-        return [("", photo.transpose(1, 2, 0), None)]
-    channels = getattr(config, "vit", config).channels
-    volume, _ = read(cohort, i, size, channels=channels)
-    views = []
+        yield "", photo.transpose(1, 2, 0), None
+        return
+    volume, _ = read(cohort, i, size, channels=getattr(config, "vit", config).channels)
     for axis, name in enumerate(("first", "second", "third")):
         image = volume[0].take(size[axis] // 2, axis)
         height, width = image.shape
         photo, _ = read_image(image, (HEIGHT, max(1, HEIGHT * width // height)))
-        views.append((f"middle slice across the {name} axis", photo.transpose(1, 2, 0), axis))
-    return views
+        yield f"middle slice across the {name} axis", photo.transpose(1, 2, 0), axis
 
 
 # -----------------------------------------------------------------------------
@@ -239,9 +233,8 @@ def map_figure(views, maps, config, title):
         for weights, grid in zip(maps, grids_of(config)):
             if weights.dim() == 3:
                 weights = weights[j]
-            shape = " x ".join(map(str, grid))
             weights = weights.abs().mean(0).view(grid).numpy()
-            heats[f"attention, {shape} patches"] = times_chance(weights, axis)
+            heats[f"attention, {' x '.join(map(str, grid))} patches"] = times_chance(weights, axis)
         rows.append((photo, name, [], heats))
     return heat_figure(rows, title)
 
@@ -261,16 +254,13 @@ def finding_figure(views, findings, tasks, predictions, unit, title):
 
 
 def finding_rows(views, caption, boxes, maps):
-    """-> the rows of heat_figure for one finding, one per view; boxes: in shares of the image."""
-    rows = []
+    """Yield the rows of heat_figure for one finding, one per view; boxes: in shares of the image."""
     for name, photo, axis in views:
         height, width = photo.shape[:2]
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        heats = {}
-        for key, weights in maps.items():
-            heats[f"{caption}: {map_title(key)}"] = times_chance(weights, axis)
-        rows.append((photo, f"{caption} {name}".strip(), frames, heats))
-    return rows
+        heats = {f"{caption}: {map_title(key)}": times_chance(weights, axis)
+                 for key, weights in maps.items()}
+        yield photo, f"{caption} {name}".strip(), frames, heats
 
 
 def heat_figure(rows, title):

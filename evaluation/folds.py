@@ -57,26 +57,22 @@ def train_folds(train, argv):
 def show(name, runs):
     """Print the table of these runs, and write it to name-folds.csv. A run without results is named; it is no
     part of the table."""
-    for run in runs:
-        if not isfile(join(run, "metrics.json")):
-            print(f"! {run} holds no metrics.json: this fold is left out")
-    total = len(runs)
-    runs = [run for run in runs if isfile(join(run, "metrics.json"))]
-    if not runs:
+    tested = [run for run in runs if isfile(join(run, "metrics.json"))]
+    for run in sorted({*runs} - {*tested}):
+        print(f"! {run} holds no metrics.json: this fold is left out")
+    if not tested:
         raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
-    columns = [values_of(run) for run in runs]
-    rows = []
+    columns = [values_of(run) for run in tested]
+    rows = [["metric", "mean", "sd", "folds", *[run.rpartition("-")[2] for run in tested]]]
     shown = []
     for metric in columns[0]:
         values = [column[metric] for column in columns]
         mean, sd, count = summary(values)
         rows.append([metric, mean, sd, count, *values])
         shown.append([metric, number(mean), number(sd), count])
-    folds = [run.rpartition("-")[2] for run in runs]
-    path = f"{name}-folds.csv"
-    write_csv(path, [["metric", "mean", "sd", "folds", *folds], *rows])
-    print_columns([f"{len(runs)} of {total} folds", "mean", "standard deviation", "folds"], shown)
-    print(path)
+    write_csv(f"{name}-folds.csv", rows)
+    print_columns([f"{len(tested)} of {len(runs)} folds", "mean", "standard deviation", "folds"], shown)
+    print(f"{name}-folds.csv")
 
 
 def summary(values):
@@ -110,9 +106,10 @@ def values_of(folder):
 def validation(run):
     """-> the metric that chose the best epoch, and its value there, None where it is undefined."""
     values, best, metric = validated(run)
-    if best is None:
-        return metric, None
-    return metric, values[best]
+    value = None
+    if best is not None:
+        value = values[best]
+    return metric, value
 
 
 def main(argv=None):

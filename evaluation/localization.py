@@ -40,18 +40,19 @@ FINE = 16                        # a patch is cut into 16 x 16 cells, to see how
 
 
 def find_boxes(path, cohort, labels, size):
-    """read_boxes of path, without one of boxes.csv beside the table of the cohort; {} where there is none."""
-    if not path and cohort.folder:
-        path = join(cohort.folder, "boxes.csv")
-        if not isfile(path):
-            return {}
-    if not path:
-        return {}
-    boxes = read_boxes(path, cohort, labels, size)
-    if not boxes:
-        raise ValueError(f"{path}: none of its boxes is of an image of {cohort.name} and one of the labels "
-                         f"{', '.join(labels)}")
-    return boxes
+    """read_boxes of path, without one of boxes.csv beside the table of the cohort; {} where there is none.
+
+    ValueError for a path of which nothing is of these images and labels."""
+    if path:
+        boxes = read_boxes(path, cohort, labels, size)
+        if not boxes:
+            raise ValueError(f"{path}: none of its boxes is of an image of {cohort.name} and "
+                             f"one of the labels {', '.join(labels)}")
+        return boxes
+    beside = join(cohort.folder or "", "boxes.csv")
+    if cohort.folder and isfile(beside):
+        return read_boxes(beside, cohort, labels, size)
+    return {}
 
 
 def read_boxes(path, cohort, labels, size=()):
@@ -143,8 +144,8 @@ def score_finding(maps, boxes):
     scores = {}
     for name, weights in maps.items():
         within = inside(boxes, weights.shape)
-        hit = (within[weights == weights.max()] > 0).mean()        # a flat map points everywhere
-        scores[name] = float(hit), float((weights * within).sum() / weights.sum())
+        hits = within[weights == weights.max()] > 0                # a flat map points everywhere
+        scores[name] = float(hits.mean()), float((weights * within).sum() / weights.sum())
     within = inside(boxes, next(iter(maps.values())).shape)
     scores["chance"] = float((within > 0).mean()), float(within.mean())
     return scores
@@ -157,19 +158,15 @@ def score_maps(findings, labels):
     indices."""
     patients, label_of, scores_of = zip(*findings)
     weights = bootstrap_weights(patients).astype(float)
+    findings_of = {labels[label]: np.equal(label_of, label) for label in np.unique(label_of)}
     result = {}
     for name in scores_of[0]:
-        values = np.array([scores[name] for scores in scores_of])  # (findings, 2)
-        draws = {"pointing": [], "mass": []}                       # metric -> (labels, 1 + resamples)
-        per_label = {}
-        for label in np.unique(label_of):
-            own = np.equal(label_of, label)
-            entry = per_label[labels[label]] = {"findings": int(own.sum())}
-            for metric, column in zip(draws, values.T):
-                means = weighted_mean(column, weights * own)
-                draws[metric].append(means)
-                entry[metric] = summary(means, "no finding")
-        result[name] = {"findings": len(findings), "per_label": per_label}
-        for metric, rows in draws.items():
-            result[name][metric] = summary(mean_defined(rows), "no finding")
+        per_label = {label: {"findings": int(own.sum())} for label, own in findings_of.items()}
+        entry = result[name] = {"findings": len(findings), "per_label": per_label}
+        for i, metric in enumerate(("pointing", "mass")):
+            values = np.array([scores[name][i] for scores in scores_of])
+            draws = [weighted_mean(values, weights * own) for own in findings_of.values()]
+            entry[metric] = summary(mean_defined(draws), "no finding")
+            for scores, means in zip(per_label.values(), draws):
+                scores[metric] = summary(means, "no finding")
     return result

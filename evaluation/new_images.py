@@ -127,7 +127,7 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     if good:
         predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")
         seen = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})
-    rows = new_rows(tasks, predictions, cohort, broken, half_widths(tasks, run))
+    rows = list(new_rows(tasks, predictions, cohort, broken, half_widths(tasks, run)))
     write_csv(out, rows)
     if seen:
         folder = splitext(out)[0] + "-figures"
@@ -172,19 +172,19 @@ def half_widths(tasks, run):
     widths = {}
     metrics = read_metrics(run)
     for task in tasks:
-        if task.kind == "regression":
-            width = metrics.get(task.key, {}).get("conformal", {}).get("half_width")
-            if width is None:
-                note(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
-                     f"or is to be evaluated again (python eval.py {run})")
-            else:
-                widths[task.name] = width
+        width = metrics.get(task.key, {}).get("conformal", {}).get("half_width")
+        if width is not None:
+            widths[task.name] = width
+        elif task.kind == "regression":
+            note(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
+                 f"or is to be evaluated again (python eval.py {run})")
     return widths
 
 
 def new_rows(tasks, predictions, cohort, broken, widths):
-    """-> rows of the CSV: patient, images, predictions of every task, images that were skipped. Before the
-    predictions stand the most probable class, or the ends of the interval. Patients keep the source's order.
+    """Yield the rows of the CSV: patient, images, predictions of every task, images that were skipped. Before
+    the predictions stand the most probable class, or the ends of the interval. Patients keep the source's
+    order.
 
     predictions: as `predict` returns them, of the patients of whom an image can be read; widths: of
     `half_widths`."""
@@ -192,18 +192,16 @@ def new_rows(tasks, predictions, cohort, broken, widths):
         prediction = predictions["prediction"][task.name][unit]
         if task.kind == "classes":
             return {f"{task.name} class": task.classes[prediction.argmax()]}
-        ends = {}
-        if task.name in widths:
-            for end, width in (("from", -widths[task.name]), ("to", widths[task.name])):
-                ends[f"{task.name} {end}, 90 % of the validation residuals"] = f"{prediction + width:.4g}"
-        return ends
+        if task.name not in widths:
+            return {}
+        ends = (("from", prediction - widths[task.name]), ("to", prediction + widths[task.name]))
+        return {f"{task.name} {end}, 90 % of the validation residuals": f"{value:.4g}" for end, value in ends}
 
     row_of = {row["patient"]: row for row in unit_rows(tasks, predictions, cohort, 4, answer)}
     header = [*next(iter(row_of.values()), ("patient", "images")), "skipped"]
-    rows = [header]
+    yield header
     names = image_names(cohort)
     for patient, images in cohort.groups().items():
         skipped = "|".join(names[i] for i in images if i in broken)
         row = {"patient": patient, "skipped": skipped, **row_of.get(patient, {})}
-        rows.append([row.get(column, "") for column in header])
-    return rows
+        yield [row.get(column, "") for column in header]

@@ -88,11 +88,10 @@ def draw_boxes(image, boxes, line=None, colors=None):
     """Frames around (x0, y0, x1, y1), px; x1 and y1 are the first column and row outside. line: px."""
     image = to_picture(image)
     draw = ImageDraw.Draw(image)
-    if line is None:
-        line = min(image.size) / 120
+    width = max(1, round(line or min(image.size) / 120))
     for box, color in zip(boxes, colors or itertools.repeat(MARK)):
         x0, y0, x1, y1 = (round(float(v)) for v in box)
-        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=max(1, round(line)))
+        draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=width)
     return image
 
 
@@ -130,14 +129,12 @@ def stack(rows):
     """Rows on top of each other, left edges in line; neighbours share a margin."""
     height = sum(image.height - MARGIN for image in rows) + MARGIN
     sheet = Image.new("RGB", (max(image.width for image in rows), height), "white")
+    pieces = sheet.info["pieces"] = []
     y = 0
-    pieces = []
     for image in rows:
         sheet.paste(image, (0, y))
-        for left, top, *rest in image.info.get("pieces", []):
-            pieces.append((left, top + y, *rest))
+        pieces += [(left, top + y, *rest) for left, top, *rest in image.info.get("pieces", [])]
         y += image.height - MARGIN
-    sheet.info["pieces"] = pieces
     return sheet
 
 

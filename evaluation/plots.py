@@ -50,8 +50,7 @@ def histogram(errors, xlabel="", beside=()):
     inside = np.clip(errors, edges[0], edges[-1])    # rounding
     counts, _ = np.histogram(inside, edges)
     mean = np.mean(errors)
-    width = edges[1] - edges[0]
-    key = f"mean {to_step(mean, width / 100)}, n {len(errors):,}"
+    key = f"mean {to_step(mean, (edges[1] - edges[0]) / 100)}, n {len(errors):,}"
     x = Axis(limits(edges), xlabel)
     y = Axis((0, 1.05 * counts.max()), "count", whole=True)
     chart = Chart(x, y, key=[(key, ACCENT)])
@@ -79,9 +78,9 @@ def confusion(counts, classes):
         columns = [str(i + 1) for i in range(n)]     # which the names of the rows explain
         rows = [f"{i} {name}" for i, name in enumerate(classes, 1)]
     middles = np.arange(n + 1) + 0.5
+    ends = 0, n + 1
     columns = dict(zip(middles, columns + ["total"]))
     rows = dict(zip(middles[::-1], rows + ["total"]))
-    ends = 0, n + 1
     x = Axis(ends, "predicted class", names=columns)
     y = Axis(ends, "actual class", names=rows)
     side = CELL * (n + 1)
@@ -95,12 +94,13 @@ def confusion(counts, classes):
         color = INK
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
+            shade = *ACCENT, round(255 * share)
             chart.box(
                 across - half,
                 down - half,
                 across + half,
                 down + half,
-                (*ACCENT, round(255 * share)),
+                shade,
             )
             percent = round(100 * share)
             if 0 < share < 1:                        # what is not all or nothing does not look so
@@ -119,9 +119,7 @@ def dots(rows, title="", intervals=None, reference=None):
     intervals: {name: (low, high)}, lines in the rows; reference: where a grey line stands."""
     intervals = intervals or {}
     count = max(len(rows), 1)
-    numbers = [reference]
-    for values in (*rows.values(), *intervals.values()):
-        numbers.extend(values)
+    numbers = sum(map(list, [*rows.values(), *intervals.values()]), [reference])
     x = Axis(limits(numbers))
     names = {count - i - 0.5: name for i, name in enumerate(rows)}
     y = Axis((0, count), title, names=names)
@@ -132,8 +130,7 @@ def dots(rows, title="", intervals=None, reference=None):
         chart.upright(reference, BAR)
     for middle, (name, values) in zip(y.ticks, rows.items()):
         level = repeat(middle)
-        ends = finite(intervals.get(name, []))
-        chart.curve(ends, level, ACCENT)
+        chart.curve(finite(intervals.get(name, [])), level, ACCENT)
         values = finite(values)
         chart.marks(values, level, 9, SEE_THROUGH)
         if len(values):

@@ -88,10 +88,9 @@ def read_branches(tasks, batch, out, samples):
 
 
 def read_samples(batch, predictions):
-    """A batch and its predictions {task: (B, ...)} -> list of samples, see `merge_samples`.
+    """Yield the samples of a batch, see `merge_samples`, and its predictions {task: (B, ...)}.
 
     ValueError when a prediction is not finite."""
-    samples = []
     for i, images in enumerate(batch["index"]):
         patient = batch["patient"][i]
         prediction = {name: values[i] for name, values in predictions.items()}
@@ -101,8 +100,7 @@ def read_samples(batch, predictions):
                 paths = ", ".join(batch["path"][i])
                 raise ValueError(f"the model predicts {value} as {name} of patient {patient} ({paths})")
         if images:                                                 # without any it only fills the batch
-            samples.append((batch["number"][i], patient, images, prediction, target))
-    return samples
+            yield batch["number"][i], patient, images, prediction, target
 
 
 def merge_samples(tasks, samples, by_image):

@@ -5,6 +5,7 @@ from os.path import abspath, commonpath, dirname, join
 
 import numpy as np
 
+from evaluation.scores import known_units
 from plumbing.checkpoints import read_json
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import evaluated, tasks_and_columns
@@ -30,18 +31,16 @@ def prediction_names(task):
 
 
 def target_text(task, target):
-    """The target of a unit, () or (L,) -> list of texts, empty where it is unknown.
+    """Yield the target of a unit, () or (L,), as texts, empty where it is unknown.
 
     A text is a number, the name of a class, or 0 or 1 for a label."""
-    texts = []
     for value in np.atleast_1d(target):
         if np.isnan(value):
-            texts.append("")
+            yield ""
         elif task.kind == "classes":
-            texts.append(task.classes[int(value)])
+            yield task.classes[int(value)]
         else:
-            texts.append(np.format_float_positional(np.float32(value), trim="-"))
-    return texts
+            yield np.format_float_positional(np.float32(value), trim="-")
 
 
 def image_names(cohort):
@@ -52,18 +51,16 @@ def image_names(cohort):
 
 
 def unit_rows(tasks, predictions, cohort, digits, beside):
-    """-> {column: text} of every unit: its patient, its images, and of every task what beside(task, unit)
+    """Yield {column: text} of every unit: its patient, its images, and of every task what beside(task, unit)
     says, as pairs or a dict, and the prediction."""
     names = image_names(cohort)
-    rows = []
     for unit, patient in enumerate(predictions["patient"]):
         row = {"patient": patient, "images": "|".join(names[i] for i in predictions["images"][unit])}
         for task in tasks:
             values = np.atleast_1d(predictions["prediction"][task.name][unit])
             row |= beside(task, unit)
             row |= zip(prediction_names(task), [f"{value:.{digits}g}" for value in values])
-        rows.append(row)
-    return rows
+        yield row
 
 
 def write_predictions(path, tasks, predictions, cohort):
@@ -71,7 +68,7 @@ def write_predictions(path, tasks, predictions, cohort):
     def targets(task, unit):
         return zip(target_names(task), target_text(task, predictions["target"][task.name][unit]))
 
-    rows = unit_rows(tasks, predictions, cohort, 9, targets)
+    rows = list(unit_rows(tasks, predictions, cohort, 9, targets))
     write_csv(path, [rows[0], *[row.values() for row in rows]])
 
 
@@ -108,5 +105,7 @@ def read_predictions(run):
     ValueError when the folder is not that of an evaluated run."""
     with evaluated(run):
         tasks, _ = tasks_and_columns(read_json(join(run, "best", "config.json")), run)
-        with open(join(run, "predictions.csv"), newline="", encoding="utf-8") as file:
-            return tasks, read_rows(tasks, read_cells(file))
+        predictions = read_rows(tasks, read_cells(join(run, "predictions.csv")))
+        for task in tasks:
+            known_units(task, predictions)           # refuses what is no number
+        return tasks, predictions

@@ -3,7 +3,7 @@
 import textwrap
 
 from evaluation.metrics import LOWER_IS_BETTER
-from evaluation.result_tables import FEWER, cell_text, counts, map_tables, number, people, tables
+from evaluation.result_tables import cell_text, counts, legend, map_tables, number, people, tables
 from evaluation.verdict import verdict
 
 
@@ -16,15 +16,15 @@ def print_columns(head, rows):
 
     Columns that do not fit into a line of WIDTH follow below, beside the same names."""
     lines = [list(map(cell_text, cells)) for cells in [head] + rows]
-    for i, line in enumerate(lines):
+    for line in lines:
         if len(line[0]) > NAME:                                    # what tells it from others may be its end
             line[0] = line[0][:NAME // 2 - 3] + "..." + line[0][-NAME // 2:]
-        if i:
-            line[0] = "  " + line[0]
-    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines[1:]:
+        line[0] = "  " + line[0]
+    widths = [max(map(len, column)) + 2 for column in zip(*lines)]
     shown = [0]
     for column in range(1, len(widths)):
-        if len(shown) > 1 and sum(widths[i] + 2 for i in shown + [column]) > WIDTH:
+        if len(shown) > 1 and sum(widths[i] for i in shown + [column]) > WIDTH:
             print_lines(lines, shown, widths)
             shown = [0]
         shown.append(column)
@@ -33,7 +33,8 @@ def print_columns(head, rows):
 
 def print_lines(lines, shown, widths):
     for line in lines:
-        print("  ".join(["", *[line[i].ljust(widths[i]) for i in shown]]).rstrip()[:WIDTH])
+        cells = "".join(line[i].ljust(widths[i]) for i in shown)
+        print(f"  {cells}".rstrip()[:WIDTH])
 
 
 def print_table(tasks, result):
@@ -51,8 +52,8 @@ def print_table(tasks, result):
         shown += map_tables(result["localization"])
     for _, head, rows in shown:
         print_columns(head, rows)
-    if any(FEWER in caption for caption, _, _ in shown):
-        print(textwrap.fill(FEWER.removeprefix("; "), WIDTH))
+    for text in legend(shown):
+        print(textwrap.fill(text, WIDTH))
 
 
 def print_warnings(texts):
@@ -66,7 +67,7 @@ def print_comparison(result):
           "95 % intervals, the same resamples for both")
     for task, scores in result.items():
         if isinstance(scores, dict):
-            rows = difference_rows("", scores)
+            rows = list(difference_rows("", scores))
             for label, label_scores in scores.get("per_label", {}).items():
                 rows += difference_rows(f"{label} ", label_scores)
             print_warnings(scores["warnings"])
@@ -74,12 +75,11 @@ def print_comparison(result):
 
 
 def difference_rows(prefix, scores):
-    rows = []
     for name, entry in scores.items():
-        if name not in ("units", "per_label", "warnings"):
-            better = ", less is better" if name in LOWER_IS_BETTER else ""
-            same = ""
-            if "constant" in entry:
-                same = number(entry["constant"]["value"], entry["a"]["value"])
-            rows.append([prefix + name + better, entry["a"], entry["b"], entry["difference"], same])
-    return rows
+        if name in ("units", "per_label", "warnings"):
+            continue
+        better = ", less is better" if name in LOWER_IS_BETTER else ""
+        same = ""
+        if "constant" in entry:
+            same = number(entry["constant"]["value"], entry["a"]["value"])
+        yield [prefix + name + better, entry["a"], entry["b"], entry["difference"], same]

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from evaluation.card import card
 from evaluation.metrics import NAMES
 from evaluation.picture_file import png, read_picture, save_picture
-from evaluation.result_tables import cell_text, map_tables, tables
+from evaluation.result_tables import cell_text, legend, map_tables, tables
 from evaluation.run_charts import learning_curves, task_charts
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
@@ -60,6 +60,7 @@ table:has(th:nth-child(6)) { font-size: .86rem }
 table:has(th:nth-child(6)) small { display: block; white-space: nowrap }
 table:has(th:nth-child(6)) :is(th, td) { padding-right: .4rem }
 table:has(th:nth-child(6)) td:last-child small { white-space: normal }
+.legend { color: #5d6368; font-size: .9rem }
 .charts { display: grid; gap: 1rem 2rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }
 figure { margin: .75rem 0; break-inside: avoid }
@@ -121,6 +122,12 @@ def html_table(table, kind):
     body = "\n".join(html_row(cells, "td") for cells in rows)
     return (f'<div class="wide"><table class="{kind}"><caption><span>{cell(caption)}</span></caption>\n'
             f"<thead>{html_row(head, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>")
+
+
+def html_tables(made):
+    """-> the tables of results, and below them what their marks mean."""
+    body = [html_table(table, "entry") for table in made]
+    return body + [f'<p class="legend">{cell(text)}</p>' for text in legend(made)]
 
 
 def html_figure(picture, alt, text, width, least=0):
@@ -185,7 +192,7 @@ def page(run, charts, pictures=True):
     body += [html_table(("", [], facts(run)), "facts"), html_table(split_table(run), "count")]
     for task in run.tasks:
         body.append(f"<h2>Results: {cell(task.name)}</h2>")
-        body += [html_table(table, "entry") for table in tables(task, run.metrics, NAMES)]
+        body += html_tables(tables(task, run.metrics, NAMES))
         body.append(html_charts(charts[task.name]))
     if charts[LEARNING]:
         body += ["<h2>Learning curves</h2>", html_charts(charts[LEARNING])]
@@ -204,28 +211,28 @@ def looks(run):
     """-> lines: what the model looked at; none without pictures and boxes."""
     lines = []
     if "localization" in run.metrics:
-        lines += [html_table(table, "entry") for table in map_tables(run.metrics["localization"])]
+        lines += html_tables(map_tables(run.metrics["localization"]))
     paths = glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png"))
-    lines += [html_sheet(path) for path in sorted(paths)]
+    lines += map(html_sheet, sorted(paths))
     if lines:
-        return ["<h2>What the model looked at</h2>"] + lines
-    return []
+        lines.insert(0, "<h2>What the model looked at</h2>")
+    return lines
 
 
 def run_figures(run):
     """-> {name of a task, or LEARNING: its charts}."""
-    return {task.name: task_charts(run, task) for task in run.tasks} | {LEARNING: learning_curves(run)}
+    return {task.name: task_charts(run, task) for task in run.tasks} | {LEARNING: list(learning_curves(run))}
 
 
 def other_pages(run):
-    """-> links to the pages of the run's other evaluations, in its folder."""
-    links = []
-    for path in sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html"))):
-        name = basename(dirname(path))
-        links.append(f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>')
-    if links:
-        return ["<h2>Evaluated on other patients too</h2>", "<ul>", *links, "</ul>"]
-    return []
+    """Yield links to the pages of the run's other evaluations, in its folder."""
+    paths = sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html")))
+    if paths:
+        yield "<h2>Evaluated on other patients too</h2>\n<ul>"
+        for path in paths:
+            name = basename(dirname(path))
+            yield f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>'
+        yield "</ul>"
 
 
 def write_report(folder, results=None):

@@ -16,7 +16,7 @@ CONSTANT = {"regression": "the training median", "classes": "the training shares
 
 
 MARK = "†"
-FEWER = (f"; {MARK} fewer than {FEW} positives, negatives, events or patients, or all resamples alike: the "
+FEWER = (f"{MARK} fewer than {FEW} positives, negatives, events or patients, or all resamples alike: the "
          "interval is not trustworthy; skipped: resamples of one class only")
 
 
@@ -53,10 +53,10 @@ def capital(text):
 
 def interval(entry):
     """-> "(2.910 to 4.760)", "" where an entry has no interval."""
-    if entry["low"] is None:
-        return ""
     low = entry["low"]
     high = entry["high"]
+    if low is None:
+        return ""
     return f"({number(low, high)} to {number(high, low)})"
 
 
@@ -132,7 +132,7 @@ def metric_table(task, result, names):
             orders = [random_precision(counts["positives"], counts["negatives"]) for counts in sides]
             row[-1] += f", random order {number(sum(orders) / len(orders))}"
         rows.append(row)
-    return explained(caption, rows), head, rows
+    return caption, head, rows
 
 
 def marked(cells, few_cases):
@@ -142,11 +142,11 @@ def marked(cells, few_cases):
     return cells
 
 
-def explained(caption, rows):
-    """The caption, and what MARK means where it stands in a row."""
-    if any(MARK in cell_text(cell) for cell in sum(rows, [])):
-        return caption + FEWER
-    return caption
+def legend(made):
+    """-> what MARK means, in a list, where it stands in one of these tables."""
+    if MARK in str(made):
+        return [FEWER]
+    return []
 
 
 def group_table(caption, counted, groups, task, names):
@@ -154,14 +154,13 @@ def group_table(caption, counted, groups, task, names):
     metrics = list(METRICS[task.kind])[:2]
     rows = []
     for name, group in groups.items():
-        cells = [group[metric] for metric in metrics]
-        if "constant" in group:
-            for i, metric in enumerate(metrics):
-                same = number(group["constant"][metric]["value"])
-                cells[i] = {**cells[i], "of": f"against {same}"}
+        cells = [dict(group[metric]) for metric in metrics]
+        for cell, metric in zip(cells, metrics):
+            if "constant" in group:
+                cell["of"] = f"against {number(group['constant'][metric]['value'])}"
         cells = marked(cells, too_few(questions(task, group)))
-        rows.append([name] + cells + [count_text(group, counted, metrics[0])])
-    return explained(caption, rows), ["", *[names.get(metric, metric) for metric in metrics], counted], rows
+        rows.append([name, *cells, count_text(group, counted, metrics[0])])
+    return caption, ["", *[names.get(metric, metric) for metric in metrics], counted], rows
 
 
 def count_text(group, counted, metric):
@@ -180,9 +179,9 @@ def count_text(group, counted, metric):
         undefined = [f"{len(undefined)} labels"]
     if undefined:
         remarks.append(f"without {' '.join(undefined)}")
-    if not remarks:
-        return text
-    return f"{text} ({', '.join(remarks)})"
+    if remarks:
+        text += f" ({', '.join(remarks)})"
+    return text
 
 
 def questions(task, scores):
@@ -235,23 +234,20 @@ def operating_table(points):
     """One row per label or class: sensitivity and specificity with their counts, and the threshold."""
     rows = []
     for name, point in points.items():
-        row = [name]
         if point["threshold"] is None:
-            row += ["", "", "", "", "", dict(point, value=None)]
-        else:
-            for rate, (right, wrong) in RATES.items():
-                total = point[right] + point[wrong]
-                entry = dict(point.get(rate, ABSENT), of=f"{point[right]} of {total}")
-                row += marked([entry], entry.get("patients", total) < FEW)
-            positives = point["true_positives"] + point["false_negatives"]
-            entry = point.get("f1", ABSENT)
-            row += marked([entry], entry.get("patients", positives) < FEW)
-            row.append(number(point["threshold"]))
-        rows.append(row)
+            rows.append([name, "", "", "", "", "", dict(point, value=None)])
+            continue
+        entries = []
+        for rate, (right, wrong) in RATES.items():
+            total = point[right] + point[wrong]
+            entries.append({"patients": total, **point.get(rate, ABSENT), "of": f"{point[right]} of {total}"})
+        positives = point["true_positives"] + point["false_negatives"]
+        entries.append({"patients": positives, **point.get("f1", ABSENT)})
+        cells = [marked([entry], entry["patients"] < FEW)[0] for entry in entries]
+        rows.append([name, *cells, number(point["threshold"])])
     caption = ("At or above a threshold, chosen on the validation split (Youden's J); "
                "PPV and NPV are for the share of positives here")
-    head = ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"]
-    return explained(caption, rows), head, rows
+    return caption, ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"], rows
 
 
 def confusion_tables(task, result):
@@ -278,4 +274,4 @@ def map_tables(result):
         values = [number(other["per_label"][label]["pointing"]["value"]) for other in result.values()]
         labels.append([label, " | ".join(values), scores["findings"]])
     label_head = ["pointing game, by label", "the maps above, in their order", "findings"]
-    return [(explained(caption, rows), head, rows), ("", label_head, labels)]
+    return [(caption, head, rows), ("", label_head, labels)]

@@ -31,25 +31,32 @@ def task_charts(run, task):
     predictions = read_rows([task], run.predictions)
     scores = run.metrics[task.key]
     unit = run.metrics["unit"]
-    charts = subgroup_charts(task, scores)
     if task.kind == "regression":
-        return regression_charts(task, predictions, unit) + charts
-    if task.kind == "survival":
-        return survival_charts(task, predictions) + charts
-    return probability_charts(task, predictions, scores, unit) + charts
+        charts = regression_charts(task, predictions, unit)
+    elif task.kind == "survival":
+        charts = survival_charts(task, predictions)
+    else:
+        charts = probability_charts(task, predictions, scores, unit)
+    return [*charts, *subgroup_charts(task, scores)]
 
 
 def regression_charts(task, predictions, unit):
-    """Predicted over actual, agreement, errors; none of a single unit."""
+    """Yield predicted over actual, agreement, errors; none of a single unit."""
     name = task.name
     predicted, actual, _ = known_units(task, predictions)
     if len(actual) < 2:
-        return []
+        return
     ends = limits([actual, predicted])
-    x = Axis(ends, f"actual {name}")
-    y = Axis(ends, f"predicted {name}")
-    scatter = line_chart(curves.fit(actual, predicted), x, y, HEIGHT, dots=(actual, predicted),
-                         reference=(ends, ends))
+    scatter = line_chart(
+        curves.fit(actual, predicted),
+        Axis(ends, f"actual {name}"),
+        Axis(ends, f"predicted {name}"),
+        HEIGHT,
+        dots=(actual, predicted),
+        reference=(ends, ends),
+    )
+    yield Figure(f"{name}_scatter", scatter,
+                 f"Predicted over actual {name}, a dot per {unit}; on the grey line both are the same")
     mean = (actual + predicted) / 2
     error = predicted - actual
     bias = curves.agreement(mean, error)
@@ -57,47 +64,42 @@ def regression_charts(task, predictions, unit):
     x = Axis(limits(mean), f"mean of actual and predicted {name}")
     y = Axis(limits([*error, *bias.low, *bias.high, 0]), label)
     agreement = line_chart([bias], x, y, dots=(mean, error), reference=(x.limits, (0, 0)))
-    return [
-        Figure(f"{name}_scatter", scatter,
-               f"Predicted over actual {name}, a dot per {unit}; on the grey line both are the same"),
-        Figure(f"{name}_agreement", agreement,
-               "Bland-Altman: error over the mean of both; 95 % of normal errors lie in the band"),
-        Figure(f"{name}_errors", histogram(error, label),
-               f"Errors of the predicted {name}; black: no error, blue: their mean"),
-    ]
+    yield Figure(f"{name}_agreement", agreement,
+                 "Bland-Altman: error over the mean of both; 95 % of normal errors lie in the band")
+    yield Figure(f"{name}_errors", histogram(error, label),
+                 f"Errors of the predicted {name}; black: no error, blue: their mean")
 
 
 def survival_charts(task, predictions):
-    """Kaplan-Meier by thirds of the predicted risk."""
+    """Yield Kaplan-Meier by thirds of the predicted risk."""
     risk, target, _ = known_units(task, predictions)
     if len(risk) < 3:
-        return []
+        return
     time, event = target.T
     x = Axis((0, 1.04 * time.max()), task.classes[0])
     y = Axis((0, 1.04), "share without the event")
     picture = line_chart(curves.kaplan_meier(risk, time, event), x, y)
-    return [Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
-                   "the lines, the lowest risk on top, the better; bands are 95 %")]
+    yield Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
+                 "the lines, the lowest risk on top, the better; bands are 95 %")
 
 
 def probability_charts(task, predictions, scores, unit):
-    """ROC, precision-recall of what is rare, calibration, and the confusion of classes."""
+    """Yield ROC, precision-recall of what is rare, calibration, and the confusion of classes."""
     asked = {name: question for name, question in questions(task, predictions).items()
              if len(set(question[1])) == 2}          # otherwise there is nothing to tell apart
-    charts = []
     for kind in RATES:
-        charts += rate_charts(kind, task, asked, scores.get("operating_point", {}))
+        yield from rate_charts(kind, task, asked, scores.get("operating_point", {}))
     bins = scores.get("reliability", {})
-    charts += [calibration_chart(task, name, bins[name], unit) for name in asked if name in bins]
+    for name in asked:
+        if name in bins:
+            yield calibration_chart(task, name, bins[name], unit)
     if "confusion" in scores:
-        picture = confusion(scores["confusion"], task.classes)
-        text = f"Confusion of {task.name}, {unit}s; percentages are of the row, an actual class"
-        charts.append(Figure(f"{task.name}_confusion", picture, text))
-    return charts
+        yield Figure(f"{task.name}_confusion", confusion(scores["confusion"], task.classes),
+                     f"Confusion of {task.name}, {unit}s; percentages are of the row, an actual class")
 
 
 def rate_charts(kind, task, asked, operating):
-    """One chart with all labels or classes; when there are more than colors, one for each."""
+    """Yield one chart with all labels or classes; when there are more than colors, one for each."""
     points, area, x, y, reference, text = RATES[kind]
     text = text.format(task.name) + (", dot: the operating point" if operating else "")
     lines = []
@@ -108,12 +110,10 @@ def rate_charts(kind, task, asked, operating):
     size = len(PALETTE)
     if len(lines) > size:
         size = 1
-    charts = []
     for start in range(0, len(lines), size):
         picture = line_chart(lines[start:start + size], Axis(SHARES, x), Axis(SHARES, y), HEIGHT,
                              reference=reference)
-        charts.append(Figure(f"{task.name}_{kind}_{len(charts) + 1}", picture, text))
-    return charts
+        yield Figure(f"{task.name}_{kind}_{start // size + 1}", picture, text)
 
 
 def calibration_chart(task, name, bins, unit):
@@ -129,45 +129,40 @@ def calibration_chart(task, name, bins, unit):
 
 
 def subgroup_charts(task, scores):
-    """A forest plot of the first metric, a row per subgroup."""
-    metric = list(METRICS[task.kind])[0]
+    """Yield a forest plot of the first metric, a row per subgroup."""
+    metric = next(iter(METRICS[task.kind]))
     values = {}
     intervals = {}
     for name, group in scores.get("subgroups", {}).items():
         row = f"{name}, n {group['patients']}"
         if group.get("small"):
             row += " (small)"
-        entry = group[metric]
-        values[row] = [entry["value"]]
-        intervals[row] = [entry["low"], entry["high"]]
-    if not values:
-        return []
-    picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
-    return [Figure(f"{task.name}_subgroups", picture, "Subgroups: value, 95 % interval, patients; grey: all")]
+        values[row] = [group[metric]["value"]]
+        intervals[row] = [group[metric]["low"], group[metric]["high"]]
+    if values:
+        picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
+        text = "Subgroups: value, 95 % interval, patients; grey: all"
+        yield Figure(f"{task.name}_subgroups", picture, text)
 
 
 def learning_curves(run):
-    """Training and validation loss, and the number that chose the best epoch; none of a single epoch."""
+    """Yield training and validation loss, and the number that chose the best epoch; none of one epoch."""
     epochs = [float(row["epoch"]) for row in run.log]
     if len(epochs) < 2:
-        return []
+        return
     values, best, metric = validated(run)
     losses = {}
-    chosen = {f"{NAMES[metric]} of {run.tasks[0].name}, validation": values}
     for label, column in (("training", "train_loss"), ("validation", "val_loss")):
         losses[label] = [float(row.get(column) or "nan") for row in run.log]           # old runs lack one
-    charts = []
-    for label, note, series in (("loss", LOSS, losses), (NAMES[metric], "", chosen)):
-        lines = []
-        for text, ys in series.items():
-            mark = (), ()                            # of the best epoch, where that has a value
-            if best is not None and np.isfinite(ys[best]):
-                mark = [epochs[best]], [ys[best]]
-            if np.isfinite(ys).any():
-                lines.append(curves.Line(text, epochs, ys, mark=mark))
-        if lines:
-            x = Axis(limits(epochs), "epoch", whole=True)
-            picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
-            text = f"{capital(label)} over the epochs; dot: the epoch that is kept{note}"
-            charts.append(Figure(f"learning_{len(charts) + 1}", picture, text))
-    return charts
+    chosen = {f"{NAMES[metric]} of {run.tasks[0].name}, validation": values}
+    for number, label, note, series in ((1, "loss", LOSS, losses), (2, NAMES[metric], "", chosen)):
+        lines = [curves.Line(text, epochs, ys) for text, ys in series.items() if np.isfinite(ys).any()]
+        if not lines:
+            continue
+        for i, line in enumerate(lines):             # a dot at the best epoch, where that has a value
+            if best is not None and np.isfinite(line.ys[best]):
+                lines[i] = line._replace(mark=([epochs[best]], [line.ys[best]]))
+        x = Axis(limits(epochs), "epoch", whole=True)
+        picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
+        text = f"{capital(label)} over the epochs; dot: the epoch that is kept{note}"
+        yield Figure(f"learning_{number}", picture, text)

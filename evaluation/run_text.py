@@ -37,22 +37,16 @@ def read_run(folder, results=None):
     that were evaluated; parameters: how many; name, folder.
     ValueError for a folder that is not an evaluated run."""
     results = results or folder
-
-    def read(name, folder=folder):
-        path = join(folder, name)
-        if name.endswith(".json"):
-            return read_json(path)
-        with open(path, newline="", encoding="utf-8") as file:
-            return read_cells(file)
-
     with evaluated(folder):
         run = SimpleNamespace(
-            args=read("args.json"),
-            config=read("best/config.json"),
-            metrics=read("metrics.json", results),
-            log=read("log.csv"),
-            split=read("split.csv"),
-            predictions=read("predictions.csv", results),
+            args=publishable(read_json(join(folder, "args.json"))),
+            config=read_json(join(folder, "best", "config.json")),
+            metrics=read_json(join(results, "metrics.json")),
+            log=read_cells(join(folder, "log.csv")),
+            split=read_cells(join(folder, "split.csv")),
+            predictions=read_cells(join(results, "predictions.csv")),
+            folder=results,
+            name=basename(abspath(folder)),
         )
         weights = join(folder, "best", "model.safetensors")
         refuse_strangers(weights)
@@ -62,9 +56,6 @@ def read_run(folder, results=None):
         run.tasks = [task for task in tasks if task.key in run.metrics]
         run.tested_on = f"the {run.metrics['split']} split"
         run.metrics.setdefault("unit", "patient")
-    run.args = publishable(run.args)
-    run.folder = results
-    run.name = basename(abspath(folder))
     if results != folder:
         run.tested_on = basename(results)
         run.name += f" on {run.tested_on}"
@@ -99,17 +90,16 @@ def command(args):
 # sentences
 
 def caveats(run):
-    """What these numbers do not say: a list of sentences."""
-    texts = ["Not for clinical use. The model has been tested on these patients only.",
-             "Intervals say how much the result depends on which patients are in the test split, "
-             f"not what another training would give: this is one seed ({run.args['seed']})."]
+    """Yield what these numbers do not say, in sentences."""
+    yield "Not for clinical use. The model has been tested on these patients only."
+    yield ("Intervals say how much the result depends on which patients are in the test split, "
+           f"not what another training would give: this is one seed ({run.args['seed']}).")
     if run.args["data"] in ("psoriasis", "chest", "brain", "bag"):
-        texts.append("The patients are simulated. The result says that the method works, "
-                     "not how well it does on people.")
+        yield ("The patients are simulated. The result says that the method works, "
+               "not how well it does on people.")
     if run.metrics["patients"] < 100:
-        texts.append(f"{run.metrics['patients']} test {people(run.metrics)} are few: intervals are wide, "
-                     "and a little too narrow for what they promise.")
-    return texts
+        yield (f"{run.metrics['patients']} test {people(run.metrics)} are few: intervals are wide, "
+               "and a little too narrow for what they promise.")
 
 
 # -----------------------------------------------------------------------------

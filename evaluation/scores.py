@@ -95,12 +95,11 @@ def summary(values, reason):
     if not np.isfinite(values[0]):
         return {**entry, "reason": reason}
     entry["value"] = float(values[0])
-    draws = values[1:]
-    defined = draws[np.isfinite(draws)]
+    defined = values[1:][np.isfinite(values[1:])]
     if len(defined):
         entry["low"], entry["high"] = np.percentile(defined, [2.5, 97.5]).tolist()
-    if len(defined) < len(draws):
-        entry["skipped"] = len(draws) - len(defined)
+    if len(defined) < len(values) - 1:
+        entry["skipped"] = len(values) - 1 - len(defined)
     return entry
 
 
@@ -190,13 +189,12 @@ def known_units(task, predictions, keep=slice(None)):
     known = ~np.isnan(target)
     if known.ndim > 1:                                             # one known label is enough
         known = known.any(1)
-    target = target[known]
     prediction = predictions["prediction"][task.name][keep][known]
     patients = predictions["patient"][keep][known]
     for value, patient in zip(prediction, patients):
         if not np.isfinite(value).all():
             raise ValueError(f"{task.name} of patient {patient}: the prediction is {value}")
-    return prediction, target, patients
+    return prediction, target[known], patients
 
 
 def why_undefined(name, target):

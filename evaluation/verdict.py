@@ -31,23 +31,23 @@ def verdict(task, result):
     gain = scores.get("gain", {}).get(metric)
     asked = questions(task, scores)
     constant = f"always predicting {CONSTANT[task.kind]}"
+    name = NAMES[metric]
     if entry["value"] is None:
-        sentence = f"{task.name} cannot be judged: {NAMES[metric]} is undefined, {entry['reason']}."
+        sentence = f"{task.name} cannot be judged: {name} is undefined, {entry['reason']}."
     elif not gain or gain["value"] is None:
-        sentence = f"{task.name}: {NAMES[metric]} {cell_text(entry)}, compared with nothing."
+        sentence = f"{task.name}: {name} {cell_text(entry)}, compared with nothing."
     elif gain["low"] is None or scores["patients"] < FEW or too_few(asked):
-        sentence = (f"{task.name} cannot be judged with so few cases: {NAMES[metric]} "
+        sentence = (f"{task.name} cannot be judged with so few cases: {name} "
                     f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
     else:
-        without = scores["constant"][metric]["value"]
-        name = capital(NAMES[metric])
         if len(asked) > 1:
-            name = f"Mean {NAMES[metric]} of {entry.get(task.kind, len(asked))} {task.kind}"
+            name = f"mean {name} of {entry.get(task.kind, len(asked))} {task.kind}"
+        without = number(scores["constant"][metric]["value"])
         sentence = (f"{task.name}: {compared(gain)} than {constant}. "
-                    f"{name} {number(entry['value'])} against {number(without)}, "
+                    f"{capital(name)} {number(entry['value'])} against {without}, "
                     f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, rare_warnings(asked) + warnings(task, result, asked)
+    return sentence, [*rare_warnings(asked), *warnings(task, result, asked)]
 
 
 def compared(gain):
@@ -62,12 +62,12 @@ def compared(gain):
 def rare_warnings(asked):
     """asked: the `questions` of a task."""
     rare = few(asked)
-    if not rare:
-        return []
-    if len(asked) == 1:
-        return [f"Only {', '.join(rare.values())}: no interval is trustworthy."]
     names = ", ".join(f"{name} ({count})" for name, count in rare.items())
-    return [f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}."]
+    if rare and len(asked) == 1:
+        return [f"Only {', '.join(rare.values())}: no interval is trustworthy."]
+    if rare:
+        return [f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}."]
+    return []
 
 
 def share_brier(task, asked):
@@ -98,35 +98,34 @@ def held_against_chance(task, groups):
 
 
 def warnings(task, result, asked):
-    """What else speaks against the numbers of a task. asked: its `questions`."""
+    """Yield what else speaks against the numbers of a task. asked: its `questions`."""
     scores = result[task.key]
-    texts = []
     if result["split"] != "test":
-        texts.append(f"No test: the run was made with these patients, those of its {result['split']} split.")
+        yield f"No test: the run was made with these patients, those of its {result['split']} split."
     for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
         for word, names in held_against_chance(task, scores.get(key, {})).items():
-            texts.append(f"{word} than {where}: {', '.join(names)}.")
+            yield f"{word} than {where}: {', '.join(names)}."
     metric = next(iter(METRICS[task.kind]))
     if alike(scores[metric]):
-        texts.append(f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy.")
+        yield f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy."
     if scores.get("spread") is not None and scores["spread"] < FLAT:
-        texts.append("The predictions hardly vary.")
+        yield "The predictions hardly vary."
     naming = scores.get("balanced_accuracy")
     always = scores.get("constant", {}).get("balanced_accuracy")
     if naming and always and naming["low"] is not None and naming["low"] <= always["value"]:
-        texts.append("It names the class no better than always the same one would (balanced accuracy).")
-    brier = scores.get("gain", {}).get("brier")
-    if brier and brier["high"] is not None and brier["high"] < 0:
-        texts.append(f"The probabilities are worse than {CONSTANT[task.kind]} (Brier score).")
-    elif brier and scores["brier"]["low"] is not None and scores["brier"]["low"] > share_brier(task, asked):
-        texts.append(f"The probabilities do not fit these {result['unit']}s: the shares of positives among "
-                     f"them, the same for all, have {number(share_brier(task, asked))} (Brier score).")
-    if result.get("patient_ids", True):
-        if result["unit"] == "image":
-            texts.append("Images, not patients, are scored: those of a patient have targets of their own.")
+        yield "It names the class no better than always the same one would (balanced accuracy)."
+    gain = scores.get("gain", {}).get("brier")
+    if gain and gain["low"] is not None:
+        shares = share_brier(task, asked)
+        if gain["high"] < 0:
+            yield f"The probabilities are worse than {CONSTANT[task.kind]} (Brier score)."
+        elif scores["brier"]["low"] is not None and scores["brier"]["low"] > shares:
+            yield (f"The probabilities do not fit these {result['unit']}s: the shares of positives among "
+                   f"them, the same for all, have {number(shares)} (Brier score).")
+    if not result.get("patient_ids", True):
+        yield ("Images, not patients: nothing says who the patients are, so that images of one person "
+               "may be on both sides of the split, and the intervals may be too narrow.")
+    elif result["unit"] == "image":
+        yield "Images, not patients, are scored: those of a patient have targets of their own."
         if 5 * scores.get("largest", 0) > scores["units"]:
-            texts.append(f"One patient has {scores['largest']} of the {scores['units']} images.")
-    else:
-        texts.append("Images, not patients: nothing says who the patients are, so that images of one person "
-                     "may be on both sides of the split, and the intervals may be too narrow.")
-    return texts
+            yield f"One patient has {scores['largest']} of the {scores['units']} images."

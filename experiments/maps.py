@@ -34,7 +34,7 @@ def findings_in(run, device):
 
     def watch(batch, out):
         for i, [image] in enumerate(batch["index"]):
-            views = views_of(cohort, image, options["size"], model.config)
+            views = list(views_of(cohort, image, options["size"], model.config))
             boxes = boxes_of[image]
             for label, maps in maps_of(tasks, model.config, out, i, boxes).items():
                 named = {f"{run}: {name}": weights for name, weights in maps.items()}
@@ -56,7 +56,7 @@ def main(argv=None):
     for finding, (boxes, views, maps) in first.items():
         label = finding[1]
         if label not in rows and finding in second:
-            rows[label] = finding_rows(views, label, boxes, maps | second[finding][-1])
+            rows[label] = list(finding_rows(views, label, boxes, maps | second[finding][-1]))
     if not rows:
         raise ValueError(f"{args.runs[0]}, {args.runs[1]}: the test patients of both share no finding "
                          "with a box and a map; boxes.csv stands beside the table")

@@ -30,10 +30,11 @@ def is_float(text):
     return True
 
 
-def read_cells(file):
-    """An open CSV file of a run -> its rows as dicts {column: text}."""
+def read_cells(path):
+    """A CSV file of a run -> its rows as dicts {column: text}."""
     rows = []
-    for row in csv.DictReader(file):
-        row.pop(None, None)                                        # cells beyond the header
-        rows.append({plain(name): plain(cell or "") for name, cell in row.items()})
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            row.pop(None, None)                                    # cells beyond the header
+            rows.append({plain(name): plain(cell or "") for name, cell in row.items()})
     return rows

@@ -28,7 +28,7 @@ def test_a_run_with_nothing_to_draw_has_no_charts():
     run = SimpleNamespace(metrics={"unit": "patient", "n": {}, "l": {}}, predictions=[row], log=[], tasks=[number, label], args={})
     assert task_charts(run, number) == []
     assert task_charts(run, label) == []
-    assert learning_curves(run) == []
+    assert list(learning_curves(run)) == []
 
 
 @pytest.mark.parametrize("labels, charts", ((6, 1), (7, 7)))
@@ -59,16 +59,16 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses, mo
     run = SimpleNamespace(log=log, tasks=[task], args={})
     loss, metric = learning_curves(run)
     assert loss.picture.info["key"] == losses and metric.text.startswith("Mean absolute error over the epochs")
-    assert learning_curves(SimpleNamespace(log=log[:1], tasks=[task])) == []
+    assert list(learning_curves(SimpleNamespace(log=log[:1], tasks=[task]))) == []
     drawn = []
     with monkeypatch.context() as patch:
         patch.setattr(run_charts, "line_chart", lambda lines, *rest: drawn.extend(lines))
         log[1]["val_loss"] = ""                      # of the epoch that is kept, and not of the other
-        learning_curves(run)
+        list(learning_curves(run))
     assert [line.name.partition(" ")[0] for line in drawn if any(line.mark)] == ["training", "mean"]
     for row in log:
         row["val_loss"] = ""
-    assert learning_curves(run)[0].picture.info["key"] == losses.split("; ")[0]
+    assert next(learning_curves(run)).picture.info["key"] == losses.split("; ")[0]
 
 
 def test_a_small_subgroup_is_called_small_in_the_forest_too(monkeypatch):
@@ -77,5 +77,5 @@ def test_a_small_subgroup_is_called_small_in_the_forest_too(monkeypatch):
     monkeypatch.setattr(run_charts, "dots", lambda values, *rest: rows.update(values))
     entry = {"value": 1.0, "low": 1.0, "high": 1.0}
     groups = {"sex F": {"patients": 60, "small": False, "auroc": entry}, "sex M": {"patients": 3, "small": True, "auroc": entry}}
-    run_charts.subgroup_charts(Task("l", "labels", ("x",)), {"auroc": entry, "subgroups": groups})
+    list(run_charts.subgroup_charts(Task("l", "labels", ("x",)), {"auroc": entry, "subgroups": groups}))
     assert list(rows) == ["sex F, n 60", "sex M, n 3 (small)"]

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.metrics import METRICS
 from evaluation.probabilities import details
-from evaluation.result_tables import cell_text, interval, number, tables
+from evaluation.result_tables import cell_text, interval, legend, number, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
 from evaluation.subgroups import score_subgroups
 from evaluation.verdict import verdict
@@ -114,7 +114,7 @@ def test_a_mean_of_rare_labels_is_not_judged(task):
     assert "cannot be judged with so few" in sentence and "(9 positives)" in warnings[0]
     scores["subgroups"] = {"sex F": score(task, table_of(task, prediction, target))}
     [group] = [table for table in tables(task, result, {}) if table[0].startswith("Subgroups")]
-    assert group[2][0][1]["of"] == "\u2020" and "not trustworthy" in group[0]
+    assert group[2][0][1]["of"] == "\u2020" and "not trustworthy" in legend([group])[0] and legend([("", [], [["a", 1.0]])]) == []
 
 
 def test_a_model_that_ranks_and_always_names_the_same_class_is_said():

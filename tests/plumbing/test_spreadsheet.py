@@ -22,5 +22,4 @@ def test_what_is_written_is_read_again(tmp_path):
     write_csv(str(tmp_path / "a.csv"), rows)
     with open(tmp_path / "a.csv", newline="") as file:
         assert not [cell for row in csv.reader(file) for cell in row if cell[:1] in tuple("=+@")]
-    with open(tmp_path / "a.csv", newline="") as file:
-        assert read_cells(file) == [{"patient": "=cmd()", "=1+1 target": "-2"}, {"patient": "'+x", "=1+1 target": "-3.5"}]
+    assert read_cells(tmp_path / "a.csv") == [{"patient": "=cmd()", "=1+1 target": "-2"}, {"patient": "'+x", "=1+1 target": "-3.5"}]
