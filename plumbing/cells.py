@@ -151,10 +151,9 @@ def are_lists(cells, separators=SEPARATORS):
 def separators_of(cells):
     """-> the signs that divide the words in a column of lists. Any other than the usual ones only where each
     word of a list stands alone in another cell."""
-    if are_lists(cells):
-        return SEPARATORS
-    if are_lists(cells, OTHER_SEPARATORS[0]):
-        return OTHER_SEPARATORS[0]
+    for separators in (SEPARATORS, OTHER_SEPARATORS[0]):
+        if are_lists(cells, separators):
+            return separators
     alone = set(map(same_word, cells))
     for separator in OTHER_SEPARATORS[1:]:
         for cell in cells:
@@ -210,10 +209,7 @@ def positive_of(classes):
         return classes[0]
     if first in [no + second for no in NO]:
         return classes[1]
-    negative = [name for name in classes if NEGATIVE.fullmatch(name)]
-    positive = [name for name in classes if POSITIVE.fullmatch(name)]
-    if len(negative) == 1:
-        return classes[1 - classes.index(negative[0])]
-    if len(positive) == 1:
-        return positive[0]
-    return None
+    positive = [name for name in classes if not NEGATIVE.fullmatch(name)]
+    if len(positive) != 1:
+        positive = [name for name in classes if POSITIVE.fullmatch(name)]
+    return positive[0] if len(positive) == 1 else None

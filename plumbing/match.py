@@ -28,10 +28,11 @@ def match(cohort, tasks, run):
             known = [same_word(name) for name in task.classes]
             matched = np.full_like(values, np.nan)                 # with the run's numbers of the classes
             for number, name in enumerate(own.classes):
-                if same_word(name) not in known:
+                word = same_word(name)
+                if word not in known:
                     raise ValueError(f"{cohort.name}: {task.name} {name!r} is unknown to {run}, "
                                      f"which knows {', '.join(task.classes)}")
-                matched[values == number] = known.index(same_word(name))
+                matched[values == number] = known.index(word)
             values = matched
         elif task.kind == "labels":
             columns = dict(zip(own.classes, values.T))

@@ -140,9 +140,7 @@ def compile_regex(regex):
 def first_group(match):
     """-> what the first group of a match holds, "" if it has no part in it; the whole match where the
     expression has no group."""
-    if match.re.groups:
-        return match[1] or ""
-    return match[0]
+    return match[min(1, match.re.groups)] or ""
 
 
 def patients_of_files(names, regex=None):

@@ -199,10 +199,10 @@ def sort_by_split(cohort, split_of):
         line = "split by patient, none in two: "
     for split in SPLITS:
         indices[split] = [i for i, patient in enumerate(cohort.patients) if split_of.get(patient) == split]
-        count = f"{split} {len(indices[split])} images"
+        count = f"{len(indices[split])} images"
         if cohort.patients_known:
-            count = f"{split} {list(split_of.values()).count(split)} patients {len(indices[split])} images"
-        counts.append(count)
+            count = f"{list(split_of.values()).count(split)} patients {count}"
+        counts.append(f"{split} {count}")
     return indices, line + ", ".join(counts)
 
 

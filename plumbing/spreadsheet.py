@@ -7,10 +7,12 @@ writing added.
 import csv
 import re
 
+from plumbing.cells import is_number
+
 
 def safe(cell):
     """A cell as it is written."""
-    if isinstance(cell, str) and re.match(r"'*[=+\-@\t\r]", cell) and not is_float(cell):
+    if isinstance(cell, str) and re.match(r"'*[=+\-@\t\r]", cell) and not is_number(cell):
         return "'" + cell
     return cell
 
@@ -20,14 +22,6 @@ def plain(text):
     if re.match(r"'+[=+\-@\t\r]", text):
         return text[1:]
     return text
-
-
-def is_float(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_cells(path):

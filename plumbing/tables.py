@@ -188,7 +188,7 @@ def image_column(path, header, rows, names):
     for name in columns:
         require_column(path, header, name, "--image-column")
     for row in rows:
-        row[names] = "|".join(row[name] for name in columns if row[name])
+        row[names] = "|".join(filter(None, map(row.get, columns)))
     header.append(names)
     return names
 

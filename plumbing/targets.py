@@ -210,21 +210,22 @@ def read_survival(path, rows, time, event, event_value):
     event_value: of the column of events where it is not 1."""
     times = numbers(path, rows, time)
     cells = known_cells(rows, event)
-    word_of = {cell: same_word(cell) for cell in cells}
     wanted = same_word(event_value or "1")
-    allowed = {0.0, 1.0}
-    if event_value:
-        allowed.update(word_of.values())
+    is_event = {cell: float(same_word(cell) == wanted) for cell in cells}
+    others = [cell for cell in cells if not is_event[cell]]
+    refused = []
+    if not event_value:
+        refused = [cell for cell in others if same_word(cell) != 0]
+    elif len(others) == len(cells) and wanted not in (0, 1):
+        refused = others
     for row, t in zip(rows, times):
-        if wanted not in allowed or word_of.get(row[event], wanted) not in allowed:
+        if row[event] in refused:
             raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last "
                              f"look); --target {time}/{event}=VALUE:survival says which of "
                              f"{shortlist(cells)} it is")
         if t < 0:
             raise cell_error(path, row, time, "is no time, need at least 0")
-    others = [cell for cell in cells if word_of[cell] != wanted]
-    is_event = dict.fromkeys(cells, 1.0) | dict.fromkeys(others, 0.0) | {"": np.nan}
-    result = np.float32([times, [is_event[row[event]] for row in rows]]).T
+    result = np.float32([times, [is_event.get(row[event], np.nan) for row in rows]]).T
     counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
     if len(others) > 1:
         counts += f", {' and '.join(others[:5])} count as none"
