@@ -62,10 +62,10 @@ def with_target(cohort, target):
     if name not in NAME_TARGETS:
         raise ValueError(f"--target {target}: class folders say only class, and names as those of chest_xray "
                          f"{shortlist(NAME_TARGETS)}")
+    patterns = NAME_TARGETS[name].items()
     words = []                                                     # "" where a name says none
     for file in map(basename, cohort.paths):
-        matching = [word for pattern, word in NAME_TARGETS[name].items() if re.search(pattern, file)]
-        words += matching[:1] or [""]
+        words.append(next((word for pattern, word in patterns if re.search(pattern, file)), ""))
     cells = Counter(filter(None, words))
     if not cells:
         raise ValueError(f"--target {target}: no file of {cohort.name} has a name that says it")

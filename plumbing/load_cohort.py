@@ -45,7 +45,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     known = PUBLIC_TABLES.get(data, {})
     is_medmnist = data.startswith("medmnist:")
     if is_medmnist or isdir(data) and not known:
-        if images or patient or image or ((target or split) and is_medmnist):
+        if images or patient or image or is_medmnist and (target or split):
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
                              "--target and --split-column do not apply to it")
         if is_medmnist:

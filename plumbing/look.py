@@ -33,20 +33,17 @@ def look(args, argv=None):
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    counts = Counter(cohort.patients)
-    unit = ", not patients"
+    lines = [f"{cohort.name}: {len(cohort.paths)} images, not patients"]
     if cohort.patients_known:
-        unit = f" of {len(counts)} patients"
-    lines = [f"{cohort.name}: {len(cohort.paths)} images{unit}"]
+        sizes = sorted(Counter(cohort.patients).values())
+        lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(sizes)} patients",
+                 f"patients: {sizes[0]} to {sizes[-1]} images each, as {cohort.patients[0]}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
         for split, images in indices.items():
             lines.append(f"  {split}: {task.name} {summarize(task, values[images])}")
     lines += [f"column {name}: {describe_column(cells)}" for name, cells in cohort.columns.items()]
-    if cohort.patients_known:
-        sizes = sorted(counts.values())
-        lines.append(f"patients: {sizes[0]} to {sizes[-1]} images each, as {cohort.patients[0]}")
     lines += notes + training_notes(cohort, indices["train"])
     files, headers = describe_files(cohort)
     try:

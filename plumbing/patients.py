@@ -93,16 +93,14 @@ def named_patients(names, regex=None):
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
         stem = os.path.splitext(name)[0].replace(os.sep, "/")
-        patient = None
         for pattern, data_set in patterns.items():
-            match = pattern.search(stem)
-            if match:
-                patient = first_group(match)
+            patient = first_group(pattern.search(stem))
+            if patient:
                 example_of.setdefault(data_set, patient)
                 break
         if regex and not patient:
             raise ValueError(f"--patient-regex {regex}: finds no patient in {stem}")
-        patients.append(patient)
+        patients.append(patient or None)
     if not example_of:
         return patients, ""
     examples = ", ".join(f"{patient} ({data_set})" for data_set, patient in example_of.items())
@@ -138,8 +136,10 @@ def compile_regex(regex):
 
 
 def first_group(match):
-    """-> what the first group of a match holds, "" if it has no part in it; the whole match where the
-    expression has no group."""
+    """-> what the first group of a match holds, "" if it has no part in it, or there is no match; the whole
+    match where the expression has no group."""
+    if match is None:
+        return ""
     return match[min(1, match.re.groups)] or ""
 
 

@@ -58,8 +58,8 @@ def merge_rows(path, rows, cohort, split=None):
             label = task.name
             if task.kind == "labels":
                 label = task.classes[column]
-            if task.kind == "labels" and label not in rows[0]:
-                continue                                           # a word in a list
+                if label not in rows[0]:
+                    continue                                       # a word in a list
             answers = values.reshape(differ.shape)[:, column]
             group = [i for i, other in enumerate(first_of) if other == first]
             raise ValueError(disagreement(path, rows, cohort.paths, task, label, answers, group))

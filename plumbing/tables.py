@@ -65,8 +65,7 @@ def read_csv(path):
                     raise ValueError(f"{path} row {number}: {len(cells)} cells, "
                                      f"the header has {len(header)}")
                 row = {name: one_line(cell, "; ") for name, cell in zip(header, cells) if name}
-                row[None] = number
-                rows.append(row)
+                rows.append(row | {None: number})
                 if cells[0].startswith("#"):
                     marked.append(number)
     except UnicodeDecodeError as error:
@@ -210,10 +209,10 @@ def find_patients(path, rows, column, regex):
     expression = compile_regex(regex)
     patients = []
     for row in rows:
-        match = expression.search(row[column])
-        if not match or NOBODY.fullmatch(first_group(match)):
+        patient = first_group(expression.search(row[column]))
+        if NOBODY.fullmatch(patient):
             raise cell_error(path, row, column, "names no patient")
-        patients.append(first_group(match))
+        patients.append(patient)
     return patients
 
 
