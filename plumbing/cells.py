@@ -29,10 +29,10 @@ GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among
 THREE_DIGITS = re.compile(r"\d{1,3}")
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
-                     r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|to ?do|removed|unlabell?ed|no label"
+                     r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed|no label"
                      r"|not (known|specified|recorded|applicable|done|assessed))[)\]]?")
-LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x".split(), "1")
-LABELS |= dict.fromkeys("false no n nein non negative neg absent unchecked".split(), "0")
+LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x +".split(), "1")
+LABELS |= dict.fromkeys("false no n nein non negative neg absent unchecked -".split(), "0")
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?findings?|normal|healthy")   # in a list of findings
 CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
@@ -41,7 +41,7 @@ SEPARATORS = "|;,"
 OTHER_SEPARATORS = "/+&", *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NO = "no", "non", "n", "un"
-NEGATIVE = re.compile(r"(?i)-?0(\.0)?|-1(\.0)?|n|no|nein|non|false|neg|negative|normal|healthy|controls?"
+NEGATIVE = re.compile(r"(?i)-|-?0(\.0)?|-1(\.0)?|n|no|nein|non|false|neg|negative|normal|healthy|controls?"
                       r"|benign|none|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+")
 POSITIVE = re.compile(r"(?i)y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer"
                       r"|malignant|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|melanoma"

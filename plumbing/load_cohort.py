@@ -23,7 +23,7 @@ from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
 # names of columns that say a split in numbers: fold, is_train, test set
-SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*(k[ _.-]?)?(folds?|partition|train(ing)?|test(ing)?"
+SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*(k[ _.-]?)?(folds?|partition|(sub)?set|train(ing)?|test(ing)?"
                           r"|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
 
 

@@ -128,7 +128,7 @@ def read_header(path, cells):
 def blank_out(rows, words):
     """Make the cells that hold a word for a blank blank. words: as in MISSING.
 
-    -> {(column, cell): how often it was made blank}"""
+    -> {(column, cell): how often it was made blank}. ValueError for - in a column that holds + too."""
     words = set(words.lower().split(","))
     longest = max(map(len, words))
     counts = Counter()
@@ -137,6 +137,10 @@ def blank_out(rows, words):
             if name and cell and len(cell) <= longest and cell.lower() in words:
                 row[name] = ""
                 counts[name, cell] += 1
+    for name, word in counts:
+        if word == "-" and any(row[name] == "+" for row in rows):
+            raise ValueError(f"column {name}: is - beside + a blank, or negative? --missing=na,nan makes it "
+                             "a word, and leaves na and nan as blanks")
     return counts
 
 

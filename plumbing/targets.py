@@ -157,7 +157,8 @@ def read_one_hot(path, rows, names):
     has_one = (values.sum(1) == 1) & (values.min(1) == 0)
     for row, is_fine in zip(rows, unknown | has_one):
         if not is_fine:
-            raise ValueError(f"{path} row {row[None]}: need one 1 and else 0 in {', '.join(names)}")
+            raise ValueError(f"{path} row {row[None]}: need one 1 and else 0 in {', '.join(names)}; "
+                             f"--target {','.join(names)} makes each of them a label")
     return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 

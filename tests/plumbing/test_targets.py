@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from plumbing.cells import positive_of
 from plumbing.cohort import Cohort, Task
 from plumbing.load_cohort import load_cohort
 from plumbing.splits import split_patients
@@ -219,6 +220,16 @@ def test_words_for_a_blank_are_a_flag(tmp_path):
     kept = column(tmp_path, cells, missing="")
     assert kept.tasks[0].classes == ("None", "mild", "severe") and not any("blanks" in line for line in kept.notes)
     assert column(tmp_path, cells, missing="mild,x").targets["target"].tolist()[2] == 0
+
+
+def test_a_minus_beside_a_plus_is_no_blank_in_silence(tmp_path):
+    """Half of the answers would else be unknown; the advice works."""
+    cells = ("+", "-", "++", "+", "-")
+    with pytest.raises(ValueError, match="column target: is - beside . a blank, or negative. --missing=na,nan makes it a word"):
+        column(tmp_path, cells)
+    assert column(tmp_path, cells, missing="na,nan").targets["target"].tolist() == [0, 2, 1, 0, 2]
+    assert column(tmp_path, cells[:2] * 2, "target:labels", missing="na,nan").targets["findings"].tolist() == [[1], [0], [1], [0]]
+    assert positive_of(("+", "-")) == "+"
 
 
 def test_uncertain_holds_for_a_lone_label(tmp_path):
