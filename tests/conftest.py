@@ -80,7 +80,7 @@ def volumes(tmp_path_factory):
 def slides(tmp_path_factory):
     """20 simulated bags of vectors, cut to 40 so that they train in no time, but for one of 70."""
     folder = tmp_path_factory.mktemp("slides")
-    simulate.bag(str(folder), patients=20)
+    simulate.write(str(folder), simulate.COHORTS["bag"], seed=0, patients=20)
     for i in range(20):
         path = folder / "images" / f"p{i:04d}.npy"
         np.save(path, np.load(path)[:70 if i == 3 else 40])
