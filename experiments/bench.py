@@ -121,9 +121,9 @@ def multivit(args):
     if args.quick:
         counts = (1, 2)
         image = 32
-    names = ("separate", "multi", "joint", "joint, matrix in memory")
     for n in counts:
-        yield measure(args, build_multivit, names, {"n": n, "size": "micro", "image": image, "patch": 8})
+        yield measure(args, build_multivit, ("separate", "multi", "joint", "joint, matrix in memory"),
+                      {"n": n, "size": "micro", "image": image, "patch": 8})
 
 
 # -----------------------------------------------------------------------------

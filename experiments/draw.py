@@ -58,14 +58,13 @@ def matrix(values, cell=3):
 
 def matrices(title, factors):
     """A row of matrices to scale, {caption: (rows, columns)}."""
-    pictures = []
-    captions = []
-    for caption, values in factors.items():
+    columns = {}
+    for name, values in factors.items():
         picture = matrix(values)
         across = max(0, 110 - picture.width) // 2                  # px of white, for the caption
-        pictures.append(ImageOps.expand(picture, (across, (SIDE - picture.height) // 2), "white"))
-        captions.append(f"{caption}: {len(values)} x {len(values[0])}")
-    return side_by_side(pictures, captions, SIDE, title)
+        caption = f"{name}: {len(values)} x {len(values[0])}"
+        columns[caption] = ImageOps.expand(picture, (across, (SIDE - picture.height) // 2), "white")
+    return side_by_side(columns.values(), columns, SIDE, title)
 
 
 # -----------------------------------------------------------------------------
@@ -124,10 +123,9 @@ def vit():
         tokens = ViT(config).embed(torch.tensor(film)[None, None])[0]    # (1 + T, D)
     patches = outline_patches(film, range(36), config.grid, ["white"] * 36)
     table = ImageOps.expand(matrix(tokens, 5), (50, 0), "white")
-    captions = ["an image", "", "36 patches", "", "37 tokens: the class token, and one per patch"]
     return side_by_side(
         [film, arrow(SIDE), patches, arrow(SIDE), table],
-        captions,
+        ["an image", "", "36 patches", "", "37 tokens: the class token, and one per patch"],
         SIDE,
     )
 
@@ -189,8 +187,11 @@ def daft():
             x = block(x)
         alpha, _ = model.blocks[-1].daft.affine(x.expand(3, -1, -1, -1, -1), (ages - 73) / 7)
     caption = f"alpha of its 16 feature maps, {alpha.min():.1f} to {alpha.max():.1f}, at ages 60, 80 and 90"
-    factors = matrix(alpha.repeat_interleave(2, dim=0), 32)
-    return side_by_side([Image.fromarray(volume[12]), factors], ["a slice of a volume", caption], SIDE)
+    return side_by_side(
+        [Image.fromarray(volume[12]), matrix(alpha.repeat_interleave(2, dim=0), 32)],
+        ["a slice of a volume", caption],
+        SIDE,
+    )
 
 
 def probe():
@@ -200,8 +201,11 @@ def probe():
     pictures = [chest_film(), matrix(feature.view(14, 14), 16)]
     for stretched in (resize_list(x, (16, 16)), resize_grid(x, (14, 14), (16, 16))):
         pictures.append(matrix(stretched[0, 1:].view(16, 16), 14))
-    captions = ["a film", "14 x 14 tokens, one feature", "resized: as a list", "resized-2d: as a grid"]
-    return side_by_side(pictures, captions, 224)
+    return side_by_side(
+        pictures,
+        ["a film", "14 x 14 tokens, one feature", "resized: as a list", "resized-2d: as a grid"],
+        224,
+    )
 
 
 PICTURES = attention, vit, crossvit, lt_vit, gmml, daft, probe

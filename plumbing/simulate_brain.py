@@ -84,8 +84,6 @@ def brain_patient(seed, index):
     stage = STAGES[np.searchsorted((-0.5, 0.75), severity)]
     dementia = rng.exponential(6 * math.exp(-0.9 * severity))      # years until it begins
     watched = rng.uniform(1, 8)                                    # years until the last look
-    time = round(min(dementia, watched), 3)
-    event = int(dementia <= watched)
 
     volume = draw_brain(rng, atrophy, widening)
     if rng.random() < 0.05:
@@ -94,7 +92,8 @@ def brain_patient(seed, index):
     name = f"images/{patient}.npy"
     return (
         [[patient, *np.round([atrophy, widening, severity], 4)]],
-        [[patient, name, age, sex, education, apoe, stage, time, event]],
+        [[patient, name, age, sex, education, apoe, stage,
+          round(min(dementia, watched), 3), int(dementia <= watched)]],
         {name: volume})
 
 

@@ -51,12 +51,11 @@ def lung_vessels(rng, out, y):
     dx = out - 0.16
     dy = y + 0.05
     distance = np.hypot(dy, dx)
-    angle = np.arctan2(dy, dx) + 0.18 * noise(rng, SHAPE, 9)
-    angle = angle.clip(-math.pi, math.pi)
+    angle = (np.arctan2(dy, dx) + 0.18 * noise(rng, SHAPE, 9)).clip(-math.pi, math.pi)
     rays = resize(                              # by angle and distance
         rng.standard_normal((34, 9), np.float32),
-        (256, 32))
-    rays = rays[
+        (256, 32)
+    )[
         ((angle + math.pi) * 40.5).astype(int),
         (distance * 32).clip(0, 31).astype(int)]
     return (
@@ -151,8 +150,9 @@ def cardiomegaly(chest, rng, depth, out, dx, dy):
 
 def effusion(chest, rng, depth, out, dx, dy):
     """Fluid in the pleural space, whose level is a meniscus: higher at the wall."""
-    level = chest.floor - rng.uniform(0, 0.3)
-    level -= 0.22 * np.exp(((out - chest.wall) / 0.12).clip(-9, 0.3))
+    level = (
+        chest.floor - rng.uniform(0, 0.3)
+        - 0.22 * np.exp(((out - chest.wall) / 0.12).clip(-9, 0.3)))
     fluid = ramp(chest.y - level, 0.1) * inside(depth)
     chest.density += 0.8 * fluid * (1 - 0.8 * chest.middle)
     return fluid > 0.4
@@ -161,10 +161,9 @@ def effusion(chest, rng, depth, out, dx, dy):
 def consolidation(chest, rng, depth, out, dx, dy):
     """Lung filled with fluid or cells: hazy and patchy, without a sharp edge."""
     width, height = rng.uniform(0.12, 0.22, 2)
-    haze = np.exp(
+    haze = inside(depth) * np.exp(
         -(dx / width) ** 2
         - (dy / height) ** 2)
-    haze *= inside(depth)
     patchy = haze * (1 + 0.45 * noise(rng, SHAPE, 22))
     chest.density += 0.55 * patchy.clip(0, 1)
     return haze > 0.35
@@ -233,11 +232,10 @@ def draw_finding(chest, rng, label):
     for side in choose_sides(rng, label):
         depth = chest.depths[side]
         out = chest.x * side
-        centers = np.argwhere(
+        center = tuple(rng.choice(np.argwhere(
             (inside(depth) > 0.95)
             & (out > 0.22)
-            & (chest.y < 0.35))
-        center = tuple(rng.choice(centers))
+            & (chest.y < 0.35))))
         dx = chest.x - chest.x[center]
         dy = chest.y - chest.y[center]
         shown = DRAW[label](chest, rng, depth, out, dx, dy)

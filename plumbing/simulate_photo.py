@@ -50,7 +50,12 @@ SHAPES = {                                      # of the body, as limbs() reads 
          0.42   0.1    0.27    0.38   0.7    0.13
          0.38   0.72   0.13    0.56   0.9    0.12"""}
 HAIR = (38, 30, 26)
-BACKDROPS = [(62, 92, 128), (70, 118, 104), (52, 54, 58), (205, 206, 204), (160, 168, 176)]
+BACKDROPS = np.loadtxt("""
+     62   92  128
+     70  118  104
+     52   54   58
+    205  206  204
+    160  168  176""".splitlines())
 SITES = {                                       # colour cast; standard deviation of the grain in grey levels
     "clinic-a": ((1, 1, 1), 2),
     "clinic-b": ((0.97, 1, 1.03), 2),
@@ -118,8 +123,8 @@ def plaques(rng, skin, fraction):
         + 0.1 * noise(rng, skin.shape, 34))
     if fraction <= 0:
         return np.zeros(skin.shape, np.float32)
-    edge = np.quantile(grown[skin][::7], 1 - fraction)             # every seventh pixel is enough
-    return ramp(grown - edge, 0.12) * skin
+    grown -= np.quantile(grown[skin][::7], 1 - fraction)           # every seventh pixel is enough
+    return ramp(grown, 0.12) * skin
 
 
 def toward(light, x, y):
@@ -213,6 +218,6 @@ def draw_photo(rng, region, fst, site, fraction, grades):
     tone = np.where(hidden, rgb(HAIR), tone)
 
     image = photograph(rng, tone, ramp(depth, 0.05), toward(light, x, y), site)
-    mole_color = (skin_color * 0.45).astype(int)
-    draw_moles_and_hairs(rng, image, skin, tuple(mole_color.ravel().tolist()))
+    mole_color = (skin_color * 0.45).astype(int).ravel()
+    draw_moles_and_hairs(rng, image, skin, tuple(mole_color.tolist()))
     return np.asarray(image), float((mask > 0.5).sum() / skin.sum())

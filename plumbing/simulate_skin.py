@@ -79,11 +79,10 @@ def draw_disease(rng):
 
 def choose_regions(rng, count):
     """Return the region of each of `count` photographs: four different ones, then two for a second time."""
-    weights = list(WEIGHTS.values())
     order = rng.choice(
         list(WEIGHTS), 4,
         replace=False,
-        p=weights).tolist()
+        p=list(WEIGHTS.values())).tolist()
     if count >= 3:                                                 # three photographs show 70 % of PASI
         order.sort(key=lambda region: WEIGHTS[region] < 0.3)
     order += ["lower limbs", "trunk"]
@@ -109,8 +108,7 @@ def psoriasis_patient(seed, index):
             area *= rng.uniform(0.85, 1.0)
         name = f"images/{patient}_{number}.jpg"
         pictures[name], area = draw_photo(rng, region, fst, site, area, grades)
-        truth = [round(area, 4)] + grades
-        photos.append((name, region, truth))
+        photos.append((name, region, [round(area, 4)] + grades))
 
     region_rows = []
     for region, truth in regions.items():
