@@ -15,7 +15,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
-from plumbing.weight_files import first_line, read_tensors
+from plumbing.weight_files import first_line, in_one_line, read_tensors
 
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -244,12 +244,9 @@ def read_beside(place, file, other):
 
 def read_json(path):
     """-> the object in a JSON file."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+    with in_one_line(f"{path}: not a JSON file"), open(path, encoding="utf-8") as file:
+        content = json.load(file)
         json.dumps(content, ensure_ascii=False).encode()  # no half characters, which cannot be printed
-    except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path}: not a JSON file ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, needs a JSON object")
     return content

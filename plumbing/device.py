@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from plumbing.weight_files import first_line
+from plumbing.weight_files import in_one_line
 
 
 def find_device(name):
@@ -17,11 +17,9 @@ def find_device(name):
             name = "cuda"
     if name == "cuda" and "LOCAL_RANK" in os.environ:        # each of torchrun's processes has its own GPU
         name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
+    with in_one_line(f"--device {name}: does not work here"):
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: {first_line(error)}") from error
     return device
 
 

@@ -10,6 +10,7 @@ from huggingface_hub.utils import tqdm
 
 from data import Samples, make_loader
 from plumbing.cache import cache_key
+from plumbing.weight_files import in_one_line
 
 
 def cached_features(cohort, model, folder, size, channels, device, workers=0):
@@ -32,13 +33,10 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
         model.eval()
         write_features(path, shape, model, loader, device)
         origin = f"computed in {time.perf_counter() - began:.0f} s, now in"
-    try:
+    with in_one_line(f"{path}: not a file of features; delete it, it will be made again"):
         features = np.load(path, mmap_mode="r")
         if features.shape != shape or features.dtype != np.float32:
             raise ValueError(f"{features.dtype} {features.shape}, not {shape}")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a file of features ({error}); "
-                         "delete it, it will be made again") from error
     megabytes = getsize(path) / 1e6
     return features, f"features of {len(features)} images {origin} {path} ({megabytes:.0f} MB)"
 

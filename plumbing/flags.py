@@ -18,6 +18,7 @@ from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS
 from plumbing.tables import MISSING
 from plumbing.target_kinds import POLICIES
+from plumbing.weight_files import in_one_line
 
 DEFAULT_MODEL = "multivit"
 DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
@@ -239,7 +240,7 @@ def parse(argv=None):
         if owners:
             raise ValueError(f"{flag} belongs to --model {' or '.join(owners)}, not to {model}")
         raise ValueError(parser.refusal(word))
-    if args.resume:
+    if args.resume is not None:                                    # "" of a variable that is not set
         typed = {token.split("=")[0] for token in argv if token.startswith("--")}
         changed = sorted(typed - {"--resume", "--device", "--workers", "--epochs"})
         if changed:
@@ -314,7 +315,7 @@ def read_args(run):
 
     A flag that came later has its default; one that the model does not have (earlier versions wrote them
     all) is left out."""
-    try:
+    with in_one_line(f"{run}: no run folder, its args.json cannot be read"):
         saved = read_json(os.path.join(run, "args.json"))
         if saved.get("model") not in MODELS:
             raise ValueError(f"model cannot be {saved.get('model')!r}")
@@ -327,8 +328,6 @@ def read_args(run):
                 setattr(args, flag.dest, saved[flag.dest])
         check_ranges(args)
         return args
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run}: no run folder, its args.json cannot be read ({error})") from error
 
 
 def check_value(flag, value):

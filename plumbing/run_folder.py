@@ -30,7 +30,7 @@ from plumbing.inside import own_cache
 from plumbing.lock import lock
 from plumbing.splits import files_of
 from plumbing.spreadsheet import safe
-from plumbing.weight_files import first_line, read_pickle
+from plumbing.weight_files import first_line, in_one_line, read_pickle
 from plumbing.weights import load_weights
 
 
@@ -167,15 +167,13 @@ def load_state(run, model, optimizer, state, steps):
     epoch. ValueError when last/ does not fit the model or cannot be read."""
     load_weights(model, read_checkpoint(join(run, "last"))[0], run, new=())
     path = join(run, "last", "state.pt")
-    try:
+    with in_one_line(f"{path}: cannot be resumed"):
         saved = read_pickle(path)
         optimizer.load_state_dict(saved["optimizer"])
         set_random_numbers(saved["random"])
         state = {key: saved.get(key, default) for key, default in state.items()}
         check_state(state, steps)
         return state
-    except Exception as error:                       # pickle and torch raise many kinds
-        raise ValueError(f"{path}: cannot be resumed ({first_line(error)})") from error
 
 
 def check_state(state, steps):

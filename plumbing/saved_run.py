@@ -10,7 +10,7 @@ from plumbing.cohort import Column, Task
 from plumbing.flags import read_args
 from plumbing.models import class_of
 from plumbing.run_folder import lock_run, recover
-from plumbing.weight_files import first_line
+from plumbing.weight_files import first_line, in_one_line
 from plumbing.weights import build_config, check_size, load_weights
 
 
@@ -43,12 +43,9 @@ def read_metrics(run):
 
 def tasks_and_columns(saved, path):
     """config.json as a dict -> [Task], [Column]; ValueError where it is not as train.py writes it."""
-    try:
+    with in_one_line(f"{path}: the tasks or columns of config.json are not as train.py writes them"):
         tasks = [build_config(Task, task) for task in saved.get("tasks", [])]
         columns = [build_config(Column, column) for column in saved.get("columns", [])]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: the tasks or columns of config.json are not as train.py writes them "
-                         f"({error})") from error
     return tasks, columns
 
 

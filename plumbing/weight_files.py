@@ -177,6 +177,16 @@ def unwrap(content, depth=6):
 
 
 @contextmanager
+def in_one_line(text, errors=Exception):
+    """What goes wrong inside it (packages raise many kinds) -> a ValueError: the text, and the reason in
+    brackets."""
+    try:
+        yield
+    except errors as error:
+        raise ValueError(f"{text} ({first_line(error)})") from error
+
+
+@contextmanager
 def readable(path, kind):
     """Whatever goes wrong while a file is read (packages raise many kinds) -> ValueError in one line."""
     try:

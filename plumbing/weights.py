@@ -8,7 +8,6 @@ Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, u
 """
 import re
 import sys
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
 import torch
@@ -18,7 +17,7 @@ from plumbing.checkpoints import read_checkpoint
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions, spaced
-from plumbing.weight_files import first_line
+from plumbing.weight_files import first_line, in_one_line
 
 # of other tasks
 IGNORED = re.compile(
@@ -89,15 +88,11 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
         return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
 
 
-@contextmanager
 def belonging_together(name):
     """Inside it tensors and config.json may be taken to belong to one model: what fails because they do not
     becomes one ValueError."""
-    try:
-        yield
-    except (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"{name}: its tensors and config.json do not belong together "
-                         f"({first_line(error)})") from error
+    errors = RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError
+    return in_one_line(f"{name}: its tensors and config.json do not belong together", errors)
 
 
 def own_config(config_class, fields, name, mean, std):
@@ -130,10 +125,8 @@ def settled(model_class, config, tensors, name, channels, changes, assumed, note
 
 def from_dict(config_class, values, name):
     """A config from the dict that asdict() made of it, perhaps by way of JSON; ValueError names the file."""
-    try:
-        return build_config(config_class, values)
-    except (TypeError, ValueError, ArithmeticError) as error:  # a field too many, or a value that cannot be
-        raise ValueError(f"{name}: config.json does not fit {config_class.__name__}: {error}") from error
+    with in_one_line(f"{name}: config.json does not fit {config_class.__name__}"):   # a field too many, or
+        return build_config(config_class, values)                                    # a value that cannot be
 
 
 def build_config(config_class, values):

@@ -85,3 +85,11 @@ def test_the_papers_sizes_are_named(slides):
     args = parse(["--model", "vit", "--size", "vit3d"])
     assert (args.image, args.patch) == ("32x256x256", "4x16x16")
     assert parse(["--model", "vit", "--size", "vit2d", "--image", "64"]).image == "64"
+
+
+def test_resume_of_a_variable_that_is_not_set_starts_nothing():
+    """--resume "$RUN" without RUN is no new training of the default model."""
+    with pytest.raises(ValueError, match="no run folder, its args.json cannot be read"):
+        parse(["--resume", ""])
+    with pytest.raises(ValueError, match="--resume keeps the flags of the run; --model cannot change"):
+        parse(["--model", "vit", "--resume", ""])
