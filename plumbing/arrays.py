@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.npyio import NpzFile
 
 from plumbing.dicom import read_dicom
 from plumbing.formats import LARGEST, check_regular, check_size, format_of
@@ -26,7 +27,7 @@ def read_array(path):
     ValueError, one line, for everything that can go wrong."""
     with readable(path, "array"):
         array = open_array(path)
-        if isinstance(array, np.lib.npyio.NpzFile):
+        if isinstance(array, NpzFile):
             with array:
                 array = np.asarray(array[array.files[0]])
     if array.dtype.kind not in "buif" or array.size == 0 or not all_finite(array):
@@ -41,7 +42,7 @@ def open_array(path):
     if path.lower().endswith(".pt"):
         return read_pt(path)
     array = np.load(path, mmap_mode="r", allow_pickle=False)       # no .npy shorter than its header
-    if isinstance(array, np.lib.npyio.NpzFile):
+    if isinstance(array, NpzFile):
         if len(array.files) != 1:
             raise ValueError(f"holds {len(array.files)} arrays, need one")
         check_size(path, array.zip.infolist()[0].file_size, packed=True)
@@ -51,7 +52,7 @@ def open_array(path):
 def array_header(path):
     """-> shape and type of an array that is neither unpacked nor read, if it can be helped."""
     array = open_array(path)
-    if not isinstance(array, np.lib.npyio.NpzFile):
+    if not isinstance(array, NpzFile):
         return array.shape, array.dtype
     with array, array.zip.open(array.zip.infolist()[0]) as file:
         np.lib.format.read_magic(file)

@@ -34,10 +34,10 @@ def read_class_folders(folder, regex=None, split=None):
     if len(classes) < 2:
         raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
                                     f"(there are {shortlist(classes)})"] + notes))
-    bare = list(filter(split_name, classes))
+    bare = [name for name in classes if split_name(name) or is_image_folder(name)]
     if bare and len(classes) - len(bare) != 1:                     # control and test may be classes
-        raise ValueError(f"--data {folder}: {shortlist(bare)}, by the name a folder of a split, holds images "
-                         "that are in no folder of a class; they must lie elsewhere")
+        raise ValueError(f"--data {folder}: {shortlist(bare)}, by the name of a split or of images, holds "
+                         "images that are in no folder of a class; they must lie elsewhere")
     if None in splits and any(splits):
         raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split "
                          f"and none of {', '.join(SPLITS)}; what else there is must lie elsewhere")

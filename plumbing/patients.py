@@ -26,6 +26,8 @@ NAMES = {re.compile(pattern): data_set for pattern, data_set in {
     r"(?:^|/)(\d{5,})[LR]$": "two eyes, breasts or knees",
     r"(?i)(?:^|/)(?:left|right|od|os)[ _-]([^/]*\d[^/]*)$": "two eyes, breasts or knees",
     r"(?i)(?:^|/)([^/]*\d[^/]*?)[ _-]+(?:frame|slice)[ _-]?\d+$": "frames or slices",
+    r"(?i)(?:^|/)([^/]*\d[^/]*?)[ _-](?:left|right|l|r)[ _-]?(?:cc|mlo)$": "views of breasts",
+    r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/])": "BIDS",
     r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])":
         "folders or names of patients",
     r"(?:^|/)(p\d{8})/": "MIMIC-CXR",

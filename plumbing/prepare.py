@@ -6,7 +6,7 @@ eval.py too.
 import os
 import re
 from dataclasses import dataclass, replace
-from os.path import dirname, exists, isfile, join, samefile
+from os.path import dirname, exists, isfile, join, realpath
 
 import numpy as np
 import torch
@@ -286,7 +286,7 @@ def run_around(name):
 
 def is_same_file(name, other):
     """Are these two spellings of one path, or the same name of a cohort?"""
-    return name == other or exists(name) and exists(other) and samefile(name, other)
+    return realpath(name) == realpath(other)
 
 
 # -----------------------------------------------------------------------------

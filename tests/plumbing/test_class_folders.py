@@ -137,10 +137,11 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
 
 @pytest.mark.parametrize("images, message", (
     (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks or thumbnails beside their images 1\)"),
-    (("train/1.png", "test/2.png"), "test, train, by the name a folder of a split, holds images that are in no folder of a class"),
-    (("train2017/1.png", "val2017/2.png"), "train2017, val2017, by the name a folder of a split"),
-    (("train/a/1.png", "train/b/2.png", "test/3.png"), "test, by the name a folder of a split, holds images that are in no folder of a class"),
-    (("a/1.png", "b/2.png", "test/3.png"), "test, by the name a folder of a split, holds images"),
+    (("train/1.png", "test/2.png"), "test, train, by the name of a split or of images, holds images that are in no folder of a class"),
+    (("train2017/1.png", "val2017/2.png"), "train2017, val2017, by the name of a split or of images"),
+    (("train/a/1.png", "train/b/2.png", "test/3.png"), "test, by the name of a split or of images, holds images that are in no folder of a class"),
+    (("imagesTr/1.png", "imagesTs/2.png", "labelsTr/1.png"), "imagesTr, imagesTs, by the name of a split or of images, holds images"),
+    (("a/1.png", "b/2.png", "test/3.png"), "test, by the name of a split or of images, holds images"),
     (("train/NORMAL/1.png", "test/Normal/2.png"), "there are NORMAL.; class: 'NORMAL' and 'Normal' are one class"),
     (tuple(f"IMD{i:03}/{i}.bmp" for i in range(6)), "6 folders, as IMD000, with 6 patients or images in all look like patients"),      # PH2
     (tuple(f"{i}/{c}/{i}_idx5_x{c}_y1_class{c}.png" for i in range(10253, 10259) for c in (0, 1)), "6 folders, as 10253, with 6 patients"),     # IDC
