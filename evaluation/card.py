@@ -37,29 +37,36 @@ def markdown_table(table):
 
 def card(run, library="pytorch"):
     """-> README.md for a model's folder on the Hub: a YAML head, then what the report says."""
-    lines = ["---"]
+    return "\n".join(card_lines(run, library))
+
+
+def card_lines(run, library):
+    yield "---"
     for name, value in hub_head(run, library).items():
-        lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")           # JSON is YAML
-    lines += ["---", "", f"# {plain(run.name)}", ""]
+        yield f"{name}: {json.dumps(value, ensure_ascii=False)}"                   # JSON is YAML
+    yield f"---\n\n# {plain(run.name)}\n"
     for task in run.tasks:
         sentence, warnings = verdict(task, run.metrics)
-        lines += [f"**{plain(sentence)}** {plain(' '.join(warnings))}".strip(), ""]
-    lines += [f"**Not for clinical use.** {USE[library]}", "", "## What was trained on what", ""]
-    lines += markdown_table(("", ["", ""], facts(run)))
-    lines += markdown_table(split_table(run))
+        yield f"**{plain(sentence)}** {plain(' '.join(warnings))}".strip() + "\n"
+    yield f"**Not for clinical use.** {USE[library]}\n\n## What was trained on what\n"
+    yield from markdown_table(("", ["", ""], facts(run)))
+    yield from markdown_table(split_table(run))
     for task in run.tasks:
-        lines += [f"## Results: {plain(task.name)}", ""]
+        yield f"## Results: {plain(task.name)}\n"
         made = tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics)
         for table in made:
-            lines += markdown_table(table)
-        lines += [plain(text) + "\n" for text in legend(made)]
-    lines += ["## Limits", "", *[f"- {plain(text)}" for text in caveats(run)], ""]
+            yield from markdown_table(table)
+        for text in legend(made):
+            yield plain(text) + "\n"
+    yield "## Limits\n"
+    for text in caveats(run):
+        yield f"- {plain(text)}"
+    yield ""
     if run.args.get("pretrained"):
         name = plain(run.args["pretrained"])
-        lines += [f"The weights it started from, {name}, have a license of their own.", ""]
+        yield f"The weights it started from, {name}, have a license of their own.\n"
     indented = command(run.args).replace("\n", "\n    ")           # of a name with a line break
-    lines += ["## The command", "", f"    {indented}", ""]
-    return "\n".join(lines)
+    yield f"## The command\n\n    {indented}\n"
 
 
 def hub_head(run, library):
@@ -87,14 +94,15 @@ def hub_head(run, library):
 def hub_result(run, task):
     """A task's test metrics as the Hub shows them beside a model; an undefined one is not among them."""
     data = basename(normpath(run.args["data"]))
+    scores = run.metrics[task.key]
     kind = "other"
     if task.kind in ("classes", "labels"):
         kind = "image-classification"
     metrics = []
     for name in METRICS[task.kind]:
-        entry = run.metrics[task.key][name]
+        entry = scores[name]
         if entry["value"] is not None:
-            tested = f"{interval(entry)}, {run.metrics[task.key]['units']} {run.metrics['unit']}s".strip()
+            tested = f"{interval(entry)}, {scores['units']} {run.metrics['unit']}s".strip()
             metrics.append({"type": HUB.get(name, name), "value": entry["value"],
                             "name": f"{NAMES[name]} {tested}"})
     return {"task": {"type": kind, "name": task.name},

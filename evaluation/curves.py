@@ -136,19 +136,19 @@ def rates(points, metric, name, question, threshold=None):
 
 
 def kaplan_meier(risk, time, event):
-    """-> lines of the share without the event, one per third of the predicted risks. Kaplan, Meier 1958."""
+    """Yield lines of the share without the event, one per third of the predicted risks.
+
+    Kaplan, Meier 1958."""
     third = np.searchsorted(np.quantile(risk, [1 / 3, 2 / 3]), risk)       # equal risks stay together
-    lines = []
     for k, name in enumerate(("lowest", "middle", "highest")):
         own = third == k
+        part = f"{name} third of the risk"
+        if own.all():
+            part = "all, no thirds: too many have the same risk"
         if own.any():
             xs, ys, low, high = survival(time[own], event[own])
-            part = f"{name} third of the risk"
-            if own.all():
-                part = "all, no thirds: too many have the same risk"
             text = f"{part}, n {own.sum()}, events {event[own].sum():.0f}"
-            lines.append(Line(text, xs, ys, low, high, over=xs))
-    return lines
+            yield Line(text, xs, ys, low, high, over=xs)
 
 
 def survival(time, event):

@@ -172,8 +172,7 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
 
 
 def answer_texts(tasks, predictions, unit):
-    """-> the actual and the predicted values of a unit, a text per task."""
-    words = []
+    """Yield the actual and the predicted values of a unit, a text per task."""
     for task in tasks:
         value = predictions["prediction"][task.name][unit]
         texts = list(target_text(task, predictions["target"][task.name][unit]))
@@ -185,8 +184,7 @@ def answer_texts(tasks, predictions, unit):
         if task.kind in ("classes", "labels"):
             surest = task.classes[value.argmax()]
             value = value.max().clip(*SURE)
-        words.append(ANSWERS[task.kind].format(task=task.name, actual=actual, value=value, surest=surest))
-    return words
+        yield ANSWERS[task.kind].format(task=task.name, actual=actual, value=value, surest=surest)
 
 
 def views_of(cohort, i, size, config):

@@ -41,7 +41,7 @@ def train_folds(train, argv):
 
     ValueError without --name, and with what is of one run: --resume, --check, several processes."""
     args, others = fold_flags(argv)
-    if not args.name or "--resume" in others or "--check" in others or "LOCAL_RANK" in os.environ:
+    if not args.name or {"--resume", "--check"} & {*others} or "LOCAL_RANK" in os.environ:
         raise ValueError("--fold all needs --name, and neither --resume nor --check nor torchrun, which take "
                          "one fold: --fold 0")
     runs = [join(args.runs, f"{args.name}-fold{fold}") for fold in range(args.folds)]

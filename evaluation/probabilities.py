@@ -29,7 +29,7 @@ def details(task, predictions, thresholds=None):
     result = {}
     if task.kind == "classes":
         result["confusion"] = confusion(task, predictions)
-    result.update(agreement(task, predictions))
+    result |= agreement(task, predictions)
     asked = questions(task, predictions)
     if asked:
         result["reliability"] = {name: reliability(p, answer) for name, (p, answer, _) in asked.items()}

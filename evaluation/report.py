@@ -125,9 +125,11 @@ def html_table(table, kind):
 
 
 def html_tables(made):
-    """-> the tables of results, and below them what their marks mean."""
-    body = [html_table(table, "entry") for table in made]
-    return body + [f'<p class="legend">{cell(text)}</p>' for text in legend(made)]
+    """Yield the tables of results, and below them what their marks mean."""
+    for table in made:
+        yield html_table(table, "entry")
+    for text in legend(made):
+        yield f'<p class="legend">{cell(text)}</p>'
 
 
 def html_figure(picture, alt, text, width, least=0):
@@ -183,28 +185,36 @@ PAGE = """<!doctype html>
 
 def page(run, charts, pictures=True):
     """-> the whole page, HTML. charts: of `run_figures`. pictures: with those of patients?"""
-    title = cell(run.name)
-    body = [f"<h1>{title}</h1>"]
+    body = "\n".join(sections(run, charts, pictures))
+    return PAGE.format(title=cell(run.name), style=STYLE, body=body)
+
+
+def sections(run, charts, pictures):
+    """Yield what stands on the page, from top to bottom."""
+    yield f"<h1>{cell(run.name)}</h1>"
     for task in run.tasks:
         sentence, warnings = verdict(task, run.metrics)
-        body.append(f'<p class="lead">{cell(sentence)}</p>')
-        body += [f'<p class="warning">{cell(text)}</p>' for text in warnings]
-    body += [html_table(("", [], facts(run)), "facts"), html_table(split_table(run), "count")]
+        yield f'<p class="lead">{cell(sentence)}</p>'
+        for text in warnings:
+            yield f'<p class="warning">{cell(text)}</p>'
+    yield html_table(("", [], facts(run)), "facts")
+    yield html_table(split_table(run), "count")
     for task in run.tasks:
-        body.append(f"<h2>Results: {cell(task.name)}</h2>")
-        body += html_tables(tables(task, run.metrics, NAMES))
-        body.append(html_charts(charts[task.name]))
+        yield f"<h2>Results: {cell(task.name)}</h2>"
+        yield from html_tables(tables(task, run.metrics, NAMES))
+        yield html_charts(charts[task.name])
     if charts[LEARNING]:
-        body += ["<h2>Learning curves</h2>", html_charts(charts[LEARNING])]
+        yield "<h2>Learning curves</h2>"
+        yield html_charts(charts[LEARNING])
     if pictures:
-        body += looks(run)
-        body += other_pages(run)
-    body += ["<h2>Limits</h2>", "<ul>"]
-    body += [f"<li>{cell(text)}</li>" for text in caveats(run)]
+        yield from looks(run)
+        yield from other_pages(run)
+    yield "<h2>Limits</h2>\n<ul>"
+    for text in caveats(run):
+        yield f"<li>{cell(text)}</li>"
     words = cell(command(run.args))
     words = re.sub(r"(--[^ ]+( [^ -][^ ]*)?)", r"<span>\1</span>", words)      # no break inside a flag
-    body += ["</ul>", "<h2>The command</h2>", f"<pre>{words}</pre>"]
-    return PAGE.format(title=title, style=STYLE, body="\n".join(body))
+    yield f"</ul>\n<h2>The command</h2>\n<pre>{words}</pre>"
 
 
 def looks(run):

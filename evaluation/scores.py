@@ -57,11 +57,9 @@ def replicates(task, prediction, target, weights, names=None):
     names: the metrics that are wanted, by default all; those of labels are measured together."""
     if task.kind == "labels":
         return label_replicates(prediction, target, weights)
-    result = {}
-    for name, function in METRICS[task.kind].items():
-        if names is None or name in names:
-            result[name] = [measure(function, prediction, target, weights)]
-    return result
+    functions = METRICS[task.kind].items()
+    return {name: [measure(function, prediction, target, weights)] for name, function in functions
+            if names is None or name in names}
 
 
 def label_replicates(prediction, target, weights):

@@ -89,11 +89,12 @@ def held_against_chance(task, groups):
     metric, chance = CHANCE[task.kind]
     for name, scores in groups.items():
         entry = scores[metric]
-        if entry["low"] is not None and entry["low"] <= chance:
-            word = "Not better"
-            if entry["high"] < chance and not too_few(questions(task, scores)):
-                word = "Worse"
-            names.setdefault(word, []).append(name)
+        if entry["low"] is None or entry["low"] > chance:
+            continue
+        word = "Not better"
+        if entry["high"] < chance and not too_few(questions(task, scores)):
+            word = "Worse"
+        names.setdefault(word, []).append(name)
     return names
 
 

@@ -59,7 +59,7 @@ def test_kaplan_meier_by_thirds():
     """Steps against a loop over days; equal risks stay in one third."""
     time, event = RNG.integers(1, 9, 60) * 1.0, RNG.integers(0, 2, 60) * 1.0
     risk = RNG.normal(size=60)
-    lines = kaplan_meier(risk, time, event)
+    lines = list(kaplan_meier(risk, time, event))
     order = np.argsort(risk)
     for line, own in zip(lines, (order[:20], order[20:40], order[40:])):
         for day in np.arange(0.5, time[own].max()):
@@ -69,7 +69,7 @@ def test_kaplan_meier_by_thirds():
                 share *= 1 - sum(time[i] == moment and event[i] == 1 for i in own) / max(1, at_risk)
             assert np.interp(day, line.xs, line.ys) == pytest.approx(share)
         assert f"n {len(own)}, events {int(event[own].sum())}" in line.name
-    assert len(kaplan_meier(np.zeros(6), time[:6], event[:6])) == 1
+    assert len(list(kaplan_meier(np.zeros(6), time[:6], event[:6]))) == 1
 
 
 def test_bands_of_survival_are_those_of_r():

@@ -93,12 +93,12 @@ def test_pictures_of_an_earlier_evaluation_are_removed(tmp_path):
 def test_a_loss_has_no_true_value():
     """The reconstruction of GMML is captioned with its loss alone."""
     predictions = {"prediction": {"reconstruction": np.array([0.1684])}, "target": {"reconstruction": np.zeros(1)}}
-    assert figures.answer_texts([Task("reconstruction", "loss")], predictions, 0) == ["reconstruction, loss 0.168"]
+    assert list(figures.answer_texts([Task("reconstruction", "loss")], predictions, 0)) == ["reconstruction, loss 0.168"]
 
 
 def test_unknown_labels_are_not_absent_and_nothing_is_certain():
     """All labels of a patient unknown; 0.999 is not 1.00."""
     task = Task("findings", "labels", ("edema", "mass"))
     predictions = {"prediction": {"findings": np.array([[0.999, 0.2], [0.1, 0.3]])}, "target": {"findings": np.array([[np.nan, np.nan], [0, np.nan]])}}
-    assert figures.answer_texts([task], predictions, 0) == ["findings unknown, surest edema (0.99)"]
-    assert figures.answer_texts([task], predictions, 1) == ["findings none, surest mass (0.30)"]
+    assert list(figures.answer_texts([task], predictions, 0)) == ["findings unknown, surest edema (0.99)"]
+    assert list(figures.answer_texts([task], predictions, 1)) == ["findings none, surest mass (0.30)"]
