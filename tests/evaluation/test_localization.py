@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import eval as evaluate
 import train
 from evaluation.localization import find_boxes, finding_maps, inside, read_boxes, score_finding, score_maps
 from plumbing import simulate
@@ -153,3 +154,9 @@ def test_boxes_of_a_larger_copy_or_of_other_images_are_refused(tmp_path):
     assert read_boxes(table(tmp_path, header, "a.png,Edema,0,0,82,40"), films, ("Edema",))
     with pytest.raises(ValueError, match="none of its boxes is of an image of c and one of the labels Edema"):
         find_boxes(table(tmp_path, header, "b.png,Edema,0,0,8,4"), films, ("Edema",), (16, 16))
+
+
+def test_boxes_that_nothing_can_be_compared_with_are_refused(place):
+    """A model of several images, and of no labels, has no map to hold against them: they are not passed over in silence."""
+    with pytest.raises(ValueError, match="--boxes b.csv: boxes are of labels"):
+        evaluate.main([str(place / "runs" / "multi"), "--boxes", "b.csv", "--device", "cpu"])
