@@ -79,7 +79,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     if labels_task and options["n"] is None:
         boxes_of = find_boxes(boxes, cohort, labels_task.classes, options["size"])
     elif boxes:
-        raise ValueError(f"--boxes {boxes}: boxes are of labels, and of a model that sees one image at a time")
+        raise ValueError(f"--boxes {boxes}: boxes are of labels, "
+                         "and of a model that sees one image at a time")
 
     def watch(batch, out):
         findings.extend(findings_in(batch, out, tasks, model.config, boxes_of))
