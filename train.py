@@ -1,7 +1,7 @@
 """Train any model of this project on any cohort: flags -> data, model, loop, run folder, test evaluation.
 
     python train.py --model multivit --mode multi --n 3 --r 2
-    python train.py --data my.csv --check                  show how the data is understood, and stop
+    python train.py --data my.csv --target pasi,pga --check    show how the data is understood, and stop
     torchrun --nproc-per-node=4 -- train.py ...            many GPUs: plumbing/parallel.py
 
 Here stand the loss, the learning rate, the optimizer, one step, and the loop. Flags: plumbing/flags.py and

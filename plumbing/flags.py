@@ -49,7 +49,7 @@ def make_parser(model=DEFAULT_MODEL):
 
 
 def add_model_flags(add, defaults):
-    image = defaults["image"] or "volumes as they are"
+    image = defaults["image"] or "that of the volumes"
     add(
         "--model", choices=MODELS, default=DEFAULT_MODEL,
         help="see the file of that name; cnn: probe.py")

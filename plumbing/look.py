@@ -1,6 +1,6 @@
 """Look before you train: how the data of a command are understood, in lines and five small pictures.
 
-    python train.py --data my.csv --check
+    python train.py --data my.csv --target pasi,pga --check
 """
 import os
 import shlex

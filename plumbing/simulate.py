@@ -63,7 +63,7 @@ def main(argv=None):
     parser = Parser("write a simulated cohort")
     parser.add_argument("--data", choices=COHORTS, required=True, help="which cohort")
     parser.add_argument("--out", required=True, help="folder to write, new or empty")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other patients")
     parser.add_argument("--patients", type=int, help="how many; default: as train.py uses")
     args = parser.parse_args(argv)
     if isdir(args.out) and os.listdir(args.out):
