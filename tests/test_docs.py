@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch.distributed.run import get_args_parser
 
 import eval as evaluation_program
@@ -290,3 +291,22 @@ def test_pictures_are_small_and_all_there():
     assert max(sizes.values()) < 150_000 and sum(sizes.values()) < 1_000_000
     text = "".join(read(path) for path in PAGES)
     assert all(f"{name}.png" in text for name in sizes)
+
+
+def test_the_first_command_for_an_own_table_takes_the_table_beside_it(quiet, tmp_path, capsys):
+    """The README's columns and its --check: what is to be predicted is named, so nothing is refused."""
+    text = read(ROOT / "README.md")
+    header, row = re.search(r"such as `(.+?)` and `(.+?)`", text).groups()
+    command = re.search(r"^    python train.py (--data my.csv .*--check)", text, re.M)[1]
+    (tmp_path / "photos").mkdir()
+    lines = [header]
+    for patient in range(20):
+        cells = dict(zip(header.split(","), row.split(",")), patient_id=str(patient), pasi=str(patient + 0.5))
+        cells["image"] = f"photos/{patient}.png"
+        Image.new("RGB", (8, 8), (patient, 0, 0)).save(tmp_path / cells["image"])
+        lines.append(",".join(cells.values()))
+    for i, line in enumerate(lines[1:11], 1):
+        lines[i] = line.replace(",3,", ",2,")                      # of one grade alone nothing is learned
+    (tmp_path / "my.csv").write_text("\n".join(lines) + "\n")
+    train.main(shlex.split(command.replace("my.csv", str(tmp_path / "my.csv"))))
+    assert "train with: python train.py" in capsys.readouterr().out
