@@ -32,22 +32,22 @@ PRESENT = {  # fields of ViTConfig that say whether there is a tensor
 CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
 
-def vit_inside(tensors, config, stage):
+def vit_inside(tensors, config, stage, notes):
     """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, a stage of MultiViT): its tensors,
-    config, a note. What stage 2 lacks, its embedding where R = 1, is that of stage 1."""
-    model = config.get("model")
-    own = config.get(model) if isinstance(model, str) else None
+    config; notes gains one. What stage 2 lacks, its embedding where R = 1, is that of stage 1."""
+    model = str(config.get("model"))
+    own = config.get(model)
     if not isinstance(own, dict) or "vit" not in own:
-        return tensors, config, []
+        return tensors, config
     parts = ["vit"]
     if any(key.startswith("stage1.") for key in tensors):
         parts = ["stage1", "stage2"][:stage]
     inside = {}
     for part in parts:
-        for key, tensor in tensors.items():
-            if key.startswith(part + "."):
-                inside[key.removeprefix(part + ".")] = tensor
-    return inside, {"vit": own["vit"]}, [f"only the {part} of its {model}"]
+        start = part + "."
+        inside |= {key.removeprefix(start): tensors[key] for key in tensors if key.startswith(start)}
+    notes.append(f"only the {part} of its {model}")
+    return inside, {"vit": own["vit"]}
 
 
 def flat(config):
@@ -79,9 +79,9 @@ def stated_kind(config):
     return config.get("architecture") or config.get("model_type") or ""
 
 
-def vit_fields(name, tensors, kind, config, heads=None):
+def vit_fields(name, tensors, kind, config, heads, notes):
     """Tensors under timm's names, architecture or model type, and a flat config.json, {} where absent ->
-    fields of ViTConfig, all but mean and std, and notes for the report.
+    fields of ViTConfig, all but mean and std. notes, for the report, gains some.
 
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
     refuse_absent(name, kind, config, tensors)
@@ -92,7 +92,6 @@ def vit_fields(name, tensors, kind, config, heads=None):
     if config.get("hidden_size", D) != D:
         raise ValueError(f"{name}: config.json is of a model {config['hidden_size']!a} wide, its ViT is {D} "
                          "wide; heads and activation in config.json are those of another model")
-    notes = []
     fields = {
         "patch": patch,
         "channels": C,
@@ -121,7 +120,7 @@ def vit_fields(name, tensors, kind, config, heads=None):
             assumed.append(f"{field} {fields[field]}")
     if assumed:
         notes.append(f"{', '.join(assumed)} (assumed)")
-    return fields, notes
+    return fields
 
 
 def find_heads(name, config, kind, D, notes):

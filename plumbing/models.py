@@ -81,7 +81,8 @@ def build_model(args, tasks, columns=()):
         raise ValueError(f"--accumulate with --model {args.model}, whose batch norm looks at all processes, "
                          "needs one process")
     if getattr(args, "train_blocks", None) is not None:
-        blocks = count_blocks(model) - args.train_blocks
+        numbers = [block_number(name) for name, _ in model.named_parameters()]
+        blocks = 1 + max(numbers) - args.train_blocks
         share = f"{freeze(model, blocks) / 1e6:.1f} M of {count(model) / 1e6:.1f} M parameters"
         report += f"; first {blocks} blocks frozen ({share})"
     return model, report
@@ -102,10 +103,6 @@ def block_number(name):
     """Number of the outermost block that a parameter of that name is in, -1 outside of all blocks."""
     block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
     return int(block[1]) if block else -1
-
-
-def count_blocks(model):
-    return 1 + max(block_number(name) for name, _ in model.named_parameters())
 
 
 def freeze(model, first):

@@ -25,11 +25,11 @@ def same_targets(cohort, run):
     tasks, columns = tasks_and_columns(read_json(join(folder, "config.json")), folder)
     before = {task.name: task for task in tasks}
     now = {task.name: task for task in cohort.tasks}
-    changed = sorted(set(before) ^ set(now))
-    for name in sorted(set(before) & set(now)):
+    changed = sorted(before.keys() ^ now.keys())
+    for name in sorted(before.keys() & now.keys()):
         old = before[name]
         new = now[name]
-        if old.kind != new.kind or set(old.classes) != set(new.classes):
+        if (old.kind, set(old.classes)) != (new.kind, set(new.classes)):
             changed.append(f"{name} ({new.text}; when the run began {old.text})")
     if changed:
         raise ValueError(f"{cohort.name}: the targets have changed since {run} began: {shortlist(changed)}; "
@@ -49,8 +49,8 @@ def same_split(cohort, run):
             raise ValueError(f"{cohort.name}: patient {patient} has other image files than when {run} began; "
                              "restore them, or start a new run")
     notes = list(cohort.notes)
-    new = sorted(set(files) - set(rows))
-    gone = sorted(set(rows) - set(files))
+    new = sorted(files.keys() - rows.keys())
+    gone = sorted(rows.keys() - files.keys())
     if new:
         notes.append(f"{len(new)} patients are new since {run} began and are left out: {shortlist(new)}")
     if gone:

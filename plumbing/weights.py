@@ -35,8 +35,7 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
     stage: 1 or 2, of MultiViT; changes: other fields of the config."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
-        tensors, config, inside = vit_inside(tensors, config, stage)
-        notes += inside
+        tensors, config = vit_inside(tensors, config, stage, notes)
         assumed = False
         if "vit" in config:                                            # written by train.py
             config = own_config(model_class.Config, config["vit"], name, mean, std)
@@ -44,8 +43,7 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
             config = flat(config)
             tensors, layout = timm_names(name, tensors)
             kind = stated_kind(config) or layout
-            fields, more = vit_fields(name, tensors, kind, config, heads)
-            notes += more
+            fields = vit_fields(name, tensors, kind, config, heads, notes)
             tensors = {finish(key): tensor for key, tensor in tensors.items()}
             found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
             config = from_dict(model_class.Config, fields | found, name)
