@@ -184,16 +184,19 @@ class Attention(nn.Module):
         """What the keys get from the queries in `rows`, a slice, (B, H, rows, T)."""
         wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
         with torch.autocast(q.device.type, enabled=False):
-            q, k = q.to(wide), k.to(wide)
+            q = q.to(wide)
+            k = k.to(wide)
             if self.kind == "softmax":
                 return softmax_weights(q[:, :, rows], k, mask)
             if self.kind == "sima":
                 q = sima_factor(q) * q                             # Q^
-                k = sima_factor(k) * k
+                k = sima_factor(k) * k                             # K^
             else:
                 gamma, beta, count = self.norm_terms(q, mask)
-                q = (seqnorm_factor(q, gamma[0], count) * q + beta[0]) / count     # Q~ / T
-                k = seqnorm_factor(k, gamma[1], count) * k + beta[1]
+                a_q = seqnorm_factor(q, gamma[0], count)
+                a_k = seqnorm_factor(k, gamma[1], count)
+                q = (a_q * q + beta[0]) / count                    # Q~ / T
+                k = a_k * k + beta[1]                              # K~
             weights = q[:, :, rows] @ k.mT
             if mask is not None:
                 weights = weights * mask[:, None, None]

@@ -26,7 +26,7 @@ def matrix_in_memory(q, k, v, mask=None):
 
 def build_vit(device, who, size, image, patch, batch, flags, step):
     fields = SIZES[size]
-    if who == "timm":
+    if who.startswith("timm"):
         from timm.models.vision_transformer import VisionTransformer
         model = VisionTransformer(image, patch, embed_dim=fields["dim"], depth=fields["depth"],
                                   num_heads=fields["heads"], num_classes=10)
@@ -42,7 +42,7 @@ def build_vit(device, who, size, image, patch, batch, flags, step):
 
 
 def build_crossvit(device, who, variant_name, batch, flags, step):
-    if who == "timm":
+    if who.startswith("timm"):
         import timm
         model = timm.create_model(f"crossvit_{variant_name}_240", num_classes=10)
     else:
@@ -58,6 +58,8 @@ def network_step(device, who, model, x, flags, step):
     float32 or "bf16" sets that for all, and train.py's AdamW."""
     training = step == "training"
     model.to(device).train(training)
+    if who.endswith("compiled"):
+        model.compile()
     x = x.to(device)
     y = torch.zeros(len(x), dtype=torch.long, device=device)
     args = parse(["--lr", "1e-5"])
@@ -67,7 +69,7 @@ def network_step(device, who, model, x, flags, step):
     if flags == "medium":                                          # float32 by oneDNN, not MKL
         precision = flags
     if flags == "as shipped":
-        if who == "ours":
+        if who.startswith("ours"):
             choose_kernels(args, model, x.device)
             bf16 = uses_bfloat16(args, model, x.device)
             precision = torch.get_float32_matmul_precision()
@@ -86,7 +88,7 @@ def network_step(device, who, model, x, flags, step):
                 out = model(x)
         if not training:
             return
-        if who != "timm":
+        if not who.startswith("timm"):
             out = out["logits"]
         if isinstance(out, dict):                                  # ours, task by task
             out = out["y"]
@@ -99,14 +101,16 @@ def network_step(device, who, model, x, flags, step):
 
 def beside_peers(args, build, peers, networks):
     """Forward passes and training steps, everyone as it comes, then everyone with the same flags. On CUDA
-    training steps in bf16."""
+    training steps in bf16, and the same compiled."""
     choices = ("as shipped", "highest", "medium", "bf16")
     steps = PASSES
+    groups = [["ours", *peers]]
     if args.device == "cuda":
         choices = ("bf16",)
         steps = ("training",)
-    for settings, flags, step in product(networks, choices, steps):
-        rows = measure(args, build, ["ours", *peers], settings | {"flags": flags, "step": step})
+        groups += [["ours, compiled"], ["timm, compiled"]]         # each takes a minute to start
+    for names, settings, flags, step in product(groups, networks, choices, steps):
+        rows = measure(args, build, names, settings | {"flags": flags, "step": step})
         for row in rows:
             row["images/s"] = PASSES[step] * settings["batch"] / row["s"] if row["s"] else None
         yield rows
