@@ -227,7 +227,7 @@ def test_a_broken_file_of_features_is_named(greys, content):
         np.save(path, np.zeros((20, 2, 8), np.float32))
     else:
         open(path, "wb").write(whole[:-10] if content == "cut" else content)
-    assert re.match(rf"{path}: not a file of features \(.*; delete it", refused(cached_features, cohort, *args))
+    assert re.match(rf"{path}: not a file of features; delete it.* \(", refused(cached_features, cohort, *args))
 
 
 def test_a_read_only_run_folder_is_one_line(greys, grey_run, monkeypatch):
