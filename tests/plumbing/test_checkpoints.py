@@ -180,8 +180,10 @@ def asked(tmp_path_factory):
     files = {"model.safetensors": safetensors.torch.save(tiny()), "config.json": json.dumps(hf(3)).encode()}
     other = {**files, "model.safetensors": safetensors.torch.save(tiny(idx=1)),
              "preprocessor_config.json": json.dumps(IMAGENET).encode()}
-    index = {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "s1.safetensors", "b": "s2.safetensors"}}).encode()}
-    first, second = (safetensors.torch.save(part) for part in halves(tiny()))
+    parts = halves(tiny())
+    weight_map = dict.fromkeys(parts[0], "s1.safetensors") | dict.fromkeys(parts[1], "s2.safetensors")
+    index = {"model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode()}
+    first, second = (safetensors.torch.save(part) for part in parts)
     repos = {"org/vit": {"main": files, "v1.0": other}, "org/unseen": {"main": files}, "org/gated": "gated",
              "org/shards": {"main": {**index, "s1.safetensors": first, "s2.safetensors": second}},
              "org/part": {"main": {**index, "s1.safetensors": first}}, "org/empty": {"main": {"README.md": b""}},
