@@ -35,7 +35,9 @@ def limits(values, pad=0.04):
     high = float(values.max())
     air = (high - low) * pad
     if high - low <= 1e-9 * max(abs(low), abs(high)):              # all values are the same
-        air = abs(low) / 10 or 0.5
+        air = abs(low) / 10
+    if low == high == 0:
+        air = 0.5
     return low - air, high + air
 
 
