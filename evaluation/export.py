@@ -42,13 +42,14 @@ NAMES = r"""  ours -> transformers 4, in this order
 def transformers_tensors(tensors):
     """{our key: tensor} of a plain ViT -> the same under transformers' names, qkv as q, k, v."""
     renamed = {}
+    replacements = rules(NAMES)
     for key, tensor in tensors.items():
         parts = {key: tensor}
         if ".attn.qkv." in key:
             names = [key.replace(".qkv.", f".{letter}.") for letter in "qkv"]
             parts = dict(zip(names, tensor.chunk(3)))
         for name, part in parts.items():
-            for pattern, new in rules(NAMES):
+            for pattern, new in replacements:
                 name = re.sub(pattern, new, name)
             renamed[name] = part.contiguous().clone()
     return renamed

@@ -110,14 +110,16 @@ def read_arrays(path, outputs, largest):
 
 
 def download(url, path, md5):
-    """Write what comes from the address to `path`, if its MD5 begins as it should. -> path."""
+    """Fetch to a temporary name beside `path`, rename when its MD5 begins as it should. -> path."""
     os.makedirs(dirname(path) or ".", exist_ok=True)
+    own = f"{path}.{os.getpid()}"                                  # another run may fetch it too
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             content = answer.read()
         if not has_md5(content, md5):
             raise OSError(f"{len(content)} bytes came, of another MD5 than the published one")
-        write_whole(path, content)
+        write_whole(own, content)
+        os.replace(own, path)
     except (OSError, http.client.HTTPException) as error:          # URLError and timeouts are OSErrors
         raise ValueError(f"{url}: could not be downloaded ({error}); "
                          f"fetch it yourself and put it at {path}") from error
