@@ -185,7 +185,7 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
     counts = known_counts(tasks, targets, inputs.get("present"))
     message = torch.cat([counts.flatten(), counts.new_full((1,), bool(stop))])
     message = parallel.add(message)                                # over all processes, in one message
-    counts, told = message[:-1].view_as(counts), message[-1]
+    counts, stops = message[:-1].view_as(counts), message[-1]
     size = math.ceil(len(batch["path"]) / args.accumulate)
     starts = range(0, len(batch["path"]), size)
     optimizer.zero_grad(set_to_none=True)
@@ -205,7 +205,7 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
         limit = math.inf
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)  # what it was before
     optimizer.step()
-    return torch.stack([loss, norm, told.to(loss.dtype)])
+    return torch.stack([loss, norm, stops.to(loss.dtype)])
 
 
 class Pending:
@@ -226,14 +226,14 @@ class Pending:
         """Show the loss; -> was anyone told to stop? ValueError when loss or gradient are not finite."""
         if self.done:
             self.done.synchronize()
-        loss, norm, told = self.copy.tolist()
+        loss, norm, stops = self.copy.tolist()
         if not math.isfinite(loss) or not math.isfinite(norm):
             paths = [path for paths in self.paths for path in paths]
             more = f" and {len(paths) - 6} more" if len(paths) > 6 else ""
             raise ValueError(f"the loss is {loss} at {self.place}, the gradient's norm {norm}; the batch "
                              f"held {', '.join(paths[:6])}{more}; {run}/best and last are from before")
         bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        return told > 0
+        return stops > 0
 
 
 # -----------------------------------------------------------------------------
@@ -282,11 +282,11 @@ def fit(args, device):
             for group in optimizer.param_groups:
                 group["lr"] = lr
             result = train_step(net, model, tasks, optimizer, batch, args, options, stop)
-            told = pending.check(run, bar) if pending else False        # of the step before
+            stopped = pending.check(run, bar) if pending else False     # by the step before
             pending = Pending(result, f"epoch {epoch + 1} step {step + 1}, lr {lr:.3g}", batch["path"])
             total, largest = total + result[0], torch.maximum(largest, result[1])
             bar.update()
-            asked = told or bool(stop) and parallel.world() == 1
+            asked = stopped or bool(stop) and parallel.world() == 1
             if asked and step < steps - 1:                         # after the last step the epoch is over
                 pending.check(run, bar)
                 state.update(epoch=epoch, step=step + 1, norm=largest.item())
