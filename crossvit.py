@@ -71,9 +71,7 @@ class CrossViTConfig:
     std: tuple = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
-        for name in ("grids", "patch", "dims", "depths", "mean", "std"):  # lists, when read from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "grids", tuple(tuple(grid) for grid in self.grids))
+        object.__setattr__(self, "grids", tuple(map(tuple, self.grids)))  # lists, when read from JSON
         from plumbing.checks import check_crossvit
         check_crossvit(self, FUSIONS, STEMS)
         self.branches                                              # where ViTConfig checks the rest
@@ -218,10 +216,10 @@ class Encoder(nn.Module):
         if config.fusion == "cross":
             self.fusion = nn.ModuleList()
             for vit in (L, S):                                     # S attends to L, and L to S
-                layers = AttendAgain()
+                attends = []
                 for _ in range(config.cross_depth):
-                    layers.append(Attend(CrossAttention(vit.dim, vit.heads), vit, drop_path[-1]))
-                self.fusion.append(layers[0] if config.cross_depth == 1 else layers)
+                    attends.append(Attend(CrossAttention(vit.dim, vit.heads), vit, drop_path[-1]))
+                self.fusion.append(AttendAgain(attends) if attends[1:] else attends[0])
 
     def forward(self, tokens, want_map=False):
         cls, patches, maps = [], [], {"map": []}
@@ -251,10 +249,10 @@ def patch_embed(vit: ViTConfig, stem):
     embed, D = PatchEmbed(vit), vit.dim
     if stem == "conv":
         stride2, padding2, stride3, padding3 = STEMS[vit.patch[0]]
-        first = nn.Conv2d(vit.channels, D // 4, 7, stride=4, padding=3)
-        second = nn.Conv2d(D // 4, D // 2, 3, stride2, padding2)
-        third = nn.Conv2d(D // 2, D, 3, stride3, padding3)
-        embed.proj = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+        embed.proj = nn.Sequential(
+            nn.Conv2d(vit.channels, D // 4, 7, stride=4, padding=3), nn.ReLU(),
+            nn.Conv2d(D // 4, D // 2, 3, stride2, padding2), nn.ReLU(),
+            nn.Conv2d(D // 2, D, 3, stride3, padding3))
     return embed
 
 

@@ -31,42 +31,17 @@ LOCATIONS = (0, 1, 2, 3, 4)          # balanced accuracy .598 .616 .622 .622 .61
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}  # axes
 
-# -----------------------------------------------------------------------------
-# the rows of Table 2: what the last Linear sees, from h and t
-
-
-def table_alone(net, h, t):
-    return t
-
-
-def features(net, h, t):
-    """h, into which duanmu, film and daft have worked the table before."""
-    return h
-
-
-def concat_1fc(net, h, t):
-    return torch.cat([h, t], 1)
-
-
-def concat_2fc(net, h, t):
-    return F.relu(net.hidden(torch.cat([h, t], 1)))
-
-
-def one_fc_concat_1fc(net, h, t):
-    return torch.cat([h, F.relu(net.hidden(t))], 1)
-
-
-FUSIONS = {  # balanced accuracy and c-index of the paper's Table 2
-    "linear": table_alone,           # .552 .719
-    "image": features,               # .504 .599, the ResNet alone
-    "linear-features": concat_1fc,   # .559 .693, h of a frozen ResNet
-    "concat-1fc": concat_1fc,        # .587 .729
-    "concat-2fc": concat_2fc,        # .576 .725
-    "1fc-concat-1fc": one_fc_concat_1fc,  # .591 .723
-    "duanmu": features,              # .578 .706, maps multiplied by W..W relu(W t) before every block
-    "film": features,                # .601 .712, maps of the last block changed by t
-    "daft": features,                # .622 .748, maps of the last block changed by [GAP ; t]
-}
+FUSIONS = (            # what the last Linear sees; balanced accuracy and c-index of the paper's Table 2
+    "linear",          # t                      .552 .719
+    "image",           # h                      .504 .599  the ResNet alone
+    "linear-features", # [h ; t]                .559 .693  h of a frozen ResNet
+    "concat-1fc",      # [h ; t]                .587 .729
+    "concat-2fc",      # relu(W [h ; t])        .576 .725
+    "1fc-concat-1fc",  # [h ; relu(W t)]        .591 .723
+    "duanmu",          # h                      .578 .706  maps times W..W relu(W t) before every block
+    "film",            # h                      .601 .712  maps of the last block changed by t
+    "daft",            # h                      .622 .748  maps of the last block changed by [GAP ; t]
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +50,7 @@ class DAFTConfig:
     channels: int = 1
     width: int = 4                   # n, maps of the first block
     tabular: int = 15                # P; 0 for the image alone
-    fusion: str = "daft"             # a key of FUSIONS
+    fusion: str = "daft"             # one of FUSIONS
     location: int = 2                # of DAFT or FiLM in the last block
     scale: bool = True               # False: alpha = 1
     shift: bool = True               # False: beta = 0
@@ -85,8 +60,6 @@ class DAFTConfig:
     std: tuple = (0.5,)
 
     def __post_init__(self):
-        for name in ("image", "mean", "std"):                      # lists, when read from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         from plumbing.checks import check_daft
         check_daft(self, FUSIONS, LOCATIONS, ACTIVATIONS)
 
@@ -97,7 +70,7 @@ class DAFTConfig:
 
 def over_space(a, x):
     """(B, C) -> (B, C, 1, ...) with as many axes as x, so that it acts on whole maps."""
-    return a.view(*a.shape, *[1] * (x.dim() - 2))
+    return a.view(a.shape + (1,) * (x.dim() - 2))
 
 
 class DAFT(nn.Module):
@@ -106,7 +79,9 @@ class DAFT(nn.Module):
     def __init__(self, channels, pooled, tabular, hidden,
                  scale=True, shift=True, activation="identity", identity_init=False):
         super().__init__()
-        self.pooled, self.scale, self.shift = pooled, scale, shift
+        self.pooled = pooled
+        self.scale = scale
+        self.shift = shift
         self.start = float(identity_init)                          # what sigma(a_alpha) is added to
         self.W1 = nn.Linear(pooled + tabular, hidden, bias=False)
         self.W2 = nn.Linear(hidden, (scale + shift) * channels, bias=False)
@@ -179,13 +154,19 @@ class ResNet(nn.Module):
     def __init__(self, config: DAFTConfig, tasks):
         super().__init__()
         self.config = config
-        n, P, fusion = config.width, config.tabular, config.fusion
-        h, m = 8 * n, max(1, int((4 * n + P) / 7))
-        self.inputs = {"linear": ("tabular",), "image": ("image",)}.get(fusion, self.inputs)
-        if fusion != "linear":
+        n = config.width
+        P = config.tabular
+        fusion = config.fusion
+        h = 8 * n
+        m = max(1, int((4 * n + P) / 7))
+        if fusion == "linear":
+            self.inputs = ("tabular",)
+        else:
             self.make_blocks(config, m)
+        if fusion == "image":
+            self.inputs = ("image",)
         seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
-                "1fc-concat-1fc": h + m}                           # what FUSIONS gives, others: h
+                "1fc-concat-1fc": h + m}                           # by the last Linear; of the others h
         if fusion == "duanmu":                                     # a factor per map, before each block
             first = nn.Sequential(nn.Linear(P, 8, bias=False), nn.ReLU(), nn.Linear(8, n, bias=False))
             self.factors = nn.ModuleList([first])
@@ -200,7 +181,8 @@ class ResNet(nn.Module):
             self.blocks.requires_grad_(False)
 
     def make_blocks(self, config, m):
-        n, axes = config.width, len(config.image)
+        n = config.width
+        axes = len(config.image)
         Conv, Norm, Pool = LAYERS[axes]
         conv = Conv(config.channels, n, 3, padding=1, bias=False)
         self.stem = nn.Sequential(conv, Norm(n), nn.ReLU(), Pool(2))
@@ -235,10 +217,20 @@ class ResNet(nn.Module):
 
     def forward(self, *inputs):
         batch = dict(zip(self.inputs, inputs))
-        t, h = batch.get("tabular"), None
+        t = batch.get("tabular")
+        h = None
+        fusion = self.config.fusion
         if "image" in batch:
             h = self.features(batch["image"], t)
-        z = FUSIONS[self.config.fusion](self, h, t)
+        z = h                                                      # what the last Linear sees
+        if fusion == "linear":
+            z = t
+        elif fusion in ("linear-features", "concat-1fc"):
+            z = torch.cat([h, t], 1)
+        elif fusion == "concat-2fc":
+            z = F.relu(self.hidden(torch.cat([h, t], 1)))
+        elif fusion == "1fc-concat-1fc":
+            z = torch.cat([h, F.relu(self.hidden(t))], 1)
         return {"logits": {task: head(z) for task, head in self.head.items()}, "features": h}
 
     @staticmethod
@@ -273,7 +265,8 @@ class ResNet(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         from plumbing.weights import load_weights, read_checkpoint
-        saved, weights = {"width": args.width}, {}
+        saved = {"width": args.width}
+        weights = {}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)
             if "daft" not in config:
@@ -313,7 +306,8 @@ class DAFTViT(nn.Module):
         self.config = config
         if not config.vit.image:
             self.inputs = ("bag", "tabular", "bag_mask")
-        D, P = config.vit.dim, config.tabular
+        D = config.vit.dim
+        P = config.tabular
         self.vit = vit or ViT(config.vit, tasks)
         self.daft = DAFT(D, D, P, max(1, int((D + P) / 7)), identity_init=True)
 

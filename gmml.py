@@ -60,7 +60,8 @@ def draw_groups(count, grid, side, device=None):
     longest = [max(1, int(side * length)) for length in grid]
     mean_area = math.prod((1 + length) / 2 for length in longest)
     M = math.ceil(4 * math.prod(grid) / mean_area)
-    corner, size = [], []
+    corner = []
+    size = []
     for length, most in zip(grid, longest):
         corner.append(torch.randint(length, (count, M), device=device))
         size.append(torch.randint(1, most + 1, (count, M), device=device))
@@ -70,13 +71,12 @@ def draw_groups(count, grid, side, device=None):
 def cover(corner, size, grid, share):
     """-> (B, *grid) bool: the first rectangles of each image that together reach its share (B,) of the
     patches, the one that reaches it included."""
-    inside = torch.ones(1, 1, dtype=torch.bool, device=corner.device)
+    inside = torch.ones(1, 1, 1, dtype=torch.bool, device=corner.device)
     for axis, length in enumerate(grid):                           # an outer product, axis by axis
         place = torch.arange(length, device=corner.device)
         first = corner[..., axis, None]                            # (B, M, 1)
         within = (place >= first) & (place < first + size[..., axis, None])
-        inside = inside[..., None] & within.view(*within.shape[:2], *[1] * axis, length)
-    inside = inside.flatten(2)                                     # (B, M, T)
+        inside = (inside[..., None] & within[:, :, None]).flatten(2)  # in the end (B, M, T)
     union = inside.cummax(1).values
     before = F.pad(union.float().mean(2), (1, 0))[:, :-1]          # (B, M), covered before each of them
     kept = inside & (before < share[:, None])[..., None]
@@ -97,8 +97,10 @@ def to_pixels(patches, patch):
 def corrupt(images, config: GMMLConfig):
     """Normalized images (B, C, *image) -> the same but for groups of patches, and where these are,
     (B, 1, *image) bool. Everything is drawn on the device of the images."""
-    B, device = len(images), images.device
-    vit, kinds = config.vit, config.corrupt
+    B = len(images)
+    device = images.device
+    vit = config.vit
+    kinds = config.corrupt
     chosen = torch.randint(len(kinds), (B,), device=device)        # a kind for each image
     low, high = config.share
     share = low + (high - low) * torch.rand(B, device=device)
@@ -111,8 +113,8 @@ def corrupt(images, config: GMMLConfig):
         fill["alien"] = fill["noise"]
     result = images
     for number, kind in enumerate(kinds):
-        is_it = (chosen == number).view(-1, *[1] * (images.dim() - 1))
-        result = torch.where(mask & is_it, fill[kind], result)
+        here = mask.flatten(1) & (chosen == number)[:, None]
+        result = torch.where(here.view_as(mask), fill[kind], result)
     return result, mask
 
 
@@ -179,10 +181,14 @@ class GMML(nn.Module):
         loss = rebuild_loss(rebuilt, images, mask)
         out = {"logits": {self.own_loss: loss[:, None]}}
         if not self.training:                                      # pictures of it
-            normalize = self.vit.normalize
-            for name, x in (("corrupted", corrupted), ("rebuilt", torch.where(mask, rebuilt, images))):
-                out[name] = ((x * normalize.std + normalize.mean) * 255).clamp(0, 255)
+            out["corrupted"] = self.show(corrupted)
+            out["rebuilt"] = self.show(torch.where(mask, rebuilt, images))
         return out
+
+    def show(self, x):
+        """Normalized images -> pixels of 0 .. 255."""
+        normalize = self.vit.normalize
+        return ((x * normalize.std + normalize.mean) * 255).clamp(0, 255)
 
     @staticmethod
     def add_flags(group):
@@ -195,7 +201,8 @@ class GMML(nn.Module):
     def from_args(cls, args, tasks, columns=()):
         vit = ViT.from_args(args)
         model = cls(GMMLConfig(vit.config, tuple(args.corrupt.split(","))))
-        model.vit, model.report = vit, vit.report
+        model.vit = vit
+        model.report = vit.report
         return model
 
 

@@ -209,7 +209,8 @@ class CNN(nn.Module):
         for C, D in ((config.channels, 8), (8, 32), (32, 32)):
             layers += [nn.Conv2d(C, D, 3, padding=1), nn.BatchNorm2d(D), nn.ReLU(), nn.MaxPool2d(3)]
         self.convs = nn.Sequential(*layers)
-        rows, columns = config.image[0] // 27, config.image[1] // 27
+        rows = config.image[0] // 27
+        columns = config.image[1] // 27
         pixels = 32 * rows * columns
         self.fc = nn.Sequential(nn.Linear(pixels, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
         self.head = make_heads(32, tasks)

@@ -388,7 +388,7 @@ def test_architecture_is_read_from_the_tensors(name):
 def test_own_folder_round_trips(tmp_path):
     """config.json keeps what tensors do not tell (fusion, attention, grids), as JSON; several tasks keep their heads."""
     config = replace(at_size(MINI, (48, 72)), fusion="pairwise", attention="sima", drop_path=0.1)
-    assert CrossViTConfig(**json.loads(json.dumps(asdict(config)))) == config
+    assert from_dict(CrossViTConfig, json.loads(json.dumps(asdict(config))), "run") == config
     model = CrossViT(config, {"a": 3, "weight": 1}).eval()
     folder = write(tmp_path / "run", model.state_dict(), {"crossvit": asdict(config)})
     loaded = CrossViT.from_pretrained(folder, tasks={"a": 3, "weight": 1}).eval()

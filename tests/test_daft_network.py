@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from daft import FUSIONS, LOCATIONS, DAFTConfig, ResNet
+from plumbing.weights import from_dict
 from tests.golden import unit, values
 from tests.small_runs import slow_but
 
@@ -162,7 +163,7 @@ def test_what_cannot_be_built_is_said(fields, words):
 
 def test_config_survives_json():
     """config.json stores lists; the config comes back equal."""
-    assert DAFTConfig(**json.loads(json.dumps(asdict(SMALL)))) == SMALL
+    assert from_dict(DAFTConfig, json.loads(json.dumps(asdict(SMALL))), "run") == SMALL
 
 
 @pytest.mark.slow
