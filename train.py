@@ -325,7 +325,7 @@ def fit(args, device):
         if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
-    stop.end_at_once(run)
+    stop.saved = run                                               # a signal ends the process at once now
     return run, lock_file, ready.cohort, ready.indices, options
 
 

@@ -11,8 +11,8 @@ step (Linux), or CUDA's max_memory_allocated above that. TFLOP/s: FLOPs are PyTo
 multiply-add); `products` has what a large matrix product reaches. Every table is printed and written to
 OUT/NAME.csv. Peers that are not installed are named.
 """
-import os
 import time
+from os.path import join
 from statistics import median
 
 import numpy as np
@@ -26,7 +26,7 @@ from evaluation.picture_rows import side_by_side
 from evaluation.plots import line_chart
 from experiments.costs import recipes, variants
 from experiments.peers import FUSED, crossvit, network_step, vit
-from experiments.timing import machine, measure, report, take_turns
+from experiments.timing import add_flags, machine, measure, report, take_turns
 from multivit import MultiViT, MultiViTConfig
 from plumbing.cohort import Task
 from plumbing.command import Parser, run_main
@@ -197,11 +197,8 @@ def main(argv=None):
         vit, crossvit, multivit, memory, scaling, readers, products, variants, recipes)}
     parser = Parser(__doc__)
     parser.add_argument("command", choices=commands)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    add_flags(parser, "cpu", "runs/bench")
     parser.add_argument("--rounds", type=int, default=5, help="turns that every candidate takes")
-    parser.add_argument("--out", default="runs/bench", help="folder of the tables")
-    parser.add_argument("--cache-dir", default="data_cache", help="folder of the simulated cohort")
     args = parser.parse_args(argv)
     find_device(args.device)
     print(f"bench {args.command}: {machine(args.device)}\n\n{commands[args.command].__doc__}\n")
@@ -209,7 +206,7 @@ def main(argv=None):
     torch.set_float32_matmul_precision("highest")
     attention.softmax_attention = FUSED
     if args.command in GROWS:
-        show_growth(rows, GROWS[args.command], os.path.join(args.out, f"{args.command}.png"))
+        show_growth(rows, GROWS[args.command], join(args.out, f"{args.command}.png"))
 
 
 if __name__ == "__main__":

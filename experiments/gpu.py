@@ -12,8 +12,9 @@ import shlex
 import subprocess
 import sys
 import time
+from os.path import join
 
-from experiments.timing import machine
+from experiments.timing import add_flags, machine
 from plumbing.command import Parser, run_main
 from plumbing.device import find_device
 from plumbing.run_folder import write_json, write_whole
@@ -67,10 +68,7 @@ def run(words, log, seconds):
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("steps", nargs="*", choices=[*STEPS, "all"], default="all", help="these alone")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", default="runs/gpu", help="folder of the tables and runs")
-    parser.add_argument("--cache-dir", default="data_cache", help="folder of the simulated cohorts")
+    add_flags(parser, "cuda", "runs/gpu")
     args = parser.parse_args(argv)
     find_device(args.device)
     os.makedirs(args.out, exist_ok=True)
@@ -83,7 +81,7 @@ def main(argv=None):
         names = STEPS
     for name in names:
         words = command(name, args)
-        log = os.path.join(args.out, f"{name}.log")
+        log = join(args.out, f"{name}.log")
         seconds = None
         if not args.quick:
             seconds = max(1, min(STEPS[name][0], end_by - time.monotonic()))
@@ -94,8 +92,8 @@ def main(argv=None):
         steps[name] = {"command": line, "end": end, "printed": printed.splitlines()}
         page += f"\n## {name} ({end})\n\n    {line}\n\n{printed}"
         print(f"{name}: {end}, see {log}", flush=True)
-        write_json(os.path.join(args.out, "gpu.json"), {"machine": title, "steps": steps})
-        write_whole(os.path.join(args.out, "gpu.md"), page)
+        write_json(join(args.out, "gpu.json"), {"machine": title, "steps": steps})
+        write_whole(join(args.out, "gpu.md"), page)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,14 @@ def measure(args, build, names, settings):
 # tables
 
 
+def add_flags(parser, device, out):
+    """Those of bench.py and gpu.py."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    parser.add_argument("--out", default=out, help="folder of the tables and runs")
+    parser.add_argument("--cache-dir", default="data_cache", help="folder of the simulated cohorts")
+
+
 def machine(device):
     """A line that says what it was measured on."""
     chip = platform.processor()

@@ -60,7 +60,7 @@ class Stop:
 
     def __init__(self):
         self.signal = None
-        self.saved = None                                          # the run, once its training is saved
+        self.saved = None      # the run, once its training is saved: a signal then ends the process at once
         signal.signal(signal.SIGTERM, self.note)
         signal.signal(signal.SIGINT, self.note)
 
@@ -81,10 +81,6 @@ class Stop:
         bar.close()
         print(f"stopped; go on with: python train.py --resume {run}")
         sys.exit(128 + (self.signal or signal.SIGTERM))      # another process may have had the signal
-
-    def end_at_once(self, run):
-        """From here on a signal ends the process where it is: the training is saved."""
-        self.saved = run
 
 
 class Shown:

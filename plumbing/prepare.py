@@ -5,15 +5,16 @@ eval.py too.
 """
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os.path import dirname, exists, isfile, join, realpath
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from data import Batches, Loader, Samples, make_loader
+from data import Samples, make_loader
 from plumbing import parallel
-from plumbing.cohort import Cohort, per_patient, targets_agree, with_own_loss
+from plumbing.cohort import per_patient, targets_agree, with_own_loss
 from plumbing.columns import fit_columns, tabulate
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
@@ -31,22 +32,8 @@ CHANNELS = {2: 3, 3: 1}                                            # by the axes
 AUGMENTED = {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}
 
 
-@dataclass
-class Prepared:
-    """Everything that a training needs. train.py reads it and never changes it."""
-    cohort: Cohort
-    indices: dict                    # {train, val, test: indices of images}
-    tasks: list
-    columns: list                    # of the table, as input
-    model: torch.nn.Module
-    options: dict                    # see run_options
-    loader: Loader                   # of the training split
-    batches: Batches                 # its order: set .epoch and .start
-    val_loader: Loader
-    notes: list                      # lines for the log
-
-
 def prepare(args, device):
+    """-> everything that a training needs, by name."""
     cohort = load_data(args)
     headers = look_before(args, cohort)
     settle(args, cohort)
@@ -68,7 +55,17 @@ def prepare(args, device):
     val_loader, _ = make_loader(val, args.batch_size, **share)
     files = notes_on_files(headers, cohort, options["size"])
     notes = [*notes, *files, *window_notes, *filled_in, *unknown, report, *seen_before(args, cohort, indices)]
-    return Prepared(cohort, indices, tasks, columns, model, options, loader, batches, val_loader, notes)
+    return SimpleNamespace(
+        cohort=cohort,
+        indices=indices,             # {train, val, test: indices of images}
+        tasks=tasks,
+        columns=columns,             # of the table, as input
+        model=model,
+        options=options,             # see run_options
+        loader=loader,               # of the training split
+        batches=batches,             # its order: set .epoch and .start
+        val_loader=val_loader,
+        notes=notes)                 # lines for the log
 
 
 def split_and_fit(args, cohort):

@@ -171,21 +171,15 @@ def load_state(run, model, optimizer, state, steps):
         saved = read_pickle(path)
         optimizer.load_state_dict(saved["optimizer"])
         set_random_numbers(saved["random"])
-        state = {key: saved.get(key, default) for key, default in state.items()}
-        check_state(state, steps)
-        return state
-
-
-def check_state(state, steps):
-    """ValueError for what no training leaves."""
-    kinds = {"epoch": int, "step": int, "norm": (int, float), "history": list, "loss": list}
-    for key, kind in kinds.items():
-        if not isinstance(state[key], kind):
-            raise ValueError(f"{key} {state[key]!r} is not as train.py writes it")
-    if not 0 <= state["step"] < steps:
-        raise ValueError(f"step {state['step']}: an epoch has {steps} steps")
-    if not all(isinstance(epoch, dict) for epoch in state["history"]):
-        raise ValueError("history is not as train.py writes it")
+        for key, default in state.items():
+            value = saved.setdefault(key, default)
+            if default is not None and not isinstance(value, type(default)):
+                raise ValueError(f"{key} {value!r} is not as train.py writes it")
+        if not 0 <= saved["step"] < steps:
+            raise ValueError(f"step {saved['step']}: an epoch has {steps} steps")
+        if not all(isinstance(epoch, dict) for epoch in saved["history"]):
+            raise ValueError("history is not as train.py writes it")
+        return {key: saved[key] for key in state}
 
 
 def random_numbers(device):
