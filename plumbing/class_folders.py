@@ -9,7 +9,8 @@ from os.path import abspath, basename, join, relpath
 
 from plumbing.cells import spelling_notes
 from plumbing.cohort import Cohort, SPLITS, Task
-from plumbing.folders import IMAGE_FOLDER, left_out_note, without_masks
+from plumbing.folders import IMAGE_FOLDER, MASK_FOLDER, left_out_note, without_masks
+from plumbing.formats import without_ending
 from plumbing.patients import patients_of_files
 from plumbing.public_tables import NAME_TARGETS
 from plumbing.splits import split_name
@@ -30,7 +31,7 @@ def read_class_folders(folder, regex=None, split=None):
     notes += left_out_note(paths, left_out)
     counts = Counter(names)
     classes, values = read_classes(names, counts)
-    notes += spelling_notes("class", counts, "class")
+    notes += spelling_notes("class", counts, "class") + note_on_drawings(names, paths)
     if len(classes) < 2:
         raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
                                     f"(there are {shortlist(classes)})"] + notes))
@@ -121,6 +122,21 @@ def notes_on_inner(folder, below):
                 f"{len(counts)} others in them, as {min(counts)}: if those are the classes, they must be the "
                 "upper ones; if each is a patient, --patient-regex with a group around its name says so"]
     return []
+
+
+def note_on_drawings(names, paths):
+    """-> a warning where a class has the name of masks, and its files have those of other classes, in a list.
+
+    names: the class of every path."""
+    drawn, shown = defaultdict(set), set()
+    for name, path in zip(names, paths):
+        file = without_ending(basename(path))
+        if MASK_FOLDER.fullmatch(name):
+            drawn[name].add(file)
+        else:
+            shown.add(file)
+    return [f"WARNING: {name} counts as a class, and all its files have namesakes in others: if they are "
+            "drawings of these, they must lie elsewhere" for name in drawn if drawn[name] <= shown]
 
 
 def is_image_folder(name):

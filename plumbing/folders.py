@@ -3,24 +3,26 @@
 import os
 import re
 from collections import Counter
-from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, split, splitext
+from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, split, splitext
 
-from plumbing.formats import is_image
+from plumbing.formats import is_image, without_ending
 
 
 # what operating systems and notebooks leave behind, and nobody wants to hear of
 LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx"
                     r"|@eadir|\$recycle\.bin|\.git.*|\.directory|\.trash.*")
 # outlines that readers or programs drew, and thumbnails: X_mask.png, X-d.png (Herlev) or mask_X.png beside
-# X.png, or the folder masks beside the folder images
-DRAWN = (r"(?:(?:binary[ _-]?)?masks?|segs?|segmentations?|superpixels|annot?(?:ation)?s?|labels?|contours?"
-         r"|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?"
-         r"|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?|saliency|annotated"
-         r"|b(?:ounding)?[ _-]?box(?:es)?)")
-MASK = re.compile(rf"(?i)(.+?)(?:[ _.(-]*{DRAWN}(?:[ _-]?\d+)?\)?|-d)|{DRAWN}[ _-](.+)")
-MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?")
-IMAGE_FOLDER = re.compile(r"(?i)(.+[ _-])?(images?|imgs?|pictures?|photos?|scans?|originals?|inputs?)(t[rs])?"
-                          r"|jpe?gs?|pngs?")
+# X.png, X_image.png or image_X.png, or the folder masks beside the folder images
+DRAWN = (r"(?:(?:binary[ _-]?)?masks?|msks?|segs?|segmentations?|superpixels|annot?(?:ation)?s?|labels?"
+         r"|contours?|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground"
+         r"[ _-]?truths?|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?"
+         r"|saliency|annotated|b(?:ounding)?[ _-]?box(?:es)?)")
+SHOWN = r"(?:images?|imgs?|pictures?|photos?|scans?|orig(?:inal)?s?|inputs?)"
+FURTHER = r"(?:[ _-]?images?|[ _-]?(?:dir|png|\d+)|t[rs])?"        # of folders: images_512, img_dir, imagesTr
+MASK = re.compile(rf"(?i)(.+?)(?:(?:[ _.(-]*{DRAWN})+(?:[ _-]?\d+)?\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)")
+MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}{FURTHER}")
+IMAGE = re.compile(rf"(?i)(.+?)[ _.-]+{SHOWN}|{SHOWN}(?:[ _.-]|(?=\d))(.+)")
+IMAGE_FOLDER = re.compile(rf"(?i)(.+[ _-])?{SHOWN}{FURTHER}|jpe?gs?|pngs?")
 
 
 def without_masks(folder):
@@ -90,7 +92,9 @@ def unreadable(path, name):
 
 def leave_out_masks(folder, paths, left_out):
     """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
-    stems = {splitext(path)[0] for path in paths}
+    stems = set(map(without_ending, paths))
+    for place, name in map(split, list(stems)):
+        stems.add(join(place, bare_name(IMAGE, name)))
     holders = set()                                                # of folders called images
     for place in set(map(dirname, paths)):
         while len(place) > len(folder):
@@ -103,21 +107,34 @@ def leave_out_masks(folder, paths, left_out):
     return images
 
 
+def bare_name(pattern, name):
+    """The name of a file or folder without the word of MASK or IMAGE, or the name where it has none."""
+    match = pattern.fullmatch(name)
+    if match is None:
+        return name
+    return match[1] or match[2]
+
+
 def is_mask(path, folder, stems, holders):
     """Is there an image without the word for a mask in its name, in its folder or in one beside it?
 
-    A class may be called mask: a folder of that name counts only beside a folder called images, or
-    inside the folder of the images themselves."""
-    stem = splitext(path)[0]
-    place, name = split(stem)
-    match = MASK.fullmatch(name)
-    if match and join(place, match[1] or match[2]) in stems:
+    stems: of all images, with and without the word for an image. A class may be called mask: a folder of that
+    name counts only beside a folder called images, or of its own name without the word, or inside the folder
+    of the images themselves."""
+    place, name = split(without_ending(path))
+    bare = bare_name(MASK, name)
+    if bare != name and join(place, bare) in stems:
         return True
+    inner = ""                                                     # the folders between
     while len(place) > len(folder):
-        below = relpath(stem, place)
-        place, name = split(place)
-        if MASK_FOLDER.fullmatch(name) and (place in holders or join(place, below) in stems):
-            return True
+        place, word = split(place)
+        if MASK_FOLDER.fullmatch(word):
+            namesakes = {join(place, inner, name), join(place, inner, bare)}
+            if word != bare_name(MASK, word):
+                namesakes.add(join(place, bare_name(MASK, word), inner, name))
+            if place in holders or namesakes & stems:
+                return True
+        inner = join(word, inner)
     return False
 
 

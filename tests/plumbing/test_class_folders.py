@@ -126,6 +126,8 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     (("0/1.png", "2/2.png", "10/3.png"), ("0", "2", "10"), None, None),
     (("a/1.png", "b/2.png", "a/1_bbox.png", "a/1-cam.png", "b/2_annotated.png"), ("a", "b"), None,
      "3 of 5 files are left out (masks or thumbnails beside their images 3)"),
+    (("CT/1.png", "lung_mask/1.png"), ("CT", "lung_mask"), None, "WARNING: lung_mask counts as a class, and all its files have namesakes in "
+     "others: if they are drawings of these, they must lie elsewhere"),
 ))
 def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
     """Names of splits, folders in folders, a copy of the same folders, masks."""

@@ -1,6 +1,7 @@
 """plumbing/folders.py: only regular image files count, links are followed, masks are left out, and what is left out is counted."""
 import os
 import socket
+from collections import Counter
 
 import pytest
 
@@ -52,6 +53,10 @@ def test_endings_are_counted(tmp_path):
                       "x/a_1_manual1.png", "x/a_1_overlay.png", "x/a_1_GroundTruth.png")),
     (("n/1-001.bmp",), ("n/1-001-d.bmp",)),                                                                        # Herlev
     (("imagesTr/1.png",), ("labelsTr/1.png",)), (("images/1.png",), ("1st_manual/1_manual1.png", "label_images/1.png", "ROI/1.png")),
+    (("x/img1.png", "x/2_image.png", "x/scan_3.png"), ("x/mask1.png", "x/2_mask.png", "x/msk_3.png", "x/2_mask_contour.png")),
+    (("benign/1.png", "b/1.png", "c/2.png"), ("benign_mask/1.png", "b GT/1.png", "c/masks/2_mask.png")),
+    (("images_512/1.png",), ("label_png/1.png",)),
+    (("a/1.png", "a/masks/2.png", "skin_lesion/3.png", "skin/4.png"), ()),
     (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
     (("with_mask/1_mask.png", "without_mask/1.png"), ()),
 ))
@@ -61,3 +66,8 @@ def test_masks_are_told_from_images(images, masks, tmp_path):
     paths, left_out = look_through(str(tmp_path))
     assert sorted(relative(tmp_path, leave_out_masks(str(tmp_path), paths, left_out))) == sorted(images)
     assert left_out["masks or thumbnails beside their images"] == len(masks)
+
+
+def test_masks_of_volumes_are_told_from_them():
+    """An ending may have two parts."""
+    assert leave_out_masks("d", ["d/a/1.nii.gz", "d/a/1_seg.nii.gz"], Counter()) == ["d/a/1.nii.gz"]
