@@ -48,7 +48,7 @@ from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
 from plumbing.prepare import add_features, load_data, run_options
-from plumbing.reading import look_before, notes_on_files
+from plumbing.reading import look_at_new
 from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split, sort_by_split
@@ -245,7 +245,7 @@ def evaluate_run(args):
         refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)
     if args.data:
-        notes += notes_on_files(look_before(saved, cohort), cohort)
+        notes += look_at_new(saved, cohort)
     for note in notes:
         print(note)
     indices = images_by_split(cohort, saved.data, args)

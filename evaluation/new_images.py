@@ -29,7 +29,7 @@ from plumbing.load_cohort import cohort_of_rows, read_any_folder
 from plumbing.patients import identity
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
-from plumbing.reading import reading_of
+from plumbing.reading import look_at_new, reading_of
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
@@ -119,11 +119,17 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         broken = unreadable(cohort, options)
     for reason in broken.values():
         note(f"skipped: {reason}")
+    good = [i for i in range(len(cohort.paths)) if i not in broken]
+    try:
+        lines = look_at_new(args, cohort, good)
+    except ValueError as error:
+        raise ValueError(f"{error}; --skip-broken lists such images and goes on") from error
+    for text in lines:
+        note(f"note: {text}")
 
     options["folder"] = None                         # the next images will be others
     predictions = {"patient": []}
     seen = {}
-    good = [i for i in range(len(cohort.paths)) if i not in broken]
     if good:
         predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")
         seen = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})

@@ -34,11 +34,12 @@ def reading_of(args):
     return Reading(parse_window(args.window), args.fit, sides if sides > 1 else None)
 
 
-def look_before(args, cohort):
-    """-> {image: Header}, with --no-check-files of none. ValueError for an image that cannot be read."""
+def look_before(args, cohort, images=None):
+    """-> {image: Header} of these images, by default of all, with --no-check-files of none. ValueError for an
+    image that cannot be read."""
     if not args.check_files:
         return {}
-    headers = look_at_all(cohort)
+    headers = look_at_all(cohort, images)
     check_kinds(cohort, headers)
     return headers
 
@@ -55,7 +56,7 @@ def choose_window(args, cohort, headers, train):
     sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
     if not headers:
         headers = look_at_all(cohort, sampled)
-    deep = {i: header.window for i, header in headers.items() if header.is_deep or header.window}
+    deep = windows_of(headers)
     if not deep:
         return cohort, []
     note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
@@ -70,13 +71,50 @@ def choose_window(args, cohort, headers, train):
     cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
     notes = [f"{note}99 % of the numbers of {len(sampled)} training images, --window={args.window} becomes "
              "0 .. 255"]
-    least = FLAT * np.ptp(cohort.reading.window[0])
-    flat = [cohort.paths[i] for i, channels in zip(sampled, samples)
-            if np.ptp(percentiles(channels[0])) < least]
-    if flat:
-        notes.append(f"WARNING: {len(flat)} of {len(sampled)} images fill less than {FLAT:.0%} of this "
-                     f"window, as {flat[0]}: are their numbers on another scale?")
-    return cohort, notes
+    return cohort, notes + note_on_range(cohort, sampled, samples)
+
+
+def windows_of(headers):
+    """-> {image: the window that its file states, or None} of those that a window applies to."""
+    return {i: header.window for i, header in headers.items() if header.is_deep or header.window}
+
+
+def look_at_new(args, cohort, images=None):
+    """-> lines about the files of images, by default of all, that a run has not seen in training."""
+    headers = look_before(args, cohort, images)
+    return notes_on_files(headers, cohort) + notes_on_window(cohort, headers)
+
+
+def notes_on_window(cohort, headers):
+    """-> warnings where the run's window is not made for these images, to which it was not fitted."""
+    axes = axes_of(cohort)
+    window = cohort.reading.window
+    if axes == 0 or window == "own":
+        return []
+    deep = windows_of(headers)
+    if window == "auto":
+        alone = list(deep.values()).count(None)
+        if not alone:
+            return []
+        return [f"WARNING: {alone} of {len(headers)} images hold more than 8 bits, for which the run has no "
+                "window: of each 99 % of its own numbers become 0 .. 255"]
+    sampled = list(deep)[::max(1, len(deep) // IMAGES)]
+    notes = note_on_range(cohort, sampled, [sample_channels(cohort.paths[i], axes) for i in sampled])
+    if len(deep) < len(headers):
+        notes.append(f"WARNING: {len(headers) - len(deep)} of {len(headers)} images hold 8 bits and are "
+                     "taken as they are: the run's --window is for those that hold more")
+    return notes
+
+
+def note_on_range(cohort, images, samples):
+    """-> a warning where images fill little of the run's window, in a list. samples: see sample_channels."""
+    low, high = cohort.reading.window[0]
+    flat = [cohort.paths[i] for i, channels in zip(images, samples)
+            if np.ptp(np.clip(percentiles(channels[0]), low, high)) < FLAT * (high - low)]
+    if not flat:
+        return []
+    return [f"WARNING: {len(flat)} of {len(images)} images fill less than {FLAT:.0%} of the run's window, as "
+            f"{flat[0]}: are their numbers on another scale?"]
 
 
 def sample_channels(path, axes):

@@ -69,7 +69,8 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
     with pytest.raises(SystemExit) as stop:
         run_main(evaluate.main)
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and "not a readable image" in said and source.name in said and not os.path.exists(tmp_path / "out.csv")
+    assert stop.value.code == 2 and "not a readable image" in said and said.endswith("; --skip-broken lists such images and goes on")
+    assert source.name in said and not os.path.exists(tmp_path / "out.csv")
     monkeypatch.setattr(sys, "argv", [*argv, "--skip-broken", "--figures", "1"])
     evaluate.main()
     error, rows = capsys.readouterr().err, {row["patient"]: row for row in rows_of(tmp_path / "out.csv")}

@@ -12,7 +12,7 @@ from plumbing.flags import parse, read_args
 from plumbing.headers import Header
 from plumbing.pictures import read, read_image
 from plumbing.prepare import load_data
-from plumbing.reading import choose_window, note_on_fit, notes_on_files
+from plumbing.reading import choose_window, look_at_new, note_on_fit, notes_on_files
 from tests.plumbing.small_tables import cohort_of
 from tests.small_runs import fails, fit
 
@@ -79,7 +79,22 @@ def test_images_on_another_scale_have_a_warning(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     args = parse(["--data", str(tmp_path / "t.csv"), "--model", "vit"])
     cohort, notes = choose_window(args, load_data(args), {}, range(20))
-    assert notes[1].startswith("WARNING: 4 of 20 images fill less than 5% of this window, as ") and len(notes) == 2
+    assert notes[1].startswith("WARNING: 4 of 20 images fill less than 5% of the run's window, as ") and len(notes) == 2
+
+
+@pytest.mark.parametrize("window, factor, type, warnings", (
+    ("auto", 1, np.uint16, ["20 of 20 images hold more than 8 bits, for which the run has no window"]),
+    ("0:4000", 1, np.uint16, []), ("0:4000", 16, np.uint16, []), ("own", 1, np.uint16, []), ("auto", 1, np.uint8, []),
+    ("0:90000", 1, np.uint16, ["20 of 20 images fill less than 5% of the run's window"]),
+    ("4000:4100", 1, np.uint16, ["20 of 20 images fill less than 5% of the run's window"]),
+    ("0:4000", 1, np.uint8, ["20 of 20 images hold 8 bits and are taken as they are"])))
+def test_new_images_that_the_window_is_not_made_for_have_a_warning(window, factor, type, warnings, tmp_path):
+    """Of another depth than the images of the run, or on another scale."""
+    film = np.arange(480).reshape(20, 24) % 256 * (type == np.uint8) + np.arange(480).reshape(20, 24) * 8 * (type == np.uint16)
+    table = films(tmp_path, **{f"p{i}": (film * factor).astype(type) for i in range(20)})
+    args = parse(["--data", table, "--model", "vit", "--window", window])
+    lines = look_at_new(args, load_data(args))
+    assert len(lines) == len(warnings) and all(line.startswith(f"WARNING: {text}") for line, text in zip(lines, warnings))
 
 
 def test_a_line_about_lost_shape():
