@@ -69,7 +69,7 @@ def had_class_folders(args):
     """Was a run trained on class folders, or on MedMNIST, rather than on a table? They may be gone by now."""
     if isfile(args.data) or args.data in PUBLIC_TABLES:
         return False
-    return isdir(args.data) or args.data.startswith("medmnist:") or "." not in args.data
+    return isdir(args.data) or not splitext(args.data)[1]
 
 
 def without_targets(cohort, tasks):

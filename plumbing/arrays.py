@@ -99,10 +99,12 @@ def read_values(path):
 
 
 def as_values(source):
-    """File of numbers, array, or Values -> Values."""
-    if isinstance(source, str):
+    """File of numbers or array -> Values; Values and what Pillow opens stay what they are."""
+    if isinstance(source, np.ndarray):
+        return Values(source)
+    if isinstance(source, str) and format_of(source) != "picture":
         return read_values(source)
-    return Values(source) if isinstance(source, np.ndarray) else source
+    return source
 
 
 # -----------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import PIL
 import numpy as np
 import torch
 
-from plumbing.cohort import Reading
 from plumbing.pictures import CROP, read, read_image
 
 
@@ -22,9 +21,9 @@ def cache_key(cohort, *settings):
 
     They change with any of the settings, the version of a reader, and path, length or time of an image file
     (or with the pixels). So nothing is ever out of date, and what is no longer wanted can be deleted."""
-    if cohort.reading != Reading(axes=cohort.reading.axes):
-        settings = settings, cohort.reading
-    key = hashlib.sha256(repr((settings, VERSION, PIL.__version__, torch.__version__)).encode())
+    reading = cohort.reading
+    parts = settings, reading.window, reading.fit, VERSION, PIL.__version__, torch.__version__
+    key = hashlib.sha256(repr(parts).encode())
     if cohort.pixels is not None:
         key.update(repr(cohort.pixels.shape).encode())
         key.update(np.ascontiguousarray(cohort.pixels))

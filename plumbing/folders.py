@@ -3,7 +3,8 @@
 import os
 import re
 from collections import Counter
-from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, split, splitext
+from functools import cache
+from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, split, splitext
 
 from plumbing.formats import is_image, without_ending
 
@@ -13,16 +14,17 @@ LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ip
                     r"|@eadir|\$recycle\.bin|\.git.*|\.directory|\.trash.*")
 # outlines that readers or programs drew, and thumbnails: X_mask.png, X-d.png (Herlev) or mask_X.png beside
 # X.png, X_image.png or image_X.png, or the folder masks beside the folder images
-DRAWN = (r"(?:(?:binary[ _-]?)?masks?|msks?|segs?|segmentations?|superpixels|annot?(?:ation)?s?|labels?"
+DRAWN = (r"(?:(?:binary[ _-]?)?masks?|msks?|segs?|segmentations?|superpixels|ann(?:ot?)?(?:ation)?s?|labels?"
          r"|contours?|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground"
          r"[ _-]?truths?|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?"
          r"|saliency|annotated|b(?:ounding)?[ _-]?box(?:es)?)")
 SHOWN = r"(?:images?|imgs?|pictures?|photos?|scans?|orig(?:inal)?s?|inputs?)"
-FURTHER = r"(?:[ _-]?images?|[ _-]?(?:dir|png|\d+)|t[rs])?"        # of folders: images_512, img_dir, imagesTr
-MASK = re.compile(rf"(?i)(.+?)(?:(?:[ _.(-]*{DRAWN})+(?:[ _-]?\d+)?\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)")
-MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}{FURTHER}")
-IMAGE = re.compile(rf"(?i)(.+?)[ _.-]+{SHOWN}|{SHOWN}(?:[ _.-]|(?=\d))(.+)")
-IMAGE_FOLDER = re.compile(rf"(?i)(.+[ _-])?{SHOWN}{FURTHER}|jpe?gs?|pngs?")
+# what is left of a name without these words is in the groups 1 and 2
+MASK = re.compile(rf"(?i)\A(?:(.+?)(?:(?:[ _.(-]*{DRAWN})+(?:[ _-]?\d+)?\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)"
+                  rf"|{DRAWN}(?:t[rs])?)\Z")
+IMAGE = re.compile(rf"(?i)\A(?:(.+?)[ _.-]+{SHOWN}|{SHOWN}(?:[ _.-]|(?=\d))(.+)|{SHOWN}(?:t[rs])?|pngs?)\Z")
+MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?")
+IMAGE_FOLDER = re.compile(rf"(?i)(.+[ _-])?{SHOWN}(?:t[rs])?|jpe?gs?|pngs?")
 
 
 def without_masks(folder):
@@ -92,50 +94,42 @@ def unreadable(path, name):
 
 def leave_out_masks(folder, paths, left_out):
     """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
-    stems = set(map(without_ending, paths))
-    for place, name in map(split, list(stems)):
-        stems.add(join(place, bare_name(IMAGE, name)))
-    holders = set()                                                # of folders called images
-    for place in set(map(dirname, paths)):
-        while len(place) > len(folder):
-            place, name = split(place)
-            if IMAGE_FOLDER.fullmatch(name):
-                holders.add(place)
-    images = [path for path in paths if not is_mask(path, folder, stems, holders)]
+    keys_of = {path: keys_and_words(relpath(path, folder)) for path in paths}
+    shown = set()
+    for keys, is_drawn in keys_of.values():
+        if not is_drawn:
+            shown |= keys
+    images = []
+    for path, (keys, is_drawn) in keys_of.items():
+        if not is_drawn or shown.isdisjoint(keys):
+            images.append(path)
     if len(images) < len(paths):
         left_out["masks or thumbnails beside their images"] += len(paths) - len(images)
     return images
 
 
-def bare_name(pattern, name):
-    """The name of a file or folder without the word of MASK or IMAGE, or the name where it has none."""
-    match = pattern.fullmatch(name)
-    if match is None:
-        return name
-    return match[1] or match[2]
+def keys_and_words(path):
+    """-> the keys that an image shares with its masks; is there a word for a mask in the path?
 
-
-def is_mask(path, folder, stems, holders):
-    """Is there an image without the word for a mask in its name, in its folder or in one beside it?
-
-    stems: of all images, with and without the word for an image. A class may be called mask: a folder of that
-    name counts only beside a folder called images, or of its own name without the word, or inside the folder
-    of the images themselves."""
+    They are the path without the words for masks and images, and the folders that hold one called so. A class
+    may be called mask: it is none without an image of such a key."""
+    keys, key, is_drawn = set(), "", False
     place, name = split(without_ending(path))
-    bare = bare_name(MASK, name)
-    if bare != name and join(place, bare) in stems:
-        return True
-    inner = ""                                                     # the folders between
-    while len(place) > len(folder):
-        place, word = split(place)
-        if MASK_FOLDER.fullmatch(word):
-            namesakes = {join(place, inner, name), join(place, inner, bare)}
-            if word != bare_name(MASK, word):
-                namesakes.add(join(place, bare_name(MASK, word), inner, name))
-            if place in holders or namesakes & stems:
-                return True
-        inner = join(word, inner)
-    return False
+    for part in place.split(os.sep):
+        if MASK_FOLDER.fullmatch(part) or IMAGE_FOLDER.fullmatch(part):
+            keys.add(join(key, ""))
+        bare, has_word = without_words(part)
+        is_drawn = is_drawn or has_word
+        key = join(key, bare)
+    bare, has_word = without_words(name)
+    return keys | {join(key, bare)}, is_drawn or has_word
+
+
+@cache
+def without_words(name):
+    """-> the name of a file or folder without the words for masks and images; is there one for masks?"""
+    unmasked = MASK.sub(r"\1\2", name)
+    return IMAGE.sub(r"\1\2", unmasked), unmasked != name
 
 
 # -----------------------------------------------------------------------------

@@ -36,8 +36,7 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="a
     need = math.ceil(r * max(size) / share)                        # px of both sides: it may be turned
     mode = "L" if channels == 1 else "RGB"
     path = name or source
-    if isinstance(source, np.ndarray) or isinstance(source, str) and format_of(source) != "picture":
-        source = as_values(source)
+    source = as_values(source)
     with readable(path, "image"):
         picture = decode(source, mode, need, window, size, fit)
         width, height = picture.size

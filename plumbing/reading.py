@@ -51,7 +51,7 @@ def look_before(args, cohort, images=None):
 def choose_window(args, cohort, headers, train):
     """-> the cohort with the run's window, which is written into args, and a line about it, if any."""
     axes = axes_of(cohort)
-    if cohort.pixels is not None or axes == 0:
+    if axes == 0:
         return cohort, []
     sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
     if not headers:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import eval as evaluate
 import train
+from evaluation.new_images import had_class_folders
 from plumbing.load_cohort import load_cohort
 from plumbing.prepare import seen_before
 
@@ -80,6 +81,13 @@ def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):
         (tmp_path / f"new/b/{name}.png").unlink()
     evaluate.main([str(classes / "runs/r"), "--predict", str(tmp_path / "new"), "--out", str(tmp_path / "p.csv"), "--device", "cpu"])
     assert "3 images, not patients, in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data, expected", (("../gone/folder", True), ("gone", True), ("medmnist:bloodmnist", True), ("gone.csv", False),
+                                            ("a.b/gone.csv", False), ("chest", False)))
+def test_what_a_run_was_trained_on_is_known_though_it_is_gone(data, expected):
+    """Dots in a path do not make a folder a table."""
+    assert had_class_folders(SimpleNamespace(data=data)) == expected
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is_predicted(classes, tmp_path):

@@ -55,7 +55,7 @@ def test_endings_are_counted(tmp_path):
     (("imagesTr/1.png",), ("labelsTr/1.png",)), (("images/1.png",), ("1st_manual/1_manual1.png", "label_images/1.png", "ROI/1.png")),
     (("x/img1.png", "x/2_image.png", "x/scan_3.png"), ("x/mask1.png", "x/2_mask.png", "x/msk_3.png", "x/2_mask_contour.png")),
     (("benign/1.png", "b/1.png", "c/2.png"), ("benign_mask/1.png", "b GT/1.png", "c/masks/2_mask.png")),
-    (("images_512/1.png",), ("label_png/1.png",)),
+    (("images_512/1.png",), ("masks_512/1.png",)), (("case1/image.png",), ("case1/mask.png",)), (("img/1.png",), ("label_png/1.png",)),
     (("a/1.png", "a/masks/2.png", "skin_lesion/3.png", "skin/4.png"), ()),
     (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
     (("with_mask/1_mask.png", "without_mask/1.png"), ()),
