@@ -26,7 +26,7 @@ from attention import KINDS, Attention, softmax_weights
 from plumbing.fusions import all_fusion, class_fusion, pairwise_fusion
 from vit import Block, Normalize, PatchEmbed, Residual, ViTConfig, init_weights, make_heads, sides
 
-FUSIONS = {  # Table 6; name: from which branch into the width of which each f leads, the g lead back
+FUSIONS = {  # Table 6; name: for each f the branch it starts from and the branch whose width it leads to
     "cross": [(0, 1), (1, 0)],
     "none": [],
     "class": [(0, 1)],
@@ -267,7 +267,7 @@ class CrossViT(nn.Module):
     Config = CrossViTConfig
     inputs = ("image",)
     defaults = {"image": "96", "epochs": 16}                       # px; at 60 L would see a larger S
-    report = "weights drawn at random"
+
 
     def __init__(self, config: CrossViTConfig, tasks=None):
         super().__init__()

@@ -84,7 +84,7 @@ class DAFT(nn.Module):
         self.shift = shift
         self.start = float(identity_init)                          # what sigma(a_alpha) is added to
         self.W1 = nn.Linear(pooled + tabular, hidden, bias=False)
-        self.W2 = nn.Linear(hidden, (scale + shift) * channels, bias=False)
+        self.W2 = nn.Linear(hidden, (scale + shift) * channels, bias=False)  # for both, or one of the two
         self.sigma = ACTIVATIONS[activation]()
         if identity_init:
             nn.init.zeros_(self.W2.weight)
@@ -149,7 +149,6 @@ class ResNet(nn.Module):
     inputs = ("image", "tabular")
     axes = (2, 3)
     defaults = {"lr": 5e-3, "batch_size": 32, "image": None}       # image: volumes as they are
-    report = "weights drawn at random"
 
     def __init__(self, config: DAFTConfig, tasks):
         super().__init__()
@@ -159,22 +158,28 @@ class ResNet(nn.Module):
         fusion = config.fusion
         h = 8 * n
         m = max(1, int((4 * n + P) / 7))
+        seen = h                                                   # width of what the last Linear sees
         if fusion == "linear":
             self.inputs = ("tabular",)
+            seen = P
         else:
             self.make_blocks(config, m)
         if fusion == "image":
             self.inputs = ("image",)
-        seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
-                "1fc-concat-1fc": h + m}                           # by the last Linear; of the others h
-        if fusion == "duanmu":                                     # a factor per map, before each block
+        elif fusion in ("linear-features", "concat-1fc"):
+            seen = h + P
+        elif fusion == "concat-2fc":
+            self.hidden = nn.Linear(h + P, m)
+            seen = m
+        elif fusion == "1fc-concat-1fc":
+            self.hidden = nn.Linear(P, m)
+            seen = h + m
+        elif fusion == "duanmu":                                   # a factor per map, before each block
             first = nn.Sequential(nn.Linear(P, 8, bias=False), nn.ReLU(), nn.Linear(8, n, bias=False))
             self.factors = nn.ModuleList([first])
             for old, new in ((n, n), (n, 2 * n), (2 * n, 4 * n)):  # made from the factors before
                 self.factors.append(nn.Linear(old, new, bias=False))
-        if fusion in ("concat-2fc", "1fc-concat-1fc"):
-            self.hidden = nn.Linear(h + P if fusion == "concat-2fc" else P, m)
-        self.head = make_heads(seen.get(fusion, h), tasks)
+        self.head = make_heads(seen, tasks)
         self.normalize = Normalize(config.mean, config.std, len(config.image))
         if fusion == "linear-features":
             self.stem.requires_grad_(False)

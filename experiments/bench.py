@@ -29,7 +29,7 @@ from experiments.peers import FUSED, crossvit, network_step, vit
 from experiments.timing import add_flags, machine, measure, report, take_turns
 from multivit import MultiViT, MultiViTConfig
 from plumbing.cohort import Task
-from plumbing.command import Parser, run_main
+from plumbing.command import Parser, count, run_main
 from plumbing.device import find_device
 from plumbing.flags import parse
 from plumbing.models import build_model
@@ -198,7 +198,7 @@ def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("command", choices=commands)
     add_flags(parser, "cpu", "runs/bench")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that every candidate takes")
+    parser.add_argument("--rounds", type=count, default=5, help="turns that every candidate takes")
     args = parser.parse_args(argv)
     find_device(args.device)
     print(f"bench {args.command}: {machine(args.device)}\n\n{commands[args.command].__doc__}\n")

@@ -132,13 +132,13 @@ def vit():
 
 def crossvit():
     """Both grids on one film; from each class token a line to the patches that it looks at."""
-    config = variant("9", (240, 240))
+    film = Image.fromarray(chest_film()).resize((240, 240))
     pictures = []
     captions = []
-    for width, patch, (rows, columns) in zip(config.dims, config.patch, config.grids):
-        film = Image.fromarray(chest_film()).resize((240, 240))
-        pictures.append(outline_patches(film, range(rows * columns), (rows, columns)))
-        captions.append(f"{rows} x {columns} patches of {patch} px, class token {width} wide")
+    for branch in variant("9", film.size).branches:
+        rows, columns = branch.grid
+        pictures.append(outline_patches(film, range(branch.tokens), branch.grid))
+        captions.append(f"{rows} x {columns} patches of {branch.patch[0]} px, class token {branch.dim} wide")
     page = Page(240, 240)
     page.line([(10, 70), (230, 170)], COLORS[0], 3)
     page.line([(230, 70), (10, 170)], COLORS[1], 3)

@@ -43,7 +43,7 @@ from evaluation.run_text import read_run
 from evaluation.scores import known_units
 from experiments.claims import EXPERIMENTS, VALIDATION
 from experiments.intervals import look_up, verdict, with_interval
-from plumbing.command import Parser, Stop, run_main
+from plumbing.command import Parser, Stop, count, run_main
 from plumbing.run_folder import write_whole
 from plumbing.saved_run import read_metrics
 from plumbing.simulate import COHORTS, make
@@ -198,10 +198,13 @@ def draw_errors(experiment, metric, plans):
     place, _, extra = experiment["metrics"][metric]
     errors = {}
     for row in experiment["rows"]:
-        folders = [runs[row, extra][1] for runs in plans]
-        for run in [read_run(folder) for folder in folders if read_metrics(folder)]:
+        for runs in plans:
+            _, folder = runs[row, extra]
+            if not read_metrics(folder):                           # it failed
+                continue
+            run = read_run(folder)
             for task in run.tasks:
-                if task.kind == "regression" and task.key == place.split("/")[0]:
+                if task.kind == "regression" and place.startswith(f"{task.key}/"):
                     predicted, actual, _ = known_units(task, read_rows([task], run.predictions))
                     errors.setdefault(row, []).extend(predicted - actual)
     every = sum(errors.values(), [])
@@ -243,7 +246,7 @@ def main(argv=None):
     parser.add_argument("name", nargs="+", choices=[*EXPERIMENTS, "all"], help="which comparisons")
     parser.add_argument("--seeds", type=int, choices=range(1, 11), default=3, help="how many, from 0")
     parser.add_argument("--quick", action="store_true", help="few patients, one epoch, one seed: a trial")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--jobs", type=count, default=1, help="trainings at a time")
     parser.add_argument("--out", default="runs/reproduce", help="folder of tables and runs")
     parser.add_argument("--cache-dir", default="data_cache", help="folder of simulated cohorts")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

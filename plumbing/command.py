@@ -55,6 +55,14 @@ class Parser(argparse.ArgumentParser):
         return f"unrecognized arguments: {flag}{hint}"
 
 
+def count(text):
+    """A flag's whole number, 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: need at least 1")
+    return number
+
+
 class Stop:
     """True once SIGINT or SIGTERM has come; a second Ctrl-C quits at once."""
 

@@ -240,6 +240,7 @@ def parse(argv=None):
         if owners:
             raise ValueError(f"{flag} belongs to --model {' or '.join(owners)}, not to {model}")
         raise ValueError(parser.refusal(word))
+    check_ranges(args)
     if args.resume is not None:                                    # "" of a variable that is not set
         typed = {token.split("=")[0] for token in argv if token.startswith("--")}
         changed = sorted(typed - {"--resume", "--device", "--workers", "--epochs"})
@@ -248,7 +249,6 @@ def parse(argv=None):
                              "(only --device, --workers, --epochs)")
         return resumed(args)
     fill_in(args)
-    check_ranges(args)
     parse_window(args.window)
     if args.warmup > max(2, args.epochs):                          # 2 is the default, also of one epoch
         raise ValueError(f"--warmup {args.warmup:g}: longer than the run, --epochs {args.epochs}")

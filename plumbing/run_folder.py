@@ -102,10 +102,9 @@ def write_folder(path):
     """Yield a new folder to write files into; afterwards it stands at `path`, as a whole or not at all.
 
     OSError when a file could not be written; the folder that stood at `path` before is then untouched."""
+    recover(path)
     fresh = path + ".new"
     old = path + ".old"
-    for folder in (fresh, old):
-        shutil.rmtree(folder, ignore_errors=True)
     try:
         os.makedirs(fresh)
         yield fresh

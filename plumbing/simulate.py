@@ -21,7 +21,7 @@ import os
 import shutil
 from os.path import exists, isdir, join
 
-from plumbing.command import Parser, run_main
+from plumbing.command import Parser, count, run_main
 from plumbing.lock import lock
 from plumbing.simulate_bag import BAG
 from plumbing.simulate_brain import BRAIN
@@ -64,7 +64,7 @@ def main(argv=None):
     parser.add_argument("--data", choices=COHORTS, required=True, help="which cohort")
     parser.add_argument("--out", required=True, help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other patients")
-    parser.add_argument("--patients", type=int, help="how many; default: as train.py uses")
+    parser.add_argument("--patients", type=count, help="how many; default: as train.py uses")
     args = parser.parse_args(argv)
     if isdir(args.out) and os.listdir(args.out):
         parser.error(f"--out {args.out} is not empty")

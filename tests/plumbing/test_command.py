@@ -38,6 +38,9 @@ def test_the_process_itself_exits_with_2_and_one_line():
     ("eval", [], "eval.py: the following arguments are required: run"),
     ("experiments.reproduce", ["multivitt"], "argument name: invalid choice: 'multivitt'"),
     ("evaluation.report", [], "the following arguments are required: run"),
+    ("plumbing.simulate", ["--data", "bag", "--out", "bags", "--patients", "0"], "simulate.py: argument --patients: 0: need at least 1"),
+    ("experiments.bench", ["vit", "--rounds", "0"], "bench.py: argument --rounds: 0: need at least 1"),
+    ("experiments.reproduce", ["daft", "--jobs", "0"], "reproduce.py: argument --jobs: 0: need at least 1"),
 ))
 def test_a_wrong_flag_is_one_line_in_every_program(module, argv, message, monkeypatch, capsys):
     """No usage of thirty lines before it."""

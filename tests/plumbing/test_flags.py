@@ -87,6 +87,13 @@ def test_the_papers_sizes_are_named(slides):
     assert parse(["--model", "vit", "--size", "vit2d", "--image", "64"]).image == "64"
 
 
+@pytest.mark.parametrize("flag, message", (("--epochs=0", "--epochs 0: need at least 1"), ("--workers=-1", "--workers -1: need at least 0")))
+def test_resume_takes_no_number_that_means_nothing(flag, message):
+    """Nor is it passed over."""
+    with pytest.raises(ValueError, match=message):
+        parse(["--resume", "runs/none", flag])
+
+
 def test_resume_of_a_variable_that_is_not_set_starts_nothing():
     """--resume "$RUN" without RUN is no new training of the default model."""
     with pytest.raises(ValueError, match="no run folder, its args.json cannot be read"):
