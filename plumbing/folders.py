@@ -113,14 +113,15 @@ def keys_and_words(path):
 
     They are the path without the words for masks and images, and the folders that hold one called so. A class
     may be called mask: it is none without an image of such a key."""
-    keys, key, is_drawn = set(), "", False
+    keys, key, is_drawn, holder = set(), "", False, ""
     place, name = split(without_ending(path))
     for part in place.split(os.sep):
         if MASK_FOLDER.fullmatch(part) or IMAGE_FOLDER.fullmatch(part):
-            keys.add(join(key, ""))
+            keys.add(join(holder, ""))
         bare, has_word = without_words(part)
         is_drawn = is_drawn or has_word
         key = join(key, bare)
+        holder = join(holder, part)
     bare, has_word = without_words(name)
     return keys | {join(key, bare)}, is_drawn or has_word
 

@@ -59,6 +59,7 @@ def test_endings_are_counted(tmp_path):
     (("a/1.png", "a/masks/2.png", "skin_lesion/3.png", "skin/4.png"), ()),
     (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
     (("with_mask/1_mask.png", "without_mask/1.png"), ()),
+    (("images/lesion/1.png", "images/normal/1.png"), ()),                                                          # a class called lesion
 ))
 def test_masks_are_told_from_images(images, masks, tmp_path):
     """By their names beside the image's, and by folders beside the images' folder."""
