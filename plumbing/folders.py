@@ -113,17 +113,22 @@ def keys_and_words(path):
 
     They are the path without the words for masks and images, and the folders that hold one called so. A class
     may be called mask: it is none without an image of such a key."""
-    keys, key, is_drawn, holder = set(), "", False, ""
+    key, is_drawn, holder = "", False, ""
+    holders_of_images, holders_of_masks = set(), set()
     place, name = split(without_ending(path))
     for part in place.split(os.sep):
-        if MASK_FOLDER.fullmatch(part) or IMAGE_FOLDER.fullmatch(part):
-            keys.add(join(holder, ""))
+        if MASK_FOLDER.fullmatch(part):
+            holders_of_masks.add(join(holder, ""))
+        elif IMAGE_FOLDER.fullmatch(part):
+            holders_of_images.add(join(holder, ""))
         bare, has_word = without_words(part)
         is_drawn = is_drawn or has_word
         key = join(key, bare)
         holder = join(holder, part)
     bare, has_word = without_words(name)
-    return keys | {join(key, bare)}, is_drawn or has_word
+    is_drawn = is_drawn or has_word
+    holders = holders_of_masks if is_drawn else holders_of_images
+    return holders | {join(key, bare)}, is_drawn
 
 
 @cache
