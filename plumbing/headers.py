@@ -69,11 +69,12 @@ def look_at_picture(path):
             if picture.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width
         type = {"I": "uint16", "F": "float32"}.get(picture.mode[0], "uint8")
+        has_colors = type == "uint8" and has_16_bit_colors(picture)          # before it is loaded
         if not is_whole(picture):
             picture.load()                                         # something follows, or it was cut off
-        header = Header(picture.format, (height, width), type, alpha=picture.has_transparency_data)
-        header.colors = type == "uint8" and has_16_bit_colors(picture)
-        if header.colors:
+        header = Header(picture.format, (height, width), type, colors=has_colors,
+                        alpha=picture.has_transparency_data)
+        if has_colors:
             check_upper_bytes(picture)
         header.pages = has_pages(picture)
     return header

@@ -149,7 +149,8 @@ def read_any_folder(folder, regex, by_folder=False):
     it, names of files say it."""
     paths, left_out = without_masks(folder)
     if not paths:
-        raise ValueError(f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it")
+        message = f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it"
+        raise ValueError("; ".join([message] + left_out_note(paths, left_out)))
     names = [relpath(path, folder) for path in paths]
     patients, notes, known = patients_of_files(names, regex)
     if by_folder and not regex:

@@ -1,6 +1,7 @@
 """Pictures: one file is decoded once, turned upright, cropped, and resized to one or two resolutions.
 """
 import math
+import re
 import warnings
 from dataclasses import replace
 
@@ -17,8 +18,10 @@ from plumbing.weight_files import readable
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 CROP = 0.1                                                         # at most this share is cut off each border
 SCANS = 100                                                        # of a progressive JPEG; usual are ten
-PHOTOMETRIC = 262                                                  # the number of a TIFF tag, and a value
+PHOTOMETRIC = 262                                                  # numbers of TIFF tags, and a value
+SIGNED = 339
 WHITE_IS_ZERO = 0
+DEEP = re.compile(r";16| 65535\)")   # in Pillow's words for the pixels of a file
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # open_picture refuses what it warns of
 
@@ -58,7 +61,7 @@ def open_picture(path):
     try:
         picture = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ValueError(f"it is none of {', '.join(FORMATS)}") from error
+        raise ValueError(f"it is none of the {', '.join(FORMATS)} files that Pillow reads") from error
     pixels = picture.width * picture.height
     if pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")
@@ -86,9 +89,7 @@ def decode(source, mode, need, window, size, fit):
     has_upper_bytes = not deep and has_16_bit_colors(picture)
     ImageOps.exif_transpose(picture, in_place=True)                # not in place it would copy in any case
     if deep:
-        numbers = np.asarray(picture)
-        check_finite(numbers)
-        picture = Image.fromarray(to_grey(Values(numbers, inverted=is_inverted), window))
+        picture = Image.fromarray(to_grey(Values(numbers_of(picture), inverted=is_inverted), window))
     if picture.has_transparency_data:                              # black, whatever the colors below
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
@@ -100,6 +101,15 @@ def decode(source, mode, need, window, size, fit):
     if fit != "stretch":
         picture = picture.crop(whole_frame(picture, size, fit))    # black outside of the picture
     return picture
+
+
+def numbers_of(picture):
+    """-> the numbers of a picture of more than 8 bits. ValueError where they are not finite."""
+    numbers = np.asarray(picture)
+    if picture.format == "TIFF" and numbers.dtype == np.int32 and picture.tag_v2.get(SIGNED, (1,)) == (1,):
+        numbers = numbers.view(np.uint32)                          # Pillow has no such mode
+    check_finite(numbers)
+    return numbers
 
 
 def whole_frame(picture, size, fit):
@@ -117,7 +127,9 @@ def has_inverted_numbers(picture):
 
 def has_16_bit_colors(picture):
     """Does Pillow keep the upper 8 of 16 bits?"""
-    return picture.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in picture.tile)
+    if picture.format not in ("PNG", "TIFF", "PPM"):
+        return False
+    return any(DEEP.search(str(tile.args)) for tile in picture.tile)
 
 
 def check_upper_bytes(picture):
@@ -155,10 +167,8 @@ def read_stack(path, only_first=False):
         for number in range(count):
             picture.seek(number)
             deep = picture.mode.startswith(("I", "F"))
-            pages.append(np.asarray(picture if deep else picture.convert("L")))
-        pages = np.stack(pages)
-        check_finite(pages)
-    return Values(pages, inverted=deep and has_inverted_numbers(picture))
+            pages.append(numbers_of(picture if deep else picture.convert("L")))
+    return Values(np.stack(pages), inverted=deep and has_inverted_numbers(picture))
 
 
 # -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from plumbing.arrays import NO_CROP
 from plumbing.headers import read_header
-from plumbing.pictures import read_image
+from plumbing.pictures import read_image, read_stack
 from tests.photographs import CELLS, ramp, save, texture
 
 
@@ -269,11 +269,38 @@ def test_colors_of_16_bits_are_their_upper_8_or_refused(tmp_path, kind, channels
             reader(path)
 
 
+def test_colors_of_16_bits_in_files_that_are_loaded_to_be_looked_at(tmp_path):
+    """A PPM, and a PNG with bytes behind its end: their colors are known before that."""
+    pixels = np.stack([CELLS.astype(np.uint16) * 257] * 3, axis=-1)
+    for divisor in (1, 16):
+        numbers = (pixels // divisor).astype(np.uint16)
+        (tmp_path / "a.ppm").write_bytes(b"P6 %d %d 65535\n" % CELLS.shape[::-1] + numbers.astype(">u2").tobytes())
+        with open(png16(tmp_path / "b.png", numbers, 2), "ab") as file:
+            file.write(b"0" * 99)
+        for path in (str(tmp_path / "a.ppm"), str(tmp_path / "b.png")):
+            if divisor == 1:
+                assert read_header(path).colors and middles(read_image(path, (16, 16))[0]) == [0, 80, 160, 240]
+                continue
+            for reader in (read_header, lambda path: read_image(path, (16, 16))):
+                with pytest.raises(ValueError, match="16-bit colors of which at most 12 bits are used"):
+                    reader(path)
+
+
+def test_unsigned_numbers_of_32_bits_are_not_signed(tmp_path):
+    """In a TIFF, half of whose numbers are above 2 ** 31; Pillow gives negative ones."""
+    path = save(tmp_path / "a.tif", Image.fromarray((CELLS.astype(np.int64) * 17_000_000).astype(np.uint32).view(np.int32)))
+    content = open(path, "rb").read()
+    assert content.count(struct.pack("<HHIHH", 339, 3, 1, 2, 0)) == 1                # the tag that says signed
+    open(path, "wb").write(content.replace(struct.pack("<HHIHH", 339, 3, 1, 2, 0), struct.pack("<HHIHH", 339, 3, 1, 1, 0)))
+    low, _ = read_image(path, (16, 16), channels=1)
+    assert middles(low) == [0, 85, 170, 255] and read_stack(path).array.max() == 240 * 17_000_000
+
+
 def test_what_is_no_picture_is_refused_with_what_is_read(tmp_path):
     """A GIF under another name, a page of an error, a pointer of Git LFS, an empty file."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="GIF")
     (tmp_path / "b.png").write_text("<!DOCTYPE html>")
     (tmp_path / "c.png").write_text("")
     for name in ("a.png", "b.png", "c.png"):
-        with pytest.raises(ValueError, match=f"{name}: not a readable image .it is none of JPEG, PNG, BMP, TIFF, WEBP, PPM.$"):
+        with pytest.raises(ValueError, match=f"{name}: not a readable image .it is none of the JPEG, PNG, BMP, TIFF, WEBP, PPM files that Pillow reads.$"):
             read_image(str(tmp_path / name), (8, 8))
