@@ -120,7 +120,7 @@ def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
 
 @pytest.mark.parametrize("argv, message", (
     (["--predict", "nowhere", "--out", "o.csv"], "--predict nowhere: no such file or folder"),
-    (["--predict", ".", "--out", "o.csv"], "no picture .*below it; 3 of 3 files are left out (.csv 2, .tmp 1"),
+    (["--predict", ".", "--out", "o.csv"], "no picture .*below it; 5 of 5 files are left out (.csv 3, .tmp 1"),
     (["--predict", "."], "go together"), (["--out", "o.csv"], "go together"), (["--skip-broken"], "go together"),
     (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; --patient-column names it"),
     (["--predict", "blank.csv", "--out", "o.csv"], "blank.csv row 2, column who: '' names no patient"),
