@@ -31,17 +31,42 @@ LOCATIONS = (0, 1, 2, 3, 4)          # balanced accuracy .598 .616 .622 .622 .61
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}  # axes
 
-FUSIONS = (            # what the last Linear sees; balanced accuracy and c-index of the paper's Table 2
-    "linear",          # t                      .552 .719
-    "image",           # h                      .504 .599  the ResNet alone
-    "linear-features", # [h ; t]                .559 .693  h of a frozen ResNet
-    "concat-1fc",      # [h ; t]                .587 .729
-    "concat-2fc",      # relu(W [h ; t])        .576 .725
-    "1fc-concat-1fc",  # [h ; relu(W t)]        .591 .723
-    "duanmu",          # h                      .578 .706  maps times W..W relu(W t) before every block
-    "film",            # h                      .601 .712  maps of the last block changed by t
-    "daft",            # h                      .622 .748  maps of the last block changed by [GAP ; t]
-)
+# -----------------------------------------------------------------------------
+# the rows of Table 2: what the last Linear sees, from h and t
+
+
+def table_alone(net, h, t):
+    return t
+
+
+def features(net, h, t):
+    """h, into which duanmu, film and daft have worked the table before."""
+    return h
+
+
+def concat_1fc(net, h, t):
+    return torch.cat([h, t], 1)
+
+
+def concat_2fc(net, h, t):
+    return F.relu(net.hidden(torch.cat([h, t], 1)))
+
+
+def one_fc_concat_1fc(net, h, t):
+    return torch.cat([h, F.relu(net.hidden(t))], 1)
+
+
+FUSIONS = {  # balanced accuracy and c-index of the paper's Table 2
+    "linear": table_alone,           # .552 .719
+    "image": features,               # .504 .599, the ResNet alone
+    "linear-features": concat_1fc,   # .559 .693, h of a frozen ResNet
+    "concat-1fc": concat_1fc,        # .587 .729
+    "concat-2fc": concat_2fc,        # .576 .725
+    "1fc-concat-1fc": one_fc_concat_1fc,  # .591 .723
+    "duanmu": features,              # .578 .706, maps multiplied by W..W relu(W t) before every block
+    "film": features,                # .601 .712, maps of the last block changed by t
+    "daft": features,                # .622 .748, maps of the last block changed by [GAP ; t]
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +75,7 @@ class DAFTConfig:
     channels: int = 1
     width: int = 4                   # n, maps of the first block
     tabular: int = 15                # P; 0 for the image alone
-    fusion: str = "daft"             # one of FUSIONS
+    fusion: str = "daft"             # a key of FUSIONS
     location: int = 2                # of DAFT or FiLM in the last block
     scale: bool = True               # False: alpha = 1
     shift: bool = True               # False: beta = 0
@@ -79,9 +104,7 @@ class DAFT(nn.Module):
     def __init__(self, channels, pooled, tabular, hidden,
                  scale=True, shift=True, activation="identity", identity_init=False):
         super().__init__()
-        self.pooled = pooled
-        self.scale = scale
-        self.shift = shift
+        self.pooled, self.scale, self.shift = pooled, scale, shift
         self.start = float(identity_init)                          # what sigma(a_alpha) is added to
         self.W1 = nn.Linear(pooled + tabular, hidden, bias=False)
         self.W2 = nn.Linear(hidden, (scale + shift) * channels, bias=False)  # for both, or one of the two
@@ -153,41 +176,28 @@ class ResNet(nn.Module):
     def __init__(self, config: DAFTConfig, tasks):
         super().__init__()
         self.config = config
-        n = config.width
-        P = config.tabular
-        fusion = config.fusion
-        h = 8 * n
-        m = max(1, int((4 * n + P) / 7))
-        seen = h                                                   # width of what the last Linear sees
-        if fusion == "linear":
-            self.inputs = ("tabular",)
-            seen = P
-        else:
+        n, P, fusion = config.width, config.tabular, config.fusion
+        h, m = 8 * n, max(1, int((4 * n + P) / 7))
+        self.inputs = {"linear": ("tabular",), "image": ("image",)}.get(fusion, self.inputs)
+        if fusion != "linear":
             self.make_blocks(config, m)
-        if fusion == "image":
-            self.inputs = ("image",)
-        elif fusion in ("linear-features", "concat-1fc"):
-            seen = h + P
-        elif fusion == "concat-2fc":
-            self.hidden = nn.Linear(h + P, m)
-            seen = m
-        elif fusion == "1fc-concat-1fc":
-            self.hidden = nn.Linear(P, m)
-            seen = h + m
-        elif fusion == "duanmu":                                   # a factor per map, before each block
+        seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
+                "1fc-concat-1fc": h + m}                           # what FUSIONS gives, others: h
+        if fusion == "duanmu":                                     # a factor per map, before each block
             first = nn.Sequential(nn.Linear(P, 8, bias=False), nn.ReLU(), nn.Linear(8, n, bias=False))
             self.factors = nn.ModuleList([first])
             for old, new in ((n, n), (n, 2 * n), (2 * n, 4 * n)):  # made from the factors before
                 self.factors.append(nn.Linear(old, new, bias=False))
-        self.head = make_heads(seen, tasks)
+        if fusion in ("concat-2fc", "1fc-concat-1fc"):
+            self.hidden = nn.Linear(h + P if fusion == "concat-2fc" else P, m)
+        self.head = make_heads(seen.get(fusion, h), tasks)
         self.normalize = Normalize(config.mean, config.std, len(config.image))
         if fusion == "linear-features":
             self.stem.requires_grad_(False)
             self.blocks.requires_grad_(False)
 
     def make_blocks(self, config, m):
-        n = config.width
-        axes = len(config.image)
+        n, axes = config.width, len(config.image)
         Conv, Norm, Pool = LAYERS[axes]
         conv = Conv(config.channels, n, 3, padding=1, bias=False)
         self.stem = nn.Sequential(conv, Norm(n), nn.ReLU(), Pool(2))
@@ -222,20 +232,10 @@ class ResNet(nn.Module):
 
     def forward(self, *inputs):
         batch = dict(zip(self.inputs, inputs))
-        t = batch.get("tabular")
-        h = None
-        fusion = self.config.fusion
+        t, h = batch.get("tabular"), None
         if "image" in batch:
             h = self.features(batch["image"], t)
-        z = h                                                      # what the last Linear sees
-        if fusion == "linear":
-            z = t
-        elif fusion in ("linear-features", "concat-1fc"):
-            z = torch.cat([h, t], 1)
-        elif fusion == "concat-2fc":
-            z = F.relu(self.hidden(torch.cat([h, t], 1)))
-        elif fusion == "1fc-concat-1fc":
-            z = torch.cat([h, F.relu(self.hidden(t))], 1)
+        z = FUSIONS[self.config.fusion](self, h, t)
         return {"logits": {task: head(z) for task, head in self.head.items()}, "features": h}
 
     @staticmethod
@@ -270,8 +270,7 @@ class ResNet(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         from plumbing.weights import load_weights, read_checkpoint
-        saved = {"width": args.width}
-        weights = {}
+        saved, weights = {"width": args.width}, {}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)
             if "daft" not in config:
@@ -311,8 +310,7 @@ class DAFTViT(nn.Module):
         self.config = config
         if not config.vit.image:
             self.inputs = ("bag", "tabular", "bag_mask")
-        D = config.vit.dim
-        P = config.tabular
+        D, P = config.vit.dim, config.tabular
         self.vit = vit or ViT(config.vit, tasks)
         self.daft = DAFT(D, D, P, max(1, int((D + P) / 7)), identity_init=True)
 
