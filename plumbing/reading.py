@@ -51,17 +51,15 @@ def look_before(args, cohort, images=None):
 def choose_window(args, cohort, headers, train):
     """-> the cohort with the run's window, which is written into args, and a line about it, if any."""
     axes = axes_of(cohort)
-    if axes == 0:
-        return cohort, []
     sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
     if not headers:
         headers = look_at_all(cohort, sampled)
     deep = windows_of(headers)
-    if not deep:
+    if axes == 0 or not deep:
         return cohort, []
-    note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
     if args.window != "auto":
-        return cohort, [f"{note}--window={args.window} becomes 0 .. 255"]
+        return cohort, notes_on_window(args, cohort, headers)
+    note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
     if None not in deep.values():
         windows = len(set(deep.values()))
         return cohort, [f"{note}the windows that the files state ({windows}) become 0 .. 255"]
@@ -82,27 +80,25 @@ def windows_of(headers):
 def look_at_new(args, cohort, images=None):
     """-> lines about the files of images, by default of all, that a run has not seen in training."""
     headers = look_before(args, cohort, images)
-    return notes_on_files(headers, cohort) + notes_on_window(cohort, headers)
+    return notes_on_files(headers, cohort) + notes_on_window(args, cohort, headers)
 
 
-def notes_on_window(cohort, headers):
-    """-> warnings where the run's window is not made for these images, to which it was not fitted."""
+def notes_on_window(args, cohort, headers):
+    """-> lines about the window of images that it was not fitted to."""
     axes = axes_of(cohort)
-    window = cohort.reading.window
-    if axes == 0 or window == "own":
-        return []
     deep = windows_of(headers)
-    if window == "auto":
-        alone = list(deep.values()).count(None)
-        if not alone:
-            return []
-        return [f"WARNING: {alone} of {len(headers)} images hold more than 8 bits, for which the run has no "
-                "window: of each 99 % of its own numbers become 0 .. 255"]
-    sampled = list(deep)[::max(1, len(deep) // IMAGES)]
-    notes = note_on_range(cohort, sampled, [sample_channels(cohort.paths[i], axes) for i in sampled])
+    if axes == 0 or not headers or args.window == "auto" and None not in deep.values():
+        return []
+    note = f"{len(deep)} of {len(headers)} images hold more than 8 bits"
+    if args.window == "auto":
+        return [f"WARNING: {note}, for which the run has no window: of each 99 % of its own numbers, or the "
+                "window that its file states, become 0 .. 255"]
+    notes = [f"{note}: --window={args.window} becomes 0 .. 255"]
     if len(deep) < len(headers):
-        notes.append(f"WARNING: {len(headers) - len(deep)} of {len(headers)} images hold 8 bits and are "
-                     "taken as they are: the run's --window is for those that hold more")
+        notes = [f"WARNING: {notes[0]}, the others are taken as they are"]
+    sampled = list(deep)[::max(1, len(deep) // IMAGES)]
+    if args.window != "own":
+        notes += note_on_range(cohort, sampled, [sample_channels(cohort.paths[i], axes) for i in sampled])
     return notes
 
 
