@@ -110,7 +110,6 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     cohort = without_targets(load_images(source, args, images, model.columns), tasks)
     cohort.reading = reading_of(args)
     cohort, notes = tabulate(cohort, model.columns)
-    print_notes(cohort.notes + notes, cohort, run)
     options = run_options(args, model, cohort, device)
     if "features" in model.inputs:                   # a probe takes images too, and these are seen once
         model.inputs = ("image",)
@@ -121,11 +120,10 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
         note(f"skipped: {reason}")
     good = [i for i in range(len(cohort.paths)) if i not in broken]
     try:
-        lines = look_at_new(args, cohort, good)
+        notes += look_at_new(args, cohort, good)
     except ValueError as error:
         raise ValueError(f"{error}; --skip-broken lists such images and goes on") from error
-    for text in lines:
-        note(f"note: {text}")
+    print_notes(cohort.notes + notes, cohort, run)
 
     options["folder"] = None                         # the next images will be others
     predictions = {"patient": []}

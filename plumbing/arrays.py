@@ -117,15 +117,16 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     size: (d, h, w). crop: shares cut off left, top, right, bottom of every slice. name: for messages. window:
     for types other than uint8, see grey.py. Axes that shrink are averaged, those that grow are interpolated.
     ValueError, one line, for a file or a shape that does not fit."""
+    name = name or source
     values = as_values(source)
     volume = values.array
     if volume.ndim not in (3, 4):
-        raise ValueError(f"{name or source}: {volume.shape}, "
+        raise ValueError(f"{name}: {volume.shape}, "
                          "need a volume (D, H, W) or (C, D, H, W)")
     if volume.ndim == 3:
         volume = volume[None]
     if len(volume) not in (1, channels):
-        raise ValueError(f"{name or source}: {len(volume)} channels of {volume.shape[1:]}, "
+        raise ValueError(f"{name}: {len(volume)} channels of {volume.shape[1:]}, "
                          f"need 1 or {channels}; --channels says how many")
     parts = [channel_of(values, volume, channel, window, crop) for channel in range(len(volume))]
     shape = parts[0][0].array.shape

@@ -2,7 +2,6 @@
 """
 import hashlib
 import os
-import time
 from os.path import dirname, exists, getsize, isfile, join
 
 import numpy as np
@@ -27,12 +26,11 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     shape = len(cohort.paths), 1 + config.tokens, config.dim
     origin = "read from"
     if not isfile(path):
-        began = time.perf_counter()
         samples = Samples(cohort, range(len(cohort.paths)), size, channels=channels)
         loader, _ = make_loader(samples, 16, workers=workers)
         model.eval()
         write_features(path, shape, model, loader, device)
-        origin = f"computed in {time.perf_counter() - began:.0f} s, now in"
+        origin = "computed, now in"
     with in_one_line(f"{path}: not a file of features; delete it, it will be made again"):
         features = np.load(path, mmap_mode="r")
         if features.shape != shape or features.dtype != np.float32:

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from functools import cache
-from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, split, splitext
+from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, splitext
 
 from plumbing.formats import is_image, without_ending
 
@@ -101,10 +101,10 @@ def leave_out_masks(folder, paths, left_out):
             shown |= keys
     images = []
     for path, (keys, is_drawn) in keys_of.items():
-        if not is_drawn or shown.isdisjoint(keys):
+        if is_drawn and shown & keys:
+            left_out["masks or thumbnails beside their images"] += 1
+        else:
             images.append(path)
-    if len(images) < len(paths):
-        left_out["masks or thumbnails beside their images"] += len(paths) - len(images)
     return images
 
 
@@ -113,22 +113,14 @@ def keys_and_words(path):
 
     They are the path without the words for masks and images, and the folders that hold one called so. A class
     may be called mask: it is none without an image of such a key."""
-    key, is_drawn, holder = "", False, ""
-    holders_of_images, holders_of_masks = set(), set()
-    place, name = split(without_ending(path))
-    for part in place.split(os.sep):
-        if MASK_FOLDER.fullmatch(part):
-            holders_of_masks.add(join(holder, ""))
-        elif IMAGE_FOLDER.fullmatch(part):
-            holders_of_images.add(join(holder, ""))
-        bare, has_word = without_words(part)
-        is_drawn = is_drawn or has_word
-        key = join(key, bare)
-        holder = join(holder, part)
-    bare, has_word = without_words(name)
-    is_drawn = is_drawn or has_word
-    holders = holders_of_masks if is_drawn else holders_of_images
-    return holders | {join(key, bare)}, is_drawn
+    parts = without_ending(path).split(os.sep)
+    bare_parts, words = zip(*map(without_words, parts))
+    pattern = MASK_FOLDER if any(words) else IMAGE_FOLDER
+    keys = {join("", *bare_parts)}
+    for depth, part in enumerate(parts[:-1]):
+        if pattern.fullmatch(part):
+            keys.add(join("", *parts[:depth], ""))
+    return keys, any(words)
 
 
 @cache

@@ -85,11 +85,11 @@ def decode(source, mode, need, window, size, fit):
         need = math.ceil(need * max(picture.size) / min(picture.size) * max(size) / min(size))
     picture.draft(mode, (need, need))                              # without effect on formats other than JPEG
     deep = picture.mode.startswith(("I", "F"))
-    is_inverted = has_inverted_numbers(picture)
     has_upper_bytes = not deep and has_16_bit_colors(picture)
     ImageOps.exif_transpose(picture, in_place=True)                # not in place it would copy in any case
     if deep:
-        picture = Image.fromarray(to_grey(Values(numbers_of(picture), inverted=is_inverted), window))
+        values = Values(numbers_of(picture), inverted=has_inverted_numbers(picture))
+        picture = Image.fromarray(to_grey(values, window))
     if picture.has_transparency_data:                              # black, whatever the colors below
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -291,7 +291,7 @@ def test_probes_train_on_features_that_are_computed_once(nih, backbone, forwards
         train.main(flags(nih, "--model", "probe", "--head", head, "--pretrained", backbone, "--name", head))
         assert forwards == [1] * 24, head
     out = capsys.readouterr().out
-    assert out.count("features of 24 images computed in") == 1 and out.count("features of 24 images read from") == 3
+    assert out.count("features of 24 images computed, now in") == 1 and out.count("features of 24 images read from") == 3
     assert "6 of 24 images have no known target" in out and "WARNING" not in out
     before, rows = json.load(open("runs/tokens/metrics.json")), log("runs/tokens")
     os.rename("runs/vit", "gone")
