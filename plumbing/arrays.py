@@ -30,9 +30,7 @@ def read_array(path):
         if isinstance(array, NpzFile):
             with array:
                 array = np.asarray(array[array.files[0]])
-    if array.dtype.kind not in "buif" or array.size == 0 or not all_finite(array):
-        raise ValueError(f"{path}: {array.dtype} {array.shape}, "
-                         "need numbers, at least one, all of them finite")
+        check_finite(array)
     return array
 
 
@@ -72,15 +70,12 @@ def read_pt(path):
     return tensor.detach().numpy()
 
 
-def all_finite(array):
-    """By its ends alone, which a NaN or an infinity would be: this takes no memory."""
-    if array.dtype.kind != "f" or not array.size:
-        return True
-    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
-
-
 def check_finite(array):
-    if not all_finite(array):
+    """ValueError unless it holds numbers, at least one, all of them finite."""
+    if array.dtype.kind not in "buif" or array.size == 0:
+        raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one")
+    # a NaN or an infinity would be one of the ends, which take no memory
+    if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError("holds values that are not finite")
 
 
@@ -92,8 +87,6 @@ def read_values(path):
     with readable(path, "image"):
         check_regular(path)
         values = read_dicom(path) if format == "dicom" else read_nifti(path)
-        if values.array.dtype.kind not in "uif":
-            raise ValueError(f"holds {values.array.dtype}, need numbers")
         check_finite(values.array)
     return values
 

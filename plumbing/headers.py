@@ -55,11 +55,9 @@ def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
     looks = {"picture": look_at_picture, "array": look_at_array, "dicom": look_at_dicom,
              "nifti": look_at_nifti}
-    format = format_of(path)
-    with readable(path, "array" if format == "array" else "image"):
-        if format != "picture":                                    # which open_picture asks itself
-            check_regular(path)
-        return looks[format](path)
+    with readable(path, "image"):
+        check_regular(path)
+        return looks[format_of(path)](path)
 
 
 def look_at_picture(path):
@@ -76,7 +74,8 @@ def look_at_picture(path):
                         alpha=picture.has_transparency_data)
         if has_colors:
             check_upper_bytes(picture)
-        header.pages = has_pages(picture)
+        is_phone = picture.format == "MPO"                         # whose second picture is for its screen
+        header.pages = not is_phone and getattr(picture, "is_animated", False)
     return header
 
 
@@ -93,17 +92,6 @@ def is_whole(picture):
             if starts in picture.tag_v2 and lengths in picture.tag_v2:
                 return max(map(sum, zip(picture.tag_v2[starts], picture.tag_v2[lengths]))) <= size
     return ENDS.get(picture.format, b"no end") in end
-
-
-def has_pages(picture):
-    """Does it hold several pages or frames? The second picture of a phone's MPO is a copy for its screen."""
-    if picture.format == "MPO":
-        return False
-    try:
-        picture.seek(1)
-    except EOFError:
-        return False
-    return True
 
 
 def look_at_array(path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data import Samples
-from plumbing.arrays import all_finite, read_bag, read_volume
+from plumbing.arrays import check_finite, read_bag, read_volume
 from plumbing.cohort import Cohort
 from tests.photographs import bag_cohort, volume
 
@@ -56,7 +56,7 @@ def test_a_crop_of_a_volume_is_of_its_slices():
 
 @pytest.mark.parametrize("content, message", (
     (np.zeros((4, 4)), r"\(4, 4\), need a volume \(D, H, W\) or"), (np.zeros((2, 3, 4, 4, 4)), "need a volume"),
-    (np.zeros((5, 4, 4, 4)), "5 channels of .* need 1 or 1; --channels"), (np.full((4, 4, 4), np.nan), "all of them finite"),
+    (np.zeros((5, 4, 4, 4)), "5 channels of .* need 1 or 1; --channels"), (np.full((4, 4, 4), np.nan), "not finite"),
     (np.array([{}], dtype=object), "not a readable array .*Python objects"), (np.full((4, 4, 4), "x"), "need numbers"),
     (np.zeros((0, 4, 4)), "need numbers"), (b"", "not a readable array"), (b"PK\x03\x04", "not a readable array")))
 def test_what_is_no_volume_is_named_in_one_line(tmp_path, content, message):
@@ -81,7 +81,7 @@ def test_two_arrays_in_one_file_are_refused(tmp_path):
 
 @pytest.mark.parametrize("array, message", (
     (np.zeros((3, 4)), r"\(3, 4\), need a bag of vectors \(S, 2\)"), (np.zeros((3, 2, 2)), "need a bag of vectors"),
-    (np.zeros((0, 2)), r"\(0, 2\), need numbers, at least one"), (np.array([[1, np.inf]]), "all of them finite"),
+    (np.zeros((0, 2)), r"\(0, 2\), need numbers, at least one"), (np.array([[1, np.inf]]), "not finite"),
     (torch.zeros(2), "need a bag"), (torch.zeros(1, 2, dtype=torch.complex64), "need numbers")))
 def test_what_is_no_bag_is_named_in_one_line(tmp_path, array, message):
     """Another width, more axes, no vector, not finite."""
@@ -105,5 +105,8 @@ def test_numbers_that_are_not_finite_are_found_wherever_they_stand():
         for place in (0, 5, 11):
             array = np.arange(12, dtype=np.float32)
             array[place] = value
-            assert not all_finite(array.reshape(3, 4))
-    assert all_finite(np.zeros((2, 0), np.float32)) and all_finite(np.arange(3)) and all_finite(np.arange(12.0).reshape(3, 4))
+            with pytest.raises(ValueError, match="holds values that are not finite"):
+                check_finite(array.reshape(3, 4))
+    check_finite(np.arange(3)), check_finite(np.arange(12.0).reshape(3, 4))
+    with pytest.raises(ValueError, match="need numbers, at least one"):
+        check_finite(np.zeros((2, 0), np.float32))
