@@ -36,6 +36,9 @@ from plumbing.saved_run import open_model, read_metrics
 from plumbing.tables import image_column, read_csv
 
 
+RESIDUALS = ", 90 % of the validation residuals"
+
+
 # -----------------------------------------------------------------------------
 # the images
 
@@ -198,8 +201,9 @@ def new_rows(tasks, predictions, cohort, broken, widths):
             return {f"{task.name} class": task.classes[prediction.argmax()]}
         if task.name not in widths:
             return {}
-        ends = (("from", prediction - widths[task.name]), ("to", prediction + widths[task.name]))
-        return {f"{task.name} {end}, 90 % of the validation residuals": f"{value:.4g}" for end, value in ends}
+        width = widths[task.name]
+        return {f"{task.name} from{RESIDUALS}": f"{prediction - width:.4g}",
+                f"{task.name} to{RESIDUALS}": f"{prediction + width:.4g}"}
 
     row_of = {row["patient"]: row for row in unit_rows(tasks, predictions, cohort, 4, answer)}
     header = [*next(iter(row_of.values()), ("patient", "images")), "skipped"]

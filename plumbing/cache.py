@@ -82,8 +82,7 @@ class Decoded:
         if not row["whole"]:
             row = self.fill(i)
         if self.crop:
-            name = self.cohort.paths[i]
-            return read_image(row["picture"], self.size, self.r, self.channels, crop, name)
+            return read_image(row["picture"], self.size, self.r, self.channels, crop)
         if self.r == 1:
             return row["low"], None
         return row["low"], row["high"]

@@ -2,7 +2,7 @@
 """
 import hashlib
 import os
-from os.path import dirname, exists, getsize, isfile, join
+from os.path import dirname, exists, isfile, join
 
 import numpy as np
 from huggingface_hub.utils import tqdm
@@ -35,8 +35,7 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
         features = np.load(path, mmap_mode="r")
         if features.shape != shape or features.dtype != np.float32:
             raise ValueError(f"{features.dtype} {features.shape}, not {shape}")
-    megabytes = getsize(path) / 1e6
-    return features, f"features of {len(features)} images {origin} {path} ({megabytes:.0f} MB)"
+    return features, f"features of {len(features)} images {origin} {path}"
 
 
 def write_features(path, shape, model, loader, device):

@@ -36,12 +36,12 @@ def test_tokens_of_every_image_in_order_computed_once(tmp_path, workers):
     features, note = cached_features(*arguments)
     path = os.path.join(tmp_path, "cache", "features", os.listdir(tmp_path / "cache/features")[0])
     assert isinstance(features, np.memmap) and features.shape == (18, 5, 8) and features.dtype == np.float32 and model.calls == 2
-    assert note.startswith("features of 18 images computed, ") and note.endswith(f" now in {path} (0 MB)")
+    assert note.startswith("features of 18 images computed, ") and note.endswith(f" now in {path}")
     samples = Samples(cohort, range(18), (16, 16))
     for batch in (range(16), (16, 17)):
         images = collate([samples[0, i] for i in batch])["image"]
         assert np.array_equal(model.tokens(images).numpy(), features[list(batch)])
     model.calls = 0
     again, note = cached_features(*arguments)
-    assert np.array_equal(again, features) and model.calls == 0 and note == f"features of 18 images read from {path} (0 MB)"
+    assert np.array_equal(again, features) and model.calls == 0 and note == f"features of 18 images read from {path}"
     assert os.listdir(tmp_path / "cache/features") == [os.path.basename(path)]
