@@ -21,6 +21,9 @@ from plumbing.flags import read_args
 from plumbing.run_folder import write_csv
 
 
+OWN = ("fold", "name", "overwrite", "resume")        # flags in which the folds of one table may differ
+
+
 def fold_flags(argv):
     """-> the flags of a command line that name folds and their runs, and its other words."""
     parser = Parser(add_help=False)
@@ -62,7 +65,7 @@ def show(name, runs):
         print(f"! {run} holds no metrics.json: this fold is left out")
     if not tested:
         raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
-    columns = [values_of(run) for run in tested]
+    columns = columns_of(tested)
     rows = [["metric", "mean", "sd", "folds", *[run.rpartition("-")[2] for run in tested]]]
     shown = []
     for metric in columns[0]:
@@ -86,10 +89,26 @@ def summary(values):
     return mean, sd, len(defined)
 
 
-def values_of(folder):
-    """A run folder -> {"test TASK METRIC": value or None}, the same of the constant, how many were tested,
+def columns_of(folders):
+    """-> what `values_of` says of each run. A flag in which a run differs from the first one is named;
+    ValueError where another fold, other tasks or other metrics show that it is none of these folds."""
+    runs = [read_run(folder) for folder in folders]
+    columns = [values_of(run) for run in runs]
+    flags = runs[0].args
+    for folder, run, column in zip(folders, runs, columns):
+        if str(run.args["fold"]) != folder.rpartition("-fold")[2]:
+            raise ValueError(f"{folder} was trained with --fold {run.args['fold']}: it is no such fold")
+        if column.keys() != columns[0].keys():
+            raise ValueError(f"{folder} and {folders[0]} have other tasks or metrics: no folds of one run")
+        for flag, value in run.args.items():
+            if flag not in OWN and value != flags.get(flag):
+                print(f"! {folder} has {flag} {value}, and {folders[0]} {flags.get(flag)}")
+    return columns
+
+
+def values_of(run):
+    """A run -> {"test TASK METRIC": value or None}, the same of the constant, how many were tested,
     and what chose the best epoch, on the validation patients."""
-    run = read_run(folder)
     values = {}
     for task in run.tasks:
         scores = run.metrics[task.key]

@@ -34,7 +34,7 @@ def print_columns(head, rows):
 def print_lines(lines, shown, widths):
     for line in lines:
         cells = "".join(line[i].ljust(widths[i]) for i in shown)
-        print(f"  {cells}".rstrip()[:WIDTH])
+        print(f"  {cells}".rstrip())
 
 
 def print_table(tasks, result):

@@ -53,13 +53,13 @@ td:first-child { min-width: 5.5rem }
 .count th { font-size: .88em; white-space: normal; vertical-align: bottom }
 caption:has(span:empty) { display: none }
 caption span { display: inline-block; position: sticky; left: 0; max-width: min(42rem, calc(100vw - 2.5rem)) }
+.entry td:last-child { white-space: normal }
 .entry :is(th, td):first-child { position: sticky; left: 0; background: #fff }
 .warning { padding-left: .7rem; border-left: 3px solid #d55e00 }
 small { color: #5d6368; font-size: .88em }
 table:has(th:nth-child(6)) { font-size: .86rem }
 table:has(th:nth-child(6)) small { display: block; white-space: nowrap }
 table:has(th:nth-child(6)) :is(th, td) { padding-right: .4rem }
-table:has(th:nth-child(6)) td:last-child small { white-space: normal }
 .legend { color: #5d6368; font-size: .9rem }
 .charts { display: grid; gap: 1rem 2rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }

@@ -17,7 +17,7 @@ CONSTANT = {"regression": "the training median", "classes": "the training shares
 
 MARK = "†"
 FEWER = (f"{MARK} fewer than {FEW} positives, negatives, events or patients, or all resamples alike: the "
-         "interval is not trustworthy; skipped: resamples of one class only")
+         "interval is not trustworthy; skipped: resamples in which it is undefined")
 
 
 ABSENT = {"value": None, "reason": "not measured"}   # in files of before
@@ -125,6 +125,8 @@ def metric_table(task, result, names):
         row = [title, *marked([entry], few_cases)]
         if constant and metric in constant:
             row.append(number(constant[metric]["value"], entry["value"]))
+        elif constant and entry["value"] is None:
+            row.append(number(None))
         elif constant:
             row.append(number(0))                                  # how far a constant agrees with anything
         if constant and metric == "auprc" and entry["value"] is not None:
@@ -235,7 +237,7 @@ def operating_table(points):
     rows = []
     for name, point in points.items():
         if point["threshold"] is None:
-            rows.append([name, "", "", "", "", "", dict(point, value=None)])
+            rows.append([name, dict(point, value=None), "", "", "", "", ""])
             continue
         entries = []
         for rate, (right, wrong) in RATES.items():

@@ -32,6 +32,11 @@ def verdict(task, result):
     asked = questions(task, scores)
     constant = f"always predicting {CONSTANT[task.kind]}"
     name = NAMES[metric]
+    averaged = entry.get(task.kind, len(asked))      # of so many labels or classes it is the mean
+    if len(asked) > averaged > 0:
+        name = f"mean {name} of {averaged} of {len(asked)} {task.kind}"
+    elif len(asked) > 1 and averaged:
+        name = f"mean {name} of {averaged} {task.kind}"
     if entry["value"] is None:
         sentence = f"{task.name} cannot be judged: {name} is undefined, {entry['reason']}."
     elif not gain or gain["value"] is None:
@@ -40,8 +45,6 @@ def verdict(task, result):
         sentence = (f"{task.name} cannot be judged with so few cases: {name} "
                     f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
     else:
-        if len(asked) > 1:
-            name = f"mean {name} of {entry.get(task.kind, len(asked))} {task.kind}"
         without = number(scores["constant"][metric]["value"])
         sentence = (f"{task.name}: {compared(gain)} than {constant}. "
                     f"{capital(name)} {number(entry['value'])} against {without}, "

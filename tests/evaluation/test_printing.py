@@ -50,6 +50,24 @@ def test_few_cases_are_marked_and_the_mark_is_explained(capsys):
     assert "\n\u2020 fewer than 10 positives" in text and "0.500, random order 0.59" in text and "6 of 12" in text
 
 
+def test_where_nothing_is_known_no_word_is_lost_and_no_number_is_made_up(capsys):
+    """All targets missing: the reasons are whole, also beyond the line, and a constant agrees with nothing by no number; of two labels
+    one that is always there is no part of the mean, and why it has no threshold stands behind its name."""
+    for task, target in ((PASI, np.full(20, np.nan)), (FINDINGS, np.full((20, 2), np.nan))):
+        table = table_of(task, np.zeros(target.shape), target)
+        scores = {**score(task, table), **details(task, table), "constant": score_constant(task, table, 0.5)}
+        print_table([task], {"split": "test", "patients": 20, "images": 20, "unit": "patient", task.name: scores})
+    text = capsys.readouterr().out
+    assert "\n    ccc             undefined: no unit with a known target  undefined\n" in text
+    assert "auroc, 0 of 2 labels  undefined: no unit with a known target, for every label" in text
+    target = np.stack([np.arange(40) % 2, np.ones(40)], 1)
+    table = table_of(FINDINGS, np.linspace(0, 1, 80).reshape(40, 2), target)
+    scores = {**score(FINDINGS, table, constant=[0.5, 0.5]), **details(FINDINGS, table, {"edema": 0.5}), "constant": score_constant(FINDINGS, table, 0.5)}
+    print_table([FINDINGS], {"split": "test", "patients": 40, "images": 40, "unit": "patient", "findings": scores})
+    text = capsys.readouterr().out
+    assert "Mean AUROC of 1 of 2 labels" in " ".join(text.split()) and re.search("\n    mass +undefined: one class only in the validation", text)
+
+
 def test_long_names_are_told_apart(capsys):
     """The middle is left out, not the end."""
     names = [f"left lower lobe consolidation of unknown age, {age}" for age in ("old", "new")]
