@@ -35,9 +35,7 @@ def limits(values, pad=0.04):
     high = float(values.max())
     air = (high - low) * pad
     if high - low <= 1e-9 * max(abs(low), abs(high)):              # all values are the same
-        air = abs(low) / 10
-    if low == high == 0:
-        air = 0.5
+        air = abs(low) / 10 or 0.5
     return low - air, high + air
 
 
@@ -114,30 +112,26 @@ class Chart(Page):
         x.end = x.start + width
         right = max(80, x.widest()) / 2
         inside = x.end + right - MARGIN
-        entries = [(wrap(text, inside - 2 * GAP, SMALL), color) for text, color in key]
+        entries = []                                 # (top, lines, color)
+        top = MARGIN
+        for text, color in key:
+            lines = wrap(text, inside - 2 * GAP, SMALL)
+            entries.append((top, lines, color))
+            top += block_height(lines, SMALL)
         y_label = wrap(y.label, inside, TEXT)
-        y.end = MARGIN + sum(block_height(lines, SMALL) for lines, _ in entries)
-        y.end += block_height(y_label, TEXT) + GAP
+        y.end = top + block_height(y_label, TEXT) + GAP
         y.start = y.end + height
         x_label = wrap(x.label, width, TEXT)
         x_label_top = y.start + GAP + SMALL * LEADING
-        page_height = x_label_top + block_height(x_label, TEXT) + MARGIN
-        super().__init__(inside + 2 * MARGIN, page_height)
+        super().__init__(inside + 2 * MARGIN, x_label_top + block_height(x_label, TEXT) + MARGIN)
 
         self.key = "; ".join(text for text, _ in key)
-        top = MARGIN
-        for lines, color in entries:
+        self.block(MARGIN, top, y_label, TEXT, AXIS)
+        for top, lines, color in entries:
             self.box(MARGIN, top + 8, MARGIN + 18, top + 26, color)
             self.block(MARGIN + 2 * GAP, top, lines, SMALL)
-            top += block_height(lines, SMALL)
-        self.block(MARGIN, top, y_label, TEXT, AXIS)
         self.block(x.start + width / 2, x_label_top, x_label, TEXT, AXIS, anchor="ma")
-        corners = [
-            (x.start, y.end),
-            (x.start, y.start),
-            (x.end, y.start),
-        ]
-        self.line(corners, AXIS)
+        self.line([(x.start, y.end), (x.start, y.start), (x.end, y.start)], AXIS)
         self.draw_ticks()
 
     def draw_ticks(self):
@@ -146,16 +140,14 @@ class Chart(Page):
         free_from = 0                                # names that would overlap are left out
         for value, name in self.x.ticks.items():
             x = self.x.px(value)
-            tick = [(x, bottom), (x, bottom + TICK)]
-            self.line(tick, AXIS)
+            self.line([(x, bottom), (x, bottom + TICK)], AXIS)
             half = text_width(name, SMALL) / 2
             if x - half >= free_from:
                 self.text(x, bottom + 2 * TICK, name, SMALL, AXIS, anchor="ma")
                 free_from = x + half + TICK
         for value, name in self.y.ticks.items():
             y = self.y.px(value)
-            tick = [(left - TICK, y), (left, y)]
-            self.line(tick, AXIS)
+            self.line([(left - TICK, y), (left, y)], AXIS)
             self.text(left - 2 * TICK, y, name, SMALL, AXIS, anchor="rm")
 
     def points(self, xs, ys):
@@ -180,7 +172,3 @@ class Chart(Page):
     def upright(self, value, color, ends=None):
         """A vertical line at a value of x, between two values of y; by default all the way."""
         self.curve([value, value], ends or self.y.limits, color)
-
-    def band(self, xs, low, high, color):
-        """The area between two curves. color: with its opacity."""
-        self.area(self.points(xs, low) + self.points(xs, high)[::-1], color)

@@ -31,13 +31,12 @@ def compare(a, b, resamples=1000):
     other_tasks, second = read_predictions(b)
     rows, other_rows = common_units(a, b, first, second)
     patients = first["patient"][rows]
-    # files of before do not say whether their patients are known
-    known = all(read_metrics(run).get("patient_ids", True) for run in (a, b))
     result = {
         "a": a,
         "b": b,
         "patients": len(set(patients)),
-        "patient_ids": known,
+        # files of before do not say whether their patients are known
+        "patient_ids": all(read_metrics(run).get("patient_ids", True) for run in (a, b)),
     }
     others = {task.name: task for task in other_tasks}
     _, constants = saved_results(a)
@@ -63,8 +62,7 @@ def compare(a, b, resamples=1000):
                              "other targets, or other patients")
         prediction, target, names = known_units(task, first, rows)
         other, _, _ = known_units(task, second, other_rows)
-        weights = bootstrap_weights(names, resamples)
-        scores = compare_task(task, (prediction, other), target, weights)
+        scores = compare_task(task, (prediction, other), target, bootstrap_weights(names, resamples))
         if name in constants:
             alike = score_constant(task, first, constants[name], rows)
             for metric in METRICS[task.kind]:

@@ -40,8 +40,8 @@ def fit(actual, predicted):
     if ends[0] == ends[1]:
         return []
     slope, start = np.polyfit(actual, predicted, 1)
-    text = f"fit: {slope:.2f} x + {to_step(start, np.ptp(ends) / 1000)}, n {len(actual):,}"
-    return [Line(text, ends, slope * ends + start)]
+    height = to_step(start, np.ptp(ends) / 1000)
+    return [Line(f"fit: {slope:.2f} x + {height}, n {len(actual):,}", ends, slope * ends + start)]
 
 
 def agreement(mean, difference):
@@ -166,9 +166,6 @@ def survival(time, event):
         low[-1] = 0
         high[-1] = np.append(1, high)[-2]
     edges = np.concatenate([[0], moments, [time.max()]])
-    steps = [
-        np.repeat(np.append(1, values), 2)
-        for values in (share, low, high)
-    ]
+    steps = [np.repeat(np.append(1, values), 2) for values in (share, low, high)]
     return np.repeat(edges, 2)[1:-1], *steps
 

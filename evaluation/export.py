@@ -100,8 +100,8 @@ def export(run, folder):
     library = "transformers" if transformers_has(model, tasks) else "pytorch"
     with write_folder(folder) as fresh:
         if library == "transformers":
-            tensors = transformers_tensors(model.state_dict())
-            save_file(tensors, join(fresh, "model.safetensors"), {"format": "pt"})
+            save_file(transformers_tensors(model.state_dict()), join(fresh, "model.safetensors"),
+                      {"format": "pt"})
             write_json(join(fresh, "config.json"), transformers_config(model.config, tasks[0]))
         else:
             for name in ("config.json", "model.safetensors"):

@@ -64,8 +64,7 @@ def grids_of(config):
     """The grids of patches that a model's maps are over: one, one per branch, or none."""
     if hasattr(config, "grids"):
         return config.grids
-    grid = getattr(getattr(config, "vit", config), "grid", None)
-    return [grid]
+    return [getattr(getattr(config, "vit", config), "grid", None)]
 
 
 def findings_in(batch, out, tasks, config, boxes_of):

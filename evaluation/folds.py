@@ -21,7 +21,9 @@ from plumbing.flags import read_args
 from plumbing.run_folder import write_csv
 
 
-OWN = ("fold", "name", "overwrite", "resume")        # flags in which the folds of one table may differ
+# flags in which the folds of one table may differ: their own, and those of the machine
+MAY_DIFFER = ("fold", "name", "overwrite", "resume", "device", "workers", "kernels", "amp", "compile",
+              "accumulate", "grad_checkpointing", "deterministic", "cache", "cache_dir", "check_files")
 
 
 def fold_flags(argv):
@@ -65,7 +67,9 @@ def show(name, runs):
         print(f"! {run} holds no metrics.json: this fold is left out")
     if not tested:
         raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
-    columns = columns_of(tested)
+    results = [read_run(run) for run in tested]
+    refuse_others(tested, results)
+    columns = [values_of(run) for run in results]
     rows = [["metric", "mean", "sd", "folds", *[run.rpartition("-")[2] for run in tested]]]
     shown = []
     for metric in columns[0]:
@@ -89,21 +93,16 @@ def summary(values):
     return mean, sd, len(defined)
 
 
-def columns_of(folders):
-    """-> what `values_of` says of each run. A flag in which a run differs from the first one is named;
-    ValueError where another fold, other tasks or other metrics show that it is none of these folds."""
-    runs = [read_run(folder) for folder in folders]
-    columns = [values_of(run) for run in runs]
-    flags = runs[0].args
-    for folder, run, column in zip(folders, runs, columns):
-        if str(run.args["fold"]) != folder.rpartition("-fold")[2]:
-            raise ValueError(f"{folder} was trained with --fold {run.args['fold']}: it is no such fold")
-        if column.keys() != columns[0].keys():
-            raise ValueError(f"{folder} and {folders[0]} have other tasks or metrics: no folds of one run")
-        for flag, value in run.args.items():
-            if flag not in OWN and value != flags.get(flag):
-                print(f"! {folder} has {flag} {value}, and {folders[0]} {flags.get(flag)}")
-    return columns
+def refuse_others(folders, runs):
+    """ValueError where runs are no folds of one experiment: one fold twice, or other flags."""
+    if len({run.args["fold"] for run in runs}) < len(runs):
+        raise ValueError(f"{folders[0]} and the runs beside it: two were trained with the same --fold")
+    for folder, run in zip(folders, runs):
+        for flag, value in runs[0].args.items():
+            own = run.args.get(flag)
+            if own != value and flag not in MAY_DIFFER:
+                raise ValueError(f"{folder} has {flag} {own}, and {folders[0]} {value}: "
+                                 "they are no folds of one run")
 
 
 def values_of(run):

@@ -43,16 +43,14 @@ def find_boxes(path, cohort, labels, size):
     """read_boxes of path, without one of boxes.csv beside the table of the cohort; {} where there is none.
 
     ValueError for a path of which nothing is of these images and labels."""
-    if path:
-        boxes = read_boxes(path, cohort, labels, size)
-        if not boxes:
-            raise ValueError(f"{path}: none of its boxes is of an image of {cohort.name} and "
-                             f"one of the labels {', '.join(labels)}")
-        return boxes
     beside = join(cohort.folder or "", "boxes.csv")
-    if cohort.folder and isfile(beside):
-        return read_boxes(beside, cohort, labels, size)
-    return {}
+    if not path and not (cohort.folder and isfile(beside)):
+        return {}
+    boxes = read_boxes(path or beside, cohort, labels, size)
+    if path and not boxes:
+        raise ValueError(f"{path}: none of its boxes is of an image of {cohort.name} and "
+                         f"one of the labels {', '.join(labels)}")
+    return boxes
 
 
 def read_boxes(path, cohort, labels, size=()):
@@ -142,12 +140,11 @@ def branches_of(out, key, i):
 def score_finding(maps, boxes):
     """{name of the map: (rows, columns)} -> {name: (pointing game, mass in the box)}, and those of chance."""
     scores = {}
-    for name, weights in maps.items():
+    flat = np.ones_like(next(iter(maps.values())))
+    for name, weights in (maps | {"chance": flat}).items():
         within = inside(boxes, weights.shape)
         hits = within[weights == weights.max()] > 0                # a flat map points everywhere
         scores[name] = float(hits.mean()), float((weights * within).sum() / weights.sum())
-    within = inside(boxes, next(iter(maps.values())).shape)
-    scores["chance"] = float((within > 0).mean()), float(within.mean())
     return scores
 
 

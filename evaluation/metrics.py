@@ -175,9 +175,8 @@ def balanced_accuracy(prediction, target, weights):
 
 def macro_auroc(prediction, target, weights):
     """Unweighted mean of the one-against-rest AUROC over the classes that have both sides."""
-    areas = [auroc(probability, (target == c).astype(float), weights)
-             for c, probability in enumerate(prediction.T)]
-    return mean_defined(areas)
+    return mean_defined([auroc(probability, (target == c).astype(float), weights)
+                         for c, probability in enumerate(prediction.T)])
 
 
 def brier(prediction, target, weights):

@@ -41,8 +41,8 @@ def picture_name(name):
 
 def save_picture(picture, folder, name, title="", text=""):
     """Write a PIL image to a folder; its pieces are those in info["pieces"]. -> the file's name."""
-    words = PngInfo()
     about = {"title": title, "text": text, "pieces": picture.info.get("pieces", [])}
+    words = PngInfo()
     words.add_text("Description", json.dumps(about))
     file = picture_name(name)
     write_whole(os.path.join(folder, file), png(picture, words))

@@ -36,7 +36,9 @@ def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labe
             continue
         if line.low is not None:
             opacity = 90 // max(2, len(lines))       # bands overlap
-            chart.band(line.over, line.low, line.high, (*color, opacity))
+            lower = chart.points(line.over, line.low)
+            upper = chart.points(line.over, line.high)
+            chart.area(lower + upper[::-1], (*color, opacity))
         chart.curve(line.xs, line.ys, color)
         chart.marks(*line.mark, 12, INK)
         chart.marks(*line.mark, 8, color)

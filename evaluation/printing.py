@@ -22,31 +22,26 @@ def print_columns(head, rows):
     for line in lines[1:]:
         line[0] = "  " + line[0]
     widths = [max(map(len, column)) + 2 for column in zip(*lines)]
-    shown = [0]
+    parts = [[0]]                                    # columns that stand side by side
     for column in range(1, len(widths)):
-        if len(shown) > 1 and sum(widths[i] for i in shown + [column]) > WIDTH:
-            print_lines(lines, shown, widths)
-            shown = [0]
-        shown.append(column)
-    print_lines(lines, shown, widths)
-
-
-def print_lines(lines, shown, widths):
-    for line in lines:
-        cells = "".join(line[i].ljust(widths[i]) for i in shown)
-        print(f"  {cells}".rstrip())
+        if len(parts[-1]) > 1 and sum(widths[i] for i in parts[-1] + [column]) > WIDTH:
+            parts.append([0])
+        parts[-1].append(column)
+    for part in parts:
+        for line in lines:
+            cells = "".join(line[i].ljust(widths[i]) for i in part)
+            print(f"  {cells}".rstrip())
 
 
 def print_table(tasks, result):
     """Print what `evaluate` returns: the verdicts, then the metrics of every task beside those of the
     constant predictor, one line per label, per subgroup and per operating point, and where the maps point."""
     print(f"{result['split']}: {counts(result)}; 95 % intervals, {people(result)} resampled")
+    shown = []
     for task in tasks:
         sentence, warnings = verdict(task, result)
         print(textwrap.fill(sentence, WIDTH))
         print_warnings(warnings)
-    shown = []
-    for task in tasks:
         shown += tables(task, result, names={})
     if "localization" in result:
         shown += map_tables(result["localization"])

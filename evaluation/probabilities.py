@@ -26,10 +26,17 @@ def details(task, predictions, thresholds=None):
 
     thresholds: {label, or the second of two classes: threshold}. Without it, and with more classes, there is
     no operating point."""
+    prediction, target, patients = known_units(task, predictions)
     result = {}
     if task.kind == "classes":
-        result["confusion"] = confusion(task, predictions)
-    result |= agreement(task, predictions)
+        named = prediction.argmax(1)
+        counts = np.zeros((len(task.classes), len(task.classes)), int)
+        np.add.at(counts, (target.astype(int), named), 1)
+        result["confusion"] = counts.tolist()                      # [actual class][most probable class]
+        if all(map(is_number, task.classes)):
+            result["kappa"] = agreement("kappa", named.astype(float), target, patients)
+    if task.kind == "regression":
+        result["ccc"] = agreement("ccc", prediction, target, patients)
     asked = questions(task, predictions)
     if asked:
         result["reliability"] = {name: reliability(p, answer) for name, (p, answer, _) in asked.items()}
@@ -39,17 +46,10 @@ def details(task, predictions, thresholds=None):
     return result
 
 
-def agreement(task, predictions):
-    """-> {"kappa" or "ccc": {value, low, high}}, {} for tasks without an order."""
-    name = "ccc"
-    prediction, target, patients = known_units(task, predictions)
-    if task.kind == "classes" and all(map(is_number, task.classes)):
-        name = "kappa"
-        prediction = prediction.argmax(1).astype(float)
-    elif task.kind != "regression":
-        return {}
+def agreement(name, prediction, target, patients):
+    """-> {value, low, high} of the concordance, which is called so."""
     draws = measure(concordance, prediction, target, bootstrap_weights(patients))
-    return {name: summary(draws, why_undefined(name, target))}
+    return summary(draws, why_undefined(name, target))
 
 
 def questions(task, predictions):
@@ -72,14 +72,6 @@ def questions(task, predictions):
     return result
 
 
-def confusion(task, predictions):
-    """-> counts [actual class][most probable class] of the units with a known target."""
-    prediction, target, _ = known_units(task, predictions)
-    counts = np.zeros((len(task.classes), len(task.classes)), int)
-    np.add.at(counts, (target.astype(int), prediction.argmax(1)), 1)
-    return counts.tolist()
-
-
 def reliability(probability, answer):
     """Bins of equal width: mean prediction and share of yes, None in an empty bin, and number of units."""
     bins = 10
@@ -96,8 +88,8 @@ def choose_thresholds(task, predictions):
     """-> {label, or the second of two classes: Youden's threshold}, {} for other tasks."""
     if task.kind == "classes" and len(task.classes) != 2:
         return {}
-    asked = questions(task, predictions)
-    return {name: youden(probability, answer) for name, (probability, answer, _) in asked.items()}
+    return {name: youden(probability, answer)
+            for name, (probability, answer, _) in questions(task, predictions).items()}
 
 
 def conformal(task, predictions):

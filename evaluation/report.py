@@ -185,8 +185,8 @@ PAGE = """<!doctype html>
 
 def page(run, charts, pictures=True):
     """-> the whole page, HTML. charts: of `run_figures`. pictures: with those of patients?"""
-    body = "\n".join(sections(run, charts, pictures))
-    return PAGE.format(title=cell(run.name), style=STYLE, body=body)
+    lines = sections(run, charts, pictures)
+    return PAGE.format(title=cell(run.name), style=STYLE, body="\n".join(lines))
 
 
 def sections(run, charts, pictures):

@@ -156,10 +156,11 @@ def group_table(caption, counted, groups, task, names):
     metrics = list(METRICS[task.kind])[:2]
     rows = []
     for name, group in groups.items():
-        cells = [dict(group[metric]) for metric in metrics]
-        for cell, metric in zip(cells, metrics):
+        cells = []
+        for metric in metrics:
+            cells.append(dict(group[metric]))
             if "constant" in group:
-                cell["of"] = f"against {number(group['constant'][metric]['value'])}"
+                cells[-1]["of"] = f"against {number(group['constant'][metric]['value'])}"
         cells = marked(cells, too_few(questions(task, group)))
         rows.append([name, *cells, count_text(group, counted, metrics[0])])
     return caption, ["", *[names.get(metric, metric) for metric in metrics], counted], rows

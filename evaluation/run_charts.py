@@ -137,12 +137,13 @@ def subgroup_charts(task, scores):
         row = f"{name}, n {group['patients']}"
         if group.get("small"):
             row += " (small)"
-        values[row] = [group[metric]["value"]]
-        intervals[row] = [group[metric]["low"], group[metric]["high"]]
+        entry = group[metric]
+        values[row] = [entry["value"]]
+        intervals[row] = [entry["low"], entry["high"]]
     if values:
         picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
-        text = "Subgroups: value, 95 % interval, patients; grey: all"
-        yield Figure(f"{task.name}_subgroups", picture, text)
+        yield Figure(f"{task.name}_subgroups", picture,
+                     "Subgroups: value, 95 % interval, patients; grey: all")
 
 
 def learning_curves(run):
@@ -156,12 +157,15 @@ def learning_curves(run):
         losses[label] = [float(row.get(column) or "nan") for row in run.log]           # old runs lack one
     chosen = {f"{NAMES[metric]} of {run.tasks[0].name}, validation": values}
     for number, label, note, series in ((1, "loss", LOSS, losses), (2, NAMES[metric], "", chosen)):
-        lines = [curves.Line(text, epochs, ys) for text, ys in series.items() if np.isfinite(ys).any()]
+        lines = []
+        for text, ys in series.items():
+            mark = (), ()
+            if best is not None and np.isfinite(ys[best]):
+                mark = [epochs[best]], [ys[best]]
+            if np.isfinite(ys).any():
+                lines.append(curves.Line(text, epochs, ys, mark=mark))
         if not lines:
             continue
-        for i, line in enumerate(lines):             # a dot at the best epoch, where that has a value
-            if best is not None and np.isfinite(line.ys[best]):
-                lines[i] = line._replace(mark=([epochs[best]], [line.ys[best]]))
         x = Axis(limits(epochs), "epoch", whole=True)
         picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
         text = f"{capital(label)} over the epochs; dot: the epoch that is kept{note}"

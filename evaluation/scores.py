@@ -51,15 +51,12 @@ def measure(function, prediction, target, weights):
     return np.concatenate([function(prediction, target, block.astype(float)) for block in blocks])
 
 
-def replicates(task, prediction, target, weights, names=None):
-    """-> {metric: rows}, a row per label, (L, W), or one in all, (1, W); of a label where it is known.
-
-    names: the metrics that are wanted, by default all; those of labels are measured together."""
+def replicates(task, prediction, target, weights):
+    """-> {metric: rows}, a row per label, (L, W), or one in all, (1, W); of a label where it is known."""
     if task.kind == "labels":
         return label_replicates(prediction, target, weights)
-    functions = METRICS[task.kind].items()
-    return {name: [measure(function, prediction, target, weights)] for name, function in functions
-            if names is None or name in names}
+    return {name: [measure(function, prediction, target, weights)]
+            for name, function in METRICS[task.kind].items()}
 
 
 def label_replicates(prediction, target, weights):
@@ -124,7 +121,7 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     without = {}
     if constant is not None:
-        without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights, GAINS)
+        without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights)
     for name, rows in measured.items():
         reason = why_undefined(name, target)
         if task.kind == "labels":
@@ -173,9 +170,9 @@ def spread(task, prediction, target):
         known = ~np.isnan(target).all(0)
         prediction = prediction[:, known]
         target = target[:, known]
-    deviations = np.atleast_1d(prediction.std(0))
+    deviations = prediction.std(0)
     if task.kind != "survival":
-        deviations = ratio(deviations, np.atleast_1d(np.nanstd(target, 0)))
+        deviations = ratio(deviations, np.nanstd(target, 0))
     if np.isnan(deviations).all():                                 # all targets are equal
         return None
     return float(np.nanmax(deviations))

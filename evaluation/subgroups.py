@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from evaluation.scores import score, score_constant
+from plumbing.cells import by_number
 from plumbing.saved_run import read_metrics
 
 
@@ -66,14 +67,6 @@ def score_subgroups(task, predictions, columns, cohort, constant=None):
             if constant is not None:
                 scores["constant"] = score_constant(task, predictions, constant, keep)
     return result
-
-
-def by_number(name):
-    """A key to sort by: 9 before 10, numbers before words."""
-    try:
-        return 0, float(name), name
-    except ValueError:
-        return 1, 0.0, name
 
 
 def subgroup(column, value):

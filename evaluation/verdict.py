@@ -33,9 +33,7 @@ def verdict(task, result):
     constant = f"always predicting {CONSTANT[task.kind]}"
     name = NAMES[metric]
     averaged = entry.get(task.kind, len(asked))      # of so many labels or classes it is the mean
-    if len(asked) > averaged > 0:
-        name = f"mean {name} of {averaged} of {len(asked)} {task.kind}"
-    elif len(asked) > 1 and averaged:
+    if averaged > 1 and len(asked) > 1:
         name = f"mean {name} of {averaged} {task.kind}"
     if entry["value"] is None:
         sentence = f"{task.name} cannot be judged: {name} is undefined, {entry['reason']}."
@@ -46,20 +44,16 @@ def verdict(task, result):
                     f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
     else:
         without = number(scores["constant"][metric]["value"])
-        sentence = (f"{task.name}: {compared(gain)} than {constant}. "
+        word = "not better"                          # the interval holds 0
+        if gain["low"] > 0:
+            word = "better"
+        elif gain["high"] < 0:
+            word = "worse"
+        sentence = (f"{task.name}: {word} than {constant}. "
                     f"{capital(name)} {number(entry['value'])} against {without}, "
                     f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
     return sentence, [*rare_warnings(asked), *warnings(task, result, asked)]
-
-
-def compared(gain):
-    """The word for a gain: its interval lies above 0, below it, or holds it."""
-    if gain["low"] > 0:
-        return "better"
-    if gain["high"] < 0:
-        return "worse"
-    return "not better"
 
 
 def rare_warnings(asked):

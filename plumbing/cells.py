@@ -56,6 +56,13 @@ def is_number(text):
         return False
 
 
+def by_number(cell):
+    """A key to sort by: numbers by their values, then words by the alphabet."""
+    if is_number(cell):
+        return 0, float(cell), cell
+    return 1, 0.0, cell
+
+
 def odd_cell(cells):
     """-> the first cell that makes a column neither one of numbers nor one of words, and what is wrong with
     it: it only looks like a number, or others are numbers; else None."""

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (LABELS, NO_FINDING, code_notes, is_number, list_parts, odd_cell, positive_of,
-                            read_number, read_numbers, same_word, separators_of, spelling_notes, spellings_of)
+from plumbing.cells import (LABELS, NO_FINDING, by_number, code_notes, is_number, list_parts, odd_cell,
+                            positive_of, read_number, read_numbers, same_word, separators_of, spelling_notes,
+                            spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import cell_error, known_cells, shortlist
 from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
@@ -137,11 +138,7 @@ def read_classes(column, cells):
 
 
 def class_order(spellings):
-    """Numbers by their values, then words by the alphabet."""
-    cell = spellings[0]
-    if is_number(cell):
-        return 0, float(cell), cell
-    return 1, 0.0, cell
+    return by_number(spellings[0])
 
 
 def read_one_hot(path, rows, names):

@@ -9,7 +9,8 @@ import torch
 from evaluation.metrics import METRICS
 from evaluation.predict import answers
 from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, replicates, score, validation_loss
-from evaluation.subgroups import by_number, columns_of, score_subgroups, subgroup
+from evaluation.subgroups import columns_of, score_subgroups, subgroup
+from plumbing.cells import by_number
 from plumbing.cohort import Task
 from tests.evaluation.test_metrics import loop_auroc
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, cohort_of, draw, table_of

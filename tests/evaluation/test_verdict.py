@@ -111,7 +111,7 @@ def test_a_mean_of_rare_labels_is_not_judged(task):
     scores = result[task.name]
     assert scores["gain"]["auroc"]["low"] > 0
     sentence, warnings = verdict(task, result)
-    assert "cannot be judged with so few" in sentence and "(9 positives)" in warnings[0]
+    assert "cannot be judged with so few cases: mean AUROC of " in sentence and "(9 positives)" in warnings[0]
     scores["subgroups"] = {"sex F": score(task, table_of(task, prediction, target))}
     [group] = [table for table in tables(task, result, {}) if table[0].startswith("Subgroups")]
     assert group[2][0][1]["of"] == "\u2020" and "not trustworthy" in legend([group])[0] and legend([("", [], [["a", 1.0]])]) == []
