@@ -16,6 +16,7 @@ key (Table 7 row D was measured so): kept. Row B of Table 7 has 33.2 M parameter
 widths f and g are kept, as released. Parameters have the released names, but each task has a head.
 """
 import math
+import re
 from dataclasses import dataclass, replace
 
 import torch
@@ -184,8 +185,7 @@ class AttendAgain(nn.ModuleList):
 
 def project(source: ViTConfig, target: ViTConfig):
     """f or g, from the width of one branch into that of another."""
-    norm = nn.LayerNorm(source.dim, eps=source.eps)
-    return nn.Sequential(norm, nn.GELU(), nn.Linear(source.dim, target.dim))
+    return nn.Sequential(nn.LayerNorm(source.dim, source.eps), nn.GELU(), nn.Linear(source.dim, target.dim))
 
 
 # -----------------------------------------------------------------------------
@@ -211,8 +211,7 @@ class Encoder(nn.Module):
             self.projs.append(project(vits[source], vits[target]))         # f
             self.revert_projs.append(project(vits[target], vits[source]))  # g
         if config.fusion == "all":
-            attn = Attention(L.dim, L.heads, kind=L.attention)
-            self.fusion = Attend(attn, L, drop_path[-1])
+            self.fusion = Attend(Attention(L.dim, L.heads, kind=L.attention), L, drop_path[-1])
         if config.fusion == "cross":
             self.fusion = nn.ModuleList()
             for vit in (L, S):                                     # S attends to L, and L to S
@@ -367,17 +366,20 @@ class CrossViT(nn.Module):
             return cls.from_pretrained(args.pretrained, image, args.channels, tasks, **changes)
         half = (0.5,) * args.channels
         changes.update(channels=args.channels, mean=half, std=half)
-        own = dict(patch=pair(args.patches), dims=pair(args.dims), depths=pair(args.depths),
+        own = dict(patch=pair(args, "patches"), dims=pair(args, "dims"), depths=pair(args, "depths"),
                    encoders=args.encoders, cross_depth=args.cross_depth)
         changes.update({name: value for name, value in own.items() if value is not None})
         return cls(variant(args.variant, image, **changes), tasks)
 
 
-def pair(text):
-    """ "8,16" -> (8, 16), no text -> None; the config refuses what is no pair of numbers from 1."""
+def pair(args, flag):
+    """ "8,16" of a flag -> (8, 16); no text -> None."""
+    text = getattr(args, flag)
     if text is None:
         return None
-    return tuple(int(number) if number.isdecimal() else 0 for number in text.split(","))
+    if not re.fullmatch("[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
+        raise ValueError(f"--{flag} {text}: need two numbers from 1, of S and L, e.g. 8,16")
+    return tuple(map(int, text.split(",")))
 
 
 if __name__ == "__main__":
