@@ -87,16 +87,17 @@ def without_targets(cohort, tasks):
 
 
 def unreadable(cohort, options):
-    """-> {image: why it cannot be read}: every file is read once before the model sees any."""
+    """-> the images that cannot be read, of which a line says why; all are read before the model sees any."""
     images = range(len(cohort.paths))
     samples = Samples(cohort, images, options["size"], channels=options["channels"])
-    reasons = {}
+    broken = set()
     for i in tqdm(images, desc="reading", leave=False, disable=None):
         try:
             samples[0, i]
         except ValueError as error:
-            reasons[i] = str(error)
-    return reasons
+            note(f"skipped: {error}")
+            broken.add(i)
+    return broken
 
 
 # -----------------------------------------------------------------------------
@@ -116,11 +117,9 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     options = run_options(args, model, cohort, device)
     if "features" in model.inputs:                   # a probe takes images too, and these are seen once
         model.inputs = ("image",)
-    broken = {}
+    broken = set()
     if skip_broken:
         broken = unreadable(cohort, options)
-    for reason in broken.values():
-        note(f"skipped: {reason}")
     good = [i for i in range(len(cohort.paths)) if i not in broken]
     try:
         notes += look_at_new(args, cohort, good)
@@ -150,8 +149,7 @@ def check_writable(out):
         raise ValueError(f"--out {out}: exists; it is not overwritten")
     trial = f"{out}.{os.getpid()}.part"
     try:
-        with open(trial, "w"):
-            pass
+        open(trial, "w").close()
         os.remove(trial)
     except OSError as error:
         raise ValueError(f"--out {out}: cannot be written ({error.strerror})") from error

@@ -1,7 +1,6 @@
 """predictions.csv: the predictions of a split as a table, written and read again.
 """
-import os
-from os.path import abspath, commonpath, dirname, join
+from os.path import abspath, commonpath, dirname, join, relpath
 
 import numpy as np
 
@@ -47,7 +46,7 @@ def image_names(cohort):
     """-> the path of every image below the folder that holds them all."""
     paths = [abspath(path) for path in cohort.paths]
     root = commonpath({dirname(path) for path in paths})
-    return [path.removeprefix(root).lstrip(os.sep) for path in paths]
+    return [relpath(path, root) for path in paths]
 
 
 def unit_rows(tasks, predictions, cohort, digits, beside):

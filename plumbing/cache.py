@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from plumbing.pictures import CROP, read, read_image
+from plumbing.weight_files import in_one_line
 
 
 VERSION = 2                                                        # of the readers: one more for other pixels
@@ -66,11 +67,9 @@ class Decoded:
             parts.append(("high", np.uint8, (channels, *[r * side for side in size])))
         self.row = np.dtype(parts + [("whole", np.uint8)])
         self.path = join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
-        try:
+        with in_one_line(f"{self.path}: the cache of decoded images cannot be made; --cache-dir says where "
+                         "it goes", OSError):
             self.rows()
-        except OSError as error:
-            raise OSError(f"{self.path}: the cache of decoded images cannot be made ({error}); "
-                          "--cache-dir says where it goes") from error
 
     def rows(self):
         """-> all rows, anew, as every process has its own map."""
@@ -97,13 +96,10 @@ class Decoded:
             row["low"], high = read(self.cohort, i, self.size, self.r, self.channels)
             if self.r > 1:
                 row["high"] = high
-        try:
-            with open(self.path, "r+b", buffering=0) as file:
-                file.seek(i * self.row.itemsize)
-                for part in (row.tobytes()[:-1], b"\1"):           # the last byte only behind all the others
-                    if file.write(part) < len(part):
-                        raise OSError("the disk is full")
-        except OSError as error:
-            raise OSError(f"{self.path}: the cache of decoded images cannot grow ({error}); "
-                          "make room, or leave out --cache") from error
+        with in_one_line(f"{self.path}: the cache of decoded images cannot grow; make room, or leave out "
+                         "--cache", OSError), open(self.path, "r+b", buffering=0) as file:
+            file.seek(i * self.row.itemsize)
+            for part in (row.tobytes()[:-1], b"\1"):               # the last byte only behind all the others
+                if file.write(part) < len(part):
+                    raise OSError("the disk is full")
         return row

@@ -139,5 +139,5 @@ def left_out_note(paths, left_out):
     if not left_out:
         return []
     counts = ", ".join(f"{what} {count}" for what, count in left_out.most_common())
-    left_count = sum(left_out.values())
+    left_count = left_out.total()
     return [f"{left_count} of {left_count + len(paths)} files are left out ({counts})"]

@@ -57,19 +57,15 @@ def choose_window(args, cohort, headers, train):
     deep = windows_of(headers)
     if axes == 0 or not deep:
         return cohort, []
-    if args.window != "auto":
+    if args.window != "auto" or None not in deep.values():
         return cohort, notes_on_window(args, cohort, headers)
-    note = f"{len(deep)} of {len(headers)} images hold more than 8 bits: "
-    if None not in deep.values():
-        windows = len(set(deep.values()))
-        return cohort, [f"{note}the windows that the files state ({windows}) become 0 .. 255"]
     sampled = [i for i in sampled if i in deep] or list(deep)[:IMAGES]
     samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
     args.window = fit_window(samples)
     cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
-    notes = [f"{note}99 % of the numbers of {len(sampled)} training images, --window={args.window} becomes "
-             "0 .. 255"]
-    return cohort, notes + note_on_range(cohort, sampled, samples)
+    note = (f"{len(deep)} of {len(headers)} images hold more than 8 bits: 99 % of the numbers of "
+            f"{len(sampled)} training images, --window={args.window} becomes 0 .. 255")
+    return cohort, [note] + note_on_range(cohort, sampled, samples)
 
 
 def windows_of(headers):
@@ -87,9 +83,11 @@ def notes_on_window(args, cohort, headers):
     """-> lines about the window of images that it was not fitted to."""
     axes = axes_of(cohort)
     deep = windows_of(headers)
-    if axes == 0 or not headers or args.window == "auto" and None not in deep.values():
+    if axes == 0 or not headers or args.window == "auto" and not deep:
         return []
     note = f"{len(deep)} of {len(headers)} images hold more than 8 bits"
+    if args.window == "auto" and None not in deep.values():
+        return [f"{note}: the windows that the files state become 0 .. 255"]
     if args.window == "auto":
         return [f"WARNING: {note}, for which the run has no window: of each 99 % of its own numbers, or the "
                 "window that its file states, become 0 .. 255"]
