@@ -128,15 +128,12 @@ def note_on_drawings(names, paths):
     """-> a warning where a class has the name of masks, and its files have those of other classes, in a list.
 
     names: the class of every path."""
-    drawn, shown = defaultdict(set), set()
+    drawn = {name: set() for name in names if MASK_FOLDER.fullmatch(name)}
+    shown = set()
     for name, path in zip(names, paths):
-        file = without_ending(basename(path))
-        if MASK_FOLDER.fullmatch(name):
-            drawn[name].add(file)
-        else:
-            shown.add(file)
+        drawn.get(name, shown).add(without_ending(basename(path)))
     return [f"WARNING: {name} counts as a class, and all its files have namesakes in others: if they are "
-            "drawings of these, they must lie elsewhere" for name in drawn if drawn[name] <= shown]
+            "drawings of these, they must lie elsewhere" for name, files in drawn.items() if files <= shown]
 
 
 def is_image_folder(name):

@@ -11,6 +11,7 @@ import numpy as np
 
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLITS, Task
 from plumbing.run_folder import write_whole
+from plumbing.weight_files import in_one_line
 
 
 SIDES = ("28", "64", "128", "224")                                 # px
@@ -94,7 +95,7 @@ def has_md5(content, beginning):
 
 def read_arrays(path, outputs, largest):
     """-> pixels, uint8 (images, ...); targets, float32 (images, outputs) of 0 .. largest; splits."""
-    try:
+    with in_one_line(f"{path}: not a MedMNIST file"):              # zip, zlib, KeyError, ValueError
         with np.load(path, allow_pickle=False) as arrays:
             pixels = np.concatenate([arrays[f"{split}_images"] for split in SPLITS])
             labels = [arrays[f"{split}_labels"] for split in SPLITS]
@@ -104,8 +105,6 @@ def read_arrays(path, outputs, largest):
         if pixels.dtype != np.uint8 or values.shape != shape or not np.isin(values, range(largest + 1)).all():
             raise ValueError(f"{pixels.dtype} images, labels {values.shape} from {values.min()} "
                              f"to {values.max()}, need uint8, {shape} and 0 .. {largest}")
-    except Exception as error:                                     # zip, zlib, KeyError, ValueError
-        raise ValueError(f"{path}: not a MedMNIST file ({error})") from error
     return pixels, values.astype(np.float32), splits
 
 
@@ -113,14 +112,12 @@ def download(url, path, md5):
     """Fetch to a temporary name beside `path`, rename when its MD5 begins as it should. -> path."""
     os.makedirs(dirname(path) or ".", exist_ok=True)
     own = f"{path}.{os.getpid()}"                                  # another run may fetch it too
-    try:
+    problem = f"{url}: could not be downloaded; fetch it yourself and put it at {path}"
+    with in_one_line(problem, (OSError, http.client.HTTPException)):         # URLErrors, timeouts are the first
         with urllib.request.urlopen(url, timeout=60) as answer:
             content = answer.read()
         if not has_md5(content, md5):
             raise OSError(f"{len(content)} bytes came, of another MD5 than the published one")
         write_whole(own, content)
         os.replace(own, path)
-    except (OSError, http.client.HTTPException) as error:          # URLError and timeouts are OSErrors
-        raise ValueError(f"{url}: could not be downloaded ({error}); "
-                         f"fetch it yourself and put it at {path}") from error
     return path

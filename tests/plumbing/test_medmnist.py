@@ -150,6 +150,6 @@ def test_a_download_that_fails_leaves_nothing(server, home, monkeypatch, fault):
     publish(monkeypatch, content)
     server.content = {"cut": content[:-500], "changed": content[:-1] + b"?", "absent": b""}[fault]
     server.said = len(content) if fault != "absent" else 0
-    with pytest.raises(ValueError, match="breastmnist.npz.download=1: could not be downloaded .*; fetch it yourself .*cache/breast"):
+    with pytest.raises(ValueError, match="breastmnist.npz.download=1: could not be downloaded; fetch it yourself .*cache/breast"):
         load_cohort("medmnist:breastmnist", cache=str(home / "cache"))
     assert os.listdir(home / "cache") == []
