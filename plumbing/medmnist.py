@@ -113,7 +113,7 @@ def download(url, path, md5):
     os.makedirs(dirname(path) or ".", exist_ok=True)
     own = f"{path}.{os.getpid()}"                                  # another run may fetch it too
     problem = f"{url}: could not be downloaded; fetch it yourself and put it at {path}"
-    with in_one_line(problem, (OSError, http.client.HTTPException)):         # URLErrors, timeouts are the first
+    with in_one_line(problem, (OSError, http.client.HTTPException)):         # URLError, timeout: the first
         with urllib.request.urlopen(url, timeout=60) as answer:
             content = answer.read()
         if not has_md5(content, md5):
