@@ -273,12 +273,12 @@ class ResNet(nn.Module):
         saved, weights = {"width": args.width}, {}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)
-            if "daft" not in config:
-                raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft")
-            saved = config["daft"]
             for name, tensor in tensors.items():
                 if name.startswith(("stem.", "blocks.")) and ".daft." not in name:
                     weights[name] = tensor
+            if "daft" not in config or not weights:
+                raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft with a ResNet")
+            saved = config["daft"]
         channels = args.channels or saved["channels"]
         half = (0.5,) * channels
         model = cls(DAFTConfig(

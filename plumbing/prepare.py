@@ -176,9 +176,9 @@ def settle(args, cohort):
 
 def pixels(text, axes, flag, kind):
     """ "64" -> "64x64", or with three axes "64x64x64"; ValueError unless it fits the axes of the images."""
-    if not re.fullmatch(r"\d{1,5}(x\d{1,5}){0,2}", text):
+    if not re.fullmatch("[1-9][0-9]{0,4}(x[1-9][0-9]{0,4}){0,2}", text):
         raise ValueError(f"--{flag} {text}: need SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH in px, "
-                         "e.g. 224, 256x192 or 32x256x256, sides of five digits at most")
+                         "e.g. 224, 256x192 or 32x256x256, sides of 1 to 99999")
     sides = text.split("x")
     if len(sides) == 1:
         sides = sides * axes

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from daft import FUSIONS, LOCATIONS, DAFTConfig, ResNet
+from plumbing.cohort import Column
+from plumbing.flags import parse
 from plumbing.weights import from_dict
 from tests.golden import unit, values
+from tests.plumbing.small_checkpoints import write
 from tests.small_runs import slow_but
 
 GOLDEN = {  # name: parameters, logits (2, 3) row by row
@@ -187,3 +190,12 @@ def test_a_copy_is_a_network_of_its_own():
     torch.nn.init.zeros_(copy.hidden.weight)
     assert torch.equal(model(image, tabular)["logits"]["y"], before)
     assert not torch.equal(copy(image, tabular)["logits"]["y"], before)
+
+
+def test_a_run_without_an_image_network_starts_none(tmp_path):
+    """--pretrained of a run of --fusion linear, which saw the table alone, is refused, not passed over."""
+    model = ResNet(replace(SMALL, fusion="linear", tabular=2), {"y": 2})
+    folder = write(tmp_path / "run", model.state_dict(), {"model": "daft", "daft": asdict(model.config)})
+    args = parse(["--model", "daft", "--pretrained", str(folder), "--tabular", "a", "--image", "16x16x16", "--channels", "1"])
+    with pytest.raises(ValueError, match="run: not a run of --model daft with a ResNet"):
+        ResNet.from_args(args, {"y": 2}, [Column("a", "number")])
