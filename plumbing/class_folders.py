@@ -18,7 +18,7 @@ from plumbing.tables import shortlist
 from plumbing.targets import read_classes
 
 
-def read_class_folders(folder, regex=None, split=None):
+def read_class_folders(folder, regex, split):
     """folder/CLASS/*.jpg, with folders of an official split above or below CLASS or without -> Cohort.
 
     It has one task, `class`. Every file counts as a patient, except where names say whose they are: see
@@ -96,11 +96,10 @@ def read_layout(folder, images, left_out):
     splits, names, below = [], [], defaultdict(set)                # below: of a class, the folders in it
     for path, above in places.items():
         words = [word for word in above if not is_image_folder(word)] or above[-1:]
-        if len(words) > 1 and split_name(words[0]):
-            words[:2] = reversed(words[:2])                        # CLASS/train
         split = None
-        if len(words) > 1 and split_name(words[1]):
-            split = split_name(words.pop(1))
+        for place, word in enumerate(words[:2]):                   # train/CLASS or CLASS/train
+            if split_name(word) and not split and len(words) > 1:
+                split = split_name(words.pop(place))
         splits.append(split)
         names.append(words[0].strip())
         below[words[0]].update(words[1:2])
