@@ -79,7 +79,7 @@ class Page:
         self.draw.polygon(enlarged(points), color)
 
     def dot(self, x, y, radius, color):
-        self.draw.ellipse([v * SCALE for v in (x - radius, y - radius, x + radius, y + radius)], color)
+        self.draw.ellipse(enlarged([(x - radius, y - radius), (x + radius, y + radius)]), color)
 
     def text(self, x, y, text, size, color=INK, anchor="la"):
         """One line; anchor: Pillow's, such as "la" left and above, "mm" in the middle, "rm" at the right."""

@@ -5,7 +5,7 @@ import re
 from os.path import basename, exists, join, normpath
 
 from evaluation.metrics import METRICS, NAMES
-from evaluation.result_tables import cell_text, confusion_tables, interval, legend, tables
+from evaluation.result_tables import cell_text, confusion_tables, legend, metric_table, tables
 from evaluation.run_text import caveats, command, facts, read_run, split_table
 from evaluation.verdict import verdict
 from plumbing.run_folder import write_json, write_whole
@@ -94,17 +94,16 @@ def hub_head(run, library):
 def hub_result(run, task):
     """A task's test metrics as the Hub shows them beside a model; an undefined one is not among them."""
     data = basename(normpath(run.args["data"]))
-    scores = run.metrics[task.key]
     kind = "other"
     if task.kind in ("classes", "labels"):
         kind = "image-classification"
     metrics = []
-    for name in METRICS[task.kind]:
-        entry = scores[name]
-        if entry["value"] is not None:
-            tested = f"{interval(entry)}, {scores['units']} {run.metrics['unit']}s".strip()
-            metrics.append({"type": HUB.get(name, name), "value": entry["value"],
-                            "name": f"{NAMES[name]} {tested}"})
+    _, head, rows = metric_table(task, run.metrics, NAMES)         # "grade, 50 patients", "test", "constant"
+    for name, (title, *cells) in zip(METRICS[task.kind], rows):
+        if cells[0]["value"] is not None:
+            texts = [f"{column} {cell_text(cell)}" for column, cell in zip(head[1:], cells)]
+            metrics.append({"type": HUB.get(name, name), "value": cells[0]["value"],
+                            "name": f"{title}: {', '.join(texts)}; {head[0]}"})
     return {"task": {"type": kind, "name": task.name},
             "dataset": {"name": data, "type": re.sub(r"[^\w.-]+", "-", data), "split": run.metrics["split"]},
             "metrics": metrics}

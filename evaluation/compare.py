@@ -8,12 +8,12 @@ that of the 1,000 differences.
 """
 import numpy as np
 
-from evaluation.metrics import METRICS, UNDEFINED, mean_defined
+from evaluation.metrics import METRICS, mean_defined
 from evaluation.other_table import saved_results
 from evaluation.predictions_file import read_predictions
 from evaluation.result_tables import questions
 from evaluation.scores import (
-    NO_UNIT, bootstrap_weights, known_units, replicates, score, score_constant, summary,
+    bootstrap_weights, known_units, replicates, score, score_constant, summary, why_undefined,
 )
 from evaluation.verdict import rare_warnings
 from plumbing.patients import identity
@@ -96,12 +96,12 @@ def compare_task(task, predictions, target, weights):
     scores = {"units": len(target)}
     a, b = (replicates(task, own, target, weights) for own in predictions)         # {metric: (L or 1, W)}
     for name in a:
-        reason = UNDEFINED.get(name, NO_UNIT)
+        reason = why_undefined(name, target)
         scores[name] = difference(mean_defined(a[name]), mean_defined(b[name]), reason)
         if task.kind == "labels":
             per_label = scores.setdefault("per_label", {label: {} for label in task.classes})
-            for label, own_a, own_b in zip(task.classes, a[name], b[name]):
-                per_label[label][name] = difference(own_a, own_b, reason)
+            for label, answer, own_a, own_b in zip(task.classes, target.T, a[name], b[name]):
+                per_label[label][name] = difference(own_a, own_b, why_undefined(name, answer))
     return scores
 
 

@@ -147,8 +147,7 @@ def kaplan_meier(risk, time, event):
             part = "all, no thirds: too many have the same risk"
         if own.any():
             xs, ys, low, high = survival(time[own], event[own])
-            text = f"{part}, n {own.sum()}, events {event[own].sum():.0f}"
-            yield Line(text, xs, ys, low, high, over=xs)
+            yield Line(f"{part}, n {own.sum()}, events {event[own].sum():.0f}", xs, ys, low, high, over=xs)
 
 
 def survival(time, event):

@@ -150,8 +150,8 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
         if "token" in seen:
             kept = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())       # best first
             composite = [pixels_of(image) for image in seen.get("composite", [])]
-            photos = [photo for _, photo, _ in views]
-            figure = filter_figure(photos, list(kept), config.vit.grid, composite, title)
+            figure = filter_figure([photo for _, photo, _ in views], list(kept), config.vit.grid, composite,
+                                   title)
             text = KEPT_TEXT
         elif findings:
             figure = finding_figure(views, findings, tasks, predictions, unit, title)

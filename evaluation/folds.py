@@ -134,10 +134,8 @@ def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("name", help="runs/NAME of --fold all --name NAME")
     name = parser.parse_args(argv).name
-    folds = 0                                        # as the runs that there are say
-    for run in glob.glob(f"{glob.escape(name)}-fold*/"):
-        folds = max(folds, read_args(run).folds)
-    show(name, [f"{name}-fold{fold}" for fold in range(folds)])
+    folds = [read_args(run).folds for run in glob.glob(f"{glob.escape(name)}-fold*/")]
+    show(name, [f"{name}-fold{fold}" for fold in range(max(folds, default=0))])
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def score_finding(maps, boxes):
     flat = np.ones_like(next(iter(maps.values())))
     for name, weights in (maps | {"chance": flat}).items():
         within = inside(boxes, weights.shape)
-        hits = within[weights == weights.max()] > 0                # a flat map points everywhere
-        scores[name] = float(hits.mean()), float((weights * within).sum() / weights.sum())
+        strongest = within[weights == weights.max()]               # a flat map points everywhere
+        scores[name] = float((strongest > 0).mean()), float((weights * within).sum() / weights.sum())
     return scores
 
 

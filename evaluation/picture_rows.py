@@ -37,8 +37,8 @@ def to_picture(image):
 def fit_height(image, height):
     """A photograph -> the same, this high."""
     image = to_picture(image)
-    size = max(1, round(image.width * height / image.height)), height
-    return image.resize(size, Image.Resampling.BICUBIC)
+    width = max(1, round(image.width * height / image.height))
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def heat_colors(shares):

@@ -29,8 +29,9 @@ def details(task, predictions, thresholds=None):
     prediction, target, patients = known_units(task, predictions)
     result = {}
     if task.kind == "classes":
+        n = len(task.classes)
         named = prediction.argmax(1)
-        counts = np.zeros((len(task.classes), len(task.classes)), int)
+        counts = np.zeros((n, n), int)
         np.add.at(counts, (target.astype(int), named), 1)
         result["confusion"] = counts.tolist()                      # [actual class][most probable class]
         if all(map(is_number, task.classes)):

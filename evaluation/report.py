@@ -60,6 +60,8 @@ small { color: #5d6368; font-size: .88em }
 table:has(th:nth-child(6)) { font-size: .86rem }
 table:has(th:nth-child(6)) small { display: block; white-space: nowrap }
 table:has(th:nth-child(6)) :is(th, td) { padding-right: .4rem }
+.wide:has(th:nth-child(6)) { width: max-content; min-width: 100%;
+                             max-width: min(100vw - 2.5rem, 50vw + 26rem - 2.5rem) }
 .legend { color: #5d6368; font-size: .9rem }
 .charts { display: grid; gap: 1rem 2rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }

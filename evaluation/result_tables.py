@@ -258,8 +258,8 @@ def confusion_tables(task, result):
     if "confusion" not in result[task.key]:
         return []
     rows = [[name] + counts for name, counts in zip(task.classes, result[task.key]["confusion"])]
-    caption = f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)"
-    return [(caption, ["", *task.classes], rows)]
+    return [(f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)",
+             ["", *task.classes], rows)]
 
 
 def map_tables(result):
@@ -276,5 +276,5 @@ def map_tables(result):
     for label, scores in chance["per_label"].items():
         values = [number(other["per_label"][label]["pointing"]["value"]) for other in result.values()]
         labels.append([label, " | ".join(values), scores["findings"]])
-    label_head = ["pointing game, by label", "the maps above, in their order", "findings"]
-    return [(caption, head, rows), ("", label_head, labels)]
+    return [(caption, head, rows),
+            ("", ["pointing game, by label", "the maps above, in their order", "findings"], labels)]

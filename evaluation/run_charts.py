@@ -77,8 +77,8 @@ def survival_charts(task, predictions):
         return
     time, event = target.T
     x = Axis((0, 1.04 * time.max()), task.classes[0])
-    y = Axis((0, 1.04), "share without the event")
-    picture = line_chart(curves.kaplan_meier(risk, time, event), x, y)
+    lines = curves.kaplan_meier(risk, time, event)
+    picture = line_chart(lines, x, Axis((0, 1.04), "share without the event"))
     yield Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
                  "the lines, the lowest risk on top, the better; bands are 95 %")
 
@@ -89,10 +89,9 @@ def probability_charts(task, predictions, scores, unit):
              if len(set(question[1])) == 2}          # otherwise there is nothing to tell apart
     for kind in RATES:
         yield from rate_charts(kind, task, asked, scores.get("operating_point", {}))
-    bins = scores.get("reliability", {})
-    for name in asked:
-        if name in bins:
-            yield calibration_chart(task, name, bins[name], unit)
+    for name, bins in scores.get("reliability", {}).items():
+        if name in asked:
+            yield calibration_chart(task, name, bins, unit)
     if "confusion" in scores:
         yield Figure(f"{task.name}_confusion", confusion(scores["confusion"], task.classes),
                      f"Confusion of {task.name}, {unit}s; percentages are of the row, an actual class")

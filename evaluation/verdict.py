@@ -105,7 +105,8 @@ def warnings(task, result, asked):
             yield f"{word} than {where}: {', '.join(names)}."
     metric = next(iter(METRICS[task.kind]))
     if alike(scores[metric]):
-        yield f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy."
+        yield (f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy; "
+               "if it is perfect, look for what gives the answer away.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:
         yield "The predictions hardly vary."
     naming = scores.get("balanced_accuracy")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evaluation.compare import compare
+from evaluation.compare import compare, compare_task
 from evaluation.metrics import METRICS
 from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison
@@ -115,3 +115,10 @@ def test_the_same_predictions_those_left_out_and_the_constant_are_said(tmp_path,
     assert result["mae"]["constant"]["value"] == np.abs(true[:12] - 4).mean() and result["mae"]["a"]["value"] == 2
     print_comparison(compare(a, b, 10))
     assert re.search(r"a - b +constant\n +mae, less is better +0.000 \(0.000 to 0.000\) +3.167\n", capsys.readouterr().out)
+
+
+def test_a_label_that_nobody_knows_says_so():
+    """Not "one class only": of such a label there is no class at all."""
+    target = np.stack([np.arange(6) % 2, np.full(6, NAN)], 1)
+    scores = compare_task(FINDINGS, (np.zeros((6, 2)), np.ones((6, 2))), target, np.ones((1, 6)))
+    assert scores["per_label"]["mass"]["auroc"]["difference"]["reason"] == "no unit with a known target"

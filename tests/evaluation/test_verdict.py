@@ -96,7 +96,8 @@ def test_rare_labels_and_those_at_chance_are_named():
     target = np.minimum(np.arange(60) // 28, 2.0)
     _, warnings = verdict(GRADE, result_of(GRADE, np.eye(3)[target.astype(int)], target, [0.4, 0.4, 0.2]))
     assert warnings == ["Below 10 positives or negatives, so that no interval is trustworthy, in: severe (4 positives).",
-                        "All resamples gave the same AUROC, so that its interval is not trustworthy."]
+                        "All resamples gave the same AUROC, so that its interval is not trustworthy; if it is perfect, look for what gives "
+                        "the answer away."]
 
 
 @pytest.mark.parametrize("task", (FINDINGS, GRADE), ids=lambda task: task.kind)
