@@ -37,7 +37,8 @@ class Q2LConfig:
 
     def __post_init__(self):
         if self.encoder_layers < 0 or self.decoder_layers < 1 or self.ff < 1:
-            raise ValueError(f"{self}: needs at least 0 encoder layers, 1 decoder layer and 1 hidden unit")
+            raise ValueError(f"encoder_layers={self.encoder_layers}, decoder_layers={self.decoder_layers}, "
+                             f"ff={self.ff}: need at least 0, 1 and 1")
         D, heads, axes = self.vit.dim, self.heads or self.vit.heads, len(self.vit.grid)
         if heads < 1 or D % heads or not axes or D % (2 * axes):
             raise ValueError(f"width {D}: cannot be {heads} heads, or sine and cosine for {axes} axes")

@@ -234,10 +234,11 @@ def reproduce(name, args, stop):
         pictures.append(dots(columns[metric], f"{name}, {metric}: a dot per seed, and their mean"))
         pictures += draw_errors(experiment, metric, plans)
     path = join(args.out, name)
-    write_whole(path + ".md", "\n".join(text) + "\n")
+    page = "\n".join(text) + "\n"
+    write_whole(path + ".md", page)
     stack(pictures).save(path + ".png")
-    print("\n".join(text))
-    print(f"\nwrote {path}.md and .png", flush=True)
+    print(page)
+    print(f"wrote {path}.md and .png", flush=True)
     return list(failed.values())
 
 

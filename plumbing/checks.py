@@ -57,8 +57,9 @@ def check_crossvit(config, fusions, conv_patches):
         if len(getattr(config, name)) != 2:
             raise ValueError(f"{config}: grids, patch, dims and depths are pairs, of S and L")
     for name in ("encoders", "mlp", "cross_depth"):
-        if not 1 <= getattr(config, name) <= 99:
-            raise ValueError(f"{config}: {name} is a whole number from 1 to 99")
+        value = getattr(config, name)
+        if not 1 <= value <= 99:
+            raise ValueError(f"{name}={value}: need a whole number from 1 to 99")
     choices = {
         "fusion": fusions,
         "stem": ("linear", "conv"),
