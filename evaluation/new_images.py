@@ -34,6 +34,7 @@ from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
 from plumbing.tables import image_column, read_csv
+from plumbing.weight_files import in_one_line
 
 
 RESIDUALS = ", 90 % of the validation residuals"
@@ -148,11 +149,9 @@ def check_writable(out):
     if exists(out):
         raise ValueError(f"--out {out}: exists; it is not overwritten")
     trial = f"{out}.{os.getpid()}.part"
-    try:
+    with in_one_line(f"--out {out}: cannot be written", OSError):
         open(trial, "w").close()
         os.remove(trial)
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot be written ({error.strerror})") from error
 
 
 def note(text):

@@ -144,10 +144,9 @@ def is_image_folder(name):
 def unwrap(places):
     """Take away the folders that hold all others; -> a line about it, in a list."""
     wrappers = []
-    while places:
+    while places and min(map(len, places.values())) > 1:
         tops = {above[0] for above in places.values()}
-        is_single = len(tops) == 1 and min(map(len, places.values())) > 1
-        if not is_single or split_name(min(tops)):
+        if len(tops) > 1 or split_name(min(tops)):
             break
         wrappers.append(min(tops))
         for above in places.values():

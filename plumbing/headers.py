@@ -74,8 +74,8 @@ def look_at_picture(path):
                         alpha=picture.has_transparency_data)
         if has_colors:
             check_upper_bytes(picture)
-        is_phone = picture.format == "MPO"                         # whose second picture is for its screen
-        header.pages = not is_phone and getattr(picture, "is_animated", False)
+        # the second picture of a phone's MPO is for its screen
+        header.pages = picture.format != "MPO" and getattr(picture, "is_animated", False)
     return header
 
 

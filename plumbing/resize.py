@@ -99,9 +99,7 @@ def change_channels(tensors, config, channels, notes):
             fold_statistics(tensors, key, bias, config, new_mean, new_std)
         tensors[key] = spread_channels(tensors[key], channels)
     notes.append(f"patch_embed from {config.channels} to {channels} channels")
-    mean = (new_mean,) * channels
-    std = (new_std,) * channels
-    return replace(config, channels=channels, mean=mean, std=std)
+    return replace(config, channels=channels, mean=(new_mean,) * channels, std=(new_std,) * channels)
 
 
 def fold_statistics(tensors, key, bias, config, new_mean, new_std):
