@@ -267,7 +267,6 @@ class CrossViT(nn.Module):
     inputs = ("image",)
     defaults = {"image": "96", "epochs": 16}                       # px; at 60 L would see a larger S
 
-
     def __init__(self, config: CrossViTConfig, tasks=None):
         super().__init__()
         self.config = config

@@ -18,6 +18,7 @@ from plumbing.weight_files import readable
 
 IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the number of their axes
 ORIENTATION = 274                                                  # EXIF's tag; from 5 on sides are exchanged
+SIDES = (256, 257)                                                 # TIFF's tags
 PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
 FIRST = 64                           # files that tell whether files are waited for,
@@ -63,6 +64,8 @@ def read_header(path):
 def look_at_picture(path):
     with open_picture(path) as picture:
         width, height = picture.size
+        if picture.format == "TIFF":                               # Pillow 11 has turned the sides of one
+            width, height = (picture.tag_v2[tag] for tag in SIDES)
         if picture.format != "PNG" or "exif" in picture.info:      # else Pillow decodes it to look for one
             if picture.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width

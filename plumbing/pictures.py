@@ -62,6 +62,8 @@ def open_picture(path):
         picture = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(f"it is none of the {', '.join(FORMATS)} files that Pillow reads") from error
+    if picture.format == "TIFF":
+        picture.filename = ""                        # else Pillow maps plain pixels, and mixes up turned ones
     pixels = picture.width * picture.height
     if pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")
@@ -129,7 +131,7 @@ def has_16_bit_colors(picture):
     """Does Pillow keep the upper 8 of 16 bits?"""
     if picture.format not in ("PNG", "TIFF", "PPM"):
         return False
-    return any(DEEP.search(str(tile.args)) for tile in picture.tile)
+    return any(DEEP.search(str(tile[3])) for tile in picture.tile)           # its decoder's arguments
 
 
 def check_upper_bytes(picture):

@@ -5,11 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from plumbing.arrays import NO_CROP
 from plumbing.headers import read_header
-from plumbing.pictures import read_image, read_stack
+from plumbing.pictures import open_picture, read_image, read_stack
 from tests.photographs import CELLS, ramp, save, texture
 
 
@@ -161,6 +161,20 @@ def test_a_turned_photograph_is_turned_back(tmp_path, orientation, expected, end
     exif[274] = orientation
     low, _ = read_image(save(tmp_path / f"a.{ending}", CELLS, exif=exif), (16, 16), channels=1)
     assert np.abs(np.subtract(middles(low), expected)).max() <= 2
+
+
+@pytest.mark.parametrize("compression", (None, "tiff_lzw"))
+@pytest.mark.parametrize("dtype", (np.uint8, np.uint16))
+def test_a_turned_tiff_is_turned_back(tmp_path, dtype, compression):
+    """Also where Pillow could map the plain pixels of its rows, which are no squares, into memory."""
+    pixels = np.arange(64 * 32, dtype=dtype).reshape(64, 32)
+    tags = Image.Exif()
+    tags[274] = 6
+    path = save(tmp_path / "a.tif", Image.fromarray(pixels), exif=tags, compression=compression)
+    with open_picture(path) as picture:
+        assert picture.getexif()[274] == 6
+        assert np.array_equal(ImageOps.exif_transpose(picture), np.rot90(pixels, -1))
+    assert read_header(path).sides == (32, 64)
 
 
 @pytest.mark.parametrize("ending", ("png", "webp", "tif", "mpo"))
