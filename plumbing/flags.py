@@ -250,6 +250,9 @@ def parse(argv=None):
             raise ValueError(f"--resume keeps the flags of the run; {changed[0]} cannot change "
                              "(only --device, --workers, --epochs)")
         return resumed(args)
+    for flag in ("pretrained", "tabular", "target"):
+        if getattr(args, flag, None) == "":                        # of a variable that is not set
+            raise ValueError(f"--{flag} is empty; say which, or leave it out")
     fill_in(args)
     parse_window(args.window)
     if args.warmup > max(2, args.epochs):                          # 2 is the default, also of one epoch

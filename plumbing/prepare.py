@@ -151,7 +151,7 @@ def settle(args, cohort):
     if args.model not in seeing(axes):
         raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing(axes))}")
     if axes == 0:
-        for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none")):
+        for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none"), ("rotate", 0)):
             value = getattr(args, flag, None) or neutral
             if value != neutral:
                 raise ValueError(f"--{flag} {value}: {kind}, which have no pixels")
@@ -327,6 +327,6 @@ def add_features(args, model, cohort, options):
     if model.config.head == "class":                               # no more is read than is used
         features = features[:, :1]
     cohort.features = features
-    if listed(args.augment):
-        note += "; --augment does not change them"
+    if listed(args.augment) or args.rotate:
+        note += "; --augment and --rotate do not change them"
     print(note)

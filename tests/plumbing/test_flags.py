@@ -56,6 +56,8 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--model", "crossvit", "--depths", "1,2,3"), "--depths 1,2,3: need two numbers"),
     (("--image", "99999999999"), "--image 99999999999: need SIDE"),
     (("--image", "0"), "--image 0: need SIDE"),
+    (("--model", "vit", "--pretrained", ""), "--pretrained is empty"),
+    (("--model", "vit", "--tabular", ""), "--tabular is empty"),
     (("--model", "vit", "--heads", "0"), "--heads 0: need at least 1"),
     (("--model", "q2l", "--decoder-layers", "0"), "--decoder-layers 0: need at least 1"),
     (("--model", "daft", "--width", "0"), "--width 0: need at least 1"),

@@ -33,6 +33,7 @@ def test_bags_train_one_at_a_time_or_padded(slides):
 
 @pytest.mark.parametrize("more, message", (
     (("--model", "lt_vit"), "holds bags of vectors, --model lt_vit takes none; use vit"), (("--model", "vit", "--image", "32"), "have no pixels"),
+    (("--model", "vit", "--rotate", "5"), "--rotate 5.0: cohort holds bags of vectors, which have no pixels"),
     (("--model", "vit", "--augment", "hflip"), "hflip: cohort holds bags of vectors, which have no pixels"),
     (("--model", "vit", "--channels", "9"), "need a bag of vectors (S, 9)")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
 def test_what_bags_cannot_do_ends_in_one_line(slides, more, message, monkeypatch, capsys):
