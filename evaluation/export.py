@@ -83,8 +83,7 @@ def transformers_has(model, tasks):
     if not isinstance(model, ViT) or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
         return False
     config = model.config
-    plain = ViTConfig()
-    if any(getattr(config, field) != getattr(plain, field) for field in PLAIN):
+    if any(getattr(config, field) != getattr(ViTConfig, field) for field in PLAIN):
         return False
     return len(config.image) == 2 and config.head_dim in (0, config.dim // config.heads)
 

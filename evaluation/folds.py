@@ -21,9 +21,11 @@ from plumbing.flags import read_args
 from plumbing.run_folder import write_csv
 
 
-# flags in which the folds of one table may differ: their own, and those of the machine
-MAY_DIFFER = ("fold", "name", "overwrite", "resume", "device", "workers", "kernels", "amp", "compile",
-              "accumulate", "grad_checkpointing", "deterministic", "cache", "cache_dir", "check_files")
+# flags in which the folds of one table may differ: their own, --window, which becomes what a fold's training
+# images have, and those of the machine
+MAY_DIFFER = ("fold", "name", "runs", "overwrite", "resume", "window", "device", "workers", "kernels", "amp",
+              "compile", "accumulate", "grad_checkpointing", "deterministic", "cache", "cache_dir",
+              "check_files")
 
 
 def fold_flags(argv):

@@ -74,9 +74,10 @@ def test_a_fold_without_results_is_named(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("second, words", [
     ({"fold": 0}, "the same --fold"), ({"lr": 0.2}, "a-fold1 has lr 0.2, and a-fold0 0.1"), ({"target": "z"}, "a-fold1 has target z, and a-fold0 y")])
 def test_runs_that_are_no_folds_of_one_are_refused(second, words):
-    """One fold trained twice has no spread; other flags are another experiment. The device may be another."""
-    first = {"fold": 0, "lr": 0.1, "target": "y", "device": "cpu"}
-    runs = [SimpleNamespace(args=args) for args in (first, {**first, "fold": 1, "device": "cuda"}, {**first, "fold": 1, **second})]
+    """One fold trained twice has no spread; other flags are another experiment. Device and window may be others."""
+    first = {"fold": 0, "lr": 0.1, "target": "y", "device": "cpu", "window": "0,700"}
+    own = {"fold": 1, "device": "cuda", "window": "0,710"}
+    runs = [SimpleNamespace(args=args) for args in (first, {**first, **own}, {**first, "fold": 1, **second})]
     folds.refuse_others(["a-fold0", "a-fold1"], runs[:2])
     with pytest.raises(ValueError, match=words):
         folds.refuse_others(["a-fold0", "a-fold1"], runs[::2])
