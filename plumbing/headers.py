@@ -73,13 +73,12 @@ def look_at_picture(path):
         has_colors = type == "uint8" and has_16_bit_colors(picture)          # before it is loaded
         if not is_whole(picture):
             picture.load()                                         # something follows, or it was cut off
-        header = Header(picture.format, (height, width), type, colors=has_colors,
-                        alpha=picture.has_transparency_data)
         if has_colors:
             check_upper_bytes(picture)
         # the second picture of a phone's MPO is for its screen
-        header.pages = picture.format != "MPO" and getattr(picture, "is_animated", False)
-    return header
+        has_pages = picture.format != "MPO" and getattr(picture, "is_animated", False)
+        return Header(picture.format, (height, width), type, pages=has_pages, colors=has_colors,
+                      alpha=picture.has_transparency_data)
 
 
 def is_whole(picture):
@@ -101,8 +100,8 @@ def look_at_array(path):
     shape, dtype = array_header(path)
     if dtype.kind not in "buif":
         raise ValueError(f"holds {dtype}, need numbers")
-    has_alpha = len(shape) == 3 and has_color_axis(shape) and shape[2] == 4
-    return Header("array", shape, dtype.name, alpha=has_alpha)
+    return Header("array", shape, dtype.name,
+                  alpha=len(shape) == 3 and has_color_axis(shape) and shape[2] == 4)
 
 
 def look_at_dicom(path):
@@ -118,8 +117,8 @@ def look_at_dicom(path):
 
 def look_at_nifti(path):
     image = open_nifti(path)
-    has_volumes = len(image.shape) == 4 and image.shape[3] > 1
-    return Header("NIfTI", nifti_shape(image), image.get_data_dtype().name, pages=has_volumes)
+    return Header("NIfTI", nifti_shape(image), image.get_data_dtype().name,
+                  pages=len(image.shape) == 4 and image.shape[3] > 1)
 
 
 def look_at_all(cohort, images=None):

@@ -64,7 +64,7 @@ def open_picture(path):
         raise ValueError(f"it is none of the {', '.join(FORMATS)} files that Pillow reads") from error
     if picture.format == "TIFF":
         picture.filename = ""                        # else Pillow maps plain pixels, and mixes up turned ones
-    pixels = picture.width * picture.height
+    pixels = math.prod(picture.size)
     if pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")
     if picture.info.get("progressive") and isinstance(path, str):
@@ -164,7 +164,7 @@ def read_stack(path, only_first=False):
     with readable(path, "stack of pages"):
         picture = open_picture(path)
         count = 1 if only_first else getattr(picture, "n_frames", 1)
-        check_size(path, count * picture.width * picture.height, packed=True)
+        check_size(path, count * math.prod(picture.size), packed=True)
         pages = []
         for number in range(count):
             picture.seek(number)

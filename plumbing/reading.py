@@ -91,13 +91,14 @@ def notes_on_window(args, cohort, headers):
     if args.window == "auto":
         return [f"WARNING: {note}, for which the run has no window: of each 99 % of its own numbers, or the "
                 "window that its file states, become 0 .. 255"]
-    notes = [f"{note}: --window={args.window} becomes 0 .. 255"]
+    note += f": --window={args.window} becomes 0 .. 255"
     if len(deep) < len(headers):
-        notes = [f"WARNING: {notes[0]}, the others are taken as they are"]
+        note = f"WARNING: {note}, the others are taken as they are"
+    if args.window == "own":
+        return [note]
     sampled = list(deep)[::max(1, len(deep) // IMAGES)]
-    if args.window != "own":
-        notes += note_on_range(cohort, sampled, [sample_channels(cohort.paths[i], axes) for i in sampled])
-    return notes
+    samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
+    return [note] + note_on_range(cohort, sampled, samples)
 
 
 def note_on_range(cohort, images, samples):
