@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
+from shlex import quote
 
 import numpy as np
 
@@ -10,7 +11,7 @@ import numpy as np
 UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|s|bpm|mmhg|px"
          "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-ODD = {re.compile(pattern, re.IGNORECASE): problem for pattern, problem in {
+ODD = {
     r"0\d+": "begins with 0, as codes do",
     r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?": "is a date",
     r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]": "is a list of numbers, which belong into columns of their own",
@@ -22,13 +23,14 @@ ODD = {re.compile(pattern, re.IGNORECASE): problem for pattern, problem in {
     rf"[-+]?\d+([.,]\d+)?\s*({UNITS})": "has a unit",
     r"[<>≤≥~]\s*\d.*": "is a bound",
     r"[-+.\d]+([\s;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
-}.items()}
+}
 READABLE = re.compile(rf"(?i)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
 GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
 THREE_DIGITS = re.compile(r"\d{1,3}")
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
+                     r"|uncertain|equivocal|indeterminate|inconclusive|maybe"
                      r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed|no label"
                      r"|not (known|specified|recorded|applicable|done|assessed))[)\]]?")
 LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x +".split(), "1")
@@ -72,7 +74,7 @@ def odd_cell(cells):
         return grouped[0], "may be a thousand and more, or have three decimals"
     odd, words, numbers = [], [], 0
     for cell in cells:
-        problem = next((problem for pattern, problem in ODD.items() if pattern.fullmatch(cell)), None)
+        problem = next((ODD[pattern] for pattern in ODD if re.fullmatch(pattern, cell, re.IGNORECASE)), None)
         if problem:
             odd.append((cell, problem))
         elif is_number(cell):
@@ -143,7 +145,7 @@ def list_parts(cell, separators=SEPARATORS):
     return [part for part in parts if part]
 
 
-def are_lists(cells, separators=SEPARATORS):
+def are_lists(cells, separators):
     """Do some cells hold several words, of which one is in other cells too?"""
     cells_with = Counter()                                         # a word: in how many cells it is
     several = set()                                                # words that stand beside others
@@ -196,7 +198,7 @@ def code_notes(name, counts):
             if float(cell) < 0 <= others[0] or float(cell) > 2 * others[-1] > 0:
                 codes.append(cell)
     return [f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it stands "
-            f"for a blank, say --missing=na,nan,{code.lower()}" for code in codes]
+            f"for a blank, say --missing=na,nan,{quote(code.lower())}" for code in codes]
 
 
 def same_word(cell):

@@ -44,13 +44,12 @@ def fit_column(cohort, name, kind, train):
         if odd:
             raise ValueError(f"--tabular {name}: {odd[0]!r} {odd[1]}; "
                              + ways_out(f"--tabular {name}", odd[0], "category", "number"))
-    spellings = spellings_of(known)
-    distinct = len(spellings)
+    values = sorted(most_frequent for most_frequent, *_ in spellings_of(known))
     if kind == "number":
         x = to_numbers(cohort, name)[train]
         x = x[~np.isnan(x)]
-        distinct = len(set(x))
-    if distinct < 2:
+        values = set(x)
+    if len(values) < 2:
         raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training "
                          "split, nothing to learn from")
     if kind == "number":
@@ -58,7 +57,6 @@ def fit_column(cohort, name, kind, train):
     if len(known) > 50:
         raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 "
                          f"make a category; {max(known)!r} is one of them")
-    values = sorted(most_frequent for most_frequent, *_ in spellings)
     return Column(name, kind, values=tuple(values), blanks="" in cells)
 
 
@@ -108,9 +106,8 @@ def tabulate(cohort, columns):
             effect = "they count as none of its values"
             unseen = [cell for cell, value in zip(cells, values) if cell and value is None]
             if unseen:
-                words = ", ".join(sorted(set(unseen))[:5])
-                notes.append(f"{name}: {len(unseen)} rows of {words}, unknown to the training split, "
-                             "count as none of its values")
+                notes.append(f"{name}: {len(unseen)} rows of {shortlist(sorted(set(unseen)))}, unknown to "
+                             "the training split, count as none of its values")
         if column.blanks:
             parts.append(blank)
         if blank.any():

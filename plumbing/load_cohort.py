@@ -59,18 +59,16 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
 
     path = table_path(data, known, images)
     header, rows = read_csv(path)
-    twins = twin_columns(header)
     known = known or recognize(header)
-    folder = dirname(abspath(path))
+    early_notes = twin_columns(header)
     if "joins" in known:
-        join_table(folder, *known["joins"].split(":"), header, rows)
+        join_table(dirname(path), *known["joins"].split(":"), header, rows)
     labels = list(filter(None, known.get("labels", "").split(",")))
     image = image_column(path, header, rows, image or known.get("image", "image"))
-    lists = known.get("lists", "")                                 # NIH's, without val
-    split_column = find_split_column(path, header, rows, image, split, lists)
+    split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     findings = first_column(header, known.get("findings", ""))
     if findings:
-        findings_to_labels(header, rows, findings, labels)
+        early_notes += findings_to_labels(header, rows, findings, labels)
     if "readers" in known:
         rows = majority(rows, image)
     rows, notes = plain_rows(rows, image, missing)
@@ -78,16 +76,16 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     blank = policy("blank", blank, header)
     if "blanks" not in known:
         blank[None] = POLICIES["ignore"]                           # but for labels that --blank names
-    default = known.get("target") or ",".join(labels)
     try:
-        task_parts = read_targets(path, header, rows, target or default, labels, uncertain, blank)
+        task_parts = read_targets(path, header, rows, target or known.get("target") or ",".join(labels),
+                                  labels, uncertain, blank)
     except ValueError:
         if needs_targets or target:
             raise
         task_parts = [], {}, [], []
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
-    cohort.notes += notes + target_notes + twins
+    cohort.notes += notes + target_notes + early_notes
     rows = merge_rows(path, rows, cohort, split_column)
     if split_column:
         cohort.splits = read_split_column(path, rows, cohort, split_column)
@@ -104,9 +102,8 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     known: the table's entry in PUBLIC_TABLES, or {}; the others: see load_cohort."""
     folder = dirname(abspath(path))
     notes = []
-    alone = first_column(header, known.get("patient", ""))
-    if "alone" in known and alone and not patient:
-        notes += name_alone(rows, alone, image)
+    if "alone" in known and not patient:
+        notes += name_alone(rows, first_column(header, known["patient"]), image)
     patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
     root = abspath(images or folder)
     paths, path_notes = find_images(path, rows, image, root)

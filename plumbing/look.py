@@ -85,7 +85,7 @@ def describe_column(cells):
     if not counts:
         text = "nothing"
     elif all(map(is_number, counts)):
-        numbers = [float(cell) for cell in counts]
+        numbers = list(map(float, counts))
         text = f"numbers {min(numbers):g} .. {max(numbers):g}, {len(counts)} different"
     elif len(counts) <= 6:
         text = ", ".join(f"{word} {count}" for word, count in counts.most_common())

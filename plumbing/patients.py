@@ -11,7 +11,7 @@ from plumbing.formats import without_ending
 
 
 # What files are called, below the data's folder and without their endings: the first group is the patient.
-NAMES = {re.compile(pattern): data_set for pattern, data_set in {
+NAMES = {
     r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$": "chest_xray",
     r"(?:^|/)(\d{8})_\d{3}$": "NIH ChestX-ray14",
     r"(?:^|/)[A-Z]+-(\d{4,})-\d+$": "OCT2017",
@@ -31,7 +31,7 @@ NAMES = {re.compile(pattern): data_set for pattern, data_set in {
     r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])":
         "folders or names of patients",
     r"(?:^|/)(p\d{8})/": "MIMIC-CXR",
-}.items()}
+}
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
 PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?|[ _/-]+0)$")
@@ -96,7 +96,7 @@ def named_patients(names, regex=None):
     for name in names:
         stem = os.path.splitext(name)[0].replace(os.sep, "/")
         for pattern, data_set in patterns.items():
-            patient = first_group(pattern.search(stem))
+            patient = first_group(re.search(pattern, stem))
             if patient:
                 example_of.setdefault(data_set, patient)
                 break

@@ -7,8 +7,9 @@ from configparser import ConfigParser, ExtendedInterpolation
 from os.path import isfile, join
 from statistics import mode
 
+from plumbing.cells import list_parts, same_word
 from plumbing.formats import without_ending
-from plumbing.tables import first_column, read_csv
+from plumbing.tables import first_column, read_csv, shortlist
 
 
 # header          columns that tell this table from others, commas between them; "a|b" stands for a or b
@@ -166,7 +167,7 @@ def join_table(folder, file, key, header, rows):
     """Add to header and rows the columns of another table in the folder, if it is there. Keys that it lacks
     get blanks."""
     path = join(folder, file)
-    if isfile(path + ".gz") and not isfile(path):
+    if not isfile(path):
         path += ".gz"                                              # which is refused with how to unpack it
     if not isfile(path):
         return
@@ -181,30 +182,38 @@ def join_table(folder, file, key, header, rows):
 
 def name_alone(rows, patient, image):
     """Give rows without a patient the name of their image; -> notes."""
-    count = 0
-    for row in rows:
-        if not row[patient]:
-            row[patient] = row[image]
-            count += 1
-    if not count:
+    alone = [row for row in rows if not row[patient]]
+    for row in alone:
+        row[patient] = row[image]
+    if not alone:
         return []
-    return [f"{count} images without {patient} count as patients of their own"]
+    return [f"{len(alone)} images without {patient} count as patients of their own"]
 
 
 def findings_to_labels(header, rows, column, labels):
-    """Add to header and rows a column of 0 and 1 for each label, from a column of findings like "Edema|Mass".
+    """Add to header and rows a column of 0 and 1 for every label, from a column of findings like
+    "Edema|Mass"; -> notes. Where nothing is found, not even No Finding, they are blank.
 
     One more, `pneumonia`, compares with healthy films: 1 for Pneumonia, 0 for No Finding, else blank."""
+    words = {name: same_word(name) for name in labels}
+    others = set()                                                 # words that are no label
     for row in rows:
-        findings = row[column].split("|")
-        for name in labels:
-            row[name] = str(int(name in findings))
+        found = set(map(same_word, list_parts(row[column])))
+        unknown = found.difference(words.values(), ["no finding"])
+        others |= unknown
+        for name, word in words.items():
+            row[name] = ""
+            if found != unknown:
+                row[name] = str(int(word in found))
         row["pneumonia"] = ""
-        if "Pneumonia" in findings:
+        if "pneumonia" in found:
             row["pneumonia"] = "1"
-        elif findings == ["No Finding"]:
+        elif found == {"no finding"}:
             row["pneumonia"] = "0"
     header += [name for name in labels + ["pneumonia"] if name not in header]
+    if not others:
+        return []
+    return [f"WARNING: {column}: none of the labels are {shortlist(sorted(map(str, others)))}"]
 
 
 def majority(rows, image):

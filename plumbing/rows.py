@@ -1,7 +1,7 @@
 """Rows are not images: several images in a cell become rows, and several rows of an image one.
 """
-import os
 import re
+from os.path import basename
 
 import numpy as np
 
@@ -96,5 +96,5 @@ def disagreement(path, rows, paths, task, label, answers, group):
         if not is_number(lower):
             remedy = f"--target {label}:labels allows several answers"
     place = cell_place(path, rows[high], label)
-    image = os.path.basename(paths[low])
+    image = basename(paths[low])
     return f"{place}: {image} is {higher} here and {lower} in row {rows[low][None]}; {remedy}"

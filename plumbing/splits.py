@@ -17,7 +17,7 @@ from plumbing.tables import read_csv, shortlist
 
 # in the name of a folder, what may stand before and behind the word for a split
 AROUND_SPLIT = re.compile(r"^(\d+[ _.-]+|(public|private|internal|external)[ _-]*)"
-                          r"|[ _-]*(set|data|images?)?[ _-]*\d*(\.\w+)?$")
+                          r"|[ _-]*(set|data|images?|public|private|internal|external)?[ _-]*\d*(\.\w+)?$")
 
 
 def read_splits(path):

@@ -79,7 +79,7 @@ def read_csv(path):
     if 0 < len(marked) < len(rows):
         raise ValueError(f"{path} row {marked[0]}: begins with # as comments do, but has all cells of a row; "
                          "take away the # or the line")
-    return [name for name in header if name], rows
+    return list(filter(None, header)), rows
 
 
 def refuse_foreign(path):
@@ -130,11 +130,10 @@ def blank_out(rows, words):
 
     -> {(column, cell): how often it was made blank}. ValueError for - in a column that holds + too."""
     words = set(words.lower().split(","))
-    longest = max(map(len, words))
     counts = Counter()
     for row in rows:
         for name, cell in row.items():
-            if name and cell and len(cell) <= longest and cell.lower() in words:
+            if name and cell and cell.lower() in words:
                 row[name] = ""
                 counts[name, cell] += 1
     for name, word in counts:
@@ -186,10 +185,11 @@ def require_column(path, header, names, flag, hint=""):
 def image_column(path, header, rows, names):
     """-> the column of the images. "A,B" makes one of two, in whose cells a row names several images."""
     columns = names.split(",")
-    if names in header or len(columns) == 1:
-        return require_column(path, header, names, "--image-column")
-    for name in columns:
-        require_column(path, header, name, "--image-column")
+    if names in header:
+        return names
+    found = [require_column(path, header, name, "--image-column") for name in columns]
+    if len(found) == 1:
+        return found[0]
     for row in rows:
         row[names] = "|".join(filter(None, map(row.get, columns)))
     header.append(names)

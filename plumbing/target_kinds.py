@@ -95,12 +95,12 @@ def guess_kind(path, rows, name):
         example = next(cell for cell in cells if len(list_parts(cell, separators)) > 1)
         raise ValueError(f"{path}, column {name}: {example!r} looks like a list; --target {name}:labels "
                          f"reads it as one, {name}:classes makes every combination a class")
-    refuse_too_many(path, name, cells, f"--target {name}:classes allows it")
+    refuse_too_many(path, name, cells)
     return "classes"
 
 
-def refuse_too_many(path, name, cells, remedy):
+def refuse_too_many(path, name, cells):
     """ValueError where there are about as many classes as rows."""
     if len(cells) > 10 and 2 * len(cells) > sum(cells.values()):
         raise ValueError(f"{path}, column {name}: {len(cells)} different words in {sum(cells.values())} "
-                         f"rows, as {next(iter(cells))!r}, are no classes; {remedy}")
+                         f"rows, as {next(iter(cells))!r}, are no classes; --target {name}:classes allows it")

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from shlex import quote
 
 import numpy as np
 
@@ -53,11 +54,11 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         columns.append(name)
         cells = known_cells(rows, name)
         if kind == "labels":
-            if name not in labels:
-                notes += reading_notes(name, kind, cells, is_guess=False)
             uncertain_cells += cells["-1"] + cells["-1.0"]
             if is_list_column(cells):
                 values_of = read_lists(path, rows, name, cells)
+                notes.append(f"{name}: cells are lists of labels; --target {name}:classes makes each a class")
+                notes += spelling_notes(name, words_in_lists(cells), "label")
             else:
                 values_of = {name: read_labels(path, rows, name, cells, uncertain, blank)}
             twice = findings.keys() & values_of.keys()
@@ -112,11 +113,6 @@ def reading_notes(name, kind, cells, is_guess):
     """-> notes on what was taken for what. is_guess: no kind was given."""
     if kind == "classes":
         return spelling_notes(name, cells, "class") + code_notes(name, cells)
-    if kind == "labels":
-        if not is_list_column(cells):
-            return []
-        return [f"{name}: cells are lists of labels; --target {name}:classes makes each a class",
-                *spelling_notes(name, words_in_lists(cells), "label")]
     notes = code_notes(name, cells)
     cell, problem = odd_cell(cells) or ("", "")
     number, _ = read_number(cell)
@@ -175,7 +171,7 @@ def read_labels(path, rows, name, cells, uncertain, blank):
 
 def is_list_column(cells):
     """Are there words in a column of labels that are no label by themselves?"""
-    return len(cells) > 0 and not any(is_number(cell) or cell.lower() in LABELS for cell in cells)
+    return bool(cells) and not any(is_number(cell) or cell.lower() in LABELS for cell in cells)
 
 
 def read_lists(path, rows, name, cells):
@@ -184,7 +180,7 @@ def read_lists(path, rows, name, cells):
         if OBJECT.fullmatch(row[name]):
             raise cell_error(path, row, name, "is a JSON object; need a column with the words themselves")
     counts = words_in_lists(cells)
-    refuse_too_many(path, name, counts, f"--target {name}:classes allows it")
+    refuse_too_many(path, name, counts)
     separators = separators_of(cells)
     parts_of = {cell: set(map(same_word, list_parts(cell, separators))) for cell in cells}
     columns = {}
@@ -227,7 +223,8 @@ def read_survival(path, rows, time, event, event_value):
     counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
     if len(others) > 1:
         counts += f", {' and '.join(others[:5])} count as none"
-    if not event_value and re.search("(?i)cens|zens|alive|living|survived|survivor", event):
+    no_event = "(?i)cens|zens|alive|living|surviv(ed|or)|lost|free$|no[ _.-]?event|lebend|überleb"
+    if not event_value and re.search(no_event, event):
         raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
                          f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
     result[np.isnan(result).any(1)] = np.nan
@@ -255,7 +252,7 @@ def put_positive_last(cohort, positive=None):
             named, chosen = True, positive
         if chosen is None:
             cohort.notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
-                                f"The second is taken; --positive {first} turns it round")
+                                f"The second is taken; --positive {quote(first)} turns it round")
         elif {same_word(first), same_word(second)} != {0.0, 1.0}:
             cohort.notes.append(f"{task.name}: the positive class is {chosen!r}")
         if chosen == first:

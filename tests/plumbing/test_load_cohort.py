@@ -82,6 +82,7 @@ def test_a_file_called_split_is_not_asked(tmp_path, monkeypatch):
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), None, None, "WARNING: column Set says test, train, which is not used; --split-column Set"),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "Set", ["train", "test"], None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,test_set"), "none", None, None),
+    ("patient_id,image,target,split", ("p,a.png,1,train", "q,b.png,2,test_external"), None, ["train", "test"], None),
     ("patient_id,image,target,Set", ("p,a.png,1,train", "q,b.png,2,other"), None, None, "WARNING: column Set is not used as a split"),
     ("patient_id,image,target,Set", ("p,a.png,1,", "q,b.png,2,test", "r,c.png,2,train"), None, None, "WARNING: column Set says test, train, which"),
     ("patient_id,image,target,Usage", ("p,a.png,1,Training", "q,b.png,2,PublicTest"), None, None, "WARNING: column Usage says test, train"),

@@ -34,3 +34,10 @@ def test_classes_are_found_in_another_spelling():
     """Mild is mild; 1.0 is 1."""
     cohort = Cohort("other", [Task("grade", "classes", ("MILD", "Severe"))], ["a", "b"], ["x"] * 2, {"grade": np.array([1, 0], np.float32)})
     assert match(cohort, [GRADE], "runs/a").targets["grade"].tolist() == [2, 0]
+
+
+def test_labels_are_found_in_another_spelling():
+    """pleural_effusion and Pleural Effusion are one label, but where the run has both each is its own."""
+    cohort = Cohort("other", [Task("findings", "labels", ("pleural_effusion", "Mass", "mass"))], ["a"], ["x"], {"findings": np.float32([[1, 0, 1]])})
+    found = match(cohort, [Task("findings", "labels", ("mass", "Mass", "Pleural Effusion"))], "runs/a")
+    assert found.targets["findings"].tolist() == [[1, 0, 1]]

@@ -48,6 +48,16 @@ def test_nih_2017_header_with_trailing_comma(tmp_path):
     assert one.tasks == [Task("findings", "labels", ("Hernia",))] and one.targets["findings"].tolist() == [[1], [0]]
 
 
+def test_nih_findings_in_other_spellings(tmp_path):
+    """Another separator, small letters and a space say the same; a word that is no label is named, and alone it is no negative."""
+    rows = ['1_0.png,"edema, Pleural Thickening",0,1,57,M,PA,1,1,1,1', "2_0.png,no finding,0,2,57,M,PA,1,1,1,1", "3_0.png,Fracture,0,3,57,M,PA,1,1,1,1",
+            "4_0.png,,0,4,57,M,PA,1,1,1,1"]
+    write(tmp_path, "Data_Entry_2017_v2020.csv", NIH, *rows, images=[f"{i}_0.png" for i in range(1, 5)])
+    cohort = load_cohort("nih", str(tmp_path), target="Edema,Pleural_Thickening")
+    np.testing.assert_array_equal(cohort.targets["findings"], [[1, 1], [0, 0], [np.nan] * 2, [np.nan] * 2])
+    assert "WARNING: Finding Labels: none of the labels are fracture" in cohort.notes
+
+
 def test_chexpert_policies_and_patient_from_the_path(tmp_path):
     """-1 follows --uncertain, blank follows --blank; equal file names of different patients are not mixed up."""
     top = "CheXpert-v1.0-small/train/"

@@ -1,5 +1,6 @@
 """plumbing/targets.py: columns become tasks, with the kind that is named or inferred."""
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -139,6 +140,8 @@ def column(tmp_path, cells, target="target", **options):
     (("('a', 'b')", "('b',)", "('a',)"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0]], "lists"),
     (("0", "-1", "1", "2"), Task("target", "regression"), [0, -1, 1, 2], "target: -1 \\(1 rows\\) counts like the other values.*--missing=na,nan,-1"),
     (("40", "-999", "61"), Task("target", "regression"), [40, -999, 61], "-999 .* stands for a blank"),
+    (("a", "uncertain", "b"), Task("target", "classes", ("a", "b", "uncertain")), [0, 2, 1], "uncertain \\(1 rows\\) counts like .*--missing=na,nan,uncertain"),
+    (("a", "Not known", "b"), Task("target", "classes", ("Not known", "a", "b")), [1, 0, 2], "--missing=na,nan,'not known'$"),
     (("1", "0", "-1", ""), Task("findings", "labels", ("target",)), [[1], [0], [0], [None]], "1 labels are -1: --uncertain"),
     (("a|b", "b", "a", "b;c", "No Finding", ""), Task("findings", "labels", ("a", "b", "c")),
      [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [None] * 3], "target: cells are lists of labels"),
@@ -261,6 +264,8 @@ def test_one_hot_columns_can_be_classes(tmp_path):
     (("1", "0", "1.0"), "died", [1, 0, 1], "died = 1 in 2 of 3 rows"), (("Dead", "alive", ""), "status=dead", [1, 0, np.nan], "status = dead in 1 of 2 rows"),
     (("1", "2", "1"), "status=2", [0, 1, 0], "status = 2 in 1 of 3 rows"), (("1.0", "0.0", "1"), "censorship=0", [0, 1, 0], "censorship = 0 in 1 of 3 rows"),
     (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows, .*censorship=0:survival"),
+    (("1", "0", "1"), "lost_to_follow_up", None, "lost_to_follow_up=0:survival"), (("1", "0", "1"), "event_free", None, "event_free=0:survival"),
+    (("1", "0", "1"), "progression_free_event", [1, 0, 1], "progression_free_event = 1 in 2 of 3 rows"),
     (("Dead", "Alive", ""), "status", None, "'Dead' is no event, .*days/status=VALUE:survival says which of Dead, Alive it is"),
     (("1", "2", "1"), "status", None, "'2' is no event"), (("1", "0", "1"), "status=9", None, "which of 1, 0 it is")))
 def test_which_value_is_the_event(tmp_path, events, column, events_read, note):
@@ -279,7 +284,7 @@ def test_which_value_is_the_event(tmp_path, events, column, events_read, note):
     (("no", "yes"), "yes"), (("abnormal", "normal"), "abnormal"), (("No finding", "disease"), "disease"), (("NORMAL", "PNEUMONIA"), "PNEUMONIA"),
     (("DR", "NoDR"), "DR"), (("NRG", "RG"), "RG"), (("covid", "non-covid"), "covid"), (("0", "1"), "1"), (("negative", "positive"), "positive"),
     (("benign", "malignant"), "malignant"), (("case", "control"), "case"), (("False", "True"), "True"), (("No Finding", "Pneumonia"), "Pneumonia"),
-    (("tumor", "no_tumor"), "tumor"), (("absent", "present"), "present"), (("A", "B"), None), (("1", "2"), None), (("F", "M"), None), (("LUAD", "LUSC"), None)))
+    (("tumor", "no_tumor"), "tumor"), (("absent", "present"), "present"), (("A", "B"), None), (("1", "2"), None), (("F", "M"), None), (("LUAD", "LUSC"), None), (("Stage I", "Stage II"), None)))
 def test_the_positive_class_is_the_second(classes, positive):
     """By its usual name; where none decides the second, with a warning; --positive turns it round."""
     def cohort():
@@ -293,6 +298,8 @@ def test_the_positive_class_is_the_second(classes, positive):
     turned = cohort()
     put_positive_last(turned, classes[0])
     assert turned.tasks[0].classes == classes[::-1] and turned.targets["y"].tolist() == [1, 0]
+    if positive is None:
+        assert f"--positive {shlex.quote(classes[0])} turns" in found.notes[0]
     with pytest.raises(ValueError, match="--positive cat: no target has this class and one other"):
         put_positive_last(cohort(), "cat")
 
