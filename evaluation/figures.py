@@ -120,8 +120,8 @@ def labels_to_draw(task, predictions, unit):
     target = predictions["target"][task.name][unit]
     if np.isnan(target).all():
         return surest[:3]
-    there = np.flatnonzero(target == 1).tolist()
-    return there + [label for label in surest if label not in there][:1]
+    present = np.flatnonzero(target == 1).tolist()
+    return present + [label for label in surest if label not in present][:1]
 
 
 # -----------------------------------------------------------------------------
@@ -178,8 +178,8 @@ def answer_texts(tasks, predictions, unit):
         actual = " ".join(texts).strip() or "unknown"
         surest = ""
         if task.kind == "labels" and actual != "unknown":
-            there = [name for name, text in zip(task.classes, texts) if text == "1"]
-            actual = ", ".join(there) or "none"
+            present = [name for name, text in zip(task.classes, texts) if text == "1"]
+            actual = ", ".join(present) or "none"
         if task.kind in ("classes", "labels"):
             surest = task.classes[value.argmax()]
             value = value.max().clip(*SURE)

@@ -116,9 +116,9 @@ def youden(probability, answer):
     if len(set(answer)) < 2:
         return None
     [positive], [negative] = by_score(probability, answer, np.ones((1, len(answer))))
-    found = positive[::-1].cumsum()[::-1]                          # positives at or above each score: whole
+    caught = positive[::-1].cumsum()[::-1]                         # positives at or above each score: whole
     cleared = negative.cumsum() - negative                         # numbers, so that equals are equal
-    best = np.argmax(found * negative.sum() + cleared * positive.sum())
+    best = np.argmax(caught * negative.sum() + cleared * positive.sum())
     return float(np.unique(probability)[best])
 
 

@@ -108,7 +108,7 @@ class Shown:
 
 def shown(text):
     """ "\x1b[2J" would clear the screen; it becomes the five characters by which Python writes it."""
-    return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda found: repr(found[0])[1:-1], text)
+    return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda match: repr(match[0])[1:-1], text)
 
 
 def run_main(main, parser=None):
