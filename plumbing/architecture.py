@@ -29,6 +29,7 @@ PRESENT = {  # fields of ViTConfig that say whether there is a tensor
     "qk_norm": "blocks.0.attn.q_norm.weight",
     "pre_norm": "norm_pre.weight",
 }
+PERIODS = "rope_embed.periods"  # of DINOv3's rotary positions, those of a quarter of the features of a head
 CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
 
@@ -92,16 +93,20 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     if config.get("hidden_size", D) != D:
         raise ValueError(f"{name}: config.json is of a model {config['hidden_size']!a} wide, its ViT is {D} "
                          "wide; heads and activation in config.json are those of another model")
+    depth = count(tensors, "blocks.")
+    stated = config.get("num_hidden_layers") or config.get("depth") or config.get("layers") or depth
+    if stated != depth:
+        raise ValueError(f"{name}: config.json is of a model of {stated!a} blocks, its ViT has {depth}")
     fields = {
         "patch": patch,
         "channels": C,
         "dim": D,
-        "depth": count(tensors, "blocks."),
+        "depth": depth,
         "mlp": tensors["blocks.0.mlp.fc2.weight"].shape[1],
         "eps": config.get("layer_norm_eps") or look_up(EPS, kind) or 1e-6,
         "registers": sum(tensors[key].shape[1] for key in ("reg_token", "dist_token") if key in tensors),
         "final_norm": "norm.weight" in tensors or "fc_norm.weight" in tensors,
-        "heads": heads or find_heads(name, config, kind, D, notes),
+        "heads": heads or find_heads(name, tensors, config, kind, D, notes),
     }
     for field, key in PRESENT.items():
         fields[field] = key in tensors
@@ -123,9 +128,11 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     return fields
 
 
-def find_heads(name, config, kind, D, notes):
+def find_heads(name, tensors, config, kind, D, notes):
     """Heads of a ViT of width D; a note where they are a guess."""
     stated = config.get("num_heads") or config.get("num_attention_heads") or look_up(HEADS, kind)
+    if not stated and PERIODS in tensors:
+        stated = D // (4 * len(tensors[PERIODS]))                  # sin and cos, rows and columns
     if stated:
         return stated
     heads = HEADS_BY_WIDTH.get(D) or D // 64
@@ -165,7 +172,7 @@ def find_activation(name, tensors, config, kind, fields):
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
             raise ValueError(f"{name}: activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
-    stated = stated or look_up(ACTIVATION, kind) or "gelu"
+    stated = str(stated or look_up(ACTIVATION, kind) or "gelu")
     if stated.lower() not in ACTIVATIONS:
         raise ValueError(f"{name}: activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
     return ACTIVATIONS[stated.lower()]
@@ -181,10 +188,11 @@ def find_positions(name, tensors, config, fields, notes):
         if not stated or not all(stated):
             stated = [max(224 // P, 1) for P in patch]
         return stated, "none"
-    kinds = {"class": 1, "patches": 0, "all": fields["class_token"] + fields["registers"]}
+    rows = tensors["pos_embed"].shape[1]
+    prefix = fields["class_token"] + fields["registers"]
+    counts = {"class": rows - 1, "patches": rows, "all": rows - prefix}                # rows of patches
     if not fields["class_token"]:
-        del kinds["class"]
-    counts = {kind: tensors["pos_embed"].shape[1] - placed for kind, placed in kinds.items()}
+        del counts["class"]
     for kind, patches in counts.items():
         if stated and math.prod(stated) == patches:
             return stated, kind
@@ -205,7 +213,7 @@ def stated_sides(config, axes):
     stated = config.get("image_size") or config.get("img_size") or config.get("input_size")
     if isinstance(stated, int):
         return [stated] * axes
-    if isinstance(stated, (list, tuple)) and all(isinstance(side, int) for side in stated):
+    if isinstance(stated, list) and all(isinstance(side, int) for side in stated):
         if len(stated) >= axes:
             return stated[-axes:]
     return []
@@ -233,6 +241,11 @@ def find_rotary(name, tensors, config, kind, fields, grid):
     for field, stated in (("theta", theta), ("reference", config.get("ref_feat_shape"))):
         if stated:
             rotary = rotary | {field: stated}
+    if PERIODS in tensors:
+        slowest = rotary["theta"] ** (1 - 1 / len(tensors[PERIODS]))
+        if not math.isclose(tensors[PERIODS][-1], slowest, rel_tol=0.01):              # some are bfloat16
+            raise ValueError(f"{name}: its {PERIODS} are not those of theta {rotary['theta']}; "
+                             "that is not here")
     return rotary
 
 
@@ -254,19 +267,19 @@ def crossvit_fields(name, tensors, heads_of):
     conv = "patch_embed.0.proj.0.weight" in tensors  # three convolutions, whose kernels do not tell P
     part = "proj.0.weight" if conv else "proj.weight"
     kernels = [f"patch_embed.0.{part}", f"patch_embed.1.{part}"]
-    require(name, tensors, {**dict.fromkeys(kernels, 4), **CROSSVIT_SHAPES}, "CrossViT")
+    require(name, tensors, dict.fromkeys(kernels, 4) | CROSSVIT_SHAPES, "CrossViT")
     rows, dims = zip(tensors["pos_embed.0"].shape[1:3], tensors["pos_embed.1"].shape[1:3])
-    sides = []
+    grids = []
     for positions in rows:
-        side = math.isqrt(max(positions - 1, 0))
+        side = math.isqrt(positions - 1)
         if side * side != positions - 1:
             raise ValueError(f"{name}: {positions - 1} patch positions are no square")
-        sides.append(side)
+        grids.append((side, side))
     if dims not in heads_of:
         raise ValueError(f"{name}: widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")
     return {
-        "grids": [(side, side) for side in sides],
+        "grids": grids,
         "patch": [12, 16] if conv else [tensors[kernel].shape[3] for kernel in kernels],
         "channels": tensors[kernels[0]].shape[1],
         "dims": dims,

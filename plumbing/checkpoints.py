@@ -137,9 +137,9 @@ class Repository:
 
     def cached_files(self):
         """-> names of the files in the cache, [] where there are none."""
-        settings = {"revision": self.revision, "local_files_only": True}
         try:
-            folder = Path(huggingface_hub.snapshot_download(self.repo, **settings))
+            folder = Path(huggingface_hub.snapshot_download(self.repo, revision=self.revision,
+                                                            local_files_only=True))
         except errors.LocalEntryNotFoundError:
             return []
         return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
@@ -181,10 +181,12 @@ def neighbors(name):
     return f"; {parent} holds {listed(sorted(os.listdir(parent)))}"
 
 
-def listed(names):
+def listed(names, between=", "):
     """The first names, for a message."""
-    text = ", ".join(ascii(name)[1:-1] for name in names[:8]) or "nothing"
-    return f"{text} and {len(names) - 8} more" if len(names) > 8 else text
+    shown = [ascii(name)[1:-1] for name in names[:8]]
+    if len(names) > 8:
+        shown.append(f"and {len(names) - 8} more")
+    return between.join(shown) or "nothing"
 
 
 # -----------------------------------------------------------------------------

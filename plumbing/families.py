@@ -48,6 +48,9 @@ _rope_mixed -> rotary positions that are learned
 naflex|^siglip2 -> patches of images of any shape (NaFlex)
 sapiens2 -> queries that share keys (grouped-query attention)
 ^(vit_d\w+_patch16_reg1) -> differential attention
+_s?relpos_ -> relative positions in its attention
+^cosmos -> patches by a Linear layer
+^mllama|^pixtral|^mlcd|^ovis|^groupvit|^vilt|^phi4 -> blocks or tokens of its own
 ^samvit|^sam -> relative positions and windows in its attention (SAM)
 swin -> windows that shift and patches that merge (Swin)
 ^vitdet -> relative positions or windows in its attention
@@ -73,6 +76,8 @@ TRACES = r"""  the same, by the renamed tensors: pattern -> reason
 ^time_embed|\.temporal_|^pos_embed_(spatial|temporal) -> positions or attention of their own in time or depth
 ^((module|model|backbone|encoder|visual)\.)?(bn1|layer1|features)\. -> convolutions, as a ResNet
 \bto_patch_embedding\. -> patches by a Linear layer between norms (vit-pytorch)
+\bpatch_generator\.embedder\. -> patches by a Linear layer (RADIO)
+\.(attns|ffns)\.\d+\. -> several attentions side by side (parallel ViT)
 ^patch_embed\.(backbone|conv|stem|norm)|^stem\. -> a convolutional stem or a norm in its patch embedding
 ^patch_embed\.proj\.\d+\. -> a convolutional stem or a norm in its patch embedding
 \.lambda_[qk]\d$ -> differential attention

@@ -5,8 +5,8 @@ in the config.json of timm and open_clip. Where no file says them, the family th
 belong to decides, and the report says that they are assumed.
 """
 import math
-import re
 
+from plumbing.families import look_up
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -95,7 +95,4 @@ def family(kind, channels):
     """-> the mean and std that the family of a checkpoint is trained with."""
     if channels != 3:
         return {"mean": (0.5,) * channels, "std": (0.5,) * channels}
-    for pattern, numbers in KINDS:
-        if re.search(pattern, kind):
-            return numbers
-    return IMAGENET
+    return look_up(KINDS, kind) or IMAGENET

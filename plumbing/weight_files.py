@@ -93,7 +93,9 @@ def read_tensors(path):
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
             raise ValueError(f"{path}: {key} is sparse, nested or without numbers; needed are plain tensors")
-    check_numbers(path, tensors.values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if size > 4 * getsize(path) + SLACK:                           # one number may stand for all
+        raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
     return tensors, note
 
 
@@ -147,13 +149,6 @@ def refuse_archives(path):
         raise ValueError(f"unpacks from {getsize(path) >> 20} MB to {unpacked >> 20} MB")
 
 
-def check_numbers(path, tensors):
-    """ValueError where tensors say they are far larger than their file: one number may stand for all."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if size > 4 * getsize(path) + SLACK:
-        raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
-
-
 def unwrap(content, depth=6):
     """What a training script saved -> {key: tensor} under the first of WRAPPERS, else of the only part that
     holds any, and a note where there were other WRAPPERS. MMEngine, which leaves a message hub, swaps two of
@@ -179,21 +174,17 @@ def unwrap(content, depth=6):
 @contextmanager
 def in_one_line(text, errors=Exception):
     """What goes wrong inside it (packages raise many kinds) -> a ValueError: the text, and the reason in
-    brackets."""
+    brackets, which does not name the file again."""
     try:
         yield
     except errors as error:
-        raise ValueError(f"{text} ({first_line(error)})") from error
+        file = text.partition(": ")[0]
+        raise ValueError(f"{text} ({first_line(error).removeprefix(f'{file}: ')})") from error
 
 
-@contextmanager
 def readable(path, kind):
-    """Whatever goes wrong while a file is read (packages raise many kinds) -> ValueError in one line."""
-    try:
-        yield
-    except Exception as error:
-        reason = first_line(error).removeprefix(f"{path}: ")
-        raise ValueError(f"{path}: not a readable {kind} ({reason})") from error
+    """Whatever goes wrong while a file is read -> ValueError in one line."""
+    return in_one_line(f"{path}: not a readable {kind}")
 
 
 def first_line(error):

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 import torch
 
 from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
-from plumbing.checkpoints import read_checkpoint
+from plumbing.checkpoints import listed, read_checkpoint
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions, spaced
@@ -47,12 +47,9 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
             tensors = {finish(key): tensor for key, tensor in tensors.items()}
             found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
             config = from_dict(model_class.Config, fields | found, name)
+            tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-        kernel = tensors.get("patch_embed.proj.weight")
-        if kernel is not None:                                         # CLIP's has no bias
-            bias = torch.zeros(len(kernel))
-            tensors.setdefault("patch_embed.proj.bias", bias)
         for wanted in (image, patch):
             if wanted and len(wanted) != len(config.image):
                 raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
@@ -180,20 +177,16 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
     ignored = [key for key in tensors if key not in target]
     needed = [key for key in absent if not any(part in key for part in new)]
     unknown = [key for key in ignored if not IGNORED.match(key)]
-    misfits = []
-    for key in needed + unknown:
-        misfits.append(f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}")
-    if len(misfits) > 8:
-        misfits[8:] = [f"and {len(misfits) - 8} more"]
+    misfits = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
+               for key in needed + unknown]
     if misfits:
-        raise ValueError(f"{name} does not fit the model: {'; '.join(misfits)}")
+        raise ValueError(f"{name} does not fit the model: {listed(misfits, '; ')}")
     for key, tensor in fits.items():
         is_float = target[key].is_floating_point()
         if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
     model.load_state_dict(target | fits)
-    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}"]
-    report += notes
+    report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
     modules = [key.rsplit(".", 1)[0] for key in absent]            # not their weights and biases
     parts = [key.removeprefix(BESIDE).split(".")[0] for key in ignored]
     for word, names in (("new", modules), ("ignored", parts)):

@@ -62,6 +62,7 @@ def test_strange_checkpoints_are_refused_in_words(tmp_path):
 
 PLAIN = tiny()
 GATED = {key: torch.cat([x, x]) if "mlp.fc1" in key else x for key, x in PLAIN.items()}
+TURNED = {key: x for key, x in PLAIN.items() if key != "pos_embed"}
 UNSEEN = {  # tensors, what a config.json says that none of them shows, why that is refused
     "windows": (PLAIN, {"model_type": "other", "num_windows": 2}, "other has blocks of its own: config.json: num_windows"),
     "RF-DETR": (PLAIN, {"model_type": "rf_detr_dinov2"}, "windows in its attention"),
@@ -74,6 +75,13 @@ UNSEEN = {  # tensors, what a config.json says that none of them shows, why that
     "theta": (PLAIN, {"architecture": "eva02_tiny_patch14_224", "rope_temperature": -5}, "rotary positions of theta -5: need a number above 0"),
     "GEGLU": (GATED, {**TIMM, "hidden_act": "geglu"}, "activation 'geglu' in a gated MLP, here is silu"),
     "timm's gate is its GELU": (GATED, {**TIMM, "model_args": {"mlp_layer": "SwiGLUPacked"}}, "activation 'gelu' in a gated MLP, here is silu"),
+    "blocks that are lost": (PLAIN, {**TIMM, "num_hidden_layers": 12}, "config.json is of a model of 12 blocks, its ViT has 2"),
+    "blocks too many": (PLAIN, {**TIMM, "model_args": {"depth": 1}}, "config.json is of a model of 1 blocks, its ViT has 2"),
+    "periods": ({**TURNED, "rope_embed.periods": 1e4 ** (torch.arange(16) / 16)}, {}, "rope_embed.periods are not those of theta 100"),
+    "activation": (PLAIN, {**TIMM, "hidden_act": 3}, "activation '3', here are gelu"),
+    "relative positions": (TURNED, {"architecture": "vit_relpos_small_patch16_224"}, "relpos_small_patch16_224 has relative positions in its attention"),
+    "RADIO": ({"radio_model.model.patch_generator.embedder.weight": torch.ones(192, 192)}, {"model_type": "radio"}, "radio has patches by a Linear layer (RADIO)"),
+    "parallel": ({**PLAIN, "blocks.0.attns.0.attn.qkv.weight": torch.ones(9, 3)}, TIMM, "several attentions side by side"),
     "heads": (PLAIN, {**TIMM, "num_heads": True}, "heads True: need a whole number"),
     "two biases": ({**PLAIN, "blocks.0.attn.q_bias": torch.ones(192)}, TIMM, "blocks.0.attn.q.bias and blocks.0.attn.qkv.bias are both its blocks.0.attn.qkv.bias"),
 }
@@ -83,6 +91,14 @@ UNSEEN = {  # tensors, what a config.json says that none of them shows, why that
 def test_what_no_tensor_shows_is_refused(tmp_path, case):
     tensors, config, words = UNSEEN[case]
     assert words in refusal(ViT.from_pretrained, write(tmp_path, tensors, config))
+
+
+def test_heads_of_dinov3_by_the_periods_in_its_file(tmp_path):
+    """Its ViT-H+ is 1280 wide with 20 heads, where others have 16: the original file alone says so."""
+    path = str(tmp_path / "dinov3_vith16plus.pth")
+    torch.save({**TURNED, "rope_embed.periods": (100 ** (torch.arange(8) / 8)).bfloat16()}, path)
+    model = ViT.from_pretrained(path)
+    assert model.config.heads == 6 and "guess" not in model.report and model.config.rotary["theta"] == 100
 
 
 @torch.no_grad()

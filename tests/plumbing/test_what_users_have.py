@@ -169,7 +169,7 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "iBOT, student": ({}, pth(lambda t: {"state_dict": {**t, "masked_embed": torch.ones(1, 192)}}, "checkpoint_student.pth"), 2e-5),
     "iBOT, training": ({}, pth(lambda t: {"student": {**prefixed(other(t), "module.backbone."), "module.backbone.masked_embed": torch.ones(1, 192)}, "ibot_loss": {"center": torch.ones(3)},
                                           "teacher": {**prefixed(t, "backbone."), "head.mlp.0.weight": torch.ones(3, 192)}, "fp16_scaler": None, **BESIDE}), 2e-5),
-    "DINOv3, original": (DINOV3, pth(lambda t: {**{key.replace("reg_token", "storage_tokens"): x for key, x in t.items()}, "mask_token": torch.ones(1, 192), "rope_embed.periods": torch.ones(16)}), 2e-5),
+    "DINOv3, original": (DINOV3, pth(lambda t: {**{key.replace("reg_token", "storage_tokens"): x for key, x in t.items()}, "mask_token": torch.ones(1, 192), "rope_embed.periods": 100 ** (torch.arange(16) / 16)}), 2e-5),
     "torchvision": ({}, pth(lambda t: {**renamed(t, TORCHVISION), "heads.head.weight": torch.ones(10, 192)}, "vit_b_16-c867db91.pth"), 2e-5),
     "transformers' Trainer": ({}, trainer, 2e-5),
     "distributed, backbone": ({}, pth(lambda t: {"state_dict": {**prefixed(t, "module.backbone."), "module.fc.weight": torch.ones(2, 192)}}), 2e-5),
