@@ -8,6 +8,7 @@ in its config.json.
 import math
 import re
 
+from plumbing.checkpoints import listed
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
                                NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
@@ -90,13 +91,13 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     if "blocks.0.norm1.bias" not in tensors:
         raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
-    if config.get("hidden_size", D) != D:
-        raise ValueError(f"{name}: config.json is of a model {config['hidden_size']!a} wide, its ViT is {D} "
-                         "wide; heads and activation in config.json are those of another model")
     depth = count(tensors, "blocks.")
-    stated = config.get("num_hidden_layers") or config.get("depth") or config.get("layers") or depth
-    if stated != depth:
-        raise ValueError(f"{name}: config.json is of a model of {stated!a} blocks, its ViT has {depth}")
+    deep = depth, "blocks deep"
+    sizes = {"hidden_size": (D, "wide"), "num_hidden_layers": deep, "depth": deep, "layers": deep}
+    for field, (size, unit) in sizes.items():
+        if config.get(field) not in (None, size):
+            raise ValueError(f"{name}: config.json is of a model {config[field]!a} {unit}, its ViT is {size} "
+                             f"{unit}; config.json is that of another model, or the file is not whole")
     fields = {
         "patch": patch,
         "channels": C,
@@ -115,7 +116,7 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     fields["pool"] = find_pool(tensors, config, notes)
     fields["activation"] = find_activation(name, tensors, config, kind, fields)
     grid, fields["positions"] = find_positions(name, tensors, config, fields, notes)
-    fields["image"] = tuple(size * P for size, P in zip(grid, patch))
+    fields["image"] = [size * P for size, P in zip(grid, patch)]
     fields["rotary"] = find_rotary(name, tensors, config, kind, fields, grid)
     assumed = []                                                   # what neither tensors nor config.json say
     if fields["rotary"] is None and not re.search(KNOWN, kind):
@@ -130,9 +131,9 @@ def vit_fields(name, tensors, kind, config, heads, notes):
 
 def find_heads(name, tensors, config, kind, D, notes):
     """Heads of a ViT of width D; a note where they are a guess."""
+    if PERIODS in tensors:
+        return D // (4 * len(tensors[PERIODS]))                    # sin and cos, rows and columns
     stated = config.get("num_heads") or config.get("num_attention_heads") or look_up(HEADS, kind)
-    if not stated and PERIODS in tensors:
-        stated = D // (4 * len(tensors[PERIODS]))                  # sin and cos, rows and columns
     if stated:
         return stated
     heads = HEADS_BY_WIDTH.get(D) or D // 64
@@ -172,7 +173,7 @@ def find_activation(name, tensors, config, kind, fields):
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
             raise ValueError(f"{name}: activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
-    stated = str(stated or look_up(ACTIVATION, kind) or "gelu")
+    stated = stated or look_up(ACTIVATION, kind) or "gelu"
     if stated.lower() not in ACTIVATIONS:
         raise ValueError(f"{name}: activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
     return ACTIVATIONS[stated.lower()]
@@ -189,8 +190,7 @@ def find_positions(name, tensors, config, fields, notes):
             stated = [max(224 // P, 1) for P in patch]
         return stated, "none"
     rows = tensors["pos_embed"].shape[1]
-    prefix = fields["class_token"] + fields["registers"]
-    counts = {"class": rows - 1, "patches": rows, "all": rows - prefix}                # rows of patches
+    counts = {"class": rows - 1, "patches": rows, "all": rows - fields["class_token"] - fields["registers"]}
     if not fields["class_token"]:
         del counts["class"]
     for kind, patches in counts.items():
@@ -213,9 +213,8 @@ def stated_sides(config, axes):
     stated = config.get("image_size") or config.get("img_size") or config.get("input_size")
     if isinstance(stated, int):
         return [stated] * axes
-    if isinstance(stated, list) and all(isinstance(side, int) for side in stated):
-        if len(stated) >= axes:
-            return stated[-axes:]
+    if isinstance(stated, list) and len(stated) >= axes and all(isinstance(side, int) for side in stated):
+        return stated[-axes:]
     return []
 
 
@@ -244,8 +243,8 @@ def find_rotary(name, tensors, config, kind, fields, grid):
     if PERIODS in tensors:
         slowest = rotary["theta"] ** (1 - 1 / len(tensors[PERIODS]))
         if not math.isclose(tensors[PERIODS][-1], slowest, rel_tol=0.01):              # some are bfloat16
-            raise ValueError(f"{name}: its {PERIODS} are not those of theta {rotary['theta']}; "
-                             "that is not here")
+            raise ValueError(f"{name}: its {PERIODS} are of another theta than its architecture's; give it a "
+                             "config.json that says its rope_theta")
     return rotary
 
 
@@ -304,7 +303,7 @@ def require(name, tensors, shapes, model):
     integers."""
     for key, axes in shapes.items():
         if key not in tensors or tensors[key].dim() < axes or not tensors[key].is_floating_point():
-            present = ", ".join(list(tensors)[:4])
             raise ValueError(
                 f"{name} is not a {model} this code knows: {key} is missing or has the wrong number of axes, "
-                f"or no floats (the file has {present} ...; docs/weights.md names what is read)")
+                f"or no floats (the file has {listed(list(tensors)[:4])} ...; docs/weights.md names what is "
+                "read)")

@@ -112,7 +112,7 @@ def refuse_absent(name, kind, config, tensors):
     present += [f"config.json: {field}" for field, value in config.items() if value is not None]
     for pattern, text in rules(TRACES):
         for key in present:
-            if reason is None and re.search(pattern, key):
+            if not reason and re.search(pattern, key):
                 reason = f"{text}: {key}"
-    if reason is not None:
+    if reason:
         raise ValueError(f"{name}: {kind or 'this ViT'} has {reason}; that is not here")

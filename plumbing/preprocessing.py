@@ -94,5 +94,6 @@ def per_channel(text, value, channels):
 def family(kind, channels):
     """-> the mean and std that the family of a checkpoint is trained with."""
     if channels != 3:
-        return {"mean": (0.5,) * channels, "std": (0.5,) * channels}
+        half = (0.5,) * channels
+        return {"mean": half, "std": half}
     return look_up(KINDS, kind) or IMAGENET

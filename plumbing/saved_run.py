@@ -36,9 +36,7 @@ def evaluated(run):
 def read_metrics(run):
     """-> what metrics.json of a run holds, {} where the run has not been evaluated yet."""
     path = join(run, "metrics.json")
-    if not isfile(path):
-        return {}
-    return read_json(path)
+    return read_json(path) if isfile(path) else {}
 
 
 def tasks_and_columns(saved, path):

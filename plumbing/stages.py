@@ -44,5 +44,5 @@ def load_stage2(stage2, weights, rows, positions=True):
             if name in weights and placed < rows:
                 own = weights["pos_embed"][:, placed:placed + weights[name].shape[1]]
                 weights[name] = weights[name] + sign * own
-                placed = placed + own.shape[1]
+                placed += own.shape[1]
     stage2.load_state_dict({key: weights[key] for key in stage2.state_dict()})

@@ -93,9 +93,7 @@ def read_tensors(path):
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
             raise ValueError(f"{path}: {key} is sparse, nested or without numbers; needed are plain tensors")
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > 4 * getsize(path) + SLACK:                           # one number may stand for all
-        raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
+    check_numbers(path, tensors.values())
     return tensors, note
 
 
@@ -147,6 +145,13 @@ def refuse_archives(path):
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > 4 * getsize(path) + SLACK:               # torch.save does not compress
         raise ValueError(f"unpacks from {getsize(path) >> 20} MB to {unpacked >> 20} MB")
+
+
+def check_numbers(path, tensors):
+    """ValueError where tensors say they are far larger than their file: one number may stand for all."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > 4 * getsize(path) + SLACK:
+        raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
 
 
 def unwrap(content, depth=6):

@@ -53,7 +53,7 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
         for wanted in (image, patch):
             if wanted and len(wanted) != len(config.image):
                 raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
-                                 f"not for {tuple(wanted)}")
+                                 f"not for {wanted}")
         config = fit(tensors, config, image, patch, notes)
         return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
 
@@ -182,8 +182,8 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
     if misfits:
         raise ValueError(f"{name} does not fit the model: {listed(misfits, '; ')}")
     for key, tensor in fits.items():
-        is_float = target[key].is_floating_point()
-        if tensor.is_floating_point() != is_float or not tensor.float().isfinite().all():
+        is_other = tensor.is_floating_point() != target[key].is_floating_point()
+        if is_other or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
     model.load_state_dict(target | fits)
     report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
@@ -208,13 +208,13 @@ def main(argv):
     try:
         tensors, config, _, notes = read_checkpoint(argv[0])
         layout = config.get("model")                               # of a run, whose names are ours
-        if not isinstance(layout, str):
+        if not layout:
             with belonging_together(argv[0]):
                 tensors, layout = timm_names(argv[0], tensors)
     except ValueError as error:
         sys.exit(str(error))
     for key, tensor in tensors.items():
-        print(f"{key:40} {str(tuple(tensor.shape)):20} {str(tensor.dtype).removeprefix('torch.')}")
+        print(f"{key:40} {shape_text(tensors, key):20} {str(tensor.dtype).removeprefix('torch.')}")
     numbers = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     print(f"{len(tensors)} tensors, {numbers:.2f} M numbers, {layout or 'timm'} layout", *notes, sep=", ")
 
