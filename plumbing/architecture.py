@@ -93,7 +93,7 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
     depth = count(tensors, "blocks.")
     deep = depth, "blocks deep"
-    sizes = {"hidden_size": (D, "wide"), "num_hidden_layers": deep, "depth": deep, "layers": deep}
+    sizes = {"hidden_size": (D, "wide"), "num_hidden_layers": deep, "depth": deep}
     for field, (size, unit) in sizes.items():
         if config.get(field) not in (None, size):
             raise ValueError(f"{name}: config.json is of a model {config[field]!a} {unit}, its ViT is {size} "

@@ -60,11 +60,7 @@ def check_crossvit(config, fusions, conv_patches):
         value = getattr(config, name)
         if not 1 <= value <= 99:
             raise ValueError(f"{name}={value}: need a whole number from 1 to 99")
-    choices = {
-        "fusion": fusions,
-        "stem": ("linear", "conv"),
-    }
-    check_choices(config, choices)
+    check_choices(config, {"fusion": fusions, "stem": ("linear", "conv")})
     if config.cross_depth > 1 and config.fusion != "cross":
         raise ValueError(f"cross_depth {config.cross_depth}: fusion {config.fusion} has no cross attention")
     if config.stem == "conv" and not set(config.patch) <= set(conv_patches):
@@ -73,12 +69,7 @@ def check_crossvit(config, fusions, conv_patches):
 
 def check_daft(config, fusions, locations, activations):
     """The last three: names of fusions, places in the last block, names of activations."""
-    choices = {
-        "fusion": fusions,
-        "location": locations,
-        "activation": activations,
-    }
-    check_choices(config, choices)
+    check_choices(config, {"fusion": fusions, "location": locations, "activation": activations})
     if not config.scale and not config.shift:
         raise ValueError("DAFT needs scale or shift")
     if config.identity_init and config.activation == "sigmoid":
