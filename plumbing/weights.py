@@ -45,8 +45,8 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
             kind = stated_kind(config) or layout
             fields = vit_fields(name, tensors, kind, config, heads, notes)
             tensors = {finish(key): tensor for key, tensor in tensors.items()}
-            found, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
-            config = from_dict(model_class.Config, fields | found, name)
+            scaling, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
+            config = from_dict(model_class.Config, fields | scaling, name)
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: {name} has {config.heads}")
@@ -72,8 +72,8 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
             config = own_config(model_class.Config, config["crossvit"], name, mean, std)
         else:
             fields = crossvit_fields(name, tensors, heads_of)
-            found, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
-            config = from_dict(model_class.Config, fields | found, name)
+            scaling, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
+            config = from_dict(model_class.Config, fields | scaling, name)
         if image:
             resized = at_size(config, image)
             for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
@@ -97,8 +97,8 @@ def own_config(config_class, fields, name, mean, std):
         return config
     if not config.mean:
         raise ValueError(f"--mean, --std: {name} is for bags of vectors, which are taken as they come")
-    found, _ = statistics(name, "", vars(config), {}, config.channels, mean, std)
-    return replace(config, **found)
+    scaling, _ = statistics(name, "", vars(config), {}, config.channels, mean, std)
+    return replace(config, **scaling)
 
 
 def settled(model_class, config, tensors, name, channels, changes, assumed, notes):
