@@ -198,17 +198,17 @@ def findings_to_labels(header, rows, column, labels):
     words = {name: same_word(name) for name in labels}
     others = set()                                                 # words that are no label
     for row in rows:
-        found = set(map(same_word, list_parts(row[column])))
-        unknown = found.difference(words.values(), ["no finding"])
+        findings = set(map(same_word, list_parts(row[column])))
+        unknown = findings.difference(words.values(), ["no finding"])
         others |= unknown
         for name, word in words.items():
             row[name] = ""
-            if found != unknown:
-                row[name] = str(int(word in found))
+            if findings != unknown:
+                row[name] = str(int(word in findings))
         row["pneumonia"] = ""
-        if "pneumonia" in found:
+        if "pneumonia" in findings:
             row["pneumonia"] = "1"
-        elif found == {"no finding"}:
+        elif findings == {"no finding"}:
             row["pneumonia"] = "0"
     header += [name for name in labels + ["pneumonia"] if name not in header]
     if not others:

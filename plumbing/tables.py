@@ -187,9 +187,9 @@ def image_column(path, header, rows, names):
     columns = names.split(",")
     if names in header:
         return names
-    found = [require_column(path, header, name, "--image-column") for name in columns]
-    if len(found) == 1:
-        return found[0]
+    columns = [require_column(path, header, name, "--image-column") for name in columns]
+    if len(columns) == 1:
+        return columns[0]
     for row in rows:
         row[names] = "|".join(filter(None, map(row.get, columns)))
     header.append(names)

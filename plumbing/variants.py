@@ -89,7 +89,7 @@ def angles(rotary, grid, d):
     axes = len(grid)
     if not axes or d % (2 * axes):
         raise ValueError(f"rotary positions on {axes} axes: the width of a head, {d}, must be a multiple of "
-                         "twice as many, and a bag has no places")
+                         f"{max(2 * axes, 2)}, and a bag has no places")
     pairs = d // (2 * axes)                          # F
     periods = rotary.theta ** (torch.arange(pairs, dtype=torch.float64) / pairs)
     coordinates = list(torch.meshgrid(*places(rotary, grid), indexing="ij"))

@@ -123,6 +123,21 @@ def test_lines_fit_the_page(files):
     assert not long
 
 
+VAGUE = {"map", "said", "each", "found", "told", "held", "of", "at", "there"}
+
+
+def test_names_say_what_they_hold():
+    """No variable, argument, attribute, function or class has one of the VAGUE names."""
+    vague = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_bound = isinstance(getattr(node, "ctx", ast.Store()), ast.Store)
+            names = [getattr(node, field, None) for field in ("id", "arg", "attr", "name")]
+            if is_bound and not isinstance(node, (ast.keyword, ast.alias)):
+                vague += [f"{path.name}:{node.lineno} {name}" for name in names if name in VAGUE]
+    assert not vague
+
+
 LONGER = {  # lines; why a file may have more than 350
     "train.py": 400,        # loss, learning rate, optimizer, step and loop are read together
     "crossvit.py": 390,     # two networks, and the variants of the paper's Tables 1 and 7
