@@ -51,12 +51,15 @@ def measure(function, prediction, target, weights):
     return np.concatenate([function(prediction, target, block.astype(float)) for block in blocks])
 
 
-def replicates(task, prediction, target, weights):
-    """-> {metric: rows}, a row per label, (L, W), or one in all, (1, W); of a label where it is known."""
+def replicates(task, prediction, target, weights, names=None):
+    """-> {metric: rows}, a row per label, (L, W), or one in all, (1, W); of a label where it is known.
+
+    names: the metrics that are wanted, by default all; those of labels are measured together."""
     if task.kind == "labels":
         return label_replicates(prediction, target, weights)
-    return {name: [measure(function, prediction, target, weights)]
-            for name, function in METRICS[task.kind].items()}
+    functions = METRICS[task.kind].items()
+    return {name: [measure(function, prediction, target, weights)] for name, function in functions
+            if names is None or name in names}
 
 
 def label_replicates(prediction, target, weights):
@@ -121,7 +124,7 @@ def score(task, predictions, resamples=1000, keep=slice(None), constant=None):
     measured = replicates(task, prediction, target, weights)       # {metric: (L or 1, 1 + resamples)}
     without = {}
     if constant is not None:
-        without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights)
+        without = replicates(task, np.broadcast_to(constant, prediction.shape), target, weights, GAINS)
     for name, rows in measured.items():
         reason = why_undefined(name, target)
         if task.kind == "labels":
