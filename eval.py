@@ -246,7 +246,7 @@ def evaluate_run(args):
         refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)
     if args.data:
-        notes += look_at_new(saved, cohort)
+        notes = cohort.notes + notes + look_at_new(saved, cohort)
     for note in notes:
         print(note)
     indices = images_by_split(cohort, saved.data, args)

@@ -10,8 +10,10 @@
 """
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
-from os.path import exists, isdir, isfile, splitext
+from os.path import abspath, dirname, exists, isdir, isfile, splitext
+from tempfile import TemporaryFile
 
 import numpy as np
 from huggingface_hub.utils import tqdm
@@ -148,10 +150,10 @@ def check_writable(out):
     """ValueError, before anything is predicted, where the CSV exists or cannot be written."""
     if exists(out):
         raise ValueError(f"--out {out}: exists; it is not overwritten")
-    trial = f"{out}.{os.getpid()}.part"
     with in_one_line(f"--out {out}: cannot be written", OSError):
-        open(trial, "w").close()
-        os.remove(trial)
+        TemporaryFile(dir=dirname(abspath(out))).close()           # it has no name: a kill leaves nothing
+        with suppress(FileNotFoundError):
+            os.lstat(f"{out}.part")                                # a name may be too long
 
 
 def note(text):

@@ -195,14 +195,15 @@ def rows_of(path):
 
 
 @pytest.mark.slow
-def test_another_table_is_evaluated_with_the_runs_own_scale_and_classes(run):
+def test_another_table_is_evaluated_with_the_runs_own_scale_and_classes(run, capsys):
     """The test photographs as new patients with targets ten times as high and one class only: the predictions stay to the digit."""
     test = {row["patient"] for row in rows_of(run / "runs/a/split.csv") if row["split"] == "test"}
     rows = [row for row in rows_of(run / "photos.csv") if row["patient_id"] in test]
     with open(run / "other.csv", "w") as file:
         file.write("patient_id,image,redness,grade\n")
-        file.writelines(f"new-{row['patient_id']},{row['image']},{10 * float(row['redness']):.1f},top\n" for row in rows)
+        file.writelines(f"new-{row['patient_id']},{row['image'].upper()},{10 * float(row['redness']):.1f},top\n" for row in rows)
     main([str(run / "runs/a"), "--data", str(run / "other.csv"), "--device", "cpu"])
+    assert f"{len(rows)} of {len(rows)} images have another spelling in the table" in capsys.readouterr().out
     before, after = ({row["patient"].removeprefix("new-"): row for row in rows_of(run / folder / "predictions.csv")}
                      for folder in ("runs/a", "runs/a/other-test"))
     assert set(before) == set(after) and len(before) == 4

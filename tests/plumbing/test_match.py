@@ -16,6 +16,7 @@ def test_classes_and_labels_are_found_by_name():
     assert found.tasks == [GRADE, FINDINGS]                        # the run's own, and pasi is not in this table
     assert np.array_equal(found.targets["grade"], [1, 0, NAN], equal_nan=True)
     assert np.array_equal(found.targets["findings"], [[NAN, 1], [NAN, NAN], [NAN, 0]], equal_nan=True)
+    assert found.notes == ["findings: runs/a has not learned fracture, which is left out"]
 
 
 @pytest.mark.parametrize("task, message", (
