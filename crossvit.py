@@ -218,7 +218,7 @@ class Encoder(nn.Module):
                 attends = []
                 for _ in range(config.cross_depth):
                     attends.append(Attend(CrossAttention(vit.dim, vit.heads), vit, drop_path[-1]))
-                self.fusion.append(AttendAgain(attends) if attends[1:] else attends[0])
+                self.fusion.append(attends[0] if config.cross_depth == 1 else AttendAgain(attends))
 
     def forward(self, tokens, want_map=False):
         cls, patches, maps = [], [], {"map": []}

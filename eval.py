@@ -126,9 +126,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(join(run, "predictions.csv"), tasks, predictions, cohort)
     write_json(join(run, "metrics.json"), result)
-    draw_figures(join(run, "figures"), tasks, predictions, cohort,
-                 look_again(model, tasks, cohort, predictions, options, figures, boxes_of),
-                 model.config, options["size"])
+    shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of)
+    draw_figures(join(run, "figures"), tasks, predictions, cohort, shown, model.config, options["size"])
     return result
 
 

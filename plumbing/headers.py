@@ -56,9 +56,11 @@ def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
     looks = {"picture": look_at_picture, "array": look_at_array, "dicom": look_at_dicom,
              "nifti": look_at_nifti}
+    format = format_of(path)
     with readable(path, "image"):
-        check_regular(path)
-        return looks[format_of(path)](path)
+        if format != "picture":                                    # of which open_picture asks it
+            check_regular(path)
+        return looks[format](path)
 
 
 def look_at_picture(path):

@@ -51,11 +51,13 @@ def look_before(args, cohort, images=None):
 def choose_window(args, cohort, headers, train):
     """-> the cohort with the run's window, which is written into args, and a line about it, if any."""
     axes = axes_of(cohort)
+    if axes == 0:                                                  # vectors are taken as they come
+        return cohort, []
     sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
     if not headers:
         headers = look_at_all(cohort, sampled)
     deep = windows_of(headers)
-    if axes == 0 or not deep:
+    if not deep:
         return cohort, []
     if args.window != "auto" or None not in deep.values():
         return cohort, notes_on_window(args, cohort, headers)
