@@ -63,6 +63,15 @@ def test_the_ground_floor_is_the_ideas_and_the_three_files_that_run_them():
     assert {path.stem for path in ROOT.glob("*.py")} == IDEAS | {"data", "train", "eval"}
 
 
+def test_each_room_lists_its_files():
+    """The first file of a room is a map of it: every file stands there once."""
+    for room in ROOMS:
+        listed = importlib.import_module(room).__doc__
+        files = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__"}
+        rows = [line.strip().split("  ")[-1] for line in listed.splitlines() if line.startswith("    ")]
+        assert sorted(" ".join(rows).split()) == sorted(files)
+
+
 def test_arrows_point_one_way():
     """Ideas know ideas and, of plumbing, what pretrained weights need (weights, variants, stages), what CrossViT is compared with
     (fusions) and what refuses a configuration (checks). Each room knows only what stands before it; nobody knows experiments."""
