@@ -17,6 +17,15 @@ def check_choices(config, choices):
             raise ValueError(f"{name} {value!r} is not known; use {listed}")
 
 
+def check_range(config, least, limit, *names):
+    """These fields, numbers or tuples of numbers, are at least `least` and below `limit`."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(least <= number < limit for number in numbers):
+            raise ValueError(f"{name} {value}: need {least} <= x < {limit}")
+
+
 def check_statistics(config):
     mean = config.mean
     std = config.std
@@ -27,15 +36,9 @@ def check_statistics(config):
 def check_vit(config):
     image = config.image
     patch = config.patch
-    sizes = [*image, *patch]
-    for name in ("channels", "dim", "depth", "heads", "mlp"):
-        sizes.append(getattr(config, name))
-    if min(sizes) < 1 or max(sizes) > 65535 or config.depth > 999:
-        raise ValueError(f"{config}: sizes start at 1 and end at 65535, and the depth ends at 999")
-    for name in ("eps", "dropout", "drop_path"):
-        value = getattr(config, name)
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} {value}: need 0 <= x < 1")
+    check_range(config, 1, 65536, "image", "patch", "channels", "dim", "heads", "mlp")
+    check_range(config, 1, 1000, "depth")
+    check_range(config, 0, 1, "eps", "dropout", "drop_path")
     if len(image) not in (0, 2, 3):
         raise ValueError(f"image {image}: need 2 axes (pictures), 3 (volumes) or none (bags)")
     if len(patch) != len(image) or any(side % P for side, P in zip(image, patch)):
@@ -56,10 +59,7 @@ def check_crossvit(config, fusions, conv_patches):
     for name in ("grids", "patch", "dims", "depths"):
         if len(getattr(config, name)) != 2:
             raise ValueError(f"{config}: grids, patch, dims and depths are pairs, of S and L")
-    for name in ("encoders", "mlp", "cross_depth"):
-        value = getattr(config, name)
-        if not 1 <= value <= 99:
-            raise ValueError(f"{name}={value}: need a whole number from 1 to 99")
+    check_range(config, 1, 100, "encoders", "mlp", "cross_depth")
     check_choices(config, {"fusion": fusions, "stem": ("linear", "conv")})
     if config.cross_depth > 1 and config.fusion != "cross":
         raise ValueError(f"cross_depth {config.cross_depth}: fusion {config.fusion} has no cross attention")
@@ -70,14 +70,14 @@ def check_crossvit(config, fusions, conv_patches):
 def check_daft(config, fusions, locations, activations):
     """The last three: names of fusions, places in the last block, names of activations."""
     check_choices(config, {"fusion": fusions, "location": locations, "activation": activations})
+    check_range(config, 2, 65536, "image")
     if not config.scale and not config.shift:
         raise ValueError("DAFT needs scale or shift")
     if config.identity_init and config.activation == "sigmoid":
         raise ValueError("sigmoid cannot start at the identity")
     image = config.image
-    whole = all(isinstance(side, int) for side in image)
-    if len(image) not in (2, 3) or not whole or min(image) < 2:
-        raise ValueError(f"image {image}: need two or three sides of at least 2 px")
+    if len(image) not in (2, 3) or not all(isinstance(side, int) for side in image):
+        raise ValueError(f"image {image}: need two or three whole numbers of px")
     sees_table = config.fusion != "image"
     if sees_table != bool(config.tabular):
         raise ValueError(f"fusion {config.fusion} was given {config.tabular} columns of a table; "

@@ -35,24 +35,24 @@ def read_class_folders(folder, regex, split):
     if len(classes) < 2:
         raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
                                     f"(there are {shortlist(classes)})"] + notes))
-    bare = [name for name in classes if split_name(name) or is_image_folder(name)]
-    if bare and len(classes) - len(bare) != 1:                     # control and test may be classes
-        raise ValueError(f"--data {folder}: {shortlist(bare)}, by the name of a split or of images, holds "
-                         "images that are in no folder of a class; they must lie elsewhere")
-    if None in splits and any(splits):
-        raise ValueError(f"--data {folder}: {names[splits.index(None)]} is beside the folders of a split "
-                         f"and none of {', '.join(SPLITS)}; what else there is must lie elsewhere")
-    if split == "none" or not all(splits):
+    stray = [name for name in classes if split_name(name) or is_image_folder(name)]
+    if len(classes) - len(stray) == 1:                             # control and test may be classes
+        stray = []
+    if any(splits):
+        stray += {name for name, side in zip(names, splits) if not side}
+    if stray:
+        raise ValueError(f"--data {folder}: {shortlist(stray)}: images there are in no folder of a class, or "
+                         f"not in one of {', '.join(SPLITS)} as others are; they must lie elsewhere")
+    if split == "none" or not any(splits):
         splits = None
-    patients, who, patients_known = name_patients(folder, splits, paths, regex)
+    patients, who = name_patients(folder, splits, paths, regex)
     units = len(set(zip(names, patients)))
     if len(classes) > 5 and 2 * len(classes) > units:
         raise ValueError(f"--data {folder}: {len(classes)} folders, as {classes[0]}, with {units} patients "
                          "or images in all look like patients; folders of classes must be the upper ones, "
                          "or a table says which image is of which class")
     return Cohort(basename(abspath(folder)), [Task("class", "classes", classes)], patients, paths,
-                  {"class": values}, {"class": names}, splits=splits, notes=who + notes,
-                  patients_known=patients_known)
+                  {"class": values}, {"class": names}, splits=splits, notes=who + notes)
 
 
 def with_target(cohort, target):
@@ -171,14 +171,14 @@ def drop_copies(places, left_out):
 
 
 def name_patients(folder, splits, paths, regex):
-    """-> the patient of every image; lines for the reader; does anything say who the patients are?
+    """-> the patient of every image; lines for the reader.
 
     The numbers of chest_xray start anew in every folder of its official split: there they are told apart by
     it, and a line says how many such numbers there are."""
     names = [relpath(path, folder) for path in paths]
-    patients, notes, patients_known = patients_of_files(names, regex)
+    patients, notes = patients_of_files(names, regex)
     if regex or not splits:
-        return patients, notes, patients_known
+        return patients, notes
     splits_of = defaultdict(set)                                   # number -> splits
     for i, patient in enumerate(patients):
         if re.fullmatch(r"person\d+|(NORMAL2-)?IM-\d+", patient):
@@ -188,4 +188,4 @@ def name_patients(folder, splits, paths, regex):
     if crossing:
         notes.append(f"WARNING: {len(crossing)} of these numbers are on two sides of the official split, of "
                      "the same patients or not; --split-column none keeps them together")
-    return patients, notes, patients_known
+    return patients, notes

@@ -100,9 +100,13 @@ class Cohort:
     features: np.ndarray = None      # float32 (images, ...), read instead of the images: see features.py
     inputs: str = ""                 # columns that a public table offers to --tabular
     tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see columns.py
-    patients_known: bool = True      # False: every image counts as a patient, see NO_PATIENTS
     dealt_by: list = None            # tasks over whose first the splits are spread; default: `tasks`
     reading: Reading = Reading()
+
+    @property
+    def patients_known(self):
+        """Does anything say who the patients are? Where nothing does, NO_PATIENTS is a note."""
+        return NO_PATIENTS not in self.notes
 
     @property
     def images(self):

@@ -105,7 +105,7 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     alone = first_column(header, known.get("patient", ""))
     if "alone" in known and alone and not patient:
         notes += name_alone(rows, alone, image)
-    patients, patient_notes, patients_known = read_patients(path, header, rows, image, patient, known, regex)
+    patients, patient_notes = read_patients(path, header, rows, image, patient, known, regex)
     root = abspath(images or folder)
     paths, path_notes = find_images(path, rows, image, root)
     columns = {name: [row[name] for row in rows] for name in header}
@@ -115,11 +115,11 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
                               f"{image},{name} makes them images of the same row")
     columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
     return Cohort(stem(basename(path)), [], patients, paths, {}, columns, folder=folder,
-                  notes=patient_notes + notes + path_notes, patients_known=patients_known)
+                  notes=patient_notes + notes + path_notes)
 
 
 def read_patients(path, header, rows, image, patient, known, regex):
-    """-> the patient of every row; lines about them; does anything say who they are?
+    """-> the patient of every row; lines about them.
 
     image: the column of the images; patient, regex: --patient-column and --patient-regex, or None."""
     default = known.get("patient") or first_column(header, "patient_id|lesion_id")
@@ -137,7 +137,7 @@ def read_patients(path, header, rows, image, patient, known, regex):
         notes += parts_note(patients)
     if patient == "lesion_id":
         notes.append("lesion_id says which images belong together; a patient may have several")
-    return patients, notes, True
+    return patients, notes
 
 
 def read_any_folder(folder, regex, by_folder=False):
@@ -150,19 +150,17 @@ def read_any_folder(folder, regex, by_folder=False):
         message = f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it"
         raise ValueError("; ".join([message] + left_out_note(paths, left_out)))
     names = [relpath(path, folder) for path in paths]
-    patients, notes, known = patients_of_files(names, regex)
     if by_folder and not regex:
-        patients, notes, known = [name.split(os.sep)[0] for name in names], [], True
-        alone = [name for name in names if os.sep not in name]
-        deep = [name for name in names if name.count(os.sep) > 1]
-        if alone:
-            notes.append(f"{len(alone)} of {len(names)} images lie in no sub-folder: each is taken as a "
+        patients, notes = [name.split(os.sep)[0] for name in names], []
+        others = [name for name in names if name.count(os.sep) != 1]
+        if others:
+            notes.append(f"{len(others)} of {len(names)} images lie in no sub-folder, or in folders of "
+                         f"folders, as {others[0]}: the uppermost folder, or such an image, is taken as a "
                          "patient")
-        if deep:
-            notes.append(f"{len(deep)} images lie in folders of folders, as {deep[0]}: the uppermost folder "
-                         "is taken as the patient")
+    else:
+        patients, notes = patients_of_files(names, regex)
     return Cohort(basename(abspath(folder)), [], patients, paths, {},
-                  notes=notes + left_out_note(paths, left_out), patients_known=known)
+                  notes=notes + left_out_note(paths, left_out))
 
 
 def twin_columns(header):
@@ -229,11 +227,10 @@ def unused_split(cohort):
     """-> a warning where a column, or the folders of the images, say a split that is not used, in a list."""
     for name, cells in cohort.columns.items():
         cells = cells[::max(1, len(cells) // 1000)]                # of many these will do
-        splits = sorted(filter(None, map(split_in, cells)))
-        if 2 * len(splits) >= len(cells) and splits[0] != splits[-1]:
-            return [f"WARNING: column {name} says {', '.join(sorted(set(splits)))}, which is not used; "
-                    f"--split-column {name} keeps this split, none takes away this line"]
-        if SPLIT_COLUMN.fullmatch(name) and name not in cohort.predicted and 1 < len(set(cells)) <= 20:
+        splits = list(filter(None, map(split_in, cells)))
+        holds_words = 2 * len(splits) >= len(cells) and len(set(splits)) > 1
+        is_called_so = SPLIT_COLUMN.fullmatch(name) and name not in cohort.predicted
+        if holds_words or is_called_so and 1 < len(set(cells)) <= 20:
             return [f"WARNING: column {name} is not used as a split; with train, val and test in it "
                     f"--split-column {name} keeps it, none takes away this line"]
     return []

@@ -75,7 +75,7 @@ def read_medmnist(data, cache):
     names = [f"{name}.npz:{i}" for i in range(len(pixels))]
     tasks = [Task(task, kind, tuple(map(str, range(count))))]
     return Cohort(name, tasks, names, names, {task: values}, splits=splits, pixels=pixels,
-                  notes=[NO_PATIENTS], patients_known=False)
+                  notes=[NO_PATIENTS])
 
 
 def fetch(file, cache, md5):

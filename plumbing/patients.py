@@ -106,10 +106,8 @@ def named_patients(names, regex=None):
     if not example_of:
         return patients, ""
     examples = ", ".join(f"{patient} ({data_set})" for data_set, patient in example_of.items())
-    unnamed = patients.count(None)
-    note = f"patients from the names of {len(names) - unnamed} files, as {examples}"
-    if unnamed:
-        note += f"; {unnamed} other files count as a patient each"
+    note = (f"patients from the names of {len(names) - patients.count(None)} of {len(names)} files, as "
+            f"{examples}; any other file counts as a patient")
     return patients, note
 
 
@@ -146,27 +144,21 @@ def first_group(match):
 
 
 def patients_of_files(names, regex=None):
-    """Paths of files -> the patient of each, by its name or else the file itself; lines about it; does any
-    name say who it is?"""
+    """Paths of files -> the patient of each, by its name, or else the first file that shows the same picture
+    by its name; lines about them, with NO_PATIENTS where no name says who it is.
+
+    The same picture are a.png and a.jpg, a_flip.png, a_rot90.png, and Roboflow's a.rf.HASH.png."""
     patients, note = named_patients(names, regex)
-    originals, copy_notes = originals_of(names)
-    if not note:
-        return originals, [NO_PATIENTS] + copy_notes, False
-    filled = [patient or original for patient, original in zip(patients, originals)]
-    return filled, [note], True
-
-
-def originals_of(names):
-    """Paths of files -> of each the path of the first that shows the same picture by its name; a line about
-    it, in a list.
-
-    These are a.png and a.jpg, a_flip.png, a_rot90.png, and Roboflow's a.rf.HASH.png."""
-    first_of, originals = {}, []
-    for name in names:
-        stem = CHANGED.sub(r"\1", without_ending(name))
-        originals.append(first_of.setdefault(stem, name))
-    copies = [(name, original) for name, original in zip(names, originals) if name != original]
-    if not copies:
-        return originals, []
-    return originals, [f"{len(copies)} files are copies of others by their names, as {copies[0][0]} of "
-                       f"{copies[0][1]}: they stay in one split, and count as one"]
+    first_of, copies = {}, []
+    for i, name in enumerate(names):
+        original = first_of.setdefault(CHANGED.sub(r"\1", without_ending(name)), name)
+        if original != name:
+            copies.append(f"{name} of {original}")
+        patients[i] = patients[i] or original
+    if note:
+        return patients, [note]
+    notes = [NO_PATIENTS]
+    if copies:
+        notes.append(f"{len(copies)} files are copies of others by their names, as {copies[0]}: they stay in "
+                     "one split, and count as one")
+    return patients, notes

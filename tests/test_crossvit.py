@@ -316,7 +316,7 @@ def test_model_compiles_without_a_break():
     (lambda: variant("15", patch=(8, 16), stem="conv"), ["conv", "(8, 16)", "12 or 16"]),
     (lambda: variant("15", attention="linear"), ["'linear'", "seqnorm"]),
     (lambda: variant("15", heads=5), ["192", "5 heads"]),
-    (lambda: variant("15", encoders=0), ["encoders=0"]),
+    (lambda: variant("15", encoders=0), ["encoders 0: need 1 <= x < 100"]),
     (lambda: variant("15", depths=(1, 2, 3)), ["pairs", "depths=(1, 2, 3)"]),
     (lambda: variant("15", channels=1), ["need 1", "std (0.229, 0.224, 0.225)"]),
     (lambda: CrossViT(MINI)(torch.zeros(1, 3, 48, 60)), ["(48, 60)", "(48, 48)"]),       # official: silently resized or a crash

@@ -332,8 +332,8 @@ def test_a_vit_can_be_filled_by_the_golden_rule():
     ({"image": (16, 24), "patch": (8,)}, r"image \(16, 24\) px is not a multiple of the patch \(8,\) px"),
     ({"image": (16,), "patch": (8,)}, r"image \(16,\): need 2 axes \(pictures\), 3 \(volumes\)"),
     ({"heads": 5}, "width 24 does not divide into 5 heads"),
-    ({"depth": 0}, "depth=0.*sizes start at 1"), ({"depth": 1000}, "depth=1000.*ends at 999"), ({"mlp": -1}, "mlp=-1.*sizes start at 1"),
-    ({"image": (0, 0)}, "sizes start at 1"), ({"channels": 1}, "need 1 each"), ({"std": (1, 1, 0)}, "stds above 0"),
+    ({"depth": 0}, "depth 0: need 1 <= x < 1000"), ({"depth": 1000}, "depth 1000: need 1 <= x"), ({"mlp": -1}, "mlp -1: need 1 <= x"),
+    ({"image": (0, 0)}, r"image \(0, 0\): need 1 <= x"), ({"channels": 1}, "need 1 each"), ({"std": (1, 1, 0)}, "stds above 0"),
     ({"attention": "cosine"}, "'cosine' is not known")])
 def test_impossible_architectures_are_refused_in_one_line(changes, message):
     """ValueError with the user's numbers and what is needed, when the model is made and not when it runs."""

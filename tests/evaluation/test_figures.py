@@ -8,7 +8,7 @@ import torch
 
 from evaluation import figures
 from evaluation.picture_file import read_picture
-from plumbing.cohort import Cohort, Reading, Task
+from plumbing.cohort import NO_PATIENTS, Cohort, Reading, Task
 from tests.evaluation.toy import VIT
 from tests.photographs import ramp
 from vit import ViTConfig
@@ -54,7 +54,7 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
     """The slab of patches drawn is the one that holds the slice drawn, on every axis."""
     config = ViTConfig(image=(depth, 8, 8), patch=(patch, 4, 4), channels=1, dim=24, depth=1, heads=2, mlp=8, mean=(.5,), std=(.5,))
     volume = np.repeat(np.arange(depth, dtype=np.uint8) * 9, 64).reshape(1, depth, 8, 8)
-    cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume, patients_known=depth != 5)
+    cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume, notes=[NO_PATIENTS] if depth == 5 else [])
     slab = torch.arange(config.grid[0]).repeat_interleave(4).expand(2, -1).float() + 1           # each weight is its slab's number
     table = {"patient": ["p"], "images": [[0]], "prediction": {}, "target": {}}
     shown = {0: ("a typical error", [0], {"map": [slab]}, {})}

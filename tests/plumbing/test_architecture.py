@@ -48,9 +48,9 @@ def test_strange_checkpoints_are_refused_in_words(tmp_path):
     assert "activation 'relu'" in refusal(ViT.from_pretrained, write(tmp_path / "3", tiny(), {"hidden_act": "relu"}))
     for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": [[0.5]], "std": 0.5}, "mean [[0.5]] in its config.json: need one number, or one for each of 3 channels"),
                                         ([1], "a list"), ({"vit": {"widht": 3}}, "widht"), ({"vit": [1]}, "mapping"),
-                                        ({"vit": {"dim": -1}}, "dim=-1"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a whole number"),
+                                        ({"vit": {"dim": -1}}, "dim -1: need 1 <= x"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a whole number"),
                                         ({"vit": {"eps": 2}}, "eps 2: need 0 <= x < 1"), ({"vit": {"dropout": "x"}}, "dropout 'x': need a number"),
-                                        ({"vit": {"heads": 0}}, "heads=0"), ({"vit": {"image": [32.0, 32.0]}}, "describes no model"))):
+                                        ({"vit": {"heads": 0}}, "heads 0: need 1 <= x"), ({"vit": {"image": [32.0, 32.0]}}, "describes no model"))):
         message = refusal(ViT.from_pretrained, write(tmp_path / f"c{i}", tiny(), config))
         assert words in message and str(tmp_path / f"c{i}") in message and "config.json" in message
     (tmp_path / "1" / "config.json").write_text("{")

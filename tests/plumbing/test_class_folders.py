@@ -30,7 +30,7 @@ def test_class_folders_with_a_split(tmp_path):
     write(tmp_path, "b/x.txt", images=("b/control/1.png", "b/test/2.png"))
     assert load_cohort(str(tmp_path / "b")).tasks[0].classes == ("control", "test")
     write(tmp_path, "a/x.txt", images=("a/bird/5.png",))
-    with pytest.raises(ValueError, match="bird is beside the folders of a split"):
+    with pytest.raises(ValueError, match="bird: images there are .* not in one of train, val, test as others are"):
         load_cohort(str(tmp_path / "a"))
     with pytest.raises(ValueError, match="need a CSV file, or one folder of images per class"):
         load_cohort(str(tmp_path / "b" / "control"))
@@ -59,7 +59,7 @@ def test_class_folders_take_patients_from_the_names_of_films(tmp_path):
     cohort = load_cohort(str(tmp_path))
     assert dict(zip([os.path.relpath(path, tmp_path) for path in cohort.paths], cohort.patients)) == dict(zip(CHEST, (
         "IM-0115", "NORMAL2-IM-1427", "NORMAL2-IM-1427", "person12", "person12", "person12", "person1", "PNEUMONIA/other.jpeg")))
-    assert cohort.notes == ["patients from the names of 7 files, as IM-0115 (chest_xray); 1 other files count as a patient each"]
+    assert cohort.notes == ["patients from the names of 7 of 8 files, as IM-0115 (chest_xray); any other file counts as a patient"]
     for fold in range(2):
         indices, _ = split_patients(cohort, folds=2, fold=fold, val=0.5)
         assert len({split for split, part in indices.items() for i in part if cohort.patients[i] == "person12"}) == 1
@@ -86,7 +86,7 @@ def test_names_that_say_who_the_patient_is(names, patients, tmp_path):
     """As public data sets spell them, in any class; the line says so."""
     write(tmp_path, "t.txt", "x", images=names)
     cohort = load_cohort(str(tmp_path))
-    assert cohort.patients == patients and cohort.patients_known and cohort.notes[0].startswith(f"patients from the names of {len(names)} files, as ")
+    assert cohort.patients == patients and cohort.patients_known and cohort.notes[0].startswith(f"patients from the names of {len(names)} of {len(names)} files, as ")
 
 
 def test_patients_by_a_regular_expression(tmp_path):
@@ -139,11 +139,11 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
 
 @pytest.mark.parametrize("images, message", (
     (("images/1.png", "masks/1.png"), r"\(there are images\); 1 of 2 files are left out \(masks or thumbnails beside their images 1\)"),
-    (("train/1.png", "test/2.png"), "test, train, by the name of a split or of images, holds images that are in no folder of a class"),
-    (("train2017/1.png", "val2017/2.png"), "train2017, val2017, by the name of a split or of images"),
-    (("train/a/1.png", "train/b/2.png", "test/3.png"), "test, by the name of a split or of images, holds images that are in no folder of a class"),
-    (("imagesTr/1.png", "imagesTs/2.png", "labelsTr/1.png"), "imagesTr, imagesTs, by the name of a split or of images, holds images"),
-    (("a/1.png", "b/2.png", "test/3.png"), "test, by the name of a split or of images, holds images"),
+    (("train/1.png", "test/2.png"), "test, train: images there are in no folder of a class"),
+    (("train2017/1.png", "val2017/2.png"), "train2017, val2017: images there are in no folder of a class"),
+    (("train/a/1.png", "train/b/2.png", "test/3.png"), "test: images there are in no folder of a class"),
+    (("imagesTr/1.png", "imagesTs/2.png", "labelsTr/1.png"), "imagesTr, imagesTs: images there are in no folder of a class"),
+    (("a/1.png", "b/2.png", "test/3.png"), "test: images there are in no folder of a class"),
     (("train/NORMAL/1.png", "test/Normal/2.png"), "there are NORMAL.; class: 'NORMAL' and 'Normal' are one class"),
     (tuple(f"IMD{i:03}/{i}.bmp" for i in range(6)), "6 folders, as IMD000, with 6 patients or images in all look like patients"),      # PH2
     (tuple(f"{i}/{c}/{i}_idx5_x{c}_y1_class{c}.png" for i in range(10253, 10259) for c in (0, 1)), "6 folders, as 10253, with 6 patients"),     # IDC

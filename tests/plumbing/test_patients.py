@@ -1,6 +1,7 @@
 """plumbing/patients.py: one id in several spellings is one patient."""
 import pytest
 
+from plumbing.cohort import NO_PATIENTS
 from plumbing.load_cohort import load_cohort
 from plumbing.patients import identity, named_patients, one_spelling, parts_note, patients_of_files
 from tests.plumbing.small_tables import write
@@ -97,6 +98,6 @@ def test_copies_that_names_tell_stay_together():
     """Augmented, resized, or saved in another format; numbers in brackets are other pictures."""
     names = ["a/1.png", "a/1_flip.png", "a/1_rot90.png", "a/1.jpg", "b/1.png", "a/2_jpg.rf.0123456789abcdef0123.jpg", "a/2_jpg.rf.ffff456789abcdef0123.jpg",
              "a/image.jpg", "a/image (1).jpg", "a/1.2.840.1", "a/1.2.840.2", "a/3_rothman.png"]
-    patients, notes, known = patients_of_files(names)
-    assert patients == [names[0]] * 4 + [names[4], names[5], names[5]] + names[7:] and not known
+    patients, notes = patients_of_files(names)
+    assert patients == [names[0]] * 4 + [names[4], names[5], names[5]] + names[7:] and notes[0] == NO_PATIENTS
     assert notes[1].startswith("4 files are copies of others by their names, as a/1_flip.png of a/1.png")
