@@ -28,8 +28,12 @@ from plumbing.simulate import COHORTS, make
 from plumbing.splits import copies_between, read_run_split, split_patients
 from plumbing.targets import fit_tasks, put_positive_last, training_notes
 
-CHANNELS = {2: 3, 3: 1}                                            # by the axes of the images
+# by the axes of the images: what flags are by default, and flags that do not apply with what they are then
+CHANNELS = {2: 3, 3: 1}
 AUGMENTED = {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}
+IDLE = {0: {"image": "64", "patch": "8", "augment": "none", "rotate": 0, "fit": "stretch", "cache": False},
+        2: {},
+        3: {"fit": "stretch"}}
 
 
 def prepare(args, device):
@@ -150,18 +154,18 @@ def settle(args, cohort):
     kind = f"{cohort.name} holds {IMAGE_KINDS[axes]}"
     if args.model not in seeing(axes):
         raise ValueError(f"{kind}, --model {args.model} takes none; use {' or '.join(seeing(axes))}")
+    for flag, idle in IDLE[axes].items():
+        value = getattr(args, flag, None) or idle
+        if value != idle:
+            raise ValueError(f"--{flag} {value}: {kind}, to which it does not apply")
     if axes == 0:
-        for flag, neutral in (("image", "64"), ("patch", "8"), ("augment", "none"), ("rotate", 0)):
-            value = getattr(args, flag, None) or neutral
-            if value != neutral:
-                raise ValueError(f"--{flag} {value}: {kind}, which have no pixels")
         args.image = args.patch = ""
     if not getattr(args, "pretrained", None):                      # a checkpoint brings its own
         args.channels = args.channels or CHANNELS.get(axes) or header_of(cohort, 0).shape[1]
-        if axes == 2 and not args.image:                           # a model that takes images as they are
-            args.image = "64"
-        elif axes == 3 and not args.image:
+        if axes == 3 and not args.image:                           # a model that takes images as they are
             args.image = "x".join(map(str, header_of(cohort, 0).shape[-3:]))
+        elif axes == 2:
+            args.image = args.image or "64"
     for flag in ("image", "patch"):
         value = getattr(args, flag, None)
         if value:
@@ -176,15 +180,14 @@ def settle(args, cohort):
 
 def pixels(text, axes, flag, kind):
     """ "64" -> "64x64", or with three axes "64x64x64"; ValueError unless it fits the axes of the images."""
-    if not re.fullmatch("[1-9][0-9]{0,4}(x[1-9][0-9]{0,4}){0,2}", text):
-        raise ValueError(f"--{flag} {text}: need SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH in px, "
-                         "e.g. 224, 256x192 or 32x256x256, sides of 1 to 99999")
     sides = text.split("x")
     if len(sides) == 1:
         sides = sides * axes
+    sides = list(filter(re.compile("[1-9][0-9]{0,4}").fullmatch, sides))
     if len(sides) != axes:
-        raise ValueError(f"--{flag} {text}: {kind}, need one number or {axes}")
-    return "x".join(str(int(side)) for side in sides)
+        raise ValueError(f"--{flag} {text}: {kind}, need one number of px from 1 to 99999 or {axes}, "
+                         "as SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH")
+    return "x".join(sides)
 
 
 def check_settled(args, axes):
@@ -193,13 +196,10 @@ def check_settled(args, axes):
     if args.batch_size < least:
         raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
                          f"{args.accumulate} need at least {least}")
-    if args.cache and (axes == 0 or "features" in getattr(MODELS[args.model], "inputs", ())):
-        raise ValueError("--cache is for decoded pictures and volumes; bags of vectors are not decoded, "
-                         "a probe's images are seen once, and their features kept")
-    if args.cache and axes == 3 and "crop" in listed(args.augment):
-        raise ValueError("--cache keeps volumes as the model sees them, which --augment crop would change")
-    if axes != 2 and args.fit != "stretch":
-        raise ValueError(f"--fit {args.fit} is for pictures; volumes are stretched, bags have no shape")
+    keeps_features = "features" in getattr(MODELS[args.model], "inputs", ())
+    if args.cache and (keeps_features or axes == 3 and "crop" in listed(args.augment)):
+        raise ValueError("--cache keeps images as the model sees them: a probe's are seen once, and their "
+                         "features kept, and volumes cannot have --augment crop")
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
         raise ValueError(f"--channels {args.channels}, --augment {args.augment}: "
                          "pictures have 1 or 3 channels, and no depth to flip")
@@ -225,8 +225,8 @@ def usable(args, cohort, train):
     known = ~np.isnan(np.concatenate(values, 1)).all(1)            # one known label is enough
     if known.all() or model_says(args, "by_patient"):
         return train, []
-    line = (f"{(~known).sum()} of {len(known)} images have no known target: those of the training split "
-            f"({(~known[train]).sum()}) are left out, the others are predicted but not scored")
+    line = (f"{(~known).sum()} of {len(known)} images have no known target: they are predicted, but neither "
+            "learned from nor scored")
     return [i for i in train if known[i]], [line]
 
 
@@ -253,21 +253,17 @@ def seen_before(args, cohort, indices):
     if run is None:
         return []
     saved = read_args(run)
-    if is_same_file(saved.data, args.data):
+    if realpath(saved.data) == realpath(args.data):                # or the same name of a cohort
         learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
     else:
         own = own_data(saved, run)
         if own is None:
             return []
         learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
-    leaks = []
-    for split in ("val", "test"):
-        again = learned.intersection(cohort.patients[i] for i in indices[split])
-        if again:
-            leaks.append(f"{len(again)} {split}")
-    if not leaks:
+    learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
+    if not learned:
         return []
-    return [f"WARNING: {run} learned from {' and '.join(leaks)} patients of this split; "
+    return [f"WARNING: {run} learned from {len(learned)} patients who are for val or test here; "
             "what is measured on them is too good"]
 
 
@@ -281,11 +277,6 @@ def run_around(name):
     return None
 
 
-def is_same_file(name, other):
-    """Are these two spellings of one path, or the same name of a cohort?"""
-    return realpath(name) == realpath(other)
-
-
 # -----------------------------------------------------------------------------
 # a model and a cohort together
 
@@ -294,9 +285,8 @@ def run_options(args, model, cohort, device):
     """What prediction needs to know of a run, as a dict."""
     vit = getattr(model.config, "vit", model.config)
     if len(vit.image) != axes_of(cohort):
-        size = f" of {vit.image} px" if vit.image else ""
         raise ValueError(f"{cohort.name} holds {IMAGE_KINDS[axes_of(cohort)]}, "
-                         f"the model was made for {IMAGE_KINDS[len(vit.image)]}{size}")
+                         f"the model was made for {IMAGE_KINDS[len(vit.image)]}")
     workers = args.workers
     if workers is None:
         workers = 0 if device.type == "cpu" else min(8, os.cpu_count())

@@ -23,18 +23,16 @@ def same_targets(cohort, run):
     if not isdir(folder):
         return cohort, None, None
     tasks, columns = tasks_and_columns(read_json(join(folder, "config.json")), folder)
-    before = {task.name: task for task in tasks}
-    now = {task.name: task for task in cohort.tasks}
-    changed = sorted(before.keys() ^ now.keys())
-    for name in sorted(before.keys() & now.keys()):
-        old = before[name]
-        new = now[name]
-        if (old.kind, set(old.classes)) != (new.kind, set(new.classes)):
-            changed.append(f"{name} ({new.text}; when the run began {old.text})")
-    if changed:
-        raise ValueError(f"{cohort.name}: the targets have changed since {run} began: {shortlist(changed)}; "
+    before, now = targets_in_words(tasks), targets_in_words(cohort.tasks)
+    if before != now:
+        raise ValueError(f"{cohort.name}: the targets have changed since {run} began: {now}, then {before}; "
                          "restore the table, or start a new run")
     return match(cohort, tasks, run), tasks, columns
+
+
+def targets_in_words(tasks):
+    """What tasks predict, in an order of their own."""
+    return ", ".join(sorted(f"{task.name} ({task.kind} {'/'.join(sorted(task.classes))})" for task in tasks))
 
 
 def same_split(cohort, run):

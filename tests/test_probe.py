@@ -17,7 +17,7 @@ from plumbing.cohort import Cohort, Task
 from plumbing.features import cached_features
 from plumbing.flags import parse
 from plumbing.load_cohort import load_cohort
-from plumbing.prepare import is_same_file, prepare, run_around
+from plumbing.prepare import prepare, run_around
 from plumbing.saved_run import open_model
 from probe import CNN, HEADS, CNNConfig, Probe, ProbeConfig, resize_grid, resize_list
 from tests.small_runs import fit
@@ -351,8 +351,7 @@ def test_a_backbone_that_saw_the_test_patients_is_named(nih, backbone, capsys):
     assert "WARNING: runs/vit learned from" in capsys.readouterr().out
     for name in ("runs/vit", "runs/vit/best", "runs/vit/best/model.safetensors", "runs/vit:model.safetensors"):
         assert run_around(name) == "runs/vit"                      # however it is spelled
-    assert run_around("") is run_around("org/vit") is None and is_same_file("a.csv", "a.csv")
-    assert is_same_file("runs/vit", f"{os.getcwd()}/./runs/vit") and not is_same_file("runs/vit", "runs")
+    assert run_around("") is run_around("org/vit") is None
 
 
 @pytest.mark.parametrize("target, more, balanced", (("pneumonia", (), True), ("pneumonia", ("--no-balanced",), False), ("Edema,Mass", (), False)))

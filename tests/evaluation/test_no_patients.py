@@ -65,7 +65,7 @@ def test_a_copied_table_does_not_hide_the_training_pictures(classes, tmp_path):
     cohort = load_cohort(str(tmp_path / "copy"))
     indices = {"train": [], "val": [], "test": range(len(cohort.paths))}
     line, = seen_before(SimpleNamespace(pretrained=str(classes / "runs/r"), data=str(tmp_path / "copy")), cohort, indices)
-    assert line.startswith("WARNING: ") and "learned from 14 test patients" in line
+    assert line.startswith("WARNING: ") and "learned from 14 patients who are for val or test" in line
 
 
 def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):

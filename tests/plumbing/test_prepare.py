@@ -32,9 +32,9 @@ def test_bags_train_one_at_a_time_or_padded(slides):
 
 
 @pytest.mark.parametrize("more, message", (
-    (("--model", "lt_vit"), "holds bags of vectors, --model lt_vit takes none; use vit"), (("--model", "vit", "--image", "32"), "have no pixels"),
-    (("--model", "vit", "--rotate", "5"), "--rotate 5.0: cohort holds bags of vectors, which have no pixels"),
-    (("--model", "vit", "--augment", "hflip"), "hflip: cohort holds bags of vectors, which have no pixels"),
+    (("--model", "lt_vit"), "holds bags of vectors, --model lt_vit takes none; use vit"), (("--model", "vit", "--image", "32"), "holds bags of vectors, to which it does not apply"),
+    (("--model", "vit", "--rotate", "5"), "--rotate 5.0: cohort holds bags of vectors, to which it does not apply"),
+    (("--model", "vit", "--augment", "hflip"), "hflip: cohort holds bags of vectors, to which it does not apply"),
     (("--model", "vit", "--channels", "9"), "need a bag of vectors (S, 9)")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
 def test_what_bags_cannot_do_ends_in_one_line(slides, more, message, monkeypatch, capsys):
     """They are for the ViT, have no pixels, and all one width."""
@@ -43,8 +43,8 @@ def test_what_bags_cannot_do_ends_in_one_line(slides, more, message, monkeypatch
 
 @pytest.mark.parametrize("more, message", (
     (("--model", "multivit"), "volumes holds volumes, --model multivit takes none; use vit"),
-    (("--model", "vit", "--image", "16x16"), "--image 16x16: volumes holds volumes, need one number or 3"),
-    (("--model", "vit", "--patch", "8x"), "--patch 8x: need SIDE"),
+    (("--model", "vit", "--image", "16x16"), "--image 16x16: volumes holds volumes, need one number of px from 1 to 99999 or 3, as SIDE, HEIGHTxWIDTH or DEPTH"),
+    (("--model", "vit", "--patch", "8x"), "--patch 8x: volumes holds volumes, need one number"),
     (("--model", "vit", "--image", "6x16x16"), "not a multiple of the patch"),
     (("--model", "vit", "--channels", "2"), "1 channels")), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
 def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeypatch, capsys):
@@ -60,18 +60,18 @@ def test_what_volumes_cannot_do_ends_in_one_line(volumes, more, message, monkeyp
 @pytest.mark.slow
 def test_pictures_are_no_volumes(table, volumes, monkeypatch, capsys):
     """Nor is a model of one for the other; --augment and --channels say what they lack."""
-    assert "need one number or 2" in fails(flags(table, "--model", "vit", "--image", "8x16x16"), monkeypatch, capsys)
+    assert "need one number of px from 1 to 99999 or 2" in fails(flags(table, "--model", "vit", "--image", "8x16x16"), monkeypatch, capsys)
     assert "no depth to flip" in fails(flags(table, "--augment", "dflip"), monkeypatch, capsys)
     main(flags(table, "--model", "vit", "--name", "a"))
     line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--device", "cpu"], monkeypatch, capsys)
-    assert "volumes holds volumes, the model was made for pictures of (16, 16) px" in line
+    assert "volumes holds volumes, the model was made for pictures" in line
     line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--image", "8", "--device", "cpu"], monkeypatch, capsys)
     assert "runs/a is for images of 2 axes" in line
 
 
 def test_what_cannot_be_cached_or_shared_is_refused(table, volumes, slides, monkeypatch, capsys):
-    assert "--cache is for decoded pictures and volumes; bags" in fails(["--data", slides, "--model", "vit", "--cache"], monkeypatch, capsys)
-    assert "which --augment crop would change" in fails(["--data", volumes, "--model", "vit", "--cache", "--augment", "crop"], monkeypatch, capsys)
+    assert "--cache True: cohort holds bags of vectors, to which it does not apply" in fails(["--data", slides, "--model", "vit", "--cache"], monkeypatch, capsys)
+    assert "volumes cannot have --augment crop" in fails(["--data", volumes, "--model", "vit", "--cache", "--augment", "crop"], monkeypatch, capsys)
     assert "--grad-checkpointing: --model cnn has no Transformer blocks" in fails(
         ["--data", table, "--target", "grade:classes", "--model", "cnn", "--grad-checkpointing"], monkeypatch, capsys)
     assert "--chunk: --mode joint has no stage 1" in fails(flags(table, "--mode", "joint", "--chunk", "2"), monkeypatch, capsys)
