@@ -17,6 +17,7 @@ from plumbing.resize import spaced
 NESTED = ("encoder", "vision_config", "vision_config_dict", "image_config", "backbone_config")
 SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
     "patch_embed.proj.weight": 4,
+    "blocks.0.norm1.bias": 1,  # RMS norms have none
     "blocks.0.mlp.fc1.weight": 2,
     "blocks.0.mlp.fc2.weight": 2,
     "blocks.0.attn.qkv.weight": 2,
@@ -41,14 +42,14 @@ def vit_inside(tensors, config, stage, notes):
     own = config.get(model)
     if not isinstance(own, dict) or "vit" not in own:
         return tensors, config
-    parts = ["vit"]
-    if any(key.startswith("stage1.") for key in tensors):
-        parts = ["stage1", "stage2"][:stage]
     inside = {}
-    for part in parts:
-        start = part + "."
-        inside |= {key.removeprefix(start): tensors[key] for key in tensors if key.startswith(start)}
-    notes.append(f"only the {part} of its {model}")
+    source = "vit"
+    for part in ("vit", "stage1", "stage2")[:1 + stage]:
+        for key, tensor in tensors.items():
+            if key.startswith(f"{part}."):
+                inside[key.removeprefix(f"{part}.")] = tensor
+                source = part
+    notes.append(f"only the {source} of its {model}")
     return inside, {"vit": own["vit"]}
 
 
@@ -88,16 +89,12 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
     refuse_absent(name, kind, config, tensors)
     require(name, tensors, SHAPES, "ViT")
-    if "blocks.0.norm1.bias" not in tensors:
-        raise ValueError(f"{name}: its norms have no bias (RMS norms?); that is not here")
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
     depth = count(tensors, "blocks.")
-    deep = depth, "blocks deep"
-    sizes = {"hidden_size": (D, "wide"), "num_hidden_layers": deep, "depth": deep}
-    for field, (size, unit) in sizes.items():
+    for field, size in {"hidden_size": D, "num_hidden_layers": depth, "depth": depth}.items():
         if config.get(field) not in (None, size):
-            raise ValueError(f"{name}: config.json is of a model {config[field]!a} {unit}, its ViT is {size} "
-                             f"{unit}; config.json is that of another model, or the file is not whole")
+            raise ValueError(f"{name}: config.json has a {field} of {config[field]!a}, the ViT in the file "
+                             f"one of {size}; one of them is of another model, or not whole")
     fields = {
         "patch": patch,
         "channels": C,
@@ -196,16 +193,14 @@ def find_positions(name, tensors, config, fields, notes):
     for kind, patches in counts.items():
         if stated and math.prod(stated) == patches:
             return stated, kind
-    shape = {2: "square", 3: "cube"}[axes]
     for kind, patches in counts.items():
         side = round(max(patches, 1) ** (1 / axes))
         if side ** axes == patches:
-            reason = "not as its config.json says" if stated else f"a {shape} (assumed)"
-            notes.append(f"image {spaced([side * P for P in patch], 'x')} px by its positions, {reason}")
+            image = spaced([side * P for P in patch], "x")
+            notes.append(f"image {image} px by its positions (assumed, no config.json says a size that fits)")
             return [side] * axes, kind
-    sides = {2: "height, width", 3: "depth, height, width"}[axes]
-    raise ValueError(f"{name}: {next(iter(counts.values()))} patch positions are no {shape}, and no "
-                     f"config.json gives an image_size [{sides}] in px that fits them")
+    raise ValueError(f"{name}: {patches} patch positions are no square or cube, and no config.json gives an "
+                     f"image_size that fits them, a list of {axes} sides in px")
 
 
 def stated_sides(config, axes):
@@ -224,15 +219,15 @@ def find_rotary(name, tensors, config, kind, fields, grid):
     if "rope.freqs_cos" in tensors:
         rotary = EVA02 | {"reference": turned_grid(tensors["rope.freqs_cos"])}
     if rotary is None:
-        if fields["positions"] == "none":
-            raise ValueError(f"{name}: holds no table of positions, and `architecture` in its config.json "
-                             "is none of those here that do without (rotary positions)")
-        like_eva = fields["mlp_norm"] and not fields["attention_norm"]              # EVA-02 and EVA-X, base
-        if not stated_kind(config) and not fields["layer_scale"]:                   # and their small ones
-            like_eva = like_eva or fields["activation"] == "swiglu"
-        if like_eva:
-            raise ValueError(f"{name}: has the MLP of EVA-02, and no config.json that names its "
-                             "`architecture`, which says the rotary positions")
+        unknown = fields["positions"] == "none"
+        if fields["mlp_norm"] and not fields["attention_norm"]:                     # EVA-02 and EVA-X, base
+            unknown = True
+        if not stated_kind(config) and not fields["layer_scale"] and fields["activation"] == "swiglu":
+            unknown = True                                                          # and their small ones
+        if unknown:
+            raise ValueError(f"{name}: has no table of positions, or the MLP of EVA-02; which rotary "
+                             "positions it has, only a config.json with an `architecture` that is known here "
+                             "says")
         return None
     if rotary.get("reference") == "own":
         rotary = rotary | {"reference": grid}
@@ -268,17 +263,12 @@ def crossvit_fields(name, tensors, heads_of):
     kernels = [f"patch_embed.0.{part}", f"patch_embed.1.{part}"]
     require(name, tensors, dict.fromkeys(kernels, 4) | CROSSVIT_SHAPES, "CrossViT")
     rows, dims = zip(tensors["pos_embed.0"].shape[1:3], tensors["pos_embed.1"].shape[1:3])
-    grids = []
-    for positions in rows:
-        side = math.isqrt(positions - 1)
-        if side * side != positions - 1:
-            raise ValueError(f"{name}: {positions - 1} patch positions are no square")
-        grids.append((side, side))
+    sides = [math.isqrt(positions - 1) for positions in rows]
     if dims not in heads_of:
         raise ValueError(f"{name}: widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")
     return {
-        "grids": grids,
+        "grids": [(side, side) for side in sides],
         "patch": [12, 16] if conv else [tensors[kernel].shape[3] for kernel in kernels],
         "channels": tensors[kernels[0]].shape[1],
         "dims": dims,

@@ -25,8 +25,14 @@ ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 # end like weights, but hold the state of a training or belong to other programs
 OTHERS = re.compile(r"optimizer|optim_states|scheduler|scaler|training_args|onnx|openvino|"
                     r"(^|/|rng_|random_|training_)state\.")
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@\w[\w./-]*)?", re.ASCII)
+SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")                 # the only one is the whole model
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@\w(\.?[\w/-])*)?", re.ASCII)
+REASONS = (  # errors of the Hub, of which the first is one of the second kind too
+    (errors.GatedRepoError, "is gated; accept its terms on its page, then `hf auth login` or set HF_TOKEN"),
+    (errors.RepositoryNotFoundError, "no such folder, and no such repository on the Hub (or a private one: "
+     "set HF_TOKEN)"),
+    (errors.RevisionNotFoundError, "has no such revision"),
+)
 
 
 def read_checkpoint(name):
@@ -86,10 +92,10 @@ class Folder:
     def files(self):
         """-> names of the files in it, and of what else is there, marked."""
         names = []
-        for entry in os.scandir(self.name):
-            kind = "/" if entry.is_dir() else " (a link to nothing)"
-            names.append(entry.name if entry.is_file() else entry.name + kind)
-        return sorted(names)
+        for name in sorted(os.listdir(self.name)):
+            is_file = isfile(join(self.name, name))
+            names.append(name if is_file else f"{name} (no file)")
+        return names
 
 
 class Repository:
@@ -103,30 +109,22 @@ class Repository:
     def fetch(self, file):
         """-> path of a file in the Hub's cache, downloaded when new; None when the repository has no such
         file. ValueError, one line, where that cannot be known."""
-        repo, revision = self.repo, self.revision
         try:
-            return huggingface_hub.hf_hub_download(repo, file, revision=revision)
+            return huggingface_hub.hf_hub_download(self.repo, file, revision=self.revision)
         except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError too, so it goes first
-            was_absent = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision) is not None
-            if was_absent or constants.HF_HUB_OFFLINE and self.cached_files():
-                return None
-            reason = f"at {constants.ENDPOINT} cannot be reached; try again, or give a local folder"
-            if constants.HF_HUB_OFFLINE:
-                reason = ("is switched off (HF_HUB_OFFLINE); download once with a network, "
-                          "or give a local folder")
-            raise ValueError(f"{repo}: {file} is not in the cache and the Hub {reason}") from error
-        except errors.GatedRepoError as error:  # before RepositoryNotFoundError, which it also is
-            raise ValueError(f"{repo}: is gated; accept its terms on its page, "
-                             "then `hf auth login` or set HF_TOKEN") from error
-        except errors.RepositoryNotFoundError as error:
-            raise ValueError(f"{repo}: no such folder, and no such repository on the Hub "
-                             "(or a private one: set HF_TOKEN)") from error
-        except errors.RevisionNotFoundError as error:
-            raise ValueError(f"{repo}: has no revision {revision!r}") from error
+            known = huggingface_hub.try_to_load_from_cache(self.repo, file, revision=self.revision)
+            if known is not None or constants.HF_HUB_OFFLINE and self.cached_files():
+                return None                                        # it is known to be absent
+            raise ValueError(f"{self.name}: {file} is not in the cache, and the Hub at {constants.ENDPOINT} "
+                             "cannot be reached or is switched off (HF_HUB_OFFLINE); download once with a "
+                             "network, or give a local folder") from error
         except errors.EntryNotFoundError:
             return None
         except Exception as error:  # the Hub's, the network library's, the disk's
-            raise ValueError(f"{repo}: {file} could not be downloaded: {first_line(error)}") from error
+            for kind, reason in REASONS:
+                if isinstance(error, kind):
+                    raise ValueError(f"{self.name}: {reason}") from error
+            raise ValueError(f"{self.name}: {file} could not be downloaded: {first_line(error)}") from error
 
     def files(self):
         """-> names of all its files; without a network, of those in the cache."""
@@ -158,19 +156,21 @@ def find_file(name):
         if ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
             raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
                              "without .. in its path")
-    first = start.partition("/")[0]
     if isdir(start):
         best = join(start, "best")                                 # of a run
         place = Folder(best if isdir(best) else start)
-    elif not HUB_ID.fullmatch(start) or ".." in start.partition("@")[2]:
-        raise ValueError(f"{name}: no such file or folder, and not a Hub id "
+    elif not HUB_ID.fullmatch(start) or looks_local(start):
+        raise ValueError(f"{name}: no such file or folder, and not taken for a Hub id "
                          f"(ORG/NAME, ORG/NAME@revision, or either with :FILE){neighbors(start)}")
-    elif start.endswith(ENDINGS) or first == "runs" or ("@" not in start and isdir(first)):
-        raise ValueError(f"{name}: no such file or folder{neighbors(start)}; "
-                         "the Hub is not asked for it (ORG/NAME@main would)")
     else:
         place = Repository(start)
     return place, file or find_weights(place)
+
+
+def looks_local(name):
+    """Is ORG/NAME rather a file or run that is not here, or in a folder that is?"""
+    first = name.partition("/")[0]
+    return name.endswith(ENDINGS) or first == "runs" or "@" not in name and isdir(first)
 
 
 def neighbors(name):
@@ -200,14 +200,12 @@ def find_weights(place):
             return file
     files = place.files()
     weights = [file for file in files if file.endswith(ENDINGS) and not OTHERS.search(file)]
-    if len(weights) == 1:
-        return weights[0]
-    reason = f"no weight file ({', '.join(ENDINGS)}), but {listed(files)}"
-    if weights:
-        reason = f"several weight files; choose one as {place.name}:FILE, there are {listed(weights)}"
-        if all(SHARD.search(file) for file in weights):
-            reason = f"shards of a model without their index, {FILES[1]}, but {listed(files)}"
-    raise ValueError(f"{place.name}: holds {reason}")
+    if not weights:
+        raise ValueError(f"{place.name}: holds no weight file ({', '.join(ENDINGS)}), but {listed(files)}")
+    if len(weights) > 1 and not all(SHARD.search(file) for file in weights):
+        raise ValueError(f"{place.name}: holds several weight files; choose one as {place.name}:FILE, "
+                         f"there are {listed(weights)}")
+    return weights[0]
 
 
 def weight_paths(place, file):
@@ -216,20 +214,17 @@ def weight_paths(place, file):
     path = place.fetch(file)
     if path is None:
         raise ValueError(f"{place.name}: holds no {file}, but {listed(place.files())}")
-    shard = SHARD.search(path)
-    if shard and int(shard[2]) > 1:                                # the only one is the whole model
-        raise ValueError(f"{path}: part {int(shard[1])} of the {int(shard[2])} of a model; "
-                         f"give the folder with all parts and their index, {FILES[1]}")
+    if SHARD.search(path):
+        raise ValueError(f"{path}: one part of a model in several; give the folder with all of them and "
+                         f"their index, {FILES[1]}")
     if not path.endswith(INDEX):
         return [path], ()
-    weight_map = read_json(path).get("weight_map")                 # {tensor: file}
-    shards = []
-    if isinstance(weight_map, dict):
-        shards = sorted({str(shard) for shard in weight_map.values()})
-    paths = [place.fetch(beside(file, shard)) for shard in shards if basename(shard) == shard]
-    if not paths or len(paths) < len(shards) or None in paths:
-        raise ValueError(f"{path}: names {len(shards)} shards ({listed(shards)}), "
-                         "not all of them are beside it")
+    with in_one_line(f"{path}: not an index of shards that lie beside it"):
+        weight_map = read_json(path)["weight_map"]                 # {tensor: file}
+        shards = sorted({basename(shard) for shard in weight_map.values()})
+        paths = [place.fetch(beside(file, shard)) for shard in shards]
+        if not paths or None in paths:
+            raise ValueError(f"it names {listed(shards)}")
     return paths, weight_map
 
 

@@ -182,12 +182,12 @@ def refuse_llama(name, tensors):
 
 
 def mask_key_bias(tensors):
-    """DINOv3 keeps a bias of k that its mask takes away."""
-    for key in [key for key in tensors if key.endswith(".attn.qkv.bias_mask")]:
-        mask = tensors.pop(key)
-        bias = key.removesuffix("_mask")
-        if bias in tensors:
-            tensors[bias] = torch.where(mask.bool() & ~mask.isnan(), tensors[bias], 0)
+    """DINOv3 keeps a bias of k that its mask takes away; the mask may hold NaN there."""
+    for key in list(tensors):
+        if key.endswith(".attn.qkv.bias_mask"):
+            mask = tensors.pop(key)
+            bias = key.removesuffix("_mask")
+            tensors[bias] = torch.where(mask == 1, tensors[bias], 0)
 
 
 def join(name, tensors, whole, parts):

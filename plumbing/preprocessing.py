@@ -7,6 +7,7 @@ belong to decides, and the report says that they are assumed.
 import math
 
 from plumbing.families import look_up
+from plumbing.resize import spaced
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -24,35 +25,36 @@ KINDS = (
 )
 
 
-def statistics(name, kind, config, preprocessor, channels, mean=None, std=None):
-    """-> {"mean", "std"}, tuples with a number per channel, and whether one of them is assumed.
+def statistics(name, kind, config, preprocessor, channels, mean, std, notes):
+    """-> {"mean", "std"}, tuples with a number per channel. notes, for the report, gains a line with them.
 
     kind: model type or architecture; config: a flat config.json. mean, std: the caller's own: a number,
-    several, or text such as "0.5,0.4,0.3". ValueError for what is no number, or not one per channel."""
+    several, or text such as "0.5,0.4,0.3"; None: those of the file. ValueError for what is no number, or not
+    one per channel."""
     scale = pixel_scale(name, preprocessor)
     result = {}
-    assumed = False
+    assumed = ""
     for field, neutral, chosen in (("mean", 0.0, mean), ("std", 1.0, std)):
         value = preprocessor.get(f"image_{field}")
-        file = "preprocessor_config.json"
         if value is None:
             value = config.get(field)
-            file = "config.json"
         if preprocessor.get("do_normalize") is False:
             value = neutral
         if chosen is not None:
             numbers = per_channel(f"--{field} {chosen}", chosen, channels)
         elif value is not None:
-            numbers = per_channel(f"{name}: {field} {value!a} in its {file}", value, channels)
+            text = f"{name}: {field} {value!a} in its config.json or preprocessor_config.json"
+            numbers = per_channel(text, value, channels)
             numbers = tuple(number / scale for number in numbers)
         else:
             numbers = family(kind, channels)[field]
-            assumed = True
+            assumed = " (assumed)"
         result[field] = numbers
     if max(result["mean"]) > 2:
         raise ValueError(f"{name}: mean {result['mean']} is one of pixels of 0..255; needed is that of 0..1 "
                          "(--mean and --std set them)")
-    return result, assumed
+    notes.append(f"mean {spaced(result['mean'])} std {spaced(result['std'])}{assumed}")
+    return result
 
 
 def pixel_scale(name, preprocessor):

@@ -19,7 +19,10 @@ import torch
 WRAPPERS = """state_dict_ema model_ema ema_state_dict ema shadow teacher target_encoder model state_dict
     model_state_dict net module backbone encoder student""".split()
 FOREIGN = r"\.(npz|npy|msgpack|h5|keras|tflite|onnx|gguf|pt2|zip|gz|tgz)$"
-LFS_POINTER = b"version https://git-lfs"
+STRANGERS = (  # how a file begins, and what it then is
+    (rb"version https://git-lfs", "a git-lfs pointer; `git lfs pull` in its folder fetches the weights"),
+    (rb"\s*<(!doctype|html|\?xml)", "a web page; download the file itself"),
+)
 SLACK = 2 ** 26                                                    # bytes; less than this is no attack
 
 # -----------------------------------------------------------------------------
@@ -80,14 +83,14 @@ def read_tensors(path):
     refuse_strangers(path)
     if path.endswith(".safetensors"):
         with readable(path, "weight file"):
-            tensors, note = safetensors.torch.load_file(path), ""
+            content = safetensors.torch.load_file(path)
     else:
         content = read_pickle(path)
-        tensors, note = unwrap(content)
-        if not tensors:
-            keys = ", ".join(map(str, content))[:99] if isinstance(content, dict) else ""
-            raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}; "
-                             "needed is what a model's state_dict() gives")
+    tensors, note = unwrap(content)
+    if not tensors:
+        keys = ", ".join(map(str, content))[:99] if isinstance(content, dict) else ""
+        raise ValueError(f"{path}: holds no tensors by name, but a {type(content).__name__} {keys!a}; "
+                         "needed is what a model's state_dict() gives")
     for key, tensor in tensors.items():
         if not key.isprintable():
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
@@ -104,11 +107,9 @@ def refuse_strangers(path):
                          "weights of PyTorch, saved as safetensors or by torch.save")
     with open(path, "rb") as file:
         head = file.read(40)
-    if head.startswith(LFS_POINTER):
-        raise ValueError(f"{path}: not a weight file but a git-lfs pointer to one; "
-                         "`git lfs pull` in that folder fetches the weights")
-    if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
-        raise ValueError(f"{path}: not a weight file but a web page; download the file itself")
+    for start, kind in STRANGERS:
+        if re.match(start, head, re.IGNORECASE):
+            raise ValueError(f"{path}: not a weight file but {kind}")
     header = int.from_bytes(head[:8], "little")
     if path.endswith(".safetensors") and header > getsize(path):
         raise ValueError(f"{path}: says that its header has {header} bytes, the file has {getsize(path)}")

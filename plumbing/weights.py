@@ -16,8 +16,8 @@ from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields
 from plumbing.checkpoints import listed, read_checkpoint
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
-from plumbing.resize import change_channels, fit, resize_positions, spaced
-from plumbing.weight_files import first_line, in_one_line
+from plumbing.resize import change_channels, fit, resize_positions
+from plumbing.weight_files import in_one_line
 
 # of other tasks
 IGNORED = re.compile(
@@ -36,17 +36,16 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors, config = vit_inside(tensors, config, stage, notes)
-        assumed = False
         if "vit" in config:                                            # written by train.py
-            config = own_config(model_class.Config, config["vit"], name, mean, std)
+            config = own_config(model_class.Config, config["vit"], name, channels, mean, std, notes)
         else:
             config = flat(config)
             tensors, layout = timm_names(name, tensors)
             kind = stated_kind(config) or layout
             fields = vit_fields(name, tensors, kind, config, heads, notes)
+            fields |= statistics(name, kind, config, preprocessor, fields["channels"], mean, std, notes)
+            config = from_dict(model_class.Config, fields, name)
             tensors = {finish(key): tensor for key, tensor in tensors.items()}
-            scaling, assumed = statistics(name, kind, config, preprocessor, fields["channels"], mean, std)
-            config = from_dict(model_class.Config, fields | scaling, name)
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: {name} has {config.heads}")
@@ -55,7 +54,7 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
                 raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
                                  f"not for {wanted}")
         config = fit(tensors, config, image, patch, notes)
-        return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
+        return settled(model_class, config, tensors, name, channels, changes, notes)
 
 
 def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, mean=None, std=None,
@@ -66,21 +65,19 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors = crossvit_names(tensors, tasks)
-        config = flat(config)
-        assumed = False
         if "crossvit" in config:                                       # written by train.py
-            config = own_config(model_class.Config, config["crossvit"], name, mean, std)
+            config = own_config(model_class.Config, config["crossvit"], name, channels, mean, std, notes)
         else:
             fields = crossvit_fields(name, tensors, heads_of)
-            scaling, assumed = statistics(name, "", config, preprocessor, fields["channels"], mean, std)
-            config = from_dict(model_class.Config, fields | scaling, name)
+            fields |= statistics(name, "", flat(config), preprocessor, fields["channels"], mean, std, notes)
+            config = from_dict(model_class.Config, fields, name)
         if image:
             resized = at_size(config, image)
             for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
                 if old != new:
                     resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
             config = resized
-        return settled(model_class, config, tensors, name, channels, changes, assumed, notes)
+        return settled(model_class, config, tensors, name, channels, changes, notes)
 
 
 def belonging_together(name):
@@ -90,29 +87,23 @@ def belonging_together(name):
     return in_one_line(f"{name}: its tensors and config.json do not belong together", errors)
 
 
-def own_config(config_class, fields, name, mean, std):
-    """The config of a run as it stands in its config.json, but for what the caller wants otherwise."""
+def own_config(config_class, fields, name, channels, mean, std, notes):
+    """The config of a run as it stands in its config.json, but for mean and std where the caller gives them.
+    """
     config = from_dict(config_class, fields, name)
-    if mean is None and std is None:
+    if not config.image:
+        if (mean, std) != (None, None) or channels not in (None, config.channels):
+            raise ValueError(f"{name} is for bags of vectors {config.channels} wide, which are taken as they "
+                             "come: no other width, --mean or --std")
         return config
-    if not config.mean:
-        raise ValueError(f"--mean, --std: {name} is for bags of vectors, which are taken as they come")
-    scaling, _ = statistics(name, "", vars(config), {}, config.channels, mean, std)
-    return replace(config, **scaling)
+    return replace(config, **statistics(name, "", vars(config), {}, config.channels, mean, std, notes))
 
 
-def settled(model_class, config, tensors, name, channels, changes, assumed, notes):
-    """-> tensors, config and notes, with the caller's channels and changes, and a note on mean and std. The
-    model that the config describes is not larger than the file."""
+def settled(model_class, config, tensors, name, channels, changes, notes):
+    """-> tensors, config and notes, with the caller's channels and changes. The model that the config
+    describes is not larger than the file."""
     if channels and channels != config.channels:
-        if not config.image:
-            raise ValueError(f"{name} is for bags of vectors {config.channels} wide, not {channels}")
         config = change_channels(tensors, config, channels, notes)
-    if config.mean:                                                # bags have none
-        text = f"mean {spaced(config.mean)} std {spaced(config.std)}"
-        if assumed:
-            text += " (assumed)"
-        notes.append(text)
     config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
     return tensors, config, notes
@@ -146,13 +137,8 @@ def check_size(model_class, config, tensors, name, *more):
     """Refuse a config that asks for far more than the file holds, before any memory is taken: the model is
     made without numbers first. What is a little more (2^25 numbers, 134 MB) is left to load_weights, which
     names every tensor."""
-    try:
-        with torch.device("meta"):
-            asked = sum(parameter.numel() for parameter in model_class(config, *more).parameters())
-    except ValueError as error:                      # of the model's own checks, which know no file
-        raise ValueError(f"{name}: {error}") from error
-    except Exception as error:  # sizes that cannot be, and what is no number
-        raise ValueError(f"{name}: config.json describes no model ({first_line(error)})") from error
+    with in_one_line(f"{name}: config.json and flags describe no model"), torch.device("meta"):
+        asked = sum(parameter.numel() for parameter in model_class(config, *more).parameters())
     in_file = sum(tensor.numel() for tensor in tensors.values())
     if asked > in_file + 2 ** 25:
         raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, "

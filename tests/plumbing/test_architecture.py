@@ -46,11 +46,11 @@ def test_strange_checkpoints_are_refused_in_words(tmp_path):
     resnet = write(tmp_path / "2", {"conv1.weight": torch.ones(2, 2)})
     assert "not a ViT this code knows: patch_embed.proj.weight is missing" in refusal(ViT.from_pretrained, resnet)
     assert "activation 'relu'" in refusal(ViT.from_pretrained, write(tmp_path / "3", tiny(), {"hidden_act": "relu"}))
-    for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": [[0.5]], "std": 0.5}, "mean [[0.5]] in its config.json: need one number, or one for each of 3 channels"),
+    for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": [[0.5]], "std": 0.5}, "mean [[0.5]] in its config.json or preprocessor_config.json: need one number, or one for each of 3 channels"),
                                         ([1], "a list"), ({"vit": {"widht": 3}}, "widht"), ({"vit": [1]}, "mapping"),
                                         ({"vit": {"dim": -1}}, "dim -1: need 1 <= x"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a whole number"),
                                         ({"vit": {"eps": 2}}, "eps 2: need 0 <= x < 1"), ({"vit": {"dropout": "x"}}, "dropout 'x': need a number"),
-                                        ({"vit": {"heads": 0}}, "heads 0: need 1 <= x"), ({"vit": {"image": [32.0, 32.0]}}, "describes no model"))):
+                                        ({"vit": {"heads": 0}}, "heads 0: need 1 <= x"), ({"vit": {"image": [32.0, 32.0]}}, "describe no model"))):
         message = refusal(ViT.from_pretrained, write(tmp_path / f"c{i}", tiny(), config))
         assert words in message and str(tmp_path / f"c{i}") in message and "config.json" in message
     (tmp_path / "1" / "config.json").write_text("{")
@@ -75,8 +75,8 @@ UNSEEN = {  # tensors, what a config.json says that none of them shows, why that
     "theta": (PLAIN, {"architecture": "eva02_tiny_patch14_224", "rope_temperature": -5}, "rotary positions of theta -5: need a number above 0"),
     "GEGLU": (GATED, {**TIMM, "hidden_act": "geglu"}, "activation 'geglu' in a gated MLP, here is silu"),
     "timm's gate is its GELU": (GATED, {**TIMM, "model_args": {"mlp_layer": "SwiGLUPacked"}}, "activation 'gelu' in a gated MLP, here is silu"),
-    "blocks that are lost": (PLAIN, {**TIMM, "num_hidden_layers": 12}, "config.json is of a model 12 blocks deep, its ViT is 2 blocks deep"),
-    "blocks too many": (PLAIN, {**TIMM, "model_args": {"depth": 1}}, "config.json is of a model 1 blocks deep, its ViT is 2 blocks deep"),
+    "blocks that are lost": (PLAIN, {**TIMM, "num_hidden_layers": 12}, "config.json has a num_hidden_layers of 12, the ViT in the file one of 2"),
+    "blocks too many": (PLAIN, {**TIMM, "model_args": {"depth": 1}}, "config.json has a depth of 1, the ViT in the file one of 2"),
     "periods": ({**TURNED, "rope_embed.periods": 1e4 ** (torch.arange(16) / 16)}, {}, "rope_embed.periods are of another theta than its architecture's"),
     "relative positions": (TURNED, {"architecture": "vit_relpos_small_patch16_224"}, "relpos_small_patch16_224 has relative positions in its attention"),
     "RADIO": ({"radio_model.model.patch_generator.embedder.weight": torch.ones(192, 192)}, {"model_type": "radio"}, "radio has patches by a Linear layer (RADIO)"),

@@ -78,14 +78,14 @@ def test_refusals_name_the_true_reason(tmp_path):
     write(tmp_path, tiny(), file="model-00001-of-00002.safetensors")
     for file, words in (("script.pt", "a TorchScript archive, which is a program with its weights"), ("pointer.pth", "a git-lfs pointer"),
                         ("page.bin", "a web page"), ("half.pth", r"cannot be printed ('\ud800')"), ("red.pth", r"cannot be printed ('\x1b[31mred')"),
-                        ("tar.pth", "not a "), ("model-00001-of-00002.safetensors", "part 1 of the 2 of a model; give the folder")):
+                        ("tar.pth", "not a "), ("model-00001-of-00002.safetensors", "one part of a model in several; give the folder")):
         message = refusal(ViT.from_pretrained, str(tmp_path / file))
         assert words in message and message.startswith(str(tmp_path / file)) and "weights_only" not in message
     write(tmp_path / "lone", tiny(), file="model-00001-of-00001.safetensors")
     assert ViT.from_pretrained(str(tmp_path / "lone")).report.startswith("loaded 30/30")
     for name, part in zip(("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), halves(tiny())):
         write(tmp_path / "shards", part, file=name)
-    assert "holds shards of a model without their index, model.safetensors.index.json, but model-00001" in refusal(ViT.from_pretrained, str(tmp_path / "shards"))
+    assert "one part of a model in several; give the folder with all of them and their index, model.safetensors.index.json" in refusal(ViT.from_pretrained, str(tmp_path / "shards"))
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_report_is_one_line_that_says_what_happened(tmp_path):
     """Loaded, resized, new and ignored, each named; a decoder of eight blocks is still one word."""
     path = write(tmp_path, {**tiny(), **DECODER})
     report, ignored = ViT.from_pretrained(path, image=(48, 48), channels=1, tasks={"grade": 5}).report.split(", ignored ")
-    assert report == (f"loaded 30/32 tensors from {path}, 3 heads (a guess from the width 192; --heads decides), image 32x32 px by its positions, a square (assumed), pre-norm blocks without rotary positions, activation gelu, eps 1e-06 (assumed), resized pos_embed 4x4 -> 6x6 (antialiased, which transformers is not), patch_embed from 3 to 1 channels, mean 0.449 std 0.226 (assumed), "
+    assert report == (f"loaded 30/32 tensors from {path}, 3 heads (a guess from the width 192; --heads decides), image 32x32 px by its positions (assumed, no config.json says a size that fits), pre-norm blocks without rotary positions, activation gelu, eps 1e-06 (assumed), mean 0.485 0.456 0.406 std 0.229 0.224 0.225 (assumed), resized pos_embed 4x4 -> 6x6 (antialiased, which transformers is not), patch_embed from 3 to 1 channels, "
                       "new head.grade")
     assert sorted(ignored.split()) == ["decoder_blocks", "decoder_embed", "decoder_norm", "decoder_pos_embed", "mask_token"]
 

@@ -184,7 +184,7 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "LoRA adapter": ({}, adapter, "adapters (LoRA ...), to be merged into its model first (merge_and_unload): base_model.model.vit"),
     "LoRA around a ViT": ({}, pth(wrapped_by_lora), "adapters (LoRA ...), to be merged into its model first (merge_and_unload): blocks.0"),
     "TorchScript": ({}, script, "a TorchScript archive, which is a program with its weights"),
-    "git-lfs pointer": ({}, lambda folder, t: (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a git-lfs pointer to one"),
+    "git-lfs pointer": ({}, lambda folder, t: (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a git-lfs pointer"),
     "numpy archive": ({}, lambda folder, t: np.savez(folder / "B_16.npz", a=np.ones(3)), "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but B_16.npz"),
     "whole module": ({}, lambda folder, t: torch.save({"model": torch.nn.Linear(2, 2)}, folder / "a.pt"), "asks to run torch.nn.modules.linear.Linear"),
     "arrays of numpy": ({}, pth(lambda t: {key: x.numpy() for key, x in t.items()}), "holds no tensors by name, but a dict 'cls_token"),
@@ -228,9 +228,9 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "slices": ({}, pth(lambda t: {**t, "pos_embed_spatial": torch.ones(1, 16, 192)}), "positions or attention of their own in time or depth: pos_embed_spatial"),
     "MeLo": ({}, pth(lambda t: renamed(t, [("attn.qkv", "attn.qkv.qkv")]) | {"blocks.0.attn.qkv.linear_a_q.weight": torch.ones(4, 192)}), "adapters (LoRA ...), to be merged into its model first"),
     "ONNX": ({}, empty_file("model.onnx"), "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but model.onnx"),
-    "cache of the Hub": ({}, cache_of_the_hub, "but model.safetensors (a link to nothing), snapshots/"),
+    "cache of the Hub": ({}, cache_of_the_hub, "but model.safetensors (no file), snapshots (no file)"),
     "language model's config": ({}, hub_folder(lambda t: prefixed(t, "model.vision_tower."), {"model_type": "llava_phi", "hidden_act": "gelu_new", "num_attention_heads": 32, "hidden_size": 2048}),
-                                "config.json is of a model 2048 wide, its ViT is 192 wide"),
+                                "config.json has a hidden_size of 2048, the ViT in the file one of 192"),
     "mean of 0..255": ({}, hub_folder(lambda t: t, {}, preprocessor={"image_mean": [123.7, 116.3, 103.5], "image_std": [58.4, 57.1, 57.4]}), "is one of pixels of 0..255; needed is that of 0..1"),
     "optimizer alone": ({}, pth(lambda t: {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}, "a.pt"), "holds no tensors by name, but a dict 'state, param_groups'"),
 }
@@ -247,7 +247,7 @@ def test_the_report_says_what_is_read_otherwise(tmp_path):
     model = ViT(SMALL)
     path = write(tmp_path, model.state_dict(), {**TIMM, "global_pool": "max", "model_args": {"img_size": 64}})
     report = ViT.from_pretrained(path).report
-    assert "class token read instead of its pool 'max', image 32x32 px by its positions, not as its config.json says, mean 0.485" in report
+    assert "class token read instead of its pool 'max', image 32x32 px by its positions (assumed, no config.json says a size that fits), mean 0.485" in report
     tensors = dict(ViT(replace(SMALL, pool="mean-norm")).state_dict())
     path = write(tmp_path / "max", renamed(tensors, [("^norm", "fc_norm")]), {**TIMM, "global_pool": "max", "model_args": {"img_size": 32}})
     assert "mean of the patches read instead of its pool 'max', mean 0.485" in ViT.from_pretrained(path).report
@@ -257,7 +257,7 @@ def test_a_grid_that_may_be_another_is_called_assumed(tmp_path):
     """2 x 8 patches are as many as 4 x 4; a config.json decides. A tower of PE looks like one of SigLIP, but for its rotary positions."""
     tensors = dict(ViT(replace(SMALL, image=(16, 64))).state_dict())
     bare = ViT.from_pretrained(write(tmp_path / "bare", tensors))
-    assert bare.config.image == (32, 32) and "image 32x32 px by its positions, a square (assumed)" in bare.report
+    assert bare.config.image == (32, 32) and "image 32x32 px by its positions (assumed, no config.json says" in bare.report
     config = {"architecture": "vit_tiny_patch8_32", "model_args": {"img_size": [16, 64]}}
     decided = ViT.from_pretrained(write(tmp_path / "said", tensors, config))
     assert decided.config.image == (16, 64) and "px" not in decided.report
