@@ -10,40 +10,25 @@ import torch.nn.functional as F
 from numpy.lib.npyio import NpzFile
 
 from plumbing.dicom import read_dicom
-from plumbing.formats import LARGEST, check_regular, check_size, format_of
-from plumbing.grey import Values, find_window, to_grey
+from plumbing.formats import check_regular, check_size, format_of
+from plumbing.grey import Values, to_grey
 from plumbing.nifti import read_nifti
-from plumbing.weight_files import check_numbers, read_pickle, readable
+from plumbing.weight_files import read_pickle, readable
 
 
 NO_CROP = (0.0, 0.0, 0.0, 0.0)
 
 
-def read_array(path):
-    """.npy, .npz with one array in it, or .pt with one tensor -> array of finite numbers, perhaps a map of
-    the file.
-
-    No object is unpickled, and no memory is taken before the size is checked, whatever the header says.
-    ValueError, one line, for everything that can go wrong."""
-    with readable(path, "array"):
-        array = open_array(path)
-        if isinstance(array, NpzFile):
-            with array:
-                array = np.asarray(array[array.files[0]])
-        check_finite(array)
-    return array
-
-
 def open_array(path):
-    """-> array, or the open .npz file of one, which is not too large to be unpacked."""
-    check_regular(path)
+    """.npy, .npz with one array in it, or .pt with one tensor -> array, perhaps a map of the file, or the
+    open .npz file, which is not too large to be unpacked. No object is unpickled."""
     if path.lower().endswith(".pt"):
         return read_pt(path)
     array = np.load(path, mmap_mode="r", allow_pickle=False)       # no .npy shorter than its header
     if isinstance(array, NpzFile):
         if len(array.files) != 1:
             raise ValueError(f"holds {len(array.files)} arrays, need one")
-        check_size(path, array.zip.infolist()[0].file_size, packed=True)
+        check_size(path, array.zip.filelist[0].file_size, packed=True)
     return array
 
 
@@ -52,41 +37,55 @@ def array_header(path):
     array = open_array(path)
     if not isinstance(array, NpzFile):
         return array.shape, array.dtype
-    with array, array.zip.open(array.zip.infolist()[0]) as file:
+    with array, array.zip.open(array.zip.filelist[0]) as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     return shape, dtype
+
+
+def read_array(path):
+    """-> Values of one array."""
+    array = open_array(path)
+    if isinstance(array, NpzFile):
+        with array:
+            array = np.asarray(array[array.files[0]])
+    return Values(array)
 
 
 def read_pt(path):
     tensor = read_pickle(path, mapped=zipfile.is_zipfile(path))    # not in the format of before PyTorch 1.6
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"holds a {type(tensor).__name__}, need one tensor")
-    if tensor.numel() * tensor.element_size() > LARGEST:
-        raise ValueError(f"says it is {tuple(tensor.shape)}, more than {LARGEST >> 30} GiB")
-    check_numbers(path, [tensor])                                  # one number in the file may stand for all
+    # packed, as one number in the file may stand for many
+    check_size(path, tensor.numel() * tensor.element_size(), packed=True)
     if tensor.dtype == torch.bfloat16:                             # numpy has no such type
         tensor = tensor.float()
     return tensor.detach().numpy()
 
 
+def check_type(type, shape):
+    """ValueError unless a file holds numbers, at least one. type: the name that numpy has for it."""
+    if not type.startswith(("bool", "int", "uint", "float")) or 0 in shape:
+        raise ValueError(f"holds {type} {shape}, need numbers, at least one")
+
+
 def check_finite(array):
     """ValueError unless it holds numbers, at least one, all of them finite."""
-    if array.dtype.kind not in "buif" or array.size == 0:
-        raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one")
+    check_type(array.dtype.name, array.shape)
     # a NaN or an infinity would be one of the ends, which take no memory
     if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError("holds values that are not finite")
 
 
 def read_values(path):
-    """Any file of numbers -> Values. ValueError in one line."""
-    format = format_of(path)
-    if format == "array":
-        return Values(read_array(path))
+    """Any file of numbers -> Values, all of them finite.
+
+    No memory is taken before the size is checked, whatever the header says. ValueError, one line, for
+    everything that can go wrong."""
+    readers = {"dicom": read_dicom, "nifti": read_nifti}
     with readable(path, "image"):
         check_regular(path)
-        values = read_dicom(path) if format == "dicom" else read_nifti(path)
+        values = readers.get(format_of(path), read_array)(path)
         check_finite(values.array)
     return values
 
@@ -113,48 +112,39 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     name = name or source
     values = as_values(source)
     volume = values.array
-    if volume.ndim not in (3, 4):
-        raise ValueError(f"{name}: {volume.shape}, "
-                         "need a volume (D, H, W) or (C, D, H, W)")
     if volume.ndim == 3:
         volume = volume[None]
-    if len(volume) not in (1, channels):
-        raise ValueError(f"{name}: {len(volume)} channels of {volume.shape[1:]}, "
-                         f"need 1 or {channels}; --channels says how many")
-    parts = [channel_of(values, volume, channel, window, crop) for channel in range(len(volume))]
-    shape = parts[0][0].array.shape
-    if shape == tuple(size):
-        pixels = np.stack([to_grey(part, chosen) for part, chosen in parts])
+    if volume.ndim != 4 or len(volume) not in (1, channels):
+        raise ValueError(f"{name}: {values.array.shape}, need a volume (D, H, W) or (C, D, H, W), where C is "
+                         f"1 or {channels}; --channels says how many")
+    left, top, right, bottom = crop
+    height, width = volume.shape[2:]
+    rows = slice(round(top * height), height - round(bottom * height))
+    columns = slice(round(left * width), width - round(right * width))
+    parts = []                                                     # uint8 (D, H, W), one per channel
+    for channel, array in enumerate(volume):
+        grey = to_grey(replace(values, array=array), window, channel)
+        parts.append(grey[:, rows, columns])
+    if parts[0].shape == tuple(size):
+        pixels = np.stack(parts)
     else:
-        x = torch.stack([shrink(part, chosen, np.minimum(size, shape).tolist()) for part, chosen in parts])
+        x = torch.stack([shrink(part, size) for part in parts])
         x = F.interpolate(x[None], size=tuple(size), mode="trilinear")       # (1, C, d, h, w)
         pixels = x[0].round().byte().numpy()
     return np.broadcast_to(pixels, (channels, *size))
 
 
-def channel_of(values, volume, channel, window, crop):
-    """-> Values (D, H, W) of a channel of a volume (C, D, H, W), cropped, and the window of all of it."""
-    part = replace(values, array=volume[channel])
-    if volume.dtype != np.uint8:
-        window = [find_window(part, window, channel)]
-    left, top, right, bottom = crop
-    height, width = volume.shape[2:]
-    rows = slice(round(top * height), height - round(bottom * height))
-    columns = slice(round(left * width), width - round(right * width))
-    return replace(part, array=part.array[:, rows, columns]), window
+def shrink(grey, size):
+    """uint8 (D, H, W) -> float (d, h, w), the means of its voxels where an axis is longer than in size.
 
-
-def shrink(part, window, size):
-    """Values (D, H, W) -> float (d, h, w), no larger: means of grey values.
-
-    Slice by slice, as all grey values at once may take gigabytes."""
+    Slice by slice, as all of it may take gigabytes as floats."""
+    depth = len(grey)
+    d, h, w = np.minimum(size, grey.shape).tolist()
     slices = []
-    depth = len(part.array)
-    for i in range(size[0]):
-        slab = part.array[i * depth // size[0]:math.ceil((i + 1) * depth / size[0])]
-        grey = to_grey(replace(part, array=slab), window)
-        grey = torch.from_numpy(grey.astype(np.float32))[None, None]         # (1, 1, slices, H, W)
-        slices.append(F.interpolate(grey, size=(1, *size[1:]), mode="area")[0, 0, 0])
+    for i in range(d):
+        slab = grey[i * depth // d:math.ceil((i + 1) * depth / d)].astype(np.float32)
+        slab = torch.from_numpy(slab)[None, None]                  # (1, 1, slices, H, W)
+        slices.append(F.interpolate(slab, size=(1, h, w), mode="area")[0, 0, 0])
     return torch.stack(slices)
 
 
@@ -164,7 +154,7 @@ def shrink(part, window, size):
 
 def read_bag(path, width):
     """File -> float32 (S, F), F = width."""
-    bag = read_array(path)
+    bag = read_values(path).array
     if bag.ndim != 2 or bag.shape[1] != width:
         raise ValueError(f"{path}: {bag.shape}, "
                          f"need a bag of vectors (S, {width})")

@@ -11,6 +11,7 @@ from plumbing.grey import Values, centered
 
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
+LOOKUPS = {"ModalityLUTSequence", "VOILUTSequence", "SIGMOID", "PALETTE COLOR"}
 
 
 def open_dicom(path, pixels=False):
@@ -26,11 +27,13 @@ def open_dicom(path, pixels=False):
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     if "Rows" not in dataset or "PhotometricInterpretation" not in dataset:
         raise ValueError("holds no picture, as a report or a plan; leave it out of the table")
-    for name in ("ModalityLUTSequence", "VOILUTSequence"):
-        if name in dataset and "WindowWidth" not in dataset:
-            raise ValueError(f"{name}, a lookup table, is not read")
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        raise ValueError("PALETTE COLOR is not read; convert it to RGB")
+    stated = dataset.dir("LUTSequence") + [dataset.PhotometricInterpretation, dataset.get("VOILUTFunction")]
+    lookups = LOOKUPS.intersection(stated)
+    if "WindowWidth" in dataset:                                   # which says the same
+        lookups.discard("VOILUTSequence")
+    if lookups:
+        raise ValueError(f"{', '.join(lookups)}, by which its numbers are looked up, is not read; convert it "
+                         "to plain numbers")
     size = math.prod(dicom_shape(dataset)) * dataset.BitsAllocated // 8
     check_size(path, size, packed=dataset.file_meta.TransferSyntaxUID.is_compressed)
     return dataset
@@ -41,10 +44,9 @@ def dicom_shape(dataset):
     frames = int(dataset.get("NumberOfFrames") or 1)
     samples = int(dataset.get("SamplesPerPixel", 1))
     shape = int(dataset.Rows), int(dataset.Columns)
-    if min(frames, samples, *shape) < 1:
-        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples")
-    if samples > 1 and frames > 1:
-        raise ValueError(f"holds {frames} frames in color; need one frame, or grey ones")
+    if min(frames, samples, *shape) < 1 or min(frames, samples) > 1:
+        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples a pixel; need one "
+                         "frame in color, or grey ones")
     if samples > 1:
         return (*shape, samples)
     return (frames, *shape) if frames > 1 else shape
@@ -54,8 +56,6 @@ def dicom_window(dataset):
     """-> (low, high), the first window that the file states, or None."""
     center = number(dataset, "WindowCenter")
     width = number(dataset, "WindowWidth")
-    if dataset.get("VOILUTFunction") == "SIGMOID":
-        raise ValueError("VOI LUT function SIGMOID is not read")
     if center is None or width is None or width < 2:
         return None
     return centered(center, width)

@@ -16,6 +16,7 @@ import numpy as np
 SHARE = 0.5                          # per cent of the numbers that a fitted window leaves out at either end
 SLAB = 2 ** 20                       # numbers that are scaled at once: float64 takes eight times their bytes
 SAMPLE = 100_000                     # numbers of an image by which a window is chosen, evenly spaced
+ENDS = (1023, 4095, 16383, 32767, 65535, -32768)                   # of 10, 12, 14 and 16 bits
 
 
 @dataclass
@@ -54,13 +55,13 @@ def centered(center, width):
     return low, low + width - 1
 
 
-def to_grey(values, choice="auto"):
+def to_grey(values, choice="auto", channel=0):
     """Values of one channel -> uint8 of the same shape. choice: a window as parse_window returns it."""
     array = values.array
     if array.dtype == np.uint8 and (choice == "own" or values.window is None):
         grey = np.asarray(array)
     else:
-        low, high = find_window(values, choice)
+        low, high = find_window(values, choice, channel)
         low = (low - values.intercept) / values.slope
         span = (high - values.intercept) / values.slope - low      # negative where the slope is
         if abs(span) < 1e-12:
@@ -92,19 +93,15 @@ def find_window(values, choice, channel=0):
 def sample(values, count):
     """-> about so many numbers of an image, evenly spaced over it, in what they mean.
 
-    The ends of an integer type do not count, nor does the highest number of 10, 12 or 14 bits where none is
-    higher, nor what without_markers takes away: they are saturated, padding, or a burnt-in marker."""
+    ENDS do not count where they are the highest or the lowest, nor the padding that the file states, nor what
+    without_markers takes away: they are saturated, padding, or a burnt-in marker."""
     array = values.array
     step = max(1, array.size // count) | 1                         # odd: no multiple of the usual widths
-    numbers = kept = array.flat[::step]
-    if numbers.dtype.kind in "iu":
-        limits = np.iinfo(numbers.dtype)
-        highest = int(numbers.max())
-        if highest not in (1023, 4095, 16383):
-            highest = limits.max
-        kept = numbers[(numbers < highest) & ((numbers > limits.min) | (limits.min == 0))]
-    if values.padding is not None:
-        kept = kept[kept != values.padding]
+    numbers = array.flat[::step]
+    kept = numbers[numbers != values.padding]
+    for end in (numbers.max(), numbers.min()):
+        if end in ENDS:
+            kept = kept[kept != end]
     if kept.size == 0:
         kept = numbers
     return values.slope * without_markers(kept.astype(np.float64)) + values.intercept

@@ -4,11 +4,10 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import median
 
 from huggingface_hub.utils import tqdm
 
-from plumbing.arrays import array_header
+from plumbing.arrays import array_header, check_type
 from plumbing.dicom import dicom_shape, dicom_window, open_dicom
 from plumbing.formats import check_regular, format_of
 from plumbing.nifti import nifti_shape, open_nifti
@@ -22,14 +21,14 @@ SIDES = (256, 257)                                                 # TIFF's tags
 PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
 FIRST = 64                           # files that tell whether files are waited for,
-SLOW = 0.0005                        # seconds for most
+SLOW = 0.0005                        # seconds for each
 STRIPS = ((273, 279), (324, 325))    # TIFF's tags: where strips or tiles begin, and how long they are
 
 
 @dataclass
 class Header:
     """Of one image file."""
-    format: str                      # JPEG, PNG, ..., array, DICOM, NIfTI
+    format: str                      # JPEG, PNG, ..., array, DICOM, NIfTI, or pixels of a cohort
     shape: tuple                     # (H, W) as it stands upright, (H, W, 3), (D, H, W), ..., (S, F)
     type: str = "uint8"              # of its numbers
     window: tuple = None             # that a DICOM file states
@@ -56,11 +55,11 @@ def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
     looks = {"picture": look_at_picture, "array": look_at_array, "dicom": look_at_dicom,
              "nifti": look_at_nifti}
-    format = format_of(path)
     with readable(path, "image"):
-        if format != "picture":                                    # of which open_picture asks it
-            check_regular(path)
-        return looks[format](path)
+        check_regular(path)
+        header = looks[format_of(path)](path)
+        check_type(header.type, header.shape)
+    return header
 
 
 def look_at_picture(path):
@@ -72,7 +71,7 @@ def look_at_picture(path):
             if picture.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width
         type = {"I": "uint16", "F": "float32"}.get(picture.mode[0], "uint8")
-        has_colors = type == "uint8" and has_16_bit_colors(picture)          # before it is loaded
+        has_colors = has_16_bit_colors(picture)                    # before it is loaded
         if not is_whole(picture):
             picture.load()                                         # something follows, or it was cut off
         if has_colors:
@@ -100,17 +99,13 @@ def is_whole(picture):
 
 def look_at_array(path):
     shape, dtype = array_header(path)
-    if dtype.kind not in "buif":
-        raise ValueError(f"holds {dtype}, need numbers")
-    return Header("array", shape, dtype.name,
-                  alpha=len(shape) == 3 and has_color_axis(shape) and shape[2] == 4)
+    return Header("array", shape, dtype.name, alpha=has_color_axis(shape) and shape[2] == 4)
 
 
 def look_at_dicom(path):
     dataset = open_dicom(path)
     kind = "int" if dataset.get("PixelRepresentation") else "uint"
-    type = f"{kind}{dataset.BitsAllocated}"
-    header = Header("DICOM", dicom_shape(dataset), type, dicom_window(dataset))
+    header = Header("DICOM", dicom_shape(dataset), f"{kind}{dataset.BitsAllocated}", dicom_window(dataset))
     header.patient = str(dataset.get("PatientID") or "")
     if len(header.shape) == 2:
         header.series = dataset.get("SeriesInstanceUID")
@@ -133,13 +128,11 @@ def look_at_all(cohort, images=None):
     if images is None:
         images = range(len(cohort.paths))
     paths = [cohort.paths[i] for i in images]
-    headers, waited = [], [0.0]
-    for path in paths[:FIRST]:
-        began, began_cpu = time.perf_counter(), time.process_time()
-        headers.append(read_header(path))
-        waited.append(time.perf_counter() - began - (time.process_time() - began_cpu))
+    began = time.perf_counter() - time.process_time()
+    headers = [read_header(path) for path in paths[:FIRST]]
+    waited = time.perf_counter() - time.process_time() - began
     with ThreadPoolExecutor(8) as pool:
-        look = pool.map if median(waited) > SLOW else map          # the mean would count other programs
+        look = pool.map if waited > FIRST * SLOW else map
         rest = look(read_header, paths[FIRST:])
         headers += tqdm(rest, "looking at files", len(paths), initial=len(headers), leave=False, disable=None)
     return dict(zip(images, headers))
@@ -151,10 +144,8 @@ def look_at_all(cohort, images=None):
 
 def axes_of(cohort):
     """-> how many axes a cohort's images have: 2, 3, or 0 for bags of vectors. The first image decides."""
-    if cohort.pixels is not None:
-        return axes_in(header_of(cohort, 0))
     wanted = cohort.reading.axes
-    if format_of(cohort.paths[0]) == "picture" and wanted != 3:
+    if cohort.pixels is None and wanted != 3 and format_of(cohort.paths[0]) == "picture":
         return 2                                                   # also where it cannot be opened
     return axes_in(header_of(cohort, 0), wanted)
 
@@ -163,7 +154,7 @@ def header_of(cohort, i):
     """-> Header of image i."""
     if cohort.pixels is None:
         return read_header(cohort.paths[i])
-    return Header("array", cohort.pixels.shape[1:])                # (h, w), (h, w, 3) or (d, h, w)
+    return Header("pixels", cohort.pixels.shape[1:])               # (h, w), (h, w, 3) or (d, h, w)
 
 
 def axes_in(header, wanted=None):
@@ -172,7 +163,7 @@ def axes_in(header, wanted=None):
     if header.format == "array":
         if axes == 2 and wanted != 2 and header.type not in PIXEL_TYPES:
             return 0
-        if axes == 3 and wanted != 3 and has_color_axis(header.shape):
+        if wanted != 3 and has_color_axis(header.shape):
             return 2
         return 2 if axes == 2 else 3
     if wanted == 3 and header.pages:
@@ -184,6 +175,8 @@ def axes_in(header, wanted=None):
 
 def has_color_axis(shape):
     """(H, W, 1), (H, W, 3), (H, W, 4), (1, H, W) or (3, H, W), of more than 4 px a side?"""
+    if len(shape) != 3:
+        return False
     is_last = shape[2] in (1, 3, 4) and min(shape[:2]) > 4
     return is_last or shape[0] in (1, 3) and min(shape[1:]) > 4
 

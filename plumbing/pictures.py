@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from plumbing.arrays import NO_CROP, as_values, check_finite, read_volume
+from plumbing.arrays import NO_CROP, as_values, check_finite, read_values, read_volume
 from plumbing.fit import frame
 from plumbing.formats import check_regular, check_size, format_of
 from plumbing.grey import Values, to_grey
@@ -86,12 +86,10 @@ def decode(source, mode, need, window, size, fit):
     if fit == "crop":                                              # then a part is seen, whichever way up
         need = math.ceil(need * max(picture.size) / min(picture.size) * max(size) / min(size))
     picture.draft(mode, (need, need))                              # without effect on formats other than JPEG
-    deep = picture.mode.startswith(("I", "F"))
-    has_upper_bytes = not deep and has_16_bit_colors(picture)
+    has_upper_bytes = has_16_bit_colors(picture)
     ImageOps.exif_transpose(picture, in_place=True)                # not in place it would copy in any case
-    if deep:
-        values = Values(numbers_of(picture), inverted=has_inverted_numbers(picture))
-        picture = Image.fromarray(to_grey(values, window))
+    if is_deep(picture):
+        picture = Image.fromarray(to_grey(numbers_of(picture), window))
     if picture.has_transparency_data:                              # black, whatever the colors below
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
@@ -105,13 +103,22 @@ def decode(source, mode, need, window, size, fit):
     return picture
 
 
+def is_deep(picture):
+    """Does it hold more than 8 bits of grey?"""
+    return picture.mode.startswith(("I", "F"))
+
+
 def numbers_of(picture):
-    """-> the numbers of a picture of more than 8 bits. ValueError where they are not finite."""
+    """-> Values of a picture that is_deep. ValueError where they are not finite."""
     numbers = np.asarray(picture)
-    if picture.format == "TIFF" and numbers.dtype == np.int32 and picture.tag_v2.get(SIGNED, (1,)) == (1,):
-        numbers = numbers.view(np.uint32)                          # Pillow has no such mode
     check_finite(numbers)
-    return numbers
+    if picture.format != "TIFF":
+        return Values(numbers)
+    tags = picture.tag_v2
+    if numbers.dtype == np.int32 and tags.get(SIGNED, (1,)) == (1,):
+        numbers = numbers.view(np.uint32)                          # Pillow has no such mode
+    is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO           # of 8-bit ones Pillow knows it
+    return Values(numbers, inverted=is_inverted)
 
 
 def whole_frame(picture, size, fit):
@@ -122,14 +129,9 @@ def whole_frame(picture, size, fit):
     return x0, y0, x1, y1
 
 
-def has_inverted_numbers(picture):
-    """Is it a TIFF of which the lowest number is white? Of 8-bit ones Pillow knows it."""
-    return picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
-
-
 def has_16_bit_colors(picture):
     """Does Pillow keep the upper 8 of 16 bits?"""
-    if picture.format not in ("PNG", "TIFF", "PPM"):
+    if is_deep(picture) or picture.format not in ("PNG", "TIFF", "PPM"):
         return False
     return any(DEEP.search(str(tile[3])) for tile in picture.tile)           # its decoder's arguments
 
@@ -159,18 +161,23 @@ def to_array(picture, channels):
     return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)           # (C, h, w)
 
 
-def read_stack(path, only_first=False):
-    """File of several pages or frames -> Values (D, H, W), colors as grey."""
-    with readable(path, "stack of pages"):
+def read_numbers(path, axes=3):
+    """File -> Values; pictures as grey, (D, H, W) of all pages or frames, or with two axes of the first."""
+    if format_of(path) != "picture":
+        return read_values(path)
+    with readable(path, "image"):
         picture = open_picture(path)
-        count = 1 if only_first else getattr(picture, "n_frames", 1)
+        count = getattr(picture, "n_frames", 1) if axes == 3 else 1
         check_size(path, count * math.prod(picture.size), packed=True)
         pages = []
         for number in range(count):
             picture.seek(number)
-            deep = picture.mode.startswith(("I", "F"))
-            pages.append(numbers_of(picture if deep else picture.convert("L")))
-    return Values(np.stack(pages), inverted=deep and has_inverted_numbers(picture))
+            if is_deep(picture):
+                values = numbers_of(picture)
+            else:
+                values = Values(np.asarray(picture.convert("L")))
+            pages.append(values.array)
+    return replace(values, array=np.stack(pages))
 
 
 # -----------------------------------------------------------------------------
@@ -179,11 +186,12 @@ def read_stack(path, only_first=False):
 
 def read(cohort, i, size, r=1, channels=3, crop=NO_CROP):
     """Image i of a cohort -> as read_image, or for volumes as read_volume, and None."""
-    name = cohort.paths[i]
-    source = name if cohort.pixels is None else cohort.pixels[i]
+    name = source = cohort.paths[i]
     reading = cohort.reading
+    if cohort.pixels is not None:
+        source = cohort.pixels[i]
+    elif len(size) == 3:
+        source = read_numbers(name)
     if len(size) == 3:
-        if cohort.pixels is None and format_of(name) == "picture":
-            source = read_stack(name)
         return read_volume(source, size, channels, crop, name, reading.window), None
     return read_image(source, size, r, channels, crop, name, reading.window, reading.fit)

@@ -1,18 +1,16 @@
 """How a run reads its images: every file is looked at, a window is chosen, and a line says what this means.
 """
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 
-from plumbing.arrays import read_values
 from plumbing.cohort import Reading
 from plumbing.fit import lost_shape
-from plumbing.formats import format_of
 from plumbing.grey import fit_window, parse_window, percentiles, sample
 from plumbing.headers import IMAGE_KINDS, axes_in, axes_of, check_kinds, look_at_all
 from plumbing.patients import identity
-from plumbing.pictures import read_stack
+from plumbing.pictures import read_numbers
 from plumbing.tables import shortlist
 
 
@@ -49,29 +47,28 @@ def look_before(args, cohort, images=None):
 
 
 def choose_window(args, cohort, headers, train):
-    """-> the cohort with the run's window, which is written into args, and a line about it, if any."""
-    axes = axes_of(cohort)
-    if axes == 0:                                                  # vectors are taken as they come
-        return cohort, []
-    sampled = train[::max(1, len(train) // IMAGES)][:IMAGES]
+    """-> the cohort with the run's window, which is written into args, and lines about it."""
     if not headers:
-        headers = look_at_all(cohort, sampled)
-    deep = windows_of(headers)
-    if not deep:
-        return cohort, []
-    if args.window != "auto" or None not in deep.values():
-        return cohort, notes_on_window(args, cohort, headers)
-    sampled = [i for i in sampled if i in deep] or list(deep)[:IMAGES]
-    samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
-    args.window = fit_window(samples)
-    cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
-    note = (f"{len(deep)} of {len(headers)} images hold more than 8 bits: 99 % of the numbers of "
-            f"{len(sampled)} training images, --window={args.window} becomes 0 .. 255")
-    return cohort, [note] + note_on_range(cohort, sampled, samples)
+        headers = look_at_all(cohort, some(train))
+    deep = windows_of(cohort, headers)
+    notes = []
+    if args.window == "auto" and None in deep.values():
+        images = some([i for i in train if i in deep] or list(deep))
+        args.window = fit_window([sample_channels(cohort, i) for i in images])
+        cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
+        notes = [f"the window is fitted to {len(images)} training images: 99 % of their numbers lie in it"]
+    return cohort, notes + notes_on_window(args, cohort, headers)
 
 
-def windows_of(headers):
+def some(images):
+    """-> about IMAGES of them, evenly spaced."""
+    return images[::max(1, len(images) // IMAGES)][:IMAGES]
+
+
+def windows_of(cohort, headers):
     """-> {image: the window that its file states, or None} of those that a window applies to."""
+    if axes_of(cohort) == 0:                                       # vectors are taken as they come
+        return {}
     return {i: header.window for i, header in headers.items() if header.is_deep or header.window}
 
 
@@ -82,44 +79,44 @@ def look_at_new(args, cohort, images=None):
 
 
 def notes_on_window(args, cohort, headers):
-    """-> lines about the window of images that it was not fitted to."""
-    axes = axes_of(cohort)
-    deep = windows_of(headers)
-    if axes == 0 or not headers or args.window == "auto" and not deep:
-        return []
+    """-> lines about what the window makes of images, and a warning where it is not made for them."""
+    deep = windows_of(cohort, headers)
     note = f"{len(deep)} of {len(headers)} images hold more than 8 bits"
-    if args.window == "auto" and None not in deep.values():
-        return [f"{note}: the windows that the files state become 0 .. 255"]
-    if args.window == "auto":
-        return [f"WARNING: {note}, for which the run has no window: of each 99 % of its own numbers, or the "
-                "window that its file states, become 0 .. 255"]
-    note += f": --window={args.window} becomes 0 .. 255"
+    fits = len(deep) == len(headers)
+    if args.window != "auto":
+        note += f": --window={args.window} becomes 0 .. 255"
+    elif deep:
+        note += (", for which the run has no window: of each the one that its file states, or else 99 % of "
+                 "its own numbers, become 0 .. 255")
+        fits = fits and None not in deep.values()
+    else:
+        return []
     if len(deep) < len(headers):
-        note = f"WARNING: {note}, the others are taken as they are"
-    if args.window == "own":
-        return [note]
-    sampled = list(deep)[::max(1, len(deep) // IMAGES)]
-    samples = [sample_channels(cohort.paths[i], axes) for i in sampled]
-    return [note] + note_on_range(cohort, sampled, samples)
+        note += ", the others are taken as they are"
+    if not fits:
+        note = f"WARNING: {note}"
+    return [note] + note_on_range(cohort, some(list(deep)))
 
 
-def note_on_range(cohort, images, samples):
-    """-> a warning where images fill little of the run's window, in a list. samples: see sample_channels."""
+def note_on_range(cohort, images):
+    """-> a warning where images fill little of the run's window, in a list."""
+    if isinstance(cohort.reading.window, str):                     # each has its own
+        return []
     low, high = cohort.reading.window[0]
-    flat = [cohort.paths[i] for i, channels in zip(images, samples)
-            if np.ptp(np.clip(percentiles(channels[0]), low, high)) < FLAT * (high - low)]
+    flat = []
+    for i in images:
+        ends = percentiles(sample_channels(cohort, i)[0])
+        if np.ptp(np.clip(ends, low, high)) < FLAT * (high - low):
+            flat.append(cohort.paths[i])
     if not flat:
         return []
     return [f"WARNING: {len(flat)} of {len(images)} images fill less than {FLAT:.0%} of the run's window, as "
             f"{flat[0]}: are their numbers on another scale?"]
 
 
-def sample_channels(path, axes):
-    """-> a sample of the numbers of an image, one per channel of a volume."""
-    if format_of(path) == "picture":
-        values = read_stack(path, only_first=axes == 2)
-    else:
-        values = read_values(path)
+def sample_channels(cohort, i):
+    """-> a sample of the numbers of image i, one per channel of a volume."""
+    values = read_numbers(cohort.paths[i], axes_of(cohort))
     channels = values.array if values.array.ndim == 4 else [values.array]
     return [sample(replace(values, array=channel), NUMBERS) for channel in channels]
 
@@ -144,10 +141,9 @@ def notes_on_files(headers, cohort, size=()):
         kind = IMAGE_KINDS[axes_in(first, reading.axes)]
         notes.append(f"{len(arrays)} arrays, the first of {by_x(first.shape)} {first.type}, are read as "
                      f"{kind}; --image with two sides asks for pictures, with three for volumes")
-    sizes = Counter(header.series for header in headers if header.series)
-    slices = [count for count in sizes.values() if count > 1]
-    if slices:
-        notes.append(f"{sum(slices)} DICOM files are slices of {len(slices)} series: each is read as a "
+    series = [header.series for header in headers if header.series]
+    if len(set(series)) < len(series):
+        notes.append(f"{len(series)} DICOM files are slices of {len(set(series))} series: each is read as a "
                      "picture of its own; saved as one NIfTI or .npy file, a series is a volume")
     for name, consequence in NOTES:
         count = sum(getattr(header, name) for header in headers)

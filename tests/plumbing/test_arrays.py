@@ -56,9 +56,9 @@ def test_a_crop_of_a_volume_is_of_its_slices():
 
 @pytest.mark.parametrize("content, message", (
     (np.zeros((4, 4)), r"\(4, 4\), need a volume \(D, H, W\) or"), (np.zeros((2, 3, 4, 4, 4)), "need a volume"),
-    (np.zeros((5, 4, 4, 4)), "5 channels of .* need 1 or 1; --channels"), (np.full((4, 4, 4), np.nan), "not finite"),
-    (np.array([{}], dtype=object), "not a readable array .*Python objects"), (np.full((4, 4, 4), "x"), "need numbers"),
-    (np.zeros((0, 4, 4)), "need numbers"), (b"", "not a readable array"), (b"PK\x03\x04", "not a readable array")))
+    (np.zeros((5, 4, 4, 4)), r"\(5, 4, 4, 4\), need .* where C is 1 or 1; --channels"), (np.full((4, 4, 4), np.nan), "not finite"),
+    (np.array([{}], dtype=object), "not a readable image .*Python objects"), (np.full((4, 4, 4), "x"), "need numbers"),
+    (np.zeros((0, 4, 4)), "need numbers"), (b"", "not a readable image"), (b"PK\x03\x04", "not a readable image")))
 def test_what_is_no_volume_is_named_in_one_line(tmp_path, content, message):
     """Wrong axes or channels, not a number, objects, text, nothing, and what is no array at all."""
     path = tmp_path / "a.npy"
@@ -94,7 +94,7 @@ def test_what_is_no_bag_is_named_in_one_line(tmp_path, array, message):
 def test_a_pt_file_is_a_tensor_and_runs_nothing(tmp_path):
     """A dict is no bag, and an object is not unpickled."""
     torch.save({"features": torch.zeros(1, 2)}, tmp_path / "a.pt"), torch.save(Cohort("x", [], [], [], {}), tmp_path / "b.pt")
-    for name, message in (("a.pt", "holds a dict, need one tensor"), ("b.pt", "not a readable array")):
+    for name, message in (("a.pt", "holds a dict, need one tensor"), ("b.pt", "not a readable image")):
         with pytest.raises(ValueError, match=message) as error:
             read_bag(str(tmp_path / name), 2)
         assert "\n" not in str(error.value)

@@ -98,10 +98,10 @@ def test_a_file_without_ending_is_known_by_its_magic(tmp_path):
 
 
 @pytest.mark.parametrize("tags, message", (
-    ({"NumberOfFrames": 10 ** 9}, "says it holds 119.2 GiB, more than 4 GiB"),
+    ({"NumberOfFrames": 10 ** 9}, "says it holds 128000000000 bytes, the file has"),
     ({"NumberOfFrames": 10 ** 5}, "says it holds 12800000 bytes, the file has"),
-    ({"Rows": 65535, "Columns": 65535}, "more than 4 GiB"), ({"Rows": 9}, "says it holds 144 bytes, the file has|bytes"),
-    ({"Rows": 0}, "says it has"), ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR is not read"),
+    ({"Rows": 65535, "Columns": 65535}, "says it holds 8589672450 bytes, the file has"), ({"Rows": 9}, "says it holds 144 bytes, the file has|bytes"),
+    ({"Rows": 0}, "says it has"), ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR, .* is not read"),
     ({"VOILUTFunction": "SIGMOID", "WindowCenter": 1, "WindowWidth": 9}, "SIGMOID")))
 def test_a_header_that_lies_is_refused(tmp_path, tags, message):
     """In one line with the file's name, by the first read_header, or at the latest when it is read."""
@@ -136,7 +136,7 @@ def test_slices_of_a_series_are_said(tmp_path):
     """Two files of one SeriesInstanceUID are pictures, and a line says what makes a volume of them."""
     headers = {i: read_header(write(tmp_path / f"{i}.dcm", RAMP, SeriesInstanceUID=uid)) for i, uid in enumerate(("1.2.3", "1.2.3", "1.2.4"))}
     lines = notes_on_files(headers, cohort_of("pqr", [0, 1, 2]))
-    assert lines == ["2 DICOM files are slices of 1 series: each is read as a picture of its own; saved as one NIfTI or .npy file, a series is a volume"]
+    assert lines == ["3 DICOM files are slices of 2 series: each is read as a picture of its own; saved as one NIfTI or .npy file, a series is a volume"]
 
 
 def test_a_person_who_is_several_patients_here_is_said(tmp_path):
@@ -157,3 +157,13 @@ def test_padding_and_reports(tmp_path):
     dataset.save_as(path)
     with pytest.raises(ValueError, match="holds no picture, as a report"):
         read_header(path)
+
+
+def test_numbers_that_stand_for_others_are_refused(tmp_path):
+    """A modality's table also where a window is stated, which is of what the table gives; a display's table only where none is."""
+    pydicom = pytest.importorskip("pydicom", reason="DICOM files are written by pydicom")
+    table, window = pydicom.Sequence([pydicom.Dataset()]), {"WindowCenter": 40, "WindowWidth": 400}
+    for tags in ({"ModalityLUTSequence": table}, {"ModalityLUTSequence": table, **window}, {"VOILUTSequence": table}):
+        with pytest.raises(ValueError, match="LUTSequence, by which its numbers are looked up, is not read"):
+            read_header(write(tmp_path / "a.dcm", RAMP, **tags))
+    assert read_header(write(tmp_path / "a.dcm", RAMP, VOILUTSequence=table, **window)).window == (-160, 239)

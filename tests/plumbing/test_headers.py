@@ -118,10 +118,12 @@ def test_a_file_that_was_cut_off_is_found_before_it_is_decoded(tmp_path, ending,
         read_header(path)
 
 
-def test_an_array_of_complex_numbers_is_refused_by_its_header(tmp_path):
-    np.save(tmp_path / "a.npy", np.ones((40, 40), complex))
-    with pytest.raises(ValueError, match="holds complex128, need numbers"):
-        read_header(str(tmp_path / "a.npy"))
+def test_an_array_without_plain_numbers_is_refused_by_its_header(tmp_path):
+    """Complex ones, and none at all, as a bag without vectors."""
+    for array, kind in ((np.ones((40, 40), complex), "complex128"), (np.ones((0, 8)), "float64")):
+        np.save(tmp_path / "a.npy", array)
+        with pytest.raises(ValueError, match=f"holds {kind} .*, need numbers, at least one"):
+            read_header(str(tmp_path / "a.npy"))
 
 
 def tiled_tiff(pixels, side):

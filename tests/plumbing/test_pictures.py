@@ -9,7 +9,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from plumbing.arrays import NO_CROP
 from plumbing.headers import read_header
-from plumbing.pictures import open_picture, read_image, read_stack
+from plumbing.pictures import open_picture, read_image, read_numbers
 from tests.photographs import CELLS, ramp, save, texture
 
 
@@ -307,7 +307,7 @@ def test_unsigned_numbers_of_32_bits_are_not_signed(tmp_path):
     assert content.count(struct.pack("<HHIHH", 339, 3, 1, 2, 0)) == 1                # the tag that says signed
     open(path, "wb").write(content.replace(struct.pack("<HHIHH", 339, 3, 1, 2, 0), struct.pack("<HHIHH", 339, 3, 1, 1, 0)))
     low, _ = read_image(path, (16, 16), channels=1)
-    assert middles(low) == [0, 85, 170, 255] and read_stack(path).array.max() == 240 * 17_000_000
+    assert middles(low) == [0, 85, 170, 255] and read_numbers(path).array.max() == 240 * 17_000_000
 
 
 def test_what_is_no_picture_is_refused_with_what_is_read(tmp_path):

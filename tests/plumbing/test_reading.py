@@ -37,7 +37,8 @@ def test_all_images_of_a_run_have_one_window(quiet, tmp_path, capsys):
     table = films(tmp_path)
     train.main(["--data", table, *RUN])
     output, saved = capsys.readouterr().out, read_args("runs/r")
-    assert "20 of 20 images hold more than 8 bits: 99 % of the numbers of" in output and f"--window={saved.window} becomes 0 .. 255" in output
+    assert "the window is fitted to 14 training images: 99 % of their numbers lie in it" in output
+    assert f"20 of 20 images hold more than 8 bits: --window={saved.window} becomes 0 .. 255" in output
     low, high = map(float, saved.window.split(":"))
     assert low < 20 and 3800 < high < 4000
     cohort = load_data(saved)
@@ -79,11 +80,11 @@ def test_images_on_another_scale_have_a_warning(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     args = parse(["--data", str(tmp_path / "t.csv"), "--model", "vit"])
     cohort, notes = choose_window(args, load_data(args), {}, range(20))
-    assert notes[1].startswith("WARNING: 4 of 20 images fill less than 5% of the run's window, as ") and len(notes) == 2
+    assert notes[2].startswith("WARNING: 4 of 20 images fill less than 5% of the run's window, as ") and len(notes) == 3
 
 
 @pytest.mark.parametrize("window, factor, type, lines", (
-    ("auto", 1, np.uint16, ["WARNING: 20 of 20 images hold more than 8 bits, for which the run has no window"]), ("auto", 1, np.uint8, []),
+    ("auto", 1, np.uint16, ["WARNING: 20 of 20 images hold more than 8 bits, for which the run has no window: of each"]), ("auto", 1, np.uint8, []),
     ("0:4000", 1, np.uint16, ["20 of 20 images hold more than 8 bits: --window=0:4000 becomes 0 .. 255"]),
     ("own", 1, np.uint16, ["20 of 20 images hold more than 8 bits: --window=own becomes"]),
     ("0:4000", 1, np.uint8, ["WARNING: 0 of 20 images hold more than 8 bits: --window=0:4000 becomes 0 .. 255, the others are taken as they are"]),
