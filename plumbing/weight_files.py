@@ -61,8 +61,8 @@ OBJECTS = """
     numpy.dtype numpy.ndarray
     numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
     numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
-    pathlib.PosixPath pathlib.PurePosixPath pathlib._local.PosixPath
-    pathlib.WindowsPath pathlib.PureWindowsPath pathlib._local.WindowsPath
+    pathlib.PosixPath pathlib.PurePosixPath pathlib._local.PosixPath pathlib._local.PurePosixPath
+    pathlib.WindowsPath pathlib.PureWindowsPath pathlib._local.WindowsPath pathlib._local.PureWindowsPath
     omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode
     omegaconf.base.ContainerMetadata omegaconf.base.Metadata
     datetime.datetime mmengine.logging.history_buffer.HistoryBuffer
