@@ -21,8 +21,7 @@ def fit(tensors, config, image, patch, notes):
     fitted = replace(config, image=image, patch=patch)
     kernel = "patch_embed.proj.weight"
     if patch != config.patch:
-        if kernel in tensors:
-            tensors[kernel] = resize_kernel(tensors[kernel], patch)
+        tensors[kernel] = resize_kernel(tensors[kernel], patch)
         notes.append(f"resized patches {spaced(config.patch, 'x')} -> {spaced(patch, 'x')} px")
     if fitted.grid != config.grid and config.positions != "none":
         resize_positions(tensors, "pos_embed", config.grid, fitted.grid, notes, placed_rows(config))
@@ -88,31 +87,26 @@ def change_channels(tensors, config, channels, notes):
     """Spread the patch kernel, or both of CrossViT, over another number of channels, in place; -> config.
 
     A grey image answers as its copy in every channel did: where channels differ in mean and std, each gets
-    their mean, and kernel and bias make up for it."""
+    their mean, and kernel and bias make up for it, so that they give for (x - new_mean) / new_std what they
+    gave for (x - mean) / std."""
     new_mean = sum(config.mean) / len(config.mean)
     new_std = sum(config.std) / len(config.std)
-    differ = len(set(config.mean)) > 1 or len(set(config.std)) > 1
-    kernels = [key for key in tensors if KERNELS.fullmatch(key)]
-    for key in kernels:
-        bias = key.removesuffix("weight") + "bias"
-        if differ and bias in tensors:
-            fold_statistics(tensors, key, bias, config, new_mean, new_std)
-        tensors[key] = spread_channels(tensors[key], channels)
-    notes.append(f"patch_embed from {config.channels} to {channels} channels")
-    return replace(config, channels=channels, mean=(new_mean,) * channels, std=(new_std,) * channels)
-
-
-def fold_statistics(tensors, key, bias, config, new_mean, new_std):
-    """Change kernel and bias in place, so that they give for (x - new_mean) / new_std what they gave for
-    (x - mean) / std, with a mean and std for each channel."""
     mean = torch.tensor(config.mean).double()
     std = torch.tensor(config.std).double()
-    weight = tensors[key].double().movedim(1, -1)                  # (D, P, P, C)
-    shift = weight * (new_mean - mean) / std
-    new_bias = tensors[bias].double() + shift.flatten(1).sum(1)
-    tensors[bias] = new_bias.float()
-    scaled = weight * new_std / std
-    tensors[key] = scaled.movedim(-1, 1).float()
+    differ = len(set(zip(config.mean, config.std))) > 1
+    for key in [key for key in tensors if KERNELS.fullmatch(key)]:
+        weight = tensors[key]
+        if differ:
+            bias = key.removesuffix("weight") + "bias"
+            weight = weight.double().movedim(1, -1)                # (D, P, P, C), or one P more
+            shift = weight * (new_mean - mean) / std
+            new_bias = tensors[bias].double() + shift.flatten(1).sum(1)
+            tensors[bias] = new_bias.float()
+            scaled = weight * new_std / std
+            weight = scaled.movedim(-1, 1)
+        tensors[key] = spread_channels(weight, channels)
+    notes.append(f"patch_embed from {config.channels} to {channels} channels")
+    return replace(config, channels=channels, mean=(new_mean,) * channels, std=(new_std,) * channels)
 
 
 def spread_channels(weight, channels):

@@ -74,13 +74,12 @@ class Rotary:
 def places(rotary, grid):
     """-> a tensor of places for each axis of the grid."""
     lines = []
-    for axis, size in enumerate(grid):
+    for size, reference in zip(grid, rotary.reference or grid, strict=True):
         line = torch.arange(size, dtype=torch.float64)
-        stretch = rotary.reference[axis] / size if rotary.reference else 1
         if rotary.centered:
             lines.append(2 * math.pi * (2 * (line + 0.5) / size - 1))
         else:
-            lines.append((line + rotary.offset) * stretch)
+            lines.append((line + rotary.offset) * (reference / size))
     return lines
 
 

@@ -49,11 +49,8 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-        for wanted in (image, patch):
-            if wanted and len(wanted) != len(config.image):
-                raise ValueError(f"{name} is for images of {len(config.image)} axes, {config.image} px, "
-                                 f"not for {wanted}")
-        config = fit(tensors, config, image, patch, notes)
+        with in_one_line(f"{name}: does not fit, it is for images of {config.image} px"):
+            config = fit(tensors, config, image, patch, notes)
         return settled(model_class, config, tensors, name, channels, changes, notes)
 
 
@@ -125,10 +122,8 @@ def build_config(config_class, values):
             value = tuple(value)
         elif is_dataclass(kind) and isinstance(value, dict):
             value = build_config(kind, value)
-        elif kind is int and type(value) is not int:
-            raise ValueError(f"{name} {value!r}: need a whole number")
-        elif kind is float and not isinstance(value, (int, float)):
-            raise ValueError(f"{name} {value!r}: need a number")
+        elif kind in (int, float) and type(value) not in (int, kind):
+            raise ValueError(f"{name} {value!r}: need a number ({kind.__name__})")
         built[name] = value
     return config_class(**built)
 
@@ -161,12 +156,12 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
             if key in target and tensor.shape == target[key].shape}
     absent = [key for key in target if key not in fits]
     ignored = [key for key in tensors if key not in target]
-    needed = [key for key in absent if not any(part in key for part in new)]
-    unknown = [key for key in ignored if not IGNORED.match(key)]
-    misfits = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
-               for key in needed + unknown]
+    misfits = [key for key in absent if not any(part in key for part in new)]
+    misfits += [key for key in ignored if not IGNORED.match(key)]
     if misfits:
-        raise ValueError(f"{name} does not fit the model: {listed(misfits, '; ')}")
+        shapes = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
+                  for key in misfits]
+        raise ValueError(f"{name} does not fit the model: {listed(shapes, '; ')}")
     for key, tensor in fits.items():
         is_other = tensor.is_floating_point() != target[key].is_floating_point()
         if is_other or not tensor.float().isfinite().all():
@@ -200,7 +195,7 @@ def main(argv):
     except ValueError as error:
         sys.exit(str(error))
     for key, tensor in tensors.items():
-        print(f"{key:40} {shape_text(tensors, key):20} {str(tensor.dtype).removeprefix('torch.')}")
+        print(f"{key:40} {shape_text(tensors, key):20} {tensor.dtype}")
     numbers = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     print(f"{len(tensors)} tensors, {numbers:.2f} M numbers, {layout or 'timm'} layout", *notes, sep=", ")
 

@@ -48,8 +48,8 @@ def test_strange_checkpoints_are_refused_in_words(tmp_path):
     assert "activation 'relu'" in refusal(ViT.from_pretrained, write(tmp_path / "3", tiny(), {"hidden_act": "relu"}))
     for i, (config, words) in enumerate((({"num_attention_heads": 7}, "7 heads"), ({"mean": [[0.5]], "std": 0.5}, "mean [[0.5]] in its config.json or preprocessor_config.json: need one number, or one for each of 3 channels"),
                                         ([1], "a list"), ({"vit": {"widht": 3}}, "widht"), ({"vit": [1]}, "mapping"),
-                                        ({"vit": {"dim": -1}}, "dim -1: need 1 <= x"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a whole number"),
-                                        ({"vit": {"eps": 2}}, "eps 2: need 0 <= x < 1"), ({"vit": {"dropout": "x"}}, "dropout 'x': need a number"),
+                                        ({"vit": {"dim": -1}}, "dim -1: need 1 <= x"), ({"vit": {"dim": 24.0}}, "dim 24.0: need a number (int)"),
+                                        ({"vit": {"eps": 2}}, "eps 2: need 0 <= x < 1"), ({"vit": {"dropout": "x"}}, "dropout 'x': need a number (float)"),
                                         ({"vit": {"heads": 0}}, "heads 0: need 1 <= x"), ({"vit": {"image": [32.0, 32.0]}}, "describe no model"))):
         message = refusal(ViT.from_pretrained, write(tmp_path / f"c{i}", tiny(), config))
         assert words in message and str(tmp_path / f"c{i}") in message and "config.json" in message
@@ -81,7 +81,7 @@ UNSEEN = {  # tensors, what a config.json says that none of them shows, why that
     "relative positions": (TURNED, {"architecture": "vit_relpos_small_patch16_224"}, "relpos_small_patch16_224 has relative positions in its attention"),
     "RADIO": ({"radio_model.model.patch_generator.embedder.weight": torch.ones(192, 192)}, {"model_type": "radio"}, "radio has patches by a Linear layer (RADIO)"),
     "parallel": ({**PLAIN, "blocks.0.attns.0.attn.qkv.weight": torch.ones(9, 3)}, TIMM, "several attentions side by side"),
-    "heads": (PLAIN, {**TIMM, "num_heads": True}, "heads True: need a whole number"),
+    "heads": (PLAIN, {**TIMM, "num_heads": True}, "heads True: need a number (int)"),
     "two biases": ({**PLAIN, "blocks.0.attn.q_bias": torch.ones(192)}, TIMM, "blocks.0.attn.q.bias and blocks.0.attn.qkv.bias are both its blocks.0.attn.qkv.bias"),
 }
 
