@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import default_collate
 
 from plumbing.arrays import NO_CROP, read_bag
 from plumbing.cache import Decoded
@@ -153,9 +154,7 @@ def collate(samples):
     batch = {}
     for key in samples[0]:
         values = [sample[key] for sample in samples]
-        if key == "targets":
-            batch[key] = {task: stack([targets[task] for targets in values]) for task in values[0]}
-        elif key == "bag":
+        if key == "bag":
             bags = [torch.from_numpy(bag) for bag in values]
             lengths = torch.tensor([len(bag) for bag in bags])
             batch["bag"] = pad_sequence(bags, batch_first=True)    # (B, S, F), zeros behind the shorter bags
@@ -163,13 +162,11 @@ def collate(samples):
                 batch["bag_mask"] = torch.arange(lengths.max()) < lengths[:, None]           # (B, S)
         elif key in ("patient", "path", "index", "number"):
             batch[key] = values
+        elif key == "targets":
+            batch[key] = default_collate(values)                   # dicts -> a dict of tensors
         else:
-            batch[key] = stack(values)
+            batch[key] = torch.from_numpy(np.stack(values))
     return batch
-
-
-def stack(arrays):
-    return torch.from_numpy(np.stack(arrays))
 
 
 # -----------------------------------------------------------------------------

@@ -67,10 +67,9 @@ def to_grey(values, choice="auto", channel=0):
         if abs(span) < 1e-12:
             span = 1e-12
         grey = np.empty(array.shape, np.uint8)
-        rows = max(1, SLAB * len(array) // array.size)
-        for first in range(0, len(array), rows):
-            slab = array[first:first + rows].astype(np.float64)
-            grey[first:first + rows] = np.clip(255 * (slab - low) / span, 0, 255)
+        slabs = array.size // SLAB + 1
+        for numbers, slab in zip(np.array_split(array, slabs), np.array_split(grey, slabs)):
+            slab[:] = np.clip(255 * (numbers.astype(np.float64) - low) / span, 0, 255)
     return 255 - grey if values.inverted else grey
 
 
