@@ -23,9 +23,6 @@ def read_class_folders(folder, regex, split):
 
     It has one task, `class`. Every file counts as a patient, except where names say whose they are: see
     patients.py; regex: --patient-regex. The official split is kept, unless split is "none"."""
-    if split not in (None, "none"):
-        raise ValueError(f"--split-column {split}: {folder} is no table; for class folders there is only "
-                         "none, which deals the images of its folders train, val and test anew")
     images, left_out = without_masks(folder)
     splits, names, paths, notes = read_layout(folder, images, left_out)
     notes += left_out_note(paths, left_out)

@@ -25,7 +25,8 @@ DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_siz
 LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "workers": 0, "lr": 1e-12,
          "lr_end": 0, "rotate": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "seed": 0, "train_blocks": 0,
          "heads": 1, "width": 1, "ff": 1, "encoder_layers": 0, "decoder_layers": 1, "decoder_heads": 0,
-         "encoders": 1, "cross_depth": 1}
+         "encoders": 1, "cross_depth": 1, "dropout": 0, "drop_path": 0, "val": 0}
+LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # infinity for the others
 
 # -----------------------------------------------------------------------------
 # the flags
@@ -34,10 +35,9 @@ LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 
 def make_parser(model=DEFAULT_MODEL):
     """The parser for one model: the common flags, then its own."""
     defaults = {**DEFAULTS, **getattr(MODELS[model], "defaults", {})}
-    others = ", ".join(name for name in MODELS if name != model)
     parser = Parser(
         "Train any model of this project on any cohort, test it, and leave a run folder.",
-        epilog=f"Flags of another model: python train.py --model NAME --help, NAME one of {others}.")
+        epilog="Flags of another model: python train.py --model NAME --help.")
     add_model_flags(parser.add_argument_group("model").add_argument, defaults)
     own = parser.add_argument_group(f"--model {model}")
     MODELS[model].add_flags(own)
@@ -298,12 +298,10 @@ def fill_in(args):
 def check_ranges(args):
     for name, least in LEAST.items():
         value = getattr(args, name, None)
-        if value is not None and not least <= value < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}, and "
-                             "less than infinity")
-    for name in ("dropout", "drop_path", "val"):
-        if not 0 <= getattr(args, name, 0) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: need 0 <= x < 1")
+        limit = LIMITS.get(name, math.inf)
+        if value is not None and not least <= value < limit:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}, "
+                             f"and less than {limit}")
 
 
 def listed(text):

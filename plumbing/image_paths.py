@@ -148,12 +148,16 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")
     name = folded_stem(split_name(cell)[-1])
-    stems = {file: folded_stem(basename(file)) for file in files}
-    same = [f"{file} is in another folder" for file, stem in stems.items() if stem == name]
-    near = [f"{file} has a name that is near" for file, stem in stems.items() if name in stem or stem in name]
+    excess = {}                                                    # file -> by how much its name is longer
+    for file in files:
+        stem = folded_stem(basename(file))
+        if name in stem or stem in name:
+            excess[file] = abs(len(stem) - len(name))
+    if excess:
+        problem += f"; {min(excess, key=excess.get)} has the nearest name"
     del left_out[".csv"]                                           # tables, this one among them
-    parts = [problem] + (same or near)[:1] + left_out_note(files, left_out)
-    raise cell_error(path, row, column, "; ".join(parts) + "; --images names the folder")
+    parts = [problem, *left_out_note(files, left_out), "--images names the folder"]
+    raise cell_error(path, row, column, "; ".join(parts))
 
 
 def refuse_shared(path, rows, column, paths, respelled):

@@ -45,9 +45,13 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     known = PUBLIC_TABLES.get(data, {})
     is_medmnist = data.startswith("medmnist:")
     if is_medmnist or isdir(data) and not known:
-        if images or patient or image or is_medmnist and (target or split):
+        unfit = [images, patient, image]
+        if is_medmnist or split != "none":
+            unfit.append(split)
+        if any(unfit) or is_medmnist and target:
             raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
-                             "--target and --split-column do not apply to it")
+                             "--target and --split-column do not apply to it; only to class folders do "
+                             "--target and --split-column none")
         if is_medmnist:
             return read_medmnist(data, cache)
         try:

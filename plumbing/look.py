@@ -11,7 +11,7 @@ from os.path import basename, dirname, join
 import numpy as np
 from PIL import Image
 
-from plumbing.cells import is_number
+from plumbing.cells import by_number
 from plumbing.columns import tabulate
 from plumbing.headers import IMAGE_KINDS, axes_of, check_kinds, read_header
 from plumbing.models import seeing
@@ -62,38 +62,29 @@ def summarize(task, values):
     """The values of a task in words: counts, or a range, and how many are unknown."""
     if task.kind == "loss":
         return "needs no target"
-    unknown = f"{np.isnan(values).sum()} unknown"
-    if np.isnan(values).all():
-        return unknown
+    words = []
     if task.kind == "survival":
-        times, events = values.T
-        return (f"{np.nansum(events):.0f} events, {(events == 0).sum()} without, times "
-                f"{np.nanmin(times):g} .. {np.nanmax(times):g}, {np.isnan(events).sum()} unknown")
-    if task.kind == "regression":
-        return f"{np.nanmin(values):g} .. {np.nanmax(values):g}, {unknown}"
-    counts = [(values == i).sum() for i in range(len(task.classes))]
+        values, events = values.T
+        words = [f"times of {np.nansum(events):.0f} events", f"{(events == 0).sum()} without"]
+    known = values[~np.isnan(values)]
     if task.kind == "labels":
-        counts = np.nansum(values, axis=0)
-    words = ", ".join(f"{name} {count:.0f}" for name, count in zip(task.classes, counts))
-    return f"{words}, {unknown}"
+        words = [f"{name} {count:.0f}" for name, count in zip(task.classes, np.nansum(values, axis=0))]
+    elif task.kind == "classes":
+        words = [f"{name} {(known == i).sum()}" for i, name in enumerate(task.classes)]
+    elif len(known):
+        words.append(f"{known.min():g} .. {known.max():g}")
+    return ", ".join([*words, f"{values.size - known.size} unknown"])
 
 
 def describe_column(cells):
     """Cells of a column -> what they hold, in words."""
     counts = Counter(cells)
     blanks = counts.pop("", 0)
-    if not counts:
-        text = "nothing"
-    elif all(map(is_number, counts)):
-        numbers = list(map(float, counts))
-        text = f"numbers {min(numbers):g} .. {max(numbers):g}, {len(counts)} different"
-    elif len(counts) <= 6:
-        text = ", ".join(f"{word} {count}" for word, count in counts.most_common())
-    else:
-        text = f"{len(counts)} different words, as {min(counts)}"
-    if blanks:
-        text += f", {blanks} blank"
-    return text
+    words = sorted(counts, key=by_number)
+    text = ", ".join(f"{word} ({counts[word]})" for word in words[:6])
+    if len(words) > 6:
+        text = f"{words[0]} to {words[-1]}, {len(words)} different"
+    return f"{text or 'nothing'}, {blanks} blank"
 
 
 # -----------------------------------------------------------------------------
@@ -105,21 +96,18 @@ def describe_files(cohort):
     of files that leave a choice; {image: Header}."""
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"], {}
-    kinds = Counter()
-    headers = {}
+    kinds, headers = Counter(), {}
     chosen = evenly(cohort, MANY)
     for i in chosen:
         try:
             header = headers[i] = read_header(cohort.paths[i])
+            kinds[f"{header.format} {header.type}"] += 1
         except ValueError:
             kinds[f"cannot be read ({basename(cohort.paths[i])})"] += 1
-        else:
-            kinds[f"{header.format} {header.type}"] += 1
-    sizes = [by_x(shape) for shape in sorted({header.shape for header in headers.values()})]
-    if len(sizes) > 3:
-        sizes = [f"{sizes[0]} to {sizes[-1]}, {len(sizes)} sizes"]
     words = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
-    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {', '.join(sizes)}"
+    sizes = sorted({header.shape for header in headers.values()})
+    ends = " to ".join(map(by_x, sizes[:1] + sizes[1:][-1:]))
+    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {ends}"
     return [line] + notes_on_files(headers, cohort), headers
 
 

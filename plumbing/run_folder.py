@@ -118,25 +118,18 @@ def write_folder(path):
             reason = "no space left on the disk"
         raise OSError(f"{path} could not be written ({reason}); "
                       "what was there before is whole") from error
-    open(join(fresh, "complete"), "w").close()       # from here on `recover` may take it
     if isdir(path):
-        os.rename(path, old)
+        os.rename(path, old)                         # from here on `recover` takes the new one
     os.rename(fresh, path)
-    os.remove(join(path, "complete"))
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(path):
-    """After a kill between write_folder's two renames: put the new folder in place if whole, else the old."""
+    """After a kill between write_folder's two renames put the new folder, which is whole, in place."""
     fresh = path + ".new"
     old = path + ".old"
-    if not isdir(path):
-        if isfile(join(fresh, "complete")):
-            os.rename(fresh, path)
-        elif isdir(old):
-            os.rename(old, path)
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(join(path, "complete"))
+    if isdir(old) and not isdir(path):
+        os.rename(fresh, path)
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -174,10 +167,9 @@ def load_state(run, model, optimizer, state, steps):
             value = saved.setdefault(key, default)
             if default is not None and not isinstance(value, type(default)):
                 raise ValueError(f"{key} {value!r} is not as train.py writes it")
-        if not 0 <= saved["step"] < steps:
-            raise ValueError(f"step {saved['step']}: an epoch has {steps} steps")
-        if not all(isinstance(epoch, dict) for epoch in saved["history"]):
-            raise ValueError("history is not as train.py writes it")
+        are_dicts = all(isinstance(epoch, dict) for epoch in saved["history"])
+        if not are_dicts or not 0 <= saved["step"] < steps:
+            raise ValueError(f"step {saved['step']} of {steps} in an epoch, or a history without dicts")
         return {key: saved[key] for key in state}
 
 

@@ -127,21 +127,17 @@ def link_patients(cohort, duplicates):
 
 def duplicates_note(cohort, duplicates, split_of):
     """-> a line that shows four sets of duplicates, first those that cross the official split."""
-    crossing, within = [], []
+    sets = []                                                      # (is it on one side?, what it holds)
     for images in duplicates:
-        patients = [cohort.patients[i] for i in images]
-        sides = {split_of[patient] for patient in patients}
-        twins = [f"{basename(cohort.paths[i])} (patient {patient}, {split_of[patient]})"
-                 for i, patient in zip(images, patients)]
-        lines = crossing if len(sides) > 1 else within
-        lines.append(" = ".join(twins))
-    shown = "; ".join((crossing + within)[:4])
-    note = f"{len(duplicates)} sets of byte-identical images across patients: {shown}"
-    if len(duplicates) > 4:
-        note += " ..."
+        splits = [split_of[cohort.patients[i]] for i in images]
+        twins = [f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, {split})"
+                 for i, split in zip(images, splits)]
+        sets.append((len(set(splits)) == 1, " = ".join(twins)))
+    crossing = [one_side for one_side, _ in sets].count(False)
+    note = f"{len(sets)} sets of byte-identical images across patients, "
     if crossing:
-        note += f"; WARNING: {len(crossing)} cross the official split"
-    return note
+        note += f"WARNING: {crossing} cross the official split, "
+    return note + "as " + "; ".join(twins for _, twins in sorted(sets)[:4])
 
 
 # -----------------------------------------------------------------------------

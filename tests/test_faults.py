@@ -271,8 +271,8 @@ def busy(grey_run):
 
 def test_a_run_in_training_is_left_alone(greys, busy):
     """Neither resumed nor overwritten nor tidied up; once that process is gone, even by SIGKILL, nothing is left locked."""
-    open("runs/a/best/complete", "w").close()
-    os.rename("runs/a/best", "runs/a/best.new")                    # as between the two renames of write_folder
+    shutil.copytree("runs/a/best", "runs/a/best.new")
+    os.rename("runs/a/best", "runs/a/best.old")                    # as between the two renames of write_folder
     before = sorted(os.listdir("runs/a"))
     for argv in (["--resume", "runs/a"], flags(greys, "--name", "a", "--overwrite")):
         assert fails(argv) == "train.py: runs/a: another process is training this run; wait for it, or take another --name"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--image", "big"), "--image big: photos holds pictures, need one number of px"),
     (("--n", "0"), "--n 0: need at least 1"),
     (("--clip=-1",), "--clip -1.0: need at least 0"),
-    (("--clip", "inf"), "--clip inf: need at least 0, and less than infinity"),
+    (("--clip", "inf"), "--clip inf: need at least 0, and less than inf"),
     (("--lr", "inf"), "--lr inf: need at least"),
     (("--lr", "nan"), "--lr nan: need at least"),
     (("--lr-end=-1",), "--lr-end -1.0: need at least 0"),

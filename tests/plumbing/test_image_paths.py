@@ -49,9 +49,9 @@ def test_names_are_found_where_there_is_no_doubt(tmp_path, names, files, right):
 
 
 @pytest.mark.parametrize("names, files, message", (
-    (("anna/scan.png", "bert/scan.png"), ("anna/scan.png", "scan.png"), r"row 3, .*'bert/scan.png' is no image .*\(1 of 2 rows\); .*scan.png is in another folder"),
+    (("anna/scan.png", "bert/scan.png"), ("anna/scan.png", "scan.png"), r"row 3, .*'bert/scan.png' is no image .*\(1 of 2 rows\); .*scan.png has the nearest name"),
     (("bert/scan.png",), ("scan.png",), "'bert/scan.png' is no image"),
-    (("bert/1.png", "bert/2.png"), ("anna/1.png", "anna/2.png"), r"\(2 of 2 rows\); anna/1.png is in another folder"),
+    (("bert/1.png", "bert/2.png"), ("anna/1.png", "anna/2.png"), r"\(2 of 2 rows\); anna/1.png has the nearest name"),
     (("train/1.png", "test/1.png"), ("train/1.png",), "row 3, .*'test/1.png' is no image"),
     (("a.png",), ("m/a.png", "n/a.png"), "may be .*m/a.png or .*n/a.png; --images"),
     (("x",), ("x.png", "x.jpg"), "may be .*x.(jpg|png) or .*x.(jpg|png)"),
@@ -63,8 +63,8 @@ def test_names_are_found_where_there_is_no_doubt(tmp_path, names, files, right):
     (("../u/a.png",), ("a.png",), "leaves the image folder"),
     (("/etc/passwd",), ("a.png",), "leaves the image folder"),
     (("a.png|b.png",), ("a.png", "b.png"), "is no image"),
-    (("ID_12_epidural",), ("t/ID_12.png",), "; t/ID_12.png has a name that is near; --images"),             # RSNA hemorrhage
-    (("I45108",), ("ADNI_002_S_0295_I45108.png",), "; ADNI_002_S_0295_I45108.png has a name that is near"),
+    (("ID_12_epidural",), ("t/ID_12.png",), "; t/ID_12.png has the nearest name; --images"),             # RSNA hemorrhage
+    (("I45108",), ("ADNI_002_S_0295_I45108.png",), "; ADNI_002_S_0295_I45108.png has the nearest name"),
 ))
 def test_names_in_doubt_are_refused(tmp_path, names, files, message):
     """Another folder's file of the same name is never taken; of two that it may be neither; nothing outside of the folder."""

@@ -87,7 +87,7 @@ def test_check_shows_the_data_and_its_split_and_leaves_nothing(table, volumes, c
     main(["--data", table, "--target", "redness/dot:survival", "--check"])
     out = capsys.readouterr().out
     dots = [row["dot"] for row in csv.DictReader(open(table))]
-    assert f"redness (survival): {dots.count('1')} events, {dots.count('0')} without, times " in out
+    assert f"redness (survival): times of {dots.count('1')} events, {dots.count('0')} without, " in out
 
 
 def test_one_known_label_is_enough_to_learn_from(tmp_path, capsys):

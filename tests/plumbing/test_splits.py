@@ -74,7 +74,7 @@ def test_twins_stay_together():
             indices, notes = split_patients(cohort, 5, fold, seed=seed)
             groups = patients_in(cohort, indices)
             assert sum({"p3", "p9", "p17"} <= groups[split] for split in SPLITS) == 1
-    assert notes[0].startswith("2 sets of byte-identical images across patients: ") and "17.png (patient p17, " in notes[0]
+    assert notes[0].startswith("2 sets of byte-identical images across patients, as ") and "17.png (patient p17, " in notes[0]
     assert "WARNING" not in notes[0]
 
 
