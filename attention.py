@@ -21,7 +21,7 @@ def softmax_weights(q, k, mask=None):
     """softmax(Q K^T / sqrt(d)): two (B, H, T, d) -> (B, H, T, T); masked keys get no weight."""
     scores = q @ k.mT * q.shape[-1] ** -0.5
     if mask is not None:
-        scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+        scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
     return scores.softmax(-1)
 
 
@@ -31,9 +31,8 @@ def softmax_formula(q, k, v):
 
 
 def formula_is_faster(q):
-    """On CPUs, in bfloat16 and in oneDNN's float32. Time of the fused kernel over the formula's, training, on
-    an EPYC (Zen 4): 3.8 to 5.4 at 37 and 65 tokens, 1.4 to 2.5 at 197 and 257, below 1 from 1,025; in MKL's
-    float32 0.5 to 0.9. Up to 8 d tokens the weights are at most half of what else a block keeps."""
+    """On CPUs, in bfloat16 and in oneDNN's float32; docs/speed.md has the times. Up to 8 d tokens the weights
+    are at most half of what else a block keeps."""
     if q.device.type != "cpu" or q.shape[-2] > 8 * q.shape[-1] or torch.compiler.is_compiling():
         return False                                               # torch.compile cannot ask for precision
     return q.dtype == torch.bfloat16 or torch.get_float32_matmul_precision() == "medium"
@@ -45,7 +44,7 @@ def softmax_attention(q, k, v, mask=None):
         with torch.autocast("cpu", enabled=False):                # which would make the weights float32
             return softmax_weights(q, k, mask) @ v
     if mask is not None:
-        mask = mask[:, None, None, :]
+        mask = mask[:, None, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
@@ -102,15 +101,12 @@ def sima_attention(q, k, v):
 
 
 class Attention(nn.Module):
-    """(B, T, D) -> (B, T, D). want_map=True: also what the tokens after the first `prefix`, the patches, get
-    from the class token, (B, H, T - prefix), a share of 1 for softmax, else signed."""
+    """(B, T, D) -> (B, T, D) and the map, None unless it is wanted: what the tokens after the first `prefix`,
+    the patches, get from the class token, (B, H, T - prefix), a share of 1 for softmax, else signed."""
 
     def __init__(self, dim, heads, head_dim=0, qkv_bias=True, kind="softmax", prefix=1):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"attention {kind!r} is not known; use one of {KINDS}")
         self.heads, self.kind, self.prefix = heads, kind, prefix
-        self.rows = slice(1)                                       # whose attention the map shows
         inner = heads * (head_dim or dim // heads)
         self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, dim)
@@ -125,11 +121,11 @@ class Attention(nn.Module):
         q, k, v = self.project(x, mask)
         q = self.turn(q)
         k = self.turn(k)
-        y = self.attend(q, k, v, mask)
-        y = self.join(y)
+        y = self.join(self.attend(q, k, v, mask))
+        class_map = None
         if want_map:
-            return y, self.class_map(q, k, mask)
-        return y
+            class_map = self.class_map(q, k, mask)
+        return y, class_map
 
     def attend(self, q, k, v, mask=None):
         """(B, H, T, d) each, as project() gives them -> (B, H, T, d)."""
@@ -159,9 +155,8 @@ class Attention(nn.Module):
 
     def join(self, y):
         """(B, H, T, d) -> (B, T, D)."""
-        y = y.transpose(1, 2)
-        y = self.norm(y.flatten(2))
-        return self.proj(y)
+        y = y.transpose(1, 2).flatten(2)
+        return self.proj(self.norm(y))
 
     def norm_terms(self, q, mask):
         """gamma and beta, (3, 1, H, 1, d), in the type of q, and how many tokens are real."""
@@ -172,13 +167,8 @@ class Attention(nn.Module):
         return gamma, beta, mask.sum(-1)[:, None, None, None]
 
     def class_map(self, q, k, mask=None):
-        """q, k as they meet -> (B, H, T - prefix), the mean of `rows`, of which the class token is one."""
-        row = self.key_weights(q, k, self.rows, mask)
-        row = row[..., self.prefix:]
-        if mask is None:
-            return row.mean(2)
-        real = mask[:, None, self.rows, None]
-        return (row * real).sum(2) / real.sum(2)
+        """q, k as they meet -> (B, H, T - prefix)."""
+        return self.key_weights(q, k, slice(1), mask)[:, :, 0, self.prefix:]
 
     def key_weights(self, q, k, rows, mask=None):
         """What the keys get from the queries in `rows`, a slice, (B, H, rows, T)."""
@@ -201,10 +191,3 @@ class Attention(nn.Module):
             if mask is not None:
                 weights = weights * mask[:, None, None]
             return weights
-
-
-if __name__ == "__main__":
-    for kind in KINDS:
-        layer = Attention(64, heads=4, kind=kind)
-        y, class_map = layer(torch.randn(2, 197, 64), want_map=True)
-        print(f"{kind:8} {tuple(y.shape)}, class map {tuple(class_map.shape)}")

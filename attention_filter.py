@@ -18,10 +18,8 @@ import torch
 
 
 def score(maps, present=None):
-    """(B, N, H, T) class maps -> (B, N, T) importance; images that are not present (B, N) score -inf.
-
-    Softmax maps are shares of 1. The weights of softmax-free attention have a sign: what counts is their
-    size."""
+    """(B, N, H, T) class maps -> (B, N, T) importance; images that are not present (B, N) score -inf. Of the
+    weights of softmax-free attention, which have a sign, the size counts."""
     scores = maps.detach().abs()
     scores = scores.mean(2)                                        # over the heads
     if present is not None:
@@ -41,16 +39,13 @@ def select(scores, k):
 
 
 def refine(token, grid, r):
-    """(B, K) tokens of a (rows, columns) grid -> (B, K, R R) patches of the (R rows, R columns) grid, row
-    by row."""
-    rows, columns = grid
+    """(B, K) tokens of a (rows, columns) grid -> (B, K, R R) patches of the grid R times as fine, by rows."""
+    columns = grid[1]
+    token = token[:, :, None, None]
     offset = torch.arange(r, device=token.device)
-    row = token // columns * r                                     # of the first of the R x R patches
-    column = token % columns * r
-    row = row[:, :, None, None]
-    column = column[:, :, None, None]
-    rows_of_patches = row + offset[:, None]                        # (B, K, R, 1)
-    patch = rows_of_patches * columns * r + column + offset        # (B, K, R, R)
+    row = token // columns * r + offset[:, None]                   # (B, K, R, 1)
+    column = token % columns * r + offset                          # (B, K, 1, R)
+    patch = row * columns * r + column                             # (B, K, R, R)
     return patch.flatten(2)
 
 
@@ -61,25 +56,22 @@ def gather_tokens(tokens, image, token):
 
 
 def gather_patches(images, image, patch, size):
-    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted row by
-    row.
+    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted by rows.
 
-    What lies side by side in memory is one row of pixels of one patch, P numbers: the images are a long
-    list of such lines, in the order sample, image, channel, y, column of patches, and the patches are so
-    many entries of the list."""
+    What lies side by side in memory is a line, one row of pixels of one patch: the images are a long list of
+    lines, in the order sample, image, channel, y, column of patches, and the patches are entries of it."""
     B, N, C, height, width = images.shape
     P, columns = size[0], width // size[1]
-    sample = torch.arange(B, device=images.device)[:, None]
     device = images.device
+    sample = torch.arange(B, device=device)[:, None]
     channel = torch.arange(C, device=device)
     y = torch.arange(P, device=device)
     picture = sample * N + image                                   # (B, K), counted over the batch
     plane = picture[:, :, None] * C + channel                      # (B, K, C)
-    top = patch // columns * P                                     # y of the patch's first row, (B, K)
-    row = top[:, :, None, None] + y                                # (B, K, 1, P)
+    patch = patch[:, :, None, None]
+    row = patch // columns * P + y                                 # (B, K, 1, P)
     line = plane[..., None] * height + row                         # (B, K, C, P)
-    column = patch % columns
-    line = line * columns + column[:, :, None, None]
+    line = line * columns + patch % columns
     lines = images.reshape(-1, size[1])
     pixels = lines.index_select(0, line.flatten())
     return pixels.view(*line.shape, size[1])
@@ -87,48 +79,15 @@ def gather_patches(images, image, patch, size):
 
 def compose(patches, grid):
     """(B, T, C, P, P) -> (B, C, rows P, columns P), patch j at row j // columns, column j % columns."""
-    rows, columns = grid
-    patches = patches.unflatten(1, (rows, columns))                # (B, rows, columns, C, P, P)
+    patches = patches.unflatten(1, grid)                           # (B, rows, columns, C, P, P)
     image = patches.permute(0, 3, 1, 4, 2, 5)                      # (B, C, rows, P, columns, P)
     image = image.flatten(4, 5)
     return image.flatten(2, 3)
 
 
-def kept_text(image, token, n, grid):
-    """The selection of one patient, (K,) twice -> lines of text, one grid per image, # where a patch was
-    kept."""
-    rows, columns = grid
-    pairs = zip(image.tolist(), token.tolist())
-    kept = set(pairs)
-    lines = []
-    for row in range(rows):
-        pictures = []
-        for i in range(n):
-            text = ""
-            for column in range(columns):
-                is_kept = (i, row * columns + column) in kept
-                text += "#" if is_kept else "."
-            pictures.append(text)
-        lines.append("   ".join(pictures))
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    B, N, H, G, P, R = 1, 3, 4, 8, 8, 2
-    maps = torch.randn(B, N, H, G * G).mul(2).softmax(-1)
-    side = R * G * P
-    images_hr = torch.randint(256, (B, N, 3, side, side), dtype=torch.uint8)
-    scores = score(maps)
-    image, token = select(scores, G * G // R ** 2)
-    fine = refine(token, (G, G), R)
-    image_of_patch = image.repeat_interleave(R * R, 1)
-    fine_of_patch = fine.flatten(1)
-    patches = gather_patches(images_hr, image_of_patch, fine_of_patch, (P, P))
-    composite = compose(patches, (G, G))
-    print(f"select   {N} images x {G * G} tokens -> {image.shape[1]} kept")
-    print(f"refine   {tuple(token.shape)} -> {tuple(fine.shape)}")
-    print(f"compose  {tuple(patches.shape)} -> {tuple(composite.shape)}")
-    text = kept_text(image[0], token[0], N, (G, G))
-    print("kept, image by image:")
-    print(text)
+    maps = torch.randn(1, 3, 4, 64).softmax(-1)                    # three images of 8 x 8 patches, four heads
+    image, token = select(score(maps), k=16)                       # R = 2
+    kept = torch.zeros(3, 64, dtype=torch.int)
+    kept[image, token] = 1
+    print("1: kept, image by image", kept.view(3, 8, 8), sep="\n")

@@ -1,5 +1,4 @@
-"""CrossViT: one image cut into small and into large patches, two Vision Transformers that exchange class
-tokens.
+"""CrossViT: an image in small and in large patches, two Vision Transformers that exchange class tokens.
 
     X_b = ViT blocks(X_b)                               for both branches b; o is the other one
     u   = [f_b(cls_b) ; patches_o]                      my class token among the other branch's patches
@@ -104,13 +103,6 @@ def variant(name, image=None, patch=(12, 16), **changes):
     return replace(config, **changes)
 
 
-def at_size(config, image):
-    """The config for images of (height, width) px."""
-    if tuple(image) == config.image:
-        return config
-    return replace(config, grids=grids_at(image, config.patch))
-
-
 def grids_at(image, patch):
     """-> the grids of S and L at (height, width) px, multiples of S's patch. L sees 14/15 of S's pixels,
     rounded up to whole patches: 240 -> 224, 408 -> 384, 504 -> 480 as in the paper."""
@@ -205,8 +197,7 @@ class Encoder(nn.Module):
         for vit in vits:
             blocks = [Block(vit, rate) for rate in drop_path[:vit.depth]]
             self.blocks.append(nn.ModuleList(blocks))
-        self.projs = nn.ModuleList()
-        self.revert_projs = nn.ModuleList()
+        self.projs, self.revert_projs = nn.ModuleList(), nn.ModuleList()
         for source, target in FUSIONS[config.fusion]:
             self.projs.append(project(vits[source], vits[target]))         # f
             self.revert_projs.append(project(vits[target], vits[source]))  # g
@@ -224,11 +215,9 @@ class Encoder(nn.Module):
         cls, patches, maps = [], [], {"map": []}
         for blocks, x in zip(self.blocks, tokens):
             for block in blocks[:-1]:
-                x = block(x)
-            x = blocks[-1](x, want_map=want_map)
-            if want_map:
-                x, class_map = x
-                maps["map"].append(class_map)
+                x, _ = block(x)
+            x, class_map = blocks[-1](x, want_map=want_map)
+            maps["map"].append(class_map)
             cls.append(x[:, :1])
             patches.append(x[:, 1:])
         f, g = self.projs, self.revert_projs
@@ -261,7 +250,7 @@ class CrossViT(nn.Module):
     logits         {task: (B, outputs)}, the mean of both branches
     branch_logits  {task: (B, 2, outputs)}, S and L apart (Table 6: does one branch do all the work?)
     map            (B, H, T_S), (B, H, T_L): class token to the patches of its branch, last self-attention;
-                   none in training
+                   None each in training
     cross_map      the same from the class token of the other branch, last cross attention: figure 4"""
     Config = CrossViTConfig
     inputs = ("image",)
@@ -324,7 +313,7 @@ class CrossViT(nn.Module):
         """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
         from plumbing.weights import load_weights, read_crossvit
         heads = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
-        tensors, config, notes = read_crossvit(name, cls, heads, at_size, tasks, image, channels, **changes)
+        tensors, config, notes = read_crossvit(name, cls, heads, grids_at, tasks, image, channels, **changes)
         model = cls(config, tasks)
         model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
         return model
@@ -379,11 +368,3 @@ def pair(args, flag):
     if not re.fullmatch("[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
         raise ValueError(f"--{flag} {text}: need two numbers from 1, of S and L, e.g. 8,16")
     return tuple(map(int, text.split(",")))
-
-
-if __name__ == "__main__":
-    print("variant   parameters, 1000 classes")
-    for name in VARIANTS:
-        with torch.device("meta"):                                 # shapes without numbers
-            model = CrossViT(variant(name), {"label": 1000})
-        print(f"{name:8} {sum(p.numel() for p in model.parameters()):11,}")

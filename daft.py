@@ -320,11 +320,11 @@ class DAFTViT(nn.Module):
             mask = F.pad(mask, (vit.config.prefix, 0), value=True)
         tokens = vit.embed(image)
         for block in vit.blocks[:-1]:
-            tokens = block(tokens, mask)
+            tokens, _ = block(tokens, mask)
         maps = tokens.transpose(1, 2)                              # features are maps, tokens are places
         tokens = self.daft(maps, tabular, mask).transpose(1, 2)
         tokens, class_map = vit.blocks[-1](tokens, mask, want_map=True)
-        y = vit.pool(vit, tokens, vit.norm(tokens), mask)
+        y = vit.pool(tokens, vit.norm(tokens), mask)
         logits = {task: head(y) for task, head in vit.head.items()}
         return {"logits": logits, "map": class_map}
 

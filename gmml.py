@@ -157,7 +157,7 @@ class GMML(nn.Module):
         x = vit.embed(images)
         taken = []
         for number, block in enumerate(blocks, 1):
-            x = block(x)
+            x, _ = block(x)
             to_go = len(blocks) - number
             if to_go % step == 0 and to_go <= 3 * step:
                 taken.append(x)

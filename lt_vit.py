@@ -1,5 +1,4 @@
-"""LT-ViT: one token per label joins a Vision Transformer before its last blocks, and sees the image with
-them.
+"""LT-ViT: one token per label joins a Vision Transformer for its last blocks, and sees the image with them.
 
     [X_Q X_K X_V ; Y_Q Y_K Y_V] = [X ; Y] W_QKV                                 Marikkar et al. 2023, eq. 1
     [X ; Y] = FFN([attn(X_Q, X_K, X_V) ; attn(Y_Q, [X_K ; Y_K], [X_V ; Y_V])])  eq. 2, in the last N2 blocks
@@ -11,13 +10,11 @@ labels; the class token of the plain ViT: 87.36):
     one-way        88.90  labels see image and labels; the image sees itself alone, as in the plain ViT
     full           88.47  everything sees everything, much as in C-Tran
     no-label-self  88.44  labels see the image only, not even themselves
-Recipe of the paper: ViT-S/16 pretrained with GMML (gmml.py) on NIH, 224 px, binary cross entropy averaged
-over labels, Adam, batch 64, rate 1e-5 (CheXpert) or 2.5e-6 (NIH), N2 = 4. B samples, T patches, S image
-tokens, D width, H heads, d width of a head, L labels (c in the paper). Differs: there is no released code.
-Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final norm included. The class token stays
-among X; it is not read out, so no loss trains what it looks at, and it has no map. Label tokens have no
-position embedding. seqnorm and sima with `full` only: they normalize over all tokens of a sequence, which
-is then [X ; Y]; else the image and the labels see different sequences. No bags. Run: python lt_vit.py
+B samples, T patches, S image tokens, D width, H heads, d width of a head, L labels (c in the paper).
+Differs: there is no released code. Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final
+norm included. The class token stays among X; it is not read out, so no loss trains what it looks at, and it
+has no map. Label tokens have no position embedding. seqnorm and sima with `full` only: they normalize over
+all tokens of a sequence, which is then [X ; Y]; else the image and the labels see different sequences.
 """
 from dataclasses import dataclass
 
@@ -56,10 +53,15 @@ class LTViTConfig:
 
 def label_attention(attn, x, y, kind):
     """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
-    and the labels' map, (B, L, T ..): of the patches, then of what follows. x and y never share a matrix
-    product, so that the one-way x equals attn(x) in every bit."""
-    if attn.kind != "softmax":
-        return one_sequence(attn, x, y)
+    and the labels' map, (B, L, T ..): of the patches, then of what follows. With softmax x and y never share
+    a matrix product, so that the one-way x equals attn(x) in every bit."""
+    if attn.kind != "softmax":                                     # full: normalized over [X ; Y]
+        S = x.shape[1]
+        q, k, v = attn.project(torch.cat([x, y], 1))               # (B, H, S + L, d)
+        q, k = q.contiguous(), k.contiguous()                      # sums round by the order in memory
+        z = attn.join(attn.attend(q, k, v))
+        label_map = attn.key_weights(q, k, slice(S, None)).mean(1)[:, :, attn.prefix:]
+        return z[:, :S], z[:, S:], label_map
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
     x_q, x_k = attn.turn(x_q), attn.turn(x_k)                      # labels have no place
@@ -72,27 +74,6 @@ def label_attention(attn, x, y, kind):
     y = softmax_attention(y_q, k, v)
     label_map = softmax_weights(y_q, k).mean(1)[:, :, attn.prefix:]
     return attn.join(x), attn.join(y), label_map
-
-
-def one_sequence(attn, x, y):
-    """label_attention of kind full where attn is seqnorm or sima: each feature is normalized over [X ; Y]."""
-    S = x.shape[1]
-    q, k, v = attn.project(torch.cat([x, y], 1))                   # (B, H, S + L, d)
-    q = torch.cat([attn.turn(q[:, :, :S]), q[:, :, S:]], 2)
-    k = torch.cat([attn.turn(k[:, :, :S]), k[:, :, S:]], 2)
-    z = attn.join(attn.attend(q, k, v))
-    label_map = attn.key_weights(q, k, slice(S, None)).mean(1)[:, :, attn.prefix:]
-    return z[:, :S], z[:, S:], label_map
-
-
-def label_block(block, x, y, kind):
-    """Eq. 2 within the residuals and norms of a ViT block; arguments and results as of label_attention."""
-    dx, dy, label_map = label_attention(block.attn, block.norm1(x), block.norm1(y), kind)
-    x = x + block.ls1(dx)
-    y = y + block.ls1(dy)
-    x = x + block.ls2(block.mlp(block.norm2(x)))
-    y = y + block.ls2(block.mlp(block.norm2(y)))
-    return x, y, label_map
 
 
 class LabelHead(nn.Module):
@@ -118,13 +99,13 @@ class LTViT(nn.Module):
     Config = LTViTConfig
     inputs = ("image",)
     axes = (2, 3)
+    check_flags = ViT.check_flags
 
     def __init__(self, config: LTViTConfig, tasks):
         super().__init__()
         if not tasks:
             raise ValueError("LT-ViT needs a task: it has one token per label")
-        self.config = config
-        self.tasks = dict(tasks)
+        self.config, self.tasks = config, dict(tasks)
         L, D = sum(tasks.values()), config.vit.dim
         self.vit = ViT(config.vit)
         self.label_tokens = nn.Parameter(torch.empty(1, L, D))
@@ -135,17 +116,20 @@ class LTViT(nn.Module):
         else:
             self.label_head = LabelHead(L, D)
 
-    def encode(self, tokens):
-        """(B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm,
+    def encode(self, x):
+        """x (B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm,
         and the labels' maps in the last N2 blocks, (N2, B, L, T)."""
         vit, kind, N2 = self.vit, self.config.label_attention, self.config.label_layers
-        x = tokens
         for block in vit.blocks[:-N2]:
-            x = block(x)
+            x, _ = block(x)
         y = self.label_tokens.expand(len(x), -1, -1)
         maps = []
         for block in vit.blocks[-N2:]:
-            x, y, label_map = label_block(block, x, y, kind)
+            dx, dy, label_map = label_attention(block.attn, block.norm1(x), block.norm1(y), kind)
+            x = x + block.ls1(dx)
+            y = y + block.ls1(dy)
+            x = x + block.ls2(block.mlp(block.norm2(x)))
+            y = y + block.ls2(block.mlp(block.norm2(y)))
             maps.append(label_map)
         maps = torch.stack(maps)[..., :vit.config.tokens]          # patches, then labels
         return vit.norm(x), vit.norm(y), maps
@@ -159,13 +143,10 @@ class LTViT(nn.Module):
     @staticmethod
     def add_flags(group):
         add = group.add_argument
-        add("--label-layers", type=int, help="N2, last blocks with label tokens; default: the paper's 4, but "
-            "at most half of the blocks, so that N1 >= 1 see the image alone")
+        add("--label-layers", type=int, help="N2, last blocks with label tokens; default 4, at most half")
         add("--label-attention", choices=LABEL_ATTENTION, default="one-way", help="the paper's Table 3")
         add("--shared-head", action="store_true", help="one head for all labels, not one for each")
         ViT.add_flags(group)
-
-    check_flags = ViT.check_flags
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
@@ -174,16 +155,5 @@ class LTViT(nn.Module):
             args.label_layers = min(4, max(1, vit.config.depth // 2))
         config = LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head)
         model = cls(config, tasks)
-        model.vit = vit
-        model.report = vit.report
+        model.vit, model.report = vit, vit.report
         return model
-
-
-if __name__ == "__main__":
-    image = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
-    for kind in LABEL_ATTENTION:
-        model = LTViT(LTViTConfig(ViTConfig(), label_attention=kind), {"labels": 14}).eval()
-        tokens = model.vit.embed(image)
-        x, _, maps = model.encode(tokens)
-        same = torch.equal(x, model.vit.encode(tokens))
-        print(f"{kind:13} label maps {tuple(maps.shape)}; image tokens equal the plain ViT's: {same}")

@@ -1,5 +1,4 @@
-"""MultiViT: look at every photograph of a patient, keep the most telling patches of all of them, look again
-at those.
+"""MultiViT: look at every photograph of a patient, keep the most telling patches, and look again at those.
 
     stage 1     z_i = ViT1(x_i) for each of the N images, y_i = heads1(z_i[cls])
     filter      the K = T / R^2 tokens with the most class attention, over all images (attention_filter.py)
@@ -20,7 +19,7 @@ resolution. Differs: the paper's text discards the class tokens of stage 1, the 
 fuses them with a Linear layer; so does this (cls_token="fused"), which did better here (docs/results.md),
 and cls_token="stage2" is the text: a class token of stage 2's own. Patients may have fewer than N images:
 an absent one is never selected, and its class token is zero. The paper's Baseline, Partial and Multi are
-called `simple`, `multi` and `full` in the released code. Run: python multivit.py
+called `simple`, `multi` and `full` in the released code.
 """
 from dataclasses import dataclass, replace
 
@@ -28,7 +27,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from attention_filter import compose, gather_patches, gather_tokens, kept_text, refine, score, select
+from attention_filter import compose, gather_patches, gather_tokens, refine, score, select
 from vit import ViT, ViTConfig, init_weights
 
 MODES = ("baseline", "joint", "partial", "multi")
@@ -42,8 +41,7 @@ class MultiViTConfig:
     n: int = 3                       # N, images of a sample
     r: int = 1                       # R, resolution multiplier
     cls_token: str = "fused"         # multi only: from those of stage 1, or "stage2", one of its own
-    # units of the heads' hidden layer, task by task, the last for all further tasks
-    hidden: tuple = (256, 128)
+    hidden: tuple = (256, 128)       # units of the heads' hidden layer, task by task; the last for the rest
 
     def __post_init__(self):
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -132,9 +130,8 @@ class MultiViT(nn.Module):
         return out
 
     def first_look(self, images):
-        """(B N, C, side, side) -> tokens of stage 1, what is read of them, and map. In chunks, each is
-        computed again when its gradient is asked for: the step then never holds more of stage 1 than one
-        chunk, and what comes out is the same."""
+        """(B N, C, side, side) -> tokens of stage 1, what is read of them, and map. A chunk is computed again
+        when its gradient is asked for: a step never holds more of stage 1, and what comes out is the same."""
         def look(part):
             return self.stage1.look(self.stage1.embed(part), want_map=True)
 
@@ -149,8 +146,7 @@ class MultiViT(nn.Module):
         return [torch.cat(pieces) for pieces in zip(*parts)]
 
     def filter(self, maps, present, pixels):
-        """Class maps -> image, token (B, K) and the composite image (B, C, height, width), None where no
-        pixel passes."""
+        """Class maps -> image, token (B, K), and composite (B, C, height, width), None if no pixel passes."""
         vit, R = self.config.vit, self.config.r
         image, token = select(score(maps, present), vit.tokens // R ** 2)
         if self.config.mode == "multi" and R == 1:
@@ -247,25 +243,7 @@ def make_mlp_heads(config, tasks):
 
 @torch.no_grad()
 def start_as_mean(linear, parts):
-    """A Linear of `parts` vectors beside each other starts as their mean, a vector that stage 2 can
-    read."""
+    """A Linear of `parts` vectors beside each other starts as their mean, which stage 2 can read."""
     linear.weight.zero_()
     for square in linear.weight.chunk(parts, 1):                   # (D, D)
         square.fill_diagonal_(1 / parts)
-
-
-if __name__ == "__main__":
-    torch.manual_seed(0)
-    vit = ViTConfig(image=(64, 64), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256)
-    images, images_hr = (torch.randint(256, (1, 3, 3, side, side), dtype=torch.uint8) for side in (64, 128))
-    present = torch.ones(1, 3, dtype=torch.bool)
-    batch = {"image": images[:, 0], "images": images, "images_hr": images_hr, "present": present}
-    for mode, r in (("baseline", 1), ("joint", 1), ("partial", 2), ("multi", 1), ("multi", 2)):
-        model = MultiViT(MultiViTConfig(vit, mode, 3, r), {"pasi": 1, "pga": 6}).eval()
-        with torch.no_grad():
-            out = model(*(batch[name] for name in model.inputs))
-        params = sum(p.numel() for p in model.parameters()) / 1e3
-        shape = tuple(out["logits"]["pasi"].shape)
-        print(f"{mode:8} R={r} {params:6.0f} k params   {', '.join(model.inputs)} -> pasi {shape}")
-    print("kept by the last one, image by image (untrained):")
-    print(kept_text(out["image"][0], out["token"][0], 3, vit.grid))

@@ -9,8 +9,7 @@ self-attention in the decoder, so that no label knows of another. It is here to 
 label tokens live inside the ViT, look at its last blocks, and need no further layers.
 B samples, T patches, D width, H heads, L labels (rows of y and query); attn(queries, keys, values).
 Differs: the released map is that of a convolutional network, D = 2048; here it is the ViT's patch tokens.
-Released: asymmetric loss (gamma- 2, gamma+ 0), AdamW 1e-4 on one cycle, EMA 0.9997. On ViT-S/16 with 14
-labels 25.82 M parameters (LT-ViT's Table 1: 26 M), 42.36 M with the released --ff 8192 --decoder-heads 4.
+On ViT-S/16 with 14 labels 25.82 M parameters (LT-ViT's Table 1: 26 M).
 """
 from dataclasses import dataclass
 
@@ -182,9 +181,3 @@ class Q2L(nn.Module):
         model = cls(Q2LConfig(vit.config, args.ff, args.decoder_heads, *layers, args.dropout), tasks)
         model.vit, model.report = vit, vit.report
         return model
-
-
-if __name__ == "__main__":
-    model = Q2L(Q2LConfig(ViTConfig()), {"labels": 14}).eval()
-    label_map = model(torch.zeros(1, 3, 224, 224))["label_map"]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, label map {tuple(label_map.shape)}")

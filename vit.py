@@ -55,8 +55,7 @@ class ViTConfig:
     class_token: bool = True         # SigLIP, I-JEPA have none
     registers: int = 0               # DINOv2: extra tokens after the class token
     positions: str = "class"         # learned, for class token and patches; "all" tokens, "patches", "none"
-    pool: str = "class"              # what is read: class token; "prefix": mean of it and registers (DeiT's
-    # distilled); of the patches the "mean" (I-JEPA), or its norm, "mean-norm" (fc_norm of MAE, EVA, BEiT)
+    pool: str = "class"              # what is read; or "prefix", "mean", "mean-norm": see pool() there
     layer_scale: bool = False        # DINOv2: a learned factor per feature on every residual
     pre_norm: bool = False           # CLIP: before the first block
     final_norm: bool = True          # RADIO has none after the last
@@ -119,7 +118,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """(B, S, D) -> (B, S, D); with want_map=True also the last map of ViT, (B, H, T)."""
+    """(B, S, D) -> (B, S, D) and the map of the attention, (B, H, T), None unless it is wanted."""
 
     def __init__(self, config: ViTConfig, drop_path=0.0):
         super().__init__()
@@ -132,12 +131,10 @@ class Block(nn.Module):
         self.ls2 = Residual(config, drop_path)
 
     def forward(self, x, mask=None, want_map=False):
-        y = self.attn(self.norm1(x), mask, want_map)
-        if want_map:
-            y, class_map = y
+        y, class_map = self.attn(self.norm1(x), mask, want_map)
         x = x + self.ls1(y)
         x = x + self.ls2(self.mlp(self.norm2(x)))
-        return (x, class_map) if want_map else x
+        return x, class_map
 
 
 class PatchEmbed(nn.Module):
@@ -189,18 +186,6 @@ def sides(text):
     return tuple(int(side) for side in text.split("x")) if text else ()
 
 
-def place(vit, x):
-    """(B, T, D) -> [cls ; x] + pos, (B, 1 + T, D). The vectors of a bag have no position."""
-    x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], 1)
-    vectors = x.shape[1] - vit.pos_embed.shape[1]
-    return x + F.pad(vit.pos_embed, (0, 0, 0, vectors))
-
-
-def read_class_token(vit, x, tokens, mask=None):
-    """Tokens before and after the final norm, (B, S, D) -> what the head reads, (B, D)."""
-    return tokens[:, 0]
-
-
 class ViT(nn.Module):
     """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the attention in the last block of
     the class token or, where their mean is read, of the patches; None in training, where nobody looks at it.
@@ -225,7 +210,6 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(D, config.eps)
         self.head = make_heads(D, tasks)
         self.drop = nn.Dropout(config.dropout)
-        self.place, self.pool = place, read_class_token
         from plumbing.variants import vary
         vary(self)                                                 # to what a pretrained ViT has instead
         self.apply(init_weights)
@@ -235,25 +219,31 @@ class ViT(nn.Module):
 
     def embed(self, images):
         """(B, C, *image) -> (B, S, D), with positions."""
-        x = self.patch_embed(self.normalize(images))
-        x = self.place(self, x)
+        x = self.place(self.patch_embed(self.normalize(images)))
         return self.norm_pre(self.drop(x))
+
+    def place(self, x):
+        """(B, T, D) -> [cls ; x] + pos, (B, 1 + T, D). The vectors of a bag have no position."""
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        vectors = x.shape[1] - self.pos_embed.shape[1]
+        return x + F.pad(self.pos_embed, (0, 0, 0, vectors))
 
     def first_tokens(self, B):
         """Class token and registers, those that there are: a list of (B, tokens, D)."""
         names = [name for name in ("cls_token", "reg_token") if hasattr(self, name)]
         return [getattr(self, name).expand(B, -1, -1) for name in names]
 
-    def look(self, tokens, want_map=False, mask=None):
-        """(B, S, D) of embed() -> tokens after the final norm, what is read (B, D), and the map (B, H, T)."""
-        x, class_map = tokens, None
+    def look(self, x, want_map=False, mask=None):
+        """x (B, S, D) of embed() -> tokens after the final norm, what is read (B, D), and map (B, H, T)."""
         for block in self.blocks[:-1]:
-            x = block(x, mask)
-        x = self.blocks[-1](x, mask, want_map)
-        if want_map:
-            x, class_map = x
+            x, _ = block(x, mask)
+        x, class_map = self.blocks[-1](x, mask, want_map)
         tokens = self.norm(x)
-        return tokens, self.pool(self, x, tokens, mask), class_map
+        return tokens, self.pool(x, tokens, mask), class_map
+
+    def pool(self, x, tokens, mask=None):
+        """Tokens before and after the final norm, (B, S, D) -> what the head reads, (B, D)."""
+        return tokens[:, 0]
 
     def encode(self, tokens, want_map=False, mask=None):
         """The tokens of look(); want_map=True: also the map."""
@@ -264,8 +254,7 @@ class ViT(nn.Module):
         if mask is not None:                                       # class token and registers are real
             mask = F.pad(mask, (self.config.prefix, 0), value=True)
         _, y, class_map = self.look(self.embed(image), want_map=not self.training, mask=mask)
-        logits = {task: head(y) for task, head in self.head.items()}
-        return {"logits": logits, "map": class_map}
+        return {"logits": {task: head(y) for task, head in self.head.items()}, "map": class_map}
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
@@ -284,8 +273,7 @@ class ViT(nn.Module):
         add("--pretrained", help="Hub id ORG/NAME[@revision], folder or run, also with :FILE, or file")
         add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
         add("--std", help="likewise")
-        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d and vit_wsi "
-            "are those of the softmax-free paper, with its image and patch")
+        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit...: softmax-free paper")
         add("--patch", help="P in px, as --image; default 8, or the checkpoint's, which is resized to it")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
         add("--attention", choices=KINDS, default="softmax", help="see attention.py")
@@ -315,13 +303,4 @@ class ViT(nn.Module):
             changes.update(mean=args.mean, std=args.std, heads=args.heads, stage=stage)
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
         half = (0.5,) * C if image else ()                         # vectors are taken as they come
-        config = ViTConfig(image, channels=C, mean=half, std=half, **SIZES[args.size], **changes)
-        return cls(config, tasks)
-
-
-if __name__ == "__main__":
-    for size, fields in SIZES.items():
-        with torch.device("meta"):                                 # shapes without numbers
-            model = ViT(ViTConfig(**fields))
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"{size:7} {millions:6.2f} M parameters at 224 px, tokens {model.config.dim} wide")
+        return cls(ViTConfig(image, channels=C, mean=half, std=half, **SIZES[args.size], **changes), tasks)

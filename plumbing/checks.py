@@ -1,7 +1,10 @@
 """Do the fields of a configuration go together? ValueError where those of ViT, CrossViT or DAFT do not.
 """
 
+from attention import KINDS
+
 CHOICES = {  # of ViTConfig
+    "attention": KINDS,
     "positions": ("class", "all", "patches", "none"),
     "pool": ("class", "prefix", "mean", "mean-norm"),
     "activation": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),

@@ -13,8 +13,7 @@ def class_fusion(cls, patches, f, g):
     """Both class tokens become their sum, taken in the width of L."""
     cls_S, cls_L = cls
     total = f[0](cls_S) + cls_L                                    # (B, 1, D_L)
-    cls_S = g[0](total)
-    return (cls_S, total), patches
+    return (g[0](total), total), patches
 
 
 def pairwise_fusion(cls, patches, f, g, grids):
@@ -25,14 +24,12 @@ def pairwise_fusion(cls, patches, f, g, grids):
     S = f[0](S)                                                    # (B, T_S, D_L)
     new_S = S + resize(L, grid_L, grid_S)
     new_L = L + resize(S, grid_S, grid_L)
-    new_S = g[0](new_S)
-    return cls, (new_S, new_L)
+    return cls, (g[0](new_S), new_L)
 
 
 def resize(x, old, new):
     """(B, T, D) on the grid `old` -> on the grid `new`."""
-    x = x.transpose(1, 2)
-    x = x.unflatten(2, old)                                        # (B, D, rows, columns)
+    x = x.transpose(1, 2).unflatten(2, old)                        # (B, D, rows, columns)
     x = F.interpolate(x, size=new, mode="bilinear")
     return x.flatten(2).transpose(1, 2)
 
@@ -45,8 +42,7 @@ def all_fusion(cls, patches, f, g, attend):
     S, L = patches
     x = torch.cat([from_L(cls_L), from_L(L), from_S(cls_S), from_S(S)], 1)  # (B, 1 + T_L + 1 + T_S, D_L)
     x, _ = attend(x)
-    sizes = [1, L.shape[1], 1, S.shape[1]]
-    cls_L, L, cls_S, S = x.split(sizes, 1)
+    cls_L, L, cls_S, S = x.split([1, L.shape[1], 1, S.shape[1]], 1)
     cls = to_S(cls_S), to_L(cls_L)
     patches = to_S(S), to_L(L)
     return cls, patches

@@ -124,7 +124,9 @@ class Rotation(nn.Module):
 
 
 def pool(vit, x, tokens, mask=None):
-    """Tokens before and after the final norm, (B, S, D), mask (B, S) -> the vector that is read, (B, D)."""
+    """Tokens before and after the final norm, (B, S, D), mask (B, S) -> the vector that is read, (B, D): the
+    mean of class token and registers (prefix: DeiT's distilled) or of the patches (mean: I-JEPA), or the norm
+    of the latter (mean-norm: fc_norm of MAE, EVA, BEiT)."""
     kind = vit.config.pool
     prefix = vit.config.prefix
     if kind == "prefix":
@@ -133,6 +135,16 @@ def pool(vit, x, tokens, mask=None):
     real = torch.ones_like(patches[..., :1]) if mask is None else mask[:, prefix:, None]
     mean = (patches * real).sum(1) / real.sum(1)
     return mean if kind == "mean" else vit.norm(mean)
+
+
+def patch_map(attn, q, k, mask=None):
+    """Attention.class_map where the patches' mean is read: the mean of what they get from each other."""
+    patches = slice(attn.prefix, None)
+    rows = attn.key_weights(q, k, patches, mask)[..., patches]     # (B, H, T, T)
+    if mask is None:
+        return rows.mean(2)
+    real = mask[:, None, patches, None]
+    return (rows * real).sum(2) / real.sum(2)
 
 
 def vary(vit):
@@ -144,7 +156,7 @@ def vary(vit):
     d = config.head_dim or D // config.heads
     norm = partial(nn.LayerNorm, eps=config.eps)
     if (config.class_token, config.registers, config.positions) != (True, 0, "class"):
-        vit.place = place
+        vit.place = partial(place, vit)
     if not config.class_token:
         del vit.cls_token
     if config.registers:
@@ -158,7 +170,7 @@ def vary(vit):
     if not config.final_norm:
         vit.norm = nn.Identity()
     if config.pool != "class":
-        vit.pool = pool
+        vit.pool = partial(pool, vit)
     for block in vit.blocks:
         attn = block.attn
         mlp = block.mlp
@@ -171,7 +183,7 @@ def vary(vit):
         if config.mlp_norm:
             mlp.norm = norm(config.mlp)
         if config.pool.startswith("mean"):
-            attn.rows = slice(config.prefix, None)                 # the map is of the patches that are read
+            attn.class_map = partial(patch_map, attn)
         if config.rotary is not None:
             attn.turn = Rotation(Rotary(**config.rotary), config.grid, d, config.prefix)
         if config.qk_norm:                                         # Dehghani et al. 2023

@@ -54,9 +54,9 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
         return settled(model_class, config, tensors, name, channels, changes, notes)
 
 
-def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, mean=None, std=None,
+def read_crossvit(name, model_class, heads_of, grids_at, tasks, image, channels, mean=None, std=None,
                   **changes):
-    """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; at_size(config, image): the config at
+    """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; grids_at(image, patch): the grids at
     another size; tasks: where there is one, it gets the one head of a released file; the others as in
     read_vit."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
@@ -68,8 +68,8 @@ def read_crossvit(name, model_class, heads_of, at_size, tasks, image, channels, 
             fields = crossvit_fields(name, tensors, heads_of)
             fields |= statistics(name, "", flat(config), preprocessor, fields["channels"], mean, std, notes)
             config = from_dict(model_class.Config, fields, name)
-        if image:
-            resized = at_size(config, image)
+        if image and tuple(image) != config.image:
+            resized = replace(config, grids=grids_at(image, config.patch))
             for b, (old, new) in enumerate(zip(config.grids, resized.grids)):
                 if old != new:
                     resize_positions(tensors, f"pos_embed.{b}", old, new, notes)

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attention import (KINDS, Attention, center, seqnorm_factor, seqnorm_formula, sima_attention, sima_factor, sima_formula,
                        softmax_attention, softmax_formula, softmax_weights)
 from tests.golden import unit, values
+from vit import ViTConfig
 
 LINEAR = ("seqnorm", "sima")
 
@@ -83,7 +84,7 @@ def test_attention_equals_the_slow_loop(kind):
 def test_want_map_does_not_change_the_output(kind):
     """The map comes from one query row beside the ordinary path, it is not another path."""
     layer, x = random_layer(kind), random_tokens()
-    assert torch.equal(layer(x), layer(x, want_map=True)[0])
+    assert torch.equal(layer(x)[0], layer(x, want_map=True)[0])
 
 
 @torch.no_grad()
@@ -107,7 +108,7 @@ def test_padded_batch_equals_the_samples_one_by_one(kind):
         alone, alone_map = layer(x[b:b + 1, :length], want_map=True)
         assert torch.allclose(y[b, :length], alone[0], atol=1e-12)
         assert torch.allclose(class_map[b, :, :length - 1], alone_map[0], atol=1e-12) and not class_map[b, :, length - 1:].any()
-    assert torch.allclose(layer(x, torch.ones_like(mask)), layer(x), atol=1e-12)
+    assert torch.allclose(layer(x, torch.ones_like(mask))[0], layer(x)[0], atol=1e-12)
 
 
 # -----------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def test_what_runs_agrees_with_the_formula_of_the_paper(kind):
             gamma = layer.seq_scale.view(3, 1, 3, 1, 4)
             beta = layer.seq_shift.view(3, 1, 3, 1, 4)
             y = seqnorm_formula(q, k, v, gamma, beta)
-        torch.testing.assert_close(layer(x), layer.proj(y.transpose(1, 2).flatten(2)), atol=1e-11, rtol=1e-11)
+        torch.testing.assert_close(layer(x)[0], layer.proj(y.transpose(1, 2).flatten(2)), atol=1e-11, rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +148,7 @@ def test_the_formula_has_the_gradient_of_what_runs(kind):
         y = seqnorm_formula(q, k, v, layer.seq_scale.view(3, 1, 3, 1, 4), layer.seq_shift.view(3, 1, 3, 1, 4))
     y = layer.proj(y.transpose(1, 2).flatten(2))
     expected = torch.autograd.grad(y.square().sum(), [x, *parameters])
-    for one, other in zip(torch.autograd.grad(layer(x).square().sum(), [x, *parameters]), expected):
+    for one, other in zip(torch.autograd.grad(layer(x)[0].square().sum(), [x, *parameters]), expected):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
 
 
@@ -196,7 +197,7 @@ def test_sima_gives_the_numbers_of_the_released_code(tokens, total, first, last)
     """There, 5 tokens take one order of the product and 20 the other."""
     layer = Attention(32, heads=4, kind="sima").double()
     layer.load_state_dict(values({key: tensor.shape for key, tensor in layer.state_dict().items()}))
-    y = layer(unit((2, tokens, 32), 9999))
+    y = layer(unit((2, tokens, 32), 9999))[0]
     assert abs(y.sum().item() - total) < 1e-8
     assert y[0, 0, :6].tolist() == pytest.approx(first, abs=1e-8) and y[-1, -1, :4].tolist() == pytest.approx(last, abs=1e-8)
 
@@ -208,7 +209,7 @@ def test_seqnorm_gives_the_reference_numbers():
     layer.load_state_dict({"qkv.weight": 0.5 * unit((48, 24), 1), "proj.weight": 0.5 * unit((24, 16), 2),
                            "proj.bias": 0.1 * unit((24,), 3), "seq_scale": 1 + 0.1 * unit((3, 16), 4),
                            "seq_shift": 0.1 * unit((3, 16), 5)})
-    y = layer(unit((2, 11, 24), 9999))
+    y = layer(unit((2, 11, 24), 9999))[0]
     assert abs(y.sum().item() + 6.092430981) < 1e-8
     assert y[0, 0, :6].tolist() == pytest.approx(
         (0.043574122, 0.246249106, 0.600220009, -0.285395919, -0.047900323, 0.085289723), abs=1e-8)
@@ -229,7 +230,7 @@ def test_seqnorm_is_instance_norm_and_two_products():
         other.load_state_dict({"weight": layer.seq_scale.flatten(), "bias": layer.seq_shift.flatten()})
         q, k, v = other(layer.qkv(x).mT).unflatten(1, (3, 3, 8)).transpose(-2, -1).unbind(1)       # (B, H, T, d)
         for y in (q @ (k.mT @ v) / T, (q @ k.mT) @ v / T):
-            assert torch.allclose(layer(x), layer.proj(y.transpose(1, 2).flatten(2)), atol=1e-12)
+            assert torch.allclose(layer(x)[0], layer.proj(y.transpose(1, 2).flatten(2)), atol=1e-12)
 
 
 def test_sima_is_an_l1_norm_and_two_products():
@@ -260,9 +261,9 @@ def test_center_gives_mean_zero_over_the_real_tokens():
 def test_qkv_bias_has_no_effect_under_seqnorm():
     """Normalisation over the tokens removes whatever is the same for all of them."""
     layer, x = random_layer("seqnorm"), random_tokens()
-    y = layer(x)
+    y = layer(x)[0]
     layer.qkv.bias.normal_(std=5)
-    assert torch.allclose(layer(x), y, atol=1e-12)
+    assert torch.allclose(layer(x)[0], y, atol=1e-12)
 
 
 @torch.no_grad()
@@ -278,7 +279,7 @@ def test_scale_of_features_has_no_effect():
 def test_order_of_tokens_does_not_matter(kind):
     """Tokens in another order give the same outputs in that order."""
     layer, x, order = random_layer(kind), random_tokens(), torch.tensor([3, 0, 6, 1, 5, 2, 4])
-    assert torch.allclose(layer(x[:, order]), layer(x)[:, order], atol=1e-12)
+    assert torch.allclose(layer(x[:, order])[0], layer(x)[0][:, order], atol=1e-12)
 
 
 @torch.no_grad()
@@ -286,8 +287,8 @@ def test_order_of_tokens_does_not_matter(kind):
 def test_samples_do_not_share_statistics(kind):
     """Another second sample, another batch size or training mode leave the first sample as it is."""
     layer, x = random_layer(kind), random_tokens()
-    y, other = layer(x), layer(torch.stack([x[0], 100 * x[1] + 3]))
-    assert torch.equal(y[0], other[0]) and torch.allclose(layer.eval()(x[:1]), y[:1], atol=1e-12)
+    y, other = layer(x)[0], layer(torch.stack([x[0], 100 * x[1] + 3]))[0]
+    assert torch.equal(y[0], other[0]) and torch.allclose(layer.eval()(x[:1])[0], y[:1], atol=1e-12)
 
 
 @torch.no_grad()
@@ -296,7 +297,7 @@ def test_every_token_twice_keeps_or_halves_the_output(kind, factor):
     """softmax and seqnorm take means over the tokens, and do not change; SimA divides by two sums, and halves."""
     layer, x = random_layer(kind), random_tokens()
     nn.init.zeros_(layer.proj.bias)
-    assert torch.allclose(layer(x.repeat(1, 2, 1))[:, :7], factor * layer(x), atol=1e-12)
+    assert torch.allclose(layer(x.repeat(1, 2, 1))[0][:, :7], factor * layer(x)[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", LINEAR)
@@ -335,7 +336,7 @@ def test_memory_kept_for_the_gradient_is_linear_in_tokens():
         layer, sizes = Attention(64, heads=4, kind=kind), {}
         with torch.autograd.graph.saved_tensors_hooks(
                 lambda x: sizes.update({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}) or x, lambda x: x):
-            layer(torch.randn(1, T, 64, requires_grad=True)).sum()
+            layer(torch.randn(1, T, 64, requires_grad=True))[0].sum()
             return sum(sizes.values())
     for kind in LINEAR:
         assert kept(kind, 2048) < 4.3 * kept(kind, 512)
@@ -370,7 +371,7 @@ def test_softmax_map_is_float32_under_autocast():
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_layer_runs_in_bfloat16(kind):
     """A layer converted to bfloat16, without autocast, keeps that type."""
-    y = Attention(32, heads=2, kind=kind).bfloat16()(torch.randn(2, 9, 32).bfloat16())
+    y = Attention(32, heads=2, kind=kind).bfloat16()(torch.randn(2, 9, 32).bfloat16())[0]
     assert y.dtype == torch.bfloat16 and y.isfinite().all()
 
 
@@ -384,6 +385,6 @@ def test_parameter_counts():
 
 
 def test_unknown_kind_is_refused_with_the_known_ones():
-    """The message says what was given and what could be."""
-    with pytest.raises(ValueError, match="'performer' is not known; use one of \\('softmax', 'seqnorm', 'sima'\\)"):
-        Attention(64, heads=4, kind="performer")
+    """Where it is configured: the message says what was given and what could be."""
+    with pytest.raises(ValueError, match="attention 'performer' is not known; use softmax, seqnorm, sima"):
+        ViTConfig(attention="performer")

@@ -1,7 +1,6 @@
 """crossvit.py: the released code's logits, sizes and names, what it refuses, and how weights come in."""
 import json
 import re
-import runpy
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,9 +10,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import crossvit
 from attention import KINDS
-from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, at_size, variant
+from crossvit import FUSIONS, VARIANTS, CrossViT, CrossViTConfig, grids_at, variant
 from plumbing.architecture import crossvit_fields
 from plumbing.names import crossvit_names
 from plumbing.weights import from_dict
@@ -178,7 +176,6 @@ def test_sizes_of_l_are_integers():
     assert sizes == {96: 96, 120: 112, 240: 224, 408: 384, 504: 480}
     for name, side in (("15+@384", 408), ("18+@480", 504)):
         assert variant(name).grids == variant("15", image=(side, side)).grids
-    assert at_size(MINI, (48, 48)) is MINI                         # its own size, whatever the rule says
 
 
 # -----------------------------------------------------------------------------
@@ -243,7 +240,7 @@ def test_bytes_and_normalized_floats_give_the_same():
 
 def test_images_need_not_be_square():
     """Rows and columns have their own grids, up to the maps."""
-    config = at_size(MINI, (48, 72))
+    config = replace(MINI, grids=grids_at((48, 72), MINI.patch))
     assert config.grids == ((4, 6), (3, 5)) and [vit.image for vit in config.branches] == [(48, 72), (48, 80)]
     for fusion in FUSIONS:
         out = CrossViT(replace(config, fusion=fusion), {"a": 3}).eval()(torch.randn(1, 3, 48, 72))
@@ -387,7 +384,7 @@ def test_architecture_is_read_from_the_tensors(name):
 
 def test_own_folder_round_trips(tmp_path):
     """config.json keeps what tensors do not tell (fusion, attention, grids), as JSON; several tasks keep their heads."""
-    config = replace(at_size(MINI, (48, 72)), fusion="pairwise", attention="sima", drop_path=0.1)
+    config = replace(MINI, grids=grids_at((48, 72), MINI.patch), fusion="pairwise", attention="sima", drop_path=0.1)
     assert from_dict(CrossViTConfig, json.loads(json.dumps(asdict(config))), "run") == config
     model = CrossViT(config, {"a": 3, "weight": 1}).eval()
     folder = write(tmp_path / "run", model.state_dict(), {"crossvit": asdict(config)})
@@ -418,6 +415,7 @@ def test_positions_are_resized_in_each_branch(tmp_path, known_mini):
         assert (grid[1:, :, 1] > grid[:-1, :, 1]).all() and torch.allclose(grid[:, 1:, 1], grid[:, :-1, 1], atol=1e-5)
     assert loaded(torch.randn(1, 3, 96, 96))["logits"]["a"].shape == (1, 3)
     again = CrossViT.from_pretrained(folder, image=(48, 48), tasks={"a": 3})    # the size it has
+    assert again.config.grids == MINI.grids                        # whatever the rule says
     assert again.report.startswith(f"loaded 160/160 tensors from {folder}, mean")
 
 
@@ -467,15 +465,6 @@ def test_files_that_do_not_fit_are_refused(tmp_path, known_mini):
         CrossViT.from_pretrained(good, image=(50, 50))
     with pytest.raises(ValueError, match="does not fit CrossViTConfig"):
         CrossViT.from_pretrained(write(tmp_path / "own", state, {"crossvit": {"wings": 2}}))
-
-
-@pytest.mark.slow
-def test_demo_tells_every_variant(capsys):
-    """python crossvit.py: a line each."""
-    runpy.run_path(crossvit.__file__, run_name="__main__")
-    lines = capsys.readouterr().out.splitlines()
-    for name, (parameters, *_) in PUBLISHED.items():
-        assert any(line.split()[0] == name and line.endswith(f"{parameters:,}") for line in lines)
 
 
 def test_timm_agrees():

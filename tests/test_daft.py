@@ -112,9 +112,9 @@ def test_daft_on_vit_tokens_starts_as_the_vit_and_then_sees_the_table():
     out, plain = model(image, tabular), vit(image)
     assert torch.allclose(out["logits"]["y"], plain["logits"]["y"], atol=1e-6) and torch.allclose(out["map"], plain["map"], atol=1e-6)
     torch.nn.init.normal_(model.daft.W2.weight)
-    x = vit.blocks[0](vit.embed(image))                            # (B, 1 + T, D)
+    x, _ = vit.blocks[0](vit.embed(image))                         # (B, 1 + T, D)
     alpha, beta = (1 + model.daft.W2(F.relu(model.daft.W1(torch.cat([x.mean(1), tabular], 1))))).chunk(2, 1)
-    x = vit.norm(vit.blocks[1](x * alpha[:, None] + beta[:, None] - 1))
+    x = vit.norm(vit.blocks[1](x * alpha[:, None] + beta[:, None] - 1)[0])
     assert torch.allclose(model(image, tabular)["logits"]["y"], vit.head["y"](x[:, 0]), atol=1e-4)
     assert not torch.allclose(model(image, -tabular)["logits"]["y"], model(image, tabular)["logits"]["y"], atol=1e-3)
 
