@@ -45,15 +45,14 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     known = PUBLIC_TABLES.get(data, {})
     is_medmnist = data.startswith("medmnist:")
     if is_medmnist or isdir(data) and not known:
-        unfit = [images, patient, image]
-        if is_medmnist or split != "none":
-            unfit.append(split)
-        if any(unfit) or is_medmnist and target:
-            raise ValueError(f"--data {data} is no CSV table: --images, --patient-column, --image-column, "
-                             "--target and --split-column do not apply to it; only to class folders do "
-                             "--target and --split-column none")
+        if images or patient or image or split not in (None, "none") or is_medmnist and target:
+            raise ValueError(f"--data {data} is no CSV table: --images, --patient-column and --image-column "
+                             "do not apply to it, nor --split-column but none, nor --target to MedMNIST")
         if is_medmnist:
-            return read_medmnist(data, cache)
+            cohort = read_medmnist(data, cache)
+            if split == "none":
+                cohort.splits = None
+            return cohort
         try:
             return with_target(read_class_folders(data, regex, split), target)
         except ValueError:

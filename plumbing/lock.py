@@ -11,12 +11,8 @@ EVALUATION_LOCK = ".evaluation.lock"                 # in a folder of results: w
 def lock(path, wait=False):
     """-> an open file: while it is open, no other process gets the lock. `path` stays behind, empty.
 
-    wait: until whoever has the lock is done; without it ValueError. OSError where no file can be made."""
+    wait: until whoever has the lock is done; without it BlockingIOError."""
     file = open(path, "a")
-    if fcntl is None:
-        return file
-    try:
+    if fcntl is not None:
         fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        raise ValueError(f"{path} is held by another process") from error
     return file

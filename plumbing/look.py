@@ -33,11 +33,11 @@ def look(args, argv=None):
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    lines = [f"{cohort.name}: {len(cohort.paths)} images, not patients"]
+    whose = "not patients"
     if cohort.patients_known:
-        sizes = sorted(Counter(cohort.patients).values())
-        lines = [f"{cohort.name}: {len(cohort.paths)} images of {len(sizes)} patients",
-                 f"patients: {sizes[0]} to {sizes[-1]} images each, as {cohort.patients[0]}"]
+        sizes = Counter(cohort.patients).values()
+        whose = f"{min(sizes)} to {max(sizes)} of each of {len(sizes)} patients, as {cohort.patients[0]}"
+    lines = [f"{cohort.name}: {len(cohort.paths)} images, {whose}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")
@@ -122,20 +122,17 @@ def thumbnails(cohort, path):
     axes = axes_of(cohort)
     if axes == 0:
         return "no pictures: bags of vectors"
-    sheet = Image.new("RGB", (5 * SIDE, SIDE), "white")
     chosen = evenly(cohort, 5)
-    brightest = 0
-    for number, i in enumerate(chosen):
-        try:
-            pixels, _ = read(cohort, i, (16, SIDE, SIDE)[-axes:])
-        except ValueError as error:
-            return f"no pictures: {error}"
-        brightest = max(brightest, pixels.max())
-        if axes == 3:
-            pixels = pixels[:, 8]                                  # the slice in the middle
-        sheet.paste(Image.fromarray(pixels.transpose(1, 2, 0).copy()), (number * SIDE, 0))
+    try:
+        pictures = [read(cohort, i, (16, SIDE, SIDE)[-axes:])[0] for i in chosen]
+    except ValueError as error:
+        return f"no pictures: {error}"
+    sheet = np.concatenate(pictures, -1)                           # (C, h, 5 w), or (C, d, h, 5 w)
+    brightest = sheet.max()
+    if axes == 3:
+        sheet = sheet[:, 8]                                        # the slices in the middle
     os.makedirs(dirname(path) or ".", exist_ok=True)
-    sheet.save(path)
+    Image.fromarray(sheet.transpose(1, 2, 0).copy()).save(path)
     line = f"five pictures are in {path}: {', '.join(basename(cohort.paths[i]) for i in chosen)}"
     if brightest < DARK:
         line += f"; WARNING: they are black, as no grey value is above {brightest} of 255"

@@ -47,12 +47,11 @@ def same_split(cohort, run):
             raise ValueError(f"{cohort.name}: patient {patient} has other image files than when {run} began; "
                              "restore them, or start a new run")
     notes = list(cohort.notes)
-    new = sorted(files.keys() - rows.keys())
-    gone = sorted(rows.keys() - files.keys())
-    if new:
-        notes.append(f"{len(new)} patients are new since {run} began and are left out: {shortlist(new)}")
-    if gone:
-        notes.append(f"{len(gone)} patients are gone since {run} began: {shortlist(gone)}")
+    if files.keys() != rows.keys():
+        new = sorted(files.keys() - rows.keys())
+        gone = sorted(rows.keys() - files.keys())
+        notes.append(f"since {run} began patients are new, who are left out ({shortlist(new)}), or gone "
+                     f"({shortlist(gone)})")
     present = {patient: row["split"] for patient, row in rows.items() if patient in files}
     indices, line = sort_by_split(cohort, present)
     return indices, [*notes, line]

@@ -201,7 +201,7 @@ def lock_run(run):
     """-> the run's lock; ValueError when another process trains it: two would mix their weights."""
     try:
         return lock(join(run, "lock"))
-    except ValueError as error:
+    except BlockingIOError as error:
         raise ValueError(f"{run}: another process is training this run; "
                          "wait for it, or take another --name") from error
 

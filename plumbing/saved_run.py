@@ -49,8 +49,7 @@ def tasks_and_columns(saved, path):
 
 def open_model(run):
     """Run folder -> its best model, its tasks, its flags."""
-    if not isfile(join(run, "args.json")):
-        raise ValueError(f"{run}: no run folder (it holds no args.json)")
+    args = read_args(run)
     if not isdir(join(run, "best")):  # a process may be writing the files beside it now
         lock_file = lock_run(run)
         recover(join(run, "best"))
@@ -63,4 +62,4 @@ def open_model(run):
     model = model_class(config, outputs)
     model.columns = columns
     load_weights(model, tensors, run, new=())
-    return model, tasks, read_args(run)
+    return model, tasks, args

@@ -62,7 +62,7 @@ def test_flags_and_places_that_do_not_fit(tmp_path, monkeypatch):
     (tmp_path / "nih").mkdir()                                     # a folder of that name does not hide the table
     for args, message in ((("nowhere.csv",), "no such file or folder"), (("nih",), "nih needs --images, the folder that holds Data_Entry"),
                           (("nih", str(tmp_path)), f"it is {tmp_path}"),
-                          ((str(tmp_path), None, None, "x"), f"--data {tmp_path} is no CSV table: .* --target and --split-column do not apply"),
+                          ((str(tmp_path), None, None, "x"), f"--data {tmp_path} is no CSV table: .* do not apply to it, nor --split-column but none"),
                           (("medmnist:pathmnist", "photos"), "--data medmnist:pathmnist is no CSV table: --images, "), (("medmnist:cat",), "FLAG one of pathmnist"),
                           (("medmnist:pathmnist:32",), "SIDE one of 28, 64"),
                           ((generic(tmp_path, "p,a.png,1"), "no/folder"), "no such folder")):
