@@ -17,7 +17,7 @@ the path that DAFT stands in is almost erased; a sample whose m hidden units are
 
 B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B,
 P). Differs: written from the equations alone. Images are normalized by a mean and std, not each by its own
-minimum and maximum; pictures work as volumes do; tasks share all but the last Linear. Run: python daft.py
+minimum and maximum; pictures work as volumes do; tasks share all but the last Linear.
 """
 from dataclasses import dataclass
 
@@ -338,10 +338,3 @@ class DAFTViT(nn.Module):
         model = cls(DAFTViTConfig(vit.config, sum(column.width for column in columns)), vit=vit)
         model.report = vit.report
         return model
-
-
-if __name__ == "__main__":
-    for fusion in FUSIONS:
-        tabular = 0 if fusion == "image" else 15
-        model = ResNet(DAFTConfig(fusion=fusion, tabular=tabular), {"diagnosis": 3})
-        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} parameters, {model.inputs}")

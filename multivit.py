@@ -202,8 +202,7 @@ class MultiViT(nn.Module):
         add("--cls-token", choices=CLS_TOKENS, default="fused", help="class token that enters stage 2: fused "
             "from those of stage 1 (released code), or stage2, one of its own (the paper's text)")
         add("--hidden", default="256,128", help="units of the heads' hidden layers, task by task")
-        add("--chunk", type=int, help="photographs that stage 1 sees at a time; each such part is computed "
-            "again for the gradient, so that a step needs the memory of one part; default: all at once")
+        add("--chunk", type=int, help="photographs in stage 1 at a time, to need less memory; default: all")
         ViT.add_flags(group)
 
     @staticmethod

@@ -25,7 +25,7 @@ The best of many epochs on the test films is partly luck, the more so the fewer 
 printed for it is too good. train.py chooses on validation patients and looks at the test patients once. The
 article's picture of its CNN of 348,050 parameters is lost, and hundreds of layouts have that many; this is
 a plain one that matches the count, no more.
-B images, T patches, D width, C channels. Run: python probe.py
+B images, T patches, D width, C channels.
 """
 from dataclasses import dataclass
 
@@ -229,11 +229,3 @@ class CNN(nn.Module):
     def from_args(cls, args, tasks, columns=()):
         half = (0.5,) * args.channels
         return cls(CNNConfig(sides(args.image), args.channels, half, half), tasks)
-
-
-if __name__ == "__main__":
-    vit = ViTConfig(dim=768, heads=12, mlp=3072)
-    models = {head: HEADS[head](ProbeConfig(vit, head), {"pneumonia": 2}) for head in HEADS}
-    models["cnn"] = CNN(CNNConfig(), {"pneumonia": 2})
-    for name, model in models.items():
-        print(f"{name:10} {sum(p.numel() for p in model.parameters()):7,} parameters")

@@ -7,9 +7,8 @@
 
 A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
 have two axes or, volumes, three. A bag of vectors has none: each is a token without position, and a mask
-(B, S) tells it from padding. uint8 images are normalized here, float ones pass. Names are timm's; what only
-pretrained ViTs have is put in place by plumbing/variants.py. B samples, C channels, P patch side in px, T
-patches, D width, H heads, S all tokens: class, registers, T."""
+(B, S) tells it from padding. Names are timm's; what only pretrained ViTs have, plumbing/variants.py puts in.
+B samples, C channels, P patch side in px, T patches, D width, H heads, S all tokens: class, registers, T."""
 import math
 from dataclasses import dataclass
 
