@@ -311,12 +311,9 @@ class CrossViT(nn.Module):
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
-        from plumbing.weights import load_weights, read_crossvit
+        from plumbing.weights import read_crossvit
         heads = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
-        tensors, config, notes = read_crossvit(name, cls, heads, grids_at, tasks, image, channels, **changes)
-        model = cls(config, tasks)
-        model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
-        return model
+        return read_crossvit(name, cls, image, channels, tasks, heads, grids_at, **changes)
 
     @staticmethod
     def add_flags(group):

@@ -259,11 +259,8 @@ class ViT(nn.Module):
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
         changes: other fields of ViTConfig. ValueError if the file is absent, broken, or of no ViT."""
-        from plumbing.weights import load_weights, read_vit
-        tensors, config, notes = read_vit(name, ViT, image, channels, **changes)
-        model = cls(config, tasks)
-        model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
-        return model
+        from plumbing.weights import read_vit
+        return read_vit(name, cls, image, channels, tasks, **changes)
 
     @staticmethod
     def add_flags(group):

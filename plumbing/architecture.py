@@ -181,11 +181,14 @@ def find_positions(name, tensors, config, fields, notes):
     is used where it fits, else a square or a cube, which a note says."""
     patch = fields["patch"]
     axes = len(patch)
-    stated = [side // P for side, P in zip(stated_sides(config, axes), patch)]
+    sides = config.get("image_size") or config.get("img_size") or config.get("input_size")
+    if isinstance(sides, int):
+        sides = [sides] * axes
+    stated = []
+    if isinstance(sides, list):
+        stated = [side // P for side, P in zip(sides[-axes:], patch)]              # without the channels
     if "pos_embed" not in tensors:
-        if not stated or not all(stated):
-            stated = [max(224 // P, 1) for P in patch]
-        return stated, "none"
+        return stated or [224 // P for P in patch], "none"
     rows = tensors["pos_embed"].shape[1]
     counts = {"class": rows - 1, "patches": rows, "all": rows - fields["class_token"] - fields["registers"]}
     if not fields["class_token"]:
@@ -201,16 +204,6 @@ def find_positions(name, tensors, config, fields, notes):
             return [side] * axes, kind
     raise ValueError(f"{name}: {patches} patch positions are no square or cube, and no config.json gives an "
                      f"image_size that fits them, a list of {axes} sides in px")
-
-
-def stated_sides(config, axes):
-    """The size of an image in a config.json -> a list of its sides in px, [] where there is none."""
-    stated = config.get("image_size") or config.get("img_size") or config.get("input_size")
-    if isinstance(stated, int):
-        return [stated] * axes
-    if isinstance(stated, list) and len(stated) >= axes and all(isinstance(side, int) for side in stated):
-        return stated[-axes:]
-    return []
 
 
 def find_rotary(name, tensors, config, kind, fields, grid):

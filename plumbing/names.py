@@ -150,7 +150,7 @@ def timm_names(name, tensors):
         if not key.startswith(BESIDE):
             for pattern, replacement in replacements:
                 key = re.sub(pattern, replacement, key)
-        place = re.sub("^fc_norm", "norm", key)
+        place = finish(key)
         if place in sources:
             raise ValueError(f"{name}: {sources[place]} and {source} are both its {place}; keep one of them")
         sources[place] = source

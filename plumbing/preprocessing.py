@@ -32,6 +32,9 @@ def statistics(name, kind, config, preprocessor, channels, mean, std, notes):
     several, or text such as "0.5,0.4,0.3"; None: those of the file. ValueError for what is no number, or not
     one per channel."""
     scale = pixel_scale(name, preprocessor)
+    usual = look_up(KINDS, kind) or IMAGENET
+    if channels != 3:
+        usual = dict.fromkeys(usual, (0.5,) * channels)
     result = {}
     assumed = ""
     for field, neutral, chosen in (("mean", 0.0, mean), ("std", 1.0, std)):
@@ -47,7 +50,7 @@ def statistics(name, kind, config, preprocessor, channels, mean, std, notes):
             numbers = per_channel(text, value, channels)
             numbers = tuple(number / scale for number in numbers)
         else:
-            numbers = family(kind, channels)[field]
+            numbers = usual[field]
             assumed = " (assumed)"
         result[field] = numbers
     if max(result["mean"]) > 2:
@@ -91,11 +94,3 @@ def per_channel(text, value, channels):
         raise ValueError(f"{text}: need one number, or one for each of {channels} channels "
                          "(--mean and --std set them)")
     return tuple(numbers)
-
-
-def family(kind, channels):
-    """-> the mean and std that the family of a checkpoint is trained with."""
-    if channels != 3:
-        half = (0.5,) * channels
-        return {"mean": half, "std": half}
-    return look_up(KINDS, kind) or IMAGENET

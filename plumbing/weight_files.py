@@ -128,7 +128,7 @@ def read_pickle(path, mapped=False):
         raise ValueError(f"{path}: not a pickle of plain tensors{asks}; "
                          "save the state_dict() of its model alone") from error
     except Exception as error:                                     # torch raises many kinds
-        reason = first_line(error)
+        reason = first_line(error).removeprefix(f"{path}: ")
         if "weights_only" in reason:
             reason = "a format that cannot be read safely"
         raise ValueError(f"{path}: not a readable weight file ({reason})") from error
@@ -143,14 +143,15 @@ def refuse_archives(path):
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise ValueError("a TorchScript archive, which is a program with its weights, and no program is run "
                          "here; save the state_dict() of its model")
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > 4 * getsize(path) + SLACK:               # torch.save does not compress
-        raise ValueError(f"unpacks from {getsize(path) >> 20} MB to {unpacked >> 20} MB")
+    check_bytes(path, sum(entry.file_size for entry in entries))   # torch.save does not compress
 
 
 def check_numbers(path, tensors):
     """ValueError where tensors say they are far larger than their file: one number may stand for all."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    check_bytes(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def check_bytes(path, size):
     if size > 4 * getsize(path) + SLACK:
         raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
 

@@ -28,11 +28,11 @@ IGNORED = re.compile(
 # a checkpoint -> tensors and config, at the size that is asked for
 
 
-def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=None, std=None, stage=1,
+def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, mean=None, std=None, stage=1,
              **changes):
-    """-> tensors, ViTConfig, notes for the report. image and patch (px per axis), channels and heads as the
-    caller wants them, or None or (); mean and std of the file's own channels, None leaves them to the file;
-    stage: 1 or 2, of MultiViT; changes: other fields of the config."""
+    """-> a ViT with these weights, and with heads for the tasks. image and patch (px per axis), channels and
+    heads as the caller wants them, or None or (); mean and std of the file's own channels, None leaves them
+    to the file; stage: 1 or 2, of MultiViT; changes: other fields of the config."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors, config = vit_inside(tensors, config, stage, notes)
@@ -51,14 +51,13 @@ def read_vit(name, model_class, image, channels, patch=None, heads=None, mean=No
             raise ValueError(f"--heads {heads}: {name} has {config.heads}")
         with in_one_line(f"{name}: does not fit, it is for images of {config.image} px"):
             config = fit(tensors, config, image, patch, notes)
-        return settled(model_class, config, tensors, name, channels, changes, notes)
+        return load_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
-def read_crossvit(name, model_class, heads_of, grids_at, tasks, image, channels, mean=None, std=None,
+def read_crossvit(name, model_class, image, channels, tasks, heads_of, grids_at, mean=None, std=None,
                   **changes):
-    """-> tensors, CrossViTConfig, notes. heads_of: {widths: heads}; grids_at(image, patch): the grids at
-    another size; tasks: where there is one, it gets the one head of a released file; the others as in
-    read_vit."""
+    """-> a CrossViT, as read_vit. heads_of: {widths: heads}; grids_at(image, patch): the grids at another
+    size. Where there is one task, it gets the one head of a released file."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors = crossvit_names(tensors, tasks)
@@ -74,7 +73,7 @@ def read_crossvit(name, model_class, heads_of, grids_at, tasks, image, channels,
                 if old != new:
                     resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
             config = resized
-        return settled(model_class, config, tensors, name, channels, changes, notes)
+        return load_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
 def belonging_together(name):
@@ -96,14 +95,16 @@ def own_config(config_class, fields, name, channels, mean, std, notes):
     return replace(config, **statistics(name, "", vars(config), {}, config.channels, mean, std, notes))
 
 
-def settled(model_class, config, tensors, name, channels, changes, notes):
-    """-> tensors, config and notes, with the caller's channels and changes. The model that the config
-    describes is not larger than the file."""
+def load_model(model_class, config, tensors, name, channels, tasks, changes, notes):
+    """-> the model that the config, with the caller's channels and changes, describes, with these tensors and
+    a report."""
     if channels and channels != config.channels:
         config = change_channels(tensors, config, channels, notes)
     config = replace(config, **changes)
     check_size(model_class, config, tensors, name)
-    return tensors, config, notes
+    model = model_class(config, tasks)
+    model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
+    return model
 
 
 def from_dict(config_class, values, name):
