@@ -26,7 +26,7 @@ from os.path import abspath, basename, isfile, join
 
 import torch
 
-from evaluation.card import write_card
+from evaluation.card import USE, write_card
 from evaluation.compare import compare
 from evaluation.export import export
 from evaluation.figures import draw_figures, findings_in, findings_of, look_again
@@ -54,23 +54,20 @@ from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split, sort_by_split
 
 
-OPENS = {"transformers": "transformers opens it: a plain ViT on pictures, with one task of classes or labels",
-         "pytorch": "only this code opens it, as --pretrained or --predict: transformers has no such model "
-                    "(it has the plain ViT on pictures, with one task of classes or labels)"}
-
-
 # -----------------------------------------------------------------------------
 # the evaluation of a split
 
 
 def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3,
-             thresholds=None, constants=None, boxes=None):
+             learned=({}, {}), boxes=None):
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
-    indices: {split: images}. train gives the constant predictions, val the thresholds of operating points,
-    unless they are given. options: see run_options. by: columns of subgroups, beside those of before, see
-    subgroups.py. figures: how many patients to draw, of those with boxes where there are any. boxes: a CSV,
-    see localization.py; the default is boxes.csv beside the table. ValueError for an unknown column."""
+    indices: {split: images}. val gives the thresholds of operating points, train the constant predictions;
+    where these are empty, learned holds both, as saved_results returns them. options: see run_options. by:
+    columns of subgroups, beside those of before, see subgroups.py. figures: how many patients to draw, of
+    those with boxes where there are any. boxes: a CSV, see localization.py; the default is boxes.csv beside
+    the table. ValueError for an unknown column."""
+    thresholds, constants = learned
     columns = columns_of(by, cohort, indices[split], run)
     findings = []
     samples = {}                                                   # of every branch
@@ -88,11 +85,12 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
     branches = {name: merge_samples(tasks, own, options["by_image"]) for name, own in samples.items()}
-    thresholds = thresholds or {}
     held_out = None
-    if not thresholds and split != "val" and indices.get("val"):
+    if split != "val" and indices.get("val"):
         held_out = predict_images(model, tasks, cohort, indices["val"], options, progress="looking at val")
         thresholds = {task.name: choose_thresholds(task, held_out) for task in tasks}
+    if indices["train"]:
+        constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     result = {
         "split": split,
         "patients": len(set(predictions["patient"])),
@@ -104,8 +102,6 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
-    if constants is None:
-        constants = constant_predictions(tasks, cohort, indices["train"], options["by_image"])
     for task in tasks:
         constant = constants.get(task.name)
         scores = result[task.key] = score(task, predictions, constant=constant)
@@ -209,7 +205,7 @@ def main(argv=None):
         )
         print(f"{predicted} in {args.out}")
     elif args.export:
-        print(OPENS[export(args.run, args.export)])
+        print(USE[export(args.run, args.export)])
         print(f"{args.export} holds the model and its card. "
               f"Read the card, then: hf upload ORG/NAME {args.export} .")
     elif args.share:
@@ -230,14 +226,14 @@ def evaluate_run(args):
     device = find_device(args.device)
     model, tasks, saved = open_model(args.run)
     stay_inside(saved, args.run)
-    thresholds = constants = None
+    learned = {}, {}
     own = copy.copy(saved)
     if args.data:
         saved.data = args.data
         saved.images = args.images
         saved.target = args.target or saved.target
         saved.split_column = None
-        thresholds, constants = saved_results(args.run)
+        learned = saved_results(args.run)
     else:
         say_outside(saved.data, args.run)
     cohort = match(load_data(saved), tasks, args.run)
@@ -255,17 +251,13 @@ def evaluate_run(args):
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
-                          by=args.by, figures=figures, thresholds=thresholds, constants=constants,
-                          boxes=args.boxes)
+                          by=args.by, figures=figures, learned=learned, boxes=args.boxes)
         print_table(cohort.tasks, result)
+        print(write_report(args.run, folder))
         if folder == args.run:
             write_card(args.run)
-        elif folder.startswith(join(args.run, "")):
-            print(write_report(args.run, folder))                  # which the run's own page links to
-        if os.access(args.run, os.W_OK) and isfile(join(args.run, "metrics.json")):
-            print(write_report(args.run))
-        else:
-            print(f"{folder}: metrics.json, predictions.csv, figures")
+        elif os.access(args.run, os.W_OK) and isfile(join(args.run, "metrics.json")):
+            print(write_report(args.run))                          # its page links to those in its folder
 
 
 def result_folder(args, cohort):

@@ -23,9 +23,8 @@ from plumbing.run_folder import write_csv
 
 # flags in which the folds of one table may differ: their own, --window, which becomes what a fold's training
 # images have, and those of the machine
-MAY_DIFFER = ("fold", "name", "runs", "overwrite", "resume", "window", "device", "workers", "kernels", "amp",
-              "compile", "accumulate", "grad_checkpointing", "deterministic", "cache", "cache_dir",
-              "check_files")
+MAY_DIFFER = ("fold name runs overwrite resume window device workers kernels amp compile accumulate "
+              "grad_checkpointing deterministic cache cache_dir check_files").split()
 
 
 def fold_flags(argv):

@@ -58,7 +58,7 @@ def read_boxes(path, cohort, labels, size=()):
 
     size: of the model's images. Boxes of images that are not in the cohort, of labels that are not among
     `labels`, and of what --fit crop has cut off are left out.
-    ValueError for a missing column, for what is no box, and where images share a name."""
+    ValueError for a missing column, for what is no box in its image, and where images share a name."""
     header, rows = read_csv(path)
     is_nih = "Bbox [x" in header
     columns = NIH_COLUMNS if is_nih else COLUMNS
@@ -74,17 +74,15 @@ def read_boxes(path, cohort, labels, size=()):
                          f"and some images of {cohort.name} share a name")
     boxes = {}
     for row, box in zip(rows, corners):
-        if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):    # also where one is blank
-            raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} is no box, "
-                             "need 0 <= x0 < x1 and 0 <= y0 < y1")
         image = image_of.get(stem(basename(row[columns[0]])))
         label = row[columns[1]].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue
         height, width = NIH_SIZE if is_nih else header_of(cohort, image).sides
-        if box[2] > BEYOND * width or box[3] > BEYOND * height:
-            raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} does not lie within the "
-                             f"image of {width} x {height} px; are the boxes those of a larger copy?")
+        x0, y0, x1, y1 = box
+        if not (0 <= x0 < x1 <= BEYOND * width and 0 <= y0 < y1 <= BEYOND * height):       # or one is blank
+            raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} is no box in the image of "
+                             f"{width} x {height} px; need 0 <= x0 < x1 and 0 <= y0 < y1, in px of this copy")
         shares = to_model(box, frame(width, height, size, cohort.reading.fit))
         if shares[:2].max() < 1 and shares[2:].min() > 0:
             boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)

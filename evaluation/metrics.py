@@ -114,38 +114,34 @@ def by_score(prediction, target, weights):
     return positive, negative
 
 
-def rank(prediction, target):
-    """One sort of a label, for `areas`. Only the scores of positives matter: how many negatives lie below
-    each of them, and how many not above it. Units whose target is NaN count for nothing. None where one class
-    is missing."""
+def areas(prediction, target, blocks):
+    """`auroc` and `auprc` of many units in many resamples, with one sort -> (2, W). Units whose target is NaN
+    count for nothing.
+
+    blocks: whole counts, (rows, n) each; their sums are exact in float32, below 2^24. Only the scores of
+    positives matter: how many negatives lie below each of them, and how many not above it."""
     positive = np.flatnonzero(target == 1)
     negative = np.flatnonzero(target == 0)
-    if not len(positive) or not len(negative):
-        return None
     positive = positive[np.argsort(prediction[positive])]
     negative = negative[np.argsort(prediction[negative])]
     scores, starts = np.unique(prediction[positive], return_index=True)
     below = np.searchsorted(prediction[negative], scores, "left")
     upto = np.searchsorted(prediction[negative], scores, "right")
-    return positive, starts, negative, below, upto
-
-
-def areas(ranking, counts):
-    """`auroc` and `auprc` for whole counts, float32 (W, n): for many resamples of many units.
-
-    Sums of counts are exact, below 2^24. -> (2, W)"""
-    positive, starts, negative, below, upto = ranking
-    here = np.add.reduceat(counts.take(positive, 1), starts, 1).astype(float)           # (W, scores), rising
-    sums = np.zeros((len(counts), len(negative) + 1))
-    np.cumsum(counts.take(negative, 1), 1, float, sums[:, 1:])
-    lower = sums[:, below]                                         # weight of the negatives below each score
-    middle = (lower + sums[:, upto]) / 2                           # ties count half
-    positives = here.sum(1)
-    negatives = sums[:, -1]
-    true = positives[:, None] - here.cumsum(1) + here              # positives at or above each score
-    precision = np.nan_to_num(ratio(true, true + negatives[:, None] - lower))
-    return np.stack([ratio((here * middle).sum(1), positives * negatives),
-                     ratio((here * precision).sum(1), positives)])
+    result = []
+    for block in blocks:
+        counts = block.astype(np.float32)
+        here = np.add.reduceat(counts.take(positive, 1), starts, 1).astype(float)   # (rows, scores), rising
+        sums = np.zeros((len(counts), len(negative) + 1))
+        np.cumsum(counts.take(negative, 1), 1, float, sums[:, 1:])
+        lower = sums[:, below]                                     # weight of the negatives below each score
+        middle = (lower + sums[:, upto]) / 2                       # ties count half
+        positives = here.sum(1)
+        negatives = sums[:, -1]
+        true = positives[:, None] - here.cumsum(1) + here          # positives at or above each score
+        precision = np.nan_to_num(ratio(true, true + negatives[:, None] - lower))
+        result.append([ratio((here * middle).sum(1), positives * negatives),
+                       ratio((here * precision).sum(1), positives)])
+    return np.concatenate(result, 1)
 
 
 def sensitivity(called, target, weights):

@@ -106,7 +106,7 @@ def metric_table(task, result, names):
     """Every metric, beside that of the constant predictor where there is one."""
     scores = result[task.key]
     constant = scores.get("constant")
-    few_cases = too_few(questions(task, scores))
+    few_cases = too_few(task, scores)
     caption = f"95 % intervals, {scores['patients']} {people(result)} resampled"
     head = [f"{task.name}, {scores['units']} {result['unit']}s", result["split"]]
     if constant:
@@ -122,26 +122,34 @@ def metric_table(task, result, names):
         defined = entry.get(task.kind, total)                      # for how many of the classes or labels
         if defined < total:
             title += f", {defined} of {total} {task.kind}"
-        row = [title, *marked([entry], few_cases)]
-        if constant and metric in constant:
-            row.append(number(constant[metric]["value"], entry["value"]))
-        elif constant and entry["value"] is None:
-            row.append(number(None))
-        elif constant:
-            row.append(number(0))                                  # how far a constant agrees with anything
-        if constant and metric == "auprc" and entry["value"] is not None:
-            sides = [counts for counts in questions(task, scores).values() if counts["positives"]]
-            orders = [random_precision(counts["positives"], counts["negatives"]) for counts in sides]
-            row[-1] += f", random order {number(sum(orders) / len(orders))}"
+        row = [title, marked(entry, few_cases)]
+        if constant:
+            row.append(constant_text(task, scores, metric))
         rows.append(row)
     return caption, head, rows
 
 
-def marked(cells, few_cases):
-    """Entries, with MARK behind their intervals where these are not trustworthy."""
-    if few_cases or alike(cells[0]):
-        return [dict(cell, of=f"{MARK} {cell.get('of', '')}".strip()) for cell in cells]
-    return cells
+def constant_text(task, scores, metric):
+    """What a metric is for the constant predictor; of the average precision also for a random order."""
+    value = scores[metric]["value"]
+    if metric in scores["constant"]:
+        text = number(scores["constant"][metric]["value"], value)
+    elif value is None:
+        text = number(None)
+    else:
+        text = number(0)                                           # how far a constant agrees with anything
+    if metric == "auprc" and value is not None:
+        orders = [random_precision(counts["positives"], counts["negatives"])
+                  for counts in questions(task, scores).values() if counts["positives"]]
+        text += f", random order {number(sum(orders) / len(orders))}"
+    return text
+
+
+def marked(entry, few_cases):
+    """An entry, with MARK behind its interval where this is not trustworthy."""
+    if few_cases or alike(entry):
+        return dict(entry, of=f"{MARK} {entry.get('of', '')}".strip())
+    return entry
 
 
 def legend(made):
@@ -156,13 +164,13 @@ def group_table(caption, counted, groups, task, names):
     metrics = list(METRICS[task.kind])[:2]
     rows = []
     for name, group in groups.items():
-        cells = []
+        row = [name]
         for metric in metrics:
-            cells.append(dict(group[metric]))
+            entry = dict(group[metric])
             if "constant" in group:
-                cells[-1]["of"] = f"against {number(group['constant'][metric]['value'])}"
-        cells = marked(cells, too_few(questions(task, group)))
-        rows.append([name, *cells, count_text(group, counted, metrics[0])])
+                entry["of"] = f"against {number(group['constant'][metric]['value'])}"
+            row.append(marked(entry, too_few(task, group)))
+        rows.append([*row, count_text(group, counted, metrics[0])])
     return caption, ["", *[names.get(metric, metric) for metric in metrics], counted], rows
 
 
@@ -203,19 +211,18 @@ def questions(task, scores):
 
 
 def few(asked):
-    """`questions` -> {label, class or task: "3 positives"} of those with fewer than FEW of something."""
-    rare = {}
+    """`questions` -> ["mass (positives: 3)"] of those with fewer than FEW of something."""
+    rare = []
     for name, counts in asked.items():
-        noun, count = min(counts.items(), key=lambda pair: pair[1])
-        if count == 1:
-            noun = noun.removesuffix("s")
-        if count < FEW:
-            rare[name] = f"{count} {noun}"
+        noun = min(counts, key=counts.get)
+        if counts[noun] < FEW:
+            rare.append(f"{name} ({noun}: {counts[noun]})")
     return rare
 
 
-def too_few(asked):
-    """Have most of the questions few cases, so that their mean is no better?"""
+def too_few(task, scores):
+    """Have most of the questions few cases, so that their mean is no better? scores: as for `questions`."""
+    asked = questions(task, scores)
     return 2 * len(few(asked)) > len(asked)
 
 
@@ -246,7 +253,7 @@ def operating_table(points):
             entries.append({"patients": total, **point.get(rate, ABSENT), "of": f"{point[right]} of {total}"})
         positives = point["true_positives"] + point["false_negatives"]
         entries.append({"patients": positives, **point.get("f1", ABSENT)})
-        cells = [marked([entry], entry["patients"] < FEW)[0] for entry in entries]
+        cells = [marked(entry, entry["patients"] < FEW) for entry in entries]
         rows.append([name, *cells, number(point["threshold"])])
     caption = ("At or above a threshold, chosen on the validation split (Youden's J); "
                "PPV and NPV are for the share of positives here")
@@ -267,7 +274,7 @@ def map_tables(result):
     chance = result["chance"]
     rows = []
     for name, scores in result.items():
-        values = marked([scores["pointing"], scores["mass"]], chance["findings"] < FEW)
+        values = [marked(scores[metric], chance["findings"] < FEW) for metric in ("pointing", "mass")]
         rows.append([map_title(name), *values])
     head = [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"]
     caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "

@@ -64,12 +64,10 @@ def read_run(folder, results=None):
 
 def publishable(args):
     """args.json without the folders of one's own machine."""
-    result = {}
     for name, value in args.items():
         if isinstance(value, str) and isabs(value):
-            value = basename(normpath(value))
-        result[name] = value
-    return result
+            args[name] = basename(normpath(value))
+    return args
 
 
 def command(args):

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, mean_defined, rank, ratio
+from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, mean_defined, ratio
 from plumbing.cohort import per_patient
 
 
@@ -65,23 +65,20 @@ def replicates(task, prediction, target, weights, names=None):
 def label_replicates(prediction, target, weights):
     """`replicates` of labels: the first column, the estimate, from the plain forms of the metrics, the others
     from `areas`, in blocks of resamples that stay in the cache."""
+    blocks = [weights[start:start + BLOCK] for start in range(0, len(weights), BLOCK)]
     known = ~np.isnan(target)
     squares = np.nan_to_num(prediction - target) ** 2
-    rankings = [rank(probability, answer) for probability, answer in zip(prediction.T, target.T)]
+    briers = [ratio(block @ squares, block @ known.astype(float)) for block in blocks]
     result = {name: np.full((target.shape[1], len(weights)), np.nan) for name in METRICS["labels"]}
-    for start in range(0, len(weights), BLOCK):
-        block = slice(start, start + BLOCK)
-        counts = weights[block].astype(np.float32)
-        result["brier"][:, block] = ratio(weights[block] @ squares, weights[block] @ known.astype(float)).T
-        for label, ranking in enumerate(rankings):
-            if ranking:
-                result["auroc"][label, block], result["auprc"][label, block] = areas(ranking, counts)
-    for label, ranking in enumerate(rankings):
-        plain = 1 if ranking else None                             # None: of one class only, all of them
-        units = known[:, label]
+    result["brier"] = np.concatenate(briers).T
+    for label, (units, probability, answer) in enumerate(zip(known.T, prediction.T, target.T)):
+        result["auroc"][label], result["auprc"][label] = areas(probability, answer, blocks)
+        plain = 1
+        if len(set(answer[units])) < 2:                            # of one class only: all columns
+            plain = None
         for name, function in METRICS["labels"].items():
             result[name][label, :plain] = measure(
-                function, prediction[units, label], target[units, label], weights[:plain, units])
+                function, probability[units], answer[units], weights[:plain, units])
     return result
 
 
@@ -255,10 +252,8 @@ def loss_of(task, prediction, target):
 
 
 def constant_predictions(tasks, cohort, train, by_image):
-    """-> {task: the best that can be said without looking}, from the training images; {} without any."""
+    """-> {task: the best that can be said without looking}, from the training images."""
     images = list(train)
-    if not images:
-        return {}
     if not by_image:                                               # every patient counts once
         cohort = per_patient(cohort)                               # a first image may lack its target
         images = [own[0] for own in cohort.groups(train).values()]

@@ -37,9 +37,9 @@ def verdict(task, result):
         name = f"mean {name} of {averaged} {task.kind}"
     if entry["value"] is None:
         sentence = f"{task.name} cannot be judged: {name} is undefined, {entry['reason']}."
-    elif not gain or gain["value"] is None:
+    elif not gain:
         sentence = f"{task.name}: {name} {cell_text(entry)}, compared with nothing."
-    elif gain["low"] is None or scores["patients"] < FEW or too_few(asked):
+    elif gain["low"] is None or scores["patients"] < FEW or too_few(task, scores):
         sentence = (f"{task.name} cannot be judged with so few cases: {name} "
                     f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
     else:
@@ -59,12 +59,9 @@ def verdict(task, result):
 def rare_warnings(asked):
     """asked: the `questions` of a task."""
     rare = few(asked)
-    names = ", ".join(f"{name} ({count})" for name, count in rare.items())
-    if rare and len(asked) == 1:
-        return [f"Only {', '.join(rare.values())}: no interval is trustworthy."]
-    if rare:
-        return [f"Below {FEW} positives or negatives, so that no interval is trustworthy, in: {names}."]
-    return []
+    if not rare:
+        return []
+    return [f"Fewer than {FEW} cases, so that no interval is trustworthy: {', '.join(rare)}."]
 
 
 def share_brier(task, asked):
@@ -89,7 +86,7 @@ def held_against_chance(task, groups):
         if entry["low"] is None or entry["low"] > chance:
             continue
         word = "Not better"
-        if entry["high"] < chance and not too_few(questions(task, scores)):
+        if entry["high"] < chance and not too_few(task, scores):
             word = "Worse"
         names.setdefault(word, []).append(name)
     return names

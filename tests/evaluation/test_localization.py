@@ -149,7 +149,7 @@ def test_boxes_of_a_larger_copy_or_of_other_images_are_refused(tmp_path):
     films = cohort(tmp_path, ["a.png"])                            # 80 x 40 px
     films.folder = None
     header = "image,label,x0,y0,x1,y1"
-    with pytest.raises(ValueError, match="row 2, column x0: .* does not lie within the image of 80 x 40 px"):
+    with pytest.raises(ValueError, match="row 2, column x0: .* is no box in the image of 80 x 40 px"):
         read_boxes(table(tmp_path, header, "a.png,Edema,0,0,160,80"), films, ("Edema",))
     assert read_boxes(table(tmp_path, header, "a.png,Edema,0,0,82,40"), films, ("Edema",))
     with pytest.raises(ValueError, match="none of its boxes is of an image of c and one of the labels Edema"):
