@@ -32,14 +32,15 @@ def read_class_folders(folder, regex, split):
     if len(classes) < 2:
         raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
                                     f"(there are {shortlist(classes)})"] + notes))
-    stray = [name for name in classes if split_name(name) or is_image_folder(name)]
+    stray = {name for name in classes if split_name(name) or is_image_folder(name)}
     if len(classes) - len(stray) == 1:                             # control and test may be classes
-        stray = []
+        stray = set()
     if any(splits):
-        stray += {name for name, side in zip(names, splits) if not side}
+        stray |= {name for name, side in zip(names, splits) if not side}
     if stray:
-        raise ValueError(f"--data {folder}: {shortlist(stray)}: images there are in no folder of a class, or "
-                         f"not in one of {', '.join(SPLITS)} as others are; they must lie elsewhere")
+        raise ValueError(f"--data {folder}: {shortlist(sorted(stray))}: images there are in no folder of a "
+                         f"class, or not in one of {', '.join(SPLITS)} as others are; they must lie "
+                         "elsewhere")
     if split == "none" or not any(splits):
         splits = None
     patients, who = name_patients(folder, splits, paths, regex)
@@ -57,17 +58,14 @@ def with_target(cohort, target):
     name = (target or "class").removesuffix(":classes")
     if name == "class":
         return cohort
-    if name not in NAME_TARGETS:
-        raise ValueError(f"--target {target}: class folders say only class, and names as those of chest_xray "
-                         f"{shortlist(NAME_TARGETS)}")
-    patterns = NAME_TARGETS[name].items()
+    patterns = NAME_TARGETS.get(name, {}).items()
     words = []                                                     # "" where a name says none
     for file in map(basename, cohort.paths):
         words.append(next((word for pattern, word in patterns if re.search(pattern, file)), ""))
-    cells = Counter(filter(None, words))
-    if not cells:
-        raise ValueError(f"--target {target}: no file of {cohort.name} has a name that says it")
-    classes, values = read_classes(words, cells)
+    classes, values = read_classes(words, Counter(filter(None, words)))
+    if not classes:
+        raise ValueError(f"--target {target}: class folders say only class, and names of files as those of "
+                         f"chest_xray {shortlist(NAME_TARGETS)}; none of {cohort.name} says it")
     return replace(cohort, tasks=[Task(name, "classes", classes)], targets={name: values},
                    columns=cohort.columns | {name: words})
 

@@ -15,7 +15,6 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from functools import cache
 from os.path import abspath, basename, commonprefix, isdir, isfile, join, normpath, relpath
 
 from plumbing.folders import left_out_note, look_through
@@ -41,14 +40,14 @@ def find_images(path, rows, column, folder):
         return paths, []
     files, left_out = look_through(root)
     files = [file[len(root):].lstrip(os.sep).replace(os.sep, "/") for file in files]
-    ending_with = index_files(files)
+    files_ending = by_ending(files)
     folders = [split_name(row[column])[:-1] for row in rows]
     above = commonprefix(folders)                          # works on lists too
     respelled = []                                                 # rows
     for i, row in enumerate(rows):
         if paths[i]:
             continue
-        matches, same = search(ending_with, root, row[column], above)
+        matches, same = search(files_ending, root, row[column], above)
         matches = [join(root, file) for file in matches]
         for other in matches[1:]:
             if not filecmp.cmp(matches[0], other):
@@ -83,22 +82,17 @@ def split_name(cell):
     return normpath(cell.replace("\\", "/")).split("/")
 
 
-def index_files(files):
-    """-> a function of the last parts of a path: those of the files that end with these, in any spelling."""
-    @cache
-    def by_ending(length):
-        files_of = defaultdict(list)
-        for file in files:
-            files_of[folded_stem("/".join(file.split("/")[-length:]))].append(file)
-        return files_of
-
-    def ending_with(parts):
-        return by_ending(len(parts)).get(folded_stem("/".join(parts)), [])
-
-    return ending_with
+def by_ending(files):
+    """-> {the last parts of a path, folded: the files that end with these}"""
+    files_ending = defaultdict(list)
+    for file in files:
+        parts = folded_stem(file).split("/")
+        for depth in range(len(parts)):
+            files_ending["/".join(parts[depth:])].append(file)
+    return files_ending
 
 
-def search(ending_with, root, cell, above):
+def search(files_ending, root, cell, above):
     """-> the files that a cell may mean, in the strictest spelling that any has; is it the table's own?
 
     above: the folders with which all names in the table begin."""
@@ -109,12 +103,12 @@ def search(ending_with, root, cell, above):
         tail = parts[depth:]
         if tail[0] == "..":
             continue
-        near = ending_with(tail)
+        name = "/".join(tail)
+        near = files_ending.get(folded_stem(name), [])
         if depth and len(tail) == 1:                               # no folder of the table is left: here
             if not absolute and above[-1] != basename(root):
                 continue
             near = [file for file in near if "/" not in file]
-        name = "/".join(tail)
         for number, (of_file, of_cell) in enumerate(SPELLINGS):
             matches = [file for file in near if ("/" + of_file(file)).endswith("/" + of_cell(name))]
             if matches:

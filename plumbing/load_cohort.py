@@ -128,11 +128,11 @@ def read_patients(path, header, rows, image, patient, known, regex):
     default = known.get("patient") or first_column(header, "patient_id|lesion_id")
     if not default and regex:
         default = image                                            # names of files say who the patients are
-    hint = ""
     if not patient:
         regex = regex or known.get("patient_regex")
-        hint = f" (where there are no ids: {image})"
-    patient = require_column(path, header, patient or default or "patient_id", "--patient-column", hint)
+        patient = default or "patient_id"
+    patient = require_column(path, header, patient, "--patient-column",
+                             f" (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
     patients, notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))

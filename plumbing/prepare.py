@@ -26,6 +26,7 @@ from plumbing.reading import choose_window, look_before, notes_on_files, reading
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
 from plumbing.splits import copies_between, read_run_split, split_patients
+from plumbing.tables import shortlist
 from plumbing.targets import fit_tasks, put_positive_last, training_notes
 
 # by the axes of the images: what flags are by default, and flags that do not apply with what they are then
@@ -57,8 +58,8 @@ def prepare(args, device):
     loader, batches = make_loader(train, args.batch_size, seed=args.seed, shuffle=True,
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
-    files = notes_on_files(headers, cohort, options["size"])
-    notes = [*notes, *files, *window_notes, *filled_in, *unknown, report, *seen_before(args, cohort, indices)]
+    notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
+    notes += [report, *seen_before(args, cohort, indices)]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}
@@ -212,9 +213,8 @@ def input_columns(args, cohort, train):
     if not wanted and model_says(args, "needs_columns"):
         wanted = cohort.inputs
         if not wanted:
-            names = ", ".join(list(cohort.columns)[:20]) or "none, --data is no CSV table"
             raise ValueError(f"--model {args.model} needs --tabular COLUMN,..., what it sees beside the "
-                             f"image; there are {names}")
+                             f"image; columns there are: {shortlist(cohort.columns)}")
     return fit_columns(cohort, wanted, train) if wanted else []
 
 

@@ -72,11 +72,11 @@ def split_in(cell):
 def find_copies(images, owners):
     """-> lists of indices of images (paths or arrays) that are the same and belong to different owners."""
     groups = [range(len(images))]
-    for key in (size_of, beginning_of, digest):                    # few files are read whole
+    for length in (0, 4096, None):                                 # few files are read whole
         equal = defaultdict(list)
         for number, group in enumerate(groups):
             for i in group:
-                equal[number, key(images[i])].append(i)
+                equal[number, fingerprint(images[i], length)].append(i)
         groups = [group for group in equal.values() if len({owners[i] for i in group}) > 1]
     return groups
 
@@ -94,20 +94,17 @@ def copies_between(cohort, indices, other):
     return pairs
 
 
-def size_of(image):
-    return getsize(image) if isinstance(image, str) else image.nbytes
-
-
-def beginning_of(image):
-    return digest(image, 4096)
-
-
-def digest(image, length=None):
-    """-> what tells the first bytes, or all bytes, of two files or arrays apart."""
+def fingerprint(image, length):
+    """-> what tells the first bytes, or with None all bytes, of two files or arrays apart; with 0 the size of
+    a file."""
     if not isinstance(image, str):
-        return hashlib.blake2b(image.tobytes()[:length]).digest()
-    with open(image, "rb") as file:
-        return hashlib.blake2b(file.read(length)).digest()
+        content = image.tobytes()[:length]
+    elif length == 0:
+        return getsize(image)
+    else:
+        with open(image, "rb") as file:
+            content = file.read(length)
+    return hashlib.blake2b(content).digest()
 
 
 def link_patients(cohort, duplicates):

@@ -213,5 +213,5 @@ def test_chest_xray_says_bacteria_and_virus_in_its_names(tmp_path):
     germ = load_cohort(str(tmp_path / "train"), target="germ:classes")
     assert germ.tasks == [Task("germ", "classes", ("bacteria", "virus"))] and np.isnan(germ.targets["germ"]).sum() == 2
     assert load_cohort(str(tmp_path / "train"), target="class").tasks == load_cohort(str(tmp_path / "train")).tasks
-    with pytest.raises(ValueError, match="--target stage: class folders say only class, and names as those of chest_xray cause, germ"):
+    with pytest.raises(ValueError, match="--target stage: class folders say only class, and names of files as those of chest_xray cause, germ"):
         load_cohort(str(tmp_path / "train"), target="stage")
