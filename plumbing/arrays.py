@@ -11,7 +11,7 @@ from numpy.lib.npyio import NpzFile
 
 from plumbing.dicom import read_dicom
 from plumbing.formats import check_regular, check_size, format_of
-from plumbing.grey import Values, to_grey
+from plumbing.grey import Values, stand_in, to_grey
 from plumbing.nifti import read_nifti
 from plumbing.weight_files import read_pickle, readable
 
@@ -19,37 +19,26 @@ from plumbing.weight_files import read_pickle, readable
 NO_CROP = (0.0, 0.0, 0.0, 0.0)
 
 
-def open_array(path):
-    """.npy, .npz with one array in it, or .pt with one tensor -> array, perhaps a map of the file, or the
-    open .npz file, which is not too large to be unpacked. No object is unpickled."""
+def read_array(path, only_header=False):
+    """.npy, .npz with one array in it, or .pt with one tensor -> array, perhaps a map of the file.
+
+    only_header: what a .npz holds is not unpacked. No object is unpickled."""
     if path.lower().endswith(".pt"):
         return read_pt(path)
     array = np.load(path, mmap_mode="r", allow_pickle=False)       # no .npy shorter than its header
-    if isinstance(array, NpzFile):
+    if not isinstance(array, NpzFile):
+        return array
+    with array:
         if len(array.files) != 1:
             raise ValueError(f"holds {len(array.files)} arrays, need one")
-        check_size(path, array.zip.filelist[0].file_size, packed=True)
-    return array
-
-
-def array_header(path):
-    """-> shape and type of an array that is neither unpacked nor read, if it can be helped."""
-    array = open_array(path)
-    if not isinstance(array, NpzFile):
-        return array.shape, array.dtype
-    with array, array.zip.open(array.zip.filelist[0]) as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    return shape, dtype
-
-
-def read_array(path):
-    """-> Values of one array."""
-    array = open_array(path)
-    if isinstance(array, NpzFile):
-        with array:
-            array = np.asarray(array[array.files[0]])
-    return Values(array)
+        [packed] = array.zip.filelist
+        check_size(path, packed.file_size, packed=True)
+        if not only_header:
+            return array[array.files[0]]
+        with array.zip.open(packed) as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            return stand_in(shape, dtype)
 
 
 def read_pt(path):
@@ -63,30 +52,32 @@ def read_pt(path):
     return tensor.detach().numpy()
 
 
-def check_type(type, shape):
-    """ValueError unless a file holds numbers, at least one. type: the name that numpy has for it."""
-    if not type.startswith(("bool", "int", "uint", "float")) or 0 in shape:
-        raise ValueError(f"holds {type} {shape}, need numbers, at least one")
-
-
 def check_finite(array):
-    """ValueError unless it holds numbers, at least one, all of them finite."""
-    check_type(array.dtype.name, array.shape)
+    """ValueError unless all of its numbers are finite."""
     # a NaN or an infinity would be one of the ends, which take no memory
     if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError("holds values that are not finite")
 
 
-def read_values(path):
-    """Any file of numbers -> Values, all of them finite.
+def read_values(path, only_header=False):
+    """Any file of numbers -> Values, all of them finite; of the header alone the numbers stand for others.
 
     No memory is taken before the size is checked, whatever the header says. ValueError, one line, for
     everything that can go wrong."""
-    readers = {"dicom": read_dicom, "nifti": read_nifti}
+    format = format_of(path)
     with readable(path, "image"):
         check_regular(path)
-        values = readers.get(format_of(path), read_array)(path)
-        check_finite(values.array)
+        if format == "DICOM":
+            values = read_dicom(path, only_header)
+        elif format == "NIfTI":
+            values = read_nifti(path, only_header)
+        else:
+            values = Values(read_array(path, only_header))
+        array = values.array
+        if array.dtype.kind not in "buif" or array.size == 0:
+            raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one")
+        if not only_header:
+            check_finite(array)
     return values
 
 

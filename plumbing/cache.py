@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from functools import cache
-from os.path import abspath, dirname, getsize, join
+from os.path import abspath, dirname, join
 
 import PIL
 import numpy as np
@@ -40,10 +40,8 @@ def mapped(path, images, row):
     """File of so many rows, of that numpy type, mapped into memory; made, with holes that take no disk, if
     there is none."""
     os.makedirs(dirname(path), exist_ok=True)
-    size = images * row.itemsize
     with open(path, "ab") as file:
-        if getsize(path) != size:
-            file.truncate(size)                                    # makes a short file longer, too
+        file.truncate(images * row.itemsize)                       # makes a short file longer, too
     return np.memmap(path, row, "r", shape=images)
 
 
@@ -86,9 +84,9 @@ class Decoded:
         pixels, _ = read(self.cohort, i, self.sides, channels=self.channels)
         row["pixels"] = np.moveaxis(pixels, 0, -1)
         with in_one_line(f"{self.path}: the cache of decoded images cannot grow; make room, or leave out "
-                         "--cache", OSError), open(self.path, "r+b", buffering=0) as file:
+                         "--cache", OSError), open(self.path, "r+b") as file:
             file.seek(i * self.row.itemsize)
-            for part in (row.tobytes()[:-1], b"\1"):               # the last byte only behind all the others
-                if file.write(part) < len(part):
-                    raise OSError("the disk is full")
+            file.write(row.tobytes()[:-1])
+            file.flush()                                           # the last byte only behind all the others
+            file.write(b"\1")
         return row

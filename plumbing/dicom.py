@@ -7,7 +7,7 @@ import math
 from collections.abc import MutableSequence
 
 from plumbing.formats import check_size, has_magic
-from plumbing.grey import Values, centered
+from plumbing.grey import Values, centered, stand_in
 
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -52,15 +52,6 @@ def dicom_shape(dataset):
     return (frames, *shape) if frames > 1 else shape
 
 
-def dicom_window(dataset):
-    """-> (low, high), the first window that the file states, or None."""
-    center = number(dataset, "WindowCenter")
-    width = number(dataset, "WindowWidth")
-    if center is None or width is None or width < 2:
-        return None
-    return centered(center, width)
-
-
 def number(dataset, name):
     """A number of the file, the first of several, or what its frames have in common; None without one."""
     values = [dataset.get(name)]
@@ -74,17 +65,28 @@ def number(dataset, name):
     return None if value in (None, "") else float(value)
 
 
-def read_dicom(path):
+def read_dicom(path, only_header=False):
     """-> Values of shape (H, W), (H, W, 3) or (D, H, W)."""
-    dataset = open_dicom(path, pixels=True)
-    from pydicom.pixels import pixel_array                         # from version 3; makes RGB of YBR
-    array = pixel_array(dataset)
-    if array.shape != dicom_shape(dataset):
-        raise ValueError(f"holds {array.shape}, its header says {dicom_shape(dataset)}")
-    if dataset.get("SamplesPerPixel", 1) > 1:
-        return Values(array)
-    slope = number(dataset, "RescaleSlope")
-    intercept = number(dataset, "RescaleIntercept")
-    return Values(array, slope or 1.0, intercept or 0.0, dicom_window(dataset),
-                  inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
-                  padding=dataset.get("PixelPaddingValue"))
+    dataset = open_dicom(path, pixels=not only_header)
+    shape = dicom_shape(dataset)
+    if only_header:
+        kind = "int" if dataset.get("PixelRepresentation") else "uint"
+        array = stand_in(shape, f"{kind}{max(8, dataset.BitsAllocated)}")
+    else:
+        from pydicom.pixels import pixel_array                     # from version 3; makes RGB of YBR
+        array = pixel_array(dataset)
+    if array.shape != shape:
+        raise ValueError(f"holds {array.shape}, its header says {shape}")
+    values = Values(array, patient=str(dataset.get("PatientID") or ""))
+    if array.ndim == 2:
+        values.series = dataset.get("SeriesInstanceUID")
+    if dataset.get("SamplesPerPixel", 1) == 1:                     # colors are taken as they are
+        values.slope = number(dataset, "RescaleSlope") or 1.0
+        values.intercept = number(dataset, "RescaleIntercept") or 0.0
+        values.inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+        values.padding = dataset.get("PixelPaddingValue")
+        center = number(dataset, "WindowCenter")
+        width = number(dataset, "WindowWidth")
+        if center is not None and width is not None and width >= 2:
+            values.window = centered(center, width)
+    return values

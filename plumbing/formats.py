@@ -1,9 +1,7 @@
 """Which files hold images: pictures, arrays, DICOM and NIfTI, by their endings, DICOM also by its magic; and
 how large they may be.
 """
-import os
 import re
-import stat
 from os.path import getsize, isfile, splitext
 
 
@@ -20,13 +18,13 @@ ENDING = re.compile(r"(?i)\.(jfif|gif|jp2|svs|h5|" + "|".join(ending[1:] for end
 
 
 def format_of(path):
-    """-> "picture", "array", "dicom" or "nifti"."""
+    """-> "picture", "array", "DICOM" or "NIfTI"."""
     name = path.lower()
-    for format, endings in (("array", ARRAYS), ("dicom", DICOM), ("nifti", NIFTI)):
+    for format, endings in (("array", ARRAYS), ("DICOM", DICOM), ("NIfTI", NIFTI)):
         if name.endswith(endings):
             return format
     if not name.endswith(PICTURES) and has_magic(path):
-        return "dicom"
+        return "DICOM"
     return "picture"
 
 
@@ -55,8 +53,8 @@ def has_magic(path):
 
 def check_regular(path):
     """ValueError for what is no regular file: a pipe or a device may never end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("is no regular file")
+    if not isfile(path):
+        raise ValueError("there is no such file, or it is no regular file")
 
 
 def check_size(path, size, packed):

@@ -8,6 +8,7 @@ all of its images, which `fit_window` finds in training images. 8-bit images are
     CENTER,WIDTH   as radiologists say it; written with = where the center is negative: --window=-600,1500
     LOW:HIGH,...   what fit_window found, one pair per channel of a volume
 """
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,25 +29,30 @@ class Values:
     window: tuple = None             # that a DICOM file states, in what the numbers mean
     inverted: bool = False           # the lowest number is white
     padding: float = None            # a number in the file that says nothing, outside of what was imaged
+    pages: bool = False              # of several volumes the first
+    series: str = None               # of which a DICOM file is one slice
+    patient: str = None              # that a DICOM file names
+
+
+def stand_in(shape, type):
+    """-> an array of that shape and type which takes no memory: where a file's header is all that is read."""
+    return np.broadcast_to(np.zeros((), type), shape)
 
 
 def parse_window(text):
     """--window -> "auto", "own", or a list of (low, high). ValueError for anything else."""
     if text in ("auto", "own"):
         return text
-    try:
+    with suppress(ValueError):                                     # words, or more numbers, or fewer
         if ":" in text:
             windows = [tuple(map(float, pair.split(":"))) for pair in text.split(",")]
         else:
             center, width = map(float, text.split(","))
             windows = [centered(center, width)]
-        fine = all(low < high and np.isfinite(high - low) for low, high in windows)
-    except ValueError:
-        fine = False
-    if not fine:
-        raise ValueError(f"--window {text}: need auto, own, CENTER,WIDTH (two numbers, the second at least "
-                         "2; with = where the first is negative) or LOW:HIGH")
-    return windows
+        if all(low < high and np.isfinite(high - low) for low, high in windows):
+            return windows
+    raise ValueError(f"--window {text}: need auto, own, CENTER,WIDTH (two numbers, the second at least 2; "
+                     "with = where the first is negative) or LOW:HIGH")
 
 
 def centered(center, width):

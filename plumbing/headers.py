@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from huggingface_hub.utils import tqdm
 
-from plumbing.arrays import array_header, check_type
-from plumbing.dicom import dicom_shape, dicom_window, open_dicom
-from plumbing.formats import check_regular, format_of
-from plumbing.nifti import nifti_shape, open_nifti
+from plumbing.arrays import read_values
+from plumbing.formats import format_of
 from plumbing.pictures import check_upper_bytes, has_16_bit_colors, open_picture
 from plumbing.weight_files import readable
 
@@ -30,7 +28,7 @@ class Header:
     """Of one image file."""
     format: str                      # JPEG, PNG, ..., array, DICOM, NIfTI, or pixels of a cohort
     shape: tuple                     # (H, W) as it stands upright, (H, W, 3), (D, H, W), ..., (S, F)
-    type: str = "uint8"              # of its numbers
+    type: str = "uint8"              # of its numbers as they are read
     window: tuple = None             # that a DICOM file states
     pages: bool = False              # more than the one that is read
     colors: bool = False             # 16 bits of which the upper 8 are read
@@ -41,7 +39,7 @@ class Header:
     @property
     def is_deep(self):
         """Does it need a window?"""
-        return self.type not in ("uint8", "bool") and not self.colors
+        return self.type not in ("uint8", "bool")
 
     @property
     def sides(self):
@@ -53,33 +51,35 @@ class Header:
 
 def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
-    looks = {"picture": look_at_picture, "array": look_at_array, "dicom": look_at_dicom,
-             "nifti": look_at_nifti}
-    with readable(path, "image"):
-        check_regular(path)
-        header = looks[format_of(path)](path)
-        check_type(header.type, header.shape)
-    return header
+    format = format_of(path)
+    if format == "picture":
+        with readable(path, "image"), open_picture(path) as picture:
+            return look_at_picture(picture)
+    values = read_values(path, only_header=True)
+    shape = values.array.shape
+    return Header(format, shape, values.array.dtype.name, values.window, values.pages,
+                  alpha=format == "array" and has_color_axis(shape) and shape[2] == 4,
+                  series=values.series, patient=values.patient)
 
 
-def look_at_picture(path):
-    with open_picture(path) as picture:
-        width, height = picture.size
-        if picture.format == "TIFF":                               # Pillow 11 has turned the sides of one
-            width, height = (picture.tag_v2[tag] for tag in SIDES)
-        if picture.format != "PNG" or "exif" in picture.info:      # else Pillow decodes it to look for one
-            if picture.getexif().get(ORIENTATION, 1) >= 5:
-                width, height = height, width
-        type = {"I": "uint16", "F": "float32"}.get(picture.mode[0], "uint8")
-        has_colors = has_16_bit_colors(picture)                    # before it is loaded
-        if not is_whole(picture):
-            picture.load()                                         # something follows, or it was cut off
-        if has_colors:
-            check_upper_bytes(picture)
-        # the second picture of a phone's MPO is for its screen
-        has_pages = picture.format != "MPO" and getattr(picture, "is_animated", False)
-        return Header(picture.format, (height, width), type, pages=has_pages, colors=has_colors,
-                      alpha=picture.has_transparency_data)
+def look_at_picture(picture):
+    """Pillow's picture, not decoded yet -> Header."""
+    width, height = picture.size
+    if picture.format == "TIFF":                                   # Pillow 11 has turned the sides of one
+        width, height = (picture.tag_v2[tag] for tag in SIDES)
+    if picture.format != "PNG" or "exif" in picture.info:          # else Pillow decodes it to look for one
+        if picture.getexif().get(ORIENTATION, 1) >= 5:
+            width, height = height, width
+    type = {"I": "uint16", "F": "float32"}.get(picture.mode[0], "uint8")
+    has_colors = has_16_bit_colors(picture)                        # before it is loaded
+    if not is_whole(picture):
+        picture.load()                                             # something follows, or it was cut off
+    if has_colors:
+        check_upper_bytes(picture)
+    # the second picture of a phone's MPO is for its screen
+    has_pages = picture.format != "MPO" and getattr(picture, "is_animated", False)
+    return Header(picture.format, (height, width), type, pages=has_pages, colors=has_colors,
+                  alpha=picture.has_transparency_data)
 
 
 def is_whole(picture):
@@ -95,27 +95,6 @@ def is_whole(picture):
             if starts in picture.tag_v2 and lengths in picture.tag_v2:
                 return max(map(sum, zip(picture.tag_v2[starts], picture.tag_v2[lengths]))) <= size
     return ENDS.get(picture.format, b"no end") in end
-
-
-def look_at_array(path):
-    shape, dtype = array_header(path)
-    return Header("array", shape, dtype.name, alpha=has_color_axis(shape) and shape[2] == 4)
-
-
-def look_at_dicom(path):
-    dataset = open_dicom(path)
-    kind = "int" if dataset.get("PixelRepresentation") else "uint"
-    header = Header("DICOM", dicom_shape(dataset), f"{kind}{dataset.BitsAllocated}", dicom_window(dataset))
-    header.patient = str(dataset.get("PatientID") or "")
-    if len(header.shape) == 2:
-        header.series = dataset.get("SeriesInstanceUID")
-    return header
-
-
-def look_at_nifti(path):
-    image = open_nifti(path)
-    return Header("NIfTI", nifti_shape(image), image.get_data_dtype().name,
-                  pages=len(image.shape) == 4 and image.shape[3] > 1)
 
 
 def look_at_all(cohort, images=None):

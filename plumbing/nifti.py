@@ -5,10 +5,8 @@ patient's right to the left. Of several volumes (4-D) the first is read.
 """
 import math
 
-import numpy as np
-
 from plumbing.formats import check_size
-from plumbing.grey import Values
+from plumbing.grey import Values, stand_in
 
 
 def open_nifti(path):
@@ -35,15 +33,16 @@ def turned(array, affine):
     return orientations.apply_orientation(array, transform).transpose(2, 1, 0)
 
 
-def nifti_shape(image):
-    """-> (D, H, W) of what read_nifti returns."""
-    return turned(np.broadcast_to(np.uint8(0), image.shape[:3]), image.affine).shape
-
-
-def read_nifti(path):
+def read_nifti(path, only_header=False):
     """-> Values of shape (D, H, W)."""
     image = open_nifti(path)
-    array = image.dataobj.get_unscaled()
+    if only_header:
+        array = stand_in(image.shape, image.get_data_dtype())
+    else:
+        array = image.dataobj.get_unscaled()
+    values = Values(array, float(image.dataobj.slope), float(image.dataobj.inter))
     if array.ndim == 4:
+        values.pages = array.shape[3] > 1
         array = array[..., 0]
-    return Values(turned(array, image.affine), float(image.dataobj.slope), float(image.dataobj.inter))
+    values.array = turned(array, image.affine)
+    return values

@@ -99,7 +99,8 @@ def decode(source, mode, need, window, size, fit):
     if picture.mode != mode:                                       # convert copies in any case
         picture = picture.convert(mode)
     if fit != "stretch":
-        picture = picture.crop(whole_frame(picture, size, fit))    # black outside of the picture
+        box = frame(picture.width, picture.height, size, fit)
+        picture = picture.crop([round(x) for x in box])            # black outside of the picture
     return picture
 
 
@@ -119,14 +120,6 @@ def numbers_of(picture):
         numbers = numbers.view(np.uint32)                          # Pillow has no such mode
     is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO           # of 8-bit ones Pillow knows it
     return Values(numbers, inverted=is_inverted)
-
-
-def whole_frame(picture, size, fit):
-    """-> the frame in whole px. ValueError where the borders would be too large to be drawn."""
-    x0, y0, x1, y1 = (round(x) for x in frame(picture.width, picture.height, size, fit))
-    if (x1 - x0) * (y1 - y0) > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{picture.width} x {picture.height} px are too long and thin for --fit {fit}")
-    return x0, y0, x1, y1
 
 
 def has_16_bit_colors(picture):

@@ -91,7 +91,7 @@ def test_a_file_without_ending_is_known_by_its_magic(tmp_path):
     """As scanners name them; a text file beside it is none."""
     for name in ("IM000001", "1.2.840.113619.2.5"):
         path = write(tmp_path / name, RAMP)
-        assert is_image(path) and format_of(path) == "dicom"
+        assert is_image(path) and format_of(path) == "DICOM"
         assert read_image(path, (8, 8), channels=1, window=[(0, 4095)])[0][0, 7, 7] == 255 * 4032 // 4095
     (tmp_path / "README").write_text("no image " * 40)
     assert not is_image(str(tmp_path / "README"))
