@@ -29,6 +29,9 @@ SETTINGS = {                                         # flag: how it is said
 }
 
 
+ON_OR_OFF = ("balanced", "check_files")              # flags that also have a --no- form
+
+
 def read_run(folder, results=None):
     """Run folder -> a namespace with what its files hold; results: a folder in it with the evaluation of
     another table or split, from which metrics and predictions come.
@@ -76,11 +79,17 @@ def command(args):
     train.py's defaults are spelled out, since they may change."""
     words = ["python", "train.py"]
     for name, value in args.items():
-        if name in ("resume", "overwrite") or value is None or value is False:
+        flag = "--" + name.replace("_", "-")
+        if name in ("resume", "overwrite") or value is None:
             continue
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words.append(str(value))
+        if value is False and name in ON_OR_OFF:
+            words.append(flag.replace("--", "--no-"))
+        elif value is True:
+            words.append(flag)
+        elif str(value).startswith("-"):             # would be taken for another flag
+            words.append(f"{flag}={value}")
+        elif value is not False:
+            words += [flag, str(value)]
     return shlex.join(words)
 
 
