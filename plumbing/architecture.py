@@ -82,19 +82,19 @@ def stated_kind(config):
     return config.get("architecture") or config.get("model_type") or ""
 
 
-def vit_fields(name, tensors, kind, config, heads, notes):
+def vit_fields(tensors, kind, config, heads, notes):
     """Tensors under timm's names, architecture or model type, and a flat config.json, {} where absent ->
     fields of ViTConfig, all but mean and std. notes, for the report, gains some.
 
     heads: as the caller wants them; None: what the file says, else a guess, which a note says."""
-    refuse_absent(name, kind, config, tensors)
-    require(name, tensors, SHAPES, "ViT")
+    refuse_absent(kind, config, tensors)
+    require(tensors, SHAPES, "ViT")
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
     depth = count(tensors, "blocks.")
     for field, size in {"hidden_size": D, "num_hidden_layers": depth, "depth": depth}.items():
         if config.get(field) not in (None, size):
-            raise ValueError(f"{name}: config.json has a {field} of {config[field]!a}, the ViT in the file "
-                             f"one of {size}; one of them is of another model, or not whole")
+            raise ValueError(f"config.json has a {field} of {config[field]!a}, the ViT in the file one of "
+                             f"{size}; one of them is of another model, or not whole")
     fields = {
         "patch": patch,
         "channels": C,
@@ -104,17 +104,17 @@ def vit_fields(name, tensors, kind, config, heads, notes):
         "eps": config.get("layer_norm_eps") or look_up(EPS, kind) or 1e-6,
         "registers": sum(tensors[key].shape[1] for key in ("reg_token", "dist_token") if key in tensors),
         "final_norm": "norm.weight" in tensors or "fc_norm.weight" in tensors,
-        "heads": heads or find_heads(name, tensors, config, kind, D, notes),
+        "heads": heads or find_heads(tensors, config, kind, D, notes),
     }
     for field, key in PRESENT.items():
         fields[field] = key in tensors
     if not fields["final_norm"] and not re.search(NO_FINAL_NORM, kind):
-        raise ValueError(f"{name}: holds no norm after the last block of its ViT (norm, fc_norm ...)")
+        raise ValueError("holds no norm after the last block of its ViT (norm, fc_norm ...)")
     fields["pool"] = find_pool(tensors, config, notes)
-    fields["activation"] = find_activation(name, tensors, config, kind, fields)
-    grid, fields["positions"] = find_positions(name, tensors, config, fields, notes)
+    fields["activation"] = find_activation(tensors, config, kind, fields)
+    grid, fields["positions"] = find_positions(tensors, config, fields, notes)
     fields["image"] = [size * P for size, P in zip(grid, patch)]
-    fields["rotary"] = find_rotary(name, tensors, config, kind, fields, grid)
+    fields["rotary"] = find_rotary(tensors, config, kind, fields, grid)
     assumed = []                                                   # what neither tensors nor config.json say
     if fields["rotary"] is None and not re.search(KNOWN, kind):
         assumed.append("pre-norm blocks without rotary positions")
@@ -126,7 +126,7 @@ def vit_fields(name, tensors, kind, config, heads, notes):
     return fields
 
 
-def find_heads(name, tensors, config, kind, D, notes):
+def find_heads(tensors, config, kind, D, notes):
     """Heads of a ViT of width D; a note where they are a guess."""
     if PERIODS in tensors:
         return D // (4 * len(tensors[PERIODS]))                    # sin and cos, rows and columns
@@ -135,7 +135,7 @@ def find_heads(name, tensors, config, kind, D, notes):
         return stated
     heads = HEADS_BY_WIDTH.get(D) or D // 64
     if not D // 64 or D % heads:
-        raise ValueError(f"{name}: the number of heads is not in the file; give --heads, or a folder with a "
+        raise ValueError("the number of heads is not in the file; give --heads, or a folder with a "
                          "config.json that says it")
     if "_patch" not in kind or "embed_dim" in config:              # timm's do as their width says
         notes.append(f"{heads} heads (a guess from the width {D}; --heads decides)")
@@ -161,22 +161,22 @@ def find_pool(tensors, config, notes):
     return pool
 
 
-def find_activation(name, tensors, config, kind, fields):
+def find_activation(tensors, config, kind, fields):
     """Of the MLP: see ViTConfig.activation."""
     stated = config.get("hidden_act") or config.get("act_layer")
     if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * fields["mlp"]:
         if not stated:                               # timm's blocks hand their own to a mlp_layer
             stated = "gelu" if "mlp_layer" in config else "silu"
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
-            raise ValueError(f"{name}: activation {stated!r} in a gated MLP, here is silu")
+            raise ValueError(f"activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
     stated = stated or look_up(ACTIVATION, kind) or "gelu"
     if stated.lower() not in ACTIVATIONS:
-        raise ValueError(f"{name}: activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
+        raise ValueError(f"activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
     return ACTIVATIONS[stated.lower()]
 
 
-def find_positions(name, tensors, config, fields, notes):
+def find_positions(tensors, config, fields, notes):
     """-> patches per axis, and which tokens have a position: see ViTConfig.positions. The size in config.json
     is used where it fits, else a square or a cube, which a note says."""
     patch = fields["patch"]
@@ -202,11 +202,11 @@ def find_positions(name, tensors, config, fields, notes):
             image = spaced([side * P for P in patch], "x")
             notes.append(f"image {image} px by its positions (assumed, no config.json says a size that fits)")
             return [side] * axes, kind
-    raise ValueError(f"{name}: {patches} patch positions are no square or cube, and no config.json gives an "
+    raise ValueError(f"{patches} patch positions are no square or cube, and no config.json gives an "
                      f"image_size that fits them, a list of {axes} sides in px")
 
 
-def find_rotary(name, tensors, config, kind, fields, grid):
+def find_rotary(tensors, config, kind, fields, grid):
     """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
     rotary = look_up(ROTARY, kind)
     if "rope.freqs_cos" in tensors:
@@ -218,9 +218,8 @@ def find_rotary(name, tensors, config, kind, fields, grid):
         if not stated_kind(config) and not fields["layer_scale"] and fields["activation"] == "swiglu":
             unknown = True                                                          # and their small ones
         if unknown:
-            raise ValueError(f"{name}: has no table of positions, or the MLP of EVA-02; which rotary "
-                             "positions it has, only a config.json with an `architecture` that is known here "
-                             "says")
+            raise ValueError("has no table of positions, or the MLP of EVA-02; which rotary positions it "
+                             "has, only a config.json with an `architecture` that is known here says")
         return None
     if rotary.get("reference") == "own":
         rotary = rotary | {"reference": grid}
@@ -231,7 +230,7 @@ def find_rotary(name, tensors, config, kind, fields, grid):
     if PERIODS in tensors:
         slowest = rotary["theta"] ** (1 - 1 / len(tensors[PERIODS]))
         if not math.isclose(tensors[PERIODS][-1], slowest, rel_tol=0.01):              # some are bfloat16
-            raise ValueError(f"{name}: its {PERIODS} are of another theta than its architecture's; give it a "
+            raise ValueError(f"its {PERIODS} are of another theta than its architecture's; give it a "
                              "config.json that says its rope_theta")
     return rotary
 
@@ -247,18 +246,18 @@ def turned_grid(cosines):
     return grid, grid
 
 
-def crossvit_fields(name, tensors, heads_of):
+def crossvit_fields(tensors, heads_of):
     """Tensors under our names -> fields of CrossViTConfig, all but mean and std.
 
     heads_of: {widths of both branches: heads}, those of the published variants."""
     conv = "patch_embed.0.proj.0.weight" in tensors  # three convolutions, whose kernels do not tell P
     part = "proj.0.weight" if conv else "proj.weight"
     kernels = [f"patch_embed.0.{part}", f"patch_embed.1.{part}"]
-    require(name, tensors, dict.fromkeys(kernels, 4) | CROSSVIT_SHAPES, "CrossViT")
+    require(tensors, dict.fromkeys(kernels, 4) | CROSSVIT_SHAPES, "CrossViT")
     rows, dims = zip(tensors["pos_embed.0"].shape[1:3], tensors["pos_embed.1"].shape[1:3])
     sides = [math.isqrt(positions - 1) for positions in rows]
     if dims not in heads_of:
-        raise ValueError(f"{name}: widths {dims} are of no known variant, "
+        raise ValueError(f"widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")
     return {
         "grids": [(side, side) for side in sides],
@@ -281,12 +280,12 @@ def count(tensors, start):
     return 1 + max(map(int, numbers), default=-1)
 
 
-def require(name, tensors, shapes, model):
+def require(tensors, shapes, model):
     """ValueError where a file lacks one of the tensors {name: number of axes}, or it has fewer axes or holds
     integers."""
     for key, axes in shapes.items():
         if key not in tensors or tensors[key].dim() < axes or not tensors[key].is_floating_point():
             raise ValueError(
-                f"{name} is not a {model} this code knows: {key} is missing or has the wrong number of axes, "
+                f"is not a {model} this code knows: {key} is missing or has the wrong number of axes, "
                 f"or no floats (the file has {listed(list(tensors)[:4])} ...; docs/weights.md names what is "
                 "read)")

@@ -105,7 +105,7 @@ def look_up(table, kind):
     return None
 
 
-def refuse_absent(name, kind, config, tensors):
+def refuse_absent(kind, config, tensors):
     """ValueError, with the reason, for a ViT that this code cannot reproduce."""
     reason = look_up(rules(ABSENT), kind)
     present = [key for key in tensors if not key.startswith("/")]
@@ -115,4 +115,4 @@ def refuse_absent(name, kind, config, tensors):
             if not reason and re.search(pattern, key):
                 reason = f"{text}: {key}"
     if reason:
-        raise ValueError(f"{name}: {kind or 'this ViT'} has {reason}; that is not here")
+        raise ValueError(f"{kind or 'this ViT'} has {reason}; that is not here")

@@ -109,7 +109,7 @@ LAYOUTS = r"""  names before RENAME -> the model type that has them, where no co
 JOINED = {".attn.qkv.": (".attn.q.", ".attn.k.", ".attn.v."), ".mlp.fc1.": (".mlp.gate.", ".mlp.up.")}
 
 
-def find_vit(name, tensors):
+def find_vit(tensors):
     """-> the same tensors with their ViT's names freed of their prefix, and BESIDE before all others."""
     kernels = {}                                                   # prefix: name of the kernel
     for key in tensors:
@@ -121,7 +121,7 @@ def find_vit(name, tensors):
         if kept and re.search(rf"\b{worse}\.", " ".join(kernels)):
             kernels = kept
     if len(kernels) > 1:
-        raise ValueError(f"{name} holds more than one ViT: {' and '.join(list(kernels.values())[:2])}; "
+        raise ValueError(f"holds more than one ViT: {' and '.join(list(kernels.values())[:2])}; "
                          "save the one to start from in a file of its own")
     prefix = "".join(kernels)
     renamed = {}
@@ -131,13 +131,13 @@ def find_vit(name, tensors):
     return renamed
 
 
-def timm_names(name, tensors):
+def timm_names(tensors):
     """{key: tensor} in any accepted layout -> the same under timm's names, and the model type of LAYOUTS, ""
     for timm's own.
 
     ValueError, naming both, where two tensors would be one parameter."""
-    plain = find_vit(name, tensors)
-    refuse_llama(name, plain)
+    plain = find_vit(tensors)
+    refuse_llama(plain)
     layout = ""
     for pattern, known in rules(LAYOUTS):
         if any(re.search(pattern, key) for key in (*tensors, *plain)):
@@ -152,14 +152,14 @@ def timm_names(name, tensors):
                 key = re.sub(pattern, replacement, key)
         place = finish(key)
         if place in sources:
-            raise ValueError(f"{name}: {sources[place]} and {source} are both its {place}; keep one of them")
+            raise ValueError(f"{sources[place]} and {source} are both its {place}; keep one of them")
         sources[place] = source
         if key in ("cls_token", "dist_token", "reg_token", "pos_embed"):
             tensor = tensor.reshape(1, -1, tensor.shape[-1])       # (D,) or (T, D) in CLIP
         renamed[key] = tensor
     mask_key_bias(renamed)
     for whole, parts in JOINED.items():
-        join(name, renamed, whole, parts)
+        join(renamed, whole, parts)
     renamed = {key.replace(".mlp.up.", ".mlp.fc1."): tensor for key, tensor in renamed.items()}      # no gate
     return renamed, layout
 
@@ -169,7 +169,7 @@ def finish(key):
     return re.sub(r"^dist_token$", "reg_token", re.sub(r"^fc_norm\.", "norm.", key))
 
 
-def refuse_llama(name, tensors):
+def refuse_llama(tensors):
     """w1, w2, w3 are gate, up and down in DINOv2 and DINOv3, but gate, down and up in LLaMA."""
     for key, w2 in tensors.items():
         if not key.endswith(".mlp.w2.weight"):
@@ -177,7 +177,7 @@ def refuse_llama(name, tensors):
         w1 = tensors.get(key.replace(".w2.", ".w1."), w2)
         if w1.shape != w2.shape or len(set(w2.shape)) == 1:        # or a square, which tells nothing
             raise ValueError(
-                f"{name}: {key} {tuple(w2.shape)} may be the last layer of its MLP, as in LLaMA, or an inner "
+                f"{key} {tuple(w2.shape)} may be the last layer of its MLP, as in LLaMA, or an inner "
                 "one, as in DINOv3; name them gate_proj, up_proj and, the last, down_proj")
 
 
@@ -190,7 +190,7 @@ def mask_key_bias(tensors):
             tensors[bias] = torch.where(mask == 1, tensors[bias], 0)
 
 
-def join(name, tensors, whole, parts):
+def join(tensors, whole, parts):
     """Replace tensors that are stored apart, as q, k and v, by one, row under row. A bias that one of them
     lacks (k of BEiT, EVA and DINOv3) is 0; where another is absent, load_weights says so. ValueError where
     the one is there too."""
@@ -204,7 +204,7 @@ def join(name, tensors, whole, parts):
         if all(part in tensors for part in keys):
             joined = key.replace(first, whole)
             if joined in tensors:
-                raise ValueError(f"{name}: {key} and {joined} are both its {joined}; keep one of them")
+                raise ValueError(f"{key} and {joined} are both its {joined}; keep one of them")
             tensors[joined] = torch.cat([tensors.pop(part) for part in keys])
 
 

@@ -25,13 +25,13 @@ KINDS = (
 )
 
 
-def statistics(name, kind, config, preprocessor, channels, mean, std, notes):
+def statistics(kind, config, preprocessor, channels, mean, std, notes):
     """-> {"mean", "std"}, tuples with a number per channel. notes, for the report, gains a line with them.
 
     kind: model type or architecture; config: a flat config.json. mean, std: the caller's own: a number,
     several, or text such as "0.5,0.4,0.3"; None: those of the file. ValueError for what is no number, or not
     one per channel."""
-    scale = pixel_scale(name, preprocessor)
+    scale = pixel_scale(preprocessor)
     usual = look_up(KINDS, kind) or IMAGENET
     if channels != 3:
         usual = dict.fromkeys(usual, (0.5,) * channels)
@@ -46,7 +46,7 @@ def statistics(name, kind, config, preprocessor, channels, mean, std, notes):
         if chosen is not None:
             numbers = per_channel(f"--{field} {chosen}", chosen, channels)
         elif value is not None:
-            text = f"{name}: {field} {value!a} in its config.json or preprocessor_config.json"
+            text = f"{field} {value!a} in its config.json or preprocessor_config.json"
             numbers = per_channel(text, value, channels)
             numbers = tuple(number / scale for number in numbers)
         else:
@@ -54,25 +54,25 @@ def statistics(name, kind, config, preprocessor, channels, mean, std, notes):
             assumed = " (assumed)"
         result[field] = numbers
     if max(result["mean"]) > 2:
-        raise ValueError(f"{name}: mean {result['mean']} is one of pixels of 0..255; needed is that of 0..1 "
+        raise ValueError(f"mean {result['mean']} is one of pixels of 0..255; needed is that of 0..1 "
                          "(--mean and --std set them)")
     notes.append(f"mean {spaced(result['mean'])} std {spaced(result['std'])}{assumed}")
     return result
 
 
-def pixel_scale(name, preprocessor):
+def pixel_scale(preprocessor):
     """What the checkpoint's own preprocessing makes of the pixel 255: 1, unless it says otherwise."""
     for field in ("do_normalize", "do_rescale"):
         if not isinstance(preprocessor.get(field), (bool, type(None))):
-            raise ValueError(f"{name}: {field} {preprocessor[field]!a}: need true or false")
+            raise ValueError(f"{field} {preprocessor[field]!a}: need true or false")
     if preprocessor.get("do_rescale") is False:
         return 255.0
     factor = preprocessor.get("rescale_factor")
     if factor is None:
         return 1.0
-    scale = 255 * per_channel(f"{name}: rescale_factor {factor!a}", factor, 1)[0]
+    scale = 255 * per_channel(f"rescale_factor {factor!a}", factor, 1)[0]
     if scale <= 0:
-        raise ValueError(f"{name}: rescale_factor {factor!a}: need a number above 0")
+        raise ValueError(f"rescale_factor {factor!a}: need a number above 0")
     return 1.0 if math.isclose(scale, 1, rel_tol=1e-4) else scale
 
 

@@ -8,6 +8,7 @@ Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, u
 """
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
 import torch
@@ -17,7 +18,7 @@ from plumbing.checkpoints import listed, read_checkpoint
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
-from plumbing.weight_files import in_one_line
+from plumbing.weight_files import first_line, in_one_line
 
 # of other tasks
 IGNORED = re.compile(
@@ -40,17 +41,16 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
             config = own_config(model_class.Config, config["vit"], name, channels, mean, std, notes)
         else:
             config = flat(config)
-            tensors, layout = timm_names(name, tensors)
+            tensors, layout = timm_names(tensors)
             kind = stated_kind(config) or layout
-            fields = vit_fields(name, tensors, kind, config, heads, notes)
-            fields |= statistics(name, kind, config, preprocessor, fields["channels"], mean, std, notes)
+            fields = vit_fields(tensors, kind, config, heads, notes)
+            fields |= statistics(kind, config, preprocessor, fields["channels"], mean, std, notes)
             config = from_dict(model_class.Config, fields, name)
             tensors = {finish(key): tensor for key, tensor in tensors.items()}
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
-            raise ValueError(f"--heads {heads}: {name} has {config.heads}")
-        with in_one_line(f"{name}: does not fit, it is for images of {config.image} px"):
-            config = fit(tensors, config, image, patch, notes)
+            raise ValueError(f"--heads {heads}: it has {config.heads}")
+        config = fit(tensors, config, image, patch, notes)
         return load_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
@@ -64,8 +64,8 @@ def read_crossvit(name, model_class, image, channels, tasks, heads_of, grids_at,
         if "crossvit" in config:                                       # written by train.py
             config = own_config(model_class.Config, config["crossvit"], name, channels, mean, std, notes)
         else:
-            fields = crossvit_fields(name, tensors, heads_of)
-            fields |= statistics(name, "", flat(config), preprocessor, fields["channels"], mean, std, notes)
+            fields = crossvit_fields(tensors, heads_of)
+            fields |= statistics("", flat(config), preprocessor, fields["channels"], mean, std, notes)
             config = from_dict(model_class.Config, fields, name)
         if image and tuple(image) != config.image:
             resized = replace(config, grids=grids_at(image, config.patch))
@@ -76,11 +76,18 @@ def read_crossvit(name, model_class, image, channels, tasks, heads_of, grids_at,
         return load_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
+@contextmanager
 def belonging_together(name):
-    """Inside it tensors and config.json may be taken to belong to one model: what fails because they do not
-    becomes one ValueError."""
-    errors = RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError
-    return in_one_line(f"{name}: its tensors and config.json do not belong together", errors)
+    """Inside it tensors and config.json may be taken to belong to one model: what fails because they do not,
+    and what is refused, becomes one ValueError that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{name}: ")
+        raise ValueError(f"{name}: {reason}") from error
+    except (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{name}: its tensors and config.json do not belong together "
+                         f"({first_line(error)})") from error
 
 
 def own_config(config_class, fields, name, channels, mean, std, notes):
@@ -89,10 +96,10 @@ def own_config(config_class, fields, name, channels, mean, std, notes):
     config = from_dict(config_class, fields, name)
     if not config.image:
         if (mean, std) != (None, None) or channels not in (None, config.channels):
-            raise ValueError(f"{name} is for bags of vectors {config.channels} wide, which are taken as they "
-                             "come: no other width, --mean or --std")
+            raise ValueError(f"is for bags of vectors {config.channels} wide, which are taken as they come: "
+                             "no other width, --mean or --std")
         return config
-    return replace(config, **statistics(name, "", vars(config), {}, config.channels, mean, std, notes))
+    return replace(config, **statistics("", vars(config), {}, config.channels, mean, std, notes))
 
 
 def load_model(model_class, config, tensors, name, channels, tasks, changes, notes):
@@ -162,7 +169,7 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
     if misfits:
         shapes = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
                   for key in misfits]
-        raise ValueError(f"{name} does not fit the model: {listed(shapes, '; ')}")
+        raise ValueError(f"{name}: does not fit the model: {listed(shapes, '; ')}")
     for key, tensor in fits.items():
         is_other = tensor.is_floating_point() != target[key].is_floating_point()
         if is_other or not tensor.float().isfinite().all():
@@ -192,7 +199,7 @@ def main(argv):
         layout = config.get("model")                               # of a run, whose names are ours
         if not layout:
             with belonging_together(argv[0]):
-                tensors, layout = timm_names(argv[0], tensors)
+                tensors, layout = timm_names(tensors)
     except ValueError as error:
         sys.exit(str(error))
     for key, tensor in tensors.items():

@@ -378,7 +378,7 @@ def test_architecture_is_read_from_the_tensors(name):
     with torch.device("meta"):
         state = CrossViT(config, {"a": 2}).state_dict()
     for timm in (False, True):
-        fields = crossvit_fields(name, crossvit_names(released_names(state, timm)), heads_of)
+        fields = crossvit_fields(crossvit_names(released_names(state, timm)), heads_of)
         assert from_dict(CrossViTConfig, fields, name) == config
 
 

@@ -123,6 +123,6 @@ def test_names_are_those_that_weights_py_reads(place):
     tensors = load_file(place / "runs" / "vit" / "best" / "model.safetensors")
     renamed = transformers_tensors(tensors)
     assert all(key.startswith(("vit.", "classifier.")) for key in renamed)
-    back, layout = timm_names("file", renamed)
+    back, layout = timm_names(renamed)
     head = {key: key.replace("head.grade.", "/classifier.") for key in tensors}
     assert layout == "vit" and {head[key] for key in tensors} == set(back) and all(torch.equal(tensors[key], back[head[key]]) for key in tensors)

@@ -123,8 +123,8 @@ def test_a_vit_inside_two_models_of_transformers(kind, tmp_path):
 def test_names_stay_when_they_are_already_timms():
     """The renaming leaves timm's names alone, and is the same done twice."""
     for t in (tiny(layer_scale=True, registers=2), {**tiny(), "head.norm.weight": torch.ones(2)}):
-        once, layout = timm_names("file", t)
-        assert set(once) == set(t) == set(timm_names("file", once)[0]) and layout == ""
+        once, layout = timm_names(t)
+        assert set(once) == set(t) == set(timm_names(once)[0]) and layout == ""
 
 
 # -----------------------------------------------------------------------------

@@ -39,17 +39,17 @@ def statistics(*args, mean=None, std=None):
     ({}, {"architecture": "vit_base_patch16_clip_224"}, OPENAI)], ids=str)
 def test_families_have_the_numbers_they_were_trained_with(keys, config, family):
     """Where no file says them; and then they are called assumed."""
-    _, layout = timm_names("name", {key: torch.zeros(1, 1) for key in keys})
-    assert statistics("name", stated_kind(config) or layout, config, {}, 3) == (family, True)
+    _, layout = timm_names({key: torch.zeros(1, 1) for key in keys})
+    assert statistics(stated_kind(config) or layout, config, {}, 3) == (family, True)
 
 
 def test_other_channels_and_what_the_caller_says():
     """A family's three numbers are of colours; one number is every channel's; the caller is believed before the file."""
-    assert statistics("name", "", {}, {}, 1) == ({"mean": (0.5,), "std": (0.5,)}, True)
-    assert statistics("name", "", {}, {"image_mean": 0.25, "image_std": [0.5]}, 2) == ({"mean": (0.25,) * 2, "std": (0.5,) * 2}, False)
-    assert statistics("name", "", {}, FILE, 3, mean="0.5", std=(1, 2, 3)) == ({"mean": (0.5,) * 3, "std": (1, 2, 3)}, False)
-    assert statistics("name", "", {}, {}, 3, mean=0.5) == ({"mean": (0.5,) * 3, "std": IMAGENET["std"]}, True)
-    assert statistics("name", "", flat({"preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}), {}, 3)[0]["mean"] == (0.1,) * 3
+    assert statistics("", {}, {}, 1) == ({"mean": (0.5,), "std": (0.5,)}, True)
+    assert statistics("", {}, {"image_mean": 0.25, "image_std": [0.5]}, 2) == ({"mean": (0.25,) * 2, "std": (0.5,) * 2}, False)
+    assert statistics("", {}, FILE, 3, mean="0.5", std=(1, 2, 3)) == ({"mean": (0.5,) * 3, "std": (1, 2, 3)}, False)
+    assert statistics("", {}, {}, 3, mean=0.5) == ({"mean": (0.5,) * 3, "std": IMAGENET["std"]}, True)
+    assert statistics("", flat({"preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}), {}, 3)[0]["mean"] == (0.1,) * 3
 
 
 @pytest.mark.parametrize("changes, pixels", [
