@@ -23,7 +23,7 @@ def refuse_learned(cohort, run, args):
     own = own_data(args, run)
     if cohort.patients_known and (own is None or own.patients_known):
         split_of = learned_patients(run)
-        seen = sorted(patient for patient in set(cohort.patients) if identity(patient) in split_of)
+        seen = [patient for patient in cohort.groups() if identity(patient) in split_of]
         if seen:
             split = split_of[identity(seen[0])]
             raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split} split of {run} "

@@ -26,8 +26,7 @@ ODD = {
 }
 READABLE = re.compile(rf"(?i)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
-GROUPED = re.compile(r"[1-9]\d{0,2}\.\d{3}")                       # 1.500 among 500 and 750: 1500?
-THREE_DIGITS = re.compile(r"\d{1,3}")
+GROUPED = re.compile(r"\d{1,3}|([1-9]\d{0,2}\.\d{3})")             # 1.500 among 500 and 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
                      r"|uncertain|equivocal|indeterminate|inconclusive|maybe"
@@ -42,7 +41,7 @@ LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;,"
 OTHER_SEPARATORS = "/+&", *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-NO = "no", "non", "n", "un"
+NO = "(?i)(no|non|n|un)"
 NEGATIVE = re.compile(r"(?i)-|-?0(\.0)?|-1(\.0)?|n|no|nein|non|false|neg|negative|normal|healthy|controls?"
                       r"|benign|none|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+")
 POSITIVE = re.compile(r"(?i)y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer"
@@ -58,6 +57,14 @@ def is_number(text):
         return False
 
 
+def label_of(cell):
+    """-> what a cell says as a label: 1, 0 or -1; None where it says nothing of the kind."""
+    number = LABELS.get(cell.lower(), cell)
+    if is_number(number) and float(number) in (1, 0, -1):
+        return float(number)
+    return None
+
+
 def by_number(cell):
     """A key to sort by: numbers by their values, then words by the alphabet."""
     if is_number(cell):
@@ -68,9 +75,9 @@ def by_number(cell):
 def odd_cell(cells):
     """-> the first cell that makes a column neither one of numbers nor one of words, and what is wrong with
     it: it only looks like a number, or others are numbers; else None."""
-    plain = list(filter(THREE_DIGITS.fullmatch, cells))
-    grouped = list(filter(GROUPED.fullmatch, cells))
-    if plain and grouped and len(plain) + len(grouped) == len(cells):
+    matches = list(map(GROUPED.fullmatch, cells))
+    grouped = [match[1] for match in matches if match and match[1]]
+    if all(matches) and 0 < len(grouped) < len(matches):
         return grouped[0], "may be a thousand and more, or have three decimals"
     odd, words, numbers = [], [], 0
     for cell in cells:
@@ -87,18 +94,6 @@ def odd_cell(cells):
     return words[0] if words and numbers else None
 
 
-def ways_out(flag, cell, words, number):
-    """-> what to add to a flag such as --target NAME where odd_cell finds this cell. words, number: the kinds
-    that take it as one or the other."""
-    choices = f"{flag}:{words} takes it as a word"
-    value, _ = read_number(cell)
-    if value is not None:
-        choices += f", {flag.split()[1]}:{number} as {value:g}"
-    elif odd_cell([cell]) is None:
-        choices = f"{flag}:{words} allows it; --missing names words for a blank"
-    return choices
-
-
 def read_number(cell):
     """-> the number that a cell holds, with a decimal comma or a unit or none, and its unit; None, ""."""
     if is_number(cell):
@@ -110,24 +105,17 @@ def read_number(cell):
 
 
 def read_numbers(cells):
-    """-> float (rows,), NaN where a cell is blank; and None, or the index of the first cell that is no number
-    or has another unit than those before, and the problem."""
-    values, units = [], []
-    for i, cell in enumerate(cells):
-        value, unit = read_number(cell)
-        values.append(value)
-        if not cell:
-            continue
-        if value is None:
-            problem = "is not a number"
-            odd = odd_cell([cell])
-            if odd:
-                problem += f": it {odd[1]}"
-            return None, (i, problem)
+    """-> float (rows,), NaN where a cell is blank; and None, or the first cell that is no number or has
+    another unit than those before, and the problem."""
+    value_of, units = {"": np.nan}, []
+    for cell in filter(None, dict.fromkeys(cells)):
+        value_of[cell], unit = read_number(cell)
         units.append(unit)
+        if value_of[cell] is None:
+            return None, odd_cell([cell]) or (cell, "is not a number")
         if unit != units[0]:
-            return None, (i, f"has another unit than the cells before, {units[0] or 'none'}")
-    return np.array(values, dtype=float), None                     # None becomes NaN
+            return None, (cell, f"has another unit than the cells before, {units[0] or 'none'}")
+    return np.array([value_of[cell] for cell in cells]), None
 
 
 def list_parts(cell, separators=SEPARATORS):
@@ -145,51 +133,62 @@ def list_parts(cell, separators=SEPARATORS):
     return [part for part in parts if part]
 
 
-def are_lists(cells, separators):
-    """Do some cells hold several words, of which one is in other cells too?"""
+def are_lists(words_of):
+    """{cell: its words}: do some cells hold several words, of which one is in other cells too?"""
     cells_with = Counter()                                         # a word: in how many cells it is
     several = set()                                                # words that stand beside others
-    for cell in cells:
-        parts = {same_word(part) for part in list_parts(cell, separators) if not is_number(part)}
-        cells_with.update(parts)
-        if len(parts) > 1:
-            several |= parts
-    return any(cells_with[part] > 1 for part in several)
+    for parts in words_of.values():
+        words = {same_word(part) for part in parts if not is_number(part)}
+        cells_with.update(words)
+        if len(words) > 1:
+            several |= words
+    return any(cells_with[word] > 1 for word in several)
 
 
-def separators_of(cells):
-    """-> the signs that divide the words in a column of lists. Any other than the usual ones only where each
-    word of a list stands alone in another cell."""
-    for separators in (SEPARATORS, OTHER_SEPARATORS[0]):
-        if are_lists(cells, separators):
-            return separators
+def divide(cells):
+    """Cells of a column of lists -> {cell: its words}. Any other signs between them than the usual ones count
+    only where each word of a list stands alone in another cell."""
+    usual = {cell: list_parts(cell) for cell in cells}
+    others = {cell: list_parts(cell, OTHER_SEPARATORS[0]) for cell in cells}
+    for words_of in (usual, others):
+        if are_lists(words_of):
+            return words_of
     alone = set(map(same_word, cells))
     for separator in OTHER_SEPARATORS[1:]:
-        for cell in cells:
-            words = [same_word(word) for word in list_parts(cell, [separator])]
-            if len(words) > 1 and alone.issuperset(words):
-                return [separator]
-    return SEPARATORS
+        words_of = {cell: list_parts(cell, [separator]) for cell in cells}
+        for parts in words_of.values():
+            if len(parts) > 1 and alone.issuperset(map(same_word, parts)):
+                return words_of
+    return usual
 
 
 def spellings_of(counts):
-    """{word: how often} -> lists of those that say the same, the most frequent first."""
+    """{word: how often} -> {the most frequent of those that say the same: all of these}"""
     groups = {}
-    for word in counts:
+    for word in sorted(sorted(counts), key=counts.get, reverse=True):
         groups.setdefault(same_word(word), []).append(word)
-    return [sorted(sorted(group), key=counts.get, reverse=True) for group in groups.values()]
+    return {spellings[0]: spellings for spellings in groups.values()}
 
 
-def spelling_notes(name, counts, noun):
+def spelling_notes(name, counts):
     """-> lines on words of a column that are taken for one."""
-    return [f"{name}: {' and '.join(map(repr, spellings))} are one {noun}"
-            for spellings in spellings_of(counts) if len(spellings) > 1]
+    return [f"{name}: {' and '.join(map(repr, spellings))} count as one"
+            for spellings in spellings_of(counts).values() if len(spellings) > 1]
 
 
-def code_notes(name, counts):
-    """-> warnings of cells that count like the others and may stand for a blank: words like unknown, the only
-    negative numbers, as -1, -9 or -999, and 9, 77, 99 or 999.9 far above the others. counts: {cell: how
-    often}"""
+def reading_notes(name, counts, kind):
+    """-> lines on what cells of a column are taken for. counts: {cell: how often}; kind: as words, or else as
+    numbers.
+
+    Warnings name those that count like the others and may stand for a blank: words like unknown, the only
+    negative numbers, as -1, -9 or -999, and 9, 77, 99 or 999.9 far above the others."""
+    notes = []
+    odd = odd_cell(counts)
+    if kind in ("classes", "category"):
+        notes = spelling_notes(name, counts)
+    elif odd:
+        cell, problem = odd
+        notes = [f"{name}: {cell!r} {problem}, it is read as {read_number(cell)[0]:g}"]
     codes = [cell for cell in counts if UNKNOWN.fullmatch(cell)]
     numbers = sorted(filter(is_number, counts), key=float)
     others = [float(cell) for cell in numbers if not CODE.fullmatch(cell)]
@@ -197,8 +196,10 @@ def code_notes(name, counts):
         for cell in filter(CODE.fullmatch, numbers):
             if float(cell) < 0 <= others[0] or float(cell) > 2 * others[-1] > 0:
                 codes.append(cell)
-    return [f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it stands "
-            f"for a blank, say --missing=na,nan,{quote(code.lower())}" for code in codes]
+    for code in codes:
+        notes.append(f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it "
+                     f"stands for a blank, say --missing=na,nan,{quote(code.lower())}")
+    return notes
 
 
 def same_word(cell):
@@ -211,14 +212,22 @@ def same_word(cell):
     return SHORT.get(text, text)
 
 
+def places_in(classes, names):
+    """-> for each of the names its place among the classes, in the same or another spelling; -1 where it is
+    none of them."""
+    place_of = {same_word(name): place for place, name in enumerate(classes)}
+    place_of |= {name: place for place, name in enumerate(classes)}
+    return np.array([place_of.get(name, place_of.get(same_word(name), -1)) for name in names])
+
+
 def positive_of(classes):
     """-> which of two classes is the positive one by its name, None where no usual name decides."""
-    first, second = [re.sub(r"[ _-]", "", name).casefold() for name in classes]
-    if second in [no + first for no in NO]:                        # NoDR, NRG
-        return classes[0]
-    if first in [no + second for no in NO]:
-        return classes[1]
-    positive = [name for name in classes if not NEGATIVE.fullmatch(name)]
-    if len(positive) != 1:
-        positive = [name for name in classes if POSITIVE.fullmatch(name)]
-    return positive[0] if len(positive) == 1 else None
+    first, second = classes
+    for name, other in ((first, second), (second, first)):
+        if re.fullmatch(rf"{NO}[ _-]*{re.escape(name)}", other):   # NoDR, NRG
+            return name
+    not_negative = [name for name in classes if not NEGATIVE.fullmatch(name)]
+    for names in (not_negative, list(filter(POSITIVE.fullmatch, classes))):
+        if len(names) == 1:
+            return names[0]
+    return None

@@ -28,7 +28,7 @@ def read_class_folders(folder, regex, split):
     notes += left_out_note(paths, left_out)
     counts = Counter(names)
     classes, values = read_classes(names, counts)
-    notes += spelling_notes("class", counts, "class") + note_on_drawings(names, paths)
+    notes += spelling_notes("class", counts) + note_on_drawings(names, paths)
     if len(classes) < 2:
         raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
                                     f"(there are {shortlist(classes)})"] + notes))

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (code_notes, is_number, odd_cell, read_numbers, same_word, spelling_notes,
-                            spellings_of, ways_out)
+from plumbing.cells import is_number, odd_cell, places_in, read_numbers, reading_notes, spellings_of
 from plumbing.cohort import Column
-from plumbing.tables import name_and_kind, shortlist
+from plumbing.tables import name_and_kind, require_column, shortlist
 
 
 def fit_columns(cohort, wanted, train):
@@ -19,10 +18,9 @@ def fit_columns(cohort, wanted, train):
     columns = {}
     for spec in map(str.strip, wanted.split(",")):
         name, kind = name_and_kind(spec, cohort.columns)
+        require_column(cohort.name, cohort.columns, name, "--tabular")
         problem = None
-        if name not in cohort.columns:
-            problem = f"{cohort.name} has no column {name!r}, there are {shortlist(cohort.columns)}"
-        elif kind not in ("", "number", "category"):
+        if kind not in ("", "number", "category"):
             problem = f"kind {kind!r}, need number or category"
         elif name in cohort.predicted or name in cohort.targets:
             problem = f"{name} is what is to be predicted"
@@ -38,25 +36,27 @@ def fit_column(cohort, name, kind, train):
     """-> Column. kind: number, category, or "" where the cells decide."""
     cells = [cohort.columns[name][i] for i in train]
     known = Counter(filter(None, cells))
+    odd = odd_cell(sorted(known))
+    if odd and not kind:
+        cell, problem = odd
+        raise ValueError(f"--tabular {name}: {cell!r} {problem}; --tabular {name}:category takes the cells "
+                         "as words, :number as numbers, --missing takes words as blanks")
     if not kind:
         kind = "number" if all(map(is_number, known)) else "category"
-        odd = odd_cell(sorted(known))
-        if odd:
-            raise ValueError(f"--tabular {name}: {odd[0]!r} {odd[1]}; "
-                             + ways_out(f"--tabular {name}", odd[0], "category", "number"))
-    values = sorted(most_frequent for most_frequent, *_ in spellings_of(known))
     if kind == "number":
         x = to_numbers(cohort, name)[train]
         x = x[~np.isnan(x)]
         values = set(x)
+    else:
+        values = sorted(spellings_of(known))
     if len(values) < 2:
         raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training "
                          "split, nothing to learn from")
     if kind == "number":
         return Column(name, kind, mean=float(x.mean()), std=float(x.std()), blanks="" in cells)
-    if len(known) > 50:
-        raise ValueError(f"--tabular {name}: {len(known)} different words in the training split, at most 50 "
-                         f"make a category; {max(known)!r} is one of them")
+    if len(values) > 50:
+        raise ValueError(f"--tabular {name}: {len(values)} different words in the training split, at most 50 "
+                         f"make a category; {values[-1]!r} is one of them")
     return Column(name, kind, values=tuple(values), blanks="" in cells)
 
 
@@ -65,9 +65,10 @@ def to_numbers(cohort, name):
     cells = cohort.columns[name]
     values, fault = read_numbers(cells)
     if fault:
-        i, problem = fault
-        raise ValueError(f"{cohort.name}, column {name}, patient {cohort.patients[i]}: {cells[i]!r} "
-                         f"{problem}; --tabular {name}:category allows words")
+        cell, problem = fault
+        patient = cohort.patients[cells.index(cell)]
+        raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} {problem}; "
+                         f"--tabular {name}:category allows words")
     return values
 
 
@@ -84,32 +85,23 @@ def tabulate(cohort, columns):
             raise ValueError(f"{cohort.name} has no column {name!r}, which the model takes as input; "
                              f"there are {shortlist(cohort.columns)}")
         cells = cohort.columns[name]
-        counts = Counter(filter(None, cells))
-        blank = np.array([not cell for cell in cells])
-        notes += code_notes(name, counts)
+        notes += reading_notes(name, Counter(filter(None, cells)), column.kind)
         if column.kind == "number":
             x = to_numbers(cohort, name)
-            x = (x - column.mean) / column.std
-            far = x[np.abs(x) > 10]
+            far = x[np.abs(x - column.mean) > 10 * column.std]
             if len(far):
-                example = far[0] * column.std + column.mean
                 notes.append(f"WARNING: {name}: {len(far)} rows are far from those of training, as "
-                             f"{example:g} from {column.mean:.3g}: in another unit?")
-            parts.append(np.nan_to_num(x))
-            effect = "filled with the mean"
+                             f"{far[0]:g} from {column.mean:.3g}: in another unit?")
+            parts.append(np.nan_to_num((x - column.mean) / column.std))
+            if "" in cells:
+                notes.append(f"{name}: {cells.count('')} rows blank, filled with the mean")
         else:
-            notes += spelling_notes(name, counts, "value")
-            value_of = {same_word(value): value for value in column.values}
-            value_of |= {value: value for value in column.values}
-            values = [value_of.get(cell, value_of.get(same_word(cell))) for cell in cells]
-            parts += [np.equal(values, value) for value in column.values]
-            effect = "they count as none of its values"
-            unseen = [cell for cell, value in zip(cells, values) if cell and value is None]
-            if unseen:
-                notes.append(f"{name}: {len(unseen)} rows of {shortlist(sorted(set(unseen)))}, unknown to "
-                             "the training split, count as none of its values")
+            places = places_in(column.values, cells)
+            parts += [places == place for place in range(len(column.values))]
+            others = [cell or "blank" for cell, place in zip(cells, places) if place < 0]
+            if others:
+                notes.append(f"{name}: {len(others)} rows of {shortlist(sorted(set(others)))} count as none "
+                             f"of {shortlist(column.values)}, which training knows")
         if column.blanks:
-            parts.append(blank)
-        if blank.any():
-            notes.append(f"{name}: {blank.sum()} rows blank, {effect}")
+            parts.append([not cell for cell in cells])
     return replace(cohort, tabular=np.stack(parts, 1).astype(np.float32)), notes

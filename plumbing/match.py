@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import same_word
+from plumbing.cells import places_in
 from plumbing.tables import shortlist
 
 
@@ -26,28 +26,22 @@ def match(cohort, tasks, run):
         if own.kind != task.kind:
             raise ValueError(f"{cohort.name}: {task.name} is a task of {own.kind}, in {run} of {task.kind}; "
                              "--target says which")
-        known = [same_word(name) for name in task.classes]
+        places = places_in(task.classes, own.classes)
+        foreign = [name for name, place in zip(own.classes, places) if place < 0]
+        if task.kind == "survival":                                # whose classes are names of columns
+            foreign = []
+        if foreign and (task.kind == "classes" or len(foreign) == len(places)):
+            raise ValueError(f"{cohort.name}: {task.name} {foreign[0]!r} is unknown to {run}, "
+                             f"which knows {', '.join(task.classes)}")
+        if foreign:
+            notes.append(f"{task.name}: {run} has not learned {shortlist(foreign)}, which is left out")
         if task.kind == "classes":
-            matched = np.full_like(values, np.nan)                 # with the run's numbers of the classes
-            for number, name in enumerate(own.classes):
-                word = same_word(name)
-                if word not in known:
-                    raise ValueError(f"{cohort.name}: {task.name} {name!r} is unknown to {run}, "
-                                     f"which knows {', '.join(task.classes)}")
-                matched[values == number] = known.index(word)
-            values = matched
+            known = ~np.isnan(values)
+            values = values.copy()
+            values[known] = np.take(places, values[known].astype(int))
         elif task.kind == "labels":
-            by_name = dict(zip(own.classes, values.T))
-            by_word = {same_word(name): column for name, column in by_name.items()}
-            if by_word.keys().isdisjoint(known):
-                raise ValueError(f"{cohort.name}: has none of the labels of {run}, {', '.join(task.classes)}")
-            foreign = [name for name in by_name if same_word(name) not in known]
-            if foreign:
-                notes.append(f"{task.name}: {run} has not learned {shortlist(foreign)}, which is left out")
-            unknown = np.full(len(values), np.nan, np.float32)
-            matched = []
-            for name, word in zip(task.classes, known):
-                matched.append(by_name.get(name, by_word.get(word, unknown)))
-            values = np.stack(matched, 1)
+            matched = np.full((len(values), len(task.classes) + 1), np.nan, np.float32)
+            np.fmax.at(matched.T, places, values.T)                # the last column takes what is foreign
+            values = matched[:, :-1]
         targets[task.name] = values
     return replace(cohort, tasks=tasks, targets=targets, notes=notes)

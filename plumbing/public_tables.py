@@ -12,6 +12,7 @@ from plumbing.formats import without_ending
 from plumbing.tables import first_column, read_csv, shortlist
 
 
+TABLES = r"""
 # header          columns that tell this table from others, commas between them; "a|b" stands for a or b
 # files           what the table may be called in its folder, commas between the names
 # joins           a file beside the table, and the column by which its rows are found
@@ -21,7 +22,6 @@ from plumbing.tables import first_column, read_csv, shortlist
 # blanks          an empty label follows --blank
 # lists           files of the official train and test split, one name of an image per line
 # target, tabular                      what --target and --tabular are by default
-TABLES = r"""
 [psoriasis]
 header = pasi,pga,region
 target = pasi:regression,pga:classes
@@ -126,11 +126,11 @@ patient = subject_id
 blanks = yes
 labels = ${chexpert:labels}
 """
-PUBLIC_TABLES = {}                   # name -> {word: text}
 parser = ConfigParser(interpolation=ExtendedInterpolation())
 parser.read_string(TABLES)
-for section in parser.sections():
-    PUBLIC_TABLES[section] = {word: text.replace("\n", "") for word, text in parser.items(section)}
+PUBLIC_TABLES = {}                   # name -> {word: text}
+for name in parser.sections():
+    PUBLIC_TABLES[name] = {word: text.replace("\n", "") for word, text in parser.items(name)}
 
 # what the names of files say beside their folders: --target, and the class of the first pattern in the name
 NAME_TARGETS = {
@@ -154,12 +154,11 @@ def table_path(data, known, images):
             return data
         raise ValueError(f"--data {data}: no such file or folder, and none of medmnist:FLAG[:SIDE], "
                          f"{', '.join(PUBLIC_TABLES)}")
-    files = known["files"].split(",")
-    for file in files:
+    for file in known["files"].split(","):
         path = join(images or "", file)
         if images and isfile(path):
             return path
-    raise ValueError(f"--data {data} needs --images, the folder that holds {' or '.join(files)}; "
+    raise ValueError(f"--data {data} needs --images, the folder that holds {known['files']}; "
                      f"it is {images or 'not given'}")
 
 
@@ -167,17 +166,15 @@ def join_table(folder, file, key, header, rows):
     """Add to header and rows the columns of another table in the folder, if it is there. Keys that it lacks
     get blanks."""
     path = join(folder, file)
-    if not isfile(path):
+    if isfile(path + ".gz") and not isfile(path):
         path += ".gz"                                              # which is refused with how to unpack it
-    if not isfile(path):
-        return
-    names, others = read_csv(path)
-    new = [name for name in names if name not in header]
-    blanks = dict.fromkeys(new, "")
-    cells_of = {other[key]: {name: other[name] for name in new} for other in others}
-    for row in rows:
-        row.update(cells_of.get(row[key], blanks))
-    header += new
+    if isfile(path):
+        names, others = read_csv(path)
+        row_of = {other[key]: other for other in others}
+        blanks = dict.fromkeys(names, "")
+        for row in rows:
+            row.update(row_of.get(row[key], blanks) | row)
+        header += [name for name in names if name not in header]
 
 
 def name_alone(rows, patient, image):
@@ -196,21 +193,17 @@ def findings_to_labels(header, rows, column, labels):
 
     One more, `pneumonia`, compares with healthy films: 1 for Pneumonia, 0 for No Finding, else blank."""
     words = {name: same_word(name) for name in labels}
+    known = {"no finding", *words.values()}
     others = set()                                                 # words that are no label
     for row in rows:
         findings = set(map(same_word, list_parts(row[column])))
-        unknown = findings.difference(words.values(), ["no finding"])
-        others |= unknown
+        others |= findings - known
         for name, word in words.items():
-            row[name] = ""
-            if findings != unknown:
-                row[name] = str(int(word in findings))
+            row[name] = str(int(word in findings)) if findings & known else ""
         row["pneumonia"] = ""
-        if "pneumonia" in findings:
-            row["pneumonia"] = "1"
-        elif findings == {"no finding"}:
-            row["pneumonia"] = "0"
-    header += [name for name in labels + ["pneumonia"] if name not in header]
+        if findings == {"no finding"} or "pneumonia" in findings:
+            row["pneumonia"] = str(int("pneumonia" in findings))
+    header += [name for name in [*words, "pneumonia"] if name not in header]
     if not others:
         return []
     return [f"WARNING: {column}: none of the labels are {shortlist(sorted(map(str, others)))}"]
@@ -240,7 +233,4 @@ def official_lists(folder, lists):
 
 
 if __name__ == "__main__":
-    for name, known in PUBLIC_TABLES.items():
-        target = known.get("target") or f"{known['labels'].count(',') + 1} labels"
-        print(f"{name:10} image in {known.get('image', 'image')!r}, "
-              f"patient in {known.get('patient', 'patient_id')!r}, target {target}")
+    print(TABLES)

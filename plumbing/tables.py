@@ -115,11 +115,11 @@ def read_header(path, cells):
     if not header:
         raise ValueError(f"{path} row 1: no header")
     names = list(filter(None, header))
-    is_row = all(map(is_number, names)) and names != list(map(str, range(len(names))))
+    are_numbers = all(map(is_number, names)) and names != list(map(str, range(len(names))))
+    if are_numbers or any(map(ENDING.search, " ".join(names).split())):
+        raise ValueError(f"{path} row 1: {shortlist(names)} are no names of columns; above the first row a "
+                         "line with the names is needed, commas between them")
     for name, count in Counter(names).items():
-        if is_row or any(map(ENDING.search, name.split())):
-            raise ValueError(f"{path} row 1: {name!r} is no name of a column; above the first row a line "
-                             "with the names is needed, commas between them")
         if count > 1:
             raise ValueError(f"{path} row 1: column {name!r} appears twice")
     return header
@@ -162,6 +162,13 @@ def cell_place(path, row, name):
 def cell_error(path, row, name, problem):
     """-> ValueError to raise: where the cell is, what it holds, and what is wrong with that."""
     return ValueError(f"{cell_place(path, row, name)}: {row[name]!r} {problem}")
+
+
+def refuse_cells(path, rows, name, cells, problem):
+    """ValueError for the first row in which a column holds one of these cells, if there are any."""
+    if cells:
+        row = next(row for row in rows if row[name] in cells)
+        raise cell_error(path, row, name, problem)
 
 
 def shortlist(names):

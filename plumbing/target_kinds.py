@@ -2,9 +2,9 @@
 """
 import re
 
-from plumbing.cells import LABELS, LIST, are_lists, is_number, list_parts, odd_cell, separators_of, ways_out
+from plumbing.cells import LIST, are_lists, divide, is_number, odd_cell
 from plumbing.cohort import KINDS
-from plumbing.tables import cell_error, known_cells, name_and_kind, require_column, shortlist
+from plumbing.tables import known_cells, name_and_kind, refuse_cells, require_column, shortlist
 
 
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
@@ -30,10 +30,10 @@ def parse_targets(path, header, target):
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
                          f"of {shortlist(header)}")
     kinds, events = {}, {}
-    specs = [target]
+    specs = map(str.strip, target.split(","))
     name, kind = name_and_kind(target, header)
-    if name not in header or kind not in ("",) + KINDS:            # else a column with a comma in its name
-        specs = map(str.strip, target.split(","))
+    if name in header and "," not in kind:                         # a column with a comma in its name
+        specs = [target]
     for spec in specs:
         name, kind = name_and_kind(spec, header)
         if kind not in ("",) + KINDS:
@@ -48,11 +48,8 @@ def parse_targets(path, header, target):
             value = ""
             if event not in header:
                 event, _, value = event.partition("=")
-            if not event:
-                raise ValueError(f"--target {spec}: need two columns, TIME/EVENT:survival, with EVENT 1 "
-                                 "where TIME is that of the event, 0 where it is that of the last look; "
-                                 "TIME/EVENT=VALUE:survival for another value than 1")
-            events[name] = require_column(path, header, event, "--target"), value
+            flag = "--target TIME/EVENT:survival (1: the event, 0: the last look) or /EVENT=VALUE:survival"
+            events[name] = require_column(path, header, event, flag), value
         kinds[require_column(path, header, name, "--target")] = kind
     return kinds, events
 
@@ -81,22 +78,19 @@ def guess_kind(path, rows, name):
     odd = odd_cell(cells)
     if odd:
         cell, problem = odd
-        row = next(row for row in rows if row[name] == cell)
-        choices = ways_out(f"--target {name}", cell, "classes", "regression")
-        if {"0", "1", "0.0", "1.0", *LABELS}.issuperset(map(str.lower, cells)):
-            choices = f"--target {name}:labels reads them as 1 and 0"
-        raise cell_error(path, row, name, f"{problem}; {choices}")
+        refuse_cells(path, rows, name, [cell], f"{problem}; --target {name}:classes takes the cells as "
+                     "words, :labels as yes and no, :regression as numbers, --missing takes words as blanks")
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
-    separators = separators_of(cells)
-    if are_lists(cells, separators):
-        if any(LIST.search(cell) for cell in cells):
-            return "labels"
-        example = next(cell for cell in cells if len(list_parts(cell, separators)) > 1)
-        raise ValueError(f"{path}, column {name}: {example!r} looks like a list; --target {name}:labels "
-                         f"reads it as one, {name}:classes makes every combination a class")
-    refuse_too_many(path, name, cells)
-    return "classes"
+    words_of = divide(cells)
+    if not are_lists(words_of):
+        refuse_too_many(path, name, cells)
+        return "classes"
+    if any(map(LIST.search, cells)):
+        return "labels"
+    example = next(cell for cell, words in words_of.items() if len(words) > 1)
+    raise ValueError(f"{path}, column {name}: {example!r} looks like a list; --target {name}:labels "
+                     f"reads it as one, {name}:classes makes every combination a class")
 
 
 def refuse_too_many(path, name, cells):

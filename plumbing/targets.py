@@ -7,24 +7,26 @@ from shlex import quote
 
 import numpy as np
 
-from plumbing.cells import (LABELS, NO_FINDING, by_number, code_notes, is_number, list_parts, odd_cell,
-                            positive_of, read_number, read_numbers, same_word, separators_of, spelling_notes,
-                            spellings_of)
+from plumbing.cells import (NO_FINDING, by_number, divide, is_number, label_of, places_in, positive_of,
+                            read_numbers, reading_notes, same_word, spelling_notes, spellings_of)
 from plumbing.cohort import Task
-from plumbing.tables import cell_error, known_cells, shortlist
+from plumbing.tables import known_cells, refuse_cells, shortlist
 from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
 
 
 FEW = 10                                                           # different numbers that may be classes
 OBJECT = re.compile(r"\{.*:.*\}")
+# names of columns that say 1 of those who had no event
+NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or)|lost|free$|no[ _.-]?event|lebend|überleb")
 
 
 def numbers(path, rows, name):
     """A column of the table -> float32 (rows,), NaN where the cell is blank."""
-    values, fault = read_numbers([row[name] for row in rows])
+    cells = [row[name] for row in rows]
+    values, fault = read_numbers(cells)
     if fault:
-        i, problem = fault
-        raise cell_error(path, rows[i], name, f"{problem}; --missing names words for a blank")
+        cell, problem = fault
+        refuse_cells(path, rows, name, [cell], f"{problem}; --missing names words for a blank")
     return values.astype(np.float32)
 
 
@@ -55,12 +57,11 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         cells = known_cells(rows, name)
         if kind == "labels":
             uncertain_cells += cells["-1"] + cells["-1.0"]
-            if is_list_column(cells):
-                values_of = read_lists(path, rows, name, cells)
-                notes.append(f"{name}: cells are lists of labels; --target {name}:classes makes each a class")
-                notes += spelling_notes(name, words_in_lists(cells), "label")
-            else:
+            if not cells or any(is_number(cell) or label_of(cell) is not None for cell in cells):
                 values_of = {name: read_labels(path, rows, name, cells, uncertain, blank)}
+            else:
+                values_of, list_notes = read_lists(path, rows, name, cells)
+                notes += list_notes
             twice = findings.keys() & values_of.keys()
             if twice:
                 raise ValueError(f"{path}, column {name}: the label {min(twice)!r} is in another column too; "
@@ -69,7 +70,6 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             continue
         if not cells:
             raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
-        notes += reading_notes(name, kind, cells, name in guesses)
         classes = ()
         if kind == "survival":
             classes = (name, events[name][0])
@@ -79,62 +79,43 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             classes, values = read_classes([row[name] for row in rows], cells)
         else:
             values = numbers(path, rows, name)
+            if name in guesses and 1 < len(cells) <= FEW and 3 * len(cells) <= sum(cells.values()):
+                notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; "
+                             f"--target {name}:classes makes each a class")
+        notes += reading_notes(name, cells, kind)
         task = Task(name.replace(".", "_"), kind, classes)         # the name of a module has no dot
         tasks.append(task)
         targets[task.name] = values
     if findings:
         tasks.append(Task("findings", "labels", tuple(findings)))
         targets["findings"] = np.stack(list(findings.values()), 1)
-        if uncertain_cells:
-            notes.append(f"{uncertain_cells} labels are -1: --uncertain says what they count as")
-        if set(findings) <= set(header) - set(labels):
-            notes += note_on_one_choice(path, rows, list(findings))
+    if uncertain_cells:
+        notes.append(f"{uncertain_cells} labels are -1: --uncertain says what they count as")
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
-    yes_or_no = [task.name for task in tasks
-                 if task.kind == "classes" and all(name.lower() in LABELS for name in task.classes)]
-    return tasks, targets, columns, notes + note_on_one_choice(path, rows, yes_or_no)
+    own = [name for name, kind in kinds.items() if kind in ("labels", "classes") and name not in labels]
+    return tasks, targets, columns, notes + note_on_one_choice(path, rows, own)
 
 
 def note_on_one_choice(path, rows, names):
-    """-> a line where exactly one of several columns says yes in every row, in a list."""
+    """-> a line where exactly one of the columns that say yes or no says yes in every row, in a list."""
+    names = [name for name in names if None not in map(label_of, known_cells(rows, name))]
     if len(names) < 2:
         return []
     try:
         read_one_hot(path, rows, names)
-    except (ValueError, KeyError):
+    except ValueError:
         return []
     return [f"exactly one of {', '.join(names)} is 1 in every row: "
             f"--target {'/'.join(names)}:classes makes one choice of them"]
 
 
-def reading_notes(name, kind, cells, is_guess):
-    """-> notes on what was taken for what. is_guess: no kind was given."""
-    if kind == "classes":
-        return spelling_notes(name, cells, "class") + code_notes(name, cells)
-    notes = code_notes(name, cells)
-    cell, problem = odd_cell(cells) or ("", "")
-    number, _ = read_number(cell)
-    if number is not None:
-        notes.append(f"{name}: {cell!r} {problem}, it is read as {number:g}")
-    if is_guess and 1 < len(cells) <= FEW and 3 * len(cells) <= sum(cells.values()):
-        notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; --target {name}:classes "
-                     "makes each a class")
-    return notes
-
-
 def read_classes(column, cells):
     """-> the classes in order; float32 (rows,), the index of the class. cells: as known_cells counts them."""
-    index, classes = {"": np.nan}, []
-    for spellings in sorted(spellings_of(cells), key=class_order):
-        index |= dict.fromkeys(spellings, len(classes))
-        classes.append(spellings[0])
-    return tuple(classes), np.float32([index[cell] for cell in column])
-
-
-def class_order(spellings):
-    return by_number(spellings[0])
+    classes = sorted(spellings_of(cells), key=by_number)
+    places = places_in(classes, column)
+    return tuple(classes), np.where(places < 0, np.nan, places).astype(np.float32)
 
 
 def read_one_hot(path, rows, names):
@@ -157,76 +138,54 @@ def read_one_hot(path, rows, names):
 
 def read_labels(path, rows, name, cells, uncertain, blank):
     """A column of labels -> float32 (rows,), NaN where they are unknown."""
-    meaning = {0: 0.0, 1: 1.0, -1: uncertain.get(name, uncertain[None])}
-    value_of = {"": blank.get(name, blank[None])}
-    for cell in cells:
-        number = LABELS.get(cell.lower(), cell)
-        if is_number(number) and float(number) in meaning:
-            value_of[cell] = meaning[float(number)]
-    for row in rows:
-        if row[name] not in value_of:
-            raise cell_error(path, row, name, "is no label, need 0, 1, -1 or blank")
-    return np.float32([value_of[row[name]] for row in rows])
-
-
-def is_list_column(cells):
-    """Are there words in a column of labels that are no label by themselves?"""
-    return bool(cells) and not any(is_number(cell) or cell.lower() in LABELS for cell in cells)
+    value_of = {cell: label_of(cell) for cell in cells}
+    strange = [cell for cell in cells if value_of[cell] is None]
+    refuse_cells(path, rows, name, strange, "is no label, need 0, 1, -1 or blank")
+    value_of[""] = blank.get(name, blank[None])
+    values = np.float32([value_of[row[name]] for row in rows])
+    values[values == -1] = uncertain.get(name, uncertain[None])
+    return values
 
 
 def read_lists(path, rows, name, cells):
-    """A column of words, one or several in a cell -> {word: float32 (rows,), is it there?}"""
-    for row in rows:
-        if OBJECT.fullmatch(row[name]):
-            raise cell_error(path, row, name, "is a JSON object; need a column with the words themselves")
-    counts = words_in_lists(cells)
+    """A column of words, one or several in a cell -> {word: float32 (rows,), is it there?}, notes."""
+    refuse_cells(path, rows, name, list(filter(OBJECT.fullmatch, cells)),
+                 "is a JSON object; need a column with the words themselves")
+    words_of = divide(cells)
+    counts = Counter(word for words in words_of.values() for word in words if not NO_FINDING.fullmatch(word))
     refuse_too_many(path, name, counts)
-    separators = separators_of(cells)
-    parts_of = {cell: set(map(same_word, list_parts(cell, separators))) for cell in cells}
-    columns = {}
-    for label, *_ in sorted(spellings_of(counts)):
-        word = same_word(label)
-        has_label = {cell: word in parts for cell, parts in parts_of.items()} | {"": np.nan}
-        columns[label] = np.float32([has_label[row[name]] for row in rows])
-    return columns
-
-
-def words_in_lists(cells):
-    """{cell of a column of lists: how often} -> {word: in how many different cells}, without no finding."""
-    separators = separators_of(cells)
-    words = [part for cell in cells for part in list_parts(cell, separators)]
-    return Counter(word for word in words if not NO_FINDING.fullmatch(word))
+    labels = sorted(spellings_of(counts))
+    answers_of = {"": np.full(len(labels), np.nan)}
+    for cell, words in words_of.items():
+        answers_of[cell] = np.isin(range(len(labels)), places_in(labels, words))
+    columns = np.float32([answers_of[row[name]] for row in rows]).T
+    note = f"{name}: cells are lists of labels; --target {name}:classes makes each a class"
+    return dict(zip(labels, columns)), [note, *spelling_notes(name, counts)]
 
 
 def read_survival(path, rows, time, event, event_value):
     """-> float32 (rows, 2): time and event, both NaN where one of them is blank; a note that counts them.
 
-    event_value: of the column of events where it is not 1."""
+    event_value: of the column of events where it is not 1. ValueError where it must be said."""
     times = numbers(path, rows, time)
+    negative = [row[time] for row, t in zip(rows, times) if t < 0]
+    refuse_cells(path, rows, time, negative, "is no time, need at least 0")
     cells = known_cells(rows, event)
     wanted = same_word(event_value or "1")
     is_event = {cell: float(same_word(cell) == wanted) for cell in cells}
-    others = [cell for cell in cells if not is_event[cell]]
-    refused = []
-    if not event_value:
-        refused = [cell for cell in others if same_word(cell) != 0]
-    elif len(others) == len(cells) and wanted not in (0, 1):
-        refused = others
-    for row, t in zip(rows, times):
-        if row[event] in refused:
-            raise cell_error(path, row, event, "is no event, need 1 (it came) or 0 (not until the last "
-                             f"look); --target {time}/{event}=VALUE:survival says which of "
-                             f"{shortlist(cells)} it is")
-        if t < 0:
-            raise cell_error(path, row, time, "is no time, need at least 0")
     result = np.float32([times, [is_event.get(row[event], np.nan) for row in rows]]).T
     counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
+    others = [cell for cell in cells if not is_event[cell]]
     if len(others) > 1:
         counts += f", {' and '.join(others[:5])} count as none"
-    no_event = "(?i)cens|zens|alive|living|surviv(ed|or)|lost|free$|no[ _.-]?event|lebend|überleb"
-    if not event_value and re.search(no_event, event):
-        raise ValueError(f"{path}: {counts}, which a column of this name hardly says of the event; "
-                         f"--target {time}/{event}=0:survival says that 0 is the event, =1 that 1 is")
+    is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0}
+    if event_value and len(others) < len(cells):
+        is_plain = True                                            # the event is there, whatever else is
+    elif not event_value and NO_EVENT.search(event):
+        is_plain = False
+    if not is_plain:
+        raise ValueError(f"{path}: {counts}: is that the event? --target {time}/{event}=VALUE:survival says "
+                         f"which of {shortlist(cells)} it is")
     result[np.isnan(result).any(1)] = np.nan
     if not (result[:, 1] == 0).any():
         counts += "; WARNING: no row without it has a time, which is that of the last look"
@@ -317,9 +276,8 @@ def training_notes(cohort, train):
         known = values[~np.isnan(values)].astype(float)
         if task.kind == "regression" and len(known):
             squares = (known - np.median(known)) ** 2
-            largest_first = np.sort(squares)[::-1].cumsum()
-            few = int((largest_first < 0.99 * squares.sum()).sum()) + 1
-            if few <= max(1, len(known) // 20):
-                notes.append(f"WARNING: {task.name}: {few} of {len(known)} training values, as "
+            few = max(1, len(known) // 20)
+            if np.sort(squares)[:-few].sum() < 0.01 * squares.sum():
+                notes.append(f"WARNING: {task.name}: at most {few} of {len(known)} training values, as "
                              f"{known[squares.argmax()]:g}, carry 99 % of the spread that scales the loss")
     return notes

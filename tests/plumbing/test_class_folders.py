@@ -122,7 +122,7 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     (("a/1.png", "b/1.png", "a/thumbs/1.png", "b/1_thumb.png"), ("a", "b"), None, "2 of 4 files are left out (masks or thumbnails beside their images 2)"),
     (("images/a/1.png", "images/b/2.png", "masks/a/1.png"), ("a", "b"), None, "classes are the folders below images"),
     (("train/no_tumor/1.png", "train/tumor/1.png", "test/no tumor/2.png"), ("no tumor", "tumor"), ["test", "train", "train"],
-     "class: 'no tumor' and 'no_tumor' are one class"),
+     "class: 'no tumor' and 'no_tumor' count as one"),
     (("0/1.png", "2/2.png", "10/3.png"), ("0", "2", "10"), None, None),
     (("a/1.png", "b/2.png", "a/1_bbox.png", "a/1-cam.png", "b/2_annotated.png"), ("a", "b"), None,
      "3 of 5 files are left out (masks or thumbnails beside their images 3)"),
@@ -144,7 +144,7 @@ def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
     (("train/a/1.png", "train/b/2.png", "test/3.png"), "test: images there are in no folder of a class"),
     (("imagesTr/1.png", "imagesTs/2.png", "labelsTr/1.png"), "imagesTr, imagesTs: images there are in no folder of a class"),
     (("a/1.png", "b/2.png", "test/3.png"), "test: images there are in no folder of a class"),
-    (("train/NORMAL/1.png", "test/Normal/2.png"), "there are NORMAL.; class: 'NORMAL' and 'Normal' are one class"),
+    (("train/NORMAL/1.png", "test/Normal/2.png"), "there are NORMAL.; class: 'NORMAL' and 'Normal' count as one"),
     (tuple(f"IMD{i:03}/{i}.bmp" for i in range(6)), "6 folders, as IMD000, with 6 patients or images in all look like patients"),      # PH2
     (tuple(f"{i}/{c}/{i}_idx5_x{c}_y1_class{c}.png" for i in range(10253, 10259) for c in (0, 1)), "6 folders, as 10253, with 6 patients"),     # IDC
     (("a/1.png", "b/2.png", "augmented/a/1.png", "augmented/b/2.png"), "augmented is beside the classes and holds folders of the same names, a, b"),

@@ -25,8 +25,8 @@ def test_columns_become_standardized_numbers_categories_and_indicators():
     #                                    age  blank  F  M  a  b  blank
     assert np.array_equal(filled.tabular, [[-1, 0, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1, 0], [6, 0, 0, 0, 0, 0, 1]])
     assert notes == ["age: 1 rows blank, filled with the mean",
-                     "sex: 1 rows of X, unknown to the training split, count as none of its values",
-                     "site: 2 rows blank, they count as none of its values"]
+                     "sex: 1 rows of X count as none of F, M, which training knows",
+                     "site: 2 rows of blank count as none of a, b, which training knows"]
     assert tabulate(cohort, [])[0].tabular is None
 
 
@@ -37,13 +37,13 @@ def test_numbers_can_be_categories():
 
 
 @pytest.mark.parametrize("wanted, message", (
-    ("height", "--tabular height: made has no column 'height', there are age, sex, y, same, grouped, "),
+    ("height", "made: no column 'height'; --tabular names it, there are age, sex, y, same, grouped, "),
     ("age:word", "kind 'word', need number or category"),
     ("y", "y is what is to be predicted"), ("age,age", "age is named twice"), ("same", "same: 1 in every row of the training split"),
     ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"),
-    ("sex:number", "'F' is not a number"), ("mixed", "'x3' is not a number, others are; --tabular mixed:category allows it; --missing"),
-    ("grouped", "'1,500' has commas that may divide thousands.*; --tabular grouped:category takes it as a word$"),
-    ("decimal", "'1,5' has a decimal comma; --tabular decimal:category takes it as a word, decimal:number as 1.5")))
+    ("sex:number", "'F' is not a number"), ("mixed", "'x3' is not a number, others are; --tabular mixed:category takes .*, --missing"),
+    ("grouped", "'1,500' has commas that may divide thousands.*; --tabular grouped:category takes the cells as words"),
+    ("decimal", "'1,5' has a decimal comma; --tabular decimal:category takes the cells as words, :number as numbers")))
 def test_columns_that_cannot_be_input(wanted, message):
     """One line that names column and, where it is a cell, the patient."""
     n = range(60)
@@ -72,7 +72,7 @@ def test_spellings_of_one_value_are_one_input():
     assert [column.values for column in columns] == [("F", "M"), ("1", "2"), ()]
     filled, notes = tabulate(cohort, columns)
     assert filled.tabular[:, :4].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1]]
-    assert notes[0] == "sex: 'M' and 'm' are one value" and "WARNING: age: 999 (1 rows) counts like the other values" in notes[2]
+    assert notes[0] == "sex: 'M' and 'm' count as one" and "WARNING: age: 999 (1 rows) counts like the other values" in notes[2]
 
 
 def test_numbers_in_another_unit_than_in_training_have_a_warning():
@@ -81,7 +81,8 @@ def test_numbers_in_another_unit_than_in_training_have_a_warning():
     columns = fit_columns(cohort, "age", range(3))
     assert tabulate(cohort, columns)[1] == []
     notes = tabulate(table_cohort(age=["600 months", "", "720 months"]), columns)[1]
-    assert notes[0] == "WARNING: age: 2 rows are far from those of training, as 600 from 50: in another unit?"
+    assert notes[0] == "age: '600 months' has a unit, it is read as 600"
+    assert notes[1] == "WARNING: age: 2 rows are far from those of training, as 600 from 50: in another unit?"
 
 
 @pytest.mark.parametrize("target, column", (("x/y:classes", "y"), ("words:labels", "words"), ("x/y:survival", "y"), ("x:labels,y:labels", "x"), ("x:classes", "x")))

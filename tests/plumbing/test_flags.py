@@ -67,8 +67,8 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--model", "daft", "--tabular", "sex", "--fusion", "image"), "sees no table"),
     (("--model", "daft", "--tabular", "sex", "--fusion", "linear-features"), "needs --pretrained RUN"),
     (("--model", "daft", "--dropout", "0.3"), "--dropout belongs to --model vit or multivit"),
-    (("--model", "vit", "--target", "redness:survival"), "need two columns, TIME/EVENT:survival"),
-    (("--model", "vit", "--target", "redness/sex:survival"), "column sex: 'F' is no event"),
+    (("--model", "vit", "--target", "redness:survival"), "TIME/EVENT:survival (1: the event, 0: the last look)"),
+    (("--model", "vit", "--target", "redness/sex:survival"), "which of F, M it is"),
 ), ids=lambda value: value if isinstance(value, str) else " ".join(value))
 def test_a_mistake_ends_in_one_line_and_status_2(table, more, message, monkeypatch, capsys):
     """What was given and what is needed, no traceback, nothing written."""

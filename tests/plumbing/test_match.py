@@ -22,7 +22,7 @@ def test_classes_and_labels_are_found_by_name():
 @pytest.mark.parametrize("task, message", (
     (Task("grade", "classes", ("mild", "fatal")), "other: grade 'fatal' is unknown to runs/a, which knows mild, medium, severe"),
     (Task("grade", "regression"), "grade is a task of regression, in runs/a of classes"),
-    (Task("findings", "labels", ("fracture",)), "none of the labels of runs/a, edema, mass"),
+    (Task("findings", "labels", ("fracture",)), "findings 'fracture' is unknown to runs/a, which knows edema, mass"),
     (Task("age", "regression"), "targets of age, of which runs/a predicts none")))
 def test_a_table_that_does_not_fit_the_run_is_refused(task, message):
     """What the run cannot know ends in one line."""
@@ -42,3 +42,10 @@ def test_labels_are_found_in_another_spelling():
     cohort = Cohort("other", [Task("findings", "labels", ("pleural_effusion", "Mass", "mass"))], ["a"], ["x"], {"findings": np.float32([[1, 0, 1]])})
     found = match(cohort, [Task("findings", "labels", ("mass", "Mass", "Pleural Effusion"))], "runs/a")
     assert found.targets["findings"].tolist() == [[1, 0, 1]]
+
+
+def test_classes_that_differ_only_in_case_stay_apart():
+    """Columns of one choice may be called a and A: each class is found by its own spelling."""
+    task = Task("class", "classes", ("a", "A"))
+    cohort = Cohort("other", [Task("class", "classes", ("A", "a"))], ["p", "q"], ["x"] * 2, {"class": np.float32([0, 1])})
+    assert match(cohort, [task], "runs/a").targets["class"].tolist() == [1, 0]

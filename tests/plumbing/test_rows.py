@@ -27,10 +27,10 @@ def test_rows_that_agree_are_one_image(tmp_path):
 
 
 @pytest.mark.parametrize("rows, target, message", (
-    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 2, column target: a.png is Mass here and Edema in row 3; --target target:labels allows"),
-    (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: a.png is 3 here and 1.5 in row 2; one row per image"),
-    (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target", "row 2, column target: a.png is 1 here and 0 in row 3; one row per image is needed$"),
-    (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 2, column target: a.png is 1 here and 0 in row 3; one row per image")))
+    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 3, column target: 'Edema' is not 'Mass', as in row 2 of the same image; .* several words of a :labels"),
+    (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: '3' is not '1.5', as in row 2 of the same image; one row per image"),
+    (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image"),
+    (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image")))
 def test_rows_that_differ_are_refused(tmp_path, rows, target, message):
     """With both answers and their rows."""
     with pytest.raises(ValueError, match=message):
@@ -51,11 +51,14 @@ def test_other_columns_of_rows_that_are_one_image(tmp_path):
     cohort = load_cohort(path)
     assert cohort.columns["x"] == ["3", "5"] and cohort.notes[1].startswith("column second names files too, which are not read; --image-column ")
     assert cohort.notes[0] == "3 rows name 2 images: each counts once, with its first row where they differ (x)"
+    path = generic(tmp_path, "p,a.png,1.5,,x", "p,a.png,,4,X", "q,b.png,2,5,y", header="patient_id,image,target,age,site")
+    cohort = load_cohort(path)                                     # what is known comes before a blank, and x and X are one
+    assert cohort.columns["age"] == ["4", "5"] and cohort.notes[0] == "3 rows name 2 images: each counts once"
 
 
 def test_an_image_is_in_one_split(tmp_path):
     path = generic(tmp_path, "p,a.png,1.5,train", "p,a.png,1.5,test", "q,b.png,2,train", header="patient_id,image,target,split")
-    with pytest.raises(ValueError, match="row 3, column split: 'test' is another split than in row 2, of the same image"):
+    with pytest.raises(ValueError, match="row 3, column split: 'test' is not 'train', as in row 2 of the same image"):
         load_cohort(path)
 
 

@@ -81,9 +81,9 @@ def test_survival_targets_are_time_and_event(tmp_path):
 
 
 @pytest.mark.parametrize("target, row, message", (
-    ("days:survival", "p1,a.png,1,1", "--target days:survival: need two columns"),
+    ("days:survival", "p1,a.png,1,1", "no column ''; --target TIME/EVENT:survival .* names it"),
     ("days/dead:survival", "p1,a.png,1,1", "no column 'dead'"),
-    ("days/died:survival", "p1,a.png,1,2", "row 2, column died: '2' is no event, need 1"),
+    ("days/died:survival", "p1,a.png,1,2", "died = 1 in 0 of 1 rows: is that the event. .* which of 2 it is"),
     ("days/died:survival", "p1,a.png,-3,1", "column days: '-3' is no time"),
     ("days/died:survival", "p1,a.png,soon,1", "'soon' is not a number")))
 def test_survival_mistakes(tmp_path, target, row, message):
@@ -122,12 +122,12 @@ def column(tmp_path, cells, target="target", **options):
 
 @pytest.mark.parametrize("cells, task, values, note", (
     (("benign", "nan", "N/A", "malignant"), Task("target", "classes", ("benign", "malignant")), [0, None, None, 1], "--missing.*target 'nan' 1, target 'N/A' 1"),
-    (("1", "0", "1.0", "0.0", "1"), Task("target", "classes", ("0", "1")), [1, 0, 1, 0, 1], "'1' and '1.0' are one class"),
-    (("Yes", "yes", "no ", "NO", "yes"), Task("target", "classes", ("NO", "yes")), [1, 1, 0, 0, 1], "'yes' and 'Yes' are one class"),
+    (("1", "0", "1.0", "0.0", "1"), Task("target", "classes", ("0", "1")), [1, 0, 1, 0, 1], "'1' and '1.0' count as one"),
+    (("Yes", "yes", "no ", "NO", "yes"), Task("target", "classes", ("NO", "yes")), [1, 1, 0, 0, 1], "'yes' and 'Yes' count as one"),
     (("True", "False", "True"), Task("target", "classes", ("False", "True")), [1, 0, 1], None),
-    (("Y", "yes", "N", "no", "Y", "N"), Task("target", "classes", ("N", "Y")), [1, 1, 0, 0, 1, 0], "'Y' and 'yes' are one class"),
+    (("Y", "yes", "N", "no", "Y", "N"), Task("target", "classes", ("N", "Y")), [1, 1, 0, 0, 1, 0], "'N' and 'no' count as one"),
     (("nein", "ja", "ja\u200b"), Task("target", "classes", ("ja", "nein")), [1, 0, 0], None),
-    (("grade_1", "grade-1", "grade 2"), Task("target", "classes", ("grade 2", "grade-1")), [1, 1, 0], "'grade-1' and 'grade_1' are one class"),
+    (("grade_1", "grade-1", "grade 2"), Task("target", "classes", ("grade 2", "grade-1")), [1, 1, 0], "'grade-1' and 'grade_1' count as one"),
     (("a\nb", "b", "a\r\nc", "c"), Task("findings", "labels", ("a", "b", "c")), [[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1]], "lists"),
     (('c(""a"", ""b"")', "b", "a"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0]], "lists"),
     (("frozenset({'a', 'b'})", "frozenset()", "frozenset({'a'})"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 0], [1, 0]], "lists"),
@@ -148,8 +148,8 @@ def column(tmp_path, cells, target="target", **options):
     (("['a', 'b']", "['b']", "['a']", "[]"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0], [0, 0]], "lists"),
     (("5", "9", "10"), Task("target", "regression"), [5, 9, 10], None),
     (("1e3", "-2", "0.5"), Task("target", "regression"), [1000, -2, 0.5], None),
-    (("1.500", "750", "12.000", "40"), None, None, "'1.500' may be a thousand and more.*:regression as 1.5"),
-    (("1,500", "2,250"), None, None, "'1,500' has commas that may divide thousands.*:classes takes it as a word$"),
+    (("1.500", "750", "12.000", "40"), None, None, "'1.500' may be a thousand and more.*:regression as numbers"),
+    (("1,500", "2,250"), None, None, "'1,500' has commas that may divide thousands.*:classes takes the cells as words"),
     (("1 500", "750"), None, None, "'1 500' has its thousands divided"), (("1.500,5", "750"), None, None, "'1.500,5' has its thousands divided"),
     (("1-Mar", "2-Mar", "3-Apr"), None, None, "'1-Mar' is a date"), (("unknown", "1", "2"), None, None, "'unknown' is not a number, others are.*--missing"),
     (("#REF!", "a", "'--", "b", "[Not Available]"), Task("target", "classes", ("a", "b")), [None, 0, None, 1, None], "target '#REF!' 1, target \"'--\" 1"),
@@ -163,15 +163,15 @@ def column(tmp_path, cells, target="target", **options):
     (("['a' 'b']", "['b']", "set()"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [0, 0]], "lists"),
     (("a + b", "b", "a"), None, None, "'a [+] b' looks like a list"), (("a/b", "b", "a"), None, None, "'a/b' looks like a list"),
     (("3+4", "4+3", "3+3"), Task("target", "classes", ("3+3", "3+4", "4+3")), [1, 2, 0], None),
-    (("no_tumor", "no tumor", "tumor"), Task("target", "classes", ("no tumor", "tumor")), [0, 0, 1], "'no tumor' and 'no_tumor' are one class"),
-    (("True", "0", "False", "1"), None, None, "'True' is not a number, others are; --target target:labels reads them as 1 and 0$"),
+    (("no_tumor", "no tumor", "tumor"), Task("target", "classes", ("no tumor", "tumor")), [0, 0, 1], "'no tumor' and 'no_tumor' count as one"),
+    (("True", "0", "False", "1"), None, None, "'True' is not a number, others are; --target target:classes .*, :labels as yes and no"),
     (("2a", "1b", "2a", "3"), None, None, "'2a' is not a number, others are; --target target:classes"),
     (("1+", "2+", "3+", "2+"), Task("target", "classes", ("1+", "2+", "3+")), [0, 1, 2, 1], None),
     (("T1a", "T2", "T1a"), Task("target", "classes", ("T1a", "T2")), [0, 1, 0], None),
-    (("1,1", "2", "3,5"), None, None, "'1,1' has a decimal comma; --target target:classes takes it as a word, target:regression as 1.1"),
-    (("12 mm", "9 mm", "3mm"), None, None, "'12 mm' has a unit; .*:regression as 12"), (("058Y", "060Y"), None, None, "has a unit"),
-    (("35%", "40 %"), None, None, "'35%' has a unit"), (("<5", "7", "8"), None, None, "'<5' is a bound; --target target:classes takes it as a word$"),
-    (("5 mg/dl", "7 mg/dL"), None, None, "'5 mg/dl' has a unit; .*:regression as 5"), (("36.6°C", "37"), None, None, "has a unit"), (("22 kg/m2", "25 kg/m2"), None, None, "unit"),
+    (("1,1", "2", "3,5"), None, None, "'1,1' has a decimal comma; --target target:classes takes the cells as words, :labels as yes and no, :regression as numbers"),
+    (("12 mm", "9 mm", "3mm"), None, None, "'12 mm' has a unit; .*:regression as numbers"), (("058Y", "060Y"), None, None, "has a unit"),
+    (("35%", "40 %"), None, None, "'35%' has a unit"), (("<5", "7", "8"), None, None, "'<5' is a bound; --target target:classes takes the cells as words"),
+    (("5 mg/dl", "7 mg/dL"), None, None, "'5 mg/dl' has a unit; .*:regression as numbers"), (("36.6°C", "37"), None, None, "has a unit"), (("22 kg/m2", "25 kg/m2"), None, None, "unit"),
     (("1|3", "2", "3"), None, None, r"'1\|3' is a list of numbers, which belong into columns"), (("0 3", "2 14", "3 1"), None, None, "is a list of numbers"),
     (("3-Jan", "4-6", "7-9"), None, None, "'3-Jan' is a date"), (("<10%", "10-50%", ">50%"), Task("target", "classes", ("10-50%", "<10%", ">50%")), [1, 0, 2], None),
     (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
@@ -207,9 +207,9 @@ def test_the_flag_decides(tmp_path, cells, target, values):
 
 
 @pytest.mark.parametrize("cells, target, message", (
-    (("1,234", "2,5"), "target:regression", "'1,234' is not a number"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
-    (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is not a number"), (("0.5", "a"), "target:labels", "'0.5' is no label"),
-    (('{""choices"": [""a""]}', "a"), "target:labels", "is a JSON object"), (("<5", "6"), "target:regression", "'<5' is not a number: it is a bound")))
+    (("1,234", "2,5"), "target:regression", "'1,234' has commas that may divide thousands"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
+    (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is a date"), (("0.5", "a"), "target:labels", "'0.5' is no label"),
+    (('{""choices"": [""a""]}', "a"), "target:labels", "is a JSON object"), (("<5", "6"), "target:regression", "'<5' is a bound")))
 def test_but_not_what_cannot_be(tmp_path, cells, target, message):
     """1,234 may be a thousand and more; one column has one unit."""
     with pytest.raises(ValueError, match=message):
@@ -263,11 +263,12 @@ def test_one_hot_columns_can_be_classes(tmp_path):
 @pytest.mark.parametrize("events, column, events_read, note", (
     (("1", "0", "1.0"), "died", [1, 0, 1], "died = 1 in 2 of 3 rows"), (("Dead", "alive", ""), "status=dead", [1, 0, np.nan], "status = dead in 1 of 2 rows"),
     (("1", "2", "1"), "status=2", [0, 1, 0], "status = 2 in 1 of 3 rows"), (("1.0", "0.0", "1"), "censorship=0", [0, 1, 0], "censorship = 0 in 1 of 3 rows"),
-    (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows, .*censorship=0:survival"),
-    (("1", "0", "1"), "lost_to_follow_up", None, "lost_to_follow_up=0:survival"), (("1", "0", "1"), "event_free", None, "event_free=0:survival"),
+    (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows: is that the event. .*censorship=VALUE:survival"),
+    (("1", "0", "1"), "lost_to_follow_up", None, "lost_to_follow_up=VALUE:survival"), (("1", "0", "1"), "event_free", None, "event_free=VALUE:survival"),
     (("1", "0", "1"), "progression_free_event", [1, 0, 1], "progression_free_event = 1 in 2 of 3 rows"),
-    (("Dead", "Alive", ""), "status", None, "'Dead' is no event, .*days/status=VALUE:survival says which of Dead, Alive it is"),
-    (("1", "2", "1"), "status", None, "'2' is no event"), (("1", "0", "1"), "status=9", None, "which of 1, 0 it is")))
+    (("Dead", "Alive", ""), "status", None, "Dead and Alive count as none: is that the event. .*days/status=VALUE:survival says which of Dead, Alive it is"),
+    (("Dead", "Alive", ""), "status=0", None, "status = 0 in 0 of 2 rows.* which of Dead, Alive it is"),
+    (("1", "2", "1"), "status", None, "status = 1 in 2 of 3 rows: is that the event"), (("1", "0", "1"), "status=9", None, "which of 1, 0 it is")))
 def test_which_value_is_the_event(tmp_path, events, column, events_read, note):
     """It is said, with how many there are; a column of censorship must say it."""
     path = generic(tmp_path, *(f"p{i},{'abc'[i]}.png,{i + 1},{event}" for i, event in enumerate(events)), header=f"patient_id,image,days,{column.split('=')[0]}")
@@ -307,7 +308,7 @@ def test_the_positive_class_is_the_second(classes, positive):
 @pytest.mark.parametrize("kind, values, train, note", (
     ("classes", [0, 1, 0, 1, 2], range(4), "WARNING: y: training never sees c"), ("classes", [0, 1, 2, 1, 2], range(4), "WARNING: y: training never sees d"),
     ("regression", [1.0, 2, 3, 1e30] * 1 + [4.0] * 20, range(24), "1 of 24 training values, as 1e+30, carry 99 % of the spread"),
-    ("regression", [1e38, -1e38] + [0.5] * 60, range(62), "2 of 62 training values"), ("regression", list(range(40)), range(40), None),
+    ("regression", [1e38, -1e38] + [0.5] * 60, range(62), "3 of 62 training values"), ("regression", list(range(40)), range(40), None),
     ("regression", [0] * 36 + [5, 5, 6, 5], range(40), None), ("labels", [[1, 0], [0, np.nan], [1, 0]], range(3), "WARNING: y: training never sees b")))
 def test_what_training_cannot_learn_is_said(kind, values, train, note):
     """A class or a label that it never sees, numbers of which one outweighs all others."""
