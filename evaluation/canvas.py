@@ -65,7 +65,6 @@ class Page:
     def __init__(self, width, height):
         self.image = Image.new("RGB", (math.ceil(width) * SCALE, math.ceil(height) * SCALE), "white")
         self.draw = ImageDraw.Draw(self.image, "RGBA")
-        self.key = ""
 
     def line(self, points, color, width=2):
         self.draw.line(enlarged(points), color, width * SCALE, joint="curve")
@@ -91,7 +90,5 @@ class Page:
             self.text(x, y + i * size * LEADING, line, size, color, anchor)
 
     def done(self):
-        """-> the page as a PIL image, and in its info["key"] what its colors mean."""
-        image = self.image.reduce(SCALE)
-        image.info["key"] = self.key
-        return image
+        """-> the page as a PIL image."""
+        return self.image.reduce(SCALE)

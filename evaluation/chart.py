@@ -53,25 +53,26 @@ def to_step(value, step):
     return f"{value:,.{max(decimals, 0)}f}"
 
 
+def multiples(step, low, high):
+    """-> the multiples of a step from low to high, rounding forgiven."""
+    return step * np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+
+
 def round_ticks(limits, whole=False):
     """Two to eight {round value between the limits: its text}."""
     low, high = limits
     step = nice((high - low) / 6)
     if whole:
         step = max(step, 1)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    values = [k * step for k in range(first, last + 1)]
-    return {value: to_step(value, step) for value in values}
+    return {value: to_step(value, step) for value in multiples(step, low, high)}
 
 
 def round_edges(values):
     """-> the edges of about 20 bars around the values; they are round numbers, and one of them is 0."""
     low, high = limits(np.append(values, 0), pad=0)
     step = nice((high - low) / 20)
-    first = np.floor(low / step + 1e-9)
-    last = np.ceil(high / step - 1e-9)
-    return step * np.arange(first, last + 1)
+    air = step * (1 - 1e-6)                          # to the next multiple outside
+    return multiples(step, low - air, high + air)
 
 
 # -----------------------------------------------------------------------------
@@ -102,16 +103,15 @@ class Axis:
 class Chart(Page):
     """A page with two axes, x and y; `x.px` and `y.px` say where values lie on it.
 
-    width, height: of the space between the axes, px. key: [(text, color)], lines above the axes; done() hands
-    them on as info["key"], for the alternative text."""
+    width, height: of the space between the axes, px. key: [(text, color)], lines above the axes; the picture
+    has them in info["key"], for the alternative text."""
 
     def __init__(self, x, y, width=WIDTH, height=HEIGHT, key=()):
         self.x = x
         self.y = y
         x.start = MARGIN + GAP + max(60, y.widest())
         x.end = x.start + width
-        right = max(80, x.widest()) / 2
-        inside = x.end + right - MARGIN
+        inside = x.end + max(80, x.widest()) / 2 - MARGIN
         entries = []                                 # (top, lines, color)
         top = MARGIN
         for text, color in key:
@@ -122,15 +122,15 @@ class Chart(Page):
         y.end = top + block_height(y_label, TEXT) + GAP
         y.start = y.end + height
         x_label = wrap(x.label, width, TEXT)
-        x_label_top = y.start + GAP + SMALL * LEADING
-        super().__init__(inside + 2 * MARGIN, x_label_top + block_height(x_label, TEXT) + MARGIN)
+        below = y.start + GAP + SMALL * LEADING
+        super().__init__(inside + 2 * MARGIN, below + block_height(x_label, TEXT) + MARGIN)
 
-        self.key = "; ".join(text for text, _ in key)
+        self.image.info["key"] = "; ".join(text for text, _ in key)
         self.block(MARGIN, top, y_label, TEXT, AXIS)
         for top, lines, color in entries:
             self.box(MARGIN, top + 8, MARGIN + 18, top + 26, color)
             self.block(MARGIN + 2 * GAP, top, lines, SMALL)
-        self.block(x.start + width / 2, x_label_top, x_label, TEXT, AXIS, anchor="ma")
+        self.block(x.start + width / 2, below, x_label, TEXT, AXIS, anchor="ma")
         self.line([(x.start, y.end), (x.start, y.start), (x.end, y.start)], AXIS)
         self.draw_ticks()
 
@@ -160,14 +160,16 @@ class Chart(Page):
 
     def curve(self, xs, ys, color):
         """A line with gaps at NaN, where a point between two gaps is a dot."""
-        points = np.reshape(self.points(xs, ys), (-1, 2))
-        gaps = np.isnan(points[:, 1])
-        for part in np.split(points, np.flatnonzero(gaps)):
-            part = part[~np.isnan(part[:, 1])]
+        part = []
+        for x, y in [*self.points(xs, ys), (0, math.nan)]:
+            if not math.isnan(y):
+                part.append((x, y))
+                continue
             if len(part) == 1:
                 self.dot(*part[0], 7, color)
-            elif len(part):
+            elif part:
                 self.line(part, color, 4)
+            part = []
 
     def upright(self, value, color, ends=None):
         """A vertical line at a value of x, between two values of y; by default all the way."""

@@ -50,10 +50,11 @@ def agreement(mean, difference):
     spread = Z * difference.std(ddof=1)
     step = max(np.ptp(difference), abs(bias), 1e-9) / 1000
     low, middle, high = (to_step(value, step) for value in (bias - spread, bias, bias + spread))
+    text = f"bias {middle}, limits of agreement {low} to {high}, n {len(difference):,}"
     ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
     return Line(
-        f"bias {middle}, limits of agreement {low} to {high}, n {len(difference):,}",
+        text,
         ends,
         line,
         line - spread,
@@ -103,25 +104,23 @@ def rates(points, metric, name, question, threshold=None):
     question: as in probabilities.py; metric: the area, for the key."""
     probability, answer, patients = question
     weights = bootstrap_weights(patients, RESAMPLES).astype(float)
-    draws = []
+    draws = []                                       # the curve itself, and those of the resamples
     for positive, negative in zip(*by_score(-probability, answer, weights)):
         if positive.any() and negative.any():
             draws.append(points(positive, negative))
-    ones = weights[:1]
-    low = high = None
-    mark = (), ()
-    if len(draws) > 1:
-        bands = [np.interp(GRID, xs, ys) for xs, ys in draws[1:]]
-        low, high = np.percentile(bands, [2.5, 97.5], axis=0)
-    if threshold is not None and probability.max() >= threshold:
-        called = (probability >= threshold).astype(float)
-        [positive], [negative] = by_score(-called, answer, ones)
-        xs, ys = points(positive, negative)
-        mark = [xs[1]], [ys[1]]
-    [area] = METRICS["labels"][metric](probability, answer, ones)
     xs, ys = draws[0]
+    low = high = None
+    if len(draws) > 1:
+        bands = [np.interp(GRID, *draw) for draw in draws[1:]]
+        low, high = np.percentile(bands, [2.5, 97.5], axis=0)
+    mark = (), ()
+    if threshold is not None and probability.max() >= threshold:
+        last = (np.unique(probability) >= threshold).sum()  # of the scores that are called
+        mark = [xs[last]], [ys[last]]
+    [area] = METRICS["labels"][metric](probability, answer, weights[:1])
+    text = f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}"
     return Line(
-        f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}",
+        text,
         xs,
         ys,
         low,

@@ -4,6 +4,7 @@
 what `looked_at` returns, and, of a model with a map per label,
 {name of the label: (boxes, {name of the map: (rows, columns)})}, boxes in shares of width and height.
 """
+import glob
 import os
 
 import numpy as np
@@ -20,6 +21,7 @@ from plumbing.headers import header_of
 from plumbing.pictures import read, read_image
 
 
+LINE = 2                                             # width of a frame around a finding, px
 WIDEST = 8 * HEIGHT                                  # px of a photograph, which is less than a strip has
 KEPT_TEXT = ("Frames are the patches that the attention filter keeps, the lighter the higher their rank. The "
              "composite is made of them, by rank, row by row: it is what the second stage sees.")
@@ -73,15 +75,17 @@ def findings_in(batch, out, tasks, config, boxes_of):
     boxes_of: {image: {label: boxes}}."""
     for i, patient in enumerate(batch["patient"]):
         boxes = boxes_of.get(batch["index"][i][0], {})
-        for label, maps in maps_of(tasks, config, out, i, boxes).items():
+        for label, maps in maps_of(tasks, config, out, i, boxes):
             yield patient, label, score_finding(maps, boxes[label])
 
 
 def maps_of(tasks, config, out, i, labels):
-    """-> {label: what the model's outputs have to show for it in sample i}, of those labels with a map."""
+    """Yield (label, what the model's outputs have to show for it in sample i) of those labels with a map."""
     _, first_token = findings_of(tasks)
-    maps = {label: finding_maps(out, i, first_token + label, grids_of(config)) for label in labels}
-    return {label: own for label, own in maps.items() if own}
+    for label in labels:
+        maps = finding_maps(out, i, first_token + label, grids_of(config))
+        if maps:
+            yield label, maps
 
 
 def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
@@ -104,8 +108,9 @@ def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
             if task and "label_map" in out:
                 for label in labels_to_draw(task, predictions, unit):
                     boxes.setdefault(label, [])
-            maps = maps_of(tasks, model.config, out, i, boxes)
-            findings = {task.classes[label]: (boxes[label], own) for label, own in maps.items()}
+            findings = {}
+            for label, maps in maps_of(tasks, model.config, out, i, boxes):
+                findings[task.classes[label]] = boxes[label], maps
             shown[unit] = chosen[unit], images, looked_at(out, i), findings
 
     images = sum([images_of[unit] for unit in chosen], [])
@@ -134,12 +139,13 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
     predictions: as of predict.py; size: of the model's images. Of a volume the middle slices are drawn, of a
     bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
-    person = "patient"
-    if not cohort.patients_known:
-        person = "image"
-    written = []
-    for unit, (why, images, seen, findings) in shown.items() if size else ():
+    for path in glob.glob(os.path.join(glob.escape(folder), "patient_*.png")):
+        os.remove(path)
+    if not size:
+        return
+    for unit, (why, images, seen, findings) in shown.items():
         patient = predictions["patient"][unit]
+        person = "patient" if cohort.patients_known else "image"
         words = [f"{person} {patient}, {why}", *answer_texts(tasks, predictions, unit)]
         total = len(predictions["images"][unit])
         if total > len(images):
@@ -150,8 +156,8 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
         if "token" in seen:
             kept = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())       # best first
             composite = [pixels_of(image) for image in seen.get("composite", [])]
-            figure = filter_figure([photo for _, photo, _ in views], list(kept), config.vit.grid, composite,
-                                   title)
+            photos = [photo for _, photo, _ in views]
+            figure = filter_figure(photos, list(kept), config.vit.grid, composite, title)
             text = KEPT_TEXT
         elif findings:
             figure = finding_figure(views, findings, tasks, predictions, unit, title)
@@ -164,10 +170,7 @@ def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
             figure = map_figure(views, seen["map"], config, title)
         else:
             continue
-        written.append(save_picture(figure, folder, f"patient_{patient}", title, text))
-    for name in os.listdir(folder):
-        if name.startswith("patient_") and name.endswith(".png") and name not in written:
-            os.remove(os.path.join(folder, name))
+        save_picture(figure, folder, f"patient_{patient}", title, text)
 
 
 def answer_texts(tasks, predictions, unit):
@@ -225,14 +228,14 @@ def map_figure(views, maps, config, title):
 
     maps: one of (H, T) or (N, H, T), or one per branch, side by side; T patches as `grids_of` the config."""
     rows = []
-    for j, (name, photo, axis) in enumerate(views):
+    for j, view in enumerate(views):
         heats = {}
         for weights, grid in zip(maps, grids_of(config)):
             if weights.dim() == 3:
                 weights = weights[j]
-            weights = weights.abs().mean(0).view(grid).numpy()
-            heats[f"attention, {' x '.join(map(str, grid))} patches"] = times_chance(weights, axis)
-        rows.append((photo, name, [], heats))
+            patches = " x ".join(map(str, grid))
+            heats[f"attention, {patches} patches"] = weights.abs().mean(0).view(grid).numpy()
+        rows += map_rows([view], "", [], heats)
     return heat_figure(rows, title)
 
 
@@ -246,17 +249,18 @@ def finding_figure(views, findings, tasks, predictions, unit, title):
         i = task.classes.index(label)
         actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][i], "unknown")
         predicted = predictions["prediction"][task.name][unit][i].clip(*SURE)
-        rows += finding_rows(views, f"{label} {actual}, predicted {predicted:.2f}", boxes, maps)
+        caption = f"{label} {actual}, predicted {predicted:.2f}"
+        heats = {f"{caption}: {map_title(name)}": weights for name, weights in maps.items()}
+        rows += map_rows(views, caption, boxes, heats)
     return heat_figure(rows, title)
 
 
-def finding_rows(views, caption, boxes, maps):
-    """Yield the rows of heat_figure for one finding, one per view; boxes: in shares of the image."""
+def map_rows(views, caption, boxes, maps):
+    """Yield the rows of heat_figure, one per view. boxes: in shares of it; maps: {caption: weights}."""
     for name, photo, axis in views:
         height, width = photo.shape[:2]
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        heats = {f"{caption}: {map_title(key)}": times_chance(weights, axis)
-                 for key, weights in maps.items()}
+        heats = {text: times_chance(weights, axis) for text, weights in maps.items()}
         yield photo, f"{caption} {name}".strip(), frames, heats
 
 
@@ -269,7 +273,7 @@ def heat_figure(rows, title):
     sheets = []
     for photo, caption, boxes, heats in rows:
         pictures = [photo, *[draw_heat(photo, heat, top) for heat in heats.values()]]
-        pictures = [draw_boxes(picture, boxes) for picture in pictures]
+        pictures = [draw_boxes(picture, boxes, LINE) for picture in pictures]
         sheets.append(side_by_side(pictures, [caption, *heats], title=title))
         title = ""                                   # it stands above the first row only
     bar = color_bar(top)

@@ -73,23 +73,23 @@ def color_bar(top):
     return page.done()
 
 
-def outline_patches(image, cells, grid, colors=None):
-    """Frames just inside these patches of a (rows, cols) grid, all of one color unless `colors` are given."""
+def outline_patches(image, cells, grid, colors=itertools.repeat(MARK)):
+    """Frames just inside these patches of a (rows, cols) grid."""
     image = to_picture(image)
     rows, cols = grid
     width = image.width / cols                       # of a patch, px
     height = image.height / rows
     row, col = np.divmod(cells, cols)
     patches = np.transpose([col * width, row * height, (col + 1) * width, (row + 1) * height])
-    return draw_boxes(image, patches, line=min(width, height) / 12, colors=colors)
+    return draw_boxes(image, patches, min(width, height) / 12, colors)
 
 
-def draw_boxes(image, boxes, line=None, colors=None):
+def draw_boxes(image, boxes, line, colors=itertools.repeat(MARK)):
     """Frames around (x0, y0, x1, y1), px; x1 and y1 are the first column and row outside. line: px."""
     image = to_picture(image)
     draw = ImageDraw.Draw(image)
-    width = max(1, round(line or min(image.size) / 120))
-    for box, color in zip(boxes, colors or itertools.repeat(MARK)):
+    width = max(1, round(line))
+    for box, color in zip(boxes, colors):
         x0, y0, x1, y1 = (round(float(v)) for v in box)
         draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=width)
     return image

@@ -75,20 +75,19 @@ def confusion(counts, classes):
     table = np.pad(counts, (0, 1))
     table[-1] = table.sum(0)
     table[:, -1] = table.sum(1)
-    columns = rows = list(classes)
+    columns = rows = classes
     if max(text_width(name, SMALL) for name in classes) > CELL - GAP:
-        columns = [str(i + 1) for i in range(n)]     # which the names of the rows explain
+        columns = range(1, n + 1)                    # which the names of the rows explain
         rows = [f"{i} {name}" for i, name in enumerate(classes, 1)]
     middles = np.arange(n + 1) + 0.5
-    ends = 0, n + 1
-    columns = dict(zip(middles, columns + ["total"]))
-    rows = dict(zip(middles[::-1], rows + ["total"]))
-    x = Axis(ends, "predicted class", names=columns)
-    y = Axis(ends, "actual class", names=rows)
+    columns = dict(zip(middles, [*columns, "total"]))
+    rows = dict(zip(middles[::-1], [*rows, "total"]))
+    x = Axis((0, n + 1), "predicted class", names=columns)
+    y = Axis((0, n + 1), "actual class", names=rows)
     side = CELL * (n + 1)
     half = CELL / 2 - 2                              # of a shaded cell
     chart = Chart(x, y, side, side)
-    chart.key = "; ".join(f"{name}: {row}" for name, row in zip(classes, counts))
+    chart.image.info["key"] = "; ".join(f"{name}: {row}" for name, row in zip(classes, counts))
     for (i, j), count in np.ndenumerate(table):
         across = x.px(j + 0.5)
         down = y.px(n - i + 0.5)

@@ -4,8 +4,7 @@
     flags    of all rows, beside a row's own
     metrics  {name: (place in metrics.json, place of the value that chance has, flags of its runs)};
              of places "A|B" the first that is there counts
-    columns  {title: place} of what else the tables show; VALIDATION: what the best epoch had on the
-             validation patients; at a place that ends in "|" there may be nothing
+    columns  {title: place} of what else the tables show; at a place that ends in "|" there may be nothing
     rows     {row: flags}; {name} stands for the run folder of that row, or first run, with the same seed
     first    {name: flags} of runs that are not rows
     claims   (what the paper says, the order of rows that would show it, names of metrics);
@@ -16,7 +15,6 @@
 """
 
 
-VALIDATION = "validation"
 PROBES = dict(                       # the article's comparison, on either films
     first={"backbone": "--model vit --data psoriasis --target pasi:regression"},
     rows={"CNN": "--model cnn --image 64",
@@ -122,7 +120,6 @@ EXPERIMENTS = {
         metrics={"balanced accuracy": ("diagnosis/balanced_accuracy", "diagnosis/constant/balanced_accuracy",
                                        "--target diagnosis:classes"),
                  "c-index": ("time/c_index", "time/constant/c_index", "--target time/event:survival")},
-        columns={"validation, of the metric that chose the epoch": VALIDATION},
         rows={"Linear": "--fusion linear",
               "ResNet": "--fusion image",
               "Linear on ResNet features": "--fusion linear-features --pretrained {ResNet}",

@@ -61,14 +61,18 @@ def matrices(title, factors):
     columns = {}
     for name, values in factors.items():
         picture = matrix(values)
-        across = max(0, 110 - picture.width) // 2                  # px of white, for the caption
-        caption = f"{name}: {len(values)} x {len(values[0])}"
-        columns[caption] = ImageOps.expand(picture, (across, (SIDE - picture.height) // 2), "white")
+        white = max(0, 110 - picture.width) // 2, (SIDE - picture.height) // 2     # px, for the caption
+        columns[f"{name}: {len(values)} x {len(values[0])}"] = ImageOps.expand(picture, white, "white")
     return side_by_side(columns.values(), columns, SIDE, title)
 
 
 # -----------------------------------------------------------------------------
 # the mechanisms
+
+
+def linear_cost(q, k, v, output):
+    """-> the matrices of Q (K'V), in the order in which they are made."""
+    return {"K'": k.T, "V": v, "K'V": k.T @ v, "Q": q, "O": output}
 
 
 def attention():
@@ -85,20 +89,8 @@ def attention():
         "V": q,
         "O": softmax_formula(q, q, q),
     }
-    seqnorm = {
-        "K'": normal.T,
-        "V": normal,
-        "K'V": normal.T @ normal,
-        "Q": normal,
-        "O": seqnorm_formula(q, q, q, ones, 0 * ones),
-    }
-    sima = {
-        "K'": share.T,
-        "V": q,
-        "K'V": share.T @ q,
-        "Q": share,
-        "O": sima_formula(q, q, q),
-    }
+    seqnorm = linear_cost(normal, normal, normal, seqnorm_formula(q, q, q, ones, 0 * ones))
+    sima = linear_cost(share, share, q, sima_formula(q, q, q))
     return stack([
         matrices("Softmax: (Q K') V. Every token meets every other, T x T numbers", quadratic),
         matrices("Sequence norm: Q (K'V), normalized over the tokens. d x d numbers", seqnorm),

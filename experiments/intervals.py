@@ -58,16 +58,16 @@ def margin(order, values, lower=False):
 
     Below 0 the order is false; NaN where a value is. "A + 0.02 > C" helps A by so much.
     lower: lower values are better."""
-    def score(term):
-        row, _, head_start = term.partition(" + ")
-        value = -values[row] if lower else values[row]
-        return value + float(head_start or 0)
-
-    better, worse = re.split(" >=? ", order)
-    leads = []
-    for row in better.split(", "):
-        leads += [score(row) - score(other) for other in worse.split(", ")]
-    return float(np.min(leads))                                    # unlike min, NaN if a lead is
+    sides = []                                                     # the scores of both, higher is better
+    for side in re.split(" >=? ", order):
+        scores = []
+        for term in side.split(", "):
+            row, _, head_start = term.partition(" + ")
+            value = -values[row] if lower else values[row]
+            scores.append(value + float(head_start or 0))
+        sides.append(scores)
+    better, worse = sides
+    return float(np.min(better) - np.max(worse))                   # unlike min and max, NaN if a score is
 
 
 def verdict(order, values, lower=False):
@@ -78,10 +78,7 @@ def verdict(order, values, lower=False):
     known = [lead for lead in margins if not math.isnan(lead)]
     if not known:
         return "cannot be told, a value is undefined", "", ""
-    if ">=" in order:
-        true = sum(lead >= 0 for lead in known)
-    else:
-        true = sum(lead > 0 for lead in known)
+    true = sum(lead > 0 or lead == 0 and ">=" in order for lead in known)
     seeds = f"{true} of {len(known)}"
     if len(known) < len(margins):
         seeds += f", undefined in {len(margins) - len(known)}"

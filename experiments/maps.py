@@ -6,8 +6,8 @@
 
 Of test patients; a finding per label. Both runs read the same table, and have the same split (--seed).
 """
-from evaluation.figures import finding_rows, findings_of, heat_figure, maps_of, views_of
-from evaluation.localization import find_boxes
+from evaluation.figures import findings_of, heat_figure, map_rows, maps_of, views_of
+from evaluation.localization import find_boxes, map_title
 from evaluation.predict import predict_images
 from plumbing.columns import tabulate
 from plumbing.command import Parser, run_main
@@ -19,26 +19,26 @@ from plumbing.splits import read_run_split, sort_by_split
 
 
 def findings_in(run, device):
-    """Run folder -> {(path, label): (boxes in shares, views of the image, {"run: map": (rows, columns)})} of
-    its test patients."""
+    """Run folder -> {(path, label): (boxes in shares, views of the image, {caption: (rows, columns)})} of its
+    test patients."""
     model, tasks, args = open_model(run)
     cohort = match(load_data(args), tasks, run)
     cohort, _ = tabulate(cohort, model.columns)
     options = run_options(args, model.to(device), cohort, device)
     task, _ = findings_of(tasks)
-    boxes_of = {}
-    if task:
-        boxes_of = find_boxes(None, cohort, task.classes, options["size"])
-    test = sort_by_split(cohort, read_run_split(run))[0]["test"]
     findings = {}
+    if not task:
+        return findings
+    boxes_of = find_boxes(None, cohort, task.classes, options["size"])
+    test = sort_by_split(cohort, read_run_split(run))[0]["test"]
 
     def watch(batch, out):
         for i, [image] in enumerate(batch["index"]):
             views = list(views_of(cohort, image, options["size"], model.config))
-            boxes = boxes_of[image]
-            for label, maps in maps_of(tasks, model.config, out, i, boxes).items():
-                named = {f"{run}: {name}": weights for name, weights in maps.items()}
-                findings[cohort.paths[image], task.classes[label]] = boxes[label], views, named
+            for label, maps in maps_of(tasks, model.config, out, i, boxes_of[image]):
+                name = task.classes[label]
+                heats = {f"{name}: {run}: {map_title(key)}": weights for key, weights in maps.items()}
+                findings[cohort.paths[image], name] = boxes_of[image][label], views, heats
 
     images = [image for image in test if image in boxes_of]
     if images:
@@ -56,7 +56,7 @@ def main(argv=None):
     for finding, (boxes, views, maps) in first.items():
         label = finding[1]
         if label not in rows and finding in second:
-            rows[label] = list(finding_rows(views, label, boxes, maps | second[finding][-1]))
+            rows[label] = list(map_rows(views, label, boxes, maps | second[finding][-1]))
     if not rows:
         raise ValueError(f"{args.runs[0]}, {args.runs[1]}: the test patients of both share no finding "
                          "with a box and a map; boxes.csv stands beside the table")

@@ -34,15 +34,15 @@ from os.path import abspath, dirname, isdir, isfile, join, split
 
 import numpy as np
 
-from evaluation.folds import validation
 from evaluation.metrics import LOWER_IS_BETTER
 from evaluation.picture_rows import stack
 from evaluation.plots import dots, histogram
 from evaluation.predictions_file import read_rows
 from evaluation.run_text import read_run
 from evaluation.scores import known_units
-from experiments.claims import EXPERIMENTS, VALIDATION
+from experiments.claims import EXPERIMENTS
 from experiments.intervals import look_up, verdict, with_interval
+from experiments.timing import markdown_row
 from plumbing.command import Parser, Stop, count, run_main
 from plumbing.run_folder import write_whole
 from plumbing.saved_run import read_metrics
@@ -98,19 +98,20 @@ def train_run(flags, run, args, stop):
     else:                                                          # new, or killed before it had its flags
         shutil.rmtree(run, ignore_errors=True)
         command += [*flags, "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
-    with open(run + ".log", "a+", encoding="utf-8") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log)
+    log = run + ".log"
+    with open(log, "a", encoding="utf-8") as file:
+        child = subprocess.Popen(command, stdout=file, stderr=file)
         while child.poll() is None:
             if stop:
                 child.terminate()
             time.sleep(0.1)
-        if read_metrics(run):
-            return "trained"
-        if stop:
-            return "stopped"
-        log.seek(0)
-        last = log.read().strip().split("\n")[-1]
-    return f"failed: python train.py {' '.join(flags)}: status {child.returncode}, {last}; see {run}.log"
+    if read_metrics(run):
+        return "trained"
+    if stop:
+        return "stopped"
+    with open(log, encoding="utf-8") as file:
+        last = file.read().strip().split("\n")[-1]
+    return f"failed: python train.py {' '.join(flags)}: status {child.returncode}, {last}; see {log}"
 
 
 def train_all(name, commands, args, stop):
@@ -140,29 +141,19 @@ def train_all(name, commands, args, stop):
 # tables
 
 
-def value_of(run, place):
-    """The number at a place of metrics.json, NaN where the run failed; VALIDATION: of its best epoch."""
-    metrics = read_metrics(run)
-    if metrics and place == VALIDATION:
-        _, value = validation(read_run(run))
-        return value
-    return look_up(metrics, place)
-
-
 def gather(experiment, metric, plans):
     """-> {column: {row: [value per seed]}} of a metric and its experiment's other columns.
 
     The metric has a row for chance too. NaN where a run failed. plans: what `plan` returns, one per seed."""
     place, chance, extra = experiment["metrics"][metric]
-    places = {metric: place, **experiment.get("columns", {})}
-    columns = {column: {} for column in places}
-    chances = []
-    for row in experiment["rows"]:
-        folders = [runs[row, extra][1] for runs in plans]
-        for column, place in places.items():
-            columns[column][row] = [value_of(run, place) for run in folders]
-        chances.append([value_of(run, chance) for run in folders])
-    columns[metric]["chance"] = np.fmax.reduce(chances).tolist()   # of the rows of a seed that did not fail
+    places = {metric: place, **experiment.get("columns", {}), "chance": chance}
+    columns = {}
+    for column, place in places.items():
+        columns[column] = rows = {}
+        for row in experiment["rows"]:
+            rows[row] = [look_up(read_metrics(runs[row, extra][1]), place) for runs in plans]
+    chances = list(columns.pop("chance").values())                 # some row of a seed has not failed
+    columns[metric]["chance"] = np.fmax.reduce(chances).tolist()
     return columns
 
 
@@ -172,23 +163,22 @@ def table(experiment, metric, columns):
     lower = place.split("/")[-1] in LOWER_IS_BETTER
     better = "lower" if lower else "higher"
     command = f"python train.py {experiment['flags']} {extra}".strip()
-    others = experiment.get("columns", {})
-    head = ["row", "flags", "mean (95 %)", *others, "seeds"]
+    head = ["row", "flags", "mean (95 %)", *experiment.get("columns", {}), "seeds"]
     lines = ["", f"## {metric}, {better} is better", "", f"`{command}` and", "",
-             f"| {' | '.join(head)} |", f"{'|---' * len(head)}|"]
+             markdown_row(head), f"{'|---' * len(head)}|"]
     for row, numbers in columns[metric].items():
-        flags = ""
+        cells = [row, ""]
         if row in experiment["rows"]:
-            flags = f"`{experiment['rows'][row]}`"
-        blanks = [math.nan]                                        # of chance, and of what a model has not
-        notes = [with_interval(columns[column].get(row, blanks)).replace("failed", "") for column in others]
-        seeds = ", ".join(f"{value:.3f}" for value in numbers).replace("nan", "failed")
-        lines.append(f"| {' | '.join([row, flags, with_interval(numbers), *notes, seeds])} |")
+            cells[1] = f"`{experiment['rows'][row]}`"
+        cells.append(with_interval(numbers))
+        for column in head[3:-1]:                                  # chance has none, nor has every model
+            cells.append(with_interval(columns[column].get(row, [])).replace("failed", ""))
+        cells.append(", ".join(f"{value:.3f}" for value in numbers).replace("nan", "failed"))
+        lines.append(markdown_row(cells))
     lines += ["", "| the paper says | here it | margin (95 %) | in seeds |", "|---|---|---|---|"]
     for claim, order, *metrics in experiment["claims"]:
         if not metrics or metric in metrics:
-            answer, lead, in_seeds = verdict(order, columns[metric], lower)
-            lines.append(f"| {claim} | {answer} | {lead} | {in_seeds} |")
+            lines.append(markdown_row([claim, *verdict(order, columns[metric], lower)]))
     return lines
 
 

@@ -96,10 +96,7 @@ def take_turns(steps, rounds, device):
     """{name: step} -> {name: [seconds of each round]}; a first round, which warms up, does not count."""
     times = {name: [] for name in steps}
     for turn in range(rounds + 1):
-        names = list(steps)
-        if turn % 2 == 0:
-            names.reverse()                                        # nobody is always the first
-        for name in names:
+        for name in sorted(steps, reverse=turn % 2 == 0):          # nobody is always the first
             times[name].append(clock(steps[name], device))
     return {name: seconds[1:] for name, seconds in times.items()}
 
@@ -168,13 +165,16 @@ def machine(device):
     chip = platform.processor()
     if exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
-            names = re.findall("model name\t: (.*)", file.read())
-        chip = next(iter(names), chip)
+            chip = (re.findall("model name\t: (.*)", file.read()) + [chip])[0]
     words = [chip, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"]
     if device == "cuda":
         words.insert(0, torch.cuda.get_device_name())
     words += [f"{package} {version(package)}" for package in PEERS if find_spec(package)]
     return ", ".join(words)
+
+
+def markdown_row(cells):
+    return f"| {' | '.join(cells)} |"
 
 
 def cell(value):
@@ -191,9 +191,9 @@ def report(args, name, groups):
     path = join(args.out, f"{name}.csv")
     for group in groups:
         if not rows:
-            print(f"| {' | '.join(group[0])} |\n{'|---' * len(group[0])}|")
+            print(markdown_row(group[0]), markdown_row(["---"] * len(group[0])), sep="\n")
         for row in group:
-            print(f"| {' | '.join(map(cell, row.values()))} |", flush=True)
+            print(markdown_row(map(cell, row.values())), flush=True)
         rows += group
         write_csv(path, [rows[0], *(row.values() for row in rows)])
     print(f"wrote {path}")

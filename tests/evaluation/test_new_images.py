@@ -86,7 +86,7 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
 def test_new_images_are_drawn_under_the_maps_of_the_labels_it_is_surest_of(place, tmp_path, monkeypatch):
     """LT-ViT: one row per label, the surest first, with the CSV's number, under the maps of that label."""
     drawn = []
-    monkeypatch.setattr(figures, "side_by_side", lambda pictures, captions, **rest: drawn.append(captions) or figures.draw_boxes(pictures[0], []))
+    monkeypatch.setattr(figures, "side_by_side", lambda pictures, captions, **rest: drawn.append(captions) or figures.draw_boxes(pictures[0], [], 1))
     as_folder(place, ["p0"], tmp_path / "new")
     evaluate.main([str(place / "runs" / "lt"), "--predict", str(tmp_path / "new"), "--out", str(tmp_path / "o.csv"), "--figures", "1",
                      "--device", "cpu"])

@@ -19,7 +19,7 @@ import eval as evaluation_program
 import train
 from evaluation.predictions_file import write_predictions
 from experiments import reproduce
-from experiments.claims import EXPERIMENTS, VALIDATION
+from experiments.claims import EXPERIMENTS
 from experiments.intervals import T, look_up, margin, spread, verdict, with_interval
 from experiments.reproduce import gather, plan, table, train_all
 from plumbing.command import run_main
@@ -32,7 +32,7 @@ TOY = dict(about="A toy.", flags="--model vit --data brain", metrics={"MAE": ("a
            rows={"small": "--size micro", "large": "--size mini"}, claims=[("large is better", "large > small")])
 FAST = dict(about="Runs of seconds.", flags="--model daft --data brain --target diagnosis",
             metrics={"accuracy": ("diagnosis/accuracy", "diagnosis/constant/accuracy", "")},
-            columns={"best epoch": VALIDATION},
+            columns={"AUROC": "diagnosis/auroc"},
             first={"volume": "--model daft --data brain --target diagnosis --fusion image"},
             rows={"table": "--fusion linear", "both": "--fusion linear-features --pretrained {volume}"},
             claims=[("the volume helps", "both > table")])
@@ -216,7 +216,7 @@ def test_quick_writes_its_tables_and_trains_nothing_twice(quick, tmp_path, capsy
     assert "   0 to go" in said and "`{volume}`: `python train.py" in said and "| volume |" not in said
     assert re.search(r"runs/daft/volume-seed0-\w+$", started[2][started[2].index("--pretrained") + 1])
     assert (out / "daft.md").read_text() in said and "| the volume helps | undecided | " in said
-    assert re.search(r"\| both \| .* \| 0\.\d{3} \| 0\.\d{3} \| 0\.\d{3} \|", said)          # its validation column too
+    assert re.search(r"\| both \| .* \| 0\.\d{3} \| 0\.\d{3} \| 0\.\d{3} \|", said)          # its other column too
     saved = (out / "daft.md").read_text()
     reproduce.main(argv)
     assert len(started) == 3 and "was there" in capsys.readouterr().out and (out / "daft.md").read_text() == saved
