@@ -23,7 +23,6 @@ Everything random is drawn from (seed, epoch, sample), so neither the number of 
 resumed run changes anything.
 Run: python data.py [IMAGE ...]        times the reading of pictures, or of a drawn one of 12 megapixels
 """
-import io
 import math
 import os
 import signal
@@ -31,6 +30,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os.path import join
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -285,17 +286,16 @@ def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
 
 def main(paths):
     """Time read_image on each of the files, or on a drawn picture."""
-    sources = dict(zip(paths, paths))
-    if not paths:
-        drawn = io.BytesIO()
-        noise = Image.effect_noise((40, 30), 200).resize((4000, 3000))
-        noise.convert("RGB").save(drawn, "JPEG")
-        sources = {"4000 x 3000 JPEG": drawn}
-    for name, source in sources.items():
-        start = time.perf_counter()
-        low, high = read_image(source, (384, 384), r=2)
-        milliseconds = 1000 * (time.perf_counter() - start)
-        print(f"{name}: {low.shape} and {high.shape} in {milliseconds:.0f} ms")
+    with TemporaryDirectory() as folder:
+        if not paths:
+            paths = [join(folder, "4000x3000.jpg")]
+            noise = Image.effect_noise((40, 30), 200).resize((4000, 3000))
+            noise.convert("RGB").save(paths[0])
+        for path in paths:
+            start = time.perf_counter()
+            low, high = read_image(path, (384, 384), r=2)
+            milliseconds = 1000 * (time.perf_counter() - start)
+            print(f"{path}: {low.shape} and {high.shape} in {milliseconds:.0f} ms")
 
 
 if __name__ == "__main__":

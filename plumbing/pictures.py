@@ -56,8 +56,7 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="a
 
 def open_picture(path):
     """File -> Pillow's picture, not decoded yet. ValueError where that would take too long or too much."""
-    if isinstance(path, str):
-        check_regular(path)
+    check_regular(path)
     try:
         picture = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -67,7 +66,7 @@ def open_picture(path):
     pixels = math.prod(picture.size)
     if pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")
-    if picture.info.get("progressive") and isinstance(path, str):
+    if picture.info.get("progressive"):
         with open(path, "rb") as file:
             scans = file.read().count(b"\xff\xda")
         if scans > SCANS:

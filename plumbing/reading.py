@@ -19,10 +19,10 @@ NUMBERS = 10_000                     # of each of these
 FLAT = 0.05                          # of a window that an image fills, below which a line says so
 LOST = 0.1                           # share of a picture's shape, above which a line says so
 NOTES = (                            # what a header has, and what becomes of it
-    ("pages", "several pages, frames or volumes: the first is read; of pages and frames "
-              "--image DEPTHxHEIGHTxWIDTH makes a volume"),
+    ("pages", "several pages, frames or volumes: the first is read, unless --image DEPTHxHEIGHTxWIDTH makes a "
+              "volume of the pages or frames"),
     ("colors", "colors of 16 bits: the upper 8 are read"),
-    ("alpha", "an alpha channel: what is transparent is black"),
+    ("alpha", "an alpha channel: what is transparent is black in a picture"),
 )
 
 
@@ -147,7 +147,7 @@ def notes_on_files(headers, cohort, size=()):
                      "picture of its own; saved as one NIfTI or .npy file, a series is a volume")
     for name, consequence in NOTES:
         count = sum(getattr(header, name) for header in headers)
-        if count and (name != "alpha" or reading.axes != 3):
+        if count:
             notes.append(f"{count} of {len(headers)} files hold {consequence}")
     return notes
 
@@ -175,6 +175,5 @@ def note_on_fit(headers, size, fit):
     if not large:
         return []
     most, sides = max(large)
-    consequence = {"stretch": "shape; --fit pad or crop keeps it", "crop": "area; --fit pad shows all of it"}
     return [f"{len(large)} of {len(headers)} pictures lose more than {LOST:.0%} (at most {most:.0%}, of "
-            f"{by_x(sides)} px) of their {consequence[fit]}"]
+            f"{by_x(sides)} px) of their shape or area by --fit {fit}; --fit pad keeps both"]

@@ -68,7 +68,7 @@ def test_lines_about_files_that_leave_a_choice():
     headers = {0: Header("PNG", (40, 30), alpha=True), 1: Header("TIFF", (40, 30), "uint16", pages=True), 2: Header("array", (40, 40, 3))}
     lines = notes_on_files(headers, cohort_of("pqr", [0, 1, 2]))
     assert lines[0].startswith("1 arrays, the first of 40 x 40 x 3 uint8, are read as pictures; --image with two sides")
-    assert "1 of 3 files hold several pages, frames or volumes: the first is read" in lines[1] and "alpha" in lines[2]
+    assert "1 of 3 files hold several pages, frames or volumes: the first is read, unless --image" in lines[1] and "alpha" in lines[2]
 
 
 def test_images_on_another_scale_have_a_warning(tmp_path):
@@ -103,8 +103,8 @@ def test_new_images_that_the_window_is_not_made_for_have_a_warning(window, facto
 def test_a_line_about_lost_shape():
     headers = {0: Header("PNG", (100, 200)), 1: Header("PNG", (100, 105)), 2: Header("PNG", (50, 60))}
     [line] = note_on_fit(headers, (64, 64), "stretch")
-    assert line == "2 of 3 pictures lose more than 10% (at most 50%, of 100 x 200 px) of their shape; --fit pad or crop keeps it"
-    assert "area; --fit pad shows all of it" in note_on_fit(headers, (64, 64), "crop")[0]
+    assert line == "2 of 3 pictures lose more than 10% (at most 50%, of 100 x 200 px) of their shape or area by --fit stretch; --fit pad keeps both"
+    assert "shape or area by --fit crop; --fit pad keeps both" in note_on_fit(headers, (64, 64), "crop")[0]
     assert not note_on_fit(headers, (64, 64), "pad") and not note_on_fit({1: headers[1]}, (64, 64), "stretch")
 
 
