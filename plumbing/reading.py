@@ -19,8 +19,8 @@ NUMBERS = 10_000                     # of each of these
 FLAT = 0.05                          # of a window that an image fills, below which a line says so
 LOST = 0.1                           # share of a picture's shape, above which a line says so
 NOTES = (                            # what a header has, and what becomes of it
-    ("pages", "several pages, frames or volumes: the first is read, unless --image DEPTHxHEIGHTxWIDTH makes a "
-              "volume of the pages or frames"),
+    ("pages", "several pages, frames or volumes: the first is read, unless --image DEPTHxHEIGHTxWIDTH makes "
+              "a volume of the pages or frames"),
     ("colors", "colors of 16 bits: the upper 8 are read"),
     ("alpha", "an alpha channel: what is transparent is black in a picture"),
 )
