@@ -38,12 +38,11 @@ def details(task, predictions, thresholds=None):
             result["kappa"] = agreement("kappa", named.astype(float), target, patients)
     if task.kind == "regression":
         result["ccc"] = agreement("ccc", prediction, target, patients)
-    asked = questions(task, predictions)
-    if asked:
-        result["reliability"] = {name: reliability(p, answer) for name, (p, answer, _) in asked.items()}
-    if asked and thresholds:
-        result["operating_point"] = {name: operating_point(*question, thresholds.get(name))
-                                     for name, question in asked.items()}
+    for name, question in questions(task, predictions).items():
+        result.setdefault("reliability", {})[name] = reliability(*question[:2])
+        if thresholds:
+            points = result.setdefault("operating_point", {})
+            points[name] = operating_point(*question, thresholds.get(name))
     return result
 
 
@@ -60,16 +59,17 @@ def questions(task, predictions):
     result = {}
     if task.kind not in ("classes", "labels"):
         return result
-    prediction, target, patients = known_units(task, predictions)
-    answers = target
+    prediction, answers, patients = known_units(task, predictions)
+    asked = task.classes
     if task.kind == "classes":
-        answers = np.eye(len(task.classes))[target.astype(int)]
-    for i, name in enumerate(task.classes):
+        answers = np.eye(len(task.classes))[answers.astype(int)]
+        if len(asked) <= 2:
+            asked = asked[1:]
+    for name in asked:
+        i = task.classes.index(name)
         known = ~np.isnan(answers[:, i])
         if known.any():
             result[name] = prediction[known, i], answers[known, i], patients[known]
-    if task.kind == "classes" and len(task.classes) <= 2:
-        result.pop(task.classes[0], None)
     return result
 
 

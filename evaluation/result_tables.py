@@ -21,7 +21,7 @@ FEWER = (f"{MARK} fewer than {FEW} positives, negatives, events or patients, or 
 
 
 ABSENT = {"value": None, "reason": "not measured"}   # in files of before
-SIDES = ("positives", "negatives", "positive patients", "negative patients")
+COUNTED = ("events", "patients", "positives", "negatives", "positive patients", "negative patients")
 LUCK = "one of 20 intervals misses the truth"
 
 
@@ -139,8 +139,8 @@ def constant_text(task, scores, metric):
     else:
         text = number(0)                                           # how far a constant agrees with anything
     if metric == "auprc" and value is not None:
-        orders = [random_precision(counts["positives"], counts["negatives"])
-                  for counts in questions(task, scores).values() if counts["positives"]]
+        orders = [random_precision(own["positives"], own["negatives"])
+                  for own in questions(task, scores).values() if own["positives"]]
         text += f", random order {number(sum(orders) / len(orders))}"
     return text
 
@@ -170,22 +170,21 @@ def group_table(caption, counted, groups, task, names):
             if "constant" in group:
                 entry["of"] = f"against {number(group['constant'][metric]['value'])}"
             row.append(marked(entry, too_few(task, group)))
-        rows.append([*row, count_text(group, counted, metrics[0])])
+        rows.append([*row, count_text(group, metrics[0])])
     return caption, ["", *[names.get(metric, metric) for metric in metrics], counted], rows
 
 
-def count_text(group, counted, metric):
+def count_text(group, metric):
     """ "45", of labels "13 of 100", and in brackets what is to be known of so many."""
-    text = str(group["positives" if counted == "positives" else "patients"])
-    if counted == "positives" and "negatives" in group:            # files of before do not say
+    text = str(group.get("positives", group.get("patients")))
+    if "negatives" in group:
         text += f" of {group['positives'] + group['negatives']}"
     remarks = []
     if group.get("small"):
         remarks.append("small")
     if group[metric].get("skipped"):
         remarks.append(f"{group[metric]['skipped']} skipped")
-    labels = group.get("per_label", {})
-    undefined = [label for label in labels if labels[label][metric]["value"] is None]
+    undefined = [label for label, own in group.get("per_label", {}).items() if own[metric]["value"] is None]
     if len(undefined) > 2:
         undefined = [f"{len(undefined)} labels"]
     if undefined:
@@ -196,27 +195,23 @@ def count_text(group, counted, metric):
 
 
 def questions(task, scores):
-    """-> {what a task asks: {what is counted: how many}}; an interval is no better than the fewest.
-
-    scores: of all patients, of a subgroup, or of one label. Files of before do not say all of it."""
-    noun = {"regression": "patients", "loss": "patients", "survival": "events"}.get(task.kind)
-    if noun:
-        return {task.name: {noun: scores.get(noun, FEW)}}
+    """-> {what a task asks: its scores}, with how many of what is COUNTED; an interval is no better than the
+    fewest. scores: of all patients, of a subgroup, or of one label. Files of before do not say all of it."""
     asked = {task.name: scores}
-    if "positives" not in scores:
+    if task.kind in ("classes", "labels") and "positives" not in scores:
         asked = dict(scores.get("per_label") or scores.get("per_class", {}))
     if task.kind == "classes" and len(asked) == 2:                 # one question, asked of the second class
         del asked[task.classes[0]]
-    return {name: {side: own[side] for side in SIDES if side in own} for name, own in asked.items()}
+    return asked
 
 
 def few(asked):
     """`questions` -> ["mass (positives: 3)"] of those with fewer than FEW of something."""
     rare = []
-    for name, counts in asked.items():
-        noun = min(counts, key=counts.get)
-        if counts[noun] < FEW:
-            rare.append(f"{name} ({noun}: {counts[noun]})")
+    for name, scores in asked.items():
+        noun = min(COUNTED, key=lambda counted: scores.get(counted, FEW))
+        if scores.get(noun, FEW) < FEW:
+            rare.append(f"{name} ({noun}: {scores[noun]})")
     return rare
 
 

@@ -66,8 +66,8 @@ def rare_warnings(asked):
 
 def share_brier(task, asked):
     """The Brier score of the share of positives among such units, the same for all: their variance."""
-    sides = [(counts["positives"], counts["negatives"]) for counts in asked.values() if any(counts.values())]
-    positives, negatives = np.transpose(sides)
+    sides = np.array([(own["positives"], own["negatives"]) for own in asked.values()])
+    positives, negatives = sides[sides.any(1)].T
     n = positives + negatives
     scores = positives * negatives / n / np.maximum(n - 1, 1)
     if task.kind == "classes" and len(scores) > 1:                 # half the sum over the classes
