@@ -79,12 +79,11 @@ def hub_head(run, library):
         head = {"license": "other", "license_name": "that-of-the-base-model"}
     if base:
         head["license_link"] = f"https://huggingface.co/{base}"
+        head["base_model"] = base
     head["library_name"] = library
     if "image-classification" in [result["task"]["type"] for result in results]:
         head["pipeline_tag"] = "image-classification"
     head["tags"] = ["medical-imaging", "vision-transformer", run.args["model"]]
-    if base:
-        head["base_model"] = base
     names = sum([list(METRICS[task.kind]) for task in run.tasks], [])
     head["metrics"] = [HUB.get(name, name) for name in dict.fromkeys(names)]       # each once
     head["model-index"] = [{"name": run.name, "results": results}]

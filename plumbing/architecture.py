@@ -212,12 +212,10 @@ def find_rotary(tensors, config, kind, fields, grid):
     if "rope.freqs_cos" in tensors:
         rotary = EVA02 | {"reference": turned_grid(tensors["rope.freqs_cos"])}
     if rotary is None:
-        unknown = fields["positions"] == "none"
-        if fields["mlp_norm"] and not fields["attention_norm"]:                     # EVA-02 and EVA-X, base
-            unknown = True
-        if not stated_kind(config) and not fields["layer_scale"] and fields["activation"] == "swiglu":
-            unknown = True                                                          # and their small ones
-        if unknown:
+        is_eva = fields["mlp_norm"] and not fields["attention_norm"]                # EVA-02 and EVA-X, base
+        if not stated_kind(config) and not fields["layer_scale"]:
+            is_eva = is_eva or fields["activation"] == "swiglu"                     # and their small ones
+        if is_eva or fields["positions"] == "none":
             raise ValueError("has no table of positions, or the MLP of EVA-02; which rotary positions it "
                              "has, only a config.json with an `architecture` that is known here says")
         return None

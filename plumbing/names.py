@@ -194,15 +194,13 @@ def join(tensors, whole, parts):
     """Replace tensors that are stored apart, as q, k and v, by one, row under row. A bias that one of them
     lacks (k of BEiT, EVA and DINOv3) is 0; where another is absent, load_weights says so. ValueError where
     the one is there too."""
-    first = parts[0]
-    for key in [key for key in tensors if first in key]:
-        keys = [key.replace(first, part) for part in parts]
-        like = tensors[key]
+    for key in [key for key in tensors if parts[0] in key]:
+        keys = [key.replace(parts[0], part) for part in parts]
         if key.endswith(".bias"):
             for part in keys:
-                tensors.setdefault(part, torch.zeros_like(like))
+                tensors.setdefault(part, torch.zeros_like(tensors[key]))
         if all(part in tensors for part in keys):
-            joined = key.replace(first, whole)
+            joined = key.replace(parts[0], whole)
             if joined in tensors:
                 raise ValueError(f"{key} and {joined} are both its {joined}; keep one of them")
             tensors[joined] = torch.cat([tensors.pop(part) for part in keys])

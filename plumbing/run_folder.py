@@ -157,7 +157,7 @@ def load_state(run, model, optimizer, state, steps):
 
     state: the entries to read, with their defaults for runs of older versions that lack them. steps: of an
     epoch. ValueError when last/ does not fit the model or cannot be read."""
-    load_weights(model, read_checkpoint(join(run, "last"))[0], run, new=())
+    load_weights(model, read_checkpoint(join(run, "last"))[0], run)
     path = join(run, "last", "state.pt")
     with in_one_line(f"{path}: cannot be resumed"):
         saved = read_pickle(path)

@@ -11,7 +11,7 @@ from plumbing.flags import read_args
 from plumbing.models import class_of
 from plumbing.run_folder import lock_run, recover
 from plumbing.weight_files import first_line, in_one_line
-from plumbing.weights import build_config, check_size, load_weights
+from plumbing.weights import build_config, load_model
 
 
 # what files that are absent, damaged or edited make fail, where they are read and where they are used
@@ -58,8 +58,6 @@ def open_model(run):
     tasks, columns = tasks_and_columns(saved, run)
     outputs = {task.name: task.outputs for task in tasks}
     model_class, config = class_of(saved, run)
-    check_size(model_class, config, tensors, run, outputs)
-    model = model_class(config, outputs)
+    model = load_model(model_class, config, outputs, tensors, run)
     model.columns = columns
-    load_weights(model, tensors, run, new=())
     return model, tasks, args

@@ -51,7 +51,7 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: it has {config.heads}")
         config = fit(tensors, config, image, patch, notes)
-        return load_model(model_class, config, tensors, name, channels, tasks, changes, notes)
+        return changed_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
 def read_crossvit(name, model_class, image, channels, tasks, heads_of, grids_at, mean=None, std=None,
@@ -73,7 +73,7 @@ def read_crossvit(name, model_class, image, channels, tasks, heads_of, grids_at,
                 if old != new:
                     resize_positions(tensors, f"pos_embed.{b}", old, new, notes)
             config = resized
-        return load_model(model_class, config, tensors, name, channels, tasks, changes, notes)
+        return changed_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
 @contextmanager
@@ -102,16 +102,12 @@ def own_config(config_class, fields, name, channels, mean, std, notes):
     return replace(config, **statistics("", vars(config), {}, config.channels, mean, std, notes))
 
 
-def load_model(model_class, config, tensors, name, channels, tasks, changes, notes):
-    """-> the model that the config, with the caller's channels and changes, describes, with these tensors and
-    a report."""
+def changed_model(model_class, config, tensors, name, channels, tasks, changes, notes):
+    """-> the model that the config, with the caller's channels and changes, describes, with these tensors."""
     if channels and channels != config.channels:
         config = change_channels(tensors, config, channels, notes)
     config = replace(config, **changes)
-    check_size(model_class, config, tensors, name)
-    model = model_class(config, tasks)
-    model.report = load_weights(model, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
-    return model
+    return load_model(model_class, config, tasks, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
 
 
 def from_dict(config_class, values, name):
@@ -136,40 +132,26 @@ def build_config(config_class, values):
     return config_class(**built)
 
 
-def check_size(model_class, config, tensors, name, *more):
-    """Refuse a config that asks for far more than the file holds, before any memory is taken: the model is
-    made without numbers first. What is a little more (2^25 numbers, 134 MB) is left to load_weights, which
-    names every tensor."""
-    with in_one_line(f"{name}: config.json and flags describe no model"), torch.device("meta"):
-        asked = sum(parameter.numel() for parameter in model_class(config, *more).parameters())
-    in_file = sum(tensor.numel() for tensor in tensors.values())
-    if asked > in_file + 2 ** 25:
-        raise ValueError(f"{name}: config.json asks for {asked / 1e6:.0f} M parameters, "
-                         f"the file holds {in_file / 1e6:.0f} M numbers")
-
-
 # -----------------------------------------------------------------------------
 # load
 
 
-def load_weights(model, tensors, name, new=("head.",), notes=()):
-    """Copy tensors into the model; -> one line: how many were loaded, the notes, what is new and what was
-    ignored.
+def load_model(model_class, config, tasks, tensors, name, new=(), notes=()):
+    """-> the model of a config, with the tensors and a report, as load_weights. It is made without numbers
+    first: for a config that asks for what the file does not hold no memory is taken."""
+    with in_one_line(f"{name}: config.json and flags describe no model"), torch.device("meta"):
+        outline = model_class(config, tasks)
+    compare(outline.state_dict(), tensors, name, new)
+    model = model_class(config, tasks)
+    model.report = load_weights(model, tensors, name, new, notes)
+    return model
 
-    new: parts of the names of those parameters that may be absent from the file, or have another shape in
-    it. ValueError lists the other parameters that are missing or misshapen, and tensors of the file that
-    have no place."""
+
+def load_weights(model, tensors, name, new=(), notes=()):
+    """Copy tensors into the model; -> one line: how many were loaded, the notes, what is new and what was
+    ignored. ValueError as in compare, and for values that cannot be weights."""
     target = model.state_dict()
-    fits = {key: tensor for key, tensor in tensors.items()
-            if key in target and tensor.shape == target[key].shape}
-    absent = [key for key in target if key not in fits]
-    ignored = [key for key in tensors if key not in target]
-    misfits = [key for key in absent if not any(part in key for part in new)]
-    misfits += [key for key in ignored if not IGNORED.match(key)]
-    if misfits:
-        shapes = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
-                  for key in misfits]
-        raise ValueError(f"{name}: does not fit the model: {listed(shapes, '; ')}")
+    fits, absent, ignored = compare(target, tensors, name, new)
     for key, tensor in fits.items():
         is_other = tensor.is_floating_point() != target[key].is_floating_point()
         if is_other or not tensor.float().isfinite().all():
@@ -182,6 +164,25 @@ def load_weights(model, tensors, name, new=("head.",), notes=()):
         if names:
             report.append(f"{word} {' '.join(dict.fromkeys(names))}")                # each once
     return ", ".join(report)
+
+
+def compare(target, tensors, name, new):
+    """-> the tensors that fit a model's state_dict, the keys that have none, and the keys that are ignored.
+
+    new: parts of the names of those parameters that may be absent from the file, or have another shape in
+    it. ValueError lists the other parameters that are missing or misshapen, and tensors of the file that
+    have no place."""
+    fits = {key: tensor for key, tensor in tensors.items()
+            if key in target and tensor.shape == target[key].shape}
+    absent = [key for key in target if key not in fits]
+    ignored = [key for key in tensors if key not in target]
+    misfits = [key for key in absent if not any(part in key for part in new)]
+    misfits += [key for key in ignored if not IGNORED.match(key)]
+    if misfits:
+        shapes = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
+                  for key in misfits]
+        raise ValueError(f"{name}: does not fit the model: {listed(shapes, '; ')}")
+    return fits, absent, ignored
 
 
 def shape_text(tensors, key):
