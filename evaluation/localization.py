@@ -18,8 +18,9 @@ import numpy as np
 from evaluation.metrics import mean_defined, weighted_mean
 from evaluation.scores import bootstrap_weights, summary
 from plumbing.fit import frame, to_model
+from plumbing.formats import without_ending
 from plumbing.headers import header_of
-from plumbing.tables import cell_place, read_csv, stem
+from plumbing.tables import cell_place, read_csv
 from plumbing.targets import numbers
 
 
@@ -68,13 +69,13 @@ def read_boxes(path, cohort, labels, size=()):
     corners = np.stack([numbers(path, rows, name) for name in columns[2:]], axis=1)         # (rows, 4)
     if is_nih:
         corners[:, 2:] += corners[:, :2]                           # from x, y, width, height
-    image_of = {stem(basename(image)): i for i, image in enumerate(cohort.paths)}
+    image_of = {without_ending(basename(image)): i for i, image in enumerate(cohort.paths)}
     if len(image_of) < len(cohort.paths):
         raise ValueError(f"{path}: boxes are found by the names of images, "
                          f"and some images of {cohort.name} share a name")
     boxes = {}
     for row, box in zip(rows, corners):
-        image = image_of.get(stem(basename(row[columns[0]])))
+        image = image_of.get(without_ending(basename(row[columns[0]])))
         label = row[columns[1]].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue

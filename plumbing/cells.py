@@ -104,18 +104,23 @@ def read_number(cell):
     return float(f"{match[1]}.{match[2] or 0}"), (match[3] or "").lower()
 
 
-def read_numbers(cells):
-    """-> float (rows,), NaN where a cell is blank; and None, or the first cell that is no number or has
-    another unit than those before, and the problem."""
+def read_numbers(name, cells, table, rows, hint):
+    """The cells of a column -> float (rows,), NaN where they are blank. ValueError where one is no number, or
+    has another unit than those before. table, rows: the table and its rows as a message names them."""
     value_of, units = {"": np.nan}, []
-    for cell in filter(None, dict.fromkeys(cells)):
+    for row, cell in zip(rows, cells):
+        if cell in value_of:
+            continue
         value_of[cell], unit = read_number(cell)
         units.append(unit)
+        problem = None
         if value_of[cell] is None:
-            return None, odd_cell([cell]) or (cell, "is not a number")
-        if unit != units[0]:
-            return None, (cell, f"has another unit than the cells before, {units[0] or 'none'}")
-    return np.array([value_of[cell] for cell in cells]), None
+            _, problem = odd_cell([cell]) or (cell, "is not a number")
+        elif unit != units[0]:
+            problem = f"has another unit than the cells before, {units[0] or 'none'}"
+        if problem:
+            raise ValueError(f"{table} {row}, column {name}: {cell!r} {problem}; {hint}")
+    return np.array([value_of[cell] for cell in cells])
 
 
 def list_parts(cell, separators=SEPARATORS):

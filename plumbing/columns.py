@@ -62,14 +62,8 @@ def fit_column(cohort, name, kind, train):
 
 def to_numbers(cohort, name):
     """-> float (images,), the cells of a column; NaN where they are blank."""
-    cells = cohort.columns[name]
-    values, fault = read_numbers(cells)
-    if fault:
-        cell, problem = fault
-        patient = cohort.patients[cells.index(cell)]
-        raise ValueError(f"{cohort.name}, column {name}, patient {patient}: {cell!r} {problem}; "
-                         f"--tabular {name}:category allows words")
-    return values
+    return read_numbers(name, cohort.columns[name], f"{cohort.name} patient", cohort.patients,
+                        f"--tabular {name}:category allows words")
 
 
 def tabulate(cohort, columns):

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from os.path import abspath, basename, dirname, isdir, isfile, relpath
+from os.path import abspath, basename, dirname, isdir, isfile, relpath, splitext
 
 from plumbing.cells import same_word
 from plumbing.class_folders import read_class_folders, with_target
@@ -18,7 +18,7 @@ from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tabl
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
 from plumbing.tables import (MISSING, cell_error, find_patients, first_column, image_column, read_csv,
-                             require_column, stem)
+                             require_column)
 from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
@@ -117,7 +117,7 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
             path_notes.append(f"column {name} names files too, which are not read; --image-column "
                               f"{image},{name} makes them images of the same row")
     columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
-    return Cohort(stem(basename(path)), [], patients, paths, {}, columns, folder=folder,
+    return Cohort(splitext(basename(path))[0], [], patients, paths, {}, columns, folder=folder,
                   notes=patient_notes + notes + path_notes)
 
 

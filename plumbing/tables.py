@@ -1,7 +1,6 @@
 """Tables: reading a CSV file, and naming a place in it.
 """
 import csv
-import os
 import re
 from collections import Counter
 from itertools import chain
@@ -88,8 +87,7 @@ def refuse_foreign(path):
         beginning = file.read(64).removeprefix("\xef\xbb\xbf").lstrip(" \t\r\n")
     for magic, content in FOREIGN.items():
         if re.match(magic, beginning):
-            content, _, remedy = content.format(path).partition("; ")
-            raise ValueError(f"{path}: {content}, not a UTF-8 CSV file; {remedy}")
+            raise ValueError(f"{path}: not a UTF-8 CSV file: {content.format(path)}")
 
 
 def first_line(file):
@@ -191,10 +189,9 @@ def require_column(path, header, names, flag, hint=""):
 
 def image_column(path, header, rows, names):
     """-> the column of the images. "A,B" makes one of two, in whose cells a row names several images."""
-    columns = names.split(",")
     if names in header:
         return names
-    columns = [require_column(path, header, name, "--image-column") for name in columns]
+    columns = [require_column(path, header, name, "--image-column") for name in names.split(",")]
     if len(columns) == 1:
         return columns[0]
     for row in rows:
@@ -225,7 +222,3 @@ def find_patients(path, rows, column, regex):
             raise cell_error(path, row, column, "names no patient")
         patients.append(patient)
     return patients
-
-
-def stem(name):
-    return os.path.splitext(name)[0]

@@ -55,20 +55,20 @@ def parse_targets(path, header, target):
 
 
 def infer_kinds(path, rows, kinds, labels):
-    """Fill in the kinds that are not given. Words and a lone column of 0 and 1 are classes; several such
-    columns, one with -1, lists of words, and those of `labels`, are labels; other numbers are regression."""
-    for name, kind in kinds.items():
-        if not kind and name in labels:
-            kinds[name] = "labels"
-        elif not kind:
-            kinds[name] = guess_kind(path, rows, name)
-    binary = [name for name, kind in kinds.items() if kind == "binary"]
+    """Fill in the kinds that are not given, and -> their columns. Words and a lone column of 0 and 1 are
+    classes; several such columns, one with -1, lists of words, and those of `labels`, are labels; other
+    numbers are regression."""
+    guesses = [name for name, kind in kinds.items() if not kind]
+    for name in guesses:
+        kinds[name] = "labels" if name in labels else guess_kind(path, rows, name)
+    binary = [name for name in guesses if kinds[name] == "binary"]
     for name in binary:
         values = set(map(float, known_cells(rows, name)))
         if len(binary) == 1 and values == {-1, 1}:
             raise ValueError(f"{path}, column {name}: is -1 uncertain, or the other class? "
                              f"--target {name}:labels or {name}:classes says so")
         kinds[name] = "classes" if len(binary) == 1 and -1 not in values else "labels"
+    return guesses
 
 
 def guess_kind(path, rows, name):

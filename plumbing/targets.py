@@ -23,10 +23,8 @@ NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or)|lost|free$|no[ 
 def numbers(path, rows, name):
     """A column of the table -> float32 (rows,), NaN where the cell is blank."""
     cells = [row[name] for row in rows]
-    values, fault = read_numbers(cells)
-    if fault:
-        cell, problem = fault
-        refuse_cells(path, rows, name, [cell], f"{problem}; --missing names words for a blank")
+    lines = [row[None] for row in rows]
+    values = read_numbers(name, cells, f"{path} row", lines, "--missing names words for a blank")
     return values.astype(np.float32)
 
 
@@ -41,8 +39,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     target: --target, or "" for the columns called target, label or label_*. labels: columns that are labels
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
     kinds, events = parse_targets(path, header, target)
-    guesses = [name for name, kind in kinds.items() if not kind]
-    infer_kinds(path, rows, kinds, labels)
+    guesses = infer_kinds(path, rows, kinds, labels)
     tasks, targets, notes = [], {}, []
     columns = [event for event, _ in events.values()]
     findings, uncertain_cells = {}, 0                              # findings: label -> float32 (rows,)
@@ -235,14 +232,17 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
     for task in tasks:
         values = cohort.targets[task.name][train].astype(float)
         known = values[~np.isnan(values)]
+        lack = None
         if not len(known):
-            raise ValueError(f"no known value of {task.name} in the training split")
-        if task.kind == "survival" and not (values[:, 1] == 1).any():
-            raise ValueError(f"{task.name}: no event in the training split")
-        if task.kind in ("regression", "classes") and known.min() == known.max():
-            only = task.classes[int(known[0])] if task.classes else f"{known[0]:g}"
-            raise ValueError(f"{task.name} is {only} for every patient of the training split: "
-                             "nothing to learn")
+            lack = "no known value"
+        elif task.kind == "survival" and not (values[:, 1] == 1).any():
+            lack = "no event"
+        elif task.kind == "regression" and known.min() == known.max():
+            lack = f"nothing but {known[0]:g}"
+        elif task.kind == "classes" and known.min() == known.max():
+            lack = f"nothing but {task.classes[int(known[0])]}"
+        if lack:
+            raise ValueError(f"{task.name}: {lack} in the training split, nothing to learn from")
         if task.kind == "regression":
             task = replace(task, center=float(known.mean()), scale=float(known.std()))
         elif task.kind == "labels" and positive_weight:

@@ -36,6 +36,8 @@ def test_boxes_are_shares_of_their_image(tmp_path):
     assert {i: list(of) for i, of in boxes.items()} == {0: [1], 1: [0]}
     np.testing.assert_allclose(boxes[0][1], [[.1, .1, .5, .5], [0, 0, 1, 1]])
     np.testing.assert_allclose(boxes[1][0], [[.25, .25, .5, .5]])
+    dotted = cohort(tmp_path, ["1.2.840.7.png"])                   # a table without endings: .7 is none
+    assert read_boxes(table(tmp_path, "image,label,x0,y0,x1,y1", "1.2.840.7,Edema,8,4,40,20"), dotted, ("Edema",))
 
 
 @pytest.mark.parametrize("fit, shares", (("stretch", [.5, .25, .75, .5]), ("pad", [.5, .375, .75, .5]), ("crop", [.5, .25, 1, .5])))

@@ -40,7 +40,7 @@ def test_numbers_can_be_categories():
     ("height", "made: no column 'height'; --tabular names it, there are age, sex, y, same, grouped, "),
     ("age:word", "kind 'word', need number or category"),
     ("y", "y is what is to be predicted"), ("age,age", "age is named twice"), ("same", "same: 1 in every row of the training split"),
-    ("id", "60 different words"), ("mixed:number", "column mixed, patient p3: 'x3' is not a number"),
+    ("id", "60 different words"), ("mixed:number", "patient p3, column mixed: 'x3' is not a number"),
     ("sex:number", "'F' is not a number"), ("mixed", "'x3' is not a number, others are; --tabular mixed:category takes .*, --missing"),
     ("grouped", "'1,500' has commas that may divide thousands.*; --tabular grouped:category takes the cells as words"),
     ("decimal", "'1,5' has a decimal comma; --tabular decimal:category takes the cells as words, :number as numbers")))
@@ -59,7 +59,7 @@ def test_another_table_lacks_a_column():
     columns = fit_columns(table_cohort(age=["1", "2"]), "age", [0, 1])
     with pytest.raises(ValueError, match="made has no column 'age', which the model takes as input"):
         tabulate(table_cohort(sex=["F"]), columns)
-    with pytest.raises(ValueError, match="patient p0: 'old' is not a number; --tabular age:category allows words"):
+    with pytest.raises(ValueError, match="patient p0, column age: 'old' is not a number; --tabular age:category allows words"):
         tabulate(table_cohort(age=["old"]), columns)
 
 

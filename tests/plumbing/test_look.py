@@ -93,4 +93,4 @@ def test_what_training_would_refuse_is_said(tmp_path, capsys):
     """A target that never changes."""
     write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,yes" for i in range(12)), images=[f"{i}.png" for i in range(12)])
     main(["--data", str(tmp_path / "t.csv"), "--runs", str(tmp_path), "--check"])
-    assert "WARNING: cannot be trained: target is yes for every patient of the training split: nothing to learn" in capsys.readouterr().out
+    assert "WARNING: cannot be trained: target: nothing but yes in the training split, nothing to learn from" in capsys.readouterr().out

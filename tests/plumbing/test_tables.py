@@ -45,10 +45,10 @@ def test_the_row_in_a_message_is_the_line_in_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, message", (
-    ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16 text, not a UTF-8 CSV file; iconv -f UTF-16 -t UTF-8 .*t.csv > utf8.csv"),
+    ("t.csv", "a,b\n1,2\n".encode("utf-16"), "not a UTF-8 CSV file: UTF-16 text; iconv -f UTF-16 -t UTF-8 .*t.csv > utf8.csv"),
     ("t.csv", "a,b\n1,2\n".encode("utf-16-be"), "UTF-16 text"), ("t.csv", "a,b\n1,Jos\xe9\n".encode("cp1252"), "iconv -f WINDOWS-1252 -t UTF-8 .*t.csv > utf8.csv"),
     ("t.xlsx", b"PK\3\4 ...", r"Excel workbooks \(.xlsx\).*save it as CSV UTF-8"), ("t.csv", b"PK\3\4 ...", "a zip archive"), ("t.xls", b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
-    ("t.csv.gz", b"\x1f\x8b\x08", "compressed, .*; gunzip -k .*t.csv.gz"), ("t.json", b' [{"a": 1}]', "JSON, .*to_csv"), ("t.json", b'\xef\xbb\xbf{"a": 1}', "JSON"),
+    ("t.csv.gz", b"\x1f\x8b\x08", "compressed; gunzip -k .*t.csv.gz"), ("t.json", b' [{"a": 1}]', "JSON; .*to_csv"), ("t.json", b'\xef\xbb\xbf{"a": 1}', "JSON"),
     ("t.sav", b"$FL2@(#) SPSS", "of SPSS, .*; write it as CSV with the program"), ("t.csv", b"{\\rtf1", "or Word"), ("t.h5", b"\x89HDF\r\n", "HDF5"),
     ("t.npz", b"PK\3\4 ...", "of .npz files a table names one per row"), ("t.npy", b"\x93NUMPY", "an array of NumPy"), ("t.png", b"\x89PNG", "a picture")))
 def test_what_is_no_table_is_refused_with_how_to_convert_it(tmp_path, name, content, message):

@@ -106,10 +106,10 @@ def test_fit_tasks():
     cohort = cohort_of("pqrst", [1e6, 1e6 + 2, np.nan, 5, 5])
     task, = fit_tasks(cohort.tasks, cohort, [0, 1, 2])
     assert task.center == 1e6 + 1 and task.scale == 1 and cohort.tasks[0].scale == 1.0
-    for part, message in (([3, 4], "y is 5 for every patient of the training split"), ([2], "no known value of y")):
+    for part, message in (([3, 4], "y: nothing but 5 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
         with pytest.raises(ValueError, match=message):
             fit_tasks(cohort.tasks, cohort, part)
-    with pytest.raises(ValueError, match="y is b for every patient"):
+    with pytest.raises(ValueError, match="y: nothing but b in the training split"):
         fit_tasks([Task("y", "classes", ("a", "b"))], cohort_of("pq", [1, 1], "classes"), [0, 1])
 
 
