@@ -54,6 +54,16 @@ from plumbing.saved_run import open_model
 from plumbing.splits import read_run_split, sort_by_split
 
 
+USES = {  # what is asked for: the flags that it uses, beside --device
+    "data": ("images", "target", "by", "boxes", "figures"),
+    "predict": ("out", "images", "skip_broken", "figures"),
+    "against": (),
+    "export": (),
+    "share": (),
+    "run": ("split", "by", "boxes", "figures"),      # none of these: a part of its own split
+}
+
+
 # -----------------------------------------------------------------------------
 # the evaluation of a split
 
@@ -178,21 +188,22 @@ def make_parser():
     return parser
 
 
-def check_flags(args):
-    """ValueError for flags that do not go together."""
-    clash = args.target or args.images and not args.predict
-    if args.data:
-        clash = args.split != "test"
-    if clash:
-        raise ValueError("--split is of the run's own table; "
-                         "--images and --target belong to another one, --data")
-    if bool(args.predict) != bool(args.out) or args.skip_broken and not args.predict:
-        raise ValueError("--predict SOURCE, --out CSV and --skip-broken go together")
+def check_flags(args, default_of):
+    """ValueError for a flag that what is asked for does not use, and for --predict without --out."""
+    asked = next(flag for flag in USES if getattr(args, flag))
+    for flag, value in vars(args).items():
+        if value != default_of(flag) and flag not in ("run", "device", asked, *USES[asked]):
+            owners = " or ".join(f"--{other}" for other in USES if flag in USES[other])
+            owners = owners.replace("--run", "the run alone")
+            raise ValueError(f"--{flag.replace('_', '-')} goes together with {owners}")
+    if args.predict and not args.out:
+        raise ValueError("--predict SOURCE and --out CSV go together")
 
 
 def main(argv=None):
-    args = make_parser().parse_args(argv)
-    check_flags(args)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    check_flags(args, parser.get_default)
     if args.predict:
         predicted = predict_new(
             args.run,

@@ -241,7 +241,10 @@ def test_a_patient_the_run_learned_from_is_refused(run, capsys, monkeypatch):
         return capsys.readouterr().err
     assert f"patient {seen} is in the val split of" in fails("--data", str(run / "leak.csv"))
     assert "grade 'fatal' is unknown to" in fails("--data", str(run / "fatal.csv"))
-    assert "--split is of the run's own table" in fails("--data", str(run / "leak.csv"), "--split", "val")
+    assert "--split goes together with the run alone" in fails("--data", str(run / "leak.csv"), "--split", "val")
+    assert "--split goes together with the run alone" in fails("--against", str(run / "runs/a"), "--split", "val")
+    assert "--images goes together with --data or --predict" in fails("--images", ".")
+    assert "--by goes together with --data or the run alone" in fails("--predict", ".", "--out", "o.csv", "--by", "sex")
     assert "--by size: no such column" in fails("--by", "size")
     args = json.load(open(run / "runs/a/args.json"))
     (run / "fewer.csv").write_text("\n".join([lines[0], *lines[2:]]))
