@@ -82,11 +82,10 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
         read_header(path)
 
 
-@pytest.mark.parametrize("slow", (headers.SLOW, -1))
-def test_all_files_are_looked_at_and_are_of_one_kind(slow, tmp_path, monkeypatch):
-    """One after the other, and by threads where the first files were waited for."""
-    monkeypatch.setattr(headers, "SLOW", slow)
-    monkeypatch.setattr(headers, "FIRST", 1)
+@pytest.mark.parametrize("group", (headers.GROUP, 1))
+def test_all_files_are_looked_at_and_are_of_one_kind(group, tmp_path, monkeypatch):
+    """By one thread all of them together, and by two threads."""
+    monkeypatch.setattr(headers, "GROUP", group)
     np.save(tmp_path / "a.npy", np.zeros((9, 8, 7), np.uint8))
     paths = [save(tmp_path / "b.png", CELLS), str(tmp_path / "a.npy")]
     cohort = Cohort("c", [], ["p", "q"], paths, {})
