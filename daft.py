@@ -282,7 +282,7 @@ class ResNet(nn.Module):
         channels = args.channels or saved["channels"]
         half = (0.5,) * channels
         model = cls(DAFTConfig(
-            image=sides(args.image) or saved["image"], channels=channels, width=saved["width"],
+            image=sides(args.image) or tuple(saved["image"]), channels=channels, width=saved["width"],
             tabular=sum(column.width for column in columns), fusion=args.fusion, location=args.location,
             scale=args.without != "scale", shift=args.without != "shift", activation=args.activation,
             identity_init=args.identity_init, mean=half, std=half), tasks)
