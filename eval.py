@@ -29,7 +29,7 @@ import torch
 from evaluation.card import USE, write_card
 from evaluation.compare import compare
 from evaluation.export import export
-from evaluation.figures import draw_figures, findings_in, findings_of, look_again
+from evaluation.figures import draw_figures, findings_in, findings_of
 from evaluation.localization import find_boxes, score_maps
 from evaluation.new_images import predict_new
 from evaluation.other_table import refuse_learned, saved_results
@@ -132,8 +132,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(join(run, "predictions.csv"), tasks, predictions, cohort)
     write_json(join(run, "metrics.json"), result)
-    shown = look_again(model, tasks, cohort, predictions, options, figures, boxes_of)
-    draw_figures(join(run, "figures"), tasks, predictions, cohort, shown, model.config, options["size"])
+    draw_figures(join(run, "figures"), model, tasks, cohort, predictions, options, figures, boxes_of)
     return result
 
 

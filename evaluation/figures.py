@@ -1,8 +1,7 @@
 """What a model looked at: attention maps, kept patches, and boxes over the patients' own images.
 
-`shown` holds {unit: (why, images, seen, findings)} of the units to draw: indices of images in the cohort,
-what `looked_at` returns, and, of a model with a map per label,
-{name of the label: (boxes, {name of the map: (rows, columns)})}, boxes in shares of width and height.
+The patients are chosen once everything is predicted, so the model looks at their images again, and what it
+returns for a sample is drawn.
 """
 import glob
 import os
@@ -36,20 +35,11 @@ ANSWERS = {  # kind of task: its actual and its predicted value, in words
 }
 REBUILT_TEXT = "An image, what the model saw of it, and what it made of that."
 SURE = 0.01, 0.99                                    # a probability is not shown as 0 or 1
-DRAWN = ("map", "image", "token", "composite", "corrupted", "rebuilt")           # of what a model returns
 BOX_TEXT = " Frames, where there are some, are the boxes that a reader drew."
 
 
 # -----------------------------------------------------------------------------
 # what a model returns
-
-
-def looked_at(out, i):
-    """What a model returns to be drawn, of sample i -> {key: [tensor], one per branch}."""
-    seen = {key: branches_of(out, key, i) for key in DRAWN if key in out}
-    if "map" not in seen and "label_map" in out:                   # the label tokens' instead of heads'
-        seen["map"] = branches_of(out, "label_map", i)
-    return seen
 
 
 def findings_of(tasks):
@@ -88,37 +78,6 @@ def maps_of(tasks, config, out, i, labels):
             yield label, maps
 
 
-def look_again(model, tasks, cohort, predictions, options, count, boxes_of):
-    """-> `shown`: what the model looks at, of so many patients, chosen by choice.py for the first task; of
-    those with boxes where there are any."""
-    images_of = predictions["images"]
-    units = range(len(images_of))
-    with_boxes = [unit for unit in units if images_of[unit][0] in boxes_of]
-    chosen = choose(tasks[0], predictions, count, with_boxes or units)
-    unit_of = {images_of[unit][0]: unit for unit in chosen}
-    task, _ = findings_of(tasks)
-    shown = {}
-
-    def watch(batch, out):
-        for i, images in enumerate(batch["index"]):
-            if not images or images[0] not in unit_of:             # the next N images of a patient
-                continue
-            unit = unit_of[images[0]]
-            boxes = dict(boxes_of.get(images[0], {}))
-            if task and "label_map" in out:
-                for label in labels_to_draw(task, predictions, unit):
-                    boxes.setdefault(label, [])
-            findings = {}
-            for label, maps in maps_of(tasks, model.config, out, i, boxes):
-                findings[task.classes[label]] = boxes[label], maps
-            shown[unit] = chosen[unit], images, looked_at(out, i), findings
-
-    images = sum([images_of[unit] for unit in chosen], [])
-    if images:
-        predict_images(model, tasks, cohort, sorted(images), {**options, "folder": None}, watch)
-    return shown
-
-
 def labels_to_draw(task, predictions, unit):
     """The labels that are there and the surest of the others; of unknown labels the three surest."""
     surest = predictions["prediction"][task.name][unit].argsort()[::-1].tolist()
@@ -133,44 +92,72 @@ def labels_to_draw(task, predictions, unit):
 # the figures of a run
 
 
-def draw_figures(folder, tasks, predictions, cohort, shown, config, size):
-    """What the model looked at, of the units in `shown`; pictures of others, by an older run, are removed.
+def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxes_of):
+    """What the model looks at, of so many patients, as pictures in a folder; those of an older run go.
 
-    predictions: as of predict.py; size: of the model's images. Of a volume the middle slices are drawn, of a
-    bag of vectors nothing: there is no picture."""
+    Patients are chosen by choice.py for the first task, of those with boxes where there are any.
+    predictions: as of predict.py; boxes_of: {image: {label: boxes in shares of width and height}}. Of a
+    volume the middle slices are drawn, of a bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
     for path in glob.glob(os.path.join(glob.escape(folder), "patient_*.png")):
         os.remove(path)
-    if not size:
-        return
-    for unit, (why, images, seen, findings) in shown.items():
-        patient = predictions["patient"][unit]
-        person = "patient" if cohort.patients_known else "image"
-        words = [f"{person} {patient}, {why}", *answer_texts(tasks, predictions, unit)]
-        total = len(predictions["images"][unit])
-        if total > len(images):
-            words.append(f"{len(images)} of {total} images shown")
-        title = "; ".join(words)
-        views = [view for i in images for view in views_of(cohort, i, size, config)]
-        text = MAP_TEXT
-        if "token" in seen:
-            kept = zip(seen["image"][0].int().tolist(), seen["token"][0].int().tolist())       # best first
-            composite = [pixels_of(image) for image in seen.get("composite", [])]
-            photos = [photo for _, photo, _ in views]
-            figure = filter_figure(photos, list(kept), config.vit.grid, composite, title)
-            text = KEPT_TEXT
-        elif findings:
-            figure = finding_figure(views, findings, tasks, predictions, unit, title)
-            text += BOX_TEXT
-        elif "rebuilt" in seen:
-            pictures = [views[0][1], pixels_of(seen["corrupted"][0]), pixels_of(seen["rebuilt"][0])]
-            figure = side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
-            text = REBUILT_TEXT
-        elif "map" in seen:
-            figure = map_figure(views, seen["map"], config, title)
-        else:
-            continue
-        save_picture(figure, folder, f"patient_{patient}", title, text)
+    images_of = predictions["images"]
+    units = range(len(images_of))
+    with_boxes = [unit for unit in units if images_of[unit][0] in boxes_of]
+    chosen = choose(tasks[0], predictions, count, with_boxes or units)
+    unit_of = {images_of[unit][0]: unit for unit in chosen}
+    person = "patient" if cohort.patients_known else "image"
+
+    def watch(batch, out):
+        for i, images in enumerate(batch["index"]):
+            if not images or images[0] not in unit_of:             # the next N images of a patient
+                continue
+            unit = unit_of[images[0]]
+            patient = predictions["patient"][unit]
+            words = [f"{person} {patient}, {chosen[unit]}", *answer_texts(tasks, predictions, unit)]
+            total = len(images_of[unit])
+            if total > len(images):
+                words.append(f"{len(images)} of {total} images shown")
+            title = "; ".join(words)
+            views = []
+            for image in images:
+                views += views_of(cohort, image, options["size"], model.config)
+            boxes = boxes_of.get(images[0], {})
+            figure, text = sample_figure(views, out, i, model.config, tasks, predictions, unit, boxes, title)
+            if figure:
+                save_picture(figure, folder, f"patient_{patient}", title, text)
+
+    images = sum([images_of[unit] for unit in chosen], [])
+    if images and options["size"]:
+        predict_images(model, tasks, cohort, sorted(images), {**options, "folder": None}, watch)
+
+
+def sample_figure(views, out, i, config, tasks, predictions, unit, boxes, title):
+    """What a model returns for sample i, over the views of its images -> the figure, None where there is
+    nothing to be seen, and what it shows."""
+    if "token" in out:
+        image, token = [branches_of(out, key, i)[0].int().tolist() for key in ("image", "token")]
+        composite = []
+        if "composite" in out:
+            composite = [pixels_of(out["composite"][i])]
+        photos = [photo for _, photo, _ in views]
+        kept = list(zip(image, token))                             # best first
+        return filter_figure(photos, kept, config.vit.grid, composite, title), KEPT_TEXT
+    labels = boxes
+    task, _ = findings_of(tasks)
+    if task and "label_map" in out:
+        labels = [*boxes, *labels_to_draw(task, predictions, unit)]
+    findings = dict(maps_of(tasks, config, out, i, labels))
+    if findings:
+        return finding_figure(views, findings, boxes, task, predictions, unit, title), MAP_TEXT + BOX_TEXT
+    if "rebuilt" in out:
+        pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
+        figure = side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
+        return figure, REBUILT_TEXT
+    for key in ("map", "label_map"):                               # the label tokens' instead of heads'
+        if key in out:
+            return map_figure(views, branches_of(out, key, i), config, title), MAP_TEXT
+    return None, ""
 
 
 def answer_texts(tasks, predictions, unit):
@@ -216,6 +203,7 @@ def views_of(cohort, i, size, config):
 
 def pixels_of(image):
     """(C, h, w), or of a volume the middle slice of (C, d, h, w) -> (h, w, 3) uint8."""
+    image = image.float().cpu()
     if image.dim() == 4:
         image = image[:, image.shape[1] // 2]
     if len(image) != 3:                                            # grey to color
@@ -239,19 +227,17 @@ def map_figure(views, maps, config, title):
     return heat_figure(rows, title)
 
 
-def finding_figure(views, findings, tasks, predictions, unit, title):
+def finding_figure(views, findings, boxes, task, predictions, unit, title):
     """Rows per finding: the X-ray with its boxes, and the same under the heat of every map.
 
-    findings: as in `shown`."""
+    findings: {label: {name of the map: (rows, columns)}}; boxes: {label: boxes in shares}."""
     rows = []
-    task, _ = findings_of(tasks)
-    for label, (boxes, maps) in findings.items():
-        i = task.classes.index(label)
-        actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][i], "unknown")
-        predicted = predictions["prediction"][task.name][unit][i].clip(*SURE)
-        caption = f"{label} {actual}, predicted {predicted:.2f}"
+    for label, maps in findings.items():
+        actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][label], "unknown")
+        predicted = predictions["prediction"][task.name][unit][label].clip(*SURE)
+        caption = f"{task.classes[label]} {actual}, predicted {predicted:.2f}"
         heats = {f"{caption}: {map_title(name)}": weights for name, weights in maps.items()}
-        rows += map_rows(views, caption, boxes, heats)
+        rows += map_rows(views, caption, boxes.get(label, []), heats)
     return heat_figure(rows, title)
 
 

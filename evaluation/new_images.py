@@ -19,7 +19,7 @@ import numpy as np
 from huggingface_hub.utils import tqdm
 
 from data import Samples
-from evaluation.figures import draw_figures, look_again
+from evaluation.figures import draw_figures
 from evaluation.other_table import learned_patients
 from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, unit_rows
@@ -132,16 +132,14 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
 
     options["folder"] = None                         # the next images will be others
     predictions = {"patient": []}
-    seen = {}
     if good:
         predictions = predict_images(model.to(device), tasks, cohort, good, options, progress="predicting")
-        seen = look_again(model, tasks, cohort, predictions, options, figures, boxes_of={})
     rows = list(new_rows(tasks, predictions, cohort, broken, half_widths(tasks, run)))
     write_csv(out, rows)
-    if seen:
+    if good and figures:
         folder = splitext(out)[0] + "-figures"
         print(f"pictures of what the model looked at are in {folder}")
-        draw_figures(folder, tasks, predictions, cohort, seen, model.config, options["size"])
+        draw_figures(folder, model, tasks, cohort, predictions, options, figures, boxes_of={})
     unit = "patients" if cohort.patients_known else "images, not patients,"
     return f"{len(rows) - 1} {unit}"
 

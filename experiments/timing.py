@@ -47,31 +47,26 @@ def clock(step, device):
     return process_time() - began
 
 
-def forget_peak(device):
-    """The peak of memory starts anew, at what there is."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-
-
-def peak(device):
-    """The most memory that this process had, in bytes."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    with open("/proc/self/status") as file:
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])
-
-
 def peak_memory(step, device):
     """-> seconds of one step, and by how many MB memory rises above what there was before; None on macOS."""
-    if device == "cpu" and not exists("/proc/self/clear_refs"):
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        peak = torch.cuda.max_memory_allocated
+    elif exists("/proc/self/clear_refs"):
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")                                        # the peak starts anew, at what there is
+        peak = resident_peak
+    else:
         return clock(step, device), None
-    forget_peak(device)
-    before = peak(device)
+    before = peak()
     seconds = clock(step, device)
-    return seconds, (peak(device) - before) / 2 ** 20
+    return seconds, (peak() - before) / 2 ** 20
+
+
+def resident_peak():
+    """The most memory that this process had since its peak started anew, in bytes."""
+    with open("/proc/self/status") as file:
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])
 
 
 def counted(step):
@@ -130,22 +125,23 @@ def measure(args, build, names, settings):
     First each runs alone, for its memory; then in turns, for their times, all that took less than LIMIT / 20:
     what has no ratio, of its time over that of the first, ran once."""
     first_step = try_step if args.device == "cuda" else in_own_process
-    rows = {}
+    rows = []
     steps = {}
     for name in names:
         seconds, memory, note = first_step(args.device, build, name, settings)
-        rows[name] = settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "TFLOP/s": None,
-                                 "note": note}
+        rows.append(settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "TFLOP/s": None,
+                                "note": note})
         if seconds and seconds < LIMIT / 20:
             steps[name] = build(args.device, name, **settings)
-    for name, rounds in take_turns(steps, args.rounds, args.device).items():
-        row = rows[name]
-        row["s"] = median(rounds)
-        row["TFLOP/s"] = counted(steps[name])[0] / row["s"] / 1e12
-        first = rows[names[0]]["s"]
-        if first:
-            row["ratio"] = row["s"] / first
-    return list(rows.values())
+    times = take_turns(steps, args.rounds, args.device)
+    for row in rows:
+        if row["who"] not in times:
+            continue
+        row["s"] = median(times[row["who"]])
+        row["TFLOP/s"] = counted(steps[row["who"]])[0] / row["s"] / 1e12
+        if rows[0]["s"]:
+            row["ratio"] = row["s"] / rows[0]["s"]
+    return rows
 
 
 # -----------------------------------------------------------------------------

@@ -50,15 +50,16 @@ def test_a_flat_map_is_chance(drawn):
 
 
 @pytest.mark.parametrize("depth, patch", ((12, 4), (8, 4), (5, 1)))
-def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(drawn, tmp_path, depth, patch):
+def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(drawn, tmp_path, depth, patch, monkeypatch):
     """The slab of patches drawn is the one that holds the slice drawn, on every axis."""
     config = ViTConfig(image=(depth, 8, 8), patch=(patch, 4, 4), channels=1, dim=24, depth=1, heads=2, mlp=8, mean=(.5,), std=(.5,))
     volume = np.repeat(np.arange(depth, dtype=np.uint8) * 9, 64).reshape(1, depth, 8, 8)
     cohort = Cohort("v", [], ["p"], ["v:0"], {}, pixels=volume, notes=[NO_PATIENTS] if depth == 5 else [])
     slab = torch.arange(config.grid[0]).repeat_interleave(4).expand(2, -1).float() + 1           # each weight is its slab's number
-    table = {"patient": ["p"], "images": [[0]], "prediction": {}, "target": {}}
-    shown = {0: ("a typical error", [0], {"map": [slab]}, {})}
-    figures.draw_figures(str(tmp_path), [], table, cohort, shown, config, config.image)
+    table = {"patient": ["p"], "images": [[0]], "prediction": {"y": np.zeros(1)}, "target": {"y": np.ones(1)}}
+    monkeypatch.setattr(figures, "predict_images", lambda *args: args[-1]({"index": [[0]]}, {"map": slab[None]}))
+    model, options = SimpleNamespace(config=config), {"size": config.image}
+    figures.draw_figures(str(tmp_path), model, [Task("y", "regression")], cohort, table, options, 1, {})
     assert len(drawn) == 3
     shade, times, _ = drawn[0]
     mean = slab[0].mean().item()
@@ -67,7 +68,7 @@ def test_a_volume_is_drawn_by_its_middle_slices_under_the_heat_of_those_slabs(dr
         assert np.allclose(times, (np.arange(config.grid[0])[:, None] + 1) / mean)
     assert os.listdir(tmp_path) == ["patient_p.png"]
     title, text, rows = read_picture(tmp_path / "patient_p.png")
-    assert title == ("image" if depth == 5 else "patient") + " p, a typical error" and "multiples of chance" in text
+    assert title == ("image" if depth == 5 else "patient") + " p, a typical error; y 1, predicted 0" and "multiples of chance" in text
     assert [caption.split(" ")[-2] for (_, caption), _ in rows[:-1]] == ["first", "second", "third"]
 
 
@@ -86,7 +87,8 @@ def test_pictures_of_an_earlier_evaluation_are_removed(tmp_path):
     """Only those of patients."""
     for name in ("patient_old.png", "pasi_scatter.png"):
         (tmp_path / name).write_bytes(b"")
-    figures.draw_figures(str(tmp_path), [], {}, Cohort("none", [], [], [], {}), {}, VIT, (16, 16))
+    predictions = {"images": [], "prediction": {"y": np.zeros(0)}, "target": {"y": np.zeros(0)}}
+    figures.draw_figures(str(tmp_path), None, [Task("y", "regression")], Cohort("none", [], [], [], {}), predictions, {}, 3, {})
     assert os.listdir(tmp_path) == ["pasi_scatter.png"]
 
 
