@@ -119,7 +119,7 @@ def vit_fields(tensors, kind, config, heads, notes):
     if fields["rotary"] is None and not re.search(KNOWN, kind):
         assumed.append("pre-norm blocks without rotary positions")
     for field, stated in (("activation", "hidden_act"), ("eps", "layer_norm_eps")):
-        if not stated_kind(config) and not config.get(stated):
+        if not (stated_kind(config) or config.get(stated)):
             assumed.append(f"{field} {fields[field]}")
     if assumed:
         notes.append(f"{', '.join(assumed)} (assumed)")

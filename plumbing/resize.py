@@ -32,8 +32,7 @@ def resize_positions(tensors, key, old, new, notes, placed=1):
     """Resize one table of position embeddings in place; one that does not fit the old grid is left for
     load_weights. placed: its first rows, which are of no patch."""
     pos = tensors.get(key)
-    fits = pos is not None and pos.shape[1:2] == (placed + math.prod(old),)
-    if fits and pos.is_floating_point():
+    if pos is not None and pos.is_floating_point() and pos.shape[1] == placed + math.prod(old):
         tensors[key] = resize_pos_embed(pos, old, new, placed)
     way = "antialiased, which transformers is not"
     if len(new) == 3:
