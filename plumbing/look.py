@@ -33,11 +33,11 @@ def look(args, argv=None):
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
     indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
-    whose = "not patients"
+    whose = ", not patients"
     if cohort.patients_known:
         sizes = Counter(cohort.patients).values()
-        whose = f"{min(sizes)} to {max(sizes)} of each of {len(sizes)} patients, as {cohort.patients[0]}"
-    lines = [f"{cohort.name}: {len(cohort.paths)} images, {whose}"]
+        whose = f" of {len(sizes)} patients, {min(sizes)} to {max(sizes)} each, as {cohort.patients[0]}"
+    lines = [f"{cohort.name}: {len(cohort.paths)} images{whose}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         lines.append(f"{task.name} ({task.kind}): {summarize(task, values)}")

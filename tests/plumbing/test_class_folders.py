@@ -108,6 +108,8 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     indices, _ = split_patients(cohort, folds=2, val=0.5)
     assert cohort.splits is None and not {cohort.patients[i] for i in indices["train"]} & {cohort.patients[i] for i in indices["test"]}
     with pytest.raises(ValueError, match="is no CSV table: .* nor --split-column but none"):
+        load_cohort(str(tmp_path), split="fold", needs_targets=False)      # nor passed over for a model without targets
+    with pytest.raises(ValueError, match="is no CSV table: .* nor --split-column but none"):
         load_cohort(str(tmp_path), split="fold")
 
 

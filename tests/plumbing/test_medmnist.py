@@ -49,6 +49,7 @@ def test_medmnist_arrays(home, monkeypatch, place):
     cohort = load_cohort("medmnist:breastmnist", cache=str(home / "cache"))
     assert cohort.pixels.shape == (11, 28, 28, 3) and cohort.pixels.dtype == np.uint8
     assert cohort.splits == ["train"] * 6 + ["val"] * 2 + ["test"] * 3
+    assert load_cohort("medmnist:breastmnist", cache=str(home / "cache"), split="none").splits is None
     assert cohort.tasks == [Task("class", "classes", ("0", "1"))] and cohort.targets["class"].shape == (11,)
     assert cohort.paths[3] == "breastmnist.npz:3" and len(set(cohort.patients)) == 11
     indices, notes = split_patients(cohort)
