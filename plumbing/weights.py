@@ -1,5 +1,4 @@
-"""Weights that other people trained: read, rename, fit to another size, load, and say in one line what was
-done.
+"""Weights that other people trained: read, rename, fit to another size, load, and say what was done.
 
 Loading is all or nothing: a tensor that is missing or misshapen stops with its name and both shapes, unless
 the caller said that it is new. What was loaded, resized, new and ignored comes back as one line, the
@@ -7,7 +6,6 @@ report. Finding and reading the files: checkpoints.py; names: names.py; which ar
 Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, under the names used here
 """
 import re
-import sys
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
@@ -15,6 +13,7 @@ import torch
 
 from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
 from plumbing.checkpoints import listed, read_checkpoint
+from plumbing.command import Parser, run_main
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
@@ -191,18 +190,15 @@ def shape_text(tensors, key):
     return str(tuple(tensors[key].shape))
 
 
-def main(argv):
-    if len(argv) != 1 or argv[0].startswith("-"):
-        print(__doc__)
-        return
-    try:
-        tensors, config, _, notes = read_checkpoint(argv[0])
-        layout = config.get("model")                               # of a run, whose names are ours
-        if not layout:
-            with belonging_together(argv[0]):
-                tensors, layout = timm_names(tensors)
-    except ValueError as error:
-        sys.exit(str(error))
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument("name", help="as --pretrained takes it")
+    name = parser.parse_args(argv).name
+    tensors, config, _, notes = read_checkpoint(name)
+    layout = config.get("model")                                   # of a run, whose names are ours
+    if not layout:
+        with belonging_together(name):
+            tensors, layout = timm_names(tensors)
     for key, tensor in tensors.items():
         print(f"{key:40} {shape_text(tensors, key):20} {tensor.dtype}")
     numbers = sum(tensor.numel() for tensor in tensors.values()) / 1e6
@@ -210,4 +206,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_main(main)
