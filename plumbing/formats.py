@@ -5,25 +5,26 @@ import re
 from os.path import getsize, isfile, splitext
 
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-ARRAYS = (".npy", ".npz", ".pt")
-DICOM = (".dcm", ".dicom", ".ima")
-NIFTI = (".nii", ".nii.gz")
+FORMATS = {
+    "picture": (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
+    "array": (".npy", ".npz", ".pt"),
+    "DICOM": (".dcm", ".dicom", ".ima"),
+    "NIfTI": (".nii", ".nii.gz")}
 LARGEST = 2 ** 32                    # bytes of pixels; a header that says more is lying
 PLENTY = 2 ** 26                     # bytes that a packed file may hold in any case, and
 PACKING = 200                        # times its own size; more is a bomb
-IMAGE_ENDINGS = PICTURES + ARRAYS + DICOM + NIFTI
+IMAGE_ENDINGS = sum(FORMATS.values(), ())
 # of files of images, whether they are read or not
 ENDING = re.compile(r"(?i)\.(jfif|gif|jp2|svs|h5|" + "|".join(ending[1:] for ending in IMAGE_ENDINGS) + ")$")
 
 
 def format_of(path):
-    """-> "picture", "array", "DICOM" or "NIfTI"."""
+    """-> one of FORMATS."""
     name = path.lower()
-    for format, endings in (("array", ARRAYS), ("DICOM", DICOM), ("NIfTI", NIFTI)):
+    for format, endings in FORMATS.items():
         if name.endswith(endings):
             return format
-    if not name.endswith(PICTURES) and has_magic(path):
+    if has_magic(path):
         return "DICOM"
     return "picture"
 
