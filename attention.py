@@ -25,8 +25,8 @@ def softmax_weights(q, k, mask=None):
     return scores.softmax(-1)
 
 
-def softmax_formula(q, k, v):
-    weights = softmax_weights(q, k)
+def softmax_formula(q, k, v, mask=None):
+    weights = softmax_weights(q, k, mask)
     return weights @ v
 
 
@@ -42,7 +42,7 @@ def softmax_attention(q, k, v, mask=None):
     """The formula as it stands, or by PyTorch's fused kernel, which never holds all of the weights."""
     if formula_is_faster(q):
         with torch.autocast("cpu", enabled=False):                # which would make the weights float32
-            return softmax_weights(q, k, mask) @ v
+            return softmax_formula(q, k, v, mask)
     if mask is not None:
         mask = mask[:, None, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
