@@ -15,9 +15,6 @@ import torch
 from plumbing.weight_files import first_line
 
 
-READER_DIED = "a process that reads images died; with --resume RUN --workers 0 the run goes on"
-
-
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults behind the help texts, but not "(default: None)"."""
 
@@ -139,20 +136,20 @@ def run_main(main, parser=None):
 def explain(error):
     """-> the line for an error that a user can cause, None for any other."""
     line = first_line(error)
-    if isinstance(error, ConnectionError):           # a dead reader's pipe breaks before PyTorch notices
+    is_broken_pipe = isinstance(error, ConnectionError)
+    if is_broken_pipe:
         leave_if_nobody_reads()
-        return f"{READER_DIED} ({error})"
+    # a reader that was killed, as a rule by a system that is out of memory: its pipe breaks, or PyTorch notices
+    if is_broken_pipe or "DataLoader worker (pid" in line:
+        return f"a process that reads images died; with --resume RUN --workers 0 the run goes on ({line})"
     if isinstance(error, (ValueError, OSError)):     # of a reading process: a traceback before the last line
         lines = str(error).strip().splitlines()
         return lines[-1].removeprefix("ValueError: ") if lines else line
-    on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in line
-    if isinstance(error, torch.OutOfMemoryError) or on_cpu:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in line:
         return ("out of memory; --accumulate, --grad-checkpointing, "
                 f"or a smaller --batch-size or --image need less ({line})")
     if "deterministic" in line:
         return f"--deterministic: {line}"
-    if "DataLoader worker (pid" in line:             # killed, as a rule by a system that is out of memory
-        return f"{READER_DIED} ({line})"
     if isinstance(error, torch.distributed.DistError) or "gloo" in line:
         return ("the processes that train together lost each other; "
                 f"if one ended, its own line says why ({line})")

@@ -87,10 +87,11 @@ def shared(model, device):
     if world() == 1:
         return model
     warnings.filterwarnings("ignore", message="Grad strides")      # of a token, (1, 1, D): no matter
+    devices = None
     if device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
-    return torch.nn.parallel.DistributedDataParallel(model)
+        devices = [device.index]
+    return torch.nn.parallel.DistributedDataParallel(model, devices)
 
 
 def same_buffers(model):

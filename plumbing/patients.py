@@ -8,6 +8,7 @@ from collections import defaultdict
 from plumbing.cells import MONTHS
 from plumbing.cohort import NO_PATIENTS
 from plumbing.formats import without_ending
+from plumbing.weight_files import in_one_line
 
 
 # What files are called, below the data's folder and without their endings: the first group is the patient.
@@ -129,10 +130,8 @@ def parts_note(patients):
 
 
 def compile_regex(regex):
-    try:
+    with in_one_line(f"--patient-regex {regex}: not a regular expression"):
         return re.compile(regex, re.DOTALL)
-    except re.error as error:
-        raise ValueError(f"--patient-regex {regex}: not a regular expression ({error})") from error
 
 
 def first_group(match):
