@@ -139,7 +139,7 @@ def explain(error):
     is_broken_pipe = isinstance(error, ConnectionError)
     if is_broken_pipe:
         leave_if_nobody_reads()
-    # a reader that was killed, as a rule by a system that is out of memory: its pipe breaks, or PyTorch notices
+    # a reader was killed, as a rule by a system without memory: its pipe breaks, or PyTorch notices
     if is_broken_pipe or "DataLoader worker (pid" in line:
         return f"a process that reads images died; with --resume RUN --workers 0 the run goes on ({line})"
     if isinstance(error, (ValueError, OSError)):     # of a reading process: a traceback before the last line
