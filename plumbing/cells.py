@@ -26,7 +26,7 @@ ODD = {
 }
 READABLE = re.compile(rf"(?i)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
-GROUPED = re.compile(r"\d{1,3}|([1-9]\d{0,2}\.\d{3})")             # 1.500 among 500 and 750: 1500?
+GROUPED = re.compile(r"\d{1,3}|[1-9]\d{0,2}\.\d{3}")               # 1.500 among 500 and 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
                      r"|uncertain|equivocal|indeterminate|inconclusive|maybe"
@@ -39,7 +39,7 @@ NO_FINDING = re.compile(r"(?i)no[ _-]?findings?|normal|healthy")   # in a list o
 CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
 LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;,"
-OTHER_SEPARATORS = "/+&", *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
+RARE_SEPARATORS = *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NO = "(?i)(no|non|n|un)"
 NEGATIVE = re.compile(r"(?i)-|-?0(\.0)?|-1(\.0)?|n|no|nein|non|false|neg|negative|normal|healthy|controls?"
@@ -75,9 +75,8 @@ def by_number(cell):
 def odd_cell(cells):
     """-> the first cell that makes a column neither one of numbers nor one of words, and what is wrong with
     it: it only looks like a number, or others are numbers; else None."""
-    matches = list(map(GROUPED.fullmatch, cells))
-    grouped = [match[1] for match in matches if match and match[1]]
-    if all(matches) and 0 < len(grouped) < len(matches):
+    grouped = [cell for cell in cells if "." in cell]
+    if 0 < len(grouped) < len(cells) and all(map(GROUPED.fullmatch, cells)):
         return grouped[0], "may be a thousand and more, or have three decimals"
     odd, words, numbers = [], [], 0
     for cell in cells:
@@ -153,18 +152,17 @@ def are_lists(words_of):
 def divide(cells):
     """Cells of a column of lists -> {cell: its words}. Any other signs between them than the usual ones count
     only where each word of a list stands alone in another cell."""
-    usual = {cell: list_parts(cell) for cell in cells}
-    others = {cell: list_parts(cell, OTHER_SEPARATORS[0]) for cell in cells}
-    for words_of in (usual, others):
+    for separators in (SEPARATORS, "/+&"):
+        words_of = {cell: list_parts(cell, separators) for cell in cells}
         if are_lists(words_of):
             return words_of
     alone = set(map(same_word, cells))
-    for separator in OTHER_SEPARATORS[1:]:
+    for separator in RARE_SEPARATORS:
         words_of = {cell: list_parts(cell, [separator]) for cell in cells}
         for parts in words_of.values():
             if len(parts) > 1 and alone.issuperset(map(same_word, parts)):
                 return words_of
-    return usual
+    return {cell: list_parts(cell) for cell in cells}
 
 
 def spellings_of(counts):

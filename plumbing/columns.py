@@ -22,10 +22,8 @@ def fit_columns(cohort, wanted, train):
         problem = None
         if kind not in ("", "number", "category"):
             problem = f"kind {kind!r}, need number or category"
-        elif name in cohort.predicted or name in cohort.targets:
-            problem = f"{name} is what is to be predicted"
-        elif name in columns:
-            problem = f"{name} is named twice"
+        elif name in [*cohort.predicted, *cohort.targets, *columns]:
+            problem = f"{name} is what is to be predicted, or is named twice"
         if problem:
             raise ValueError(f"--tabular {spec}: {problem}")
         columns[name] = fit_column(cohort, name, kind, train)
@@ -49,14 +47,11 @@ def fit_column(cohort, name, kind, train):
         values = set(x)
     else:
         values = sorted(spellings_of(known))
-    if len(values) < 2:
-        raise ValueError(f"--tabular {name}: {min(known, default='blank')} in every row of the training "
-                         "split, nothing to learn from")
+    if len(values) < 2 or kind == "category" and len(values) > 50:
+        raise ValueError(f"--tabular {name}: {len(values)} different values in the training split "
+                         f"({shortlist(known)}), need at least 2 to learn from, and of words at most 50")
     if kind == "number":
         return Column(name, kind, mean=float(x.mean()), std=float(x.std()), blanks="" in cells)
-    if len(values) > 50:
-        raise ValueError(f"--tabular {name}: {len(values)} different words in the training split, at most 50 "
-                         f"make a category; {values[-1]!r} is one of them")
     return Column(name, kind, values=tuple(values), blanks="" in cells)
 
 

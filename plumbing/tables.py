@@ -67,12 +67,9 @@ def read_csv(path):
                 rows.append(row | {None: number})
                 if cells[0].startswith("#"):
                     marked.append(number)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252: "
-                         f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
-    except csv.Error as error:
-        raise ValueError(f"{path} row {skipped + reader.line_num}: not a UTF-8 CSV file ({error}); cells are "
-                         "divided by commas, semicolons, tabs or bars") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a UTF-8 CSV file, below its first {len(rows)} rows ({error}); if it "
+                         f"is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     if 0 < len(marked) < len(rows):
@@ -110,12 +107,10 @@ def read_header(path, cells):
     header = [one_line(cell) for cell in cells]
     while header and not header[-1]:
         header.pop()                                               # some tables end every line with a comma
-    if not header:
-        raise ValueError(f"{path} row 1: no header")
     names = list(filter(None, header))
-    are_numbers = all(map(is_number, names)) and names != list(map(str, range(len(names))))
-    if are_numbers or any(map(ENDING.search, " ".join(names).split())):
-        raise ValueError(f"{path} row 1: {shortlist(names)} are no names of columns; above the first row a "
+    are_names = not all(map(is_number, names)) or names == list(map(str, range(len(names))))
+    if not names or not are_names or any(map(ENDING.search, " ".join(names).split())):
+        raise ValueError(f"{path} row 1: no names of columns, but {shortlist(names)}; above the first row a "
                          "line with the names is needed, commas between them")
     for name, count in Counter(names).items():
         if count > 1:

@@ -63,11 +63,9 @@ def infer_kinds(path, rows, kinds, labels):
         kinds[name] = "labels" if name in labels else guess_kind(path, rows, name)
     binary = [name for name in guesses if kinds[name] == "binary"]
     for name in binary:
-        values = set(map(float, known_cells(rows, name)))
-        if len(binary) == 1 and values == {-1, 1}:
-            raise ValueError(f"{path}, column {name}: is -1 uncertain, or the other class? "
-                             f"--target {name}:labels or {name}:classes says so")
-        kinds[name] = "classes" if len(binary) == 1 and -1 not in values else "labels"
+        kinds[name] = "labels"
+        if len(binary) == 1 and min(map(float, known_cells(rows, name)), default=0) >= 0:
+            kinds[name] = "classes"
     return guesses
 
 

@@ -237,10 +237,9 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
             lack = "no known value"
         elif task.kind == "survival" and not (values[:, 1] == 1).any():
             lack = "no event"
-        elif task.kind == "regression" and known.min() == known.max():
-            lack = f"nothing but {known[0]:g}"
-        elif task.kind == "classes" and known.min() == known.max():
-            lack = f"nothing but {task.classes[int(known[0])]}"
+        elif task.kind in ("regression", "classes") and known.min() == known.max():
+            names = dict(enumerate(task.classes))
+            lack = f"nothing but {names.get(known[0], known[0])}"
         if lack:
             raise ValueError(f"{task.name}: {lack} in the training split, nothing to learn from")
         if task.kind == "regression":

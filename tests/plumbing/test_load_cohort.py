@@ -22,15 +22,15 @@ def test_other_column_names(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", (
-    (b"", "row 1: no header"),
-    (b",,\n1,2,3\n", "row 1: no header"),
+    (b"", "row 1: no names of columns, but none"),
+    (b",,\n1,2,3\n", "row 1: no names of columns, but none"),
     (b"patient_id,image,target\n", "no rows below the header"),
     (b"patient_id,image,target,target\np,a.png,1,2\n", "row 1: column 'target' appears twice"),
     (b"patient_id,file,target\np,a.png,1\n", "no column 'image'; --image-column names it, there are patient_id, file, target"),
     (b"id,image,target\np,a.png,1\n", r"no column 'patient_id'; --patient-column names it \(where there are no ids: image\)"),
-    (b"MURA/p1/a.png,1\nMURA/p2/b.png,0\n", "row 1: MURA/p1/a.png, 1 are no names of columns; above the first row a line with the names"),
-    (b"0000,0\n0001,1\n", "row 1: 0000, 0 are no names of columns"),                                       # MRNet
-    (b"1 a.png positive cohen\n2 b.png negative rsna\n", "row 1: 1 a.png positive cohen are no names of columns"),
+    (b"MURA/p1/a.png,1\nMURA/p2/b.png,0\n", "row 1: no names of columns, but MURA/p1/a.png, 1; above the first row a line with the names"),
+    (b"0000,0\n0001,1\n", "row 1: no names of columns, but 0000, 0"),                                       # MRNet
+    (b"1 a.png positive cohen\n2 b.png negative rsna\n", "row 1: no names of columns, but 1 a.png positive cohen"),
     (b"patient_id,image,score\np,a.png,1\n", "what is to be predicted\\? --target NAME"),
     (b"patient_id,image,target\np,a.png,1\nq,b.png\n", "row 3: 2 cells, the header has 3"),
     (b"patient_id,image,target\np,a.png,1,9\n", "row 2: 4 cells, the header has 3"),

@@ -106,7 +106,7 @@ def test_fit_tasks():
     cohort = cohort_of("pqrst", [1e6, 1e6 + 2, np.nan, 5, 5])
     task, = fit_tasks(cohort.tasks, cohort, [0, 1, 2])
     assert task.center == 1e6 + 1 and task.scale == 1 and cohort.tasks[0].scale == 1.0
-    for part, message in (([3, 4], "y: nothing but 5 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
+    for part, message in (([3, 4], "y: nothing but 5.0 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
         with pytest.raises(ValueError, match=message):
             fit_tasks(cohort.tasks, cohort, part)
     with pytest.raises(ValueError, match="y: nothing but b in the training split"):
@@ -175,7 +175,7 @@ def column(tmp_path, cells, target="target", **options):
     (("1|3", "2", "3"), None, None, r"'1\|3' is a list of numbers, which belong into columns"), (("0 3", "2 14", "3 1"), None, None, "is a list of numbers"),
     (("3-Jan", "4-6", "7-9"), None, None, "'3-Jan' is a date"), (("<10%", "10-50%", ">50%"), Task("target", "classes", ("10-50%", "<10%", ">50%")), [1, 0, 2], None),
     (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
-    (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), None, None, "is -1 uncertain, or the other class"),
+    (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), Task("findings", "labels", ("target",)), [[0], [1], [1]], "1 labels are -1: --uncertain says what they count as"),
     (("a, b", "b", "a"), None, None, "'a, b' looks like a list; --target target:labels reads it"),
     (tuple(f"word {i}" for i in range(12)), None, None, "12 different words in 12 rows, as 'word 0', are no classes; --target target:classes allows it"),
 ))
