@@ -160,7 +160,7 @@ def survival(time, event):
         exponent = np.exp(-Z * np.sqrt(variance) / np.log(share))
         low = share ** exponent
         high = share ** (1 / exponent)
-    if np.isin(0, share):                            # nobody is left in the end
+    if 0 in share:                                   # nobody is left in the end
         low[-1] = 0
         high[-1] = np.append(1, high)[-2]
     edges = np.concatenate([[0], moments, [time.max()]])

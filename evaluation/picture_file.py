@@ -40,13 +40,11 @@ def picture_name(name):
 
 
 def save_picture(picture, folder, name, title="", text=""):
-    """Write a PIL image to a folder; its pieces are those in info["pieces"]. -> the file's name."""
+    """Write a PIL image to a folder; its pieces are those in info["pieces"]."""
     about = {"title": title, "text": text, "pieces": picture.info.get("pieces", [])}
     words = PngInfo()
     words.add_text("Description", json.dumps(about))
-    file = picture_name(name)
-    write_whole(os.path.join(folder, file), png(picture, words))
-    return file
+    write_whole(os.path.join(folder, picture_name(name)), png(picture, words))
 
 
 def png(picture, words=None):
@@ -59,17 +57,16 @@ def png(picture, words=None):
 def read_picture(path):
     """-> its title, its text, and its pieces, row by row: [[(picture, caption)]].
 
-    A file without such words, such as an older run's, is one piece. ValueError for what is no picture."""
+    A file without such words, such as an older run's, or with impossible ones, is one piece. ValueError for
+    what is no picture."""
     with readable(path, "picture"), Image.open(path, formats=["PNG"]) as picture:
         picture.load()
     try:
         about = json.loads(picture.text["Description"])
         rows = {}                                    # {top: pieces}
         for left, top, width, height, caption in about["pieces"]:
-            right = min(left + width, picture.width)
-            bottom = min(top + height, picture.height)
-            piece = picture.crop((max(left, 0), max(top, 0), right, bottom))
+            piece = picture.crop((left, top, left + width, top + height))
             rows.setdefault(top, []).append((piece, str(caption)))
         return str(about["title"]), str(about["text"]), list(rows.values()) or [[(picture, "")]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, Image.DecompressionBombError):
         return "", "", [[(picture, "")]]

@@ -22,15 +22,17 @@ def test_words_and_pieces_are_read_back(tmp_path):
     """The same bytes twice; of a file without words, and of words that are none, the whole picture is one piece."""
     sheet = Image.new("RGB", (30, 20), "white")
     sheet.paste((200, 0, 0), (5, 5, 15, 10))
-    sheet.info["pieces"] = [(5, 5, 10, 5, "<b>\u00e9"), (25, 5, 10 ** 9, 10, "beyond"), (0, 15, 1, 1, "below")]
-    name = save_picture(sheet, tmp_path, "a", "title", "text")
+    sheet.info["pieces"] = [(5, 5, 10, 5, "<b>\u00e9"), (25, 5, 5, 10, "beside"), (0, 15, 1, 1, "below")]
+    save_picture(sheet, tmp_path, "a", "title", "text")
+    name = "a.png"
     title, text, [[(piece, caption), (rest, _)], [below]] = read_picture(tmp_path / name)
     assert (title, text, caption) == ("title", "text", "<b>\u00e9") and rest.size == (5, 10) and below[1] == "below"
     assert piece.size == (10, 5) and piece.getcolors() == [(50, (200, 0, 0))]
     first = (tmp_path / name).read_bytes()
     save_picture(sheet, tmp_path, "a", "title", "text")
     assert (tmp_path / name).read_bytes() == first
-    for words in ("{", "[]", '{"title": 1, "text": 2, "pieces": [[1]]}', '{"title": "", "text": "", "pieces": [["a", 1, 2, 3, 4]]}'):
+    for words in ("{", "[]", '{"title": 1, "text": 2, "pieces": [[1]]}', '{"title": "", "text": "", "pieces": [["a", 1, 2, 3, 4]]}',
+                  '{"title": "", "text": "", "pieces": [[25, 5, 1000000000, 10, "beyond"]]}'):
         info = PngInfo()
         info.add_text("Description", words)
         sheet.save(tmp_path / "b.png", pnginfo=info)
