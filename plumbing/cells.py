@@ -24,8 +24,8 @@ ODD = {
     r"[<>≤≥~]\s*\d.*": "is a bound",
     r"[-+.\d]+([\s;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
 }
-READABLE = re.compile(rf"(?i)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
-THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")                   # or a number with three decimals
+# but 1,500, which may be a thousand and more
+READABLE = re.compile(rf"(?i)(?![1-9]\d{{0,2}}(?:,\d{{3}})+$)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
 GROUPED = re.compile(r"\d{1,3}|[1-9]\d{0,2}\.\d{3}")               # 1.500 among 500 and 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
@@ -98,7 +98,7 @@ def read_number(cell):
     if is_number(cell):
         return float(cell), ""
     match = READABLE.fullmatch(cell)
-    if not match or THOUSANDS.fullmatch(cell):
+    if not match:
         return None, ""
     return float(f"{match[1]}.{match[2] or 0}"), (match[3] or "").lower()
 

@@ -86,9 +86,9 @@ def guess_kind(path, rows, name):
         return "classes"
     if any(map(LIST.search, cells)):
         return "labels"
-    example = next(cell for cell, words in words_of.items() if len(words) > 1)
-    raise ValueError(f"{path}, column {name}: {example!r} looks like a list; --target {name}:labels "
-                     f"reads it as one, {name}:classes makes every combination a class")
+    lists = [cell for cell, words in words_of.items() if len(words) > 1]
+    refuse_cells(path, rows, name, lists, f"looks like a list; --target {name}:labels reads it as one, "
+                 f"{name}:classes makes every combination a class")
 
 
 def refuse_too_many(path, name, cells):

@@ -173,8 +173,7 @@ def read_survival(path, rows, time, event, event_value):
     result = np.float32([times, [is_event.get(row[event], np.nan) for row in rows]]).T
     counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
     others = [cell for cell in cells if not is_event[cell]]
-    if len(others) > 1:
-        counts += f", {' and '.join(others[:5])} count as none"
+    counts += f" (not: {shortlist(others)})"
     is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0}
     if event_value and len(others) < len(cells):
         is_plain = True                                            # the event is there, whatever else is

@@ -83,7 +83,7 @@ def test_survival_targets_are_time_and_event(tmp_path):
 @pytest.mark.parametrize("target, row, message", (
     ("days:survival", "p1,a.png,1,1", "no column ''; --target TIME/EVENT:survival .* names it"),
     ("days/dead:survival", "p1,a.png,1,1", "no column 'dead'"),
-    ("days/died:survival", "p1,a.png,1,2", "died = 1 in 0 of 1 rows: is that the event. .* which of 2 it is"),
+    ("days/died:survival", "p1,a.png,1,2", "died = 1 in 0 of 1 rows .not: 2.: is that the event. .* which of 2 it is"),
     ("days/died:survival", "p1,a.png,-3,1", "column days: '-3' is no time"),
     ("days/died:survival", "p1,a.png,soon,1", "'soon' is not a number")))
 def test_survival_mistakes(tmp_path, target, row, message):
@@ -263,12 +263,12 @@ def test_one_hot_columns_can_be_classes(tmp_path):
 @pytest.mark.parametrize("events, column, events_read, note", (
     (("1", "0", "1.0"), "died", [1, 0, 1], "died = 1 in 2 of 3 rows"), (("Dead", "alive", ""), "status=dead", [1, 0, np.nan], "status = dead in 1 of 2 rows"),
     (("1", "2", "1"), "status=2", [0, 1, 0], "status = 2 in 1 of 3 rows"), (("1.0", "0.0", "1"), "censorship=0", [0, 1, 0], "censorship = 0 in 1 of 3 rows"),
-    (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows: is that the event. .*censorship=VALUE:survival"),
+    (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows .not: 0.: is that the event. .*censorship=VALUE:survival"),
     (("1", "0", "1"), "lost_to_follow_up", None, "lost_to_follow_up=VALUE:survival"), (("1", "0", "1"), "event_free", None, "event_free=VALUE:survival"),
     (("1", "0", "1"), "progression_free_event", [1, 0, 1], "progression_free_event = 1 in 2 of 3 rows"),
-    (("Dead", "Alive", ""), "status", None, "Dead and Alive count as none: is that the event. .*days/status=VALUE:survival says which of Dead, Alive it is"),
+    (("Dead", "Alive", ""), "status", None, ".not: Dead, Alive.: is that the event. .*days/status=VALUE:survival says which of Dead, Alive it is"),
     (("Dead", "Alive", ""), "status=0", None, "status = 0 in 0 of 2 rows.* which of Dead, Alive it is"),
-    (("1", "2", "1"), "status", None, "status = 1 in 2 of 3 rows: is that the event"), (("1", "0", "1"), "status=9", None, "which of 1, 0 it is")))
+    (("1", "2", "1"), "status", None, "status = 1 in 2 of 3 rows .not: 2.: is that the event"), (("1", "0", "1"), "status=9", None, "which of 1, 0 it is")))
 def test_which_value_is_the_event(tmp_path, events, column, events_read, note):
     """It is said, with how many there are; a column of censorship must say it."""
     path = generic(tmp_path, *(f"p{i},{'abc'[i]}.png,{i + 1},{event}" for i, event in enumerate(events)), header=f"patient_id,image,days,{column.split('=')[0]}")
@@ -368,10 +368,10 @@ def test_other_states_than_the_event_are_named(tmp_path):
     rows = [f"p{i},{i}.png,{i},{('Alive', 'Dead', 'Lost')[i % 3]}" for i in range(6)]
     path = write(tmp_path, "t.csv", "patient_id,image,days,state", *rows, images=[f"{i}.png" for i in range(6)])
     cohort = load_cohort(path, target="days/state=Dead:survival")
-    assert "days: the event is state = Dead in 2 of 6 rows, Alive and Lost count as none" in cohort.notes
+    assert "days: the event is state = Dead in 2 of 6 rows (not: Alive, Lost)" in cohort.notes
     rows = [f"p{i},{i}.png,{(i, '')[i % 2]},{('Dead', 'Alive')[i % 2]}" for i in range(6)]   # as GDC's days_to_death
     path = write(tmp_path, "t.csv", "patient_id,image,days,state", *rows, images=[f"{i}.png" for i in range(6)])
-    assert "days: the event is state = Dead in 3 of 6 rows; WARNING: no row without it has a time" in load_cohort(path, target="days/state=Dead:survival").notes[0]
+    assert "days: the event is state = Dead in 3 of 6 rows (not: Alive); WARNING: no row without it has a time" in load_cohort(path, target="days/state=Dead:survival").notes[0]
 
 
 @pytest.mark.parametrize("rows, note", (
