@@ -63,8 +63,8 @@ def flat(config):
         if isinstance(config.get(part), dict):
             config = config | config[part]
     model = config.get("model_cfg", {})
-    vision = model.get("vision_cfg")
-    if vision:
+    if model.get("vision_cfg"):
+        vision = model["vision_cfg"]
         config = config | vision | {"architecture": vision.get("timm_model_name")}
         if not config["architecture"]:
             config["global_pool"] = vision.get("pool_type")
@@ -134,7 +134,7 @@ def find_heads(tensors, config, kind, D, notes):
     if stated:
         return stated
     heads = HEADS_BY_WIDTH.get(D) or D // 64
-    if not D // 64 or D % heads:
+    if not heads or D % heads:
         raise ValueError("the number of heads is not in the file; give --heads, or a folder with a "
                          "config.json that says it")
     if "_patch" not in kind or "embed_dim" in config:              # timm's do as their width says
@@ -274,8 +274,7 @@ def crossvit_fields(tensors, heads_of):
 
 def count(tensors, start):
     """How many numbered parts the names have after `start`."""
-    numbers = re.findall(rf"^{re.escape(start)}(\d+)\.", "\n".join(tensors), re.MULTILINE)
-    return 1 + max(map(int, numbers), default=-1)
+    return len(set(re.findall(rf"^{re.escape(start)}(\d+)\.", "\n".join(tensors), re.MULTILINE)))
 
 
 def require(tensors, shapes, model):
