@@ -53,7 +53,7 @@ def verdict(task, result):
                     f"{capital(name)} {number(entry['value'])} against {without}, "
                     f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
                     f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, [*rare_warnings(asked), *warnings(task, result, asked)]
+    return sentence, [*rare_warnings(asked), *warnings(task, result, asked, metric)]
 
 
 def rare_warnings(asked):
@@ -92,15 +92,14 @@ def held_against_chance(task, groups):
     return names
 
 
-def warnings(task, result, asked):
-    """Yield what else speaks against the numbers of a task. asked: its `questions`."""
+def warnings(task, result, asked, metric):
+    """Yield what else speaks against the numbers of a task. asked: its `questions`; metric: the first."""
     scores = result[task.key]
     if result["split"] != "test":
         yield f"No test: the run was made with these patients, those of its {result['split']} split."
     for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
         for word, names in held_against_chance(task, scores.get(key, {})).items():
             yield f"{word} than {where}: {', '.join(names)}."
-    metric = next(iter(METRICS[task.kind]))
     if alike(scores[metric]):
         yield (f"All resamples gave the same {NAMES[metric]}, so that its interval is not trustworthy; "
                "if it is perfect, look for what gives the answer away.")
