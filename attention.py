@@ -121,7 +121,8 @@ class Attention(nn.Module):
         q, k, v = self.project(x, mask)
         q = self.turn(q)
         k = self.turn(k)
-        y = self.join(self.attend(q, k, v, mask))
+        y = self.attend(q, k, v, mask)
+        y = self.join(y)
         class_map = None
         if want_map:
             class_map = self.class_map(q, k, mask)
@@ -191,3 +192,10 @@ class Attention(nn.Module):
             if mask is not None:
                 weights = weights * mask[:, None, None]
             return weights
+
+
+if __name__ == "__main__":
+    for kind in KINDS:
+        layer = Attention(64, heads=4, kind=kind)
+        y, class_map = layer(torch.randn(2, 197, 64), want_map=True)
+        print(f"{kind:8} {tuple(y.shape)}, class map {tuple(class_map.shape)}")

@@ -86,8 +86,11 @@ def compose(patches, grid):
 
 
 if __name__ == "__main__":
-    maps = torch.randn(1, 3, 4, 64).softmax(-1)                    # three images of 8 x 8 patches, four heads
-    image, token = select(score(maps), k=16)                       # R = 2
+    print("K = 16 patches that are kept, of three images of 8 x 8, R = 2, by random attention")
+    maps = torch.randn(1, 3, 4, 64).softmax(-1)                    # (B, N, H, T)
+    image, token = select(score(maps), k=16)
     kept = torch.zeros(3, 64, dtype=torch.int)
     kept[image, token] = 1
-    print("1: kept, image by image", kept.view(3, 8, 8), sep="\n")
+    for row in kept.view(3, 8, 8).transpose(0, 1).tolist():        # of all three images
+        texts = ["".join(map(str, patches)) for patches in row]
+        print("   ".join(texts))

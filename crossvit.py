@@ -365,3 +365,11 @@ def pair(args, flag):
     if not re.fullmatch("[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
         raise ValueError(f"--{flag} {text}: need two numbers from 1, of S and L, e.g. 8,16")
     return tuple(map(int, text.split(",")))
+
+
+if __name__ == "__main__":
+    print("variant   parameters, 1000 classes")
+    for name in VARIANTS:
+        with torch.device("meta"):                                 # shapes without numbers
+            model = CrossViT(variant(name), {"label": 1000})
+        print(f"{name:8} {sum(p.numel() for p in model.parameters()):11,}")

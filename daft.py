@@ -338,3 +338,10 @@ class DAFTViT(nn.Module):
         model = cls(DAFTViTConfig(vit.config, sum(column.width for column in columns)), vit=vit)
         model.report = vit.report
         return model
+
+
+if __name__ == "__main__":
+    for fusion in FUSIONS:
+        tabular = 0 if fusion == "image" else 15
+        model = ResNet(DAFTConfig(fusion=fusion, tabular=tabular), {"diagnosis": 3})
+        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} parameters, {model.inputs}")

@@ -157,3 +157,13 @@ class LTViT(nn.Module):
         model = cls(config, tasks)
         model.vit, model.report = vit, vit.report
         return model
+
+
+if __name__ == "__main__":
+    image = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
+    for kind in LABEL_ATTENTION:
+        model = LTViT(LTViTConfig(ViTConfig(), label_attention=kind), {"labels": 14}).eval()
+        tokens = model.vit.embed(image)
+        x, _, maps = model.encode(tokens)
+        same = torch.equal(x, model.vit.encode(tokens))
+        print(f"{kind:13} label maps {tuple(maps.shape)}; image tokens equal the plain ViT's: {same}")

@@ -246,3 +246,14 @@ def start_as_mean(linear, parts):
     linear.weight.zero_()
     for square in linear.weight.chunk(parts, 1):                   # (D, D)
         square.fill_diagonal_(1 / parts)
+
+
+if __name__ == "__main__":
+    vit = ViTConfig(image=(64, 64), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256)
+    images, images_hr = torch.zeros(1, 3, 3, 64, 64), torch.zeros(1, 3, 3, 128, 128)
+    batch = {"image": images[:, 0], "images": images, "images_hr": images_hr, "present": None}
+    for mode, r in (("baseline", 1), ("joint", 1), ("partial", 2), ("multi", 1), ("multi", 2)):
+        model = MultiViT(MultiViTConfig(vit, mode, 3, r), {"pasi": 1})
+        out = model(*(batch[name] for name in model.inputs))
+        parameters = sum(p.numel() for p in model.parameters())
+        print(f"{mode:8} R={r} {parameters:7,} parameters, {', '.join(model.inputs)}: {', '.join(out)}")

@@ -229,3 +229,11 @@ class CNN(nn.Module):
     def from_args(cls, args, tasks, columns=()):
         half = (0.5,) * args.channels
         return cls(CNNConfig(sides(args.image), args.channels, half, half), tasks)
+
+
+if __name__ == "__main__":
+    vit = ViTConfig(dim=768, heads=12, mlp=3072)
+    models = {head: HEADS[head](ProbeConfig(vit, head), {"pneumonia": 2}) for head in HEADS}
+    models["cnn"] = CNN(CNNConfig(), {"pneumonia": 2})
+    for name, model in models.items():
+        print(f"{name:10} {sum(p.numel() for p in model.parameters()):7,} parameters")

@@ -181,3 +181,9 @@ class Q2L(nn.Module):
         model = cls(Q2LConfig(vit.config, args.ff, args.decoder_heads, *layers, args.dropout), tasks)
         model.vit, model.report = vit, vit.report
         return model
+
+
+if __name__ == "__main__":
+    model = Q2L(Q2LConfig(ViTConfig()), {"labels": 14}).eval()
+    label_map = model(torch.zeros(1, 3, 224, 224))["label_map"]
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, label map {tuple(label_map.shape)}")

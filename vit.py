@@ -300,3 +300,11 @@ class ViT(nn.Module):
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
         half = (0.5,) * C if image else ()                         # vectors are taken as they come
         return cls(ViTConfig(image, channels=C, mean=half, std=half, **SIZES[args.size], **changes), tasks)
+
+
+if __name__ == "__main__":
+    for size, fields in SIZES.items():
+        with torch.device("meta"):                                 # shapes without numbers
+            model = ViT(ViTConfig(**fields))
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"{size:7} {millions:6.2f} M parameters at 224 px, tokens {model.config.dim} wide")
