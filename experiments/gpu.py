@@ -1,6 +1,6 @@
 """What this code does on one GPU, in under eight minutes: commands with time limits, and what they print.
 
-    python -m experiments.gpu                       writes runs/gpu/gpu.md, anew after each step
+    python -m experiments.gpu                       writes runs/gpu/gpu.json and gpu.md, anew after each step
     python -m experiments.gpu vit attention         these steps alone
     python -m experiments.gpu --device cpu --quick  small sizes, to see that it runs to its end
 
@@ -17,7 +17,7 @@ from os.path import join
 from experiments.timing import add_flags, machine
 from plumbing.command import Parser, run_main
 from plumbing.device import find_device
-from plumbing.run_folder import write_whole
+from plumbing.run_folder import write_json, write_whole
 
 STEPS = {  # name: seconds that it may take, and what python runs
     "tests": (40, "-m pytest -q -p no:cacheprovider -m cuda -k 'not resume'"),
@@ -41,14 +41,13 @@ GRACE = 10                                                         # seconds to 
 def command(name, args):
     """-> the words of a step's command."""
     line = STEPS[name][1]
-    out = shlex.quote(args.out)
     common = f"--device {args.device} --cache-dir {shlex.quote(args.cache_dir)}"
-    bench = f"{common} --out {out}"
+    train = f"{common} --runs {shlex.quote(args.out)}"
+    bench = f"{common} --out {shlex.quote(args.out)}"
     if args.quick:
         line = QUICK.get(name, line)
         bench += " --quick"
-    line = line.format(train=f"{common} --runs {out}", bench=bench)
-    return [sys.executable, *shlex.split(line)]
+    return [sys.executable, *shlex.split(line.format(train=train, bench=bench))]
 
 
 def run(words, log, seconds):
@@ -73,8 +72,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     find_device(args.device)
     os.makedirs(args.out, exist_ok=True)
+    title = machine(args.device)
     end_by = time.monotonic() + TOTAL
-    page = f"# {machine(args.device)}\n"
+    steps = {}
+    page = f"# {title}\n"
     names = args.steps
     if "all" in names:
         names = STEPS
@@ -86,8 +87,12 @@ def main(argv=None):
             seconds = max(1, min(STEPS[name][0], end_by - time.monotonic()))
         end = run(words, log, seconds)
         with open(log, encoding="utf-8", errors="replace") as file:
-            page += f"\n## {name} ({end})\n\n    {shlex.join(['python', *words[1:]])}\n\n{file.read()}"
+            printed = file.read()
+        line = shlex.join(["python", *words[1:]])
+        steps[name] = {"command": line, "end": end, "printed": printed.splitlines()}
+        page += f"\n## {name} ({end})\n\n    {line}\n\n{printed}"
         print(f"{name}: {end}, see {log}", flush=True)
+        write_json(join(args.out, "gpu.json"), {"machine": title, "steps": steps})
         write_whole(join(args.out, "gpu.md"), page)
 
 
