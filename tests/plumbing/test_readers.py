@@ -129,10 +129,10 @@ def test_a_config_json_with_absurd_sizes_takes_no_memory(greys, change):
     model, config = ViT(TINY, {"grey": 1}), {**vars(TINY), **change}
     safetensors.torch.save_file(model.state_dict(), f"{folder}/model.safetensors")
     json.dump({"model": "vit", "vit": config, "tasks": [vars(Task("grey", "regression"))]}, open(f"{folder}/config.json", "w"))
-    json.dump({}, open("runs/a/args.json", "w"))
+    json.dump({"model": "vit"}, open("runs/a/args.json", "w"))
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    assert re.match(f"{folder}: |attention 'all'", refused(ViT.from_pretrained, folder))
-    assert re.match("runs/a: |attention 'all'", refused(open_model, "runs/a"))
+    assert refused(ViT.from_pretrained, folder).startswith(f"{folder}: ")
+    assert re.match("runs/a: (?!no run folder)", refused(open_model, "runs/a"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000 and time.perf_counter() - began < 60
 
 
