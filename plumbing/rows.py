@@ -55,7 +55,7 @@ def merge_rows(path, rows, cohort, split=None):
         if pair and (name in answers or name.replace(".", "_") in answers):
             row, other = pair
             raise cell_error(path, row, name, f"is not {other[name]!r}, as in row {other[None]} of the same "
-                             "image; one row per image is needed, but for several words of a :labels target")
+                             "image; one row per image is needed; --target NAME:labels allows several words")
         if pair and name not in cohort.predicted:
             differing.append(name)
     for name, values in cohort.targets.items():

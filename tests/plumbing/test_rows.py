@@ -27,7 +27,7 @@ def test_rows_that_agree_are_one_image(tmp_path):
 
 
 @pytest.mark.parametrize("rows, target, message", (
-    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 3, column target: 'Edema' is not 'Mass', as in row 2 of the same image; .* several words of a :labels"),
+    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 3, column target: 'Edema' is not 'Mass', as in row 2 of the same image; .* --target NAME:labels allows several words"),
     (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: '3' is not '1.5', as in row 2 of the same image; one row per image"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image")))
