@@ -125,11 +125,12 @@ def write_folder(path):
 
 
 def recover(path):
-    """After a kill between write_folder's two renames put the new folder, which is whole, in place."""
+    """After a kill between write_folder's two renames put the new folder, which is whole, in place;
+    where somebody has removed it, the old one."""
     fresh = path + ".new"
     old = path + ".old"
     if isdir(old) and not isdir(path):
-        os.rename(fresh, path)
+        os.rename(fresh if isdir(fresh) else old, path)
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -28,6 +28,18 @@ def test_write_folder_is_all_or_nothing(tmp_path):
     assert open(os.path.join(path, "a")).read() == "old" and sorted(os.listdir(tmp_path)) == ["best"]
 
 
+@pytest.mark.parametrize("there, left", (
+    ({"": "old", ".new": "half"}, "old"), ({".old": "old", ".new": "new"}, "new"), ({"": "new", ".old": "old"}, "new"), ({".old": "old"}, "old"),
+    ({".new": "half"}, None)), ids=("while it is written", "between the renames", "after them", "the new one removed by hand", "the first"))
+def test_what_a_kill_leaves_is_one_whole_folder(tmp_path, there, left):
+    """Whatever moment it came at."""
+    for ending, text in there.items():
+        (tmp_path / f"best{ending}").mkdir()
+        (tmp_path / f"best{ending}" / "a").write_text(text)
+    recover(str(tmp_path / "best"))
+    assert {path.name: (path / "a").read_text() for path in tmp_path.iterdir()} == ({"best": left} if left else {})
+
+
 def test_what_cannot_be_written_leaves_no_half_file(tmp_path):
     """NaN is no JSON: the old file stays. A CSV has the line ends and quotes of the standard."""
     write_json(str(tmp_path / "a.json"), {"x": 1})
