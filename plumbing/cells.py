@@ -93,6 +93,18 @@ def odd_cell(cells):
     return words[0] if words and numbers else None
 
 
+def ways_out(flag, cell, words, number):
+    """-> what to add to a flag such as --target NAME where odd_cell finds this cell. words, number: the kinds
+    that take it as one or the other."""
+    choices = f"{flag}:{words} takes it as a word"
+    value, _ = read_number(cell)
+    if value is not None:
+        choices += f", {flag.split()[1]}:{number} as {value:g}"
+    elif odd_cell([cell]) is None:
+        choices += "; --missing names words for a blank"
+    return choices
+
+
 def read_number(cell):
     """-> the number that a cell holds, with a decimal comma or a unit or none, and its unit; None, ""."""
     if is_number(cell):

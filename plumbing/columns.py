@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import is_number, odd_cell, places_in, read_numbers, reading_notes, spellings_of
+from plumbing.cells import (is_number, odd_cell, places_in, read_numbers, reading_notes, spellings_of,
+                            ways_out)
 from plumbing.cohort import Column
 from plumbing.tables import name_and_kind, require_column, shortlist
 
@@ -37,8 +38,8 @@ def fit_column(cohort, name, kind, train):
     odd = odd_cell(sorted(known))
     if odd and not kind:
         cell, problem = odd
-        raise ValueError(f"--tabular {name}: {cell!r} {problem}; --tabular {name}:category takes the cells "
-                         "as words, :number as numbers, --missing takes words as blanks")
+        raise ValueError(f"--tabular {name}: {cell!r} {problem}; "
+                         + ways_out(f"--tabular {name}", cell, "category", "number"))
     if not kind:
         kind = "number" if all(map(is_number, known)) else "category"
     if kind == "number":

@@ -2,7 +2,7 @@
 """
 import re
 
-from plumbing.cells import LIST, are_lists, divide, is_number, odd_cell
+from plumbing.cells import LIST, are_lists, divide, is_number, label_of, odd_cell, ways_out
 from plumbing.cohort import KINDS
 from plumbing.tables import known_cells, name_and_kind, refuse_cells, require_column, shortlist
 
@@ -76,8 +76,10 @@ def guess_kind(path, rows, name):
     odd = odd_cell(cells)
     if odd:
         cell, problem = odd
-        refuse_cells(path, rows, name, [cell], f"{problem}; --target {name}:classes takes the cells as "
-                     "words, :labels as yes and no, :regression as numbers, --missing takes words as blanks")
+        choices = ways_out(f"--target {name}", cell, "classes", "regression")
+        if None not in map(label_of, cells):
+            choices = f"--target {name}:labels reads them as 1 and 0"
+        refuse_cells(path, rows, name, [cell], f"{problem}; {choices}")
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
     words_of = divide(cells)

@@ -41,9 +41,9 @@ def test_numbers_can_be_categories():
     ("age:word", "kind 'word', need number or category"),
     ("y", "y is what is to be predicted"), ("age,age", "age is .* named twice"), ("same", "same: 1 different values in the training split .1, 1.0., need at least 2"),
     ("id", "60 different values .* of words at most 50"), ("mixed:number", "patient p3, column mixed: 'x3' is not a number"),
-    ("sex:number", "'F' is not a number"), ("mixed", "'x3' is not a number, others are; --tabular mixed:category takes .*, --missing"),
-    ("grouped", "'1,500' has commas that may divide thousands.*; --tabular grouped:category takes the cells as words"),
-    ("decimal", "'1,5' has a decimal comma; --tabular decimal:category takes the cells as words, :number as numbers")))
+    ("sex:number", "'F' is not a number"), ("mixed", "'x3' is not a number, others are; --tabular mixed:category takes .*; --missing"),
+    ("grouped", "'1,500' has commas that may divide thousands.*; --tabular grouped:category takes it as a word$"),
+    ("decimal", "'1,5' has a decimal comma; --tabular decimal:category takes it as a word, decimal:number as 1.5$")))
 def test_columns_that_cannot_be_input(wanted, message):
     """One line that names column and, where it is a cell, the patient."""
     n = range(60)
