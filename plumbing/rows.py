@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from plumbing.cells import list_parts, same_word
+from plumbing.cells import is_number, label_of, list_parts, same_word
 from plumbing.tables import blank_out, cell_error, shortlist
 
 
@@ -41,21 +41,30 @@ def merge_rows(path, rows, cohort, split=None):
     if len(kept) == len(rows):
         return rows
     answers = {split}                                              # columns that must agree, lists apart
+    labels = set()
     for task in cohort.tasks:
         answers.update([task.name], task.classes)
+        if task.kind == "labels":
+            labels.update(task.classes)
     differing = []
     for name, cells in cohort.columns.items():
         known = {}                                                 # first row -> the first that is not blank
         pair = None
+        meaning = same_word
+        if name.replace(".", "_") in labels:
+            meaning = label_of                                     # yes is 1
         for i, first in enumerate(first_of):
             other = known.setdefault(first, i) if cells[i] else i
-            if cells[i] != cells[other] and same_word(cells[i]) != same_word(cells[other]):
+            if cells[i] != cells[other] and meaning(cells[i]) != meaning(cells[other]):
                 pair = pair or (rows[i], rows[other])
         cohort.columns[name] = [cells[known.get(i, i)] for i in kept]
         if pair and (name in answers or name.replace(".", "_") in answers):
             row, other = pair
+            remedy = "one row per image is needed"
+            if name in cohort.targets and not is_number(other[name]):
+                remedy = f"--target {name}:labels allows several words"
             raise cell_error(path, row, name, f"is not {other[name]!r}, as in row {other[None]} of the same "
-                             "image; one row per image is needed; --target NAME:labels allows several words")
+                             f"image; {remedy}")
         if pair and name not in cohort.predicted:
             differing.append(name)
     for name, values in cohort.targets.items():

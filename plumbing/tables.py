@@ -67,9 +67,12 @@ def read_csv(path):
                 rows.append(row | {None: number})
                 if cells[0].startswith("#"):
                     marked.append(number)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a UTF-8 CSV file, below its first {len(rows)} rows ({error}); if it "
-                         f"is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252: "
+                         f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
+    except csv.Error as error:
+        raise ValueError(f"{path} row {skipped + reader.line_num}: not a UTF-8 CSV file ({error}); cells are "
+                         "divided by commas, semicolons, tabs or bars") from error
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     if 0 < len(marked) < len(rows):

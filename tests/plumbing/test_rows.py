@@ -24,10 +24,12 @@ def test_rows_that_agree_are_one_image(tmp_path):
     assert [path[-5] for path in cohort.paths] == ["a", "b", "c"] and cohort.patients == ["p", "q", "r"]
     assert cohort.targets["target"].tolist() == [1.5, 2, 3] and "5 rows name 3 images: each counts once" in cohort.notes
     assert len(cohort.columns["image"]) == 3
+    cohort = load_cohort(generic(tmp_path, "p,a.png,yes", "p,a.png,1", "q,b.png,0"), target="target:labels")
+    assert cohort.targets["findings"].tolist() == [[1], [0]]
 
 
 @pytest.mark.parametrize("rows, target, message", (
-    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 3, column target: 'Edema' is not 'Mass', as in row 2 of the same image; .* --target NAME:labels allows several words"),
+    (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 3, column target: 'Edema' is not 'Mass', as in row 2 of the same image; --target target:labels allows several words"),
     (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: '3' is not '1.5', as in row 2 of the same image; one row per image"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image")))
