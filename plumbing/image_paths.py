@@ -148,7 +148,8 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
         if name in stem or stem in name:
             excess[file] = abs(len(stem) - len(name))
     if excess:
-        problem += f"; {min(excess, key=excess.get)} has the nearest name"
+        nearest = min(excess, key=excess.get)
+        problem += f"; {nearest} " + ("has the nearest name" if excess[nearest] else "is in another folder")
     del left_out[".csv"]                                           # tables, this one among them
     parts = [problem, *left_out_note(files, left_out), "--images names the folder"]
     raise cell_error(path, row, column, "; ".join(parts))

@@ -107,8 +107,10 @@ def named_patients(names, regex=None):
     if not example_of:
         return patients, ""
     examples = ", ".join(f"{patient} ({data_set})" for data_set, patient in example_of.items())
-    note = (f"patients from the names of {len(names) - patients.count(None)} of {len(names)} files, as "
-            f"{examples}; any other file counts as a patient")
+    others = patients.count(None)
+    note = f"patients from the names of {len(names) - others} files, as {examples}"
+    if others:
+        note += f"; of {others} other files each counts as a patient"
     return patients, note
 
 

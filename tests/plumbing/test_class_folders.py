@@ -59,7 +59,7 @@ def test_class_folders_take_patients_from_the_names_of_films(tmp_path):
     cohort = load_cohort(str(tmp_path))
     assert dict(zip([os.path.relpath(path, tmp_path) for path in cohort.paths], cohort.patients)) == dict(zip(CHEST, (
         "IM-0115", "NORMAL2-IM-1427", "NORMAL2-IM-1427", "person12", "person12", "person12", "person1", "PNEUMONIA/other.jpeg")))
-    assert cohort.notes == ["patients from the names of 7 of 8 files, as IM-0115 (chest_xray); any other file counts as a patient"]
+    assert cohort.notes == ["patients from the names of 7 files, as IM-0115 (chest_xray); of 1 other files each counts as a patient"]
     for fold in range(2):
         indices, _ = split_patients(cohort, folds=2, fold=fold, val=0.5)
         assert len({split for split, part in indices.items() for i in part if cohort.patients[i] == "person12"}) == 1
@@ -86,7 +86,7 @@ def test_names_that_say_who_the_patient_is(names, patients, tmp_path):
     """As public data sets spell them, in any class; the line says so."""
     write(tmp_path, "t.txt", "x", images=names)
     cohort = load_cohort(str(tmp_path))
-    assert cohort.patients == patients and cohort.patients_known and cohort.notes[0].startswith(f"patients from the names of {len(names)} of {len(names)} files, as ")
+    assert cohort.patients == patients and cohort.patients_known and cohort.notes[0].startswith(f"patients from the names of {len(names)} files, as ")
 
 
 def test_patients_by_a_regular_expression(tmp_path):
