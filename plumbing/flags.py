@@ -318,8 +318,11 @@ def read_args(run):
 
     A flag that came later has its default; one that the model does not have (earlier versions wrote them
     all) is left out."""
-    with in_one_line(f"{run}: no run folder, its args.json cannot be read"):
-        saved = read_json(os.path.join(run, "args.json"))
+    path = os.path.join(run, "args.json")
+    if not os.path.isfile(path):
+        raise ValueError(f"{run or repr(run)}: no run folder (it holds no args.json)")
+    with in_one_line(f"{run}: its args.json cannot be read"):
+        saved = read_json(path)
         if saved.get("model") not in MODELS:
             raise ValueError(f"model cannot be {saved.get('model')!r}")
         saved.setdefault("window", "own")                          # all that there was before --window

@@ -155,11 +155,14 @@ def read_any_folder(folder, regex, by_folder=False):
     names = [relpath(path, folder) for path in paths]
     if by_folder and not regex:
         patients, notes = [name.split(os.sep)[0] for name in names], []
-        others = [name for name in names if name.count(os.sep) != 1]
-        if others:
-            notes.append(f"{len(others)} of {len(names)} images lie in no sub-folder, or in folders of "
-                         f"folders, as {others[0]}: the uppermost folder, or such an image, is taken as a "
+        alone = [name for name in names if os.sep not in name]
+        deep = [name for name in names if name.count(os.sep) > 1]
+        if alone:
+            notes.append(f"{len(alone)} of {len(names)} images lie in no sub-folder: each is taken as a "
                          "patient")
+        if deep:
+            notes.append(f"{len(deep)} images lie in folders of folders, as {deep[0]}: the uppermost folder "
+                         "is taken as the patient")
     else:
         patients, notes = patients_of_files(names, regex)
     return Cohort(basename(abspath(folder)), [], patients, paths, {},

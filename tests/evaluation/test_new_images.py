@@ -152,7 +152,7 @@ def test_rows_of_one_image_are_one_image(place, tmp_path):
     assert cohort.patients == ["a"] and len(cohort.paths) == 1 and "2 rows name 1 images" in cohort.notes[0]
     as_folder(place, ["p1"], tmp_path / "new" / "site")
     assert load_images(str(tmp_path / "new"), args).patients == ["site", "site"]
-    assert "the uppermost folder, or such an image, is taken as a patient" in load_images(str(tmp_path / "new"), args).notes[0]
+    assert "the uppermost folder is taken as the patient" in load_images(str(tmp_path / "new"), args).notes[0]
 
 
 @pytest.mark.parametrize("data", ("aptos", "train.csv"))

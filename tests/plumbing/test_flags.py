@@ -107,7 +107,7 @@ def test_resume_takes_no_number_that_means_nothing(flag, message):
 
 def test_resume_of_a_variable_that_is_not_set_starts_nothing():
     """--resume "$RUN" without RUN is no new training of the default model."""
-    with pytest.raises(ValueError, match="no run folder, its args.json cannot be read"):
+    with pytest.raises(ValueError, match="'': no run folder .it holds no args.json"):
         parse(["--resume", ""])
     with pytest.raises(ValueError, match="--resume keeps the flags of the run; --model cannot change"):
         parse(["--model", "vit", "--resume", ""])
