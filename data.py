@@ -30,7 +30,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os.path import join
+from os.path import basename, join
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -295,7 +295,7 @@ def main(paths):
             start = time.perf_counter()
             low, high = read_image(path, (384, 384), r=2)
             milliseconds = 1000 * (time.perf_counter() - start)
-            print(f"{path}: {low.shape} and {high.shape} in {milliseconds:.0f} ms")
+            print(f"{basename(path)}: {low.shape} and {high.shape} in {milliseconds:.0f} ms")
 
 
 if __name__ == "__main__":

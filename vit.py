@@ -269,7 +269,8 @@ class ViT(nn.Module):
         add("--pretrained", help="Hub id ORG/NAME[@revision], folder or run, also with :FILE, or file")
         add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
         add("--std", help="likewise")
-        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit...: softmax-free paper")
+        add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d, vit_wsi are "
+            "the softmax-free paper's, with its image and patch")
         add("--patch", help="P in px, as --image; default 8, or the checkpoint's, which is resized to it")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
         add("--attention", choices=KINDS, default="softmax", help="see attention.py")
