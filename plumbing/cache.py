@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from functools import cache
-from os.path import abspath, dirname, join
+from os.path import abspath, dirname, getsize, join
 
 import PIL
 import numpy as np
@@ -40,15 +40,17 @@ def mapped(path, images, row):
     """File of so many rows, of that numpy type, mapped into memory; made, with holes that take no disk, if
     there is none."""
     os.makedirs(dirname(path), exist_ok=True)
+    size = images * row.itemsize
     with open(path, "ab") as file:
-        file.truncate(images * row.itemsize)                       # makes a short file longer, too
+        if getsize(path) != size:
+            file.truncate(size)                                    # makes a short file longer, too
     return np.memmap(path, row, "r", shape=images)
 
 
 class Decoded:
     """Decoded images, kept as folder/decoded/KEY.u8, one row per image, which the first to read it fills.
 
-    crop False: a row holds the pixels of the higher resolution, of which the lower are the means.
+    crop False: a row holds the pixels as the model takes them, both resolutions, and reading is a copy.
     crop True: it holds a picture as large as the largest crop needs, from which every epoch cuts its own; a
     picture cut from there differs by about a grey value from one cut from the file.
     The last byte of a row becomes 1 when the others are in place, so any number of workers, processes and
@@ -56,11 +58,15 @@ class Decoded:
     waits for the disk."""
 
     def __init__(self, cohort, folder, size, r, channels, crop):
-        self.cohort, self.size, self.r, self.channels = cohort, size, r, channels
-        share = 1 - 2 * CROP if crop else 1                        # of a side that the largest crop leaves
-        self.sides = [math.ceil(r * side / share) for side in size]
-        self.row = np.dtype([("pixels", np.uint8, (*self.sides, channels)), ("whole", np.uint8)])
-        self.path = join(folder, "decoded", cache_key(cohort, self.sides, channels) + ".u8")
+        self.cohort, self.size, self.r, self.channels, self.crop = cohort, size, r, channels, crop
+        self.wide = [math.ceil(r * side / (1 - 2 * CROP)) for side in size]
+        parts = [("low", np.uint8, (channels, *size))]
+        if crop:
+            parts = [("picture", np.uint8, (*self.wide, channels))]
+        elif r > 1:
+            parts.append(("high", np.uint8, (channels, *[r * side for side in size])))
+        self.row = np.dtype(parts + [("whole", np.uint8)])
+        self.path = join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
         with in_one_line(f"{self.path}: the cache of decoded images cannot be made; --cache-dir says where "
                          "it goes", OSError):
             self.rows()
@@ -74,19 +80,26 @@ class Decoded:
         row = self.rows()[i]
         if not row["whole"]:
             row = self.fill(i)
-        if len(self.size) == 3:
-            return np.moveaxis(row["pixels"], -1, 0), None         # (C, d, h, w)
-        return read_image(row["pixels"], self.size, self.r, self.channels, crop)
+        if self.crop:
+            return read_image(row["picture"], self.size, self.r, self.channels, crop)
+        if self.r == 1:
+            return row["low"], None
+        return row["low"], row["high"]
 
     def fill(self, i):
         """Decode image i and write its row -> the row."""
         row = np.zeros((), self.row)
-        pixels, _ = read(self.cohort, i, self.sides, channels=self.channels)
-        row["pixels"] = np.moveaxis(pixels, 0, -1)
+        if self.crop:
+            picture, _ = read(self.cohort, i, self.wide, channels=self.channels)
+            row["picture"] = picture.transpose(1, 2, 0)
+        else:
+            row["low"], high = read(self.cohort, i, self.size, self.r, self.channels)
+            if self.r > 1:
+                row["high"] = high
         with in_one_line(f"{self.path}: the cache of decoded images cannot grow; make room, or leave out "
-                         "--cache", OSError), open(self.path, "r+b") as file:
+                         "--cache", OSError), open(self.path, "r+b", buffering=0) as file:
             file.seek(i * self.row.itemsize)
-            file.write(row.tobytes()[:-1])
-            file.flush()                                           # the last byte only behind all the others
-            file.write(b"\1")
+            for part in (row.tobytes()[:-1], b"\1"):               # the last byte only behind all the others
+                if file.write(part) < len(part):
+                    raise OSError("the disk is full")
         return row

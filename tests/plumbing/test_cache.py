@@ -44,7 +44,7 @@ def test_crops_from_the_cache_are_those_from_the_file_to_a_grey_value_or_two(tmp
     path = save(tmp_path / "a.png", np.asarray(Image.fromarray(texture(300, 200)).resize((600, 400), Image.Resampling.BICUBIC)))
     cohort = Cohort("made", [Task("y", "regression")], ["a"], [path], {"y": np.zeros(1, np.float32)})
     kept = Decoded(cohort, tmp_path, (64, 64), 2, 3, True)
-    assert kept.sides == [160, 160] and kept.rows().shape == (1,) and kept.row.itemsize == 1 + 3 * 160 * 160
+    assert kept.wide == [160, 160] and kept.rows().shape == (1,) and kept.row.itemsize == 1 + 3 * 160 * 160
     kept.read(0, NO_CROP)
     expected = {crop: read_image(path, (64, 64), 2, 3, crop) for crop in (NO_CROP, (0.1, 0.1, 0.1, 0.1), (0.03, 0.0, 0.1, 0.06))}
     blind(monkeypatch)
