@@ -37,7 +37,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import default_collate
 
 from plumbing.arrays import NO_CROP, read_bag
 from plumbing.cache import Decoded
@@ -164,10 +163,14 @@ def collate(samples):
         elif key in ("patient", "path", "index", "number"):
             batch[key] = values
         elif key == "targets":
-            batch[key] = default_collate(values)                   # dicts -> a dict of tensors
+            batch[key] = {task: stack([targets[task] for targets in values]) for task in values[0]}
         else:
-            batch[key] = torch.from_numpy(np.stack(values))
+            batch[key] = stack(values)
     return batch
+
+
+def stack(arrays):
+    return torch.from_numpy(np.stack(arrays))
 
 
 # -----------------------------------------------------------------------------
