@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from plumbing.cells import is_number, label_of, list_parts, same_word
+from plumbing.cells import is_number, list_parts, same_word
 from plumbing.tables import blank_out, cell_error, shortlist
 
 
@@ -41,21 +41,25 @@ def merge_rows(path, rows, cohort, split=None):
     if len(kept) == len(rows):
         return rows
     answers = {split}                                              # columns that must agree, lists apart
-    labels = set()
+    labels = {}                                                    # label: what the rows say of it
     for task in cohort.tasks:
         answers.update([task.name], task.classes)
         if task.kind == "labels":
-            labels.update(task.classes)
+            labels.update(zip(task.classes, cohort.targets[task.name].T))
     differing = []
     for name, cells in cohort.columns.items():
         known = {}                                                 # first row -> the first that is not blank
         pair = None
-        meaning = same_word
-        if name.replace(".", "_") in labels:
-            meaning = label_of                                     # yes is 1
+        values = labels.get(name.replace(".", "_"))
         for i, first in enumerate(first_of):
             other = known.setdefault(first, i) if cells[i] else i
-            if cells[i] != cells[other] and meaning(cells[i]) != meaning(cells[other]):
+            if cells[i] == cells[other]:
+                continue
+            if values is None:
+                differ = same_word(cells[i]) != same_word(cells[other])
+            else:                                                  # yes is 1, and -1 what --uncertain says
+                differ = abs(values[i] - values[other]) > 0        # NaN, not known, differs from none
+            if differ:
                 pair = pair or (rows[i], rows[other])
         cohort.columns[name] = [cells[known.get(i, i)] for i in kept]
         if pair and (name in answers or name.replace(".", "_") in answers):

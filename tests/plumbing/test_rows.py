@@ -24,7 +24,7 @@ def test_rows_that_agree_are_one_image(tmp_path):
     assert [path[-5] for path in cohort.paths] == ["a", "b", "c"] and cohort.patients == ["p", "q", "r"]
     assert cohort.targets["target"].tolist() == [1.5, 2, 3] and "5 rows name 3 images: each counts once" in cohort.notes
     assert len(cohort.columns["image"]) == 3
-    cohort = load_cohort(generic(tmp_path, "p,a.png,yes", "p,a.png,1", "q,b.png,0"), target="target:labels")
+    cohort = load_cohort(generic(tmp_path, "p,a.png,yes", "p,a.png,1", "q,b.png,0", "q,b.png,-1"), target="target:labels")
     assert cohort.targets["findings"].tolist() == [[1], [0]]
 
 
