@@ -83,12 +83,13 @@ def guess_kind(path, rows, name):
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
     words_of = divide(cells)
-    if not are_lists(words_of):
+    lists = [cell for cell, words in words_of.items() if len(words) > 1]
+    in_brackets = any(cell.startswith(("[", "{")) for cell in lists)         # also where they are all alike
+    if not are_lists(words_of) and not in_brackets:
         refuse_too_many(path, name, cells)
         return "classes"
     if any(map(LIST.search, cells)):
         return "labels"
-    lists = [cell for cell, words in words_of.items() if len(words) > 1]
     refuse_cells(path, rows, name, lists, f"looks like a list; --target {name}:labels reads it as one, "
                  f"{name}:classes makes every combination a class")
 
