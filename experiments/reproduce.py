@@ -22,7 +22,6 @@ and the others go on. The name of a run folder has a digest of the flags, so a r
 trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md and NAME.png.
 """
 import hashlib
-import math
 import os
 import re
 import shutil

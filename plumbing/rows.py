@@ -50,7 +50,7 @@ def merge_rows(path, rows, cohort, split=None):
     for name, cells in cohort.columns.items():
         known = {}                                                 # first row -> the first that is not blank
         pair = None
-        values = labels.get(name.replace(".", "_"))
+        values = labels.get(name)
         for i, first in enumerate(first_of):
             other = known.setdefault(first, i) if cells[i] else i
             if cells[i] == cells[other]:

@@ -95,15 +95,15 @@ def copies_between(cohort, indices, other):
 
 
 def fingerprint(image, length):
-    """-> what tells the first bytes, or with None all bytes, of two files or arrays apart; with 0 the size of
-    a file."""
-    if not isinstance(image, str):
-        content = image.tobytes()[:length]
-    elif length == 0:
-        return getsize(image)
-    else:
+    """-> what tells the first bytes of two files or arrays apart; with None all of them, with 0 the sizes."""
+    is_file = isinstance(image, str)
+    if length == 0:
+        return getsize(image) if is_file else image.nbytes
+    if is_file:
         with open(image, "rb") as file:
             content = file.read(length)
+    else:
+        content = image.tobytes()[:length]
     return hashlib.blake2b(content).digest()
 
 

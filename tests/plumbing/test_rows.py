@@ -26,6 +26,8 @@ def test_rows_that_agree_are_one_image(tmp_path):
     assert len(cohort.columns["image"]) == 3
     cohort = load_cohort(generic(tmp_path, "p,a.png,yes", "p,a.png,1", "q,b.png,0", "q,b.png,-1"), target="target:labels")
     assert cohort.targets["findings"].tolist() == [[1], [0]]
+    (tmp_path / "dots.csv").write_text("patient_id,image,a.b\np,a.png,yes\np,a.png,1\nq,b.png,0\n")
+    assert load_cohort(str(tmp_path / "dots.csv"), target="a.b:labels").targets["findings"].tolist() == [[1], [0]]
 
 
 @pytest.mark.parametrize("rows, target, message", (
