@@ -13,6 +13,7 @@ Run: torchrun --nproc-per-node=2 -m plumbing.parallel              two processes
 """
 import contextlib
 import os
+import sys
 import warnings
 from datetime import timedelta
 
@@ -36,7 +37,8 @@ def world():
 
 @contextlib.contextmanager
 def together(device):
-    """While inside, this process is one of those that torchrun started, if it did. -> device."""
+    """While inside, this process is one of those that torchrun started, if it did; then only process 0 goes
+    on. -> device."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     if "LOCAL_RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
@@ -47,7 +49,13 @@ def together(device):
     backend = {"cuda": "nccl", "cpu": "gloo"}[device.type]
     dist.init_process_group(backend, timeout=timedelta(hours=12))  # first_here may take long
     yield device
+    helper = rank() > 0
     dist.destroy_process_group()                     # not after an error: it would wait for the others
+    if helper:
+        # gloo's threads may still be letting go of the last message. One that needs Python while Python
+        # shuts down aborts the process (1 run in 50), so this one ends without shutting down.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 @contextlib.contextmanager

@@ -133,6 +133,24 @@ def test_a_mistake_in_one_process_is_one_line_of_each(table, tmp_path):
     assert process.returncode and "train.py (process 0): runs/a exists" in said and "[rank1]: Traceback" not in said
 
 
+@pytest.mark.slow
+def test_who_only_helps_ends_without_shutting_python_down(tmp_path):
+    """There gloo's threads, which may still hold the last message, abort the process (6 of 200): only process 0 may go on."""
+    (tmp_path / "two.py").write_text("""if True:
+        import atexit, sys, torch
+        from plumbing import parallel
+        with parallel.together(torch.device("cpu")):
+            print(f"of {parallel.collect(parallel.rank())}\\n", end="")
+        atexit.register(print, "shuts down")
+        print("goes on")
+        sys.exit(3)
+        """)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(tmp_path / "two.py")]
+    done = subprocess.run([sys.executable, *launch], env={**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True)
+    assert done.returncode and "exitcode  : 3" in done.stderr and "local_rank: 0" in done.stderr, done.stderr
+    assert done.stdout.count("of [0, 1]") == 2 and done.stdout.count("goes on") == done.stdout.count("shuts down") == 1
+
+
 @pytest.mark.parametrize("world", (1, 2, 3, 8))
 @pytest.mark.parametrize("fill", (False, True))
 def test_processes_share_every_batch_and_miss_nobody(world, fill):
