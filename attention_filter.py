@@ -56,25 +56,12 @@ def gather_tokens(tokens, image, token):
 
 
 def gather_patches(images, image, patch, size):
-    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches counted by rows.
-
-    What lies side by side in memory is a line, one row of pixels of one patch: the images are a long list of
-    lines, in the order sample, image, channel, y, column of patches, and the patches are entries of it."""
-    B, N, C, height, width = images.shape
-    P, columns = size[0], width // size[1]
-    device = images.device
-    sample = torch.arange(B, device=device)[:, None]
-    channel = torch.arange(C, device=device)
-    y = torch.arange(P, device=device)
-    picture = sample * N + image                                   # (B, K), counted over the batch
-    plane = picture[:, :, None] * C + channel                      # (B, K, C)
-    patch = patch[:, :, None, None]
-    row = patch // columns * P + y                                 # (B, K, 1, P)
-    line = plane[..., None] * height + row                         # (B, K, C, P)
-    line = line * columns + patch % columns
-    lines = images.reshape(-1, size[1])
-    pixels = lines.index_select(0, line.flatten())
-    return pixels.view(*line.shape, size[1])
+    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches by rows."""
+    sample = torch.arange(len(images), device=images.device)[:, None]
+    columns = images.shape[4] // size[1]
+    images = images.unflatten(4, (columns, size[1]))               # (B, N, C, height, columns, P)
+    images = images.unflatten(3, (-1, size[0]))                    # (B, N, C, rows, P, columns, P)
+    return images[sample, image, :, patch // columns, :, patch % columns]
 
 
 def compose(patches, grid):

@@ -39,16 +39,8 @@ class LTViTConfig:
     shared_head: bool = False           # one weight vector for all labels instead of one each
 
     def __post_init__(self):
-        kind, depth = self.label_attention, self.vit.depth
-        if kind not in LABEL_ATTENTION:
-            raise ValueError(f"label_attention {kind!r} is not known; use {', '.join(LABEL_ATTENTION)}")
-        if self.label_layers not in range(1, depth + 1):
-            raise ValueError(f"label_layers {self.label_layers}: this ViT has 1 .. {depth} last blocks")
-        if self.vit.attention != "softmax" and kind != "full":
-            raise ValueError(f"attention {self.vit.attention!r} normalizes over all tokens at once: it needs "
-                             f"--label-attention full, not {kind}; or --attention softmax")
-        if not self.vit.image:
-            raise ValueError("LT-ViT sees pictures or volumes, not bags of vectors")
+        from plumbing.checks import check_lt_vit
+        check_lt_vit(self, LABEL_ATTENTION)
 
 
 def label_attention(attn, x, y, kind):

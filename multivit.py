@@ -15,11 +15,10 @@ and what it is compared with:
 
 Murray et al. 2024, sections 3.1 and 3.2 (`joint` is the composite its introduction argues against). B
 patients, N images, C channels, T patches of an image, H heads, D width, K tokens kept, R high over low
-resolution. Differs: the paper's text discards the class tokens of stage 1, the code that made its numbers
-fuses them with a Linear layer; so does this (cls_token="fused"), which did better here (docs/results.md),
-and cls_token="stage2" is the text: a class token of stage 2's own. Patients may have fewer than N images:
-an absent one is never selected, and its class token is zero. The paper's Baseline, Partial and Multi are
-called `simple`, `multi` and `full` in the released code.
+resolution. Differs: the paper's text discards the class tokens of stage 1 (cls_token="stage2": stage 2 has
+one of its own), the code that made its numbers fuses them with a Linear layer ("fused", which did better
+here: docs/results.md). Patients may have fewer than N images: an absent one is never selected, and its
+class token is zero. The released code calls Baseline, Partial and Multi `simple`, `multi` and `full`.
 """
 from dataclasses import dataclass, replace
 
@@ -44,18 +43,8 @@ class MultiViTConfig:
     hidden: tuple = (256, 128)       # units of the heads' hidden layer, task by task; the last for the rest
 
     def __post_init__(self):
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        if self.mode not in MODES or self.cls_token not in CLS_TOKENS:
-            raise ValueError(f"mode {self.mode!r}, cls_token {self.cls_token!r}: use one of {MODES} "
-                             f"and one of {CLS_TOKENS}")
-        if self.n < 1 or self.r < 1 or not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"n {self.n}, r {self.r}, hidden {self.hidden}: need whole numbers from 1")
-        if self.mode in ("baseline", "joint") and self.r > 1:
-            raise ValueError(f"mode {self.mode} has one resolution, --r {self.r} does not apply")
-        if self.vit.tokens % self.r ** 2:
-            fitting = [str(r) for r in range(1, self.vit.tokens + 1) if self.vit.tokens % r ** 2 == 0]
-            raise ValueError(f"--r {self.r} does not divide the patch grid {self.vit.grid} "
-                             f"({self.vit.image} px at patch {self.vit.patch}); use {' or '.join(fitting)}")
+        from plumbing.checks import check_multivit
+        check_multivit(self, MODES, CLS_TOKENS)
 
 
 class MultiViT(nn.Module):
@@ -67,61 +56,57 @@ class MultiViT(nn.Module):
     image, token   (B, K) each, what the filter kept, best first (partial, multi)
     composite (B, C, height, width), in the pixel type of the input (partial, multi with R > 1)"""
     Config = MultiViTConfig
+    inputs = ("images", "present")
     report = "weights drawn at random"
     chunk = None                     # images that stage 1 sees at a time; None: all of the batch at once
 
     def __init__(self, config: MultiViTConfig, tasks):
         super().__init__()
         self.config = config
-        D, N = config.vit.dim, config.n
-        self.inputs = ("images", "present")
-        if config.mode == "baseline":
+        vit, mode, N, R = config.vit, config.mode, config.n, config.r
+        if mode == "baseline":
             self.inputs = ("image",)
-        elif config.r > 1:
+        elif R > 1:
             self.inputs = ("images", "present", "images_hr")
-        self.stage1 = ViT(config.vit)
+        self.stage1 = ViT(vit)
         self.heads1 = make_mlp_heads(config, tasks)
-        vit = config.vit
-        tokens_pass = config.mode == "multi" and config.r == 1     # to stage 2, which then embeds nothing
-        if tokens_pass:
-            vit = replace(vit, rotary=None, pre_norm=False)
-        if config.mode in ("partial", "multi"):
+        self.pixels_pass = mode == "partial" or R > 1              # to stage 2, in a composite
+        if mode in ("partial", "multi"):
+            if not self.pixels_pass:
+                vit = replace(vit, rotary=None, pre_norm=False)
             self.stage2 = ViT(vit)                                 # shares no weight with stage 1
             self.heads2 = make_mlp_heads(config, tasks)
-        if tokens_pass:
-            del self.stage2.patch_embed
-            if hasattr(self.stage2, "pos_embed"):
-                del self.stage2.pos_embed
-        if config.mode == "multi" and config.r > 1:
-            self.merge = nn.Linear(2 * D, D)                       # the paper's Token Concatenator
-        self.fused = config.cls_token == "fused" and config.vit.class_token
-        if config.mode == "multi" and self.fused:
-            self.fuse = nn.Linear(N * D, D)                        # in the released code's Token Mapper
-            self.stage2.cls_token.requires_grad_(config.r > 1)     # of no use with R = 1; kept, as there
+            if not self.pixels_pass:                               # stage 2 embeds nothing
+                self.stage2.patch_embed = self.stage2.pos_embed = None
+        if mode == "multi" and R > 1:
+            self.merge = nn.Linear(2 * vit.dim, vit.dim)           # the paper's Token Concatenator
+        self.fused = 0                                             # class tokens that stage 1 hands over
+        if mode == "multi" and config.cls_token == "fused" and vit.class_token:
+            self.fused = 1
+            self.fuse = nn.Linear(N * vit.dim, vit.dim)            # in the released code's Token Mapper
+            self.stage2.cls_token.requires_grad_(R > 1)            # of no use with R = 1; kept, as there
         self.apply(init_weights)
         if hasattr(self, "merge"):
             start_as_mean(self.merge, 2)
-        if hasattr(self, "fuse"):
+        if self.fused:
             start_as_mean(self.fuse, N)
 
     def forward(self, images, present=None, images_hr=None):
-        if self.config.mode == "baseline":
-            images = images[:, None]
         if self.config.mode == "joint":
             return self.joint(images, present)
-        B, N = images.shape[:2]
-        tokens, read, maps = self.first_look(images.flatten(0, 1))
-        tokens = tokens.unflatten(0, (B, N))                       # (B, N, 1 + T, D)
-        read = read.unflatten(0, (B, N))                           # (B, N, D)
-        maps = maps.unflatten(0, (B, N))                           # (B, N, H, T)
+        if self.config.mode == "baseline":
+            images = images[:, None]                               # N = 1
+        tokens, read, maps = self.first_look(images)
         stage1 = {}
         for task, head in self.heads1.items():
-            # each head takes the class token for itself: gradients add up in another order else
-            stage1[task] = head(tokens[:, :, 0] if self.config.vit.pool == "class" else read)
+            if self.config.vit.pool == "class":                    # each head takes it for itself: gradients
+                read = tokens[:, :, 0]                             # add up in another order else
+            stage1[task] = head(read)
         if self.config.mode == "baseline":
             return {"logits": {task: y[:, 0] for task, y in stage1.items()}, "map": maps[:, 0]}
-        pixels = images if self.config.r == 1 else images_hr
-        image, token, composite = self.filter(maps, present, pixels)
+        if self.config.r == 1:
+            images_hr = images
+        image, token, composite = self.filter(maps, present, images_hr)
         _, y, _ = self.stage2.look(self.stage2_input(tokens, present, image, token, composite))
         logits = {task: head(y) for task, head in self.heads2.items()}
         out = {"logits": logits, "stage1": stage1, "map": maps, "image": image, "token": token}
@@ -130,55 +115,52 @@ class MultiViT(nn.Module):
         return out
 
     def first_look(self, images):
-        """(B N, C, side, side) -> tokens of stage 1, what is read of them, and map. A chunk is computed again
-        when its gradient is asked for: a step never holds more of stage 1, and what comes out is the same."""
+        """(B, N, C, height, width) -> tokens of stage 1 (B, N, 1 + T, D), what is read of them (B, N, D), and
+        map (B, N, H, T). A chunk is computed again when its gradient is asked for: a step never holds more of
+        stage 1, and what comes out is the same."""
         def look(part):
             return self.stage1.look(self.stage1.embed(part), want_map=True)
 
-        if self.chunk is None or self.chunk >= len(images):
-            return look(images)
+        B, N = images.shape[:2]
+        chunk = self.chunk or B * N
         parts = []
-        for part in images.split(self.chunk):
-            if torch.is_grad_enabled():
+        for part in images.flatten(0, 1).split(chunk):
+            if chunk < B * N and torch.is_grad_enabled():
                 parts.append(checkpoint(look, part, use_reentrant=False))
             else:
                 parts.append(look(part))
-        return [torch.cat(pieces) for pieces in zip(*parts)]
+        return [torch.cat(pieces).unflatten(0, (B, N)) for pieces in zip(*parts)]
 
-    def filter(self, maps, present, pixels):
+    def filter(self, maps, present, images_hr):
         """Class maps -> image, token (B, K), and composite (B, C, height, width), None if no pixel passes."""
         vit, R = self.config.vit, self.config.r
         image, token = select(score(maps, present), vit.tokens // R ** 2)
-        if self.config.mode == "multi" and R == 1:
+        if not self.pixels_pass:
             return image, token, None
         fine = refine(token, vit.grid, R).flatten(1)               # (B, T)
-        patches = gather_patches(pixels, image.repeat_interleave(R * R, 1), fine, vit.patch)
+        patches = gather_patches(images_hr, image.repeat_interleave(R * R, 1), fine, vit.patch)
         return image, token, compose(patches, vit.grid)
 
     def stage2_input(self, tokens, present, image, token, composite):
         """What stage 1 and the filter hand over -> E, (B, 1 + T, D)."""
-        mode, R, prefix = self.config.mode, self.config.r, self.config.vit.prefix
-        if R > 1 or mode == "partial":
-            embedded = self.stage2.embed(composite)                # (B, 1 + T, D)
-        if mode == "partial":
-            return embedded
+        R, prefix, fused = self.config.r, self.config.vit.prefix, self.fused
+        if self.config.mode == "partial":
+            return self.stage2.embed(composite)
         kept = gather_tokens(tokens[:, :, prefix:], image, token)  # (B, K, D)
         kept = kept.repeat_interleave(R * R, 1)                    # (B, T, D)
-        if self.fused:
+        if fused:
             cls = tokens[:, :, 0]                                  # (B, N, D)
             if present is not None:
                 cls = cls * present[:, :, None]
-            kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)
+            kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)        # (B, 1 + T, D)
         if R == 1:
-            first = torch.cat([kept[:, :0], *self.stage2.first_tokens(len(kept))], 1)  # (B, 1, D) or none
+            own = self.stage2.first_tokens(len(kept))[fused:]      # [class token, if not fused ; registers]
         else:
-            first, partner = embedded[:, :prefix], embedded[:, prefix:]
-            if self.fused:
-                partner = torch.cat([first[:, :1], partner], 1)
-            kept = self.merge(torch.cat([kept, partner], -1))
-        if self.fused:                                             # in the place of a class token of its own
-            return torch.cat([kept[:, :1], first[:, 1:], kept[:, 1:]], 1)
-        return torch.cat([first, kept], 1)
+            embedded = self.stage2.embed(composite)                # (B, 1 + T, D)
+            own = [embedded[:, fused:prefix]]
+            partners = torch.cat([embedded[:, :fused], embedded[:, prefix:]], 1)
+            kept = self.merge(torch.cat([kept, partners], -1))
+        return torch.cat([kept[:, :fused], *own, kept[:, fused:]], 1)
 
     def joint(self, images, present):
         """One class token and the patches of all images in one sequence of 1 + N T tokens."""
@@ -208,10 +190,8 @@ class MultiViT(nn.Module):
     @staticmethod
     def check_flags(args):
         ViT.check_flags(args)
-        if args.n < 1:
-            raise ValueError(f"--n {args.n}: need at least 1")
-        if args.chunk is not None and args.chunk < 1:
-            raise ValueError(f"--chunk {args.chunk}: need at least 1")
+        if not all(width.isdigit() for width in args.hidden.split(",")):
+            raise ValueError(f"--hidden {args.hidden}: need whole numbers from 1, e.g. 256,128")
         if args.chunk and args.mode == "joint":
             raise ValueError("--chunk: --mode joint has no stage 1, it sees all photographs at once")
 
@@ -221,7 +201,7 @@ class MultiViT(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
-        hidden = [int(width) if width.isdigit() else 0 for width in args.hidden.split(",")]
+        hidden = tuple(int(width) for width in args.hidden.split(","))
         vit = ViT.from_args(args)
         model = cls(MultiViTConfig(vit.config, args.mode, args.n, args.r, args.cls_token, hidden), tasks)
         model.chunk = args.chunk

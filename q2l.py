@@ -4,17 +4,14 @@
     decoder   y = LN(y + attn(y + query, x + pos, x))     y = LN(y + W2 relu(W1 y))    y starts at 0
     logit_k = w_k . y_k + b_k                                                          for label k
 
-Liu et al. 2021, "Query2Label", and its released code: the transformer of DETR (Carion et al. 2020) without
-self-attention in the decoder, so that no label knows of another. It is here to compare LT-ViT with, whose
-label tokens live inside the ViT, look at its last blocks, and need no further layers.
-B samples, T patches, D width, H heads, L labels (rows of y and query); attn(queries, keys, values).
-Differs: the released map is that of a convolutional network, D = 2048; here it is the ViT's patch tokens.
-On ViT-S/16 with 14 labels 25.82 M parameters (LT-ViT's Table 1: 26 M).
+Liu et al. 2021 and its released code: the transformer of DETR (Carion et al. 2020) without self-attention in
+the decoder, so that no label knows of another. LT-ViT is compared with it: 26 M parameters in its Table 1,
+25.82 M here (ViT-S/16, 14 labels). B samples, T patches, D width, H heads, L labels; attn(queries, keys,
+values). Differs: it reads a ViT's patch tokens, not the map of a convolutional network with D = 2048.
 """
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from vit import ViT, ViTConfig
@@ -35,12 +32,8 @@ class Q2LConfig:
         return nn.MultiheadAttention(self.vit.dim, heads, self.dropout, batch_first=True)
 
     def __post_init__(self):
-        if self.encoder_layers < 0 or self.decoder_layers < 1 or self.ff < 1:
-            raise ValueError(f"encoder_layers={self.encoder_layers}, decoder_layers={self.decoder_layers}, "
-                             f"ff={self.ff}: need at least 0, 1 and 1")
-        D, heads, axes = self.vit.dim, self.heads or self.vit.heads, len(self.vit.grid)
-        if heads < 1 or D % heads or not axes or D % (2 * axes):
-            raise ValueError(f"width {D}: cannot be {heads} heads, or sine and cosine for {axes} axes")
+        from plumbing.checks import check_q2l
+        check_q2l(self)
 
 
 def sine_position(grid, dim):
@@ -49,12 +42,8 @@ def sine_position(grid, dim):
     width = dim // len(grid)
     wavelength = 10000 ** (torch.arange(0, width, 2) / width)
     places = [torch.arange(1, size + 1) / size for size in grid]
-    features = []
-    for place in torch.meshgrid(places, indexing="ij"):
-        angle = 2 * torch.pi * place.flatten()[:, None] / wavelength
-        waves = torch.stack([angle.sin(), angle.cos()], -1)
-        features.append(waves.flatten(1))                          # (T, width)
-    return torch.cat(features, -1)
+    angle = 2 * torch.pi * torch.cartesian_prod(*places)[:, :, None] / wavelength  # (T, axes, width / 2)
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)  # (T, D)
 
 
 class EncoderLayer(nn.Module):
@@ -71,7 +60,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x, pos):
         seen, _ = self.self_attn(x + pos, x + pos, x, need_weights=False)
         x = self.norm1(x + self.drop(seen))
-        hidden = self.drop(F.relu(self.linear1(x)))
+        hidden = self.drop(self.linear1(x).relu())
         return self.norm2(x + self.drop(self.linear2(hidden)))
 
 
@@ -81,8 +70,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: Q2LConfig):
         super().__init__()
         D = config.vit.dim
-        self.label_self = config.label_self
-        if self.label_self:
+        if config.label_self:
             self.self_attn = config.attention()
             self.norm1 = nn.LayerNorm(D)
         self.multihead_attn = config.attention()
@@ -91,12 +79,12 @@ class DecoderLayer(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, y, query, x, pos, want_map=False):
-        if self.label_self:
+        if hasattr(self, "self_attn"):
             seen, _ = self.self_attn(y + query, y + query, y, need_weights=False)
             y = self.norm1(y + self.drop(seen))
         seen, label_map = self.multihead_attn(y + query, x + pos, x, need_weights=want_map)
         y = self.norm2(y + self.drop(seen))
-        hidden = self.drop(F.relu(self.linear1(y)))
+        hidden = self.drop(self.linear1(y).relu())
         return self.norm3(y + self.drop(self.linear2(hidden))), label_map
 
 
@@ -105,14 +93,13 @@ class QueryDecoder(nn.Module):
 
     def __init__(self, labels, config: Q2LConfig):
         super().__init__()
-        D = config.vit.dim
         self.encoder = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
         self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.decoder_layers)])
-        self.norm = nn.LayerNorm(D)
+        self.norm = nn.LayerNorm(config.vit.dim)
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.xavier_uniform_(weight)
-        self.query = nn.Parameter(torch.randn(labels, D))
+        self.query = nn.Parameter(torch.randn(labels, config.vit.dim))
 
     def forward(self, x, pos):
         for layer in self.encoder:
@@ -137,11 +124,8 @@ class GroupWiseLinear(nn.Module):
 
 
 class Q2L(nn.Module):
-    """forward(image) -> dict:
-
-    logits     {task: (B, outputs)}, one query per output, tasks in their order
-    label_map  (B, L, T), the queries' attention to the patches in the last layer, mean over heads (the class
-               token is not read: no loss trains what it looks at)"""
+    """forward(image) -> dict: logits {task: (B, outputs)}, one query per output, tasks in their order; and
+    label_map (B, L, T), the queries' attention to the patches in the last layer, mean over heads."""
     Config = Q2LConfig
     inputs = ("image",)
     axes = (2, 3)
@@ -159,9 +143,8 @@ class Q2L(nn.Module):
         self.register_buffer("position", sine_position(config.vit.grid, D), persistent=False)
 
     def forward(self, image):
-        x = self.vit.encode(self.vit.embed(image))
-        patches = x[:, -self.config.vit.tokens:]                   # without class token and registers
-        y, label_map = self.decoder(patches, self.position)
+        tokens = self.vit.encode(self.vit.embed(image))            # the class token is not read, has no map
+        y, label_map = self.decoder(tokens[:, self.config.vit.prefix:], self.position)
         logits = self.label_head(y).split(list(self.tasks.values()), -1)
         return {"logits": dict(zip(self.tasks, logits)), "label_map": label_map}
 

@@ -1,5 +1,4 @@
-"""Do the fields of a configuration go together? ValueError where those of ViT, CrossViT or DAFT do not.
-"""
+"""Do the fields of a configuration go together? ValueError where those of a model do not."""
 
 from attention import KINDS
 
@@ -86,3 +85,43 @@ def check_daft(config, fusions, locations, activations):
         raise ValueError(f"fusion {config.fusion} was given {config.tabular} columns of a table; "
                          "image sees none, the others need some")
     check_statistics(config)
+
+
+def check_multivit(config, modes, cls_tokens):
+    check_choices(config, {"mode": modes, "cls_token": cls_tokens})
+    check_range(config, 1, 65536, "n", "r", "hidden")
+    if not config.hidden:
+        raise ValueError("hidden (): need the units of one layer at least")
+    vit = config.vit
+    R = config.r
+    if config.mode in ("baseline", "joint") and R > 1:
+        raise ValueError(f"mode {config.mode} has one resolution, --r {R} does not apply")
+    if vit.tokens % R ** 2:
+        fitting = [str(r) for r in range(1, vit.tokens + 1) if vit.tokens % r ** 2 == 0]
+        raise ValueError(f"--r {R} does not divide the patch grid {vit.grid} ({vit.image} px at patch "
+                         f"{vit.patch}); use {' or '.join(fitting)}")
+
+
+def check_lt_vit(config, kinds):
+    """kinds: names of label_attention."""
+    vit = config.vit
+    kind = config.label_attention
+    check_choices(config, {"label_attention": kinds})
+    if not 1 <= config.label_layers <= vit.depth:
+        raise ValueError(f"label_layers {config.label_layers}: this ViT has 1 .. {vit.depth} last blocks")
+    if vit.attention != "softmax" and kind != "full":
+        raise ValueError(f"attention {vit.attention!r} normalizes over all tokens at once: it needs "
+                         f"--label-attention full, not {kind}; or --attention softmax")
+    if not vit.image:
+        raise ValueError("LT-ViT sees pictures or volumes, not bags of vectors")
+
+
+def check_q2l(config):
+    check_range(config, 0, 1000, "encoder_layers")
+    check_range(config, 1, 1000, "decoder_layers")
+    check_range(config, 1, 65536, "ff")
+    vit = config.vit
+    heads = config.heads or vit.heads
+    axes = len(vit.grid)
+    if heads < 1 or vit.dim % heads or not axes or vit.dim % (2 * axes):
+        raise ValueError(f"width {vit.dim}: cannot be {heads} heads, or sine and cosine for {axes} axes")

@@ -25,7 +25,7 @@ DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_siz
 LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "workers": 0, "lr": 1e-12,
          "lr_end": 0, "rotate": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "seed": 0, "train_blocks": 0,
          "heads": 1, "width": 1, "ff": 1, "encoder_layers": 0, "decoder_layers": 1, "decoder_heads": 0,
-         "encoders": 1, "cross_depth": 1, "dropout": 0, "drop_path": 0, "val": 0}
+         "encoders": 1, "cross_depth": 1, "n": 1, "chunk": 1, "dropout": 0, "drop_path": 0, "val": 0}
 LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # infinity for the others
 
 # -----------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def load_stage2(stage2, vit, positions=True):
     weights = vit.state_dict()
     rows = placed_rows(vit.config)
     placed = 0
-    if hasattr(stage2, "pos_embed") != positions:                  # what had a position brings it along
+    if (stage2.patch_embed is not None) != positions:              # what had a position brings it along
         sign = 1 if positions else -1
         for name in ("cls_token", "reg_token"):
             if name in weights and placed < rows:

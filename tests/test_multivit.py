@@ -211,6 +211,8 @@ def test_composite_of_absent_resolution_and_impossible_r_are_refused():
         MultiViTConfig(MINI, "joint", 3, 2)
     with pytest.raises(ValueError, match="mode 'full'"):
         MultiViTConfig(MINI, "full")
+    with pytest.raises(ValueError, match=r"hidden \(\)"):
+        MultiViTConfig(MINI, hidden=())
 
 
 def large(mode, r, cls_token="fused", hidden=(512, 512)):

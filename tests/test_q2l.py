@@ -191,7 +191,7 @@ def test_flags_reach_the_decoder():
     assert config.vit.dropout == 0.3
 
 
-@pytest.mark.parametrize("fields, words", [(dict(decoder_layers=0), "decoder_layers=0"), (dict(ff=0), "ff=0"),
+@pytest.mark.parametrize("fields, words", [(dict(decoder_layers=0), "decoder_layers 0"), (dict(ff=0), "ff 0"),
                                            (dict(heads=5), "5 heads"), (dict(vit=replace(VIT, dim=30, heads=3)), "width 30")])
 def test_what_cannot_be_is_refused_in_one_line(fields, words):
     """Sizes that do not fit raise with the number given."""
