@@ -11,7 +11,7 @@ from plumbing.grey import Values, centered, stand_in
 
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-LOOKUPS = {"ModalityLUTSequence", "VOILUTSequence", "SIGMOID", "PALETTE COLOR"}
+LOOKUPS = {"ModalityLUTSequence", "VOILUTSequence", "SIGMOID", "PALETTE COLOR", "HSV"}
 
 
 def open_dicom(path, pixels=False):

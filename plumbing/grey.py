@@ -66,6 +66,8 @@ def to_grey(values, choice="auto", channel=0):
     array = values.array
     if array.dtype == np.uint8 and (choice == "own" or values.window is None):
         grey = np.asarray(array)
+        if values.slope < 0:                                       # the lowest number means the most
+            grey = 255 - grey
     else:
         low, high = find_window(values, choice, channel)
         low = (low - values.intercept) / values.slope
@@ -104,7 +106,7 @@ def sample(values, count):
     step = max(1, array.size // count) | 1                         # odd: no multiple of the usual widths
     numbers = array.flat[::step]
     kept = numbers[numbers != values.padding]
-    for end in (numbers.max(), numbers.min()):
+    for end in (numbers.max().item(), numbers.min().item()):       # a float16 overflows at 65535
         if end in ENDS:
             kept = kept[kept != end]
     if kept.size == 0:

@@ -20,6 +20,7 @@ CROP = 0.1                                                         # at most thi
 SCANS = 100                                                        # of a progressive JPEG; usual are ten
 PHOTOMETRIC = 262                                                  # numbers of TIFF tags, and a value
 SIGNED = 339
+BITS = 258
 WHITE_IS_ZERO = 0
 DEEP = re.compile(r";16| 65535\)")   # in Pillow's words for the pixels of a file
 
@@ -63,6 +64,11 @@ def open_picture(path):
         raise ValueError(f"it is none of the {', '.join(FORMATS)} files that Pillow reads") from error
     if picture.format == "TIFF":
         picture.filename = ""                        # else Pillow maps plain pixels, and mixes up turned ones
+        tags = picture.tag_v2
+        is_misread = 2 in tags.get(SIGNED, ()) or max(tags.get(BITS, (1,))) > 8
+        if is_misread and not is_deep(picture) and not has_16_bit_colors(picture):
+            raise ValueError("Pillow misreads signed numbers of 8 bits, and 16-bit colors plane by plane; "
+                             "save it as grey of 16 bits, or as colors of 8")
     pixels = math.prod(picture.size)
     if pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels")

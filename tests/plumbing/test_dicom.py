@@ -101,7 +101,7 @@ def test_a_file_without_ending_is_known_by_its_magic(tmp_path):
     ({"NumberOfFrames": 10 ** 9}, "says it holds 128000000000 bytes, the file has"),
     ({"NumberOfFrames": 10 ** 5}, "says it holds 12800000 bytes, the file has"),
     ({"Rows": 65535, "Columns": 65535}, "says it holds 8589672450 bytes, the file has"), ({"Rows": 9}, "says it holds 144 bytes, the file has|bytes"),
-    ({"Rows": 0}, "says it has"), ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR, .* is not read"),
+    ({"Rows": 0}, "says it has"), ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR, .* is not read"), ({"PhotometricInterpretation": "HSV"}, "HSV, .* is not read"),
     ({"VOILUTFunction": "SIGMOID", "WindowCenter": 1, "WindowWidth": 9}, "SIGMOID")))
 def test_a_header_that_lies_is_refused(tmp_path, tags, message):
     """In one line with the file's name, by the first read_header, or at the latest when it is read."""

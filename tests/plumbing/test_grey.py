@@ -1,4 +1,6 @@
 """plumbing/grey.py: one window for all images of a run, and what each of the ways to say it gives."""
+import warnings
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,14 @@ def test_8_bits_are_taken_as_they_are():
     numbers = np.arange(6, dtype=np.uint8).reshape(2, 3)
     for choice in ("auto", "own", [(0, 3)]):
         np.testing.assert_array_equal(to_grey(Values(numbers), choice), numbers)
+    np.testing.assert_array_equal(to_grey(Values(numbers, slope=-1.0)), 255 - numbers)       # where the lowest means the most
+
+
+def test_numbers_of_16_bits_with_a_point():
+    """float16 cannot hold 65535, an end of other types: no warning comes of asking."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_grey(Values(np.float16([[0, 1, 2]]))).tolist() == [[0, 127, 255]]
 
 
 @pytest.mark.parametrize("marker", (65535, 60000))

@@ -300,6 +300,25 @@ def test_colors_of_16_bits_in_files_that_are_loaded_to_be_looked_at(tmp_path):
                     reader(path)
 
 
+@pytest.mark.parametrize("planes, bits, sign", ((3, 16, 1), (1, 8, 2)))
+def test_numbers_that_pillow_takes_for_others_are_refused(tmp_path, planes, bits, sign):
+    """16-bit colors plane by plane are mixed up, signed numbers of 8 bits lose their sign: all in silence."""
+    size = 64 * bits // 8
+    tags = ((256, 8), (257, 8), (258, bits), (262, 1 + planes // 3), (273, 8), (277, planes), (278, 8), (279, size), (284, 1 + planes // 3), (339, sign))
+    content, lists = bytes(range(64)) * (planes * bits // 8), 8 + planes * size + 2 + 12 * len(tags) + 4
+    directory, far = struct.pack("<H", len(tags)), b""
+    for tag, value in tags:
+        several = tag in (258, 273, 279, 339) and planes > 1
+        values = [value + i * size * (tag == 273) for i in range(planes if several else 1)]
+        directory += struct.pack("<HHII", tag, 4, len(values), lists + len(far) if several else value)
+        far += struct.pack(f"<{len(values)}I", *values) if several else b""
+    path = str(tmp_path / "a.tif")
+    open(path, "wb").write(b"II*\0" + struct.pack("<I", 8 + len(content)) + content + directory + bytes(4) + far)
+    for reader in (read_header, read_numbers, lambda path: read_image(path, (16, 16))):
+        with pytest.raises(ValueError, match="a.tif: not a readable image .Pillow misreads signed numbers of 8 bits, and 16-bit colors plane by plane"):
+            reader(path)
+
+
 def test_unsigned_numbers_of_32_bits_are_not_signed(tmp_path):
     """In a TIFF, half of whose numbers are above 2 ** 31; Pillow gives negative ones."""
     path = save(tmp_path / "a.tif", Image.fromarray((CELLS.astype(np.int64) * 17_000_000).astype(np.uint32).view(np.int32)))
