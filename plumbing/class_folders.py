@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import groupby
 from os.path import abspath, basename, join, relpath
 
 from plumbing.cells import spelling_notes
@@ -90,7 +91,7 @@ def read_layout(folder, images, left_out):
     drop_copies(places, left_out)
     splits, names, below = [], [], defaultdict(set)                # below: of a class, the folders in it
     for path, above in places.items():
-        words = [word for word in above if not is_image_folder(word)] or above[-1:]
+        words = [word for word, _ in groupby(above) if not is_image_folder(word)] or above[-1:]
         split = None
         for place, word in enumerate(words[:2]):                   # train/CLASS or CLASS/train
             if split_name(word) and not split and len(words) > 1:

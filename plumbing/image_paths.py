@@ -23,7 +23,7 @@ from plumbing.patients import INVISIBLE
 from plumbing.tables import cell_error
 
 
-ABSOLUTE = re.compile(r"(?i)[a-z]:[\\/]|[\\/]")
+ABSOLUTE = re.compile(r"(?i)[a-z]:[\\/]|[\\/]|\w+://")
 LONGEST = 4096                                                     # of any path; looking for more takes long
 
 

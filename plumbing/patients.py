@@ -51,7 +51,7 @@ SPELLING = {
 }
 CHANGED = re.compile(  # copies that programs made
     r"(?i)^(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
-    r"|\.rf\.[0-9a-z]{20,})+$")
+    r"|\.rf\.[0-9a-z]{20,}|_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})+$")
 
 
 def identity(patient):
@@ -65,10 +65,10 @@ def identity(patient):
 
 
 def one_spelling(patients):
-    """-> the patients, each in the spelling that comes first in the table; lines for the reader."""
+    """-> the patients, each in the spelling that comes first, None as it is; lines for the reader."""
     first_of = {}                                                  # identity -> its first spelling
     spelling_of = {}                                               # of every patient, the first of the same
-    for patient in dict.fromkeys(patients):
+    for patient in filter(None, dict.fromkeys(patients)):
         spelling_of[patient] = first_of.setdefault(identity(patient), patient)
     others = [patient for patient, first in spelling_of.items() if patient != first]
     floats = [patient for patient in spelling_of if re.fullmatch(FLOAT, patient)]
@@ -82,7 +82,7 @@ def one_spelling(patients):
     if changed:
         notes.append(f"WARNING: a spreadsheet has changed patient ids, as {changed[0]}: different patients "
                      "may have become one")
-    return [spelling_of[patient] for patient in patients], notes
+    return list(map(spelling_of.get, patients)), notes
 
 
 def named_patients(names, regex=None):
@@ -150,6 +150,7 @@ def patients_of_files(names, regex=None):
 
     The same picture are a.png and a.jpg, a_flip.png, a_rot90.png, and Roboflow's a.rf.HASH.png."""
     patients, note = named_patients(names, regex)
+    patients, notes = one_spelling(patients)
     first_of, copies = {}, []
     for i, name in enumerate(names):
         original = first_of.setdefault(CHANGED.sub(r"\1", without_ending(name)), name)
@@ -157,7 +158,7 @@ def patients_of_files(names, regex=None):
             copies.append(f"{name} of {original}")
         patients[i] = patients[i] or original
     if note:
-        return patients, [note]
+        return patients, [note, *notes]
     notes = [NO_PATIENTS]
     if copies:
         notes.append(f"{len(copies)} files are copies of others by their names, as {copies[0]}: they stay in "

@@ -115,6 +115,7 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
 
 @pytest.mark.parametrize("images, classes, splits, note", (
     (("Training/a/1.png", "Testing/b/1.png"), ("a", "b"), ["test", "train"], None),
+    (("train/train/a/1.png", "test/test/b/2.png"), ("a", "b"), ["test", "train"], None),                      # each part unpacked into a folder of its name
     (("a/train_set/1.png", "b/Validation/2.png"), ("a", "b"), ["train", "val"], None),
     (("x/x/train/a/1.png", "x/x/test/b/1.png"), ("a", "b"), ["test", "train"], "classes are the folders below x/x"),
     (("train/a/1.png", "test/b/2.png", "x/train/a/1.png"), ("a", "b"), ["test", "train"], "1 of 3 files are left out (second copies of images 1)"),

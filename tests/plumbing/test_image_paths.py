@@ -30,6 +30,7 @@ def found(folder, names, files, root=None):
     (("m\\a.png", "n\\a.png"), ("m/a.png", "n/a.png"), None),
     (("C:\\scans\\m\\a.png", "C:\\scans\\n\\a.png"), ("m/a.png", "n/a.png"), "'C:.*' is m/a.png"),
     (("/home/me/scans/a.png", "/home/me/scans/b.png"), ("a.png", "b.png"), "2 of 2 images .* is a.png"),
+    (("https://host.org/scans/a.png", "https://host.org/scans/b.png"), ("a.png", "b.png"), "2 of 2 images .* is a.png"),
     (("../scans/a.png", "../scans/b.png"), ("scans/a.png", "scans/b.png"), "is scans/a.png"),
     (("A.PNG", "b.png"), ("a.png", "b.png"), "1 of 2 images .*'A.PNG' is a.png"),
     (("IMG/a.png", "IMG/b.png"), ("img/a.png", "img/b.png"), "'IMG/a.png' is img/a.png"),

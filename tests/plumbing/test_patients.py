@@ -97,7 +97,15 @@ def test_ids_that_end_in_a_visit_or_a_side(ends, warns):
 def test_copies_that_names_tell_stay_together():
     """Augmented, resized, or saved in another format; numbers in brackets are other pictures."""
     names = ["a/1.png", "a/1_flip.png", "a/1_rot90.png", "a/1.jpg", "b/1.png", "a/2_jpg.rf.0123456789abcdef0123.jpg", "a/2_jpg.rf.ffff456789abcdef0123.jpg",
+             "a/a_original_4.jpg_01234567-89ab-cdef-0123-456789abcdef.jpg", "a/a_original_4.jpg_ffff4567-89ab-cdef-0123-456789abcdef.jpg",
              "a/image.jpg", "a/image (1).jpg", "a/1.2.840.1", "a/1.2.840.2", "a/3_rothman.png"]
     patients, notes = patients_of_files(names)
-    assert patients == [names[0]] * 4 + [names[4], names[5], names[5]] + names[7:] and notes[0] == NO_PATIENTS
-    assert notes[1].startswith("4 files are copies of others by their names, as a/1_flip.png of a/1.png")
+    assert patients == [names[0]] * 4 + [names[4], names[5], names[5], names[7], names[7]] + names[9:] and notes[0] == NO_PATIENTS
+    assert notes[1].startswith("5 files are copies of others by their names, as a/1_flip.png of a/1.png")
+
+
+def test_names_of_files_spell_a_patient_in_several_ways():
+    """As the ids of a table may; files whose names say nobody stay apart."""
+    patients, notes = patients_of_files(["a/Patient 1/x.png", "b/patient_01/y.png", "b/subject_3_1.png", "a/Subject3.png", "A 1.png", "a1.png"])
+    assert patients == ["Patient 1", "Patient 1", "subject_3", "subject_3", "A 1.png", "a1.png"]
+    assert notes[1] == "2 patient ids are other spellings of an earlier one, as patient_01 of Patient 1: they count as the same patient"
