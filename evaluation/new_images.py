@@ -35,7 +35,7 @@ from plumbing.reading import look_at_new, reading_of
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
-from plumbing.tables import image_column, read_csv
+from plumbing.tables import read_csv
 from plumbing.weight_files import in_one_line
 
 
@@ -62,8 +62,8 @@ def load_images(source, args, images=None, columns=()):
     known = PUBLIC_TABLES.get(args.data) or recognize(header)
     if not known and isfile(args.data):                            # its columns of targets may tell
         known = recognize(read_csv(args.data)[0])
-    image = image_column(source, header, rows, args.image_column or known.get("image", "image"))
-    rows, notes = plain_rows(rows, image, args.missing)
+    image = args.image_column or known.get("image", "image")
+    rows, image, notes = plain_rows(source, header, rows, image, args.missing)
     cohort = cohort_of_rows(source, header, rows, known, images, args.patient_column, image,
                             args.patient_regex)
     cohort.notes += notes

@@ -22,7 +22,7 @@ ODD = {
     rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d": "is a date",
     rf"[-+]?\d+([.,]\d+)?\s*({UNITS})": "has a unit",
     r"[<>≤≥~]\s*\d.*": "is a bound",
-    r"[-+.\d]+([\s;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
+    r"[-+.\d]+([\s,;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
 }
 # but 1,500, which may be a thousand and more
 READABLE = re.compile(rf"(?i)(?![1-9]\d{{0,2}}(?:,\d{{3}})+$)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
@@ -63,6 +63,11 @@ def label_of(cell):
     if is_number(number) and float(number) in (1, 0, -1):
         return float(number)
     return None
+
+
+def hold_labels(cells):
+    """Does a cell hold a number, or say yes or no?"""
+    return any(is_number(cell) or label_of(cell) is not None for cell in cells)
 
 
 def by_number(cell):

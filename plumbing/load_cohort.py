@@ -17,8 +17,7 @@ from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tabl
                                     official_lists, recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
-from plumbing.tables import (MISSING, cell_error, find_patients, first_column, image_column, read_csv,
-                             require_column)
+from plumbing.tables import MISSING, cell_error, find_patients, first_column, read_csv, require_column
 from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
@@ -67,14 +66,14 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "joins" in known:
         join_table(dirname(path), *known["joins"].split(":"), header, rows)
     labels = list(filter(None, known.get("labels", "").split(",")))
-    image = image_column(path, header, rows, image or known.get("image", "image"))
-    split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     findings = first_column(header, known.get("findings", ""))
     if findings:
         early_notes += findings_to_labels(header, rows, findings, labels)
+    image = image or known.get("image", "image")
+    rows, image, notes = plain_rows(path, header, rows, image, missing)
+    split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     if "readers" in known:
         rows = majority(rows, image)
-    rows, notes = plain_rows(rows, image, missing)
     uncertain = policy("uncertain", uncertain, header)
     blank = policy("blank", blank, header)
     if "blanks" not in known:

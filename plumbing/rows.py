@@ -4,28 +4,31 @@ import re
 
 import numpy as np
 
-from plumbing.cells import is_number, list_parts, same_word
-from plumbing.tables import blank_out, cell_error, shortlist
+from plumbing.cells import hold_labels, list_parts, same_word
+from plumbing.tables import blank_out, cell_error, image_column, shortlist
 
 
 SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png, ['a', 'b'], a.png, b.png
 
 
-def plain_rows(rows, image, missing):
-    """-> the rows with one image in each, and blanks for the words in `missing`; notes. image: its column."""
-    plain, notes = [], []
+def plain_rows(path, header, rows, names, missing):
+    """-> the rows with one image in each, and blanks for the words in `missing`; the column of the images,
+    which `names` says, one or several as A,B; notes."""
+    notes = []
+    counts = blank_out(rows, missing).items()
+    words = [f"{name} {word!r} {count}" for (name, word), count in counts]
+    if words:
+        notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
+    image = image_column(path, header, rows, names)
+    plain = []
     for row in rows:
         if SEVERAL.search(row[image]):
             plain += [row | {image: name} for name in list_parts(row[image])]
         else:
             plain.append(row)
     if len(plain) != len(rows):
-        notes.append(f"{len(rows)} rows name {len(plain)} images, several in a cell")
-    counts = blank_out(plain, missing).items()
-    words = [f"{name} {word!r} {count}" for (name, word), count in counts]
-    if words:
-        notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
-    return plain, notes
+        notes.insert(0, f"{len(rows)} rows name {len(plain)} images, several in a cell")
+    return plain, image, notes
 
 
 def merge_rows(path, rows, cohort, split=None):
@@ -65,7 +68,7 @@ def merge_rows(path, rows, cohort, split=None):
         if pair and (name in answers or name.replace(".", "_") in answers):
             row, other = pair
             remedy = "one row per image is needed"
-            if name in cohort.targets and not is_number(other[name]):
+            if name in cohort.targets and not hold_labels(cells):
                 remedy = f"--target {name}:labels allows several words"
             raise cell_error(path, row, name, f"is not {other[name]!r}, as in row {other[None]} of the same "
                              f"image; {remedy}")

@@ -181,7 +181,10 @@ def require_column(path, header, names, flag, hint=""):
     """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
     name = first_column(header, names)
     if name is None:
-        raise ValueError(f"{path}: no column {names!r}; {flag} names it{hint}, there are {shortlist(header)}")
+        problem = f"{path}: no column {names!r}; {flag} names it{hint}, there are {shortlist(header)}"
+        if len(header) == 1:
+            problem += ", one column; cells are divided by commas, semicolons, tabs or bars"
+        raise ValueError(problem)
     return name
 
 

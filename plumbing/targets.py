@@ -7,7 +7,7 @@ from shlex import quote
 
 import numpy as np
 
-from plumbing.cells import (NO_FINDING, by_number, divide, is_number, label_of, places_in, positive_of,
+from plumbing.cells import (NO_FINDING, by_number, divide, hold_labels, label_of, places_in, positive_of,
                             read_numbers, reading_notes, same_word, spelling_notes, spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import known_cells, refuse_cells, shortlist
@@ -17,7 +17,8 @@ from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
 FEW = 10                                                           # different numbers that may be classes
 OBJECT = re.compile(r"\{.*:.*\}")
 # names of columns that say 1 of those who had no event
-NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or)|lost|free$|no[ _.-]?event|lebend|überleb")
+NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|non?[ _.-]?event"
+                      r"|(^|[ _.-])(no|non|not|without)[ _.-]|lebend|überleb")
 
 
 def numbers(path, rows, name):
@@ -54,7 +55,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         cells = known_cells(rows, name)
         if kind == "labels":
             uncertain_cells += cells["-1"] + cells["-1.0"]
-            if not cells or any(is_number(cell) or label_of(cell) is not None for cell in cells):
+            if not cells or hold_labels(cells):
                 values_of = {name: read_labels(path, rows, name, cells, uncertain, blank)}
             else:
                 values_of, list_notes = read_lists(path, rows, name, cells)
@@ -129,7 +130,7 @@ def read_one_hot(path, rows, names):
     for row, is_fine in zip(rows, unknown | has_one):
         if not is_fine:
             raise ValueError(f"{path} row {row[None]}: need one 1 and else 0 in {', '.join(names)}; "
-                             f"--target {','.join(names)} makes each of them a label")
+                             f"--target {':labels,'.join(names)}:labels makes each of them a label")
     return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 

@@ -34,6 +34,7 @@ def test_rows_that_agree_are_one_image(tmp_path):
     (("p,a.png,Mass", "p,a.png,Edema", "q,b.png,Mass"), "target", "row 3, column target: 'Edema' is not 'Mass', as in row 2 of the same image; --target target:labels allows several words"),
     (("p,a.png,1.5", "q,b.png,2", "p,a.png,3"), "target", "row 4, column target: '3' is not '1.5', as in row 2 of the same image; one row per image"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image"),
+    (("p,a.png,yes", "p,a.png,no", "q,b.png,no"), "target", "row 3, column target: 'no' is not 'yes', as in row 2 of the same image; one row per image"),
     (("p,a.png,1", "p,a.png,0", "q,b.png,1"), "target:labels", "row 3, column target: '0' is not '1', as in row 2 of the same image; one row per image")))
 def test_rows_that_differ_are_refused(tmp_path, rows, target, message):
     """With both answers and their rows."""
@@ -76,5 +77,7 @@ def test_two_eyes_in_a_row(tmp_path):
     assert not any("names files too" in note for note in cohort.notes)
     one = load_cohort(path, patient="ID", image="Right", target="N")
     assert one.notes[0] == "column Left names files too, which are not read; --image-column Right,Left makes them images of the same row"
+    write(tmp_path, "na.csv", "ID,Left,Right,N", "1,1_left.jpg,1_right.jpg,0", "2,NA,2_right.jpg,1")
+    assert load_cohort(str(tmp_path / "na.csv"), patient="ID", image="Left,Right", target="N").paths == cohort.paths
     with pytest.raises(ValueError, match="no column 'Middle'; --image-column names it, there are ID, Left, Right, N"):
         load_cohort(path, patient="ID", image="Left,Middle", target="N")

@@ -254,7 +254,7 @@ def test_one_hot_columns_can_be_classes(tmp_path):
     words = write(tmp_path, "w.csv", "patient_id,image,A,B", "p,a.png,x|y,", "q,b.png,z,", images=("a.png", "b.png"))
     with pytest.raises(ValueError, match=r"w.csv row 2, column A: 'x\|y' is no label, need 0, 1, -1 or blank"):
         load_cohort(words, target="A/B:classes")
-    with pytest.raises(ValueError, match="t.csv row 4: need one 1 and else 0 in A, B"):
+    with pytest.raises(ValueError, match="t.csv row 4: need one 1 and else 0 in A, B; --target A:labels,B:labels makes each of them a label"):
         load_cohort(path, target="A/B:classes")
     assert not any("exactly one" in line for line in load_cohort(path, target="A,B").notes)
     path = generic(tmp_path, "p,a.png,1,0", "q,b.png,,", "r,c.png,0,1", header="patient_id,image,A,B")
@@ -265,6 +265,7 @@ def test_one_hot_columns_can_be_classes(tmp_path):
     (("1", "0", "1.0"), "died", [1, 0, 1], "died = 1 in 2 of 3 rows"), (("Dead", "alive", ""), "status=dead", [1, 0, np.nan], "status = dead in 1 of 2 rows"),
     (("1", "2", "1"), "status=2", [0, 1, 0], "status = 2 in 1 of 3 rows"), (("1.0", "0.0", "1"), "censorship=0", [0, 1, 0], "censorship = 0 in 1 of 3 rows"),
     (("1", "0", "1"), "censorship=1", [1, 0, 1], "censorship = 1 in 2 of 3 rows"), (("1", "0", "1"), "censorship", None, "censorship = 1 in 2 of 3 rows .not: 0.: is that the event. .*censorship=VALUE:survival"),
+    (("1", "0", "1"), "no_recurrence", None, "no_recurrence=VALUE"), (("1", "0", "1"), "survival", None, "survival=VALUE"), (("1", "0", "1"), "nonevent", None, "nonevent=VALUE"),
     (("1", "0", "1"), "lost_to_follow_up", None, "lost_to_follow_up=VALUE:survival"), (("1", "0", "1"), "event_free", None, "event_free=VALUE:survival"),
     (("1", "0", "1"), "progression_free_event", [1, 0, 1], "progression_free_event = 1 in 2 of 3 rows"),
     (("Dead", "Alive", ""), "status", None, ".not: Dead, Alive.: is that the event. .*days/status=VALUE:survival says which of Dead, Alive it is"),
@@ -322,7 +323,7 @@ def test_what_training_cannot_learn_is_said(kind, values, train, note):
 
 @pytest.mark.parametrize("cells, message", (
     (("20200131", "20210228"), "'20200131' is a date"), (("[0 1]", "[1 0]"), r"'\[0 1\]' is a list of numbers, which belong into columns"),
-    (("[0, 1]", "[1, 0]"), "is a list of numbers")))
+    (("[0, 1]", "[1, 0]"), "is a list of numbers"), (("0,1,1", "1,0,0"), "'0,1,1' is a list of numbers"), (("0, 1", "1, 0"), "is a list of numbers")))
 def test_numbers_that_are_none(tmp_path, cells, message):
     """Days written without hyphens, and vectors in a cell."""
     with pytest.raises(ValueError, match=message):
