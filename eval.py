@@ -47,10 +47,10 @@ from plumbing.device import find_device
 from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
-from plumbing.prepare import add_features, load_data, run_options
+from plumbing.prepare import add_features, load_data, run_options, seen_before
 from plumbing.reading import look_at_new
 from plumbing.run_folder import write_json
-from plumbing.saved_run import open_model
+from plumbing.saved_run import open_model, read_metrics
 from plumbing.splits import read_run_split, sort_by_split
 
 
@@ -109,6 +109,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "device": str(options["device"]),
         "patient_ids": cohort.patients_known,
         "by": columns,
+        "seen_before": options["seen_before"],
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
@@ -257,6 +258,8 @@ def evaluate_run(args):
     indices = images_by_split(cohort, saved.data, args)
     folder = result_folder(args, cohort)
     options = run_options(saved, model, cohort, device)
+    options["seen_before"] = (seen_before(saved, cohort, indices)
+                              or read_metrics(folder).get("seen_before", []))        # the run may be gone now
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):
@@ -289,7 +292,7 @@ def images_by_split(cohort, table, args):
 
     ValueError when the run's own table has changed."""
     if args.data:
-        return {"train": [], "test": range(len(cohort.paths))}
+        return {"train": [], "val": [], "test": range(len(cohort.paths))}
     split_of = read_run_split(args.run)
     changed = set(cohort.patients) ^ set(split_of)
     if changed:

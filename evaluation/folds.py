@@ -8,7 +8,7 @@ that it is no standard error of what another cohort would give.
 """
 import glob
 import os
-from os.path import basename, exists, isfile, join
+from os.path import exists, isfile, join
 
 import numpy as np
 
@@ -54,9 +54,9 @@ def train_folds(train, argv):
     taken = [run for run in runs if exists(run)]
     if taken and "--overwrite" not in others:
         raise ValueError(f"{taken[0]} exists; --overwrite starts all folds anew, --name takes another")
-    for fold, run in enumerate(runs):
-        train([*others, "--folds", str(args.folds), "--fold", str(fold), "--runs", args.runs,
-               "--name", basename(run)])
+    for fold in range(args.folds):
+        train([*others, f"--folds={args.folds}", f"--fold={fold}", f"--runs={args.runs}",
+               f"--name={args.name}-fold{fold}"])
     show(join(args.runs, args.name), runs)
 
 
@@ -118,7 +118,7 @@ def values_of(run):
                 values[f"constant {task.name} {name}"] = scores["constant"][name]["value"]
         values[f"test {task.name} {run.metrics['unit']}s"] = scores["units"]
     metric, value = validation(run)
-    values[f"val {run.tasks[0].name} {metric}"] = value
+    values[f"val {run.first_task.name} {metric}"] = value
     return values
 
 

@@ -154,7 +154,7 @@ def learning_curves(run):
     losses = {}
     for label, column in (("training", "train_loss"), ("validation", "val_loss")):
         losses[label] = [float(row.get(column) or "nan") for row in run.log]           # old runs lack one
-    chosen = {f"{NAMES[metric]} of {run.tasks[0].name}, validation": values}
+    chosen = {f"{NAMES[metric]} of {run.first_task.name}, validation": values}
     for number, label, note, series in ((1, "loss", LOSS, losses), (2, NAMES[metric], "", chosen)):
         lines = []
         for text, ys in series.items():

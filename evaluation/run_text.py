@@ -37,7 +37,8 @@ def read_run(folder, results=None):
     another table or split, from which metrics and predictions come.
 
     args, config, metrics: the JSON files; log, split, predictions: the rows of the CSV files; tasks: those
-    that were evaluated; parameters: how many; name, folder.
+    that were evaluated; first_task: of the run, which chose the best epoch; parameters: how many; name,
+    folder.
     ValueError for a folder that is not an evaluated run."""
     results = results or folder
     with evaluated(folder):
@@ -56,6 +57,7 @@ def read_run(folder, results=None):
         with safe_open(weights, "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
         tasks, _ = tasks_and_columns(run.config, folder)
+        run.first_task = tasks[0]
         run.tasks = [task for task in tasks if task.key in run.metrics]
         run.tested_on = f"the {run.metrics['split']} split"
         run.metrics.setdefault("unit", "patient")
@@ -151,7 +153,7 @@ def training_text(run):
     values, best, metric = validated(run)
     if best is not None:
         text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
-                 f"{NAMES[metric]} of {run.tasks[0].name} {number(values[best])} on "
+                 f"{NAMES[metric]} of {run.first_task.name} {number(values[best])} on "
                  f"{sum(row['split'] == 'val' for row in run.split)} {people(run.metrics)} there")
     return text
 
@@ -159,8 +161,8 @@ def training_text(run):
 def validated(run):
     """-> the values in log.csv that chose the best epoch, the index of the best, None where all are NaN, and
     their metric."""
-    metric = chosen_metric(run.tasks, run.args.get("select"))
-    values = [float(row[f"val_{run.tasks[0].name}_{metric}"]) for row in run.log]
+    metric = chosen_metric([run.first_task], run.args.get("select"))
+    values = [float(row[f"val_{run.first_task.name}_{metric}"]) for row in run.log]
     if np.isnan(values).all():
         return values, None, metric
     best = np.nanargmax(values)

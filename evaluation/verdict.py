@@ -97,6 +97,8 @@ def warnings(task, result, asked, metric):
     scores = result[task.key]
     if result["split"] != "test":
         yield f"No test: the run was made with these patients, those of its {result['split']} split."
+    for line in result.get("seen_before", []):
+        yield f"{capital(line)}."
     for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
         for word, names in held_against_chance(task, scores.get(key, {})).items():
             yield f"{word} than {where}: {', '.join(names)}."
@@ -105,6 +107,10 @@ def warnings(task, result, asked, metric):
                "if it is perfect, look for what gives the answer away.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:
         yield "The predictions hardly vary."
+    explained = scores.get("r2", {}).get("high")
+    if explained is not None and explained < 0:
+        yield (f"The numbers do not fit these {result['unit']}s: their own mean, the same for all, would be "
+               "closer (R² below 0).")
     naming = scores.get("balanced_accuracy")
     always = scores.get("constant", {}).get("balanced_accuracy")
     if naming and always and naming["low"] is not None and naming["low"] <= always["value"]:

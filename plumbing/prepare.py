@@ -6,7 +6,7 @@ eval.py too.
 import os
 import re
 from dataclasses import replace
-from os.path import dirname, exists, isfile, join, realpath
+from os.path import abspath, basename, dirname, exists, isfile, join, realpath
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,7 +59,8 @@ def prepare(args, device):
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
     notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
-    notes += [report, *seen_before(args, cohort, indices)]
+    options["seen_before"] = seen_before(args, cohort, indices)
+    notes += [report, *[f"WARNING: {line}" for line in options["seen_before"]]]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}
@@ -263,8 +264,8 @@ def seen_before(args, cohort, indices):
     learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
     if not learned:
         return []
-    return [f"WARNING: {run} learned from {len(learned)} patients who are for val or test here; "
-            "what is measured on them is too good"]
+    return [f"{basename(abspath(run))}, from which it started, learned from {len(learned)} patients who are "
+            "for val or test here; what is measured on them is too good"]
 
 
 def run_around(name):

@@ -348,7 +348,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(nih, backbone, model, monkeypatc
 def test_a_backbone_that_saw_the_test_patients_is_named(nih, backbone, capsys):
     """Another fold than that of the run it comes from: the measured number would be too good, and a line says so."""
     train.main(flags(nih, "--model", "probe", "--pretrained", backbone, "--fold", "1", "--name", "a"))
-    assert "WARNING: runs/vit learned from" in capsys.readouterr().out
+    assert "WARNING: vit, from which it started, learned from" in capsys.readouterr().out
     for name in ("runs/vit", "runs/vit/best", "runs/vit/best/model.safetensors", "runs/vit:model.safetensors"):
         assert run_around(name) == "runs/vit"                      # however it is spelled
     assert run_around("") is run_around("org/vit") is None

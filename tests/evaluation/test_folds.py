@@ -10,6 +10,7 @@ import train
 from evaluation import folds
 from evaluation.metrics import METRICS
 from plumbing.cohort import Task
+from plumbing.flags import make_parser
 from tests.small_runs import fails, flags
 
 NAMED = ("--fold", "all", "--folds", "3", "--name", "a")
@@ -37,6 +38,16 @@ def test_every_fold_is_tested_once_and_the_table_is_their_mean(table, quiet, cap
     assert "root mean squared error of redness" in open("runs/alone/report.html").read()
 
 
+@pytest.mark.parametrize("name", ("sub/a", "-a"))
+def test_folds_are_trained_where_their_table_is_looked_for(name, monkeypatch):
+    """A name may lead into a folder, or begin with a minus."""
+    trained, shown = [], []
+    monkeypatch.setattr(folds, "show", lambda name, runs: shown.extend(runs))
+    folds.train_folds(lambda argv: trained.append(make_parser("vit").parse_args(argv)), ["--model=vit", "--fold=all", "--folds=2", f"--name={name}"])
+    assert [f"{args.runs}/{args.name}" for args in trained] == shown == [f"runs/{name}-fold0", f"runs/{name}-fold1"]
+    assert [args.fold for args in trained] == [0, 1]
+
+
 def test_undefined_metrics_are_left_out_of_the_mean():
     assert folds.summary([1.0, None, 3.0]) == (2.0, pytest.approx(2 ** 0.5), 2)
     assert folds.summary([None]) == (None, None, 0) and folds.summary([4.0]) == (4.0, None, 1)
@@ -62,7 +73,7 @@ def test_a_fold_without_results_is_named(monkeypatch, capsys, tmp_path):
     scores = {name: {"value": 2.0} for name in METRICS["regression"]}
     metrics = {"unit": "patient", "y": {**scores, "units": 7, "constant": {name: {"value": 3.0} for name in scores}}}
     args = {"model": "vit", "lr": 0.1}
-    monkeypatch.setattr(folds, "read_run", lambda run: SimpleNamespace(tasks=[task], metrics=metrics, log=[], args={**args, "fold": run[-1]}))
+    monkeypatch.setattr(folds, "read_run", lambda run: SimpleNamespace(tasks=[task], first_task=task, metrics=metrics, log=[], args={**args, "fold": run[-1]}))
     monkeypatch.setattr(folds, "validation", lambda run: ("mae", 1.0))
     folds.main(["a"])
     text = capsys.readouterr().out

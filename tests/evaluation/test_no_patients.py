@@ -65,7 +65,23 @@ def test_a_copied_table_does_not_hide_the_training_pictures(classes, tmp_path):
     cohort = load_cohort(str(tmp_path / "copy"))
     indices = {"train": [], "val": [], "test": range(len(cohort.paths))}
     line, = seen_before(SimpleNamespace(pretrained=str(classes / "runs/r"), data=str(tmp_path / "copy")), cohort, indices)
-    assert line.startswith("WARNING: ") and "learned from 14 patients who are for val or test" in line
+    assert line.startswith("r, from which it started, ") and "learned from 14 patients who are for val or test" in line
+
+
+def test_a_run_that_began_with_one_that_saw_its_test_images_says_so_in_every_place(classes, tmp_path):
+    """Metrics, report and card, also evaluated again when that run is gone."""
+    shutil.copytree(classes / "runs/r", tmp_path / "r")
+    run = shutil.copytree(classes / "runs/r", tmp_path / "next")
+    (run / "args.json").write_text(json.dumps({**json.loads((run / "args.json").read_text()), "pretrained": str(tmp_path / "r")}))
+    turned = (run / "split.csv").read_text().replace(",train,", ",was,").replace(",test,", ",train,").replace(",was,", ",test,")
+    (run / "split.csv").write_text(turned)
+    for gone in (False, True):
+        evaluate.main([str(run), "--device", "cpu"])
+        line, = json.loads((run / "metrics.json").read_text())["seen_before"]
+        assert line.startswith("r, from which it started, learned from 14 patients")
+        for text in ((run / "report.html").read_text(), (run / "best/README.md").read_text()):
+            assert "what is measured on them is too good" in text
+        shutil.rmtree(tmp_path / "r", ignore_errors=True)
 
 
 def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):

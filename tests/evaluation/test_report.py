@@ -162,6 +162,16 @@ def test_the_command_line(runs, monkeypatch, capsys):
     assert status == 2 and len(errors.strip().splitlines()) == 1 and "no evaluated run" in errors
 
 
+def test_a_table_with_only_some_of_the_targets_has_a_page(runs, tmp_path):
+    """The first target, which chose the best epoch, is not among them; the learning curves are of it all the same."""
+    shutil.copytree(runs / "a", tmp_path / "a")
+    metrics = json.load(open(tmp_path / "a/metrics.json"))
+    del metrics["redness"]
+    json.dump(metrics, open(tmp_path / "a/metrics.json", "w"))
+    text = Page(open(write_report(str(tmp_path / "a"))).read()).text
+    assert "mean absolute error of redness" in text and "Results: grade" in text and "Results: redness" not in text
+
+
 @pytest.mark.slow
 def test_another_evaluation_has_a_page_that_the_runs_own_links_to(runs, tmp_path):
     """Its numbers are of its folder, its training that of the run; names of folders are escaped."""

@@ -46,7 +46,8 @@ def test_a_model_is_better_worse_or_neither(task, constant):
     """One that knows, one that guesses, one that has it the wrong way round; by how much, with the interval of the gain."""
     better, warnings = verdict(task, result_of(task, *model_of(task, 200, 3.0), constant))
     if task is PASI:                                               # three times too large is no better than the median
-        better, _ = verdict(task, result_of(task, model_of(task, 200, 3.0)[0] / 3, model_of(task, 200, 3.0)[1], constant))
+        assert "do not fit these patients: their own mean" in warnings[0]
+        better, warnings = verdict(task, result_of(task, model_of(task, 200, 3.0)[0] / 3, model_of(task, 200, 3.0)[1], constant))
     assert f"{task.name}: better than always predicting the " in better and "on 200 test patients" in better and warnings == []
     assert ". Mean absolute error 0." in better or ". AUROC 0.9" in better or ". Concordance 0." in better
     guess, truth = model_of(task, 200, 0.0)
@@ -194,6 +195,16 @@ def test_probabilities_that_do_not_fit_these_patients_are_said():
     assert "do not fit these patients" in warnings[-1] and "have 0.161 (Brier score)" in warnings[-1]
     classes = np.hstack([1 - guess, guess])
     assert verdict(YES, result_of(YES, classes, target[:, 0], [0.7, 0.3]))[1][-1] == warnings[-1]
+
+
+def test_numbers_of_another_unit_and_a_beginning_that_saw_the_patients_are_said():
+    """Centimetres where the run learned millimetres: better than the old median, and far from all of them. A run that goes on from another one."""
+    guess, truth = model_of(PASI, 100, 3.0)
+    result = result_of(PASI, 80 + guess, 10 + truth, 100.0, seen_before=["a, from which it started, learned from 9 patients"])
+    sentence, warnings = verdict(PASI, result)
+    assert "pasi: better than" in sentence and warnings == ["A, from which it started, learned from 9 patients.",
+                                                            "The numbers do not fit these patients: their own mean, the same for all, would be "
+                                                            "closer (R² below 0)."]
 
 
 def test_a_patient_with_many_of_the_images_is_said():
