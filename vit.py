@@ -99,16 +99,13 @@ class MLP(nn.Module):
 
 
 class Residual(nn.Module):
-    """What a branch adds: scaled (Touvron et al. 2021, eq. 4), dropped out, left out for some samples."""
+    """What a branch adds, (B, S, D): dropped out, and left out for some samples."""
 
     def __init__(self, config: ViTConfig, drop_path):
         super().__init__()
         self.dropout, self.drop_path = config.dropout, drop_path
-        self.gamma = None                                          # of LayerScale, where there is one
 
     def forward(self, y):
-        if self.gamma is not None:
-            y = y * self.gamma
         y = F.dropout(y, self.dropout, self.training)
         if self.training and self.drop_path:
             keep = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
@@ -212,9 +209,8 @@ class ViT(nn.Module):
         from plumbing.variants import vary
         vary(self)                                                 # to what a pretrained ViT has instead
         self.apply(init_weights)
-        for name in ("cls_token", "pos_embed", "reg_token"):
-            if hasattr(self, name):
-                nn.init.trunc_normal_(getattr(self, name), std=0.02)
+        for token in self.parameters(recurse=False):               # cls_token, pos_embed, reg_token
+            nn.init.trunc_normal_(token, std=0.02)
 
     def embed(self, images):
         """(B, C, *image) -> (B, S, D), with positions."""
@@ -306,6 +302,5 @@ class ViT(nn.Module):
 if __name__ == "__main__":
     for size, fields in SIZES.items():
         with torch.device("meta"):                                 # shapes without numbers
-            model = ViT(ViTConfig(**fields))
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"{size:7} {millions:6.2f} M parameters at 224 px, tokens {model.config.dim} wide")
+            parameters = sum(p.numel() for p in ViT(ViTConfig(**fields)).parameters())
+        print(f"{size:7} {parameters / 1e6:6.2f} M parameters at 224 px, tokens {fields['dim']} wide")

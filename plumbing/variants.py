@@ -38,6 +38,18 @@ ACTIVATIONS = {
 }
 
 
+class LayerScale(nn.Module):
+    """(B, S, D) -> a learned factor per feature times it, Touvron et al. 2021, eq. 4; then `residual`."""
+
+    def __init__(self, residual, dim):
+        super().__init__()
+        self.residual = residual
+        self.gamma = nn.Parameter(torch.full((dim,), 1e-5))
+
+    def forward(self, y):
+        return self.residual(y * self.gamma)
+
+
 def placed_rows(config):
     """How many of class token and registers have a position: the first rows of pos_embed."""
     return {"class": 1, "all": config.prefix}.get(config.positions, 0)
@@ -174,9 +186,9 @@ def vary(vit):
     for block in vit.blocks:
         attn = block.attn
         mlp = block.mlp
-        if config.layer_scale:                                     # Touvron et al. 2021, eq. 4
-            for residual in (block.ls1, block.ls2):
-                residual.gamma = nn.Parameter(torch.full((D,), 1e-5))
+        if config.layer_scale:
+            block.ls1 = LayerScale(block.ls1, D)
+            block.ls2 = LayerScale(block.ls2, D)
         mlp.act = ACTIVATIONS[config.activation]
         if config.activation == "swiglu":
             mlp.fc1 = nn.Linear(D, 2 * config.mlp)
