@@ -190,6 +190,7 @@ def c_index(prediction, target, weights):
     Of equal times an event comes before a last look, and two events have no order. Equal risks count half.
     NaN without such a pair."""
     time, event = target.T
+    weights = weights.astype(np.float32)             # whole numbers: their sums are exact
     agreed = np.zeros(len(weights))
     pairs = np.zeros(len(weights))
     # In blocks of rows: n x n values may not fit into memory.
@@ -197,9 +198,11 @@ def c_index(prediction, target, weights):
         own_time = time[rows, None]
         own_risk = prediction[rows, None]
         before = (own_time < time) | (own_time == time) & (event == 0)                      # (rows, n)
-        right = before * ((own_risk > prediction) + (own_risk == prediction) / 2)
-        pairs += (weights[:, rows] * (weights @ before.T)).sum(1)
-        agreed += (weights[:, rows] * (weights @ right.T)).sum(1)
+        before = before.astype(np.float32)
+        right = before * ((own_risk > prediction) + (own_risk == prediction) / np.float32(2))
+        own = weights[:, rows].astype(float)
+        pairs += (own * (weights @ before.T)).sum(1)
+        agreed += (own * (weights @ right.T)).sum(1)
     return ratio(agreed, pairs)
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, mean_defined, ratio
+from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, c_index, mean_defined, ratio
 from plumbing.cohort import per_patient
 
 
@@ -47,6 +47,8 @@ def measure(function, prediction, target, weights):
     """(W,) values of a metric, in blocks of resamples that fit into memory; NaN where there is no unit."""
     if not len(target):
         return np.full(len(weights), np.nan)
+    if function is c_index:                          # which compares all pairs, once for all resamples
+        return c_index(prediction, target, weights)
     blocks = np.array_split(weights, 1 + weights.size // 1_000_000)
     return np.concatenate([function(prediction, target, block.astype(float)) for block in blocks])
 
