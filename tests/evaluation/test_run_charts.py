@@ -56,10 +56,10 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses, mo
     for row in log:
         if column:
             row["val_loss"] = "0.5"
-    run = SimpleNamespace(log=log, tasks=[task], args={})
+    run = SimpleNamespace(log=log, first_task=task, args={})
     loss, metric = learning_curves(run)
     assert loss.picture.info["key"] == losses and metric.text.startswith("Mean absolute error over the epochs")
-    assert list(learning_curves(SimpleNamespace(log=log[:1], tasks=[task]))) == []
+    assert list(learning_curves(SimpleNamespace(log=log[:1]))) == []
     drawn = []
     with monkeypatch.context() as patch:
         patch.setattr(run_charts, "line_chart", lambda lines, *rest: drawn.extend(lines))
