@@ -23,6 +23,7 @@ import os
 import shutil
 from collections import Counter
 from os.path import abspath, basename, isfile, join
+from shlex import quote
 
 import torch
 
@@ -189,7 +190,11 @@ def make_parser():
 
 
 def check_flags(args, default_of):
-    """ValueError for a flag that what is asked for does not use, and for --predict without --out."""
+    """ValueError for a flag that is empty, or that what is asked for does not use, and for --predict without
+    --out."""
+    for flag, value in vars(args).items():
+        if value == "":                                            # of a variable that is not set
+            raise ValueError(f"{'run' if flag == 'run' else '--' + flag} is empty; say which")
     asked = next(flag for flag in USES if getattr(args, flag))
     for flag, value in vars(args).items():
         if value != default_of(flag) and flag not in ("run", "device", asked, *USES[asked]):
@@ -218,7 +223,7 @@ def main(argv=None):
     elif args.export:
         print(USE[export(args.run, args.export)])
         print(f"{args.export} holds the model and its card. "
-              f"Read the card, then: hf upload ORG/NAME {args.export} .")
+              f"Read the card, then: hf upload ORG/NAME {quote(args.export)} .")
     elif args.share:
         share(args.run, args.share)
         print(f"{args.share}: report.html and README.md, without patients' pictures, ids and paths")
@@ -247,7 +252,7 @@ def evaluate_run(args):
         learned = saved_results(args.run)
     else:
         say_outside(saved.data, args.run)
-    cohort = match(load_data(saved), tasks, args.run)
+    cohort = match(load_data(saved, trains=False), tasks, args.run)
     if args.data:
         refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)

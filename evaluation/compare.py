@@ -44,9 +44,10 @@ def compare(a, b, resamples=1000):
     same = kinds.items() & other_kinds.items()
     if not same or len(same) < len(kinds.keys() & other_kinds.keys()):
         raise ValueError(f"{a} predicts {kinds}, and {b} {other_kinds}: need a task in common, of one kind")
+    others = sorted(kinds.keys() ^ other_kinds.keys())
     for task in tasks:
         name = task.name
-        if name not in other_kinds:
+        if name in others:
             continue
         agree = np.isclose(
             first["target"][name][rows],
@@ -69,6 +70,8 @@ def compare(a, b, resamples=1000):
         warnings = scores["warnings"] = rare_warnings(questions(task, score(task, first, 0, rows)))
         if alone:
             warnings.append(f"Left out: {alone} that only one of the two runs was tested on.")
+        if others:
+            warnings.append(f"Left out: {', '.join(others)}, which only one of the two runs predicts.")
         if np.array_equal(prediction, other):
             warnings.append("Both predict the same.")
         result[task.key] = scores

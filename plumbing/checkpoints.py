@@ -223,8 +223,9 @@ def weight_paths(place, file):
         weight_map = read_json(path)["weight_map"]                 # {tensor: file}
         shards = sorted({basename(shard) for shard in weight_map.values()})
         paths = [place.fetch(beside(file, shard)) for shard in shards]
-        if not paths or None in paths:
-            raise ValueError(f"it names {listed(shards)}")
+        missing = [shard for shard, path in zip(shards, paths) if not path]
+        if missing or not shards:
+            raise ValueError(f"of {len(shards)} that it names there is no {listed(missing)}")
     return paths, weight_map
 
 

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 from contextlib import redirect_stdout
+from shlex import quote
 
 import torch
 
@@ -72,7 +73,7 @@ class Stop:
     def note(self, number, frame):
         if self.saved:
             print("stopped before the evaluation was done; "
-                  f"go on with: python train.py --resume {self.saved}")
+                  f"go on with: python train.py --resume {quote(self.saved)}")
             sys.exit(128 + number)
         if self.signal and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
@@ -84,7 +85,7 @@ class Stop:
     def leave(self, bar, run):
         """End the process, once everything is saved."""
         bar.close()
-        print(f"stopped; go on with: python train.py --resume {run}")
+        print(f"stopped; go on with: python train.py --resume {quote(run)}")
         sys.exit(128 + (self.signal or signal.SIGTERM))      # another process may have had the signal
 
 
@@ -125,7 +126,8 @@ def run_main(main, parser=None):
     if parser and "unrecognized" not in line:
         others = sorted(set(re.findall(r"--[a-z][a-z-]+", line)) - set(parser._option_string_actions))
         if others:
-            line += f"; {', '.join(others)} is for train.py: a run keeps its own"
+            line += (f"; {', '.join(others)} is for train.py: a run keeps its own, "
+                     "to which the table is to fit")
     program = os.path.basename(sys.argv[0])
     if os.environ.get("WORLD_SIZE", "1") != "1":
         program += f" (process {os.environ['RANK']})"

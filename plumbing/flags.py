@@ -250,8 +250,8 @@ def parse(argv=None):
             raise ValueError(f"--resume keeps the flags of the run; {changed[0]} cannot change "
                              "(only --device, --workers, --epochs)")
         return resumed(args)
-    for flag in ("pretrained", "tabular", "target"):
-        if getattr(args, flag, None) == "":                        # of a variable that is not set
+    for flag, value in vars(args).items():
+        if value == "" and flag not in ("augment", "missing"):     # of a variable that is not set
             raise ValueError(f"--{flag} is empty; say which, or leave it out")
     fill_in(args)
     parse_window(args.window)

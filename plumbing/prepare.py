@@ -102,8 +102,9 @@ def model_says(args, name):
     return method is not None and method(args)
 
 
-def load_data(args):
-    """Flags -> Cohort. Models that see a patient at once need one target per patient, others none."""
+def load_data(args, trains=True):
+    """Flags -> Cohort. Models that see a patient at once need one target per patient, others none. trains: as
+    in put_positive_last."""
     refuse_unwritable(map(str, vars(args).values()))               # args.json could not be read again
     print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
     own_loss = getattr(MODELS[args.model], "own_loss", None)
@@ -113,7 +114,7 @@ def load_data(args):
                              target=args.target, split=args.split_column, uncertain=args.uncertain,
                              blank=args.blank, cache=args.cache_dir, regex=args.patient_regex,
                              missing=args.missing, needs_targets=own_loss is None)
-    put_positive_last(cohort, args.positive)
+    put_positive_last(cohort, args.positive, trains)
     refuse_unwritable(cohort.patients + cohort.paths)
     cohort.reading = reading_of(args)
     if args.patient_target or model_says(args, "by_patient"):

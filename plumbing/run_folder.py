@@ -20,6 +20,7 @@ import os
 import shutil
 from dataclasses import asdict
 from os.path import dirname, isdir, isfile, join
+from shlex import quote
 
 import torch
 from safetensors.torch import save_file
@@ -254,5 +255,7 @@ def make_folder(args):
             if args.overwrite and isdir(run):
                 return run
             if args.name or args.overwrite:
-                raise ValueError(f"{run} exists; --resume {run} continues it, --overwrite starts it anew, "
-                                 "--name takes another") from error
+                advice = "--name takes another"
+                if isfile(join(run, "args.json")):
+                    advice = f"--resume {quote(run)} continues it, --overwrite starts it anew, {advice}"
+                raise ValueError(f"{run} exists; {advice}") from error

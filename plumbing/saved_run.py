@@ -2,6 +2,7 @@
 import contextlib
 import csv
 from os.path import isdir, isfile, join
+from shlex import quote
 
 from safetensors import SafetensorError
 
@@ -29,8 +30,11 @@ def evaluated(run):
         reason = first_line(error)
         if isinstance(error, (LookupError, TypeError, AttributeError)):
             reason = f"{type(error).__name__}: {reason}"           # its text alone may be no more than a name
+        advice = f"python eval.py {quote(run)} makes its metrics and predictions anew"
+        if not isfile(join(run, "args.json")):
+            advice = "a run folder holds an args.json"
         raise ValueError(f"{run}: no evaluated run as train.py and eval.py leave one ({reason}); "
-                         f"python eval.py {run} makes its metrics and predictions anew") from error
+                         f"{advice}") from error
 
 
 def read_metrics(run):

@@ -193,12 +193,13 @@ def read_survival(path, rows, time, event, event_value):
 # the positive one of two classes
 
 
-def put_positive_last(cohort, positive=None):
+def put_positive_last(cohort, positive=None, trains=True):
     """Order the classes of every task of two so that the positive one is the second, in place, and note it.
 
     positive: --positive, the name of a class; without it the usual names decide. ValueError where no task has
-    such a class."""
+    such a class. trains: else the classes of a trained run count, and nothing is noted or refused."""
     named = False
+    notes = []
     for i, task in enumerate(cohort.tasks):
         if task.kind != "classes" or len(task.classes) != 2:
             continue
@@ -207,13 +208,16 @@ def put_positive_last(cohort, positive=None):
         if positive in task.classes:
             named, chosen = True, positive
         if chosen is None:
-            cohort.notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
-                                f"The second is taken; --positive {quote(first)} turns it round")
+            notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
+                         f"The second is taken; --positive {quote(first)} turns it round")
         elif {same_word(first), same_word(second)} != {0.0, 1.0}:
-            cohort.notes.append(f"{task.name}: the positive class is {chosen!r}")
+            notes.append(f"{task.name}: the positive class is {chosen!r}")
         if chosen == first:
             cohort.tasks[i] = replace(task, classes=(second, first))
             cohort.targets[task.name] = 1 - cohort.targets[task.name]
+    if not trains:
+        return
+    cohort.notes += notes
     if positive and not named:
         raise ValueError(f"--positive {positive}: no target has this class and one other; the targets are "
                          + ", ".join(f"{task.name} ({task.text})" for task in cohort.tasks))
@@ -227,7 +231,8 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
     """-> the tasks with the statistics of the training images, whose indices are `train`.
 
     These are mean and standard deviation of regression targets and, with positive_weight, negatives /
-    positives of every label (1 without positives). ValueError where there is nothing to learn from."""
+    positives of every label (1 without positives). ValueError where there is nothing to learn from, or to
+    weigh."""
     fitted = []
     for task in tasks:
         values = cohort.targets[task.name][train].astype(float)
@@ -250,6 +255,9 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
             weights = np.where(positives, negatives, 1) / np.maximum(positives, 1)
             task = replace(task, positive_weight=tuple(weights.tolist()))
         fitted.append(task)
+    if positive_weight and "labels" not in [task.kind for task in tasks]:
+        raise ValueError("--positive-weight is for labels, and no target is of that kind; "
+                         "COLUMN:labels makes one")
     return fitted
 
 

@@ -153,8 +153,9 @@ def load_weights(model, tensors, name, new=(), notes=()):
     fits, absent, ignored = compare(target, tensors, name, new)
     for key, tensor in fits.items():
         is_other = tensor.is_floating_point() != target[key].is_floating_point()
-        if is_other or not tensor.float().isfinite().all():
-            raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, or values that are not finite")
+        if is_other or tensor.element_size() == 1 or not tensor.float().isfinite().all():
+            raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, numbers of 8 bits, "
+                             "or values that are not finite")
     model.load_state_dict(target | fits)
     report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
     modules = [key.rsplit(".", 1)[0] for key in absent]            # not their weights and biases

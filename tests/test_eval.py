@@ -153,7 +153,7 @@ def test_another_table_is_judged_at_the_thresholds_of_the_run(tmp_path):
     assert "reason" in again["findings"]["operating_point"]["mass"] and saved_results(str(tmp_path / "none")) == ({}, {})
     assert constants["pasi"] > 0 and constants["findings"].shape == (2,)
     (tmp_path / "metrics.json").write_text('{"split": ')           # cut off: said, not taken for a run without thresholds
-    with pytest.raises(ValueError, match="not a JSON file.*makes its metrics and predictions anew"):
+    with pytest.raises(ValueError, match="not a JSON file.*a run folder holds an args.json"):
         saved_results(str(tmp_path))
 
 
@@ -246,12 +246,15 @@ def test_a_patient_the_run_learned_from_is_refused(run, capsys, monkeypatch):
     assert "--images goes together with --data or --predict" in fails("--images", ".")
     assert "--by goes together with --data or the run alone" in fails("--predict", ".", "--out", "o.csv", "--by", "sex")
     assert "--by size: no such column" in fails("--by", "size")
+    assert "--data is empty; say which" in fails("--data", "") and "--by is empty" in fails("--by", "")  # not the run's own table
     args = json.load(open(run / "runs/a/args.json"))
     (run / "fewer.csv").write_text("\n".join([lines[0], *lines[2:]]))
     try:
         for file in ("leak.csv", "fewer.csv"):
             json.dump({**args, "data": str(run / file)}, open(run / "runs/a/args.json", "w"))
             assert "has changed: patient" in fails()
+        json.dump({**args, "positive": "low"}, open(run / "runs/a/args.json", "w"))    # of the run's table, not of any other
+        assert "grade 'fatal' is unknown to" in fails("--data", str(run / "fatal.csv"))
     finally:
         json.dump(args, open(run / "runs/a/args.json", "w"))
 

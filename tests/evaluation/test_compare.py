@@ -70,7 +70,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             compare(a, made_run(tmp_path / name, task, patients, said, true))
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="no evaluated run"):
+    with pytest.raises(ValueError, match="no evaluated run.*; a run folder holds an args.json$"):       # and eval.py is not advised
         compare(a, str(tmp_path))
 
 
@@ -115,6 +115,17 @@ def test_the_same_predictions_those_left_out_and_the_constant_are_said(tmp_path,
     assert result["mae"]["constant"]["value"] == np.abs(true[:12] - 4).mean() and result["mae"]["a"]["value"] == 2
     print_comparison(compare(a, b, 10))
     assert re.search(r"a - b +constant\n +mae, less is better +0.000 \(0.000 to 0.000\) +3.167\n", capsys.readouterr().out)
+
+
+def test_targets_that_only_one_run_predicts_are_named(tmp_path):
+    age = Task("age", "regression")
+    a, b = (made_run(tmp_path / name, task, ["p1", "p2"], [1, 2], [1, 2]) for name, task in (("a", PASI), ("b", age)))
+    json.dump({"tasks": [vars(PASI), vars(age)]}, open(tmp_path / "b/best/config.json", "w"))
+    one, two = (table_of(task, [1, 2], [1, 2], ["p1", "p2"]) for task in (PASI, age))
+    both = {**one, **{key: one[key] | two[key] for key in ("prediction", "target")}}
+    write_predictions(str(tmp_path / "b/predictions.csv"), [PASI, age], both, SimpleNamespace(paths=["/x/p1.png", "/x/p2.png"]))
+    for result in (compare(a, b, 10), compare(b, a, 10)):
+        assert "Left out: age, which only one of the two runs predicts." in result["pasi"]["warnings"] and "age" not in result
 
 
 def test_a_label_that_nobody_knows_says_so():

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +26,12 @@ def test_a_second_ctrl_c_quits_and_a_sigterm_after_it_does_not(quiet):
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_the_command_that_goes_on_can_be_copied(quiet, capsys):
+    with pytest.raises(SystemExit):
+        Stop().leave(SimpleNamespace(close=lambda: None), "my runs/a")
+    assert "python train.py --resume 'my runs/a'" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_process_itself_exits_with_2_and_one_line():
     """Once as a user does it, in a shell."""
@@ -35,6 +42,7 @@ def test_the_process_itself_exits_with_2_and_one_line():
 
 @pytest.mark.parametrize("module, argv, message", (
     ("eval", ["runs/a", "--figurs", "2"], "eval.py: unrecognized arguments: --figurs; did you mean --figures?"),
+    ("eval", [""], "eval.py: run is empty; say which"),
     ("eval", [], "eval.py: the following arguments are required: run"),
     ("experiments.reproduce", ["multivitt"], "argument name: invalid choice: 'multivitt'"),
     ("evaluation.report", [], "the following arguments are required: run"),
@@ -93,7 +101,7 @@ def test_a_flag_that_the_program_does_not_take_is_not_advised_as_if_it_did(monke
     def main():
         raise ValueError("t.csv: no column 'a'; --patient-column names it, --target too")
 
-    for parser, line in ((evaluate.make_parser(), "--target too; --patient-column is for train.py: a run keeps its own"), (None, "--target too")):
+    for parser, line in ((evaluate.make_parser(), "--target too; --patient-column is for train.py: a run keeps its own, to which the table is to fit"), (None, "--target too")):
         with pytest.raises(SystemExit):
             run_main(main, parser)
         assert capsys.readouterr().err.strip().endswith(line)

@@ -58,6 +58,8 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--image", "0"), "--image 0: photos holds pictures, need one number"),
     (("--model", "vit", "--pretrained", ""), "--pretrained is empty"),
     (("--model", "vit", "--tabular", ""), "--tabular is empty"),
+    (("--data", ""), "--data is empty; say which"),
+    (("--name", ""), "--name is empty; say which"),
     (("--model", "vit", "--heads", "0"), "--heads 0: need at least 1"),
     (("--model", "q2l", "--decoder-layers", "0"), "--decoder-layers 0: need at least 1"),
     (("--model", "daft", "--width", "0"), "--width 0: need at least 1"),

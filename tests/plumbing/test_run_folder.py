@@ -2,13 +2,14 @@
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from plumbing.flags import read_args
 from plumbing.prepare import prepare
-from plumbing.run_folder import recover, write_csv, write_folder, write_json, write_log
+from plumbing.run_folder import make_folder, recover, write_csv, write_folder, write_json, write_log
 from tests.grey_runs import flags as grey_flags
 from tests.small_runs import fails, fit
 from train import lr_at, main
@@ -74,6 +75,15 @@ def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     main(["--resume", "runs/a"])
     assert len(open("runs/a/log.csv").read().splitlines()) == 6
     assert "--epochs 4: the run was started for 5" in fails(["--resume", "runs/a", "--epochs", "4"], monkeypatch, capsys)
+
+
+def test_what_is_advised_for_a_taken_name_can_be_done(tmp_path):
+    """Of a folder that is no run nothing can be resumed; a space in its name is no end of a word."""
+    for name, advice in ((".", "--name takes another"), ("a b", f"--resume '{tmp_path}/a b' continues it, --overwrite starts it anew, --name takes another")):
+        os.makedirs(tmp_path / "a b", exist_ok=True), open(tmp_path / "a b/args.json", "w").close()
+        with pytest.raises(ValueError) as error:
+            make_folder(SimpleNamespace(runs=str(tmp_path), name=name, overwrite=False))
+        assert str(error.value) == f"{tmp_path}/{name} exists; {advice}"
 
 
 @pytest.mark.slow

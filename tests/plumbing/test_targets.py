@@ -99,6 +99,9 @@ def test_positive_weights_are_negatives_over_positives_of_the_training_split():
     cohort = Cohort("c", [Task("findings", "labels", ("a", "b", "c"))], list("pqrst"), list("pqrst"), {"findings": values})
     assert fit_tasks(cohort.tasks, cohort, [0, 1, 2, 3], True)[0].positive_weight == (3.0, 2.0, 1.0)
     assert fit_tasks(cohort.tasks, cohort, [0, 1, 2, 3])[0].positive_weight == ()
+    cohort = Cohort("c", [Task("y", "classes", ("no", "yes"))], list("pqr"), list("pqr"), {"y": np.float32([0, 1, 1])})
+    with pytest.raises(ValueError, match="--positive-weight is for labels, and no target is of that kind"):
+        fit_tasks(cohort.tasks, cohort, [0, 1, 2], True)
 
 
 def test_fit_tasks():
@@ -305,6 +308,9 @@ def test_the_positive_class_is_the_second(classes, positive):
         assert f"--positive {shlex.quote(classes[0])} turns" in found.notes[0]
     with pytest.raises(ValueError, match="--positive cat: no target has this class and one other"):
         put_positive_last(cohort(), "cat")
+    new = cohort()                                                 # a table that a trained run meets: its own classes count
+    put_positive_last(new, "cat", trains=False)
+    assert new.notes == []
 
 
 @pytest.mark.parametrize("kind, values, train, note", (

@@ -199,11 +199,11 @@ def test_a_partial_load_changes_nothing():
 
 
 def test_numbers_that_cannot_be_weights_are_refused(tmp_path):
-    """NaN, infinity and quantised integers are named, not loaded."""
+    """NaN, infinity, quantised integers and floats of 8 bits are named, not loaded."""
     ones = torch.ones(192)
-    for i, tensor in enumerate((ones * float("nan"), (ones * float("inf")).bfloat16(), ones.to(torch.int8))):
+    for i, tensor in enumerate((ones * float("nan"), (ones * float("inf")).bfloat16(), ones.to(torch.int8), ones.to(torch.float8_e4m3fn))):
         message = refusal(ViT.from_pretrained, write(tmp_path / str(i), {**tiny(), "norm.bias": tensor}))
-        assert f"norm.bias ({tensor.dtype}) holds integers, or values that are not finite" in message
+        assert f"norm.bias ({tensor.dtype}) holds integers, numbers of 8 bits, or values that are not finite" in message
 
 
 @torch.no_grad()
