@@ -104,7 +104,7 @@ def ways_out(flag, cell, words, number):
     choices = f"{flag}:{words} takes it as a word"
     value, _ = read_number(cell)
     if value is not None:
-        choices += f", {flag.split()[1]}:{number} as {value:g}"
+        choices += f", {flag.partition(' ')[2]}:{number} as {value:g}"
     elif odd_cell([cell]) is None:
         choices += "; --missing names words for a blank"
     return choices

@@ -106,8 +106,8 @@ def sample(values, count):
     step = max(1, array.size // count) | 1                         # odd: no multiple of the usual widths
     numbers = array.flat[::step]
     kept = numbers[numbers != values.padding]
-    for end in (numbers.max().item(), numbers.min().item()):       # a float16 overflows at 65535
-        if end in ENDS:
+    for end in (numbers.max(), numbers.min()):
+        if float(end) in ENDS:                                     # a float16 would overflow at 65535
             kept = kept[kept != end]
     if kept.size == 0:
         kept = numbers

@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from os.path import abspath, basename, commonprefix, isdir, isfile, join, normpath, relpath
+from os.path import basename, commonprefix, isdir, isfile, join, normpath, relpath
 
 from plumbing.folders import left_out_note, look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
@@ -27,14 +27,13 @@ ABSOLUTE = re.compile(r"(?i)[a-z]:[\\/]|[\\/]|\w+://")
 LONGEST = 4096                                                     # of any path; looking for more takes long
 
 
-def find_images(path, rows, column, folder):
+def find_images(path, rows, column, root):
     """-> the image file of every row; notes, one line about those that the folder spells differently.
 
-    path: of the table; column: of the names; folder: in which the images are. ValueError where there is no
-    such image, or there are two different ones, or it has two names in the table."""
-    root = abspath(folder)
+    path: of the table; column: of the names; root: the folder of the images, an absolute path. ValueError
+    where there is no such image, or there are two different ones, or it has two names in the table."""
     if not isdir(root):
-        raise ValueError(f"--images {folder}: no such folder")
+        raise ValueError(f"--images {root}: no such folder")
     paths = [as_named(root, row[column]) for row in rows]
     if None not in paths:
         return paths, []

@@ -12,12 +12,13 @@ from plumbing.folders import left_out_note, without_masks
 from plumbing.formats import ENDING, IMAGE_ENDINGS, without_ending
 from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
-from plumbing.patients import one_spelling, parts_note, patients_of_files
+from plumbing.patients import (NOBODY, compile_regex, first_group, one_spelling, parts_note,
+                               patients_of_files)
 from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_table, majority, name_alone,
                                     official_lists, recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
-from plumbing.tables import MISSING, cell_error, find_patients, first_column, read_csv, require_column
+from plumbing.tables import MISSING, cell_error, first_column, read_csv, require_column
 from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
@@ -64,7 +65,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     known = known or recognize(header)
     early_notes = twin_columns(header)
     if "joins" in known:
-        join_table(dirname(path), *known["joins"].split(":"), header, rows)
+        early_notes += join_table(dirname(path), *known["joins"].split(":"), header, rows)
     labels = list(filter(None, known.get("labels", "").split(",")))
     findings = first_column(header, known.get("findings", ""))
     if findings:
@@ -134,7 +135,12 @@ def read_patients(path, header, rows, image, patient, known, regex):
                              f" (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
-    patients, notes = one_spelling(find_patients(path, rows, patient, regex or ".+"))
+    expression = compile_regex(regex or ".+")
+    cells = [first_group(expression.search(row[patient])) for row in rows]
+    for row, cell in zip(rows, cells):
+        if NOBODY.fullmatch(cell):
+            raise cell_error(path, row, patient, "names no patient")
+    patients, notes = one_spelling(cells)
     if not regex:
         notes += parts_note(patients)
     if patient == "lesion_id":

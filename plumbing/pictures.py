@@ -65,8 +65,8 @@ def open_picture(path):
     if picture.format == "TIFF":
         picture.filename = ""                        # else Pillow maps plain pixels, and mixes up turned ones
         tags = picture.tag_v2
-        is_misread = 2 in tags.get(SIGNED, ()) or max(tags.get(BITS, (1,))) > 8
-        if is_misread and not is_deep(picture) and not has_16_bit_colors(picture):
+        is_usual = is_deep(picture) or has_16_bit_colors(picture)
+        if not is_usual and (2 in tags.get(SIGNED, ()) or max(tags.get(BITS, (1,))) > 8):
             raise ValueError("Pillow misreads signed numbers of 8 bits, and 16-bit colors plane by plane; "
                              "save it as grey of 16 bits, or as colors of 8")
     pixels = math.prod(picture.size)

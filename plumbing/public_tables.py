@@ -163,18 +163,22 @@ def table_path(data, known, images):
 
 
 def join_table(folder, file, key, header, rows):
-    """Add to header and rows the columns of another table in the folder, if it is there. Keys that it lacks
-    get blanks."""
+    """Add to header and rows the columns of another table in the folder, if it is there; -> a line about it,
+    in a list. Keys that it lacks get blanks."""
     path = join(folder, file)
     if isfile(path + ".gz") and not isfile(path):
         path += ".gz"                                              # which is refused with how to unpack it
-    if isfile(path):
-        names, others = read_csv(path)
-        row_of = {other[key]: other for other in others}
-        blanks = dict.fromkeys(names, "")
-        for row in rows:
-            row.update(row_of.get(row[key], blanks) | row)
-        header += [name for name in names if name not in header]
+    if not isfile(path):
+        return []
+    names, others = read_csv(path)
+    row_of = {other[key]: other for other in others}
+    blanks = dict.fromkeys(names, "")
+    count = 0
+    for row in rows:
+        count += row[key] in row_of
+        row.update(row_of.get(row[key], blanks) | row)
+    header += [name for name in names if name not in header]
+    return [f"{file} is joined by {key}: {count} of {len(rows)} rows are in it, others are blank there"]
 
 
 def name_alone(rows, patient, image):

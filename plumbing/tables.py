@@ -7,7 +7,7 @@ from itertools import chain
 
 from plumbing.cells import is_number
 from plumbing.formats import ENDING
-from plumbing.patients import INVISIBLE, NOBODY, compile_regex, first_group
+from plumbing.patients import INVISIBLE
 
 
 DELIMITERS = ",;\t|"
@@ -162,9 +162,9 @@ def cell_error(path, row, name, problem):
 
 def refuse_cells(path, rows, name, cells, problem):
     """ValueError for the first row in which a column holds one of these cells, if there are any."""
-    if cells:
-        row = next(row for row in rows if row[name] in cells)
-        raise cell_error(path, row, name, problem)
+    for row in rows:
+        if row[name] in cells:
+            raise cell_error(path, row, name, problem)
 
 
 def shortlist(names):
@@ -181,10 +181,8 @@ def require_column(path, header, names, flag, hint=""):
     """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
     name = first_column(header, names)
     if name is None:
-        problem = f"{path}: no column {names!r}; {flag} names it{hint}, there are {shortlist(header)}"
-        if len(header) == 1:
-            problem += ", one column; cells are divided by commas, semicolons, tabs or bars"
-        raise ValueError(problem)
+        raise ValueError(f"{path}: no column {names!r}; {flag} names it{hint}, there are "
+                         f"{shortlist(map(repr, header))}")
     return name
 
 
@@ -207,19 +205,3 @@ def name_and_kind(spec, header):
     if spec in header or not colon:
         return spec, ""
     return name, kind
-
-
-# -----------------------------------------------------------------------------
-# patients and images
-
-
-def find_patients(path, rows, column, regex):
-    """-> the patient of every row: what the regular expression finds in the cell, or its first group."""
-    expression = compile_regex(regex)
-    patients = []
-    for row in rows:
-        patient = first_group(expression.search(row[column]))
-        if NOBODY.fullmatch(patient):
-            raise cell_error(path, row, column, "names no patient")
-        patients.append(patient)
-    return patients

@@ -8,7 +8,7 @@ from shlex import quote
 import numpy as np
 
 from plumbing.cells import (NO_FINDING, by_number, divide, hold_labels, label_of, places_in, positive_of,
-                            read_numbers, reading_notes, same_word, spelling_notes, spellings_of)
+                            read_numbers, reading_notes, same_word, spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import known_cells, refuse_cells, shortlist
 from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
@@ -158,7 +158,7 @@ def read_lists(path, rows, name, cells):
         answers_of[cell] = np.isin(range(len(labels)), places_in(labels, words))
     columns = np.float32([answers_of[row[name]] for row in rows]).T
     note = f"{name}: cells are lists of labels; --target {name}:classes makes each a class"
-    return dict(zip(labels, columns)), [note, *spelling_notes(name, counts)]
+    return dict(zip(labels, columns)), [note, *reading_notes(name, counts, "classes")]
 
 
 def read_survival(path, rows, time, event, event_value):

@@ -37,7 +37,7 @@ def test_numbers_can_be_categories():
 
 
 @pytest.mark.parametrize("wanted, message", (
-    ("height", "made: no column 'height'; --tabular names it, there are age, sex, y, same, grouped, "),
+    ("height", "made: no column 'height'; --tabular names it, there are 'age', 'sex', 'y', 'same', 'grouped', "),
     ("age:word", "kind 'word', need number or category"),
     ("y", "y is what is to be predicted"), ("age,age", "age is .* named twice"), ("same", "same: 1 different values in the training split .1, 1.0., need at least 2"),
     ("id", "60 different values .* of words at most 50"), ("mixed:number", "patient p3, column mixed: 'x3' is not a number"),
@@ -61,6 +61,12 @@ def test_another_table_lacks_a_column():
         tabulate(table_cohort(sex=["F"]), columns)
     with pytest.raises(ValueError, match="patient p0, column age: 'old' is not a number; --tabular age:category allows words"):
         tabulate(table_cohort(age=["old"]), columns)
+
+
+def test_the_way_out_names_the_whole_column():
+    """Also where its name has a space, as NIH's."""
+    with pytest.raises(ValueError, match="--tabular Patient Age:category takes it as a word, Patient Age:number as 58"):
+        fit_columns(table_cohort(**{"Patient Age": ["058Y", "060Y"]}), "Patient Age", range(2))
 
 
 def test_spellings_of_one_value_are_one_input():

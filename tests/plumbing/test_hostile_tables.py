@@ -36,7 +36,7 @@ def test_hostile_cells(tmp_path, row, message):
 def test_a_header_with_lines_in_it(tmp_path):
     """Lists of columns in messages stay one line."""
     (tmp_path / "t.csv").write_text('patient_id,image,"two\nlines"\np,i.png,1\n')
-    assert "there are patient_id, image, two lines" in refused(load_cohort, "t.csv", None, None, None, "x")
+    assert "there are 'patient_id', 'image', 'two lines'" in refused(load_cohort, "t.csv", None, None, None, "x")
 
 
 def test_links_are_followed_but_no_table_leaves_the_folder(tmp_path):

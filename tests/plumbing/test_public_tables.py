@@ -196,6 +196,7 @@ def test_mimic_labels_of_studies_and_its_split(tmp_path):
         load_cohort("mimic", str(tmp_path))
     write(tmp_path, "mimic-cxr-2.0.0-chexpert.csv", f"subject_id,study_id,{labels}", "10000030,50,1.0" + "," * 13, "10000031,51,,-1.0" + "," * 12, "10000032,52,0.0" + "," * 13)
     cohort = load_cohort("mimic", str(tmp_path), uncertain="ones")
+    assert "mimic-cxr-2.0.0-chexpert.csv is joined by study_id: 3 of 3 rows are in it, others are blank there" in cohort.notes
     task, = cohort.tasks
     found = [{task.classes[j] for j in np.flatnonzero(row)} for row in cohort.targets["findings"]]
     assert task.outputs == 13 and found == [{"Atelectasis"}, {"Cardiomegaly"}, set()] and cohort.splits == ["train", "val", "test"]

@@ -79,5 +79,5 @@ def test_two_eyes_in_a_row(tmp_path):
     assert one.notes[0] == "column Left names files too, which are not read; --image-column Right,Left makes them images of the same row"
     write(tmp_path, "na.csv", "ID,Left,Right,N", "1,1_left.jpg,1_right.jpg,0", "2,NA,2_right.jpg,1")
     assert load_cohort(str(tmp_path / "na.csv"), patient="ID", image="Left,Right", target="N").paths == cohort.paths
-    with pytest.raises(ValueError, match="no column 'Middle'; --image-column names it, there are ID, Left, Right, N"):
+    with pytest.raises(ValueError, match="no column 'Middle'; --image-column names it, there are 'ID', 'Left', 'Right', 'N'"):
         load_cohort(path, patient="ID", image="Left,Middle", target="N")

@@ -220,6 +220,10 @@ def test_but_not_what_cannot_be(tmp_path, cells, target, message):
         column(tmp_path, cells, target)
 
 
+def test_a_word_for_a_blank_among_lists_is_no_label_in_silence(tmp_path):
+    assert "WARNING: target: todo (1 rows) counts like the other values" in " ".join(column(tmp_path, ("a|b", "b", "todo"), "target:labels").notes)
+
+
 def test_words_for_a_blank_are_a_flag(tmp_path):
     """A class may be called None; with --missing only what it names is a blank."""
     cells = ("None", "mild", "None", "severe")
