@@ -43,7 +43,7 @@ from evaluation.scores import constant_predictions, score, score_constant
 from evaluation.subgroups import columns_of, score_subgroups
 from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
-from plumbing.command import Parser, run_main
+from plumbing.command import Parser, refuse_empty, run_main
 from plumbing.device import find_device
 from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
@@ -192,10 +192,8 @@ def make_parser():
 def check_flags(args, default_of):
     """ValueError for a flag that is empty, or that what is asked for does not use, and for --predict without
     --out."""
-    for flag, value in vars(args).items():
-        if value == "":                                            # of a variable that is not set
-            raise ValueError(f"{'run' if flag == 'run' else '--' + flag} is empty; say which")
-    asked = next(flag for flag in USES if getattr(args, flag))
+    refuse_empty(args, ("run",))
+    asked = next((flag for flag in USES if getattr(args, flag)), "run")
     for flag, value in vars(args).items():
         if value != default_of(flag) and flag not in ("run", "device", asked, *USES[asked]):
             owners = " or ".join(f"--{other}" for other in USES if flag in USES[other])

@@ -53,6 +53,13 @@ class Parser(argparse.ArgumentParser):
         return f"unrecognized arguments: {flag}{hint}"
 
 
+def refuse_empty(args, may_be=()):
+    """ValueError for a flag that is empty, as of a variable that is not set; may_be: those that may be."""
+    for flag, value in vars(args).items():
+        if value == "" and flag not in may_be:
+            raise ValueError(f"--{flag.replace('_', '-')} is empty; say which, or leave it out")
+
+
 def count(text):
     """A flag's whole number, 1 or more."""
     number = int(text)

@@ -11,7 +11,7 @@ import sys
 from daft import DAFTViT
 from data import AUGMENT
 from plumbing.checkpoints import read_json
-from plumbing.command import Parser
+from plumbing.command import Parser, refuse_empty
 from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
@@ -250,9 +250,7 @@ def parse(argv=None):
             raise ValueError(f"--resume keeps the flags of the run; {changed[0]} cannot change "
                              "(only --device, --workers, --epochs)")
         return resumed(args)
-    for flag, value in vars(args).items():
-        if value == "" and flag not in ("augment", "missing"):     # of a variable that is not set
-            raise ValueError(f"--{flag} is empty; say which, or leave it out")
+    refuse_empty(args, ("augment", "missing"))
     fill_in(args)
     parse_window(args.window)
     if args.warmup > max(2, args.epochs):                          # 2 is the default, also of one epoch

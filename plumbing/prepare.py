@@ -289,6 +289,9 @@ def run_options(args, model, cohort, device):
     if len(vit.image) != axes_of(cohort):
         raise ValueError(f"{cohort.name} holds {IMAGE_KINDS[axes_of(cohort)]}, "
                          f"the model was made for {IMAGE_KINDS[len(vit.image)]}")
+    if len(vit.image) == 2 and vit.channels not in (1, 3):
+        raise ValueError(f"the checkpoint is for {vit.channels} channels, pictures have 1 or 3; --channels 3 "
+                         "folds its patch kernel")
     workers = args.workers
     if workers is None:
         workers = 0 if device.type == "cpu" else min(8, os.cpu_count())

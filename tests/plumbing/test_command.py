@@ -42,7 +42,7 @@ def test_the_process_itself_exits_with_2_and_one_line():
 
 @pytest.mark.parametrize("module, argv, message", (
     ("eval", ["runs/a", "--figurs", "2"], "eval.py: unrecognized arguments: --figurs; did you mean --figures?"),
-    ("eval", [""], "eval.py: run is empty; say which"),
+    ("eval", [""], "eval.py: '': no run folder"),
     ("eval", [], "eval.py: the following arguments are required: run"),
     ("experiments.reproduce", ["multivitt"], "argument name: invalid choice: 'multivitt'"),
     ("evaluation.report", [], "the following arguments are required: run"),

@@ -3,12 +3,14 @@ import csv
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from plumbing.cohort import Cohort
 from plumbing.flags import parse
-from plumbing.prepare import prepare
+from plumbing.prepare import prepare, run_options
 from tests.plumbing.small_tables import write
 from tests.small_runs import fails, fit, flags
 from train import main
@@ -88,6 +90,13 @@ def test_check_shows_the_data_and_its_split_and_leaves_nothing(table, volumes, c
     out = capsys.readouterr().out
     dots = [row["dot"] for row in csv.DictReader(open(table))]
     assert f"redness (survival): times of {dots.count('1')} events, {dots.count('0')} without, " in out
+
+
+def test_a_checkpoint_of_other_channels_than_pictures_have_is_refused():
+    """And --channels, which folds its kernel, is advised."""
+    model = SimpleNamespace(config=SimpleNamespace(image=(16, 16), channels=5))
+    with pytest.raises(ValueError, match="for 5 channels, pictures have 1 or 3; --channels 3 folds"):
+        run_options(None, model, Cohort("pictures", [], ["p"], ["picture.png"], {}), None)
 
 
 def test_one_known_label_is_enough_to_learn_from(tmp_path, capsys):
