@@ -114,18 +114,26 @@ def confusion(counts, classes):
     return chart.done()
 
 
-def dots(rows, title=""):
-    """{name: values} -> a row per name, a dot per value, a bar at their mean; NaN and None are left out."""
+def dots(rows, title="", intervals=None, reference=None):
+    """{name: values} -> a row per name, a dot per value, a bar at their mean; NaN and None are left out.
+
+    intervals: {name: (low, high)}, lines in the rows; reference: where a grey line stands."""
+    intervals = intervals or {}
     count = max(len(rows), 1)
-    x = Axis(limits(sum(map(list, rows.values()), [])))
+    numbers = sum(map(list, [*rows.values(), *intervals.values()]), [reference])
+    x = Axis(limits(numbers))
     names = {count - i - 0.5: name for i, name in enumerate(rows)}
     y = Axis((0, count), title, names=names)
     chart = Chart(x, y, height=ROW * count)
     for value in x.ticks:
         chart.upright(value, PALE)
-    for middle, values in zip(y.ticks, rows.values()):
+    if reference is not None:
+        chart.upright(reference, BAR)
+    for middle, (name, values) in zip(y.ticks, rows.items()):
+        level = repeat(middle)
+        chart.curve(finite(intervals.get(name, [])), level, ACCENT)
         values = finite(values)
-        chart.marks(values, repeat(middle), 9, SEE_THROUGH)
+        chart.marks(values, level, 9, SEE_THROUGH)
         if len(values):
             bar = middle - 0.3, middle + 0.3
             chart.upright(values.mean(), INK, bar)

@@ -4,9 +4,9 @@ import numpy as np
 from evaluation import curves
 from evaluation.canvas import PALETTE
 from evaluation.chart import Axis, HEIGHT, limits
-from evaluation.metrics import NAMES
+from evaluation.metrics import METRICS, NAMES
 from evaluation.picture_file import Figure
-from evaluation.plots import confusion, histogram, line_chart
+from evaluation.plots import confusion, dots, histogram, line_chart
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
 from evaluation.result_tables import capital
@@ -37,7 +37,7 @@ def task_charts(run, task):
         charts = survival_charts(task, predictions)
     else:
         charts = probability_charts(task, predictions, scores, unit)
-    return list(charts)
+    return [*charts, *subgroup_charts(task, scores)]
 
 
 def regression_charts(task, predictions, unit):
@@ -125,6 +125,24 @@ def calibration_chart(task, name, bins, unit):
     picture = line_chart([curves.calibration(name, bins)], x, y, reference=DIAGONAL, labels=counts)
     text = f"Calibration of {task.name}, {name}: on the grey line it is perfect; above, {unit}s per bin"
     return Figure(f"{task.name}_calibration_{name}", picture, text)
+
+
+def subgroup_charts(task, scores):
+    """Yield a forest plot of the first metric, a row per subgroup."""
+    metric = next(iter(METRICS[task.kind]))
+    values = {}
+    intervals = {}
+    for name, group in scores.get("subgroups", {}).items():
+        row = f"{name}, n {group['patients']}"
+        if group.get("small"):
+            row += " (small)"
+        entry = group[metric]
+        values[row] = [entry["value"]]
+        intervals[row] = [entry["low"], entry["high"]]
+    if values:
+        picture = dots(values, f"{NAMES[metric]} of {task.name}", intervals, scores[metric]["value"])
+        yield Figure(f"{task.name}_subgroups", picture,
+                     "Subgroups: value, 95 % interval, patients; grey: all")
 
 
 def learning_curves(run):

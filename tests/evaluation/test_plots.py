@@ -96,6 +96,16 @@ def test_dots_stand_where_their_values_are():
     assert dots({"a": [np.nan]}).size == dots({"a": [1.0]}).size and dots({}).width > 0
 
 
+def test_a_forest_has_intervals_and_a_line_for_all():
+    """Without an interval there is a dot only; the grey line is at the reference."""
+    image = dots({"a": [0.5], "b": [None]}, "t", {"a": [0.0, 1.0], "b": [None, None]}, reference=0.25)
+    axis = Axis(limits([0, 1, 0.5, 0.25]))
+    chart = Chart(axis, Axis((0, 2), "t", names={1.5: "a", 0.5: "b"}), height=96)
+    row = near(image, ACCENT)[round(chart.y.px(1.5))]
+    assert row[round(axis.px(0.05))] and row[round(axis.px(0.95))] and not near(image, ACCENT)[round(chart.y.px(0.5))].any()
+    assert near(image, BAR)[round(chart.y.px(0.5)), round(axis.px(0.25))]
+
+
 def test_a_share_that_is_not_all_is_not_100_percent(monkeypatch):
     """One of a thousand is not 0 %, and the others are not 100 %."""
     shown = []

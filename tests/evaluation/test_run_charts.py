@@ -69,3 +69,13 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses, mo
     for row in log:
         row["val_loss"] = ""
     assert next(learning_curves(run)).picture.info["key"] == losses.split("; ")[0]
+
+
+def test_a_small_subgroup_is_called_small_in_the_forest_too(monkeypatch):
+    """Three patients at 1.0 are not to look like a finding."""
+    rows = {}
+    monkeypatch.setattr(run_charts, "dots", lambda values, *rest: rows.update(values))
+    entry = {"value": 1.0, "low": 1.0, "high": 1.0}
+    groups = {"sex F": {"patients": 60, "small": False, "auroc": entry}, "sex M": {"patients": 3, "small": True, "auroc": entry}}
+    list(run_charts.subgroup_charts(Task("l", "labels", ("x",)), {"auroc": entry, "subgroups": groups}))
+    assert list(rows) == ["sex F, n 60", "sex M, n 3 (small)"]
