@@ -117,18 +117,9 @@ def values_of(run):
             if "constant" in scores:
                 values[f"constant {task.name} {name}"] = scores["constant"][name]["value"]
         values[f"test {task.name} {run.metrics['unit']}s"] = scores["units"]
-    metric, value = validation(run)
-    values[f"val {run.first_task.name} {metric}"] = value
+    validation, best, metric = validated(run)
+    values[f"val {run.first_task.name} {metric}"] = None if best is None else validation[best]
     return values
-
-
-def validation(run):
-    """-> the metric that chose the best epoch, and its value there, None where it is undefined."""
-    values, best, metric = validated(run)
-    value = None
-    if best is not None:
-        value = values[best]
-    return metric, value
 
 
 def main(argv=None):

@@ -4,8 +4,7 @@ What it names is read, and a line says so where that lies outside the current fo
 where a command line of this user once asked for it: such a folder holds TAG, unless it is the usual one.
 """
 import os
-import re
-from os.path import commonpath, exists, isfile, join, realpath
+from os.path import commonpath, isfile, join, realpath
 
 USUAL = "data_cache"                                 # the default of --cache-dir
 TAG = "CACHEDIR.TAG"                                 # bford.info/cachedir: backups may leave such folders out
@@ -29,11 +28,8 @@ def stay_inside(args, run):
 
 
 def say_outside(path, run):
-    """A line, where a table that args.json names lies elsewhere, once all links are followed; ValueError
-    where it has moved."""
+    """A line, where a table that args.json names lies elsewhere, once all links are followed, or lay there
+    before it moved."""
     here = realpath(".")
-    if not exists(path) and re.search(r"[/\\]|\.csv$", path):
-        raise ValueError(f"{run}/args.json names {path}, and it is not there from {here}; put it back, or "
-                         "write into that file where it is")
-    if exists(path) and commonpath([here, realpath(path)]) != here:
+    if commonpath([here, realpath(path)]) != here:
         print(f"reads {path}, as {run}/args.json says")

@@ -74,7 +74,7 @@ def test_a_fold_without_results_is_named(monkeypatch, capsys, tmp_path):
     metrics = {"unit": "patient", "y": {**scores, "units": 7, "constant": {name: {"value": 3.0} for name in scores}}}
     args = {"model": "vit", "lr": 0.1}
     monkeypatch.setattr(folds, "read_run", lambda run: SimpleNamespace(tasks=[task], first_task=task, metrics=metrics, log=[], args={**args, "fold": run[-1]}))
-    monkeypatch.setattr(folds, "validation", lambda run: ("mae", 1.0))
+    monkeypatch.setattr(folds, "validated", lambda run: ([1.0], 0, "mae"))
     folds.main(["a"])
     text = capsys.readouterr().out
     assert "! a-fold1 holds no metrics.json: this fold is left out" in text and "2 of 3 folds" in text
