@@ -105,9 +105,8 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     known: the table's entry in PUBLIC_TABLES, or {}; the others: see load_cohort."""
     folder = dirname(abspath(path))
     notes = []
-    alone = first_column(header, known.get("patient", ""))
-    if "alone" in known and alone and not patient:
-        notes += name_alone(rows, alone, image)
+    if "alone" in known and not patient:
+        notes += name_alone(rows, first_column(header, known["patient"]), image)
     patients, patient_notes = read_patients(path, header, rows, image, patient, known, regex)
     root = abspath(images or folder)
     paths, path_notes = find_images(path, rows, image, root)

@@ -95,7 +95,7 @@ def named_patients(names, regex=None):
         patterns = {compile_regex(regex): "--patient-regex"}
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
-        stem = os.path.splitext(name)[0].replace(os.sep, "/")
+        stem = os.path.splitext(name)[0].replace("\\", "/")
         for pattern, data_set in patterns.items():
             patient = first_group(re.search(pattern, stem))
             if patient:

@@ -214,7 +214,8 @@ def deal(cohort, groups, parts, part, seed):
 
     The groups are shuffled and sorted by the first target; of every `parts` neighbors each part gets one."""
     if len(groups) < parts:
-        raise ValueError(f"{cohort.name}: {len(groups)} patients do not fill {parts} parts (--folds, --val)")
+        raise ValueError(f"{cohort.name}: {len(groups)} patients without an image in common do not fill "
+                         f"{parts} parts (--folds, --val)")
     rng = np.random.default_rng((seed, len(groups)))
     task = (cohort.dealt_by or cohort.tasks)[0]
     values = cohort.targets[task.name].reshape(len(cohort.patients), -1)

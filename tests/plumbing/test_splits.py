@@ -99,10 +99,12 @@ def test_splits_that_cannot_be():
     """A patient on both sides of an official split, too few patients, a fold or share that is none."""
     cohort = many(20)
     for args, message in (((5, 5), "--fold 5 of --folds 5: need 0 .. 4"), ((5, -1), "need 0 .. 4"),
-                          ((21, 0), "20 patients do not fill 21 parts"), ((5, 0, 0.0), "--val 0.0: need 0 <"), ((5, 0, 0.9), "--val 0.9"),
-                          ((2, 0, 0.05), "10 patients do not fill 20 parts")):
+                          ((21, 0), "20 patients without an image in common do not fill 21 parts"), ((5, 0, 0.0), "--val 0.0: need 0 <"), ((5, 0, 0.9), "--val 0.9"),
+                          ((2, 0, 0.05), "10 patients without an image in common do not fill 20 parts")):
         with pytest.raises(ValueError, match=message):
             split_patients(cohort, *args)
+    with pytest.raises(ValueError, match="made: 1 patients without an image in common do not fill 5 parts"):
+        split_patients(cohort_of("pqrstu", [1, 2, 3, 4, 5, 6], pixels=[0] * 6))              # as empty files are
     with pytest.raises(ValueError, match="patient p is in train and in test of the official split"):
         split_patients(cohort_of("ppq", [1, 2, 3], splits=["train", "test", "test"]))
     for splits, message in ((["val", "test"], "no patient in the train split, only test, val"), (["test", "test"], "train split, only test$")):
