@@ -12,7 +12,7 @@ line of each file says which concept it is; in reading order:
     images            formats headers reading pictures arrays dicom nifti grey fit cache features
     pretrained        weights checkpoints weight_files names architecture families variants preprocessing
                       resize stages
-    of CrossViT       fusions
+    of CrossViT       crossvit_variants fusions
     simulated data    simulate simulate_skin simulate_photo simulate_chest simulate_film simulate_brain
                       simulate_bag simulate_files drawing
 """

@@ -9,6 +9,7 @@ import math
 import re
 
 from plumbing.checkpoints import listed
+from plumbing.crossvit_variants import VARIANTS
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
                                NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
@@ -244,16 +245,16 @@ def turned_grid(cosines):
     return grid, grid
 
 
-def crossvit_fields(tensors, heads_of):
-    """Tensors under our names -> fields of CrossViTConfig, all but mean and std.
-
-    heads_of: {widths of both branches: heads}, those of the published variants."""
+def crossvit_fields(tensors):
+    """Tensors under our names -> fields of CrossViTConfig, all but mean and std. The heads are not in the
+    file: they are those of the published variants of these widths."""
     conv = "patch_embed.0.proj.0.weight" in tensors  # three convolutions, whose kernels do not tell P
     part = "proj.0.weight" if conv else "proj.weight"
     kernels = [f"patch_embed.0.{part}", f"patch_embed.1.{part}"]
     require(tensors, dict.fromkeys(kernels, 4) | CROSSVIT_SHAPES, "CrossViT")
     rows, dims = zip(tensors["pos_embed.0"].shape[1:3], tensors["pos_embed.1"].shape[1:3])
     sides = [math.isqrt(positions - 1) for positions in rows]
+    heads_of = {dims: heads for _, dims, heads, *_ in VARIANTS.values()}
     if dims not in heads_of:
         raise ValueError(f"widths {dims} are of no known variant, "
                          "and the number of heads is not in the file")

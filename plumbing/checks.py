@@ -1,6 +1,7 @@
 """Do the fields of a configuration go together? ValueError where those of a model do not."""
 
 from attention import KINDS
+from plumbing.crossvit_variants import STEMS
 
 CHOICES = {  # of ViTConfig
     "attention": KINDS,
@@ -54,10 +55,8 @@ def check_vit(config):
         check_statistics(config)
 
 
-def check_crossvit(config, fusions, conv_patches):
-    """What CrossViT adds to its two ViTs.
-
-    fusions: their names; conv_patches: P in px for which there is a stem of convolutions."""
+def check_crossvit(config, fusions):
+    """What CrossViT adds to its two ViTs; fusions: their names."""
     for name in ("grids", "patch", "dims", "depths"):
         if len(getattr(config, name)) != 2:
             raise ValueError(f"{config}: grids, patch, dims and depths are pairs, of S and L")
@@ -65,7 +64,7 @@ def check_crossvit(config, fusions, conv_patches):
     check_choices(config, {"fusion": fusions, "stem": ("linear", "conv")})
     if config.cross_depth > 1 and config.fusion != "cross":
         raise ValueError(f"cross_depth {config.cross_depth}: fusion {config.fusion} has no cross attention")
-    if config.stem == "conv" and not set(config.patch) <= set(conv_patches):
+    if config.stem == "conv" and not set(config.patch) <= set(STEMS):
         raise ValueError(f"stem conv has patches of 12 or 16 px, not of {config.patch}")
 
 

@@ -14,6 +14,7 @@ import torch
 from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
 from plumbing.checkpoints import listed, read_checkpoint
 from plumbing.command import Parser, run_main
+from plumbing.crossvit_variants import grids_at
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
@@ -53,17 +54,15 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
         return changed_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
 
-def read_crossvit(name, model_class, image, channels, tasks, heads_of, grids_at, mean=None, std=None,
-                  **changes):
-    """-> a CrossViT, as read_vit. heads_of: {widths: heads}; grids_at(image, patch): the grids at another
-    size. Where there is one task, it gets the one head of a released file."""
+def read_crossvit(name, model_class, image, channels, tasks, mean=None, std=None, **changes):
+    """-> a CrossViT, as read_vit. Where there is one task, it gets the one head of a released file."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors = crossvit_names(tensors, tasks)
         if "crossvit" in config:                                       # written by train.py
             config = own_config(model_class.Config, config["crossvit"], name, channels, mean, std, notes)
         else:
-            fields = crossvit_fields(tensors, heads_of)
+            fields = crossvit_fields(tensors)
             fields |= statistics("", flat(config), preprocessor, fields["channels"], mean, std, notes)
             config = from_dict(model_class.Config, fields, name)
         if image and tuple(image) != config.image:

@@ -34,14 +34,14 @@ def test_cross_fusion_is_the_equation():
     encoder = filled(MINI).float().blocks[0]
     cls, patches = pair()
     f, g = encoder.projs, encoder.revert_projs
-    new, same, weights = cross_fusion(cls, patches, f, g, encoder.fusion)
+    new, same, maps = cross_fusion(cls, patches, f, g, encoder.fusion)
     assert all(a is b for a, b in zip(same, patches))
     for b, o in ((0, 1), (1, 0)):
         for i in range(2):
             y, rows = slow_cross(encoder.fusion[b], torch.cat([f[b](cls[b][i]), patches[o][i]]))
             assert rows.shape == (3, 1 + patches[o].shape[1])
             torch.testing.assert_close(new[b][i, 0], g[b](y), atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(weights[o][i], rows[:, 1:])
+            torch.testing.assert_close(maps["cross_map"][o][i], rows[:, 1:])
             torch.testing.assert_close(rows.sum(1), torch.ones(3))
 
 
@@ -51,7 +51,7 @@ def test_patches_pass_a_whole_encoder_as_the_blocks_leave_them():
     encoder = filled(MINI).float().blocks[0]
     tokens = [torch.cat(halves, 1) for halves in zip(*pair())]
     fused, _ = encoder(tokens)
-    encoder.fuse = "none"
+    encoder.fuse = lambda cls, patches: (cls, patches, {})
     plain, _ = encoder(tokens)
     for b in (0, 1):
         assert torch.equal(fused[b][:, 1:], plain[b][:, 1:]) and not torch.allclose(fused[b][:, :1], plain[b][:, :1])
@@ -63,9 +63,9 @@ def test_branches_are_fused_at_the_same_time():
     encoder = filled(MINI).float().blocks[0]
     cls, patches = pair()
     f, g, attend = encoder.projs, encoder.revert_projs, encoder.fusion
-    new, _, weights = cross_fusion(cls, patches, f, g, attend)
+    new, _, maps = cross_fusion(cls, patches, f, g, attend)
     turned = cross_fusion(cls[::-1], patches[::-1], f[::-1], g[::-1], attend[::-1])
-    for a, b in ((new, turned[0]), (weights, turned[2])):
+    for a, b in ((new, turned[0]), (maps["cross_map"], turned[2]["cross_map"])):
         assert torch.equal(a[0], b[1]) and torch.equal(a[1], b[0])
 
 
@@ -76,12 +76,12 @@ def test_second_cross_attention_sees_the_class_token_alone():
     cls, patches = pair()
     first = [layers[0] for layers in encoder.fusion]
     identity = [torch.nn.Identity()] * 2
-    once, _, weights = cross_fusion(cls, patches, encoder.projs, identity, first)
-    twice, _, again = cross_fusion(cls, patches, encoder.projs, identity, encoder.fusion)
+    once, _, first_maps = cross_fusion(cls, patches, encoder.projs, identity, first)
+    twice, _, maps = cross_fusion(cls, patches, encoder.projs, identity, encoder.fusion)
     for b in (0, 1):
         layer = encoder.fusion[b][1]
         torch.testing.assert_close(twice[b], once[b] + layer.attn.proj(layer.attn.wv(layer.norm1(once[b]))))
-        assert torch.equal(weights[b], again[b])
+        assert torch.equal(first_maps["cross_map"][b], maps["cross_map"][b])
 
 
 def test_cross_attention_needs_no_patches():
@@ -94,7 +94,7 @@ def test_class_fusion_is_a_sum_in_the_width_of_l():
     """c = f(cls_S) + cls_L; S gets g(c), L gets c; patches are left."""
     f, g = torch.nn.Linear(24, 48), torch.nn.Linear(48, 24)
     cls, patches = pair()
-    (S, L), same = class_fusion(cls, patches, [f], [g])
+    (S, L), same, _ = class_fusion(cls, patches, [f], [g])
     assert torch.equal(L, f(cls[0]) + cls[1]) and torch.equal(S, g(L)) and same is patches
 
 
@@ -102,7 +102,7 @@ def test_pairwise_fusion_adds_what_is_at_the_same_place():
     """Patches on grids of 4 x 4 and 2 x 2, f and g the identity: each sum is made by hand, bilinear weights included."""
     cls, patches = pair(D=(1, 1), B=1)
     f = g = [torch.nn.Identity()]
-    (S_cls, L_cls), (S, L) = pairwise_fusion(cls, patches, f, g, ((4, 4), (2, 2)))
+    (S_cls, L_cls), (S, L), _ = pairwise_fusion(cls, patches, f, g, ((4, 4), (2, 2)))
     assert torch.equal(S_cls, L_cls) and torch.equal(L_cls, cls[0] + cls[1])
     small, large = patches[0].view(4, 4), patches[1].view(2, 2)
     ahead = torch.tensor([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])           # 2 -> 4, half pixel centers
@@ -123,6 +123,6 @@ def test_all_fusion_hands_every_token_back_to_its_branch():
     seen = []
     cls, patches = pair(D=(8, 8))
     same = [torch.nn.Identity()] * 2
-    new_cls, new_patches = all_fusion(cls, patches, same, same, lambda x: (seen.append(x) or x, None))
+    new_cls, new_patches, _ = all_fusion(cls, patches, same, same, lambda x: (seen.append(x) or x, None))
     assert all(torch.equal(a, b) for a, b in zip((*new_cls, *new_patches), (*cls, *patches)))
     assert torch.equal(seen[0], torch.cat([cls[1], patches[1], cls[0], patches[0]], 1))

@@ -12,7 +12,8 @@ from plumbing.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe", "gmml"}
-MAY_SERVE_IDEAS = {"plumbing.weights", "plumbing.variants", "plumbing.stages", "plumbing.fusions", "plumbing.checks"}
+MAY_SERVE_IDEAS = {"plumbing.weights", "plumbing.variants", "plumbing.stages", "plumbing.fusions", "plumbing.crossvit_variants",
+                   "plumbing.checks"}
 ROOMS = ("plumbing", "evaluation", "experiments")
 THIRD_PARTY = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
 READERS = {"plumbing.dicom": "pydicom", "plumbing.nifti": "nibabel"}   # file -> what reads the foreign format, where it is installed
@@ -74,7 +75,8 @@ def test_each_room_lists_its_files():
 
 def test_arrows_point_one_way():
     """Ideas know ideas and, of plumbing, what pretrained weights need (weights, variants, stages), what CrossViT is compared with
-    (fusions) and what refuses a configuration (checks). Each room knows only what stands before it; nobody knows experiments."""
+    (fusions), its published sizes (crossvit_variants) and what refuses a configuration (checks). Each room knows only what stands
+    before it; nobody knows experiments."""
     may_know = {
         "ideas": {"ideas"},
         "data": {"plumbing"},
