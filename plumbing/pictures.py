@@ -175,7 +175,7 @@ def read_numbers(path, axes=3):
             else:
                 values = Values(np.asarray(picture.convert("L")))
             pages.append(values.array)
-    return replace(values, array=np.stack(pages))
+        return replace(values, array=np.stack(pages))
 
 
 # -----------------------------------------------------------------------------

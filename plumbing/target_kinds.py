@@ -83,7 +83,7 @@ def guess_kind(path, rows, name):
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
     words_of = divide(cells)
-    lists = [cell for cell, words in words_of.items() if len(words) > 1]
+    lists = [cell for cell, words in words_of.items() if len(words) != 1]              # or none, as []
     in_brackets = any(cell.startswith(("[", "{")) for cell in lists)         # also where they are all alike
     if not are_lists(words_of) and not in_brackets:
         refuse_too_many(path, name, cells)

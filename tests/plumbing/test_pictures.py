@@ -300,6 +300,13 @@ def test_colors_of_16_bits_in_files_that_are_loaded_to_be_looked_at(tmp_path):
                     reader(path)
 
 
+def test_pages_of_several_sizes_are_no_volume(tmp_path):
+    """The file is named."""
+    Image.new("L", (9, 9)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", (5, 5))])
+    with pytest.raises(ValueError, match="a.tif: not a readable image .all input arrays must have the same shape"):
+        read_numbers(str(tmp_path / "a.tif"))
+
+
 @pytest.mark.parametrize("planes, bits, sign", ((3, 16, 1), (1, 8, 2)))
 def test_numbers_that_pillow_takes_for_others_are_refused(tmp_path, planes, bits, sign):
     """16-bit colors plane by plane are mixed up, signed numbers of 8 bits lose their sign: all in silence."""

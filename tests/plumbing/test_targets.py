@@ -149,6 +149,7 @@ def column(tmp_path, cells, target="target", **options):
     (("a|b", "b", "a", "b;c", "No Finding", ""), Task("findings", "labels", ("a", "b", "c")),
      [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [None] * 3], "target: cells are lists of labels"),
     (("['a', 'b']", "['b']", "['a']", "[]"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0], [0, 0]], "lists"),
+    (("['a']", "[]", "['b']"), Task("findings", "labels", ("a", "b")), [[1, 0], [0, 0], [0, 1]], "lists"),
     (("['a', 'b']", "[]", "['a', 'b']"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 0], [1, 1]], "lists"),
     (("5", "9", "10"), Task("target", "regression"), [5, 9, 10], None),
     (("1e3", "-2", "0.5"), Task("target", "regression"), [1000, -2, 0.5], None),
