@@ -37,7 +37,8 @@ NAMES = {
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
 PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?|[ _/-]+0)$")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
-NOBODY = re.compile(r"(?i)\s*|unknown|unk|missing|removed|anon(ym(ous|i[sz]ed)?)?|not available|-1|-9+")
+NOBODY = re.compile(r"(?i)\s*|unknown|unk|missing|removed|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+"
+                    r"|not available|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 # by a spreadsheet: twelve digits have become 1.23E+11, and 3-1 has become the third of January
 CHANGED_ID = rf"(?i)\d[.,]\d\d(\d{{3}})?E\+\d\d|\d\d?(-|\. )({MONTHS})|({MONTHS})-\d\d"

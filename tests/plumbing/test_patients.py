@@ -64,7 +64,7 @@ def test_a_group_without_a_part_in_the_match_names_no_patient(tmp_path):
         load_cohort(path, regex="(a)|b")
 
 
-@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", "ANON", "removed", "-1", "-999", " "))
+@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", "ANON", "removed", "REDACTED", "De-identified", "XXXX", "-1", "-999", " "))
 def test_a_word_for_nobody_is_no_patient(tmp_path, word):
     """All images of "unknown" would else be those of one patient."""
     path = write(tmp_path, "t.csv", "patient_id,image,target", "1,a.png,0.5", f"{word},b.png,1", images=("a.png", "b.png"))

@@ -63,4 +63,6 @@ def test_words_for_a_blank():
     """Whatever their case; a word that only holds one stays; counted by column."""
     rows = [{"a": "NaN", "b": "nan", None: 2}, {"a": "N/A", "b": "nanette", None: 3}, {"a": "None", "b": "-1", None: 4}, {"a": "?", "b": "", None: 5}]
     assert blank_out(rows, MISSING) == {("a", "NaN"): 1, ("a", "N/A"): 1, ("a", "None"): 1, ("a", "?"): 1, ("b", "nan"): 1}
+    rows.append({"a": "#NV", "b": "#VALEUR!", None: 6})              # of German and French spreadsheets
+    assert len(blank_out(rows, MISSING)) == 2 and rows.pop()["a"] == ""
     assert [row["a"] for row in rows] == ["", "", "", ""] and [row["b"] for row in rows] == ["", "nanette", "-1", ""]
