@@ -31,8 +31,8 @@ CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers t
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
                      r"|uncertain|equivocal|indeterminate|inconclusive|maybe"
                      r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed|no label"
-                     r"|not (known|specified|recorded|applicable|done|assessed|performed|tested|determined|sure)"
-                     r"|pending)[)\]]?")
+                     r"|not (known|specified|recorded|applicable|done|assessed|performed|tested|determined"
+                     r"|sure)|pending)[)\]]?")
 LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x +".split(), "1")
 LABELS |= dict.fromkeys("false no n nein non negative neg absent unchecked -".split(), "0")
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
