@@ -70,14 +70,14 @@ USES = {  # what is asked for: the flags that it uses, beside --device
 
 
 def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None, figures=3,
-             learned=({}, {}), boxes=None):
+             learned=({}, {}), boxes=None, table=None):
     """Predict a split and write metrics.json, predictions.csv and figures/ to the run folder; -> the metrics.
 
     indices: {split: images}. val gives the thresholds of operating points, train the constant predictions;
     where these are empty, learned holds both, as saved_results returns them. options: see run_options. by:
     columns of subgroups, beside those of before, see subgroups.py. figures: how many patients to draw, of
     those with boxes where there are any. boxes: a CSV, see localization.py; the default is boxes.csv beside
-    the table. ValueError for an unknown column."""
+    the table. table: the path of another one than the run's own. ValueError for an unknown column."""
     thresholds, constants = learned
     columns = columns_of(by, cohort, indices[split], run)
     findings = []
@@ -111,6 +111,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "patient_ids": cohort.patients_known,
         "by": columns,
         "seen_before": options["seen_before"],
+        "table": table,
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
@@ -251,15 +252,17 @@ def evaluate_run(args):
     else:
         say_outside(saved.data, args.run)
     cohort = match(load_data(saved, trains=False), tasks, args.run)
-    if args.data:
-        refuse_learned(cohort, args.run, own)
     cohort, notes = tabulate(cohort, model.columns)
     if args.data:
+        refuse_learned(cohort, args.run, own)
         notes = cohort.notes + notes + look_at_new(saved, cohort)
     for note in notes:
         print(note)
     indices = images_by_split(cohort, saved.data, args)
     folder = result_folder(args, cohort)
+    table = args.data and abspath(args.data)
+    if read_metrics(folder).get("table", table) != table:
+        raise ValueError(f"{folder} holds the results of another {cohort.name}; rename that folder")
     options = run_options(saved, model, cohort, device)
     options["seen_before"] = (seen_before(saved, cohort, indices)
                               or read_metrics(folder).get("seen_before", []))        # the run may be gone now
@@ -267,7 +270,7 @@ def evaluate_run(args):
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
-                          by=args.by, figures=figures, learned=learned, boxes=args.boxes)
+                          by=args.by, figures=figures, learned=learned, boxes=args.boxes, table=table)
         print_table(cohort.tasks, result)
         print(write_report(args.run, folder))
         if folder == args.run:

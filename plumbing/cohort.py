@@ -17,7 +17,7 @@ NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
 
 # entries of metrics.json that are no tasks; a task of such a name is "target NAME" there
 OTHER_ENTRIES = """split patients images unit device patient_ids patient_note by localization seen_before
-    a b""".split()
+    table a b""".split()
 TARGET = "target "
 
 

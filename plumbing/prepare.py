@@ -60,7 +60,7 @@ def prepare(args, device):
     val_loader, _ = make_loader(val, args.batch_size, **share)
     notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
     options["seen_before"] = seen_before(args, cohort, indices)
-    notes += [report, *[f"WARNING: {line}" for line in options["seen_before"]]]
+    notes += [report, *options["seen_before"]]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}
@@ -265,8 +265,8 @@ def seen_before(args, cohort, indices):
     learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
     if not learned:
         return []
-    return [f"{basename(abspath(run))}, from which it started, learned from {len(learned)} patients who are "
-            "for val or test here; what is measured on them is too good"]
+    return [f"WARNING: {basename(abspath(run))}, from which it started, learned from {len(learned)} patients "
+            "who are for val or test here; what is measured on them is too good"]
 
 
 def run_around(name):

@@ -65,7 +65,7 @@ def test_a_copied_table_does_not_hide_the_training_pictures(classes, tmp_path):
     cohort = load_cohort(str(tmp_path / "copy"))
     indices = {"train": [], "val": [], "test": range(len(cohort.paths))}
     line, = seen_before(SimpleNamespace(pretrained=str(classes / "runs/r"), data=str(tmp_path / "copy")), cohort, indices)
-    assert line.startswith("r, from which it started, ") and "learned from 14 patients who are for val or test" in line
+    assert line.startswith("WARNING: r, from which it started, ") and "learned from 14 patients who are for val or test" in line
 
 
 def test_a_run_that_began_with_one_that_saw_its_test_images_says_so_in_every_place(classes, tmp_path):
@@ -78,7 +78,7 @@ def test_a_run_that_began_with_one_that_saw_its_test_images_says_so_in_every_pla
     for gone in (False, True):
         evaluate.main([str(run), "--device", "cpu"])
         line, = json.loads((run / "metrics.json").read_text())["seen_before"]
-        assert line.startswith("r, from which it started, learned from 14 patients")
+        assert line.startswith("WARNING: r, from which it started, learned from 14 patients")
         for text in ((run / "report.html").read_text(), (run / "best/README.md").read_text()):
             assert "what is measured on them is too good" in text
         shutil.rmtree(tmp_path / "r", ignore_errors=True)
@@ -112,3 +112,14 @@ def test_what_cannot_be_written_is_refused_before_anything_is_predicted(classes,
         with pytest.raises(ValueError, match="--out .*: cannot be written"):
             evaluate.main([str(classes / "runs/r"), "--predict", "no such folder", "--out", str(tmp_path / name)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_table_of_the_same_name_does_not_overwrite_the_first(classes, tmp_path):
+    """Two clinics, each with its films.csv: the second is refused; the first may be evaluated again."""
+    run = str(shutil.copytree(classes / "runs/r", tmp_path / "r"))
+    for seed, clinic in enumerate("ab"):
+        draw(tmp_path / clinic / "films", [f"{name}/{i}.png" for name in "ab" for i in range(4)], seed=seed + 7)
+    for _ in range(2):
+        evaluate.main([run, "--data", str(tmp_path / "a/films"), "--device", "cpu"])
+    with pytest.raises(ValueError, match="r/films-test holds the results of another films; rename that folder"):
+        evaluate.main([run, "--data", str(tmp_path / "b/films"), "--device", "cpu"])
