@@ -9,7 +9,7 @@
 B samples, P patch side in pixels, T patches, D width, H heads; K encoders of N and M blocks; r ratio of the
 MLP. Pairs are (S, L): S has small patches, is narrow, has N blocks; L has large ones, is wide, has M. What
 the paper compares this with (Table 6), plumbing/fusions.py puts in; the published sizes (Table 1) are in
-plumbing/crossvit_variants.py.
+plumbing/sizes.py.
 
 Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released code and here, also
 between equal widths: row B of Table 7 has 33.2 M parameters, not 31.4 M. Of several cross attentions in a
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS, softmax_weights
-from vit import Block, Normalize, PatchEmbed, Residual, ViTConfig, init_weights, make_heads, sides
+from vit import Block, Normalize, PatchEmbed, Residual, ViTConfig, init_weights, make_heads
 
 FUSIONS = ("cross", "none", "class", "pairwise", "all")             # Table 6
 
@@ -75,7 +75,7 @@ class CrossViTConfig:
 def variant(name, image=None, **changes):
     """-> CrossViTConfig of a published variant; image: (height, width) in px, changes: other fields; None
     leaves them as published."""
-    from plumbing.crossvit_variants import fields_of
+    from plumbing.sizes import fields_of
     return CrossViTConfig(**fields_of(name, image, changes))
 
 
@@ -185,7 +185,7 @@ def patch_embed(vit, stem):
     """One convolution cuts the patches, or the three of the + variants."""
     embed = PatchEmbed(vit)
     if stem == "conv":
-        from plumbing.crossvit_variants import conv_stem
+        from plumbing.sizes import conv_stem
         embed.proj = conv_stem(vit)
     return embed
 
@@ -262,7 +262,7 @@ class CrossViT(nn.Module):
 
     @staticmethod
     def add_flags(group):
-        from plumbing.crossvit_variants import VARIANTS
+        from plumbing.sizes import VARIANTS
         add = group.add_argument
         add("--pretrained", help="start from IBM's CrossViT, timm's, or a run: Hub id, folder, or file")
         add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
@@ -291,6 +291,7 @@ class CrossViT(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
+        from plumbing.sizes import sides
         image = sides(args.image)
         changes = dict(fusion=args.fusion, attention=args.attention,
                        dropout=args.dropout, drop_path=args.drop_path, mean=args.mean, std=args.std)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit import Normalize, ViT, ViTConfig, make_heads, sides
+from vit import Normalize, ViT, ViTConfig, make_heads
 
 LOCATIONS = (0, 1, 2, 3, 4)          # balanced accuracy .598 .616 .622 .622 .612 in the paper's Table 3
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -269,6 +269,7 @@ class ResNet(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
+        from plumbing.sizes import sides
         from plumbing.weights import load_weights, read_checkpoint
         saved, weights = {"width": args.width}, {}
         if args.pretrained:

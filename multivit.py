@@ -154,7 +154,8 @@ class MultiViT(nn.Module):
                 cls = cls * present[:, :, None]
             kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)        # (B, 1 + T, D)
         if R == 1:
-            own = self.stage2.first_tokens(len(kept))[fused:]      # [class token, if not fused ; registers]
+            from plumbing.variants import first_tokens
+            own = first_tokens(self.stage2, len(kept))[fused:]     # [class token, if not fused ; registers]
         else:
             embedded = self.stage2.embed(composite)                # (B, 1 + T, D)
             own = [embedded[:, fused:prefix]]

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit import Normalize, ViT, ViTConfig, make_heads, sides
+from vit import Normalize, ViT, ViTConfig, make_heads
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ class Probe(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
+        from plumbing.sizes import sides
         vit = ViT.from_pretrained(args.pretrained, sides(args.image), args.channels,
                                   mean=args.mean, std=args.std, heads=args.heads)
         model = cls(ProbeConfig(vit.config, args.head), tasks, vit)
@@ -227,6 +228,7 @@ class CNN(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):
+        from plumbing.sizes import sides
         half = (0.5,) * args.channels
         return cls(CNNConfig(sides(args.image), args.channels, half, half), tasks)
 

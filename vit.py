@@ -7,7 +7,7 @@
 
 A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
 have two axes or, volumes, three. A bag of vectors has none: each is a token without position, and a mask
-(B, S) tells it from padding. Names are timm's; what only pretrained ViTs have, plumbing/variants.py puts in.
+(B, S) tells it from padding. Names are timm's; plumbing/variants.py puts in what only pretrained ViTs have.
 B samples, C channels, P patch side in px, T patches, D width, H heads, S all tokens: class, registers, T."""
 import math
 from dataclasses import dataclass
@@ -17,19 +17,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from attention import KINDS, Attention
-
-SIZES = {  # name: fields of ViTConfig
-    "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
-    "mini": dict(dim=128, depth=6, heads=4, mlp=512),
-    "tiny": dict(dim=192, depth=12, heads=3, mlp=768),             # DeiT, Table 1
-    "small": dict(dim=384, depth=12, heads=6, mlp=1536),
-    "base": dict(dim=768, depth=12, heads=12, mlp=3072),           # ViT, Table 1
-    "large": dict(dim=1024, depth=24, heads=16, mlp=4096),
-    "vit2d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # softmax-free:
-    "vit3d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # Khader et al. 2024,
-    "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
-}
-PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
 
 
 @dataclass(frozen=True)
@@ -177,11 +164,6 @@ def init_weights(module):
             nn.init.zeros_(module.bias)
 
 
-def sides(text):
-    """ "96x64" -> (96, 64); no text -> ()."""
-    return tuple(int(side) for side in text.split("x")) if text else ()
-
-
 class ViT(nn.Module):
     """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the attention in the last block of
     the class token or, where their mean is read, of the patches; None in training, where nobody looks at it.
@@ -223,11 +205,6 @@ class ViT(nn.Module):
         vectors = x.shape[1] - self.pos_embed.shape[1]
         return x + F.pad(self.pos_embed, (0, 0, 0, vectors))
 
-    def first_tokens(self, B):
-        """Class token and registers, those that there are: a list of (B, tokens, D)."""
-        names = [name for name in ("cls_token", "reg_token") if hasattr(self, name)]
-        return [getattr(self, name).expand(B, -1, -1) for name in names]
-
     def look(self, x, want_map=False, mask=None):
         """x (B, S, D) of embed() -> tokens after the final norm, what is read (B, D), and map (B, H, T)."""
         for block in self.blocks[:-1]:
@@ -261,6 +238,7 @@ class ViT(nn.Module):
     @staticmethod
     def add_flags(group):
         """The flags of every model that holds a ViT."""
+        from plumbing.sizes import SIZES
         add = group.add_argument
         add("--pretrained", help="Hub id ORG/NAME[@revision], folder or run, also with :FILE, or file")
         add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
@@ -276,20 +254,14 @@ class ViT(nn.Module):
 
     @staticmethod
     def check_flags(args):
-        if args.pretrained and args.size:
-            raise ValueError(f"--size is fixed by --pretrained {args.pretrained}; leave it out")
-        if not args.pretrained:
-            if args.heads:
-                raise ValueError(f"--heads {args.heads} is for --pretrained; --size decides without it")
-            args.size = args.size or "micro"
-            image, patch = PIXELS.get(args.size, (None, "8"))
-            args.image = args.image or image
-            args.patch = args.patch or patch
+        from plumbing.sizes import check_size
+        check_size(args)
 
     @classmethod
     def from_args(cls, args, tasks=None, columns=(), stage=1):
         """-> ViT; args.image and args.patch are "96x64", "" for bags, None for what the checkpoint has.
         stage: 1 or 2, where that is a MultiViT."""
+        from plumbing.sizes import SIZES, sides
         image, patch, C = sides(args.image), sides(args.patch), args.channels
         changes = dict(patch=patch, dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
@@ -300,7 +272,5 @@ class ViT(nn.Module):
 
 
 if __name__ == "__main__":
-    for size, fields in SIZES.items():
-        with torch.device("meta"):                                 # shapes without numbers
-            parameters = sum(p.numel() for p in ViT(ViTConfig(**fields)).parameters())
-        print(f"{size:7} {parameters / 1e6:6.2f} M parameters at 224 px, tokens {fields['dim']} wide")
+    model = ViT(ViTConfig(), {"label": 1000})
+    print("parameters of ViT-S/16, in DeiT's paper 22 M:", sum(p.numel() for p in model.parameters()))

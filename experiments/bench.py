@@ -35,7 +35,8 @@ from plumbing.flags import parse
 from plumbing.models import build_model
 from plumbing.prepare import prepare
 from plumbing.simulate import make
-from vit import SIZES, ViT, ViTConfig
+from plumbing.sizes import SIZES
+from vit import ViT, ViTConfig
 
 
 MATRIX = "softmax, matrix in memory"                               # as the papers had it

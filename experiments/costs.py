@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from crossvit import CrossViT, variant
 from experiments.timing import counted, take_turns
 from plumbing.cohort import Task
-from plumbing.crossvit_variants import VARIANTS
+from plumbing.sizes import VARIANTS
 from plumbing.flags import parse
 from plumbing.models import build_model, count
 

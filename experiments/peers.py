@@ -11,8 +11,9 @@ from crossvit import CrossViT, variant
 from experiments.timing import measure
 from plumbing.flags import parse
 from plumbing.kernels import choose_kernels, uses_bfloat16
+from plumbing.sizes import SIZES
 from train import make_optimizer
-from vit import SIZES, ViT, ViTConfig
+from vit import ViT, ViTConfig
 
 
 PASSES = {"forward": 4, "training": 1}                             # that are timed together

@@ -9,7 +9,7 @@ import math
 import re
 
 from plumbing.checkpoints import listed
-from plumbing.crossvit_variants import VARIANTS
+from plumbing.sizes import VARIANTS
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
                                NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced

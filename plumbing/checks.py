@@ -1,7 +1,7 @@
 """Do the fields of a configuration go together? ValueError where those of a model do not."""
 
 from attention import KINDS
-from plumbing.crossvit_variants import STEMS
+from plumbing.sizes import STEMS
 
 CHOICES = {  # of ViTConfig
     "attention": KINDS,

@@ -55,9 +55,15 @@ def placed_rows(config):
     return {"class": 1, "all": config.prefix}.get(config.positions, 0)
 
 
+def first_tokens(vit, B):
+    """Class token and registers, those that there are: a list of (B, tokens, D)."""
+    names = [name for name in ("cls_token", "reg_token") if hasattr(vit, name)]
+    return [getattr(vit, name).expand(B, -1, -1) for name in names]
+
+
 def place(vit, x):
     """(B, T, D) -> class token, registers and patches, (B, S, D), with positions for those that have one."""
-    x = torch.cat([*vit.first_tokens(len(x)), x], 1)
+    x = torch.cat([*first_tokens(vit, len(x)), x], 1)
     if vit.config.positions == "none":
         return x
     rows = placed_rows(vit.config)

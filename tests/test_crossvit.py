@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attention import KINDS
 from crossvit import FUSIONS, CrossViT, CrossViTConfig, variant
 from plumbing.architecture import crossvit_fields
-from plumbing.crossvit_variants import VARIANTS, grids_at
+from plumbing.sizes import VARIANTS, grids_at
 from plumbing.names import crossvit_names
 from plumbing.weights import from_dict
 from tests.golden import unit, values

@@ -12,7 +12,7 @@ from plumbing.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe", "gmml"}
-MAY_SERVE_IDEAS = {"plumbing.weights", "plumbing.variants", "plumbing.stages", "plumbing.fusions", "plumbing.crossvit_variants",
+MAY_SERVE_IDEAS = {"plumbing.weights", "plumbing.variants", "plumbing.stages", "plumbing.fusions", "plumbing.sizes",
                    "plumbing.checks"}
 ROOMS = ("plumbing", "evaluation", "experiments")
 THIRD_PARTY = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
@@ -75,7 +75,7 @@ def test_each_room_lists_its_files():
 
 def test_arrows_point_one_way():
     """Ideas know ideas and, of plumbing, what pretrained weights need (weights, variants, stages), what CrossViT is compared with
-    (fusions), its published sizes (crossvit_variants) and what refuses a configuration (checks). Each room knows only what stands
+    (fusions), published sizes (sizes) and what refuses a configuration (checks). Each room knows only what stands
     before it; nobody knows experiments."""
     may_know = {
         "ideas": {"ideas"},

@@ -5,8 +5,9 @@ import torch
 
 from attention import KINDS
 from plumbing.flags import parse
+from plumbing.sizes import PIXELS, SIZES, sides
 from tests.golden import unit, values
-from vit import PIXELS, SIZES, Block, PatchEmbed, ViT, ViTConfig, sides
+from vit import Block, PatchEmbed, ViT, ViTConfig
 
 TINY = ViTConfig(image=(16, 24), patch=(8, 8), dim=24, depth=2, heads=3, mlp=40)                      # 6 patches
 

@@ -1,12 +1,24 @@
-"""The variants of CrossViT that were published: their sizes, the grids of both branches, the stem of the +.
+"""Sizes that were published: of ViTs, and of CrossViTs with the grids of both branches and the stem of the +.
 
-Pairs are of the branches S and L; P patch side in px, D width, H heads, r ratio of the MLP. Each of the K = 3
-encoders has N = 1 block in S and M in L.
+CrossViT's pairs are of the branches S and L; P patch side in px, D width, H heads, r ratio of the MLP. Each
+of its K = 3 encoders has N = 1 block in S and M in L.
 """
 import math
 
 from torch import nn
 
+SIZES = {  # name: fields of ViTConfig
+    "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
+    "mini": dict(dim=128, depth=6, heads=4, mlp=512),
+    "tiny": dict(dim=192, depth=12, heads=3, mlp=768),             # DeiT, Table 1
+    "small": dict(dim=384, depth=12, heads=6, mlp=1536),
+    "base": dict(dim=768, depth=12, heads=12, mlp=3072),           # ViT, Table 1
+    "large": dict(dim=1024, depth=24, heads=16, mlp=4096),
+    "vit2d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # softmax-free:
+    "vit3d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # Khader et al. 2024,
+    "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
+}
+PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
 VARIANTS = {  # Table 1: stem, D of S and L, H, M, r, image in px; + is the paper's dagger
     "Ti": ("linear", (96, 192), 3, 4, 4, 240),
     "S": ("linear", (192, 384), 6, 4, 4, 240),
@@ -22,6 +34,26 @@ VARIANTS = {  # Table 1: stem, D of S and L, H, M, r, image in px; + is the pape
     "18+@480": ("conv", (224, 448), 7, 6, 3, 504),
 }
 STEMS = {12: (3, 0, 1, 1), 16: (2, 1, 2, 1)}                       # P: stride, padding, stride, padding
+
+
+def sides(text):
+    """ "96x64" -> (96, 64); no text -> ()."""
+    return tuple(int(side) for side in text.split("x")) if text else ()
+
+
+def check_size(args):
+    """Size, image and patch of a ViT from scratch, where no flag gives them, in place. ValueError for flags
+    that --pretrained decides, or its absence."""
+    if args.pretrained:
+        if args.size:
+            raise ValueError(f"--size is fixed by --pretrained {args.pretrained}; leave it out")
+        return
+    if args.heads:
+        raise ValueError(f"--heads {args.heads} is for --pretrained; --size decides without it")
+    args.size = args.size or "micro"
+    image, patch = PIXELS.get(args.size, (None, "8"))
+    args.image = args.image or image
+    args.patch = args.patch or patch
 
 
 def fields_of(name, image, changes):
