@@ -73,6 +73,22 @@ def test_each_room_lists_its_files():
         assert sorted(" ".join(rows).split()) == sorted(files)
 
 
+def beginning(name, files):
+    """An idea, and all files that it imports at its top: {dotted name}."""
+    names = {name}
+    for node in ast.parse(files[name].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module in files:
+            names |= beginning(node.module, files)
+    return names
+
+
+@pytest.mark.parametrize(("idea", "most"), (("lt_vit", 650), ("q2l", 650), ("multivit", 800), ("crossvit", 800)))
+def test_an_idea_is_read_in_one_sitting(idea, most):
+    """Lines of its file and of what that imports at its top."""
+    files = sources()
+    assert sum(len(files[name].read_text(encoding="utf-8").splitlines()) for name in beginning(idea, files)) <= most
+
+
 def test_arrows_point_one_way():
     """Ideas know ideas and, of plumbing, what pretrained weights need (weights, variants, stages), what CrossViT is compared with
     (fusions), published sizes (sizes) and what refuses a configuration (checks). Each room knows only what stands
