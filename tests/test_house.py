@@ -6,6 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
 import eval as evaluation_program
 import train
 from plumbing.models import MODELS
