@@ -96,19 +96,20 @@ def describe_files(cohort):
     of files that leave a choice; {image: Header}."""
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"], {}
-    kinds, headers = Counter(), {}
+    kinds, headers, problems = Counter(), {}, []
     chosen = evenly(cohort, MANY)
     for i in chosen:
         try:
             header = headers[i] = read_header(cohort.paths[i])
             kinds[f"{header.format} {header.type}"] += 1
-        except ValueError:
-            kinds[f"cannot be read ({basename(cohort.paths[i])})"] += 1
+        except ValueError as error:
+            kinds["cannot be read"] += 1
+            problems.append(f"WARNING: cannot be trained: {error}")
     words = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
     sizes = sorted({header.shape for header in headers.values()})
     ends = " to ".join(map(by_x, sizes[:1] + sizes[1:][-1:]))
     line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {ends}"
-    return [line] + notes_on_files(headers, cohort), headers
+    return [line, *problems[:1]] + notes_on_files(headers, cohort), headers
 
 
 def evenly(cohort, many):

@@ -28,13 +28,13 @@ def test_sizes_and_bit_depths(tmp_path):
     grey, color = np.zeros((4, 6), np.uint16), np.zeros((4, 6, 3), np.uint8)
     Image.fromarray(grey).save(tmp_path / "grey.png"), Image.fromarray(color).save(tmp_path / "color.png")
     Image.fromarray(color).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(color)])
-    np.save(tmp_path / "a.npy", grey), (tmp_path / "broken.png").write_text("x")
-    paths = [str(tmp_path / name) for name in ("grey.png", "color.png", "pages.tif", "a.npy", "broken.png")]
-    lines, headers = describe_files(Cohort("c", [], list("abcde"), paths, {}))
+    np.save(tmp_path / "a.npy", grey), (tmp_path / "broken.png").write_text("x"), (tmp_path / "junk.png").write_text("y")
+    paths = [str(tmp_path / name) for name in ("grey.png", "color.png", "pages.tif", "a.npy", "broken.png", "junk.png")]
+    lines, headers = describe_files(Cohort("c", [], list("abcdef"), paths, {}))
     assert list(headers) == [0, 1, 2, 3]
-    assert lines[0] == ("files, 5 of 5 looked at: PNG uint16 1, PNG uint8 1, TIFF uint8 1, array uint16 1, "
-                        "cannot be read (broken.png) 1; 4 x 6")
-    assert lines[1].startswith("1 arrays, the first of 4 x 6 uint16, are read as pictures") and "1 of 4 files hold several pages" in lines[2]
+    assert lines[0] == ("files, 6 of 6 looked at: cannot be read 2, PNG uint16 1, PNG uint8 1, TIFF uint8 1, array uint16 1; 4 x 6")
+    assert lines[1].startswith(f"WARNING: cannot be trained: {tmp_path}/broken.png: not a readable image")
+    assert lines[2].startswith("1 arrays, the first of 4 x 6 uint16, are read as pictures") and "1 of 4 files hold several pages" in lines[3]
 
 
 def check(capsys, *argv):
@@ -75,7 +75,7 @@ def test_class_folders_are_looked_at(tmp_path, capsys, monkeypatch):
     (tmp_path / "d/a/0.png").write_text("no picture")
     lines = check(capsys, "--data", "d")
     assert "d: 16 images, not patients" in lines and "1 of 17 files are left out (.gif 1)" in lines
-    assert any("cannot be read (0.png) 1" in line for line in lines) and any(line.startswith("no pictures: d/a/0.png") for line in lines)
+    assert any("cannot be read 1" in line for line in lines) and any(line.startswith("no pictures: d/a/0.png") for line in lines)
 
 
 def test_black_pictures_and_two_kinds_of_files_are_said(tmp_path, capsys, monkeypatch):
