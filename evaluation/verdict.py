@@ -106,8 +106,7 @@ def warnings(task, result, asked, metric):
                "if it is perfect, look for what gives the answer away.")
     if scores.get("spread") is not None and scores["spread"] < FLAT:
         yield "The predictions hardly vary."
-    explained = scores.get("r2", {}).get("high")
-    if explained is not None and explained < 0:
+    if (scores.get("r2", {}).get("high") or 0) < 0:
         yield (f"The numbers do not fit these {result['unit']}s: their own mean, the same for all, would be "
                "closer (R² below 0).")
     naming = scores.get("balanced_accuracy")

@@ -225,7 +225,7 @@ def weight_paths(place, file):
         paths = [place.fetch(beside(file, shard)) for shard in shards]
         missing = [shard for shard, path in zip(shards, paths) if not path]
         if missing or not shards:
-            raise ValueError(f"of {len(shards)} that it names there is no {listed(missing)}")
+            raise ValueError(f"it names shards of which there is no {listed(missing)}")
     return paths, weight_map
 
 

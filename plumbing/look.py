@@ -48,7 +48,7 @@ def look(args, argv=None):
     files, headers = describe_files(cohort)
     try:
         check_kinds(cohort, headers)
-        fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
+        fit_tasks(cohort.tasks, cohort, indices["train"])
         lines += tabulate(cohort, input_columns(args, cohort, indices["train"]))[1]
     except ValueError as error:
         lines.append(f"WARNING: cannot be trained: {error}")

@@ -50,6 +50,8 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: it has {config.heads}")
+        if changes.get("attention", config.attention) != config.attention:
+            notes.append(f"without its {config.attention} attention")
         config = fit(tensors, config, image, patch, notes)
         return changed_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 

@@ -234,7 +234,7 @@ def test_hub_refusals_are_one_clear_line(asked):
     """No repository, no weights, terms to accept, a missing shard, a broken download, a name that cannot be, no network."""
     expected = {"org/nothing": "no such repository on the Hub", "org/gated": "is gated; accept its terms",
                 "org/empty": "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but README.md", "org/cut": "model.safetensors could not be downloaded",
-                "org/part": "not an index of shards that lie beside it (of 2 that it names there is no s2.safetensors)",
+                "org/part": "not an index of shards that lie beside it (it names shards of which there is no s2.safetensors)",
                 "org/a..b": "could not be downloaded: Cannot have -- or .. in repo_id"}
     for name, words in expected.items():
         assert words in asked.online[name] and "\n" not in asked.online[name]

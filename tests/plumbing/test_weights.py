@@ -41,7 +41,8 @@ def test_softmax_weights_start_a_seqnorm_model(tmp_path):
     model = ViT.from_pretrained(path, attention="seqnorm")
     assert "loaded 30/34" in model.report and model.report.endswith("new blocks.0.attn blocks.1.attn")
     assert all((block.attn.seq_scale == 1).all() and (block.attn.seq_shift == 0).all() for block in model.blocks)
-    assert "new" not in ViT.from_pretrained(path, attention="sima").report
+    report = ViT.from_pretrained(path, attention="sima").report
+    assert "new" not in report and "without its softmax attention" in report and "attention" not in ViT.from_pretrained(path).report
 
 
 def test_report_is_one_line_that_says_what_happened(tmp_path):
