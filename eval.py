@@ -110,11 +110,12 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "device": str(options["device"]),
         "patient_ids": cohort.patients_known,
         "by": columns,
-        "seen_before": options["seen_before"],
         "table": table,
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
+    if options["seen_before"]:
+        result["seen_before"] = options["seen_before"]
     for task in tasks:
         constant = constants.get(task.name)
         scores = result[task.key] = score(task, predictions, constant=constant)
