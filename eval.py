@@ -110,10 +110,11 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         "device": str(options["device"]),
         "patient_ids": cohort.patients_known,
         "by": columns,
-        "table": table,
     }
     if not cohort.patients_known:
         result["patient_note"] = NO_PATIENTS
+    if table:
+        result["table"] = table
     if options["seen_before"]:
         result["seen_before"] = options["seen_before"]
     for task in tasks:
