@@ -274,7 +274,7 @@ class CrossViT(nn.Module):
         add("--depths", help="blocks of S and L in an encoder, as 2,4")
         add("--encoders", type=int, help="K; default 3")
         add("--cross-depth", type=int, help="cross attentions in a row; default 1")
-        add("--attention", choices=KINDS, default="softmax", help="of the self-attention, see attention.py")
+        add("--attention", choices=KINDS, help="of the self-attention; default softmax, or the checkpoint's")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
         add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last encoder")
         add("--train-blocks", type=int, help="train only the last k encoders; default: all")

@@ -247,7 +247,7 @@ class ViT(nn.Module):
             "the softmax-free paper's, with its image and patch")
         add("--patch", help="P in px, as --image; default 8, or the checkpoint's, which is resized to it")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
-        add("--attention", choices=KINDS, default="softmax", help="see attention.py")
+        add("--attention", choices=KINDS, help="see attention.py; default softmax, or the checkpoint's")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
         add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last block")
         add("--train-blocks", type=int, help="train only the last k blocks; default: all")

@@ -42,8 +42,8 @@ def sides(text):
 
 
 def check_size(args):
-    """Size, image and patch of a ViT from scratch, where no flag gives them, in place. ValueError for flags
-    that --pretrained decides, or its absence."""
+    """Size, attention, image and patch of a ViT from scratch, where no flag gives them, in place. ValueError
+    for flags that --pretrained decides, or its absence."""
     if args.pretrained:
         if args.size:
             raise ValueError(f"--size is fixed by --pretrained {args.pretrained}; leave it out")
@@ -51,6 +51,7 @@ def check_size(args):
     if args.heads:
         raise ValueError(f"--heads {args.heads} is for --pretrained; --size decides without it")
     args.size = args.size or "micro"
+    args.attention = args.attention or "softmax"
     image, patch = PIXELS.get(args.size, (None, "8"))
     args.image = args.image or image
     args.patch = args.patch or patch

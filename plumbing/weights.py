@@ -33,7 +33,7 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
              **changes):
     """-> a ViT with these weights, and with heads for the tasks. image and patch (px per axis), channels and
     heads as the caller wants them, or None or (); mean and std of the file's own channels, None leaves them
-    to the file; stage: 1 or 2, of MultiViT; changes: other fields of the config."""
+    to the file; stage: 1 or 2, of MultiViT; changes: other fields of the config, None leaves them."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors, config = vit_inside(tensors, config, stage, notes)
@@ -50,8 +50,6 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: it has {config.heads}")
-        if changes.get("attention", config.attention) != config.attention:
-            notes.append(f"without its {config.attention} attention")
         config = fit(tensors, config, image, patch, notes)
         return changed_model(model_class, config, tensors, name, channels, tasks, changes, notes)
 
@@ -106,6 +104,9 @@ def changed_model(model_class, config, tensors, name, channels, tasks, changes, 
     """-> the model that the config, with the caller's channels and changes, describes, with these tensors."""
     if channels and channels != config.channels:
         config = change_channels(tensors, config, channels, notes)
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if changes.get("attention", config.attention) != config.attention:
+        notes.append(f"without its {config.attention} attention")
     config = replace(config, **changes)
     return load_model(model_class, config, tasks, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
 

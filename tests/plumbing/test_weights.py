@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from plumbing.flags import parse
 from plumbing.resize import resize_pos_embed, spread_channels
 from plumbing.weights import load_weights
 from tests.golden import unit
@@ -43,6 +44,16 @@ def test_softmax_weights_start_a_seqnorm_model(tmp_path):
     assert all((block.attn.seq_scale == 1).all() and (block.attn.seq_shift == 0).all() for block in model.blocks)
     report = ViT.from_pretrained(path, attention="sima").report
     assert "new" not in report and "without its softmax attention" in report and "attention" not in ViT.from_pretrained(path).report
+
+
+def test_a_run_keeps_its_attention_unless_a_flag_says_other(tmp_path):
+    """--pretrained of a SimA run goes on with SimA; --attention softmax is said to be another."""
+    run = write(tmp_path, tiny(), {"vit": {**vars(SMALL), "attention": "sima"}})
+    for more, kind in (((), "sima"), (("--attention", "softmax"), "softmax")):
+        args = parse(["--model", "vit", "--pretrained", run, *more])
+        args.channels = 3
+        model = ViT.from_args(args)
+        assert model.config.attention == kind and ("without its sima attention" in model.report) == (kind == "softmax")
 
 
 def test_report_is_one_line_that_says_what_happened(tmp_path):
