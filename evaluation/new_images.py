@@ -49,8 +49,9 @@ def load_images(source, args, images=None, columns=()):
     """Folder or CSV -> Cohort without targets.
 
     args: the run's flags, which say what its columns are called, and who a patient is: of class folders every
-    image, or whom its name says; of a table the sub-folder. images: folder of a CSV's images, by default its
-    own; columns: of the table, which the model takes as input. ValueError names what is missing."""
+    image, or whom its name says, also in a CSV without patient_id; of a table the sub-folder. images: folder
+    of a CSV's images, by default its own; columns: of the table, which the model takes as input. ValueError
+    names what is missing."""
     if isdir(source):
         if columns:
             raise ValueError(f"--predict {source}: the run takes columns of a table as input; "
@@ -64,8 +65,10 @@ def load_images(source, args, images=None, columns=()):
         known = recognize(read_csv(args.data)[0])
     image = args.image_column or known.get("image", "image")
     rows, image, notes = plain_rows(source, header, rows, image, args.missing)
-    cohort = cohort_of_rows(source, header, rows, known, images, args.patient_column, image,
-                            args.patient_regex)
+    patient = args.patient_column
+    if not patient and had_class_folders(args) and "patient_id" not in header:
+        patient = image
+    cohort = cohort_of_rows(source, header, rows, known, images, patient, image, args.patient_regex)
     cohort.notes += notes
     merge_rows(source, rows, cohort)
     return cohort

@@ -110,6 +110,16 @@ def test_pictures_beside_the_folders_are_patients_of_their_own(place, tmp_path):
         load_images(str(tmp_path / "new"), args, columns=["sex"])
 
 
+def test_a_run_of_class_folders_needs_no_ids_in_a_csv(place, tmp_path):
+    """It had none: every image is a patient of its own, which a note says."""
+    shutil.copy(place / "0_0.png", tmp_path / "a.png"), shutil.copy(place / "0_0.png", tmp_path / "b.png")
+    (tmp_path / "new.csv").write_text("image\na.png\nb.png\n")
+    args = read_args(str(place / "runs" / "vit"))
+    args.data, args.patient_column, args.image_column = str(tmp_path), None, None
+    cohort = load_images(str(tmp_path / "new.csv"), args)
+    assert cohort.patients == ["a.png", "b.png"] and not cohort.patients_known
+
+
 def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
     """They are predicted, with a note."""
     run = place / "runs" / "vit"

@@ -9,7 +9,7 @@ import torch
 
 from plumbing.flags import read_args
 from plumbing.prepare import prepare
-from plumbing.run_folder import make_folder, recover, write_csv, write_folder, write_json, write_log
+from plumbing.run_folder import make_folder, open_folder, recover, write_csv, write_folder, write_json, write_log
 from tests.grey_runs import flags as grey_flags
 from tests.small_runs import fails, fit
 from train import lr_at, main
@@ -75,6 +75,16 @@ def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     main(["--resume", "runs/a"])
     assert len(open("runs/a/log.csv").read().splitlines()) == 6
     assert "--epochs 4: the run was started for 5" in fails(["--resume", "runs/a", "--epochs", "4"], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("epochs", (3, 5))
+def test_results_of_older_weights_do_not_stay(epochs, tmp_path):
+    """--epochs 5 after 3 changes the best weights: what was measured with those of before is gone."""
+    for name in ("metrics.json", "report.html", "predictions.csv"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "args.json").write_text('{"epochs": 3}')
+    open_folder(SimpleNamespace(resume=str(tmp_path), epochs=epochs))[1].close()
+    assert (tmp_path / "metrics.json").exists() == (tmp_path / "report.html").exists() == (epochs == 3)
 
 
 def test_what_is_advised_for_a_taken_name_can_be_done(tmp_path):

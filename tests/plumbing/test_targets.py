@@ -47,6 +47,7 @@ def test_several_binary_columns_are_one_task(tmp_path):
 @pytest.mark.parametrize("spec, message", (
     ("pasi", "no column 'pasi'; --target names it"), ("target:words", "kind 'words', need one of regression, classes, labels"),
     ("target:labels", "row 2, column target: '0.5' is no label, need 0, 1, -1 or blank"), ("target,", "no column ''"),
+    ("target:regression,target:classes", "target stands there twice; a column is one target"),
 ))
 def test_a_wrong_target_flag(tmp_path, spec, message):
     """--target names a column and, after a colon, a kind."""
