@@ -19,7 +19,8 @@ SIZES = {  # name: fields of ViTConfig
     "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
 }
 PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
-VARIANTS = {  # Table 1: stem, D of S and L, H, M, r, image in px; + is the paper's dagger
+
+VARIANTS = {  # CrossViT's Table 1: stem, D of S and L, H, M, r, image in px; + is the paper's dagger
     "Ti": ("linear", (96, 192), 3, 4, 4, 240),
     "S": ("linear", (192, 384), 6, 4, 4, 240),
     "B": ("linear", (384, 768), 12, 4, 4, 240),
