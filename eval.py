@@ -263,11 +263,12 @@ def evaluate_run(args):
     indices = images_by_split(cohort, saved.data, args)
     folder = result_folder(args, cohort)
     table = args.data and abspath(args.data)
-    if read_metrics(folder).get("table", table) != table:
+    before = read_metrics(folder)
+    if before.get("table", table) != table:
         raise ValueError(f"{folder} holds the results of another {cohort.name}; rename that folder")
     options = run_options(saved, model, cohort, device)
-    options["seen_before"] = (seen_before(saved, cohort, indices)
-                              or read_metrics(folder).get("seen_before", []))        # the run may be gone now
+    learned_before = seen_before(saved, cohort, indices)
+    options["seen_before"] = learned_before or before.get("seen_before", [])  # that run may be gone by now
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from crossvit import CrossViT, variant
 from experiments.timing import counted, take_turns
 from plumbing.cohort import Task
-from plumbing.sizes import VARIANTS
 from plumbing.flags import parse
 from plumbing.models import build_model, count
+from plumbing.sizes import VARIANTS
 
 RECIPES = {  # flags of train.py; samples of an epoch, epochs, batch of one GPU
     "MultiViT-3-1 of ViT-L, 1,000 patients": (

@@ -9,10 +9,10 @@ import math
 import re
 
 from plumbing.checkpoints import listed
-from plumbing.sizes import VARIANTS
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
                                NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
+from plumbing.sizes import VARIANTS
 
 # in one of transformers
 NESTED = ("encoder", "vision_config", "vision_config_dict", "image_config", "backbone_config")

@@ -219,10 +219,10 @@ def open_folder(args):
     path = join(run, "args.json")
     saved = read_json(path)
     if saved.get("epochs") != args.epochs:
-        write_json(path, {**saved, "epochs": args.epochs})         # the next --resume knows of it
         for name in ("metrics.json", "report.html"):               # of weights that may now change
             if isfile(join(run, name)):
                 os.remove(join(run, name))
+        write_json(path, {**saved, "epochs": args.epochs})         # the next --resume knows of it
     return run, run_lock
 
 

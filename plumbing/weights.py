@@ -14,10 +14,10 @@ import torch
 from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
 from plumbing.checkpoints import listed, read_checkpoint
 from plumbing.command import Parser, run_main
-from plumbing.sizes import grids_at
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
+from plumbing.sizes import grids_at
 from plumbing.weight_files import first_line, in_one_line
 
 # of other tasks

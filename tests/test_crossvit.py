@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from attention import KINDS
 from crossvit import FUSIONS, CrossViT, CrossViTConfig, variant
 from plumbing.architecture import crossvit_fields
-from plumbing.sizes import VARIANTS, grids_at
 from plumbing.names import crossvit_names
+from plumbing.sizes import VARIANTS, grids_at
 from plumbing.weights import from_dict
 from tests.golden import unit, values
 from tests.small_runs import slow_but
