@@ -1,6 +1,7 @@
 """predictions.csv: the predictions of a split as a table, written and read again.
 """
-from os.path import abspath, commonpath, dirname, join, relpath
+import os
+from os.path import abspath, commonpath, dirname, join
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def image_names(cohort):
     """-> the path of every image below the folder that holds them all."""
     paths = [abspath(path) for path in cohort.paths]
     root = commonpath({dirname(path) for path in paths})
-    return [relpath(path, root) for path in paths]
+    return [path.removeprefix(root).lstrip(os.sep) for path in paths]
 
 
 def unit_rows(tasks, predictions, cohort, digits, beside):

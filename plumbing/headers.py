@@ -17,7 +17,7 @@ ORIENTATION = 274                                                  # EXIF's tag;
 SIDES = (256, 257)                                                 # TIFF's tags
 PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
-GROUP = 32                           # files that a thread looks at together; one by one takes twice the time
+GROUP = 256                          # files that a thread looks at together; one by one takes twice the time
 STRIPS = ((273, 279), (324, 325))    # TIFF's tags: where strips or tiles begin, and how long they are
 
 

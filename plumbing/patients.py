@@ -91,14 +91,14 @@ def named_patients(names, regex=None):
 
     names: paths below the data's folder. regex: --patient-regex, which every name must fit; without it the
     patterns of NAMES are tried."""
-    patterns = NAMES
+    patterns = {re.compile(pattern): data_set for pattern, data_set in NAMES.items()}
     if regex:
         patterns = {compile_regex(regex): "--patient-regex"}
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
         stem = os.path.splitext(name)[0].replace("\\", "/")
         for pattern, data_set in patterns.items():
-            patient = first_group(re.search(pattern, stem))
+            patient = first_group(pattern.search(stem))
             if patient:
                 example_of.setdefault(data_set, patient)
                 break
