@@ -306,6 +306,12 @@ def test_config_survives_json():
     assert from_dict(LTViTConfig, json.loads(json.dumps(asdict(config))), "run") == config
 
 
+def test_label_tokens_start_apart():
+    """Drawn as the class token is, std 0.02: equal tokens would read the same from the image, label by label."""
+    tokens = LTViT(LTViTConfig(VIT), {"labels": 50}).label_tokens
+    assert 0.015 < tokens.std() < 0.025
+
+
 def test_every_parameter_learns():
     """A training step's gradient reaches label tokens, heads and every weight of the ViT."""
     torch.manual_seed(0)

@@ -149,7 +149,7 @@ def test_loss_is_stage_two_plus_the_mean_over_present_images():
 def test_gradient_of_stage_two_reaches_stage_one_only_through_tokens(mode, flows, r):
     """The paper's central claim: in Multi the loss of stage 2 trains stage 1, in Partial it cannot."""
     model = make(mode, r)
-    out = model(**batch_of(model))
+    out = model(*batch_of(model).values())
     out["logits"]["pasi"].sum().backward()
     reached = any(p.grad is not None and p.grad.abs().max() > 0 for p in model.stage1.parameters())
     assert reached == flows and all(p.grad is None for p in model.heads1.parameters())
@@ -184,15 +184,26 @@ def test_order_of_the_photographs(mode, cls_token, same):
     assert torch.allclose(shuffled["logits"]["pasi"], out["logits"]["pasi"], atol=1e-12) == same
 
 
-@pytest.mark.parametrize("mode", ("joint", "partial", "multi"))
-def test_pixels_of_an_absent_image_do_not_matter(mode):
+@pytest.mark.parametrize("mode, r, cls_token", [("joint", 1, "stage2"), ("partial", 2, "stage2"), ("multi", 1, "stage2"),
+                                                ("multi", 1, "fused"), ("multi", 2, "fused")])
+def test_pixels_of_an_absent_image_do_not_matter(mode, r, cls_token):
     """What stands in the slot of an image that is not there changes nothing."""
-    model = make(mode, 1)
+    model = make(mode, r, cls_token)
     present = torch.tensor([[True, True, False], [True, False, False]])
     batch = batch_of(model, present=present)
     first = model(**batch)["logits"]["pasi"]
     batch["images"] = torch.where(present[:, :, None, None, None], batch["images"], 255 - batch["images"])
     assert torch.equal(first, model(**batch)["logits"]["pasi"])
+
+
+@pytest.mark.parametrize("mode, r, shows", [("baseline", 1, False), ("joint", 1, False), ("multi", 1, False), ("multi", 2, True), ("partial", 2, True)])
+def test_the_composite_is_there_where_pixels_pass(mode, r, shows):
+    """The picture that stage 2 looks at is in the output, as large as one photograph at R = 1."""
+    model = make(mode, r)
+    out = model(*batch_of(model).values())
+    assert ("composite" in out) == shows
+    if shows:
+        assert out["composite"].shape == (2, 3, 32, 32)
 
 
 def test_joint_with_one_image_is_the_plain_vit():
@@ -318,7 +329,7 @@ def test_softmax_free_stages_run_and_select(kind):
     """The filter works on the signed weights of linear attention: their size is the importance."""
     vit = ViTConfig(image=(32, 32), patch=(8, 8), dim=32, depth=2, heads=4, mlp=64, attention=kind)
     model = make("multi", 2, vit=vit)
-    out = model(**batch_of(model))
+    out = model(*batch_of(model).values())
     assert torch.equal(out["map"].abs().mean(2).flatten(1).argsort(dim=1, descending=True, stable=True)[:, :4],
                        out["image"] * 16 + out["token"])
 

@@ -224,6 +224,14 @@ def test_config_survives_json():
     assert from_dict(Q2LConfig, json.loads(json.dumps(asdict(config))), "run") == config
 
 
+def test_the_head_starts_as_released():
+    """Weights and biases uniform within 1 / sqrt(D)."""
+    head = GroupWiseLinear(500, 64)
+    for parameter in head.parameters():
+        assert parameter.abs().max() <= 1 / 8
+        assert parameter.std().item() == pytest.approx(1 / 8 / 3 ** 0.5, rel=0.1)
+
+
 def test_every_parameter_learns():
     """A training step's gradient reaches every parameter of ViT, encoder, decoder, queries and heads."""
     torch.manual_seed(0)
