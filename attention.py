@@ -1,14 +1,15 @@
-"""Attention three ways: softmax, and two linear ones that never compare every token with every other.
+"""Attention three ways: softmax, and two of linear cost, which never compare every token with every other.
 
     softmax   O = softmax(Q K^T / sqrt(d)) V              Vaswani et al. 2017, eq. 1
-    seqnorm   O = 1/T Q~ (K~^T V~)                        Khader et al. 2024, "softmax-free" attention
+    seqnorm   O = 1/T Q~ (K~^T V~)                        Khader et al. 2024, eq. 2-7, "softmax-free"
               X~ = gamma (X - mean(X)) / sqrt(var(X) + eps) + beta,  gamma and beta learned
     sima      O = Q^ (K^^T V),  X^ = X / sum |X|          Koohpayegani and Pirsiavash 2024, eq. 3
 
 Mean, variance and sum run over the T tokens of a sample, feature by feature. K^T V is d x d: the cost grows
-with T d^2, not T^2 d. Each formula is followed by the faster form that runs. B samples, T tokens, D width, H
-heads, d width of a head; mask: (B, T), True if real. Differs: eps is 1e-5; both linear kinds are float32
-under autocast: the products of 16,384 tokens leave float16.
+with T d^2, not T^2 d. Each formula is followed by the faster form that is used. B samples, T tokens with the
+class token, D width, H heads, d width of a head; mask: (B, T), False for padding. Differs: eps, which Khader
+et al. do not name, is 1e-5; both linear kinds stay in float32 under autocast, since sums over 16,384 tokens
+leave the range of float16.
 """
 import torch
 import torch.nn.functional as F
@@ -31,8 +32,8 @@ def softmax_formula(q, k, v, mask=None):
 
 
 def formula_is_faster(q):
-    """On CPUs, in bfloat16 and in oneDNN's float32; docs/speed.md has the times. Up to 8 d tokens the weights
-    are at most half of what else a block keeps."""
+    """Than PyTorch's kernel: on CPUs in bfloat16 and in oneDNN's float32, see docs/speed.md. For up to 8 d
+    tokens the weights take at most half as much memory as the rest of a block."""
     if q.device.type != "cpu" or q.shape[-2] > 8 * q.shape[-1] or torch.compiler.is_compiling():
         return False                                               # torch.compile cannot ask for precision
     return q.dtype == torch.bfloat16 or torch.get_float32_matmul_precision() == "medium"
@@ -41,7 +42,7 @@ def formula_is_faster(q):
 def softmax_attention(q, k, v, mask=None):
     """The formula as it stands, or by PyTorch's fused kernel, which never holds all of the weights."""
     if formula_is_faster(q):
-        with torch.autocast("cpu", enabled=False):                # which would make the weights float32
+        with torch.autocast("cpu", enabled=False):                 # it would make the weights float32
             return softmax_formula(q, k, v, mask)
     if mask is not None:
         mask = mask[:, None, None]
@@ -58,7 +59,7 @@ def seqnorm_formula(q, k, v, gamma, beta, eps=1e-5):
 
 
 def center(x, mask=None):
-    """(B, T, D) minus the mean of the real tokens; masked ones become 0 and add nothing to any sum."""
+    """(B, T, D) minus the mean of its real tokens; padding becomes 0, which adds nothing to any sum."""
     if mask is None:
         return x - x.mean(1, keepdim=True)
     real = mask[:, :, None]                                        # (B, T, 1)
@@ -67,14 +68,14 @@ def center(x, mask=None):
 
 
 def seqnorm_factor(x, gamma, count, eps=1e-5):
-    """x of mean 0 over `count` tokens -> gamma / sqrt(var(x) + eps), (B, H, 1, d)."""
+    """x (B, H, T, d), of mean 0 over `count` tokens -> gamma / sqrt(var(x) + eps), (B, H, 1, d)."""
     variance = torch.linalg.vector_norm(x, dim=-2, keepdim=True).square() / count
     return gamma * (variance + eps).rsqrt()
 
 
 def seqnorm_attention(q, k, v, gamma, beta, count):
-    """The formula, folded, for q, k and v of mean 0: with x~ = a x + beta, the sums of k and v being 0, K~^T
-    V~ / T = a_k a_v (K^T V) / T + beta_k beta_v. A fifth less time, and half the memory."""
+    """seqnorm_formula for q, k, v of mean 0, in a fifth less time and half the memory: then X~ = a X + beta,
+    and K~^T V~ / T = a_k^T a_v * K^T V / T + beta_k^T beta_v, since K and V sum to 0."""
     a_q = seqnorm_factor(q, gamma[0], count)
     a_k = seqnorm_factor(k, gamma[1], count)
     a_v = seqnorm_factor(v, gamma[2], count)
@@ -96,13 +97,13 @@ def sima_factor(x, eps=1e-12):
 
 
 def sima_attention(q, k, v):
-    """The formula, folded likewise; masked tokens are 0 in all three."""
+    """sima_formula with both factors on K^T V, which is small; padding is 0 in q, k and v."""
     return q @ ((sima_factor(q) * sima_factor(k)).mT * (k.mT @ v))
 
 
 class Attention(nn.Module):
-    """(B, T, D) -> (B, T, D) and the map, None unless it is wanted: what the tokens after the first `prefix`,
-    the patches, get from the class token, (B, H, T - prefix), a share of 1 for softmax, else signed."""
+    """Self-attention, (B, T, D) -> (B, T, D), and with want_map=True the class map, (B, H, T - prefix): how
+    much the class token attends to each patch; softmax gives shares of 1, the linear kinds signed numbers."""
 
     def __init__(self, dim, heads, head_dim=0, qkv_bias=True, kind="softmax", prefix=1):
         super().__init__()
@@ -110,17 +111,17 @@ class Attention(nn.Module):
         inner = heads * (head_dim or dim // heads)
         self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, dim)
-        self.q_norm = self.k_norm = self.turn = self.norm = nn.Identity()  # more: plumbing/variants.py
+        self.q_norm = self.k_norm = self.rotate = self.norm = nn.Identity()  # or plumbing/variants.py's
         if kind == "seqnorm":
             self.seq_scale = nn.Parameter(torch.ones(3, inner))    # gamma of q, k, v
             self.seq_shift = nn.Parameter(torch.zeros(3, inner))   # beta
             if qkv_bias:
-                self.qkv.bias.requires_grad_(False)                # X - mean(X) is without it
+                self.qkv.bias.requires_grad_(False)                # X - mean(X) cancels it
 
     def forward(self, x, mask=None, want_map=False):
         q, k, v = self.project(x, mask)
-        q = self.turn(q)
-        k = self.turn(k)
+        q = self.rotate(q)
+        k = self.rotate(k)
         y = self.attend(q, k, v, mask)
         y = self.join(y)
         class_map = None
@@ -129,7 +130,7 @@ class Attention(nn.Module):
         return y, class_map
 
     def attend(self, q, k, v, mask=None):
-        """(B, H, T, d) each, as project() gives them -> (B, H, T, d)."""
+        """q, k, v of project(), (B, H, T, d) each -> (B, H, T, d)."""
         if self.kind == "softmax":
             return softmax_attention(q, k, v, mask)
         with torch.autocast(q.device.type, enabled=False):
@@ -140,8 +141,8 @@ class Attention(nn.Module):
         return y.to(self.proj.weight.dtype)
 
     def project(self, x, mask=None):
-        """(B, T, D) -> q, k, v, (B, H, T, d) each: for the linear kinds float32 and 0 where masked, for
-        seqnorm of mean 0, since x is: all three at a third of the cost."""
+        """(B, T, D) -> q, k, v, (B, H, T, d) each. For the linear kinds in float32, and 0 at padding. For
+        seqnorm x is centered, and so are all three, at a third of the cost."""
         if self.kind == "seqnorm":
             qkv = F.linear(center(x, mask), self.qkv.weight)
         else:
@@ -155,12 +156,12 @@ class Attention(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
     def join(self, y):
-        """(B, H, T, d) -> (B, T, D)."""
+        """The heads side by side, then W_O: (B, H, T, d) -> (B, T, D)."""
         y = y.transpose(1, 2).flatten(2)
         return self.proj(self.norm(y))
 
     def norm_terms(self, q, mask):
-        """gamma and beta, (3, 1, H, 1, d), in the type of q, and how many tokens are real."""
+        """-> gamma and beta, (3, 1, H, 1, d), in the dtype of q, and the number of real tokens."""
         terms = torch.stack([self.seq_scale, self.seq_shift])
         gamma, beta = terms.to(q.dtype).unflatten(-1, (1, self.heads, 1, -1))
         if mask is None:
@@ -168,12 +169,12 @@ class Attention(nn.Module):
         return gamma, beta, mask.sum(-1)[:, None, None, None]
 
     def class_map(self, q, k, mask=None):
-        """q, k as they meet -> (B, H, T - prefix)."""
+        """q, k as in attend() -> (B, H, T - prefix)."""
         return self.key_weights(q, k, slice(1), mask)[:, :, 0, self.prefix:]
 
     def key_weights(self, q, k, rows, mask=None):
-        """What the keys get from the queries in `rows`, a slice, (B, H, rows, T)."""
-        wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would be equal
+        """Attention of the queries in `rows`, a slice, to all keys: (B, H, rows, T)."""
+        wide = torch.promote_types(q.dtype, torch.float32)         # in bfloat16 many weights would tie
         with torch.autocast(q.device.type, enabled=False):
             q = q.to(wide)
             k = k.to(wide)

@@ -1,25 +1,25 @@
 """The attention filter: which patches of which photographs deserve a second look?
 
     score     s[i, t] = mean over heads of the class token's attention to patch t of image i, last block
-    select    the K = T / R^2 highest scores over all N images together; one image may win them all
+    select    the K = T / R^2 highest scores over all N images together, which may all be of one image
     refine    token t of the low resolution -> its R x R patches of the high resolution
-    gather    those tokens and those pixels
-    compose   patch j -> place j of a new image, in raster order, best first: the R^2 patches of one token are
-              neighbours in that order, not a square
+    gather    these tokens, and the pixels of these patches
+    compose   patch j -> place j of a new image, in raster order, best first: the R^2 patches of a token
+              follow each other in that order and are no longer a square
 
 Murray et al. 2024, "A Vision Transformer with Adaptive Cross-Image and Cross-Resolution Attention", section
 3.1. B patients, N images of a patient, T = rows * columns patch tokens of an image, H heads, D width, K
 tokens kept, R high over low resolution, P patch side in pixels, C channels. Pure functions without
-parameters; nothing here is differentiable in the scores, and nothing waits for the GPU. Differs: ties go to
-the first image, then to the lowest token, on every device (the released code leaves them open); absent
-images are never chosen (it refuses such patients). Run: python attention_filter.py
+parameters; none is differentiable in the scores, and none makes the CPU wait for the GPU. Differs: the text
+keeps T tokens, its released code T / R^2, as here. Of equal scores the first image's and then the lowest
+token's wins, on every device (left open there). Absent images are never chosen (refused there).
 """
 import torch
 
 
 def score(maps, present=None):
-    """(B, N, H, T) class maps -> (B, N, T) importance; images that are not present (B, N) score -inf. Of the
-    weights of softmax-free attention, which have a sign, the size counts."""
+    """(B, N, H, T) class maps -> (B, N, T); images that are not present (B, N) score -inf. Of softmax-free
+    attention, whose weights have a sign, the absolute values count."""
     scores = maps.detach().abs()
     scores = scores.mean(2)                                        # over the heads
     if present is not None:
@@ -28,7 +28,7 @@ def score(maps, present=None):
 
 
 def select(scores, k):
-    """(B, N, T) -> image, token: (B, K) each, the k highest scores of a patient, best first."""
+    """(B, N, T) -> image, token: (B, K) each, where the k highest scores of a patient are, best first."""
     N, T = scores.shape[1:]
     if not 0 < k <= N * T:
         raise ValueError(f"cannot keep {k} of {N} x {T} tokens")
@@ -39,7 +39,7 @@ def select(scores, k):
 
 
 def refine(token, grid, r):
-    """(B, K) tokens of a (rows, columns) grid -> (B, K, R R) patches of the grid R times as fine, by rows."""
+    """(B, K) tokens of a (rows, columns) grid -> (B, K, R R) patches of a grid R times as fine, by rows."""
     columns = grid[1]
     token = token[:, :, None, None]
     offset = torch.arange(r, device=token.device)
@@ -50,13 +50,13 @@ def refine(token, grid, r):
 
 
 def gather_tokens(tokens, image, token):
-    """(B, N, T, D), and (B, K) twice -> (B, K, D)."""
+    """tokens (B, N, T, D); image, token (B, K) -> (B, K, D)."""
     sample = torch.arange(len(tokens), device=tokens.device)[:, None]
     return tokens[sample, image, token]
 
 
 def gather_patches(images, image, patch, size):
-    """(B, N, C, height, width), and (B, K) twice -> (B, K, C, P, P); size: (P, P), patches by rows."""
+    """images (B, N, C, height, width); image, patch (B, K) -> (B, K, C, P, P). size: (P, P)."""
     sample = torch.arange(len(images), device=images.device)[:, None]
     columns = images.shape[4] // size[1]
     images = images.unflatten(4, (columns, size[1]))               # (B, N, C, height, columns, P)
@@ -73,7 +73,7 @@ def compose(patches, grid):
 
 
 if __name__ == "__main__":
-    print("K = 16 patches that are kept, of three images of 8 x 8, R = 2, by random attention")
+    print("the K = 16 patches that are kept (1) of three images of 8 x 8, R = 2, by random attention")
     maps = torch.randn(1, 3, 4, 64).softmax(-1)                    # (B, N, H, T)
     image, token = select(score(maps), k=16)
     kept = torch.zeros(3, 64, dtype=torch.int)

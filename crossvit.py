@@ -1,20 +1,19 @@
 """CrossViT: an image in small and in large patches, two Vision Transformers that exchange class tokens.
 
-    X_b = ViT blocks(X_b)                               for both branches b; o is the other one
-    u   = [f_b(cls_b) ; patches_o]                      my class token among the other branch's patches
+    X_b = ViT blocks(X_b)                               for both branches b; o is the other branch
+    u   = [f_b(cls_b) ; patches_o]                      b's class token before the patches of o
     y   = u[0] + softmax(q K^T / sqrt(d)) V             q from LN(u[0]) alone, K and V from LN(u): linear in T
-    X_b = [g_b(y) ; patches_b]                          only the class token has changed; K times these lines
+    X_b = [g_b(y) ; patches_b]                          only the class token changes; these lines K times
     logits = mean over b of head_b(LN(cls_b))           Chen et al. 2021, arXiv 2103.14899, section 3.3
 
 B samples, P patch side in pixels, T patches, D width, H heads; K encoders of N and M blocks; r ratio of the
-MLP. Pairs are (S, L): S has small patches, is narrow, has N blocks; L has large ones, is wide, has M. What
-the paper compares this with (Table 6), plumbing/fusions.py puts in; the published sizes (Table 1) are in
-plumbing/sizes.py.
+MLP. Pairs are (S, L): S has small patches, is narrow and has N blocks; L has large ones, is wide and has M.
+The other fusions of Table 6 are in plumbing/fusions.py, the published sizes (Table 1) in plumbing/sizes.py.
 
-Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released code and here, also
+Differs: f and g, projections in the paper, are LayerNorm, GELU, Linear in the released code and here, even
 between equal widths: row B of Table 7 has 33.2 M parameters, not 31.4 M. Of several cross attentions in a
-row the first returns the class token alone, so the next ones see one key (as released, and row D was
-measured so). Parameters have the released names, but each task has a head.
+row the first returns the class token alone, so the others see a single key; so does the released code, and
+row D was measured with it. Parameters have the released names, but each task has a head.
 """
 import re
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class CrossViTConfig:
     mlp: int = 3                           # r, hidden units of the MLP / D
     stem: str = "linear"                   # or conv: three convolutions cut the patches, not one
     fusion: str = "cross"                  # one of FUSIONS
-    cross_depth: int = 1                   # the paper's L, cross attentions in a row
+    cross_depth: int = 1                   # cross attentions in a row, L in Table 7
     attention: str = "softmax"             # of the self-attention, one of attention.KINDS
     dropout: float = 0.0
     drop_path: float = 0.0                 # stochastic depth, rising to this rate in the last encoder
@@ -53,7 +52,7 @@ class CrossViTConfig:
         object.__setattr__(self, "grids", tuple(map(tuple, self.grids)))  # lists, when read from JSON
         from plumbing.checks import check_crossvit
         check_crossvit(self, FUSIONS)
-        self.branches                                              # where ViTConfig checks the rest
+        self.branches                                              # ViTConfig checks the rest
 
     @property
     def branches(self):
@@ -80,9 +79,9 @@ def variant(name, image=None, **changes):
 
 
 def cross_fusion(cls, patches, f, g, attend):
-    """Pairs cls (B, 1, D_b), patches (B, T_b, D_b) -> the same, and maps (B, H, T_S) and (B, H, T_L): what
-    each branch's patches got from the other's class token. Both branches see the tokens before the fusion.
-    f[b] leads from branch b into the width of the other, g[b] back; attend[b] looks at the other."""
+    """Pairs cls (B, 1, D_b), patches (B, T_b, D_b) -> the same, and maps (B, H, T_S), (B, H, T_L): how much
+    the other branch's class token attends to each patch. f[b] projects from branch b into the width of the
+    other, g[b] back; attend[b] attends to the other. Both see the tokens from before the fusion."""
     S, L = patches
     u_S = torch.cat([f[0](cls[0]), L], 1)                          # (B, 1 + T_L, D_L)
     u_L = torch.cat([f[1](cls[1]), S], 1)                          # (B, 1 + T_S, D_S)
@@ -92,7 +91,7 @@ def cross_fusion(cls, patches, f, g, attend):
 
 
 class CrossAttention(nn.Module):
-    """(B, 1 + T, D) -> (B, 1, D): token 0 asks, all answer; and its weights for the others, (B, H, T)."""
+    """(B, 1 + T, D) -> (B, 1, D): token 0 is the only query; and its attention to the others, (B, H, T)."""
 
     def __init__(self, dim, heads):
         super().__init__()
@@ -111,7 +110,7 @@ class CrossAttention(nn.Module):
 
 
 class Attend(nn.Module):
-    """x -> x + attn(LN(x)) for the tokens that attn answers for, and its weights: a ViT block without MLP."""
+    """A ViT block without MLP: x -> x + attn(LN(x)), as many tokens as attn returns, and its weights."""
 
     def __init__(self, attn, vit, drop_path):
         super().__init__()
@@ -130,12 +129,12 @@ class AttendAgain(nn.ModuleList):
     def forward(self, x):
         x, weights = self[0](x)
         for attend in self[1:]:
-            x, _ = attend(x)                                       # note: it sees itself alone, as released
+            x, _ = attend(x)                                       # note: x is one token here, as released
         return x, weights
 
 
 def project(source, target):
-    """f or g, from the width of one branch into that of another."""
+    """f or g, from the width of one branch to that of the other."""
     return nn.Sequential(nn.LayerNorm(source.dim, source.eps), nn.GELU(), nn.Linear(source.dim, target.dim))
 
 
@@ -164,7 +163,7 @@ class Encoder(nn.Module):
             vary(self, config, drop_path[-1], project, Attend)
 
     def fuse(self, cls, patches):
-        """The paper's; plumbing/fusions.py puts another one in its place."""
+        """The paper's; for another fusion plumbing/fusions.py replaces it."""
         return cross_fusion(cls, patches, self.projs, self.revert_projs, self.fusion)
 
     def forward(self, tokens, want_map=False):
@@ -182,7 +181,7 @@ class Encoder(nn.Module):
 
 
 def patch_embed(vit, stem):
-    """One convolution cuts the patches, or the three of the + variants."""
+    """One convolution cuts the patches; in the variants with a +, three."""
     embed = PatchEmbed(vit)
     if stem == "conv":
         from plumbing.sizes import conv_stem
@@ -195,12 +194,12 @@ class CrossViT(nn.Module):
 
     logits         {task: (B, outputs)}, the mean of both branches
     branch_logits  {task: (B, 2, outputs)}, S and L apart (Table 6: does one branch do all the work?)
-    map            (B, H, T_S), (B, H, T_L): class token to the patches of its branch, last self-attention;
-                   None each in training
-    cross_map      the same from the class token of the other branch, last cross attention: figure 4"""
+    map            (B, H, T_S), (B, H, T_L): attention of each class token to the patches of its own branch
+                   in the last block; None each in training
+    cross_map      the same, of the other branch's class token in the last fusion (figure 4)"""
     Config = CrossViTConfig
     inputs = ("image",)
-    defaults = {"image": "96", "epochs": 16}                       # px; at 60 L would see a larger S
+    defaults = {"image": "96", "epochs": 16}                       # px; at 60 L would be an enlarged S
 
     def __init__(self, config: CrossViTConfig, tasks=None):
         super().__init__()
@@ -226,17 +225,17 @@ class CrossViT(nn.Module):
             nn.init.trunc_normal_(token, std=0.02)
 
     def embed(self, image):
-        """(B, C, height, width) at S's size -> a pair of tokens (B, 1 + T_b, D_b); for L it is resized."""
+        """(B, C, height, width) in S's size, resized for L -> a pair of tokens (B, 1 + T_b, D_b)."""
         size = tuple(image.shape[-2:])
         if size != self.vits[0].image:
             raise ValueError(f"image of {size} px, this CrossViT takes {self.vits[0].image}")
         image = self.normalize(image)
         tokens = []
-        for vit, cut, cls, pos in zip(self.vits, self.patch_embed, self.cls_token, self.pos_embed):
+        for vit, embed, cls, pos in zip(self.vits, self.patch_embed, self.cls_token, self.pos_embed):
             x = image
             if vit.image != size:
                 x = F.interpolate(image, size=vit.image, mode="bicubic")
-            x = cut(x)                                             # (B, T_b, D_b)
+            x = embed(x)                                           # (B, T_b, D_b)
             x = torch.cat([cls.expand(len(x), -1, -1), x], 1) + pos
             tokens.append(self.drop(x))
         return tokens
@@ -256,7 +255,7 @@ class CrossViT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
-        """-> CrossViT with the weights of `name`, of IBM/CrossViT, timm or ours, as ViT.from_pretrained."""
+        """-> CrossViT with the weights of `name` (IBM/CrossViT, timm or a run), as ViT.from_pretrained."""
         from plumbing.weights import read_crossvit
         return read_crossvit(name, cls, image, channels, tasks, **changes)
 
@@ -316,4 +315,4 @@ def pair(args, flag):
 
 if __name__ == "__main__":
     model = CrossViT(variant("9"), {"label": 1000})
-    print("parameters of CrossViT-9, in the paper 8.6 M:", sum(p.numel() for p in model.parameters()))
+    print("parameters of CrossViT-9, 8.6 M in the paper:", sum(p.numel() for p in model.parameters()))

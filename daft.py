@@ -1,6 +1,6 @@
-"""DAFT: a patient's table scales and shifts what a network sees in an image, and the image has a say in it.
+"""DAFT: a patient's table, together with the image, scales and shifts the feature maps of a network.
 
-    u = [GAP(F) ; t]                        mean of each feature map (global average pool), and table
+    u = [GAP(F) ; t]                        mean of each feature map (global average pool), and the table
     [a_alpha ; a_beta] = W2 relu(W1 u)      no biases, m hidden units               Pölsterl et al. 2021
     F'[c] = sigma(a_alpha[c]) F[c] + a_beta[c]        sigma: identity, tanh or sigmoid
 
@@ -11,13 +11,14 @@ blocks of n, 2n, 4n and 8n maps, GAP, Linear. DAFT stands in its last block, at 
     x = relu(bn2(conv2(y)) + shortcut(x))   paper's), 3 before the first relu (bn1 then has no affine of its
                                             own), 4 before conv2
 
-FUSIONS lists what the paper compares it with. alpha is not 1 + something: at the start it is near 0.04, and
-the path that DAFT stands in is almost erased; a sample whose m hidden units are all dead keeps alpha = beta
-= 0. identity_init starts at F' = F instead. DAFTViT puts the same map before the last block of a ViT.
+FUSIONS lists what the paper compares it with. alpha is not 1 + something: it starts near 0, which almost
+erases the path that DAFT stands in, and where all m hidden units of a sample are 0, alpha = beta = 0.
+identity_init starts at F' = F instead. DAFTViT puts the same transform before the last block of a ViT.
 
-B samples, C maps, P columns of the table, n width, m hidden units, h (B, 8 n) the image's features, t (B,
-P). Differs: written from the equations alone. Images are normalized by a mean and std, not each by its own
-minimum and maximum; pictures work as volumes do; tasks share all but the last Linear.
+B samples, C maps, P columns of the table, n width, m = int((4 n + P) / 7) hidden units, h (B, 8 n) the
+image's features, t (B, P). Differs: written from the equations alone. Images are normalized by a fixed mean
+and std, not each by its own minimum and maximum; it works on pictures too; tasks share all but the last
+Linear.
 """
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ def table_alone(net, h, t):
 
 
 def features(net, h, t):
-    """h, into which duanmu, film and daft have worked the table before."""
+    """h, which with duanmu, film and daft depends on the table already."""
     return h
 
 
@@ -64,8 +65,8 @@ FUSIONS = {  # balanced accuracy and c-index of the paper's Table 2
     "concat-2fc": concat_2fc,        # .576 .725
     "1fc-concat-1fc": one_fc_concat_1fc,  # .591 .723
     "duanmu": features,              # .578 .706, maps multiplied by W..W relu(W t) before every block
-    "film": features,                # .601 .712, maps of the last block changed by t
-    "daft": features,                # .622 .748, maps of the last block changed by [GAP ; t]
+    "film": features,                # .601 .712, maps in the last block scaled and shifted by t
+    "daft": features,                # .622 .748, the same by [GAP ; t]
 }
 
 
@@ -94,7 +95,7 @@ class DAFTConfig:
 
 
 def over_space(a, x):
-    """(B, C) -> (B, C, 1, ...) with as many axes as x, so that it acts on whole maps."""
+    """(B, C) -> (B, C, 1, ...) with as many axes as x: one number for each map."""
     return a.view(a.shape + (1,) * (x.dim() - 2))
 
 
@@ -113,7 +114,7 @@ class DAFT(nn.Module):
             nn.init.zeros_(self.W2.weight)
 
     def affine(self, x, t, mask=None):
-        """-> alpha, beta: (B, C) each. mask (B, T): which places are real."""
+        """-> alpha, beta: (B, C) each. mask (B, T): False for padding."""
         u = t
         if self.pooled:
             mean = x.flatten(2).mean(2)
@@ -171,7 +172,7 @@ class ResNet(nn.Module):
     Config = DAFTConfig
     inputs = ("image", "tabular")
     axes = (2, 3)
-    defaults = {"lr": 5e-3, "batch_size": 32, "image": None}       # image: volumes as they are
+    defaults = {"lr": 5e-3, "batch_size": 32, "image": None}       # image: volumes keep their size
 
     def __init__(self, config: DAFTConfig, tasks):
         super().__init__()
@@ -213,7 +214,7 @@ class ResNet(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        if self.config.fusion == "linear-features":                # frozen: no look at the batch's statistics
+        if self.config.fusion == "linear-features":                # frozen, batch norm too
             self.stem.eval()
             self.blocks.eval()
         return self
@@ -300,8 +301,8 @@ class DAFTViTConfig:
 
 
 class DAFTViT(nn.Module):
-    """forward(image, tabular) -> dict as ViT's. F are all tokens before the last block, and DAFT starts at
-    F' = F, so that pretrained weights start as what they are; m = int((D + P) / 7)."""
+    """forward(image, tabular) -> dict as ViT's. F are all tokens before the last block; DAFT starts at
+    F' = F, so that a pretrained ViT is what it was; m = int((D + P) / 7)."""
     Config = DAFTViTConfig
     inputs = ("image", "tabular")
     axes = (0, 2, 3)
@@ -317,7 +318,7 @@ class DAFTViT(nn.Module):
 
     def forward(self, image, tabular, mask=None):
         vit = self.vit
-        if mask is not None:                                       # class token and registers are real
+        if mask is not None:                                       # class token and registers are no padding
             mask = F.pad(mask, (vit.config.prefix, 0), value=True)
         tokens = vit.embed(image)
         for block in vit.blocks[:-1]:

@@ -1,26 +1,26 @@
-"""GMML: pre-training on images without labels. Groups of patches are corrupted, and a ViT rebuilds their
-pixels.
+"""GMML: pre-training without labels. Groups of patches are corrupted, and a ViT rebuilds their pixels.
 
     x_c  = x outside the groups; noise, zeros, or what another image has there inside        (B, C, *image)
     z    = LN(mean of the tokens after four blocks of ViT(x_c))      all tokens are encoded, unlike in MAE
     x'   = Deconv(GELU(W3 GELU(W2 GELU(W1 z))))                      every token -> P x P pixels
     loss = mean of |x' - x| over the pixels inside the groups, in normalized units
 
-A group is a rectangle of patches, so that meaningful parts of a thing vanish and cannot be filled in from
-the next pixel. Rectangles are drawn until their share of the image is reached: the corner uniform over the
-grid, each side uniform from one patch to 0.3 of the image's, cut off at the border; they may overlap.
+A group is a rectangle of patches, so that meaningful parts of an object vanish and cannot be filled in from
+neighbouring pixels. Rectangles are drawn until their share of the image is reached: the corner uniform over
+the grid, each side uniform from one patch to 0.3 of the image's, cut off at the border; they may overlap.
 
 Atito, Awais, Kittler 2022, "GMML is all you need", arXiv 2205.14986; LT-ViT (section 3.2) starts from it.
-From their released recipe: share corrupted uniform in 0.5 .. 0.75, or 0.3 where another image shows through;
-of noise and other images half each; blocks 6, 8, 10, 12 of 12; the decoder; ViT-S/16, AdamW 5e-4 x batch /
-256, weight decay 0.04 rising to 0.4, batch 64 on each of 4 GPUs, 800 epochs, strong crops and colors.
-Decided here: the four blocks are evenly spaced and end with the last, whatever the depth; every image counts
-alike in the loss, however much of it is corrupted; the other image is the one before in the batch, and of a
-lone image noise takes its place; evaluation draws the same numbers for every batch; decay and augmentation
-are those of train.py. The decoder starts as PyTorch has it, the default rate is 5e-3: with theirs, a std of
-0.02 and 5e-4, a net 64 wide rebuilds patches of one grey. The class token helps to encode, no loss reads it.
+From their released recipe: corrupted share uniform in 0.5 .. 0.75, or 0.3 where another image shows through;
+half the images with noise, half with another image; blocks 6, 8, 10, 12 of 12; the decoder; ViT-S/16, AdamW
+5e-4 x batch / 256, weight decay 0.04 rising to 0.4, batch 64 on each of 4 GPUs, 800 epochs, strong crops and
+color jitter.
+Differs: the four blocks are evenly spaced and end with the last, whatever the depth. Every image counts alike
+in the loss, however much of it is corrupted. The other image is the one before in the batch; a lone image
+gets noise instead. Evaluation draws the same numbers for every batch. Weight decay and augmentation are those
+of train.py. The decoder starts with PyTorch's weights, and the default learning rate is 5e-3: with theirs,
+std 0.02 and 5e-4, a network of width 64 rebuilds patches of uniform grey (docs/results.md).
 
-B images, T patches, P patch side, D width, M rectangles drawn. Run: python gmml.py
+B images, T patches, P patch side, D width, M rectangles drawn. The class token is encoded, and not rebuilt.
 """
 import math
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ CORRUPTIONS = ("noise", "zeros", "alien")
 @dataclass(frozen=True)
 class GMMLConfig:
     vit: ViTConfig
-    corrupt: tuple = ("noise", "alien")  # each image gets one of these, see CORRUPTIONS
-    share: tuple = (0.5, 0.75)           # of the image, uniform between these
-    alien_share: float = 0.3             # where another image shows through
-    side: float = 0.3                    # longest side of a group, share of the image's
+    corrupt: tuple = ("noise", "alien")  # some of CORRUPTIONS; each image gets one of these
+    share: tuple = (0.5, 0.75)           # of the patches, uniform between these
+    alien_share: float = 0.3             # of the patches, where another image shows through
+    side: float = 0.3                    # longest side of a group, as a share of the image's
 
     def __post_init__(self):
         known = set(self.corrupt) & set(CORRUPTIONS)
@@ -56,7 +56,7 @@ class GMMLConfig:
 
 
 def draw_groups(count, grid, side, device=None):
-    """-> corner, size: (count, M, axes) whole numbers of patches; M rectangles are enough for any share."""
+    """-> corner, size: (count, M, axes), in patches, of M rectangles: in practice enough for any share."""
     longest = [max(1, int(side * length)) for length in grid]
     mean_area = math.prod((1 + length) / 2 for length in longest)
     M = math.ceil(4 * math.prod(grid) / mean_area)
@@ -69,8 +69,8 @@ def draw_groups(count, grid, side, device=None):
 
 
 def cover(corner, size, grid, share):
-    """-> (B, *grid) bool: the first rectangles of each image that together reach its share (B,) of the
-    patches, the one that reaches it included."""
+    """-> (B, *grid) bool: of each image as many rectangles as it takes to reach its share (B,) of the
+    patches."""
     inside = torch.ones(1, 1, 1, dtype=torch.bool, device=corner.device)
     for axis, length in enumerate(grid):                           # an outer product, axis by axis
         place = torch.arange(length, device=corner.device)
@@ -78,7 +78,7 @@ def cover(corner, size, grid, share):
         within = (place >= first) & (place < first + size[..., axis, None])
         inside = (inside[..., None] & within[:, :, None]).flatten(2)  # in the end (B, M, T)
     union = inside.cummax(1).values
-    before = F.pad(union.float().mean(2), (1, 0))[:, :-1]          # (B, M), covered before each of them
+    before = F.pad(union.float().mean(2), (1, 0))[:, :-1]          # (B, M), share covered before each one
     kept = inside & (before < share[:, None])[..., None]
     return kept.any(1).unflatten(1, grid)
 
@@ -95,13 +95,13 @@ def to_pixels(patches, patch):
 
 
 def corrupt(images, config: GMMLConfig):
-    """Normalized images (B, C, *image) -> the same but for groups of patches, and where these are,
+    """Normalized images (B, C, *image) -> the same with groups of patches replaced, and where these are,
     (B, 1, *image) bool. Everything is drawn on the device of the images."""
     B = len(images)
     device = images.device
     vit = config.vit
     kinds = config.corrupt
-    chosen = torch.randint(len(kinds), (B,), device=device)        # a kind for each image
+    chosen = torch.randint(len(kinds), (B,), device=device)        # number of a kind, for each image
     low, high = config.share
     share = low + (high - low) * torch.rand(B, device=device)
     if "alien" in kinds:
@@ -119,7 +119,7 @@ def corrupt(images, config: GMMLConfig):
 
 
 def rebuild_loss(rebuilt, images, mask):
-    """-> (B,): mean of the absolute differences of the pixels inside the mask (B, 1, *image)."""
+    """-> (B,): mean absolute difference of the pixels inside the mask (B, 1, *image)."""
     differences = (rebuilt.float() - images).abs().mean(1, keepdim=True)
     return (differences * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
 
@@ -127,8 +127,8 @@ def rebuild_loss(rebuilt, images, mask):
 class GMML(nn.Module):
     """forward(image) -> dict:
 
-    logits     {"reconstruction": (B, 1)}, the loss of every image
-    corrupted, rebuilt   (B, C, *image), pixels of 0 .. 255; rebuilt only where corrupted"""
+    logits     {"reconstruction": (B, 1)}, the loss of each image
+    corrupted, rebuilt   (B, C, *image), pixels of 0 .. 255, in evaluation; rebuilt only where corrupted"""
     Config = GMMLConfig
     inputs = ("image",)
     axes = (2, 3)
@@ -146,11 +146,11 @@ class GMML(nn.Module):
         layers = []
         for _ in range(3):
             layers += [nn.Linear(D, D), nn.GELU()]
-        self.decoder = nn.Sequential(*layers)                      # starts as PyTorch has it, see above
+        self.decoder = nn.Sequential(*layers)                      # with PyTorch's initial weights, see above
         self.decoder_pixels = deconv(D, vit.channels, vit.patch, stride=vit.patch)
 
     def encode(self, images):
-        """(B, C, *image) -> (B, T, D): the mean of the patch tokens after four blocks, then the norm."""
+        """(B, C, *image) -> (B, T, D): the norm of the mean of the patch tokens after four blocks."""
         vit = self.vit
         blocks = vit.blocks
         step = max(1, len(blocks) // 6)
@@ -210,6 +210,7 @@ if __name__ == "__main__":
     config = GMMLConfig(ViTConfig(image=(96, 96), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256))
     corner, size = draw_groups(1, config.vit.grid, config.side)
     mask = cover(corner, size, config.vit.grid, torch.tensor([0.5]))
+    print("patches (1) in the groups of an image of 12 x 12 patches, half of them to be corrupted")
     for row in mask[0].tolist():
         print(" ".join(str(int(patch)) for patch in row))
     loss = GMML(config)(torch.randint(256, (4, 3, 96, 96), dtype=torch.uint8))["logits"]["reconstruction"]

@@ -1,20 +1,20 @@
-"""LT-ViT: one token per label joins a Vision Transformer for its last blocks, and sees the image with them.
+"""LT-ViT: one token per label joins a Vision Transformer for its last blocks and attends to its tokens there.
 
     [X_Q X_K X_V ; Y_Q Y_K Y_V] = [X ; Y] W_QKV                                 Marikkar et al. 2023, eq. 1
     [X ; Y] = FFN([attn(X_Q, X_K, X_V) ; attn(Y_Q, [X_K ; Y_K], [X_V ; Y_V])])  eq. 2, in the last N2 blocks
     logit_k = w_k . y_k + b_k                                                   label k, as in Query2Label
 
-X are the image tokens and Y the label tokens. One softmax runs over all keys of a query, and every weight
-but Y, w and b is the ViT's own. `label_attention` is what sees what, with the AUC of Table 3 (CheXpert, 5
-labels; the class token of the plain ViT: 87.36):
+X are the image tokens and Y the label tokens. One softmax runs over all keys of a query, and all weights but
+Y, w and b are the ViT's own. `label_attention` says who attends to whom; AUC of Table 3 (CheXpert, 5 labels;
+the class token of the plain ViT: 87.36):
     one-way        88.90  labels see image and labels; the image sees itself alone, as in the plain ViT
     full           88.47  everything sees everything, much as in C-Tran
     no-label-self  88.44  labels see the image only, not even themselves
 B samples, T patches, S image tokens, D width, H heads, d width of a head, L labels (c in the paper).
 Differs: there is no released code. Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final
-norm included. The class token stays among X; it is not read out, so no loss trains what it looks at, and it
-has no map. Label tokens have no position embedding. seqnorm and sima with `full` only: they normalize over
-all tokens of a sequence, which is then [X ; Y]; else the image and the labels see different sequences.
+norm included. The class token stays among X but is not read, so no loss trains its attention and it has no
+map. Label tokens have no position embedding. seqnorm and sima work with `full` only: they normalize over one
+sequence, which is then [X ; Y]; with the other two, image and label queries see different sequences.
 """
 from dataclasses import dataclass
 
@@ -45,8 +45,8 @@ class LTViTConfig:
 
 def label_attention(attn, x, y, kind):
     """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
-    and the labels' map, (B, L, T ..): of the patches, then of what follows. With softmax x and y never share
-    a matrix product, so that the one-way x equals attn(x) in every bit."""
+    and the labels' attention, mean over heads: to the T patches and then, if seen, to the L labels, (B, L, T
+    + L). With softmax x and y never share a matrix product: the one-way x equals attn(x) in every bit."""
     if attn.kind != "softmax":                                     # full: normalized over [X ; Y]
         S = x.shape[1]
         q, k, v = attn.project(torch.cat([x, y], 1))               # (B, H, S + L, d)
@@ -56,7 +56,7 @@ def label_attention(attn, x, y, kind):
         return z[:, :S], z[:, S:], label_map
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
-    x_q, x_k = attn.turn(x_q), attn.turn(x_k)                      # labels have no place
+    x_q, x_k = attn.rotate(x_q), attn.rotate(x_k)                  # labels have no place
     y_q, y_k, y_v = attn.project(y)                                # (B, H, L, d)
     image = x_k, x_v
     both = torch.cat([x_k, y_k], 2), torch.cat([x_v, y_v], 2)      # (B, H, S + L, d)
@@ -86,8 +86,8 @@ class LTViT(nn.Module):
 
     logits     {task: (B, outputs)}, one label token per output, tasks in their order
     label_map  (B, L, T), the labels' attention to the patches in the last block, mean over heads
-    mean_label_map   the same, mean over the last N2 blocks: a label token reads the image in each, and
-               earlier patches have mixed less with the rest of the image: this points better"""
+    mean_label_map   the same, mean over the last N2 blocks: it points better, since patch tokens of
+               earlier blocks have mixed less with the rest of the image (docs/results.md)"""
     Config = LTViTConfig
     inputs = ("image",)
     axes = (2, 3)
@@ -109,7 +109,7 @@ class LTViT(nn.Module):
             self.label_head = LabelHead(L, D)
 
     def encode(self, x):
-        """x (B, 1 + T, D) from vit.embed -> image tokens x, label tokens y (B, L, D), both after the norm,
+        """x (B, 1 + T, D) of vit.embed() -> image tokens x, label tokens y (B, L, D), both after the norm,
         and the labels' maps in the last N2 blocks, (N2, B, L, T)."""
         vit, kind, N2 = self.vit, self.config.label_attention, self.config.label_layers
         for block in vit.blocks[:-N2]:
@@ -123,7 +123,7 @@ class LTViT(nn.Module):
             x = x + block.ls2(block.mlp(block.norm2(x)))
             y = y + block.ls2(block.mlp(block.norm2(y)))
             maps.append(label_map)
-        maps = torch.stack(maps)[..., :vit.config.tokens]          # patches, then labels
+        maps = torch.stack(maps)[..., :vit.config.tokens]          # the patches; labels may follow
         return vit.norm(x), vit.norm(y), maps
 
     def forward(self, image):

@@ -2,23 +2,23 @@
 
     stage 1     z_i = ViT1(x_i) for each of the N images, y_i = heads1(z_i[cls])
     filter      the K = T / R^2 tokens with the most class attention, over all images (attention_filter.py)
-    stage 2     y = heads2(ViT2(E)[cls]), with as many tokens as one image has:
+    stage 2     y = heads2(ViT2(E)[cls]), where E has as many tokens as one image:
       partial     E = Embed2(composite image)                 pixels pass from stage 1 to stage 2, no gradient
       multi, R=1  E = [cls ; kept tokens]                     tokens pass, and gradients with them
-      multi, R>1  E = Merge([cls ; kept tokens] || Embed2(composite))    each kept token stands R^2 times
+      multi, R>1  E = Merge([cls ; kept tokens] || Embed2(composite))    with R^2 copies of each kept token
                   cls = Fuse(class tokens of the N images)
-    loss        of stage 2 + mean over the images of the loss of stage 1
+    loss        loss of stage 2 + mean over the images of the loss of stage 1
 
-and what it is compared with:
-      baseline    stage 1 alone, one image a sample, a patient's predictions are averaged
-      joint       one ViT over the tokens of all N images: O((N T)^2) attention where MultiViT has O(N T^2)
+It is compared with
+      baseline    stage 1 alone, one image per sample; a patient's predictions are averaged
+      joint       one ViT over the tokens of all N images: O((N T)^2) attention instead of O(N T^2)
 
-Murray et al. 2024, sections 3.1 and 3.2 (`joint` is the composite its introduction argues against). B
-patients, N images, C channels, T patches of an image, H heads, D width, K tokens kept, R high over low
-resolution. Differs: the paper's text discards the class tokens of stage 1 (cls_token="stage2": stage 2 has
-one of its own), the code that made its numbers fuses them with a Linear layer ("fused", which did better
-here: docs/results.md). Patients may have fewer than N images: an absent one is never selected, and its
-class token is zero. The released code calls Baseline, Partial and Multi `simple`, `multi` and `full`.
+Murray et al. 2024, sections 3.1 and 3.2; its introduction argues against `joint`. B patients, N images, C
+channels, T patches of an image, H heads, D width, K tokens kept, R high over low resolution. Differs: the
+text discards the class tokens of stage 1 (cls_token="stage2": stage 2 has one of its own), the code that made
+its numbers fuses them with a Linear layer ("fused", which did better here: docs/results.md). Fuse and Merge
+start as means. Patients may have fewer than N images: an absent one is never selected, and its class token
+is zero. The released code calls Baseline, Partial and Multi `simple`, `multi` and `full`.
 """
 from dataclasses import dataclass, replace
 
@@ -39,8 +39,8 @@ class MultiViTConfig:
     mode: str = "multi"              # one of MODES
     n: int = 3                       # N, images of a sample
     r: int = 1                       # R, resolution multiplier
-    cls_token: str = "fused"         # multi only: from those of stage 1, or "stage2", one of its own
-    hidden: tuple = (256, 128)       # units of the heads' hidden layer, task by task; the last for the rest
+    cls_token: str = "fused"         # multi only; "stage2": a learned one, those of stage 1 are discarded
+    hidden: tuple = (256, 128)       # hidden units of the first head, the second, ...; the last for the rest
 
     def __post_init__(self):
         from plumbing.checks import check_multivit
@@ -50,15 +50,15 @@ class MultiViTConfig:
 class MultiViT(nn.Module):
     """forward(images, present, images_hr) -> dict:
 
-    logits    {task: (B, outputs)} of stage 2, or of the only stage
+    logits    {task: (B, outputs)} of stage 2 (partial, multi), or of the only stage
     stage1    {task: (B, N, outputs)} (partial, multi)
-    map       (B, N, H, T), class attention of stage 1; (B, H, T) in baseline
+    map       (B, N, H, T), the class token's attention in stage 1; (B, H, T) in baseline
     image, token   (B, K) each, what the filter kept, best first (partial, multi)
     composite (B, C, height, width), in the pixel type of the input (partial, multi with R > 1)"""
     Config = MultiViTConfig
     inputs = ("images", "present")
     report = "weights drawn at random"
-    chunk = None                     # images that stage 1 sees at a time; None: all of the batch at once
+    chunk = None                     # images that stage 1 sees at a time; None: the whole batch
 
     def __init__(self, config: MultiViTConfig, tasks):
         super().__init__()
@@ -70,21 +70,21 @@ class MultiViT(nn.Module):
             self.inputs = ("images", "present", "images_hr")
         self.stage1 = ViT(vit)
         self.heads1 = make_mlp_heads(config, tasks)
-        self.pixels_pass = mode == "partial" or R > 1              # to stage 2, in a composite
+        self.pixels_pass = mode == "partial" or R > 1              # in a composite, to stage 2
         if mode in ("partial", "multi"):
             if not self.pixels_pass:
                 vit = replace(vit, rotary=None, pre_norm=False)
-            self.stage2 = ViT(vit)                                 # shares no weight with stage 1
+            self.stage2 = ViT(vit)                                 # shares no weights with stage 1
             self.heads2 = make_mlp_heads(config, tasks)
             if not self.pixels_pass:                               # stage 2 embeds nothing
                 self.stage2.patch_embed = self.stage2.pos_embed = None
         if mode == "multi" and R > 1:
             self.merge = nn.Linear(2 * vit.dim, vit.dim)           # the paper's Token Concatenator
-        self.fused = 0                                             # class tokens that stage 1 hands over
+        self.fused = 0                                             # how many class tokens stage 1 passes
         if mode == "multi" and config.cls_token == "fused" and vit.class_token:
             self.fused = 1
             self.fuse = nn.Linear(N * vit.dim, vit.dim)            # in the released code's Token Mapper
-            self.stage2.cls_token.requires_grad_(R > 1)            # of no use with R = 1; kept, as there
+            self.stage2.cls_token.requires_grad_(R > 1)            # unused with R = 1, and kept, as there
         self.apply(init_weights)
         if hasattr(self, "merge"):
             start_as_mean(self.merge, 2)
@@ -99,15 +99,15 @@ class MultiViT(nn.Module):
         tokens, read, maps = self.first_look(images)
         stage1 = {}
         for task, head in self.heads1.items():
-            if self.config.vit.pool == "class":                    # each head takes it for itself: gradients
-                read = tokens[:, :, 0]                             # add up in another order else
+            if self.config.vit.pool == "class":                    # sliced anew for each head, which fixes
+                read = tokens[:, :, 0]                             # the order in which gradients are summed
             stage1[task] = head(read)
         if self.config.mode == "baseline":
             return {"logits": {task: y[:, 0] for task, y in stage1.items()}, "map": maps[:, 0]}
         if self.config.r == 1:
             images_hr = images
         image, token, composite = self.filter(maps, present, images_hr)
-        _, y, _ = self.stage2.look(self.stage2_input(tokens, present, image, token, composite))
+        _, y, _ = self.stage2.run_blocks(self.stage2_input(tokens, present, image, token, composite))
         logits = {task: head(y) for task, head in self.heads2.items()}
         out = {"logits": logits, "stage1": stage1, "map": maps, "image": image, "token": token}
         if composite is not None:
@@ -115,11 +115,10 @@ class MultiViT(nn.Module):
         return out
 
     def first_look(self, images):
-        """(B, N, C, height, width) -> tokens of stage 1 (B, N, 1 + T, D), what is read of them (B, N, D), and
-        map (B, N, H, T). A chunk is computed again when its gradient is asked for: a step never holds more of
-        stage 1, and what comes out is the same."""
+        """(B, N, C, height, width) -> tokens of stage 1 (B, N, 1 + T, D), what its heads read (B, N, D), map
+        (B, N, H, T). A chunk is computed again for its gradient, so that memory never holds more than one."""
         def look(part):
-            return self.stage1.look(self.stage1.embed(part), want_map=True)
+            return self.stage1.run_blocks(self.stage1.embed(part), want_map=True)
 
         B, N = images.shape[:2]
         chunk = self.chunk or B * N
@@ -132,7 +131,7 @@ class MultiViT(nn.Module):
         return [torch.cat(pieces).unflatten(0, (B, N)) for pieces in zip(*parts)]
 
     def filter(self, maps, present, images_hr):
-        """Class maps -> image, token (B, K), and composite (B, C, height, width), None if no pixel passes."""
+        """Class maps -> image, token (B, K); composite (B, C, height, width), None where no pixels pass."""
         vit, R = self.config.vit, self.config.r
         image, token = select(score(maps, present), vit.tokens // R ** 2)
         if not self.pixels_pass:
@@ -142,7 +141,8 @@ class MultiViT(nn.Module):
         return image, token, compose(patches, vit.grid)
 
     def stage2_input(self, tokens, present, image, token, composite):
-        """What stage 1 and the filter hand over -> E, (B, 1 + T, D)."""
+        """What stage 1 and the filter pass on -> E, (B, 1 + T, D). own: registers of stage 2, and its class
+        token unless those of stage 1 are fused."""
         R, prefix, fused = self.config.r, self.config.vit.prefix, self.fused
         if self.config.mode == "partial":
             return self.stage2.embed(composite)
@@ -155,7 +155,7 @@ class MultiViT(nn.Module):
             kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)        # (B, 1 + T, D)
         if R == 1:
             from plumbing.variants import first_tokens
-            own = first_tokens(self.stage2, len(kept))[fused:]     # [class token, if not fused ; registers]
+            own = first_tokens(self.stage2, len(kept))[fused:]
         else:
             embedded = self.stage2.embed(composite)                # (B, 1 + T, D)
             own = [embedded[:, fused:prefix]]
@@ -164,15 +164,15 @@ class MultiViT(nn.Module):
         return torch.cat([kept[:, :fused], *own, kept[:, fused:]], 1)
 
     def joint(self, images, present):
-        """One class token and the patches of all images in one sequence of 1 + N T tokens."""
+        """One class token and the patches of all images as one sequence of 1 + N T tokens."""
         B, N = images.shape[:2]
         prefix = self.config.vit.prefix
         tokens = self.stage1.embed(images.flatten(0, 1)).unflatten(0, (B, N))
         x = torch.cat([tokens[:, 0, :prefix], tokens[:, :, prefix:].flatten(1, 2)], 1)
-        if present is not None:                                    # the class token always is
+        if present is not None:                                    # (B, N) -> (B, 1 + N T)
             present = present.repeat_interleave(self.config.vit.tokens, 1)
             present = torch.cat([present.new_ones(B, prefix), present], 1)
-        _, y, class_map = self.stage1.look(x, want_map=True, mask=present)
+        _, y, class_map = self.stage1.run_blocks(x, want_map=True, mask=present)
         logits = {task: head(y) for task, head in self.heads1.items()}
         return {"logits": logits, "map": class_map.unflatten(-1, (N, -1)).transpose(1, 2)}
 
@@ -185,7 +185,7 @@ class MultiViT(nn.Module):
         add("--cls-token", choices=CLS_TOKENS, default="fused", help="class token that enters stage 2: fused "
             "from those of stage 1 (released code), or stage2, one of its own (the paper's text)")
         add("--hidden", default="256,128", help="units of the heads' hidden layers, task by task")
-        add("--chunk", type=int, help="photographs in stage 1 at a time, to need less memory; default: all")
+        add("--chunk", type=int, help="photographs in stage 1 at a time, to save memory; default: all")
         ViT.add_flags(group)
 
     @staticmethod
@@ -213,7 +213,7 @@ class MultiViT(nn.Module):
 
 
 def make_mlp_heads(config, tasks):
-    """One MLP for each task, on the class token; hidden widths task by task."""
+    """An MLP for each task."""
     D, hidden, heads = config.vit.dim, config.hidden, nn.ModuleDict()
     for i, (task, outputs) in enumerate(tasks.items()):
         width = hidden[min(i, len(hidden) - 1)]
@@ -223,7 +223,7 @@ def make_mlp_heads(config, tasks):
 
 @torch.no_grad()
 def start_as_mean(linear, parts):
-    """A Linear of `parts` vectors beside each other starts as their mean, which stage 2 can read."""
+    """Weights of a Linear on `parts` concatenated vectors: their mean, which stage 2 can read at once."""
     linear.weight.zero_()
     for square in linear.weight.chunk(parts, 1):                   # (D, D)
         square.fill_diagonal_(1 / parts)

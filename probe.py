@@ -6,25 +6,24 @@
     resized    the same after x' is stretched from 1 + T = 197 to 257 columns     Model3: 459,266 parameters
     (counts for D = 768, T = 196, 256 hidden units and 2 classes)
 
-O. Mindlina, "Vision Transformer for classification on medical images", 2024. W1 mixes tokens and is shared
-by the D features: the tokens keep their places, which the class token alone has lost. Backbone there:
-google/vit-base-patch16-224-in21k. Adam (--optimizer), rate 1e-3, batches with as many films of each
-class: train.py's --balanced, on by default for these models.
+O. Mindlina, "Vision Transformer for classification on medical images", 2024. W1 mixes tokens and is the same
+for all D features. It knows which patch is where; the class token alone has lost that. The article's backbone
+is google/vit-base-patch16-224-in21k; its heads are trained with Adam (--optimizer Adam), learning rate 1e-3,
+on batches with equally many films of each class (--balanced, the default for these models).
 
 Model3 means to imitate an input of 256 px, but the ViT still sees 224: stretching adds no detail. `resized`
 is the article's way, linear along the list of tokens: it blends the class token with the first patch, and
 the end of each row of patches with the start of the next. `resized-2d` stretches the 14 x 14 grid to 16 x
 16 instead and leaves the class token alone.
 
-The frozen ViT sees every image once: its tokens are kept on disk (plumbing/features.py), and an epoch reads
-those. They are made one image at a time, since a matrix product may add in another order when it has other
-rows: an image's tokens depend on no other image, and are the same from the disk. There is no augmentation.
+The frozen ViT sees every image once. Its tokens are kept on disk (plumbing/features.py) and read from there
+in every epoch; there is no augmentation. They are made one image at a time, because a matrix product of
+another size may round differently: so an image's tokens never depend on the other images of its batch.
 
-Differs: the article takes "the best checkpoint", and there is nothing to choose it by but the test films.
-The best of many epochs on the test films is partly luck, the more so the fewer they are, and the number
-printed for it is too good. train.py chooses on validation patients and looks at the test patients once. The
-article's picture of its CNN of 348,050 parameters is lost, and hundreds of layouts have that many; this is
-a plain one that matches the count, no more.
+Differs: the article takes "the best checkpoint" and has only test films to choose it by. The best of many
+epochs on the test films is partly luck, more so the fewer films there are, and its result is too good.
+train.py chooses by validation patients and evaluates the test patients once. The article's picture of its
+CNN of 348,050 parameters is lost, and hundreds of layouts have that many; this plain one matches the count.
 B images, T patches, D width, C channels.
 """
 from dataclasses import dataclass
@@ -65,8 +64,7 @@ class CNNConfig:
 
 
 def resize_list(x, grid):
-    """(B, 1 + T, D) -> (B, 1 + rows columns, D), linear along the list of tokens, the class token among
-    them."""
+    """(B, 1 + T, D) -> (B, 1 + rows columns, D), linear along the list of tokens, class token included."""
     tokens = 1 + grid[0] * grid[1]
     return F.interpolate(x.transpose(1, 2), tokens, mode="linear").transpose(1, 2)
 
@@ -95,7 +93,7 @@ class Model1(nn.Module):
 
 
 class Model2(nn.Module):
-    """A Linear layer over the tokens, the same for every feature, ReLU, and a Linear layer on all of it."""
+    """A Linear layer over the tokens, the same for every feature; ReLU; a Linear layer over everything."""
 
     def __init__(self, config: ProbeConfig, tasks, tokens=None):
         super().__init__()
@@ -108,7 +106,7 @@ class Model2(nn.Module):
 
 
 class Model3(nn.Module):
-    """Model2 on tokens that were stretched to another grid."""
+    """Model2 on tokens stretched to another grid."""
 
     def __init__(self, config: ProbeConfig, tasks):
         super().__init__()
@@ -127,10 +125,10 @@ HEADS = {"class": Model1, "tokens": Model2, "resized": Model3, "resized-2d": Mod
 
 
 class Probe(nn.Module):
-    """A frozen ViT under one of HEADS. forward(features) -> dict: logits {task: (B, outputs)}.
+    """One of HEADS on a frozen ViT. forward(features) -> dict: logits {task: (B, outputs)}.
 
-    features: (B, 1 + T, D) as `tokens` made them, or images (B, C, *config.vit.image), whose tokens are
-    made now. tasks: {name: outputs}."""
+    features: (B, 1 + T, D) of tokens(), or images (B, C, *config.vit.image), for which forward calls it.
+    tasks: {name: outputs}."""
     Config = ProbeConfig
     inputs = ("features",)
     defaults = {"augment": "none", "balanced": True}               # a probe sees every image once
@@ -150,12 +148,12 @@ class Probe(nn.Module):
 
     @torch.no_grad()
     def tokens(self, images):
-        """(B, C, side, side) -> float32 (B, 1 + T, D), one image at a time: what the ViT reads, which mostly
-        is its class token, and the patches."""
+        """(B, C, side, side) -> float32 (B, 1 + T, D), one image at a time: what the ViT's head would read,
+        mostly the class token, and the patches."""
         parts = []
         with torch.autocast(images.device.type, enabled=False):
             for image in images.contiguous().split(1):             # other strides give other last bits
-                x, y, _ = self.vit.look(self.vit.embed(image))
+                x, y, _ = self.vit.run_blocks(self.vit.embed(image))
                 parts.append(torch.cat([y[:, None], x[:, self.config.vit.prefix:]], 1))
         return torch.cat(parts)
 

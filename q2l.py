@@ -5,9 +5,9 @@
     logit_k = w_k . y_k + b_k                                                          for label k
 
 Liu et al. 2021 and its released code: the transformer of DETR (Carion et al. 2020) without self-attention in
-the decoder, so that no label knows of another. LT-ViT is compared with it: 26 M parameters in its Table 1,
-25.82 M here (ViT-S/16, 14 labels). B samples, T patches, D width, H heads, L labels; attn(queries, keys,
-values). Differs: it reads a ViT's patch tokens, not the map of a convolutional network with D = 2048.
+the decoder, so that no label knows of another. LT-ViT is compared with it, of 26 M parameters in that paper's
+Table 1, 25.82 M here (ViT-S/16, 14 labels). B samples, T patches, D width, H heads, L labels; attn(queries,
+keys, values). Differs: it reads a ViT's patch tokens, not a convolutional network's map with D = 2048.
 """
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from vit import ViT, ViTConfig
 class Q2LConfig:
     vit: ViTConfig
     ff: int = 1024                   # hidden units of the feed-forward layers
-    heads: int = 0                   # H of encoder and decoder; 0: as the ViT
+    heads: int = 0                   # H of encoder and decoder; 0: as many as the ViT has
     encoder_layers: int = 1
     decoder_layers: int = 2
     dropout: float = 0.1             # in encoder and decoder: attention weights, hidden units, residuals
@@ -37,7 +37,7 @@ class Q2LConfig:
 
 
 def sine_position(grid, dim):
-    """-> (T, D), fixed: D / 2 features for the row, D / 2 for the column, sine and cosine in turns. The
+    """-> (T, D), fixed: D / 2 features for the row, D / 2 for the column, sine and cosine alternating. The
     last row or column is at 1, and the wavelengths grow geometrically from 1 towards 10,000."""
     width = dim // len(grid)
     wavelength = 10000 ** (torch.arange(0, width, 2) / width)
@@ -143,7 +143,7 @@ class Q2L(nn.Module):
         self.register_buffer("position", sine_position(config.vit.grid, D), persistent=False)
 
     def forward(self, image):
-        tokens = self.vit.encode(self.vit.embed(image))            # the class token is not read, has no map
+        tokens = self.vit.encode(self.vit.embed(image))            # the class token is not read: no map
         y, label_map = self.decoder(tokens[:, self.config.vit.prefix:], self.position)
         logits = self.label_head(y).split(list(self.tasks.values()), -1)
         return {"logits": dict(zip(self.tasks, logits)), "label_map": label_map}
@@ -152,7 +152,7 @@ class Q2L(nn.Module):
     def add_flags(group):
         add = group.add_argument
         add("--ff", type=int, default=1024, help="hidden units of encoder and decoder (released: 8192)")
-        add("--decoder-heads", type=int, default=0, help="of both (released: 4); 0: as the ViT")
+        add("--decoder-heads", type=int, default=0, help="of both (released: 4); 0: those of the ViT")
         add("--encoder-layers", type=int, default=1, help="over the patch tokens")
         add("--decoder-layers", type=int, default=2, help="that the queries pass")
         ViT.add_flags(group)

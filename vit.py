@@ -5,10 +5,10 @@
     x = x + MLP(LayerNorm(x))                           eq. 3
     logits = head(LayerNorm(x)[cls])                    eq. 4
 
-A token is a patch as a vector; the class token is one more, learned, from which the answer is read. Images
-have two axes or, volumes, three. A bag of vectors has none: each is a token without position, and a mask
-(B, S) tells it from padding. Names are timm's; plumbing/variants.py puts in what only pretrained ViTs have.
-B samples, C channels, P patch side in px, T patches, D width, H heads, S all tokens: class, registers, T."""
+A token is a vector that stands for a patch; the answer is read from one more, learned, the class token.
+Images have two axes, volumes three, a bag of vectors none: each vector is a token without position, and a
+mask (B, S) is False for padding. Names are timm's; plumbing/variants.py adds what some checkpoints need. B
+samples, C channels, P patch side in px, T patches, D width, H heads, S tokens: class, registers, patches."""
 import math
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ class ViTConfig:
 
     @property
     def tokens(self):
-        """T, patches of an image; 0 for bags, each of which has a number of its own."""
+        """T, patches of an image; 0 for bags, which differ in length."""
         return math.prod(self.grid) if self.image else 0
 
     @property
@@ -86,7 +86,7 @@ class MLP(nn.Module):
 
 
 class Residual(nn.Module):
-    """What a branch adds, (B, S, D): dropped out, and left out for some samples."""
+    """Dropout and stochastic depth on what a branch adds, (B, S, D): some samples in training go without."""
 
     def __init__(self, config: ViTConfig, drop_path):
         super().__init__()
@@ -101,7 +101,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """(B, S, D) -> (B, S, D) and the map of the attention, (B, H, T), None unless it is wanted."""
+    """(B, S, D) -> (B, S, D), and the class map of its attention, (B, H, T), None unless want_map."""
 
     def __init__(self, config: ViTConfig, drop_path=0.0):
         super().__init__()
@@ -110,7 +110,7 @@ class Block(nn.Module):
         self.attn = Attention(D, H, d, config.qkv_bias, config.attention, config.prefix)
         self.norm2 = nn.LayerNorm(D, eps=config.eps)
         self.mlp = MLP(config)
-        self.ls1 = Residual(config, drop_path)                     # ls: timm's name
+        self.ls1 = Residual(config, drop_path)                     # where timm has LayerScale
         self.ls2 = Residual(config, drop_path)
 
     def forward(self, x, mask=None, want_map=False):
@@ -121,24 +121,24 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """(B, C, *image) -> (B, T, D), one Linear layer for all patches; of a bag (B, S, C) -> (B, S, D)."""
+    """(B, C, *image) -> (B, T, D): one Linear layer for all patches; for bags (B, S, C) -> (B, S, D)."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
         C, D, P = config.channels, config.dim, config.patch
         if P:
             conv = {2: nn.Conv2d, 3: nn.Conv3d}[len(P)]
-            self.proj = conv(C, D, P, stride=P)                    # no patch overlaps another
+            self.proj = conv(C, D, P, stride=P)                    # Linear on patches that do not overlap
         else:
             self.proj = nn.Linear(C, D)
 
     def forward(self, x):
-        x = self.proj(x)
-        return x.flatten(2).transpose(1, 2) if x.dim() > 3 else x  # (B, D, *grid)
+        x = self.proj(x)                                           # (B, D, *grid); of a bag (B, S, D)
+        return x.flatten(2).transpose(1, 2) if x.dim() > 3 else x
 
 
 class Normalize(nn.Module):
-    """uint8 (..., C, *image) -> float, (x / 255 - mean) / std; float images pass as they are."""
+    """uint8 (..., C, *image) -> float, (x / 255 - mean) / std. Float images are taken as normalized."""
 
     def __init__(self, mean, std, axes):
         super().__init__()
@@ -156,8 +156,8 @@ def make_heads(dim, tasks):
 
 
 def init_weights(module):
-    """As DeiT: truncated normal of std 0.02, so that attention starts uniform and grows by content. With
-    the ViT paper's larger Xavier start, class tokens come to rest on background: their maps are empty."""
+    """Truncated normal of std 0.02, as in DeiT: attention starts nearly uniform and learns from content. From
+    the ViT paper's larger Xavier weights, class tokens came to attend to the background (docs/results.md)."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -165,12 +165,12 @@ def init_weights(module):
 
 
 class ViT(nn.Module):
-    """forward(image) -> dict: logits {task: (B, outputs)}, map (B, H, T), the attention in the last block of
-    the class token or, where their mean is read, of the patches; None in training, where nobody looks at it.
-    tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, bag length)."""
+    """forward(image) -> dict: logits {task: (B, outputs)}; map (B, H, T), in the last block the attention to
+    each patch of the class token or, where the patches' mean is read, of the patches; None in training, to
+    save time. tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, length)."""
     Config = ViTConfig
     inputs = ("image",)
-    axes = (0, 2, 3)                                               # it sees bags, pictures, volumes
+    axes = (0, 2, 3)                                               # of bags, pictures, volumes
     report = "weights drawn at random"
 
     def __init__(self, config: ViTConfig, tasks=None):
@@ -189,7 +189,7 @@ class ViT(nn.Module):
         self.head = make_heads(D, tasks)
         self.drop = nn.Dropout(config.dropout)
         from plumbing.variants import vary
-        vary(self)                                                 # to what a pretrained ViT has instead
+        vary(self)                                                 # to what the config asks for instead
         self.apply(init_weights)
         for token in self.parameters(recurse=False):               # cls_token, pos_embed, reg_token
             nn.init.trunc_normal_(token, std=0.02)
@@ -205,8 +205,8 @@ class ViT(nn.Module):
         vectors = x.shape[1] - self.pos_embed.shape[1]
         return x + F.pad(self.pos_embed, (0, 0, 0, vectors))
 
-    def look(self, x, want_map=False, mask=None):
-        """x (B, S, D) of embed() -> tokens after the final norm, what is read (B, D), and map (B, H, T)."""
+    def run_blocks(self, x, want_map=False, mask=None):
+        """(B, S, D) of embed() -> tokens after the final norm, what the head reads (B, D), map (B, H, T)."""
         for block in self.blocks[:-1]:
             x, _ = block(x, mask)
         x, class_map = self.blocks[-1](x, mask, want_map)
@@ -217,21 +217,20 @@ class ViT(nn.Module):
         """Tokens before and after the final norm, (B, S, D) -> what the head reads, (B, D)."""
         return tokens[:, 0]
 
-    def encode(self, tokens, want_map=False, mask=None):
-        """The tokens of look(); want_map=True: also the map."""
-        tokens, _, class_map = self.look(tokens, want_map, mask)
-        return (tokens, class_map) if want_map else tokens
+    def encode(self, x):
+        """The tokens alone, (B, S, D)."""
+        return self.run_blocks(x)[0]
 
     def forward(self, image, mask=None):
-        if mask is not None:                                       # class token and registers are real
+        if mask is not None:                                       # class token and registers are no padding
             mask = F.pad(mask, (self.config.prefix, 0), value=True)
-        _, y, class_map = self.look(self.embed(image), want_map=not self.training, mask=mask)
+        _, y, class_map = self.run_blocks(self.embed(image), want_map=not self.training, mask=mask)
         return {"logits": {task: head(y) for task, head in self.head.items()}, "map": class_map}
 
     @classmethod
     def from_pretrained(cls, name, image=None, channels=None, tasks=None, **changes):
         """-> ViT with the weights of `name` (Hub id, folder or file) at `image` px per axis and `channels`;
-        changes: other fields of ViTConfig. ValueError if the file is absent, broken, or of no ViT."""
+        changes: other fields of ViTConfig. ValueError if the file is missing, broken, or not a ViT's."""
         from plumbing.weights import read_vit
         return read_vit(name, cls, image, channels, tasks, **changes)
 
@@ -259,18 +258,18 @@ class ViT(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks=None, columns=(), stage=1):
-        """-> ViT; args.image and args.patch are "96x64", "" for bags, None for what the checkpoint has.
-        stage: 1 or 2, where that is a MultiViT."""
+        """-> ViT; args.image and args.patch are "96x64", "" for bags, None to take the checkpoint's. stage:
+        which ViT of a MultiViT checkpoint, 1 or 2."""
         from plumbing.sizes import SIZES, sides
         image, patch, C = sides(args.image), sides(args.patch), args.channels
         changes = dict(patch=patch, dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
         if args.pretrained:
             changes.update(mean=args.mean, std=args.std, heads=args.heads, stage=stage)
             return cls.from_pretrained(args.pretrained, image, C, tasks, **changes)
-        half = (0.5,) * C if image else ()                         # vectors are taken as they come
+        half = (0.5,) * C if image else ()                         # vectors are not normalized
         return cls(ViTConfig(image, channels=C, mean=half, std=half, **SIZES[args.size], **changes), tasks)
 
 
 if __name__ == "__main__":
     model = ViT(ViTConfig(), {"label": 1000})
-    print("parameters of ViT-S/16, in DeiT's paper 22 M:", sum(p.numel() for p in model.parameters()))
+    print("parameters of ViT-S/16, 22 M in DeiT's paper:", sum(p.numel() for p in model.parameters()))

@@ -203,7 +203,7 @@ def vary(vit):
         if config.pool.startswith("mean"):
             attn.class_map = partial(patch_map, attn)
         if config.rotary is not None:
-            attn.turn = Rotation(Rotary(**config.rotary), config.grid, d, config.prefix)
+            attn.rotate = Rotation(Rotary(**config.rotary), config.grid, d, config.prefix)
         if config.qk_norm:                                         # Dehghani et al. 2023
             attn.q_norm = norm(d)
             attn.k_norm = norm(d)

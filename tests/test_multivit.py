@@ -159,7 +159,7 @@ def test_multi_with_one_image_hands_over_a_permutation_of_its_tokens():
     """N = 1, R = 1: stage 2 sees exactly the tokens of stage 1, best first."""
     model = make("multi", 1, n=1)
     images = torch.rand(2, 1, 3, 32, 32)
-    tokens, map = model.stage1.encode(model.stage1.embed(images[:, 0]), want_map=True)
+    tokens, _, map = model.stage1.run_blocks(model.stage1.embed(images[:, 0]), want_map=True)
     image, token, _ = model.filter(map[:, None], None, images)
     x = model.stage2_input(tokens[:, None], None, image, token, None)
     assert all(torch.equal(x[b, 1:], tokens[b, 1 + token[b]]) and sorted(token[b].tolist()) == list(range(16)) for b in range(2))

@@ -104,8 +104,8 @@ def test_padded_tokens_change_nothing(kind):
     model = random_vit(ViTConfig(**{**vars(TINY), "attention": kind}))
     tokens = random_images(C=9, height=1)[:, :, 0]                 # (2, 9, 24)
     mask = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
-    x, class_map = model.encode(tokens, want_map=True, mask=mask)
-    alone, alone_map = model.encode(tokens[1:, :5], want_map=True)
+    x, _, class_map = model.run_blocks(tokens, want_map=True, mask=mask)
+    alone, _, alone_map = model.run_blocks(tokens[1:, :5], want_map=True)
     assert torch.allclose(x[0], model.encode(tokens[:1])[0], atol=1e-10)
     assert torch.allclose(x[1, :5], alone[0], atol=1e-10) and torch.allclose(class_map[1, :, :4], alone_map[0], atol=1e-10)
 

@@ -123,7 +123,7 @@ def test_every_field_against_the_slow_vit(field):
     """Tokens, what is read, map and logits, on images that are not square."""
     config = ViTConfig(**TINY, **FIELDS[field])
     model, images = random_vit(config, {"grade": 5}), torch.randn(2, 3, 16, 24, dtype=torch.float64)
-    tokens, y, maps = model.look(model.embed(images), want_map=True)
+    tokens, y, maps = model.run_blocks(model.embed(images), want_map=True)
     out = model(images)
     for i, image in enumerate(images):
         slow = slow_vit(model.state_dict(), image, config)

@@ -120,7 +120,7 @@ def test_a_last_norm_of_the_class_token(tmp_path):
     renamed = {key.replace("norm.", "fc_norm.") if key.startswith("norm.") else key: x for key, x in PLAIN.items()}
     loaded = ViT.from_pretrained(write(tmp_path, renamed, {**TIMM, "global_pool": "token"})).eval()
     x = images().float()
-    assert torch.equal(loaded.look(loaded.embed(x))[1], model.look(model.embed(x))[1]) and loaded.config == replace(SMALL, mean=loaded.config.mean, std=loaded.config.std)
+    assert torch.equal(loaded.run_blocks(loaded.embed(x))[1], model.run_blocks(model.embed(x))[1]) and loaded.config == replace(SMALL, mean=loaded.config.mean, std=loaded.config.std)
 
 
 def test_names_that_cannot_be_printed_are_refused(tmp_path):

@@ -281,7 +281,7 @@ def test_what_people_have(tmp_path, kind):
         assert expected in refusal(ViT.from_pretrained, str(tmp_path))
         return
     loaded, x = ViT.from_pretrained(str(tmp_path), image=(32, 32)).eval(), images().float()
-    for ours, theirs in zip(loaded.look(loaded.embed(x))[:2], model.look(model.embed(x))[:2]):
+    for ours, theirs in zip(loaded.run_blocks(loaded.embed(x))[:2], model.run_blocks(model.embed(x))[:2]):
         assert (ours - theirs).abs().max() < expected
     if kind.startswith("CLIP"):
         assert loaded.config.mean == OPENAI["mean"] and loaded.config.eps == fields.get("eps", 1e-6)
