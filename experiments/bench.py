@@ -5,13 +5,14 @@
     OMP_NUM_THREADS=1 python -m experiments.bench vit --quick    on one core; small sizes, to see that it runs
 
 Time: the candidates take turns (A B A B ...), so that whatever else the machine does hits all of them;
-medians of the CPU time of all threads, which a busy machine changes little. On CUDA the time between events.
+medians of the CPU time of all threads, which a busy machine changes little. On CUDA until the GPU is done.
 Memory: of one step alone in a process of its own, the largest resident set above what was there before the
 step (Linux), or CUDA's max_memory_allocated above that. TFLOP/s: FLOPs are PyTorch's count (2 per
 multiply-add); `products` has what a large matrix product reaches. Every table is printed and written to
 OUT/NAME.csv. Peers that are not installed are named.
 """
 import time
+from inspect import getdoc
 from os.path import join
 from statistics import median
 
@@ -19,13 +20,12 @@ import numpy as np
 import torch
 
 import attention
-import train as training
 from evaluation.chart import Axis, limits
 from evaluation.curves import Line
-from evaluation.picture_rows import side_by_side
+from evaluation.picture_rows import stack
 from evaluation.plots import line_chart
 from experiments.costs import recipes, variants
-from experiments.peers import FUSED, crossvit, network_step, vit
+from experiments.peers import SAME, crossvit, network_step, vit
 from experiments.timing import add_flags, machine, measure, report, take_turns
 from multivit import MultiViT, MultiViTConfig
 from plumbing.cohort import Task
@@ -36,6 +36,7 @@ from plumbing.models import build_model
 from plumbing.prepare import prepare
 from plumbing.simulate import make
 from plumbing.sizes import SIZES
+from train import make_optimizer, train_step
 from vit import ViT, ViTConfig
 
 
@@ -47,18 +48,13 @@ GROWS = {"scaling": "tokens", "multivit": "n"}                     # command: th
 # scaling, multivit: what grows how
 
 
-def whole_step(device, who, model, x):
-    """Forward, backward and AdamW on a batch x; on CUDA in bfloat16."""
-    flags = {"cpu": "highest", "cuda": "bf16"}
-    return network_step(device, who, model, x, flags[device], "training")
-
-
 def build_bag(device, who, tokens, size):
     """A ViT on one bag of vectors."""
     kind = who.partition(",")[0]
     fields = SIZES[size]
     config = ViTConfig(image=(), patch=(), channels=fields["dim"], attention=kind, **fields)
-    return whole_step(device, who, ViT(config, {"y": 2}), torch.randn(1, tokens, config.channels))
+    bag = torch.randn(1, tokens, config.channels)
+    return network_step(device, who, ViT(config, {"y": 2}), bag, SAME[device], "training")
 
 
 def scaling(args):
@@ -79,13 +75,15 @@ def scaling(args):
 
 def show_growth(rows, size, path):
     """Print how time and memory of each candidate grow with a column of sizes, the smallest left out, and
-    draw both in powers of ten."""
+    draw what was measured of both in powers of ten."""
     charts = []
     for cost in ("s", "MB"):
         points = {}
         for row in rows:
             if row[cost]:
                 points.setdefault(row["who"], []).append((row[size], row[cost]))
+        if not points:                                             # of memory, on macOS
+            continue
         lines = []
         for who, own in points.items():
             xs, ys = np.log10(own).T
@@ -97,7 +95,7 @@ def show_growth(rows, size, path):
         x = Axis(limits(xs), f"log10 of {size}")
         y = Axis(limits(ys), f"log10 of {cost} per step")
         charts.append(line_chart(lines, x, y))
-    side_by_side(charts, ["", ""], height=420).save(path)
+    stack(charts).save(path)
     print(f"wrote {path}")
 
 
@@ -108,7 +106,8 @@ def build_multivit(device, who, n, size, image, patch):
     images = torch.rand(1, n, 3, image, image)
     if who == "separate":
         images = images[0]
-    return whole_step(device, who, MultiViT(MultiViTConfig(config, mode, n), {"y": 10}), images)
+    model = MultiViT(MultiViTConfig(config, mode, n), {"y": 10})
+    return network_step(device, who, model, images, SAME[device], "training")
 
 
 def multivit(args):
@@ -133,22 +132,21 @@ def multivit(args):
 
 def build_flags(device, flags, size, image, patch):
     """A step of train.py with these flags: MultiViT-3-2 on four patients."""
-    pixels = f"--image {image}x{image} --patch {patch}x{patch}"
-    args = parse(f"--n 3 --r 2 --channels 3 --size {size} {pixels} --amp off {flags}".split())
+    network = f"--size {size} --image {image}x{image} --patch {patch}x{patch}"
+    args = parse(f"--n 3 --r 2 --channels 3 --amp off {network} {flags}".split())
     task = Task("y", "regression")
-    with torch.device(device):                                     # where a large model is drawn soonest
-        model, _ = build_model(args, [task], ())
-    optimizer = training.make_optimizer(model, args, torch.device(device))
-    options = {"device": torch.device(device), "autocast": None}
-    if args.amp == "bf16":
-        options["autocast"] = torch.bfloat16
+    device = torch.device(device)
+    with device:                                                   # where a large model is drawn soonest
+        model, _ = build_model(args, [task])
+    optimizer = make_optimizer(model, args, device)
+    options = {"device": device, "autocast": {"off": None, "bf16": torch.bfloat16}[args.amp]}
+    images = torch.zeros(4, 3, 3, image, image, dtype=torch.uint8)
     batch = {"path": ["", "", "", ""], "targets": {"y": torch.rand(4)},
              "present": torch.ones(4, 3, dtype=torch.bool),
-             "images": torch.zeros(4, 3, 3, image, image, dtype=torch.uint8),
-             "images_hr": torch.zeros(4, 3, 3, 2 * image, 2 * image, dtype=torch.uint8)}
+             "images": images, "images_hr": images.repeat(1, 1, 1, 2, 2)}
 
     def step():
-        training.train_step(model, model, [task], optimizer, batch, args, options, False)
+        train_step(model, model, [task], optimizer, batch, args, options, False)
 
     return step
 
@@ -174,9 +172,7 @@ def readers(args):
         loader = prepare(parse(flags), torch.device("cpu")).loader
         next(iter(loader))                                         # the processes are there
         began = time.perf_counter()
-        images = 0
-        for batch in loader:
-            images += int(batch["present"].sum())
+        images = sum(int(batch["present"].sum()) for batch in loader)
         yield [{"workers": workers, "images/s": images / (time.perf_counter() - began)}]
 
 
@@ -202,10 +198,9 @@ def main(argv=None):
     parser.add_argument("--rounds", type=count, default=5, help="turns that every candidate takes")
     args = parser.parse_args(argv)
     find_device(args.device)
-    print(f"bench {args.command}: {machine(args.device)}\n\n{commands[args.command].__doc__}\n")
+    print(f"bench {args.command}: {machine(args.device)}\n\n{getdoc(commands[args.command])}\n")
     rows = report(args, args.command, commands[args.command](args))
     torch.set_float32_matmul_precision("highest")
-    attention.softmax_attention = FUSED
     if args.command in GROWS:
         show_growth(rows, GROWS[args.command], join(args.out, f"{args.command}.png"))
 

@@ -5,7 +5,6 @@ The commands variants and recipes of bench.py.
 from statistics import median
 
 import torch
-import torch.nn.functional as F
 
 from crossvit import CrossViT, variant
 from experiments.timing import counted, take_turns
@@ -51,15 +50,13 @@ def variants(args):
                 "images/s": 1 / seconds}]
 
 
-def sample_of(model, args):
-    """-> the inputs of one sample for a model of pictures or volumes, as floats."""
+def sample_of(model):
+    """-> one sample for a model of pictures or volumes, as floats; of MultiViT-3-1, three pictures."""
     config = getattr(model.config, "vit", model.config)
-    if model.inputs == ("image",):
-        return [torch.zeros(1, config.channels, *config.image)]
-    image = torch.zeros(1, args.n, config.channels, *config.image)
-    inputs = {"images": image, "images_hr": F.interpolate(image[0], scale_factor=args.r)[None],
-              "present": torch.ones(1, args.n, dtype=torch.bool)}
-    return [inputs[name] for name in model.inputs]
+    image = torch.zeros(1, config.channels, *config.image)
+    images = torch.stack([image, image, image], 1)
+    sample = {"image": image, "images": images, "images_hr": images, "present": torch.ones(1, 3).bool()}
+    return [sample[name] for name in model.inputs]
 
 
 def recipes(args):
@@ -68,10 +65,9 @@ def recipes(args):
     for name, (flags, samples, epochs, batch) in RECIPES.items():
         if args.quick and "ViT-S" not in name:
             continue
-        settings = parse(flags.split())
-        settings.channels = settings.channels or 3
+        settings = parse(f"--channels 3 {flags}".split())
         model, _ = build_model(settings, [Task("y", "labels", tuple("abcdefghijklmn"))])
-        inputs = sample_of(model, settings)
+        inputs = sample_of(model)
 
         def step():
             sum(y.sum() for y in model(*inputs)["logits"].values()).backward()

@@ -6,7 +6,7 @@ The images are simulated, and the networks have random weights. filter.png, lt_v
 are figures of trained runs, whose commands stand in ideas.md.
 """
 import os
-from os.path import abspath, dirname, join
+from os.path import join
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from plumbing.simulate_chest import chest_patient
 from probe import resize_grid, resize_list
 from vit import ViT, ViTConfig
 
-DOCS = join(dirname(dirname(abspath(__file__))), "docs")
+DOCS = "docs"
 SIDE = 192                                                         # px of a film and of most pictures
 COLORS = ACCENT, PALETTE[1]                                        # of two kinds of tokens
 

@@ -22,7 +22,7 @@ from plumbing.run_folder import write_json, write_whole
 STEPS = {  # name: seconds that it may take, and what python runs
     "tests": (40, "-m pytest -q -p no:cacheprovider -m cuda -k 'not resume'"),
     "products": (15, "-m experiments.bench products {bench}"),
-    "vit": (110, "-m experiments.bench vit {bench}"),
+    "vit": (150, "-m experiments.bench vit {bench}"),
     "multivit": (30, "-m experiments.bench memory {bench}"),
     "attention": (40, "-m experiments.bench scaling {bench}"),
     "readers": (30, "-m experiments.bench readers {bench}"),

@@ -10,19 +10,15 @@ import attention
 from crossvit import CrossViT, variant
 from experiments.timing import measure
 from plumbing.flags import parse
-from plumbing.kernels import choose_kernels, uses_bfloat16
+from plumbing.kernels import PRECISION, choose_kernels
 from plumbing.sizes import SIZES
 from train import make_optimizer
 from vit import ViT, ViTConfig
 
 
 PASSES = {"forward": 4, "training": 1}                             # that are timed together
-FUSED = attention.softmax_attention
-
-
-def matrix_in_memory(q, k, v, mask=None):
-    """softmax(Q K^T / sqrt(d)) V with its T x T matrix, in place of PyTorch's fused kernel."""
-    return attention.softmax_formula(q, k, v)
+AS_EACH_COMES = "--kernels auto --amp auto"
+SAME = {"cpu": "--kernels mkl --amp off", "cuda": "--kernels mkl --amp bf16"}      # for all candidates
 
 
 def build_vit(device, who, size, image, patch, batch, flags, step):
@@ -55,35 +51,29 @@ def network_step(device, who, model, x, flags, step):
     """A training step (forward, backward, AdamW), or several forward passes under one autocast as in eval.py,
     on images or bags x.
 
-    flags "as shipped": what train.py chooses here, and PyTorch as it comes for peers. A precision of
-    float32 or "bf16" sets that for all, and train.py's AdamW."""
+    flags: of train.py, for everyone. With AS_EACH_COMES ours has what train.py chooses, a peer what PyTorch
+    has by default."""
     training = step == "training"
     model.to(device).train(training)
     if who.endswith("compiled"):
         model.compile()
+    if who.endswith("matrix in memory"):                           # in place of PyTorch's fused kernel
+        for module in model.modules():
+            if isinstance(module, attention.Attention):
+                module.attend = attention.softmax_formula
     x = x.to(device)
     y = torch.zeros(len(x), dtype=torch.long, device=device)
-    args = parse(["--lr", "1e-5"])
+    args = parse(["--lr", "1e-5", *flags.split()])
+    if who.startswith("ours"):
+        choose_kernels(args, model, x.device)                      # in place of auto
+    precision = PRECISION.get(args.kernels, "highest")
+    bf16 = args.amp == "bf16"
     optimizer = make_optimizer(model, args, x.device)
-    precision = "highest"
-    bf16 = flags == "bf16"
-    if flags == "medium":                                          # float32 by oneDNN, not MKL
-        precision = flags
-    if flags == "as shipped":
-        if who.startswith("ours"):
-            choose_kernels(args, model, x.device)
-            bf16 = uses_bfloat16(args, model, x.device)
-            precision = torch.get_float32_matmul_precision()
-        else:
-            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-
-    softmax = FUSED
-    if who.endswith("matrix in memory"):
-        softmax = matrix_in_memory
+    if args.amp == "auto":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
 
     def run():
-        attention.softmax_attention = softmax                      # candidates take turns
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(precision)              # candidates take turns
         with torch.set_grad_enabled(training), torch.autocast(device, torch.bfloat16, enabled=bf16):
             for _ in range(PASSES[step]):
                 out = model(x)
@@ -103,13 +93,13 @@ def network_step(device, who, model, x, flags, step):
 def beside_peers(args, build, peers, networks):
     """Forward passes and training steps, everyone as it comes, then everyone with the same flags. On CUDA
     training steps in bf16, and the same compiled."""
-    choices = ("as shipped", "highest", "medium", "bf16")
+    choices = (AS_EACH_COMES, SAME["cpu"], "--kernels onednn --amp off", SAME["cuda"])
     steps = PASSES
     groups = [["ours", *peers]]
     if args.device == "cuda":
-        choices = ("bf16",)
+        choices = choices[-1:]
         steps = ("training",)
-        groups += [["ours, compiled"], ["timm, compiled"]]         # each takes a minute to start
+        groups.append(["ours, compiled", "timm, compiled"])        # last: they may take as long as they may
     for names, settings, flags, step in product(groups, networks, choices, steps):
         rows = measure(args, build, names, settings | {"flags": flags, "step": step})
         for row in rows:

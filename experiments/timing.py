@@ -10,7 +10,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from os.path import exists, join
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -21,7 +21,7 @@ from plumbing.weight_files import first_line
 
 
 PEERS = ("timm", "transformers")
-LIMIT = 120                                                        # s that a step may take
+LIMIT = {"cpu": 120, "cuda": 40}                                   # s that a first step may take
 START = 20                                                         # s that the import of PyTorch may take
 # PyTorch itself counts the fused attention of a GPU
 flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa_flop
@@ -32,19 +32,18 @@ flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backwar
 # one step
 
 
+def gpu_time():
+    """Seconds, once the GPU has done all that it was given."""
+    torch.cuda.synchronize()
+    return perf_counter()
+
+
 def clock(step, device):
-    """-> CPU seconds of one call; on CUDA the time between two events."""
-    if device == "cuda":
-        begin = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        begin.record()
-        step()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1000
-    began = process_time()
+    """-> CPU seconds of one call; on CUDA the time until the GPU is done."""
+    now = {"cpu": process_time, "cuda": gpu_time}[device]
+    began = now()
     step()
-    return process_time() - began
+    return now() - began
 
 
 def peak_memory(step, device):
@@ -109,39 +108,41 @@ def try_step(device, build, name, settings):
         return None, None, f"{type(error).__name__}: {first_line(error)[-80:]}"
 
 
-def in_own_process(*candidate):
+def in_own_process(device, *candidate):
     """-> what `try_step` says, of memory that nothing else has used."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        result = pool.apply_async(try_step, candidate)
+        result = pool.apply_async(try_step, (device, *candidate))
         try:
-            return result.get(LIMIT + START)
+            return result.get(LIMIT[device] + START)
         except multiprocessing.TimeoutError:
-            return None, None, f"stopped after {LIMIT} s: too slow, or killed for lack of memory"
+            return None, None, f"not in {LIMIT[device]} s: too slow, or killed for lack of memory"
 
 
 def measure(args, build, names, settings):
     """-> a row of the table for each candidate; None where something could not be measured.
 
-    First each runs alone, for its memory; then in turns, for their times, all that took less than LIMIT / 20:
-    what has no ratio, of its time over that of the first, ran once."""
-    first_step = try_step if args.device == "cuda" else in_own_process
-    rows = []
+    First each runs alone, for its memory; then in turns, for their times, all that took less than a twentieth
+    of LIMIT: what has no ratio, of its time over that of the first, ran once. So do compiled ones, in a
+    process of their own, since compiling may never end."""
+    rows = {}
     steps = {}
     for name in names:
+        first_step = in_own_process
+        if args.device == "cuda" and not name.endswith("compiled"):
+            first_step = try_step                                  # CUDA counts memory itself
         seconds, memory, note = first_step(args.device, build, name, settings)
-        rows.append(settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "TFLOP/s": None,
-                                "note": note})
-        if seconds and seconds < LIMIT / 20:
+        rows[name] = settings | {"who": name, "s": seconds, "ratio": None, "MB": memory, "TFLOP/s": None,
+                                 "note": note}
+        if seconds and seconds < LIMIT[args.device] / 20 and not name.endswith("compiled"):
             steps[name] = build(args.device, name, **settings)
-    times = take_turns(steps, args.rounds, args.device)
-    for row in rows:
-        if row["who"] not in times:
-            continue
-        row["s"] = median(times[row["who"]])
-        row["TFLOP/s"] = counted(steps[row["who"]])[0] / row["s"] / 1e12
-        if rows[0]["s"]:
-            row["ratio"] = row["s"] / rows[0]["s"]
-    return rows
+    first = rows[names[0]]
+    for name, seconds in take_turns(steps, args.rounds, args.device).items():
+        row = rows[name]
+        row["s"] = median(seconds)
+        row["TFLOP/s"] = counted(steps[name])[0] / row["s"] / 1e12
+        if first["s"]:
+            row["ratio"] = row["s"] / first["s"]
+    return list(rows.values())
 
 
 # -----------------------------------------------------------------------------

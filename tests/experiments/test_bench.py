@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attention
-from experiments import bench, peers, timing
+from experiments import bench, timing
 
 
 def table(name, folder):
@@ -84,10 +84,18 @@ def test_a_row_per_candidate_with_its_time_and_flops(here, tmp_path, capsys):
 
 def test_a_step_that_takes_too_long_is_stopped_and_said(monkeypatch):
     """A point beyond the limit leaves a row with a note, and nothing is timed."""
-    monkeypatch.setattr(timing, "LIMIT", 0.01)
+    monkeypatch.setitem(timing.LIMIT, "cpu", 0.01)
     monkeypatch.setattr(timing, "START", 0)
     rows = timing.measure(argparse.Namespace(device="cpu", rounds=1), bench.build_bag, ["softmax"], dict(tokens=4, size="micro"))
-    assert rows[0]["s"] is None and rows[0]["note"].startswith("stopped after 0.01 s")
+    assert rows[0]["s"] is None and rows[0]["note"].startswith("not in 0.01 s")
+
+
+def test_what_is_compiled_has_a_process_of_its_own(monkeypatch):
+    """On CUDA too, where the others need none: compiling may never end. It runs once."""
+    monkeypatch.setattr(timing, "in_own_process", lambda *candidate: (None, None, "not in 40 s"))
+    monkeypatch.setattr(timing, "try_step", lambda *candidate: (9.0, 1.0, ""))
+    rows = timing.measure(argparse.Namespace(device="cuda", rounds=1), None, ["ours", "ours, compiled"], {})
+    assert [row["note"] for row in rows] == ["", "not in 40 s"] and [row["s"] for row in rows] == [9.0, None]
 
 
 def test_growth_of_a_power_law_is_its_power(tmp_path, capsys):
@@ -99,6 +107,13 @@ def test_growth_of_a_power_law_is_its_power(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "a: s grows with the power 1.50 of tokens, from 4,096 on" in out and "a: MB grows with the power 1.00" in out
     assert (tmp_path / "a.png").is_file()
+
+
+def test_growth_is_drawn_without_memory(tmp_path, capsys):
+    """Which nobody measures on macOS."""
+    rows = [{"who": "a", "n": n, "s": 1e-3 * n, "MB": None} for n in (1, 2, 4)]
+    bench.show_growth(rows, "n", tmp_path / "a.png")
+    assert "MB" not in capsys.readouterr().out and (tmp_path / "a.png").is_file()
 
 
 def test_flops_and_saved_bytes_are_those_of_the_step():
@@ -136,7 +151,6 @@ def test_memory_of_a_step_is_what_it_holds():
 
 def test_what_is_timed_is_what_it_is_called(monkeypatch):
     """In any order, also after a step for whose matrix there was no memory."""
-    monkeypatch.setattr(attention, "softmax_attention", peers.FUSED)
     formula = attention.softmax_formula
     calls = []
     monkeypatch.setattr(attention, "softmax_formula", lambda *args: calls.append(1) or formula(*args))
