@@ -1,11 +1,13 @@
 """plumbing/models.py: flags become a model, with the weights of a run where they say so, and with less kept for the gradient."""
+import ast
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from plumbing.cohort import Task
+from plumbing.cohort import Column, Task
 from plumbing.flags import parse
 from plumbing.models import build_model
 from plumbing.saved_run import open_model
@@ -23,6 +25,48 @@ def test_a_run_is_a_starting_point(table):
     model, report = build_model(args, tasks)
     saved = load_file("runs/a/best/model.safetensors")
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()) and "loaded" in report and "new" not in report
+
+
+@pytest.mark.parametrize("model, flag, field, value", [line.split() for line in """
+multivit --mode=partial mode 'partial'
+multivit --n=2 n 2
+multivit --r=2 r 2
+multivit --cls-token=stage2 cls_token 'stage2'
+multivit --hidden=64 hidden (64,)
+crossvit --fusion=none fusion 'none'
+crossvit --patches=8,16 patch (8,16)
+crossvit --dims=96,192 dims (96,192)
+crossvit --depths=2,4 depths (2,4)
+crossvit --encoders=2 encoders 2
+crossvit --cross-depth=2 cross_depth 2
+crossvit --attention=sima attention 'sima'
+crossvit --dropout=0.3 dropout 0.3
+crossvit --drop-path=0.2 drop_path 0.2
+lt_vit --label-layers=1 label_layers 1
+lt_vit --label-attention=full label_attention 'full'
+lt_vit --shared-head shared_head True
+daft --fusion=film fusion 'film'
+daft --location=1 location 1
+daft --activation=sigmoid activation 'sigmoid'
+daft --without=scale scale False
+daft --without=shift shift False
+daft --identity-init identity_init True
+daft --width=2 width 2
+gmml --corrupt=zeros corrupt ('zeros',)
+vit --drop-path=0.2 drop_path 0.2
+vit --attention=seqnorm attention 'seqnorm'""".strip().splitlines()])
+def test_a_flag_changes_its_field_and_no_other(model, flag, field, value):
+    """What an idea's own flag says stands in the Config, and nothing else of it has changed."""
+    tasks, columns = [Task("y", "labels", ("a", "b"))], [Column("age", "number")] * (model == "daft")
+
+    def config(*flags):
+        args = settled("--model", model, "--image", "96x96", *flags)
+        return asdict(build_model(args, tasks, columns)[0].config)
+
+    before, after = config(), config(flag)
+    assert before[field] != ast.literal_eval(value) == after[field]
+    follows = {"grids"} if field == "patch" else set()             # as many patches as fit
+    assert {name for name in before if before[name] != after[name]} - follows == {field}
 
 
 @pytest.mark.slow
