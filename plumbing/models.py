@@ -15,7 +15,8 @@ and if it needs to:
     report                           one line that says where its weights come from
     defaults                         {flag: value}, where it wants other defaults than the rest
     axes                             numbers of axes of the images it sees, by default (2,)
-    check_flags(args)                refuse what does not go together, fill in what depends on other flags
+    check_flags(args)                refuse what does not go together, fill in what depends on other flags;
+                                     ViT.check_flags where add_flags calls the ViT's
     by_patient(args)                 does a sample hold all images of a patient?
     needs_columns(args)              does it need columns of a table?
     own_loss                         a name, where it learns without targets: logits {own_loss: (B, 1)} is
