@@ -16,11 +16,11 @@ The images are pictures, volumes, or bags of vectors. A batch is a dict:
     features       (B, 1 + T, D) float, the tokens that a frozen model made of the image, read from disk
     tabular        (B, P) float, the patient's table, where columns were asked for
     targets        {task: (B,), or (B, L) for labels, (B, 2) for time and event}, float, NaN where unknown
-    patient, path, index, number         lists
+    patient, path, index, number         lists of B: the patient, its files, their indices in the cohort, and
+                   the number of the sample
 
 Images stay uint8 until they are on the device: the model normalizes them.
-Everything random is drawn from (seed, epoch, sample), so neither the number of workers or processes nor a
-resumed run changes anything.
+Everything random is drawn from (seed, epoch, sample), so that workers, processes and resuming change nothing.
 Run: python data.py [IMAGE ...]        times the reading of pictures, or of a drawn one of 12 megapixels
 """
 import math
@@ -58,11 +58,10 @@ class Samples(torch.utils.data.Dataset):
     sample in training, which draws N of them anew each epoch, and ceil(images / N) samples in evaluation.
     size: (h, w) of pictures, (d, h, w) of volumes, () of bags. r: the sides of images_hr are r times as long.
     channels: C of pictures and volumes, the width F of a bag's vectors.
-    augment: any of AUGMENT, in training only; crop cuts up to 10 % off each border. rotate: up to so many
-    degrees, likewise; what comes in at the corners is black.
-    folder: where decoded images are kept for the next time, see Decoded.
-    Number ~i stands for sample i where a batch needs one more: no target is known, and it is of no image
-    (`index` is empty)."""
+    augment: any of AUGMENT, in training only; crop cuts up to 10 % off each border. rotate: by at most this
+    many degrees, in training only; the corners that this opens are black.
+    folder: where decoded images are kept for later epochs, see Decoded.
+    Number ~i is a copy of sample i that only fills a batch: its targets are unknown, and `index` is empty."""
 
     def __init__(self, cohort, indices, size, n=None, r=1, channels=3, augment=(), rotate=0, train=False,
                  seed=0, folder=None):
@@ -94,7 +93,7 @@ class Samples(torch.utils.data.Dataset):
         if self.n and len(images) > self.n:
             drawn = rng.choice(len(images), self.n, replace=False)
             images = [images[i] for i in sorted(drawn)]
-        cohort, first = self.cohort, images[0]                     # whose targets and table are the patient's
+        cohort, first = self.cohort, images[0]                     # its targets and table are the patient's
         sample = {"patient": cohort.patients[first],
                   "path": [cohort.paths[i] for i in images],
                   "index": images,
@@ -143,7 +142,7 @@ class Samples(torch.utils.data.Dataset):
 
 
 def rotate(picture, angle):
-    """uint8 (..., h, w), turned around its middle by so many degrees against the clock, slice by slice."""
+    """uint8 (..., h, w), rotated around its center, counterclockwise, by `angle` degrees, slice by slice."""
     slices = picture.reshape(-1, *picture.shape[-2:])
     turned = [Image.fromarray(plane).rotate(angle, Image.BILINEAR) for plane in slices]
     return np.reshape(turned, picture.shape)
@@ -183,11 +182,11 @@ class Batches:
 
     Set `epoch` before each pass; `start` is the number of batches to skip.
     classes: the class of every sample. With it each batch holds equally many samples of each class, to within
-    one. An epoch stays as long as it was: of the frequent classes other samples come in another epoch, those
-    of the rare ones come more than once.
+    one, and an epoch is as long as without: samples of rare classes come more than once, those of frequent
+    classes not in every epoch.
     rank, world: of `world` processes, the one of that rank has every world-th sample of each batch, at least
     one (which may be a ~i, see Samples).
-    fill: add so many ~i that all batches are equally long, as compiled models like it."""
+    fill: add ~i until all batches are equally long, as compiled models need it."""
 
     length: int
     batch_size: int
@@ -232,9 +231,9 @@ class Batches:
 
 
 class Loader(torch.utils.data.DataLoader):
-    """A DataLoader that reads ahead also where it has no worker processes.
+    """A DataLoader that reads ahead even without worker processes.
 
-    waited: seconds that whoever asked for a batch had to wait, all passes together."""
+    waited: seconds spent waiting for batches, over all passes."""
     waited = 0.0
 
     def __iter__(self):
@@ -253,7 +252,7 @@ class Loader(torch.utils.data.DataLoader):
 def read_ahead(batches):
     """The same batches; a thread makes the next one while the model computes with this one.
 
-    Decoding needs little of Python's lock, and small models leave a core idle."""
+    Decoding rarely holds Python's lock, and small models leave a core idle."""
     with ThreadPoolExecutor(1) as thread:
         following = thread.submit(next, batches, None)
         while (batch := following.result()) is not None:
@@ -262,9 +261,9 @@ def read_ahead(batches):
 
 
 def ignore_signals(worker):
-    """Leave signals to the process that trains; schedulers and terminals send them to a group of processes.
+    """Leave signals to the process that trains; schedulers and terminals send them to all processes of a run.
 
-    That process saves, and ends its workers. A worker that is still there 5 s after a SIGTERM ends itself."""
+    That process saves and ends its workers. A worker that still runs 5 s after a SIGTERM ends itself."""
     def wait(number, frame):
         signal.alarm(5)
 
@@ -278,12 +277,12 @@ def ignore_signals(worker):
 
 
 def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
-    """-> Loader, and its Batches, whose epoch is to be set. order: arguments of Batches."""
+    """-> Loader, and its Batches, whose `epoch` the caller sets. order: arguments of Batches."""
     batches = Batches(len(samples), batch_size, **order)
     loader = Loader(samples, batch_sampler=batches, collate_fn=collate,
                     num_workers=workers, pin_memory=pin_memory,
                     persistent_workers=workers > 0, worker_init_fn=ignore_signals,
-                    generator=torch.Generator())                   # else it draws from dropout's numbers
+                    generator=torch.Generator())                   # not the one that dropout draws from
     return loader, batches
 
 

@@ -3,10 +3,10 @@
     python eval.py runs/NAME                       the test split of the run, again
     python eval.py runs/NAME --by sex              subgroups; the default is fst, the Fitzpatrick skin types
                                                    I-IV against V-VI, where there is such a column
-    python eval.py runs/NAME --data other.csv      another table, refused when it holds a patient that the run
+    python eval.py runs/NAME --data other.csv      another table, refused if it holds a patient that the run
                                                    learned from: evaluation/other_table.py
-    python eval.py runs/NAME --against runs/OTHER  the differences of two runs on the test patients that they
-                                                   have in common: evaluation/compare.py
+    python eval.py runs/NAME --against runs/OTHER  the differences between two runs on the test patients that
+                                                   they have in common: evaluation/compare.py
     python eval.py runs/NAME --predict SOURCE --out new.csv
                                                    new images, a folder or a CSV, without targets:
                                                    evaluation/new_images.py
@@ -14,9 +14,9 @@
     python eval.py runs/NAME --export FOLDER       the best model as a folder for the Hub:
                                                    evaluation/export.py
 
-The unit is the patient: the predictions for a patient's images, or groups of N images, are averaged. Only
-where the images of a patient have targets of their own (follow-up films, say) is it the image. What a number
-is worth: evaluation/scores.py.
+The unit is the patient: the predictions for a patient's images, or groups of N images, are averaged. It is
+the image only where the images of a patient have different targets, such as films of several visits.
+Intervals: evaluation/scores.py.
 """
 import copy
 import os
@@ -55,13 +55,13 @@ from plumbing.saved_run import open_model, read_metrics
 from plumbing.splits import read_run_split, sort_by_split
 
 
-USES = {  # what is asked for: the flags that it uses, beside --device
+USES = {  # what is asked for: the flags that it uses, besides --device
     "data": ("images", "target", "by", "boxes", "figures"),
     "predict": ("out", "images", "skip_broken", "figures"),
     "against": (),
     "export": (),
     "share": (),
-    "run": ("split", "by", "boxes", "figures"),      # none of these: a part of its own split
+    "run": ("split", "by", "boxes", "figures"),      # none of the others: the run's own table
 }
 
 
@@ -75,13 +75,13 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
     indices: {split: images}. val gives the thresholds of operating points, train the constant predictions;
     where these are empty, learned holds both, as saved_results returns them. options: see run_options. by:
-    columns of subgroups, beside those of before, see subgroups.py. figures: how many patients to draw, of
-    those with boxes where there are any. boxes: a CSV, see localization.py; the default is boxes.csv beside
-    the table. table: the path of another one than the run's own. ValueError for an unknown column."""
+    columns of subgroups, besides earlier ones, see subgroups.py. figures: how many patients to draw, of those
+    with boxes where there are any. boxes: a CSV, see localization.py; the default is boxes.csv next to the
+    table. table: the path of a table other than the run's own. ValueError for an unknown column."""
     thresholds, constants = learned
     columns = columns_of(by, cohort, indices[split], run)
     findings = []
-    samples = {}                                                   # of every branch
+    samples = {}                                                   # predictions of each branch (CrossViT)
     boxes_of = {}                                                  # image -> label -> boxes
     labels_task, _ = findings_of(tasks)
     if labels_task and options["n"] is None:
@@ -142,14 +142,14 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
 
 def rehearse(ready, run):
-    """Evaluate a batch of the validation and of the test images before the first step: what could not be
-    predicted, drawn or written at the end of a training ends it now. Nothing of it stays.
+    """Evaluate one batch of the validation and of the test images before the first step: what could not be
+    predicted, drawn or written at the end of a training ends it now. Nothing is kept.
 
-    ready: of `prepare`."""
+    ready: what `prepare` returned."""
     options = ready.options
     folder = join(run, "rehearsal")
     few = {split: images[:options["batch_size"]] for split, images in ready.indices.items()}
-    numbers = torch.get_rng_state()                  # the training draws what it would draw without this
+    numbers = torch.get_rng_state()                  # training then draws as if this had not been
     os.makedirs(folder, exist_ok=True)
     try:
         evaluate(ready.model, ready.tasks, ready.cohort, {**few, "train": ready.indices["train"]},
@@ -193,7 +193,7 @@ def make_parser():
 
 
 def check_flags(args, default_of):
-    """ValueError for a flag that is empty, or that what is asked for does not use, and for --predict without
+    """ValueError for an empty flag, a flag that what is asked for does not use, and --predict without
     --out."""
     refuse_empty(args, ("run",))
     asked = next((flag for flag in USES if getattr(args, flag)), "run")
@@ -283,8 +283,8 @@ def evaluate_run(args):
 
 
 def result_folder(args, cohort):
-    """-> the folder to write to: the run itself for the test patients of its own table, one in it for others;
-    of a run that cannot be written, one in the current folder."""
+    """-> the folder to write to: the run for the test patients of its own table, else a folder in it; if the
+    run cannot be written, a folder in the current one."""
     name = f"{cohort.name}-{args.split}"
     folder = args.run
     if not os.access(args.run, os.W_OK):
@@ -297,9 +297,9 @@ def result_folder(args, cohort):
 
 
 def images_by_split(cohort, table, args):
-    """-> {split: images} as in the run's split.csv; with --data all are for test.
+    """-> {split: images} as in the run's split.csv; with --data all are test images.
 
-    ValueError when the run's own table has changed."""
+    ValueError if the run's own table has changed."""
     if args.data:
         return {"train": [], "val": [], "test": range(len(cohort.paths))}
     split_of = read_run_split(args.run)

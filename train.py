@@ -4,9 +4,9 @@
     python train.py --data my.csv --target pasi,pga --check    show how the data is understood, and stop
     torchrun --nproc-per-node=4 -- train.py ...            many GPUs: plumbing/parallel.py
 
-Here stand the loss, the learning rate, the optimizer, one step, and the loop. Flags: plumbing/flags.py and
-each model's file; before the first step: plumbing/prepare.py; what a run leaves: plumbing/run_folder.py.
-Killed at any moment it goes on with --resume to the same weights, bit for bit on a CPU.
+Here are the loss, the learning rate, the optimizer, one step, and the loop. Flags: plumbing/flags.py and
+each model's file; before the first step: plumbing/prepare.py; the run folder: plumbing/run_folder.py. A run
+killed at any moment goes on with --resume to the same weights, bit for bit on a CPU.
 """
 import functools
 import io
@@ -45,10 +45,10 @@ from plumbing.start import print_start
 
 
 def model_loss(tasks, out, targets, present=None, counts=None):
-    """Loss of the last stage, and of a first stage the mean over the images that are present (MultiViT,
+    """Loss of the output, plus that of a first stage, its mean over the images that are present (MultiViT,
     section 3.1).
 
-    out: what the model returned; targets {task: (B,) or (B, L)}; present (B, N): which images there are;
+    out: what the model returned; targets {task: (B,) or (B, L)}; present (B, N): False for absent images;
     counts: known_counts of the whole batch, where this is a part of it."""
     stage1 = out.get("stage1")
     if stage1 and present is None:
@@ -63,8 +63,7 @@ def model_loss(tasks, out, targets, present=None, counts=None):
 
 
 def targets_per_image(targets, present):
-    """{task: (B, ...)} -> {task: (B, N, ...)}: every image carries its patient's target, an absent one
-    NaN."""
+    """{task: (B, ...)} -> {task: (B, N, ...)}: every image has its patient's target, an absent one NaN."""
     N = present.shape[1]
     repeated = {}
     for name, target in targets.items():
@@ -76,8 +75,8 @@ def targets_per_image(targets, present):
 
 
 def known_counts(tasks, targets, present=None):
-    """-> (2, tasks): how many targets are known, and how many if each counts once per image, with present
-    (B, N)."""
+    """-> (2, tasks): how many targets are known, and how many where each counts once per image that is
+    present (B, N)."""
     columns = []
     for task in tasks:
         target = targets[task.name]
@@ -94,9 +93,9 @@ def task_loss(tasks, logits, targets, counts=None):
     (...) or (..., L)}.
 
     regression: squared error in units of the training targets' standard deviation; classes: cross entropy;
-    labels: binary cross entropy, mean over the labels; survival: cox_loss. An unknown target is NaN and
-    counts for nothing. counts (tasks,): how many targets are known, here and in the other parts of the
-    batch, so that the losses of its parts add up to that of the whole."""
+    labels: binary cross entropy, mean over the labels; survival: cox_loss. An unknown target is NaN and does
+    not count. counts (tasks,): how many targets are known in the whole batch, of which this may be a part:
+    the losses of its parts add up to its loss."""
     if counts is None:
         counts = known_counts(tasks, targets)[0]
     total = 0.0
@@ -113,7 +112,7 @@ def task_loss(tasks, logits, targets, counts=None):
 
 def elementwise_loss(task, y, target):
     """y (..., outputs), target without NaN -> the loss of every target, of the shape of target."""
-    if task.kind == "loss":                                        # the model's own
+    if task.kind == "loss":                                        # which the model has computed
         return y.squeeze(-1)
     if task.kind == "regression":
         return (y.squeeze(-1) - (target - task.center) / task.scale).square()
@@ -122,7 +121,7 @@ def elementwise_loss(task, y, target):
         if task.positive_weight:
             weight = on_device(task.positive_weight, y.device)
         return F.binary_cross_entropy_with_logits(y, target, reduction="none", pos_weight=weight)
-    if torch.are_deterministic_algorithms_enabled():               # CUDA has such a form for (n, C) only
+    if torch.are_deterministic_algorithms_enabled():               # on CUDA only (n, C) has such a form
         return F.cross_entropy(y.flatten(0, -2), target.flatten().long(), reduction="none").view(target.shape)
     return F.cross_entropy(y.movedim(-1, 1), target.long(), reduction="none")
 
@@ -131,9 +130,8 @@ def cox_loss(risk, survival_time, event, known_count=None):
     """(n,) each -> - sum over events i of (risk_i - log sum over j with time_j >= time_i of exp risk_j) /
     known_count.
 
-    Cox's partial likelihood with Breslow's ties; what is seen at once, a batch or its part, is the risk
-    set. 0 without an event; a NaN time counts for nothing. known_count: by default how many times are
-    known."""
+    Cox's partial likelihood with Breslow's ties, within what is computed at once: a batch or a part of it.
+    0 without an event; a NaN time does not count. known_count: by default the number of known times."""
     known = ~survival_time.isnan()
     if known_count is None:
         known_count = known.sum().clamp(min=1)
@@ -154,14 +152,14 @@ def on_device(values, device):
 
 
 def lr_at(step, steps, warmup, lr, lr_end):
-    """Linear from 0 to lr in `warmup` steps, then linear to lr_end at the last."""
+    """Linear from 0 to lr in `warmup` steps, then linear to lr_end at the last step."""
     if step < warmup:
         return lr * (step + 1) / warmup
     return lr + (lr_end - lr) * (step - warmup) / max(1, steps - 1 - warmup)
 
 
 def make_optimizer(model, args, device):
-    """AdamW or Adam; weight decay on matrices only, not on biases, norms, tokens and positions."""
+    """AdamW or Adam. Weight decay on matrices only, not on biases, norms, tokens and positions."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -176,15 +174,15 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
     """One step on this process's share of a batch, in --accumulate parts.
 
     -> [its summand of the batch's loss, norm of the gradient before clipping, processes told to stop], on
-    the device: no number is read back, so nothing waits for a GPU. net: the model, or what wraps it where
-    several processes train."""
+    the device: no number is read back, so that the CPU never waits for the GPU. net: the model, or its
+    wrapper where several processes train."""
     device, autocast = options["device"], options["autocast"]
-    on_cuda = device.type == "cuda"  # only CUDA waits for a copy that is still under way
+    on_cuda = device.type == "cuda"  # elsewhere a copy may be used before it is complete
     inputs = {name: batch[name].to(device, non_blocking=on_cuda) for name in model.inputs if name in batch}
     targets = {name: target.to(device, non_blocking=on_cuda) for name, target in batch["targets"].items()}
     counts = known_counts(tasks, targets, inputs.get("present"))
     message = torch.cat([counts.flatten(), counts.new_full((1,), bool(stop))])
-    message = parallel.add(message)                                # over all processes, in one message
+    message = parallel.add(message)                                # of all processes, exchanged only once
     counts, stops = message[:-1].view_as(counts), message[-1]
     size = math.ceil(len(batch["path"]) / args.accumulate)
     starts = range(0, len(batch["path"]), size)
@@ -194,25 +192,24 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
         inputs_part = {name: tensor[start:start + size] for name, tensor in inputs.items()}
         targets_part = {name: target[start:start + size] for name, target in targets.items()}
         is_last = start == starts[-1]
-        with nullcontext() if net is model or is_last else net.no_sync():  # gradients meet once a step
+        with nullcontext() if net is model or is_last else net.no_sync():  # one exchange of gradients
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 out = net(*inputs_part.values())
             part = model_loss(tasks, out, targets_part, inputs_part.get("present"), counts)
-            (part * parallel.world()).backward()  # the processes take the mean of their gradients
+            (part * parallel.world()).backward()  # the processes average their gradients
         loss = loss + part.detach()
     limit = args.clip
     if limit == 0:
         limit = math.inf
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)  # what it was before
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)  # the norm before
     optimizer.step()
     return torch.stack([loss, norm, stops.to(loss.dtype)])
 
 
 class Pending:
-    """What a step returned, on its way to the CPU: it is looked at one step later, so that the GPU always
-    has work.
+    """What a step returned, on its way to the CPU. It is read one step later, so that the GPU never idles.
 
-    place, paths: which step that was, and on which images."""
+    place, paths: which step that was, and its images."""
 
     def __init__(self, result, place, paths):
         self.place, self.paths, self.done = place, paths, None
@@ -223,7 +220,7 @@ class Pending:
             self.done.record()
 
     def check(self, run, bar):
-        """Show the loss; -> was anyone told to stop? ValueError when loss or gradient are not finite."""
+        """Show the loss; -> was any process told to stop? ValueError if loss or gradient is not finite."""
         if self.done:
             self.done.synchronize()
         loss, norm, stops = self.copy.tolist()
@@ -241,7 +238,7 @@ class Pending:
 
 
 def fit(args, device):
-    """The whole training, as one process of perhaps many; -> what `finish` needs."""
+    """The whole training, as the only process or one of several; -> what `finish` needs."""
     # the data, the model, the run folder
     torch.manual_seed(args.seed)
     if args.deterministic:
@@ -262,7 +259,7 @@ def fit(args, device):
     if args.resume and os.path.isdir(os.path.join(run, "last")):
         state = load_state(run, model, optimizer, state, steps)
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
-    add_features(args, model, ready.cohort, options)  # now, that a resumed model has its own weights
+    add_features(args, model, ready.cohort, options)  # only now does a resumed model have its weights
     if writes:
         write_log(run, state["history"])  # a kill may have come between state.pt and log.csv
         write_split(run, ready.cohort, ready.indices)
@@ -309,7 +306,7 @@ def fit(args, device):
         better = is_better(value, state["best"], lower_is_better)
         if better:
             state["best"] = value
-        undefined = state["best"] is None                          # then the last epoch stands in
+        undefined = state["best"] is None                          # then best/ is the last epoch
         if writes and (better or undefined):
             save_model(os.path.join(run, "best"), name, model, tasks)
         state.update(epoch=epoch + 1, step=0, norm=0.0)
@@ -325,13 +322,12 @@ def fit(args, device):
         if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
-    stop.saved = run                                               # a signal ends the process at once now
+    stop.saved = run                                               # from now on a signal ends the process
     return run, lock_file, ready.cohort, ready.indices, options
 
 
 def wrap(model, args, device):
-    """-> the model as it is called in training: compiled with --compile, shared where several processes
-    train."""
+    """-> the model as training calls it: compiled with --compile, shared where several processes train."""
     if args.compile:
         parts = args.grad_checkpointing or getattr(args, "chunk", None)
         torch._dynamo.config.optimize_ddp = not parts              # older PyTorch cannot have both
@@ -340,8 +336,7 @@ def wrap(model, args, device):
 
 
 def start_epoch(state, epoch, batches, device):
-    """Set the order of the batches; -> sum of the losses and largest norm of the gradient so far, on the
-    device."""
+    """Set the order of the batches; -> sum of the losses and largest gradient norm so far, on the device."""
     batches.epoch, batches.start = epoch, 0
     total, largest = 0.0, 0.0
     if epoch == state["epoch"] and state["step"]:                  # resumed in the middle of an epoch
@@ -358,7 +353,7 @@ def is_better(value, best, lower_is_better):
 
 
 def save_last(run, name, model, optimizer, tasks, state, loss):
-    """What all processes know goes to last/. loss: this process's sum over the epoch so far."""
+    """Write last/, from all processes. loss: this process's sum over the epoch so far."""
     losses, generators = zip(*parallel.collect((loss.item(), random_numbers(loss.device))))
     if parallel.rank() == 0:
         everything = dict(state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict())
@@ -367,7 +362,7 @@ def save_last(run, name, model, optimizer, tasks, state, loss):
 
 
 def finish(run, lock_file, cohort, indices, options):
-    """The test patients, once, with the best weights: metrics, pictures, card, page. Then the lock ends."""
+    """Evaluate the test patients, once, with the best weights; then give the run's lock back."""
     best, tasks, _ = open_model(run)
     with lock(os.path.join(run, EVALUATION_LOCK), wait=True):
         print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options))
