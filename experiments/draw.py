@@ -61,7 +61,7 @@ def matrices(title, factors):
     columns = {}
     for name, values in factors.items():
         picture = matrix(values)
-        white = max(0, 110 - picture.width) // 2, (SIDE - picture.height) // 2     # px, for the caption
+        white = max(0, 128 - picture.width) // 2, (SIDE - picture.height) // 2     # px, for the caption
         columns[f"{name}: {len(values)} x {len(values[0])}"] = ImageOps.expand(picture, white, "white")
     return side_by_side(columns.values(), columns, SIDE, title)
 
@@ -70,9 +70,9 @@ def matrices(title, factors):
 # the mechanisms
 
 
-def linear_cost(q, k, v, output):
-    """-> the matrices of Q (K'V), in the order in which they are made."""
-    return {"K'": k.T, "V": v, "K'V": k.T @ v, "Q": q, "O": output}
+def linear_cost(q, k, v, output, names):
+    """-> the matrices of Q (K'V), in the order in which they are made. names: theirs, once normalized."""
+    return dict(zip(names.split(), (k.T, v, k.T @ v, q, output)))
 
 
 def attention():
@@ -85,16 +85,17 @@ def attention():
     quadratic = {
         "Q": q,
         "K'": q.T,
-        "softmax(Q K')": (q @ q.T / 16 ** 0.5).softmax(-1),
+        "softmax": (q @ q.T / 16 ** 0.5).softmax(-1),
         "V": q,
         "O": softmax_formula(q, q, q),
     }
-    seqnorm = linear_cost(normal, normal, normal, seqnorm_formula(q, q, q, ones, 0 * ones))
-    sima = linear_cost(share, share, q, sima_formula(q, q, q))
+    seqnorm = seqnorm_formula(q, q, q, ones, 0 * ones)
+    seqnorm = linear_cost(normal, normal, normal, seqnorm, "K~' V~ K~'V~ Q~ O")
+    sima = linear_cost(share, share, q, sima_formula(q, q, q), "K^' V K^'V Q^ O")
     return stack([
-        matrices("Softmax: (Q K') V. Every token meets every other, T x T numbers", quadratic),
-        matrices("Sequence norm: Q (K'V), normalized over the tokens. d x d numbers", seqnorm),
-        matrices("SimA: Q (K'V), with Q and K divided by their sums over the tokens", sima),
+        matrices("softmax(Q K' / 4) V: every token meets every other, T x T numbers", quadratic),
+        matrices("Sequence norm, Q~ (K~'V~) / T: normalized over the tokens, d x d numbers", seqnorm),
+        matrices("SimA, Q^ (K^'V): Q and K divided by their sums over the tokens", sima),
     ])
 
 
@@ -117,13 +118,13 @@ def vit():
     table = ImageOps.expand(matrix(tokens, 5), (50, 0), "white")
     return side_by_side(
         [film, arrow(SIDE), patches, arrow(SIDE), table],
-        ["an image", "", "36 patches", "", "37 tokens: the class token, and one per patch"],
+        ["an image", "", "36 patches", "", "37 tokens: class token (top row), and one per patch"],
         SIDE,
     )
 
 
 def crossvit():
-    """Both grids on one film; from each class token a line to the patches that it looks at."""
+    """Both grids on one film; from each class token, a dot, a line to the patches that it attends to."""
     film = Image.fromarray(chest_film()).resize((240, 240))
     pictures = []
     captions = []
@@ -132,10 +133,12 @@ def crossvit():
         pictures.append(outline_patches(film, range(branch.tokens), branch.grid))
         captions.append(f"{rows} x {columns} patches of {branch.patch[0]} px, class token {branch.dim} wide")
     page = Page(240, 240)
-    page.line([(10, 70), (230, 170)], COLORS[0], 3)
-    page.line([(230, 70), (10, 170)], COLORS[1], 3)
+    for x, end, anchor, color in ((12, 238, "la", COLORS[0]), (228, 2, "ra", COLORS[1])):
+        page.text(x, 36, "class token", 16, color, anchor)
+        page.line([(x, 70), (end, 170)], color, 3)
+        page.dot(x, 70, 8, color)
     pictures.insert(1, page.done())
-    captions.insert(1, "each class token looks at the patches of the other")
+    captions.insert(1, "each class token attends to the other's patches")
     return side_by_side(pictures, captions)
 
 
@@ -151,7 +154,9 @@ def lt_vit():
         if not label_sees:
             colors[6:, 6:] = PALE
         pictures.append(outline_patches(enlarge(colors, 20), range(81), (9, 9), ["white"] * 81))
-    return side_by_side(pictures, list(LABEL_ATTENTION), SIDE)
+    reach = "labels see all, the image sees itself", "all see all", "labels see the image only"
+    captions = [": ".join(parts) for parts in zip(LABEL_ATTENTION, reach)]
+    return side_by_side(pictures, captions, SIDE)
 
 
 def gmml():
