@@ -43,8 +43,8 @@ class ProbeConfig:
     grid: tuple = (16, 16)           # rows, columns that the resized heads see: 256 px at P = 16
 
     def __post_init__(self):
-        if self.head not in HEADS:
-            raise ValueError(f"head {self.head!r} is not known; use {', '.join(HEADS)}")
+        from plumbing.checks import check_choices
+        check_choices(self, {"head": HEADS})
 
 
 @dataclass(frozen=True)
@@ -208,10 +208,8 @@ class CNN(nn.Module):
         for C, D in ((config.channels, 8), (8, 32), (32, 32)):
             layers += [nn.Conv2d(C, D, 3, padding=1), nn.BatchNorm2d(D), nn.ReLU(), nn.MaxPool2d(3)]
         self.convs = nn.Sequential(*layers)
-        rows = config.image[0] // 27
-        columns = config.image[1] // 27
-        pixels = 32 * rows * columns
-        self.fc = nn.Sequential(nn.Linear(pixels, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
+        rows, columns = (side // 27 for side in config.image)
+        self.fc = nn.Sequential(nn.Linear(32 * rows * columns, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
         self.head = make_heads(32, tasks)
         self.normalize = Normalize(config.mean, config.std, axes=2)
 

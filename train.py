@@ -48,12 +48,9 @@ def model_loss(tasks, out, targets, present=None, counts=None):
     """Loss of the output, plus that of a first stage, its mean over the images that are present (MultiViT,
     section 3.1).
 
-    out: what the model returned; targets {task: (B,) or (B, L)}; present (B, N): False for absent images;
-    counts: known_counts of the whole batch, where this is a part of it."""
+    out: what the model returned; targets {task: (B,) or (B, L)}; present (B, N): False for absent images,
+    needed with a first stage; counts: known_counts of the whole batch, where this is a part of it."""
     stage1 = out.get("stage1")
-    if stage1 and present is None:
-        outputs = next(iter(stage1.values()))                      # (B, N, outputs)
-        present = torch.ones_like(outputs[..., 0], dtype=torch.bool)
     if counts is None:
         counts = known_counts(tasks, targets, present)
     loss = task_loss(tasks, out["logits"], targets, counts[0])
@@ -126,15 +123,13 @@ def elementwise_loss(task, y, target):
     return F.cross_entropy(y.movedim(-1, 1), target.long(), reduction="none")
 
 
-def cox_loss(risk, survival_time, event, known_count=None):
+def cox_loss(risk, survival_time, event, known_count):
     """(n,) each -> - sum over events i of (risk_i - log sum over j with time_j >= time_i of exp risk_j) /
     known_count.
 
     Cox's partial likelihood with Breslow's ties, within what is computed at once: a batch or a part of it.
-    0 without an event; a NaN time does not count. known_count: by default the number of known times."""
+    0 without an event; a NaN time does not count."""
     known = ~survival_time.isnan()
-    if known_count is None:
-        known_count = known.sum().clamp(min=1)
     gone = (survival_time < survival_time[:, None]) | ~known       # (n, n): j is not at risk at the time of i
     gone = gone.fill_diagonal_(False)
     at_risk = risk.expand_as(gone).masked_fill(gone, -torch.inf).logsumexp(1)
@@ -198,9 +193,7 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
             part = model_loss(tasks, out, targets_part, inputs_part.get("present"), counts)
             (part * parallel.world()).backward()  # the processes average their gradients
         loss = loss + part.detach()
-    limit = args.clip
-    if limit == 0:
-        limit = math.inf
+    limit = args.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)  # the norm before
     optimizer.step()
     return torch.stack([loss, norm, stops.to(loss.dtype)])
