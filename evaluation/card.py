@@ -2,12 +2,11 @@
 """
 import json
 import re
-from os.path import basename, exists, join, normpath
+from os.path import exists, join
 
-from evaluation.metrics import METRICS, NAMES
-from evaluation.result_tables import cell_text, confusion_tables, legend, metric_table, tables
-from evaluation.run_text import caveats, command, facts, read_run, split_table
-from evaluation.verdict import verdict
+from evaluation.metrics import METRICS
+from evaluation.result_tables import cell_text, confusion_tables
+from evaluation.run_text import document, read_run
 from plumbing.run_folder import write_json, write_whole
 from plumbing.saved_run import evaluated
 
@@ -17,6 +16,16 @@ HUB = {"auroc": "roc_auc", "auprc": "average_precision", "brier": "brier_score",
 USE = {"transformers": "It opens with `transformers.ViTForImageClassification.from_pretrained`.",
        "pytorch": "`python train.py --pretrained ORG/NAME` starts from it; "
                   "it is read by the code that wrote it."}
+
+
+TEXTS = {  # kind of text in `document`: its Markdown
+    "title": "# {}\n",
+    "heading": "## {}\n",
+    "lead": "**{}**\n",
+    "warning": "{}\n",
+    "legend": "{}\n",
+    "limit": "- {}\n",
+}
 
 
 def plain(content):
@@ -44,68 +53,40 @@ def card_lines(run, library):
     yield "---"
     for name, value in hub_head(run, library).items():
         yield f"{name}: {json.dumps(value, ensure_ascii=False)}"                   # JSON is YAML
-    yield f"---\n\n# {plain(run.name)}\n"
-    for task in run.tasks:
-        sentence, warnings = verdict(task, run.metrics)
-        yield f"**{plain(sentence)}** {plain(' '.join(warnings))}".strip() + "\n"
-    yield f"**Not for clinical use.** {USE[library]}\n\n## What was trained on what\n"
-    yield from markdown_table(("", ["", ""], facts(run)))
-    yield from markdown_table(split_table(run))
-    for task in run.tasks:
-        yield f"## Results: {plain(task.name)}\n"
-        made = tables(task, run.metrics, NAMES) + confusion_tables(task, run.metrics)
-        for table in made:
-            yield from markdown_table(table)
-        for text in legend(made):
-            yield plain(text) + "\n"
-    yield "## Limits\n"
-    for text in caveats(run):
-        yield f"- {plain(text)}"
-    yield ""
-    if run.args.get("pretrained"):
-        name = plain(run.args["pretrained"])
-        yield f"The weights it started from, {name}, have a license of their own.\n"
-    indented = command(run.args).replace("\n", "\n    ")           # of a name with a line break
-    yield f"## The command\n\n    {indented}\n"
+    yield "---\n"
+    for kind, content in document(run):
+        if kind in TEXTS:
+            yield TEXTS[kind].format(plain(content))
+        elif kind == "charts":
+            for table in confusion_tables(content, run.metrics):
+                yield from markdown_table(table)
+        elif kind == "command":
+            indented = content.replace("\n", "\n    ")           # of a name with a line break
+            yield f"    {indented}\n"
+        elif kind != "pictures":
+            if kind == "facts":
+                yield f"**Not for clinical use.** {USE[library]}\n\n## What was trained on what\n"
+            yield from markdown_table(content)
 
 
 def hub_head(run, library):
-    """-> the entries of the card's head, by which the Hub sorts and shows a model."""
-    pretrained = run.args.get("pretrained")
-    base = hub_id(pretrained)
-    results = [hub_result(run, task) for task in run.tasks]
+    """-> the entries of the card's head, by which the Hub sorts a model. No numbers: these would stand there
+    without their intervals."""
     head = {"license": "mit"}
-    if pretrained:
+    if run.args.get("pretrained"):
         head = {"license": "other", "license_name": "that-of-the-base-model"}
+    base = hub_id(run.args.get("pretrained"))
     if base:
         head["license_link"] = f"https://huggingface.co/{base}"
         head["base_model"] = base
     head["library_name"] = library
-    if "image-classification" in [result["task"]["type"] for result in results]:
+    kinds = [task.kind for task in run.tasks]
+    if "classes" in kinds or "labels" in kinds:
         head["pipeline_tag"] = "image-classification"
     head["tags"] = ["medical-imaging", "vision-transformer", run.args["model"]]
-    names = sum([list(METRICS[task.kind]) for task in run.tasks], [])
-    head["metrics"] = [HUB.get(name, name) for name in dict.fromkeys(names)]       # each once
-    head["model-index"] = [{"name": run.name, "results": results}]
+    metrics = sum([list(METRICS[kind]) for kind in kinds], [])
+    head["metrics"] = [HUB.get(name, name) for name in dict.fromkeys(metrics)]     # each once
     return head
-
-
-def hub_result(run, task):
-    """A task's test metrics as the Hub shows them beside a model; an undefined one is not among them."""
-    data = basename(normpath(run.args["data"]))
-    kind = "other"
-    if task.kind in ("classes", "labels"):
-        kind = "image-classification"
-    metrics = []
-    _, head, rows = metric_table(task, run.metrics, NAMES)         # "grade, 50 patients", "test", "constant"
-    for name, (title, *cells) in zip(METRICS[task.kind], rows):
-        if cells[0]["value"] is not None:
-            texts = [f"{column} {cell_text(cell)}" for column, cell in zip(head[1:], cells)]
-            metrics.append({"type": HUB.get(name, name), "value": cells[0]["value"],
-                            "name": f"{title}: {', '.join(texts)}; {head[0]}"})
-    return {"task": {"type": kind, "name": task.name},
-            "dataset": {"name": data, "type": re.sub(r"[^\w.-]+", "-", data), "split": run.metrics["split"]},
-            "metrics": metrics}
 
 
 def hub_id(name):
@@ -124,13 +105,18 @@ def preprocessor(config):
     size = vit.get("image")
     if size is None:                                 # CrossViT: the picture of its small patches
         size = [side * model["patch"][0] for side in model["grids"][0]]
-    result = {}
+    result = {
+        "do_resize": bool(size),
+        "size": dict(zip(("width", "height", "depth"), reversed(size))),
+        "resample": 2,                               # bilinear
+        "do_rescale": bool(size),
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": vit["mean"],
+        "image_std": vit["std"],
+    }
     if len(size) == 2:
-        result = {"image_processor_type": "ViTImageProcessor", "do_convert_rgb": len(vit["mean"]) == 3}
-    sides = dict(zip(("width", "height", "depth"), reversed(size)))
-    result.update(do_resize=bool(size), size=sides, resample=2,                # bilinear
-                  do_rescale=bool(size), rescale_factor=1 / 255,
-                  do_normalize=True, image_mean=vit["mean"], image_std=vit["std"])
+        result.update(image_processor_type="ViTImageProcessor", do_convert_rgb=len(vit["mean"]) == 3)
     return result
 
 

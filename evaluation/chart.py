@@ -34,7 +34,7 @@ def limits(values, pad=0.04):
     low = float(values.min())
     high = float(values.max())
     air = (high - low) * pad
-    if high - low <= 1e-9 * max(abs(low), abs(high)):              # all values are the same
+    if np.isclose(low, high, rtol=1e-9, atol=0):
         air = abs(low) / 10 or 0.5
     return low - air, high + air
 
@@ -112,25 +112,23 @@ class Chart(Page):
         x.start = MARGIN + GAP + max(60, y.widest())
         x.end = x.start + width
         inside = x.end + max(80, x.widest()) / 2 - MARGIN
-        entries = []                                 # (top, lines, color)
-        top = MARGIN
-        for text, color in key:
-            lines = wrap(text, inside - 2 * GAP, SMALL)
-            entries.append((top, lines, color))
-            top += block_height(lines, SMALL)
+        entries = [(wrap(text, inside - 2 * GAP, SMALL), color) for text, color in key]
         y_label = wrap(y.label, inside, TEXT)
-        y.end = top + block_height(y_label, TEXT) + GAP
-        y.start = y.end + height
         x_label = wrap(x.label, width, TEXT)
+        above = sum(block_height(lines, SMALL) for lines, _ in entries)
+        y.end = MARGIN + above + block_height(y_label, TEXT) + GAP
+        y.start = y.end + height
         below = y.start + GAP + SMALL * LEADING
         super().__init__(inside + 2 * MARGIN, below + block_height(x_label, TEXT) + MARGIN)
 
         self.image.info["key"] = "; ".join(text for text, _ in key)
-        self.block(MARGIN, top, y_label, TEXT, AXIS)
-        for top, lines, color in entries:
+        top = MARGIN
+        for lines, color in entries:
             self.box(MARGIN, top + 8, MARGIN + 18, top + 26, color)
             self.block(MARGIN + 2 * GAP, top, lines, SMALL)
-        self.block(x.start + width / 2, below, x_label, TEXT, AXIS, anchor="ma")
+            top += block_height(lines, SMALL)
+        self.block(MARGIN, top, y_label, TEXT, AXIS)
+        self.block(x.start + width / 2, below, x_label, TEXT, AXIS, "ma")
         self.line([(x.start, y.end), (x.start, y.start), (x.end, y.start)], AXIS)
         self.draw_ticks()
 
@@ -143,12 +141,12 @@ class Chart(Page):
             self.line([(x, bottom), (x, bottom + TICK)], AXIS)
             half = text_width(name, SMALL) / 2
             if x - half >= free_from:
-                self.text(x, bottom + 2 * TICK, name, SMALL, AXIS, anchor="ma")
+                self.text(x, bottom + 2 * TICK, name, SMALL, AXIS, "ma")
                 free_from = x + half + TICK
         for value, name in self.y.ticks.items():
             y = self.y.px(value)
             self.line([(left - TICK, y), (left, y)], AXIS)
-            self.text(left - 2 * TICK, y, name, SMALL, AXIS, anchor="rm")
+            self.text(left - 2 * TICK, y, name, SMALL, AXIS, "rm")
 
     def points(self, xs, ys):
         """Values on the axes -> [(x, y)], px."""

@@ -79,13 +79,13 @@ def maps_of(tasks, config, out, i, labels):
 
 
 def labels_to_draw(task, predictions, unit):
-    """The labels that are there and the surest of the others; of unknown labels the three surest."""
-    surest = predictions["prediction"][task.name][unit].argsort()[::-1].tolist()
+    """The labels that are there and the surest of the others, of unknown labels the three surest."""
     target = predictions["target"][task.name][unit]
+    surest = predictions["prediction"][task.name][unit].argsort()[::-1].tolist()
+    others = [label for label in surest if target[label] != 1]
     if np.isnan(target).all():
-        return surest[:3]
-    present = np.flatnonzero(target == 1).tolist()
-    return present + [label for label in surest if label not in present][:1]
+        return others[:3]
+    return np.flatnonzero(target == 1).tolist() + others[:1]
 
 
 # -----------------------------------------------------------------------------
@@ -102,9 +102,8 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
     for path in glob.glob(os.path.join(glob.escape(folder), "patient_*.png")):
         os.remove(path)
     images_of = predictions["images"]
-    units = range(len(images_of))
-    with_boxes = [unit for unit in units if images_of[unit][0] in boxes_of]
-    chosen = choose(tasks[0], predictions, count, with_boxes or units)
+    with_boxes = [unit for unit, images in enumerate(images_of) if images[0] in boxes_of]
+    chosen = choose(tasks[0], predictions, count, with_boxes or range(len(images_of)))
     unit_of = {images_of[unit][0]: unit for unit in chosen}
     person = "patient" if cohort.patients_known else "image"
 
@@ -143,21 +142,27 @@ def sample_figure(views, out, i, config, tasks, predictions, unit, boxes, title)
         photos = [photo for _, photo, _ in views]
         kept = list(zip(image, token))                             # best first
         return filter_figure(photos, kept, config.vit.grid, composite, title), KEPT_TEXT
+    if "rebuilt" in out:
+        pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
+        return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title), REBUILT_TEXT
     labels = boxes
     task, _ = findings_of(tasks)
     if task and "label_map" in out:
         labels = [*boxes, *labels_to_draw(task, predictions, unit)]
-    findings = dict(maps_of(tasks, config, out, i, labels))
-    if findings:
-        return finding_figure(views, findings, boxes, task, predictions, unit, title), MAP_TEXT + BOX_TEXT
-    if "rebuilt" in out:
-        pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
-        figure = side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title)
-        return figure, REBUILT_TEXT
-    for key in ("map", "label_map"):                               # the label tokens' instead of heads'
-        if key in out:
-            return map_figure(views, branches_of(out, key, i), config, title), MAP_TEXT
-    return None, ""
+    rows = []
+    text = MAP_TEXT
+    for label, maps in dict(maps_of(tasks, config, out, i, labels)).items():
+        actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][label], "unknown")
+        predicted = predictions["prediction"][task.name][unit][label].clip(*SURE)
+        caption = f"{task.classes[label]} {actual}, predicted {predicted:.2f}"
+        rows += map_rows(views, caption, boxes.get(label, []), maps)
+        text = MAP_TEXT + BOX_TEXT
+    maps = finding_maps(out, i, None, grids_of(config))
+    if maps and not rows:
+        rows += map_rows(views, "", [], maps)
+    if not rows:
+        return None, ""
+    return heat_figure(rows, title), text
 
 
 def answer_texts(tasks, predictions, unit):
@@ -211,42 +216,15 @@ def pixels_of(image):
     return image.permute(1, 2, 0).byte().numpy()
 
 
-def map_figure(views, maps, config, title):
-    """A row per photograph or slice: itself, and under the heat of the class token's attention.
-
-    maps: one of (H, T) or (N, H, T), or one per branch, side by side; T patches as `grids_of` the config."""
-    rows = []
-    for j, view in enumerate(views):
-        heats = {}
-        for weights, grid in zip(maps, grids_of(config)):
-            if weights.dim() == 3:
-                weights = weights[j]
-            patches = " x ".join(map(str, grid))
-            heats[f"attention, {patches} patches"] = weights.abs().mean(0).view(grid).numpy()
-        rows += map_rows([view], "", [], heats)
-    return heat_figure(rows, title)
-
-
-def finding_figure(views, findings, boxes, task, predictions, unit, title):
-    """Rows per finding: the X-ray with its boxes, and the same under the heat of every map.
-
-    findings: {label: {name of the map: (rows, columns)}}; boxes: {label: boxes in shares}."""
-    rows = []
-    for label, maps in findings.items():
-        actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][label], "unknown")
-        predicted = predictions["prediction"][task.name][unit][label].clip(*SURE)
-        caption = f"{task.classes[label]} {actual}, predicted {predicted:.2f}"
-        heats = {f"{caption}: {map_title(name)}": weights for name, weights in maps.items()}
-        rows += map_rows(views, caption, boxes.get(label, []), heats)
-    return heat_figure(rows, title)
-
-
 def map_rows(views, caption, boxes, maps):
     """Yield the rows of heat_figure, one per view. boxes: in shares of it; maps: {caption: weights}."""
-    for name, photo, axis in views:
+    for number, (name, photo, axis) in enumerate(views):
         height, width = photo.shape[:2]
         frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        heats = {text: times_chance(weights, axis) for text, weights in maps.items()}
+        heats = {}
+        for source, weights in maps.items():
+            text = f"{caption}: {map_title(source)}".removeprefix(": ")
+            heats[text] = times_chance(weights, number, axis)
         yield photo, f"{caption} {name}".strip(), frames, heats
 
 
@@ -266,10 +244,12 @@ def heat_figure(rows, title):
     return stack([*sheets, side_by_side([bar], [""], height=bar.height)])
 
 
-def times_chance(weights, axis=None):
+def times_chance(weights, number, axis):
     """A map over T patches -> in multiples of chance, 1/T of its sum; of a volume the middle slab across an
-    axis."""
+    axis; of several photographs that with this number."""
+    if axis is None and weights.ndim == 3:
+        weights = weights[number]
     times = weights * weights.size / max(weights.sum(), 1e-30)
-    if weights.ndim == 2:
-        return times
-    return times.take(weights.shape[axis] // 2, axis)
+    if axis is not None:
+        times = times.take(weights.shape[axis] // 2, axis)
+    return times

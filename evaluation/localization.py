@@ -106,8 +106,8 @@ def inside(boxes, grid):
 def finding_maps(out, i, token, grids):
     """What a model's outputs have to show for a finding in sample i -> {name of the map: (rows, columns)}.
 
-    token: number of the finding's label token. The class token's map, its mean over heads, is the same for
-    every finding. grids: of the patches, one per branch of the model."""
+    token: number of the finding's label token; None: the mean of all. The class token's map, its mean over
+    heads, is the same for every finding. grids: of the patches, one per branch of the model."""
     maps = {}
     for key, title in MAPS.items():
         if key not in out:
@@ -118,10 +118,10 @@ def finding_maps(out, i, token, grids):
             if len(branches) > 1:
                 name += f", branch {branch}"
             weights = weights.abs().numpy()
-            own = weights.mean(0)                                  # of (H, T)
-            if "label" in key:                                     # (L, T)
+            own = weights.mean(-2)                                 # of (H, T), or of several images (N, H, T)
+            if "label" in key and token is not None:               # (L, T)
                 own = weights[token]
-            maps[name] = own.reshape(grid)
+            maps[name] = own.reshape(*own.shape[:-1], *grid)
     return maps
 
 

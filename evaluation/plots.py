@@ -13,21 +13,21 @@ CELL = 104                                           # side of a cell of a confu
 SEE_THROUGH = ACCENT + (110,)
 
 
-def line_chart(lines, x, y, width=WIDTH, dots=((), ()), reference=((), ()), labels=()):
+def line_chart(lines, x, y, width=WIDTH, dots=None, reference=None, labels=()):
     """Lines of curves.py in the colors of PALETTE. dots: xs and ys of pairs; reference: of a grey line;
     labels: [(x, y, text)]."""
     colors = PALETTE
-    if len(dots[0]):
+    if dots:
         colors = PALETTE[1:]                         # dots have the first
     lines = list(zip(lines, colors))
     chart = Chart(x, y, width, key=[(line.name, color) for line, color in lines])
-    chart.curve(*reference, BAR)
-    radius = 7
-    if len(dots[0]) > 500:
-        radius = 4
-    chart.marks(*dots, radius, SEE_THROUGH)
+    if reference:
+        chart.curve(*reference, BAR)
+    if dots:
+        radius = 7 if len(dots[0]) <= 500 else 4
+        chart.marks(*dots, radius, SEE_THROUGH)
     for a, b, text in labels:
-        chart.text(x.px(a), y.px(b), text, 24, AXIS, anchor="mm")
+        chart.text(x.px(a), y.px(b), text, 24, AXIS, "mm")
     for line, color in reversed(lines):              # the first line ends on top
         if line.points:
             for value, *interval in zip(line.xs, line.low, line.high):
@@ -81,26 +81,24 @@ def confusion(counts, classes):
         rows = [f"{i} {name}" for i, name in enumerate(classes, 1)]
     middles = np.arange(n + 1) + 0.5
     columns = dict(zip(middles, [*columns, "total"]))
-    rows = dict(zip(middles[::-1], [*rows, "total"]))
+    rows = dict(zip(middles, [*rows, "total"]))
     x = Axis((0, n + 1), "predicted class", names=columns)
-    y = Axis((0, n + 1), "actual class", names=rows)
+    y = Axis((n + 1, 0), "actual class", names=rows)
     side = CELL * (n + 1)
-    half = CELL / 2 - 2                              # of a shaded cell
     chart = Chart(x, y, side, side)
     chart.image.info["key"] = "; ".join(f"{name}: {row}" for name, row in zip(classes, counts))
     for (i, j), count in np.ndenumerate(table):
-        across = x.px(j + 0.5)
-        down = y.px(n - i + 0.5)
+        down = y.px(i + 0.5)
         texts = [f"{count:,}"]
         color = INK
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
             shade = *ACCENT, round(255 * share)
             chart.box(
-                across - half,
-                down - half,
-                across + half,
-                down + half,
+                x.px(j) + 2,
+                y.px(i) + 2,
+                x.px(j + 1) - 2,
+                y.px(i + 1) - 2,
                 shade,
             )
             percent = round(100 * share)
@@ -110,7 +108,7 @@ def confusion(counts, classes):
             down -= SMALL * LEADING / 2
             if share > 0.5:
                 color = "white"
-        chart.block(across, down, texts, SMALL, color, anchor="mm")
+        chart.block(x.px(j + 0.5), down, texts, SMALL, color, "mm")
     return chart.done()
 
 
@@ -122,19 +120,17 @@ def dots(rows, title="", intervals=None, reference=None):
     count = max(len(rows), 1)
     numbers = sum(map(list, [*rows.values(), *intervals.values()]), [reference])
     x = Axis(limits(numbers))
-    names = {count - i - 0.5: name for i, name in enumerate(rows)}
-    y = Axis((0, count), title, names=names)
+    y = Axis((count, 0), title, names={i + 0.5: name for i, name in enumerate(rows)})
     chart = Chart(x, y, height=ROW * count)
     for value in x.ticks:
         chart.upright(value, PALE)
     if reference is not None:
         chart.upright(reference, BAR)
-    for middle, (name, values) in zip(y.ticks, rows.items()):
+    for middle, name in y.ticks.items():
         level = repeat(middle)
         chart.curve(finite(intervals.get(name, [])), level, ACCENT)
-        values = finite(values)
+        values = finite(rows[name])
         chart.marks(values, level, 9, SEE_THROUGH)
         if len(values):
-            bar = middle - 0.3, middle + 0.3
-            chart.upright(values.mean(), INK, bar)
+            chart.upright(values.mean(), INK, (middle + 0.3, middle - 0.3))
     return chart.done()

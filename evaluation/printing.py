@@ -42,7 +42,7 @@ def print_table(tasks, result):
         sentence, warnings = verdict(task, result)
         print(textwrap.fill(sentence, WIDTH))
         print_warnings(warnings)
-        shown += tables(task, result, names={})
+        shown += tables(task, result)
     if "localization" in result:
         shown += map_tables(result["localization"])
     for _, head, rows in shown:

@@ -15,12 +15,10 @@ from os.path import basename, dirname, exists, join
 from urllib.parse import quote
 
 from evaluation.card import card
-from evaluation.metrics import NAMES
 from evaluation.picture_file import png, read_picture, save_picture
-from evaluation.result_tables import cell_text, legend, map_tables, tables
+from evaluation.result_tables import cell_text
 from evaluation.run_charts import learning_curves, task_charts
-from evaluation.run_text import caveats, command, facts, read_run, split_table
-from evaluation.verdict import verdict
+from evaluation.run_text import document, read_run
 from plumbing.command import Parser, run_main
 from plumbing.run_folder import write_folder, write_whole
 from plumbing.saved_run import evaluated
@@ -49,6 +47,7 @@ th:last-child, td:last-child { padding-right: 0 }
 td:first-child { min-width: 5.5rem }
 .facts td + td { white-space: normal; overflow-wrap: anywhere }
 .facts td:first-child { color: #5d6368; width: 9rem }
+.facts thead { display: none }
 .count td + td, .count th + th { text-align: right; padding: .32rem 0 .32rem .7rem }
 .count th { font-size: .88em; white-space: normal; vertical-align: bottom }
 caption:has(span:empty) { display: none }
@@ -99,6 +98,14 @@ li { margin: .35rem 0 }
 
 
 COLUMN = 380                                         # px of a column of charts, at least, where there are two
+TEXTS = {  # kind of text in `document`: its HTML
+    "title": "<h1>{}</h1>",
+    "heading": "<h2>{}</h2>",
+    "lead": '<p class="lead">{}</p>',
+    "warning": '<p class="warning">{}</p>',
+    "legend": '<p class="legend">{}</p>',
+    "limit": "<p>{}</p>",
+}
 
 
 # -----------------------------------------------------------------------------
@@ -124,14 +131,6 @@ def html_table(table, kind):
     body = "\n".join(html_row(cells, "td") for cells in rows)
     return (f'<div class="wide"><table class="{kind}"><caption><span>{cell(caption)}</span></caption>\n'
             f"<thead>{html_row(head, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>")
-
-
-def html_tables(made):
-    """Yield the tables of results, and below them what their marks mean."""
-    for table in made:
-        yield html_table(table, "entry")
-    for text in legend(made):
-        yield f'<p class="legend">{cell(text)}</p>'
 
 
 def html_figure(picture, alt, text, width, least=0):
@@ -193,42 +192,31 @@ def page(run, charts, pictures=True):
 
 def sections(run, charts, pictures):
     """Yield what stands on the page, from top to bottom."""
-    yield f"<h1>{cell(run.name)}</h1>"
-    for task in run.tasks:
-        sentence, warnings = verdict(task, run.metrics)
-        yield f'<p class="lead">{cell(sentence)}</p>'
-        for text in warnings:
-            yield f'<p class="warning">{cell(text)}</p>'
-    yield html_table(("", [], facts(run)), "facts")
-    yield html_table(split_table(run), "count")
-    for task in run.tasks:
-        yield f"<h2>Results: {cell(task.name)}</h2>"
-        yield from html_tables(tables(task, run.metrics, NAMES))
-        yield html_charts(charts[task.name])
-    if charts[LEARNING]:
-        yield "<h2>Learning curves</h2>"
-        yield html_charts(charts[LEARNING])
-    if pictures:
-        yield from looks(run)
-        yield from other_pages(run)
-    yield "<h2>Limits</h2>\n<ul>"
-    for text in caveats(run):
-        yield f"<li>{cell(text)}</li>"
-    words = cell(command(run.args))
-    words = re.sub(r"(--[^ ]+( [^ -][^ ]*)?)", r"<span>\1</span>", words)      # no break inside a flag
-    yield f"</ul>\n<h2>The command</h2>\n<pre>{words}</pre>"
+    for kind, content in document(run):
+        if kind in TEXTS:
+            yield TEXTS[kind].format(cell(content))
+        elif kind == "charts":
+            yield html_charts(charts[content.name])
+        elif kind == "pictures":
+            if charts[LEARNING]:
+                yield "<h2>Learning curves</h2>"
+                yield html_charts(charts[LEARNING])
+            if pictures:
+                yield from patient_section(run)
+                yield from other_pages(run)
+        elif kind == "command":
+            words = re.sub(r"(--[^ ]+( [^ -][^ ]*)?)", r"<span>\1</span>", cell(content))
+            yield f"<pre>{words}</pre>"              # no break inside a flag
+        else:
+            yield html_table(content, kind)
 
 
-def looks(run):
-    """-> lines: what the model looked at; none without pictures and boxes."""
-    lines = []
-    if "localization" in run.metrics:
-        lines += html_tables(map_tables(run.metrics["localization"]))
-    paths = glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png"))
-    lines += map(html_sheet, sorted(paths))
-    if lines:
-        lines.insert(0, "<h2>What the model looked at</h2>")
-    return lines
+def patient_section(run):
+    """Yield what the model looked at in the images of some patients; nothing without pictures of them."""
+    paths = sorted(glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png")))
+    if paths:
+        yield "<h2>What the model looked at</h2>"
+        yield from map(html_sheet, paths)
 
 
 def run_figures(run):

@@ -4,7 +4,7 @@ A table is (caption, head, rows). A cell is a text, a number, or an entry of met
 or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
 """
 from evaluation.localization import map_title
-from evaluation.metrics import METRICS, random_precision
+from evaluation.metrics import METRICS, NAMES, random_precision
 from evaluation.probabilities import RATES
 from evaluation.scores import FEW
 from evaluation.subgroups import SMALL
@@ -89,20 +89,21 @@ def counts(result):
 # one run
 
 
-def tables(task, result, names):
-    """-> the tables of one task. result: what metrics.json holds; names: what to call its metrics."""
+def tables(task, result):
+    """-> the tables of one task. result: what metrics.json holds."""
     scores = result[task.key]
-    made = [metric_table(task, result, names)]
     noun = people(result).partition(",")[0]                        # patients, or images
-    for caption, counted, key in ((f"Label by label; {LUCK}", "positives", "per_label"),
-                                  ("Each branch alone", noun, "branches"),
-                                  (subgroup_caption(result), noun, "subgroups")):
-        made.append(group_table(caption, counted, scores.get(key, {}), task, names))
-    made.append(operating_table(scores.get("operating_point", {})))
+    made = [
+        metric_table(task, result),
+        group_table(f"Label by label; {LUCK}", "positives", scores.get("per_label"), task),
+        group_table("Each branch alone", noun, scores.get("branches"), task),
+        group_table(subgroup_caption(result), noun, scores.get("subgroups"), task),
+        operating_table(scores.get("operating_point")),
+    ]
     return [table for table in made if table[2]]                   # those with rows
 
 
-def metric_table(task, result, names):
+def metric_table(task, result):
     """Every metric, beside that of the constant predictor where there is one."""
     scores = result[task.key]
     constant = scores.get("constant")
@@ -118,7 +119,7 @@ def metric_table(task, result, names):
         if metric not in scores:
             continue
         entry = scores[metric]
-        title = names.get(metric, metric)
+        title = NAMES[metric]
         defined = entry.get(task.kind, total)                      # for how many of the classes or labels
         if defined < total:
             title += f", {defined} of {total} {task.kind}"
@@ -159,11 +160,11 @@ def legend(made):
     return []
 
 
-def group_table(caption, counted, groups, task, names):
+def group_table(caption, counted, groups, task):
     """One row per label or subgroup: its name, two metrics, and how many of what is counted."""
     metrics = list(METRICS[task.kind])[:2]
     rows = []
-    for name, group in groups.items():
+    for name, group in (groups or {}).items():
         row = [name]
         for metric in metrics:
             entry = dict(group[metric])
@@ -171,7 +172,7 @@ def group_table(caption, counted, groups, task, names):
                 entry["of"] = f"against {number(group['constant'][metric]['value'])}"
             row.append(marked(entry, too_few(task, group)))
         rows.append([*row, count_text(group, metrics[0])])
-    return caption, ["", *[names.get(metric, metric) for metric in metrics], counted], rows
+    return caption, ["", *[NAMES[metric] for metric in metrics], counted], rows
 
 
 def count_text(group, metric):
@@ -238,7 +239,7 @@ def subgroup_caption(result):
 def operating_table(points):
     """One row per label or class: sensitivity and specificity with their counts, and the threshold."""
     rows = []
-    for name, point in points.items():
+    for name, point in (points or {}).items():
         if point["threshold"] is None:
             rows.append([name, dict(point, value=None), "", "", "", "", ""])
             continue
@@ -257,9 +258,10 @@ def operating_table(points):
 
 def confusion_tables(task, result):
     """-> the confusion of a task of classes, in a list; [] for other tasks."""
-    if "confusion" not in result[task.key]:
+    confusion = result[task.key].get("confusion")
+    if not confusion:
         return []
-    rows = [[name] + counts for name, counts in zip(task.classes, result[task.key]["confusion"])]
+    rows = [[name, *counts] for name, counts in zip(task.classes, confusion)]
     return [(f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)",
              ["", *task.classes], rows)]
 
@@ -267,16 +269,16 @@ def confusion_tables(task, result):
 def map_tables(result):
     """-> where the maps point, map by map, and label by label. result: see localization.score_maps."""
     chance = result["chance"]
+    titles = [map_title(name) for name in result]
     rows = []
-    for name, scores in result.items():
+    for title, scores in zip(titles, result.values()):
         values = [marked(scores[metric], chance["findings"] < FEW) for metric in ("pointing", "mass")]
-        rows.append([map_title(name), *values])
-    head = [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"]
+        rows.append([title, *values])
+    labels = []
+    for label, own in chance["per_label"].items():
+        values = [number(scores["per_label"][label]["pointing"]["value"]) for scores in result.values()]
+        labels.append([label, *values, own["findings"]])
     caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
                "and the share of the map inside it")
-    labels = []
-    for label, scores in chance["per_label"].items():
-        values = [number(other["per_label"][label]["pointing"]["value"]) for other in result.values()]
-        labels.append([label, " | ".join(values), scores["findings"]])
-    return [(caption, head, rows),
-            ("", ["pointing game, by label", "the maps above, in their order", "findings"], labels)]
+    return [(caption, [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"], rows),
+            ("Pointing game, label by label", ["", *titles, "findings"], labels)]

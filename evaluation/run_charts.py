@@ -21,7 +21,7 @@ LOSS = "; training: augmented images, any first stage, survival within a batch; 
 RATES = {  # name: points, area, axes, a grey line, caption
     "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
             "ROC of {}, positives in the key; grey: chance, band: 95 %"),
-    "precision_recall": (curves.precision_recall, "auprc", "recall", "precision", ((), ()),
+    "precision_recall": (curves.precision_recall, "auprc", "recall", "precision", None,
                          "Precision and recall of what is rare in {}; chance is its share, band: 95 %"),
 }
 

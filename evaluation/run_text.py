@@ -1,4 +1,4 @@
-"""What a run folder says, in words: the part that report and model card share.
+"""What a run folder says, in words and tables: the document that report and model card share.
 """
 import math
 import shlex
@@ -9,8 +9,9 @@ import numpy as np
 from safetensors import safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, NAMES
-from evaluation.result_tables import counts, number, people
+from evaluation.result_tables import counts, legend, map_tables, number, people, tables
 from evaluation.scores import chosen_metric
+from evaluation.verdict import verdict
 from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated, tasks_and_columns
 from plumbing.spreadsheet import read_cells
@@ -96,7 +97,44 @@ def command(args):
 
 
 # -----------------------------------------------------------------------------
-# sentences
+# the document
+
+
+def document(run):
+    """Yield what page and card say, from top to bottom: (kind, content), a text or a table as in
+    result_tables.py.
+
+    "charts" and "pictures" are the places of what only one of them has: of a task, and of the run."""
+    yield "title", run.name
+    for task in run.tasks:
+        sentence, warnings = verdict(task, run.metrics)
+        yield "lead", sentence
+        for text in warnings:
+            yield "warning", text
+    yield "facts", ("", ["", ""], facts(run))
+    yield "count", split_table(run)
+    for task in run.tasks:
+        yield "heading", f"Results: {task.name}"
+        yield from with_legend(tables(task, run.metrics))
+        yield "charts", task
+    if "localization" in run.metrics:
+        yield "heading", "Where the maps point"
+        yield from with_legend(map_tables(run.metrics["localization"]))
+    yield "pictures", None
+    yield "heading", "Limits"
+    for text in caveats(run):
+        yield "limit", text
+    yield "heading", "The command"
+    yield "command", command(run.args)
+
+
+def with_legend(made):
+    """Yield tables of results, and below them what their marks mean."""
+    for table in made:
+        yield "entry", table
+    for text in legend(made):
+        yield "legend", text
+
 
 def caveats(run):
     """Yield what these numbers do not say, in sentences."""
@@ -109,6 +147,8 @@ def caveats(run):
     if run.metrics["patients"] < 100:
         yield (f"{run.metrics['patients']} test {people(run.metrics)} are few: intervals are wide, "
                "and a little too narrow for what they promise.")
+    if run.args.get("pretrained"):
+        yield f"The weights it started from, {run.args['pretrained']}, have a license of their own."
 
 
 # -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 Of test patients; a finding per label. Both runs read the same table, and have the same split (--seed).
 """
 from evaluation.figures import findings_of, heat_figure, map_rows, maps_of, views_of
-from evaluation.localization import find_boxes, map_title
+from evaluation.localization import find_boxes
 from evaluation.predict import predict_images
 from plumbing.columns import tabulate
 from plumbing.command import Parser, run_main
@@ -36,9 +36,8 @@ def findings_in(run, device):
         for i, [image] in enumerate(batch["index"]):
             views = list(views_of(cohort, image, options["size"], model.config))
             for label, maps in maps_of(tasks, model.config, out, i, boxes_of[image]):
-                name = task.classes[label]
-                heats = {f"{name}: {run}: {map_title(key)}": weights for key, weights in maps.items()}
-                findings[cohort.paths[image], name] = boxes_of[image][label], views, heats
+                maps = {f"{run}: {name}": weights for name, weights in maps.items()}
+                findings[cohort.paths[image], task.classes[label]] = boxes_of[image][label], views, maps
 
     images = [image for image in test if image in boxes_of]
     if images:

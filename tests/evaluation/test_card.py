@@ -44,22 +44,17 @@ def test_what_is_shared_holds_no_picture_id_or_path(runs, tmp_path):
     run = read_run(str(runs / "a"))
     run.args = publishable({**run.args, "data": "/home/me/films/", "name": "r\n<script>"})
     text = card(run)
-    assert "| Data | films |" in text and '"name": "films"' in text and "\n<script>" not in text
+    assert "| Data | films |" in text and "/home/me" not in text and "\n<script>" not in text
 
 
 @pytest.mark.parametrize("name", "abc")
-def test_the_hub_reads_the_test_results_from_the_head(runs, name):
-    """huggingface_hub's own reader finds every defined metric of every task, to the last digit, and nothing else; a null is left out."""
+def test_the_hub_reads_the_head(runs, name):
+    """huggingface_hub's own reader finds every metric of every task under its own name, once, and no number without an interval."""
     run = read_run(str(runs / name))
-    run.metrics[run.tasks[0].name]["brier" if name != "a" else "r2"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
     found = ModelCard(card(run)).data
-    expected = [(task.name, HUB.get(metric, metric), run.metrics[task.name][metric]["value"]) for task in run.tasks for metric in METRICS[task.kind]
-                if run.metrics[task.name][metric]["value"] is not None]
-    assert [(each.task_name, each.metric_type, each.metric_value) for each in found.eval_results] == expected and len(expected) > 1
-    assert {each.dataset_split for each in found.eval_results} == {"test"} and found.model_name == name
-    for each in found.eval_results:                                # few patients, and what a constant would have
-        assert each.metric_name.endswith(", 4 patients") and ": test " in each.metric_name and "\u2020, constant " in each.metric_name
-    assert set(found.metrics) >= {metric for _, metric, _ in expected}
+    expected = [HUB.get(metric, metric) for task in run.tasks for metric in METRICS[task.kind]]
+    assert found.metrics == list(dict.fromkeys(expected)) and found.eval_results is None
+    assert found.pipeline_tag == "image-classification"
 
 
 def test_preprocessor_config_is_what_the_model_does(runs):

@@ -27,14 +27,19 @@ def drawn(monkeypatch):
     return calls
 
 
+def sample(views, weights, config):
+    """What a model without labels shows of a sample."""
+    return figures.sample_figure(views, {"map": weights}, 0, config, [Task("y", "regression")], {}, 0, {}, "title")
+
+
 def test_every_photograph_gets_its_own_heat_on_one_scale(drawn):
     """Mean over heads of the size of the weights (softmax-free ones have a sign), image by image, or branch by branch;
     1 is chance."""
     views = [("", np.full((48, 48, 3), shade, np.uint8), None) for shade in (10, 20)]
     image, joint, branches = torch.randn(2, 16), torch.randn(3, 2, 16), [torch.randn(2, 16), torch.randn(2, 4)]
-    figures.map_figure(views[:1], [image], VIT, "a plain ViT")
-    figures.map_figure(views, [joint], SimpleNamespace(vit=VIT), "two of three photographs")
-    figures.map_figure(views[:1], branches, SimpleNamespace(grids=((4, 4), (2, 2))), "CrossViT")
+    sample(views[:1], image[None], VIT)
+    sample(views, joint[None], SimpleNamespace(vit=VIT))           # two of three photographs
+    sample(views[:1], [weights[None] for weights in branches], SimpleNamespace(grids=((4, 4), (2, 2))))
     expected = [(10, image), (10, joint[0]), (20, joint[1]), (10, branches[0]), (10, branches[1])]
     assert len(drawn) == len(expected)
     for (shade, times, _), (photo, weights) in zip(drawn, expected):
@@ -45,8 +50,13 @@ def test_every_photograph_gets_its_own_heat_on_one_scale(drawn):
 
 def test_a_flat_map_is_chance(drawn):
     """Everywhere 1, and the scale does not shrink to it."""
-    figures.map_figure([("", np.zeros((8, 8, 3), np.uint8), None)], [torch.full((2, 16), 0.01)], VIT, "flat")
+    sample([("", np.zeros((8, 8, 3), np.uint8), None)], torch.full((1, 2, 16), 0.01), VIT)
     assert np.allclose(drawn[0][1], 1) and drawn[0][2] == 2
+
+
+def test_what_a_model_without_maps_looked_at_is_not_drawn(drawn):
+    """A ResNet: no picture, and no words."""
+    assert figures.sample_figure([], {"logits": {}}, 0, VIT, [Task("y", "regression")], {}, 0, {}, "title") == (None, "")
 
 
 @pytest.mark.parametrize("depth, patch", ((12, 4), (8, 4), (5, 1)))

@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, NAMES
 from evaluation.printing import print_columns, print_table
 from evaluation.probabilities import details
 from evaluation.scores import score, score_constant
@@ -27,11 +27,11 @@ def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
     lines = capsys.readouterr().out.splitlines()
     find = {re.split(" {2,}", line[4:])[0]: line for line in lines[1:]}                # the first column
     mae, low, high = (result["pasi"]["mae"][key] for key in ("value", "low", "high"))
-    assert find["mae"].split()[1:] == [f"{mae:.3f}", f"({low:.3f}", "to", f"{high:.3f})", "1,234"]
+    assert find["mean absolute error"].split()[3:] == [f"{mae:.3f}", f"({low:.3f}", "to", f"{high:.3f})", "1,234"]
     assert lines[0] == "test: 50 patients, 50 images; 95 % intervals, patients resampled"
     assert find["fst I-IV"].endswith("  45") and find["fst V-VI"].endswith("  5 (small)")
-    assert find["auroc, 1 of 2 labels"] and "undefined: one class only" in find["mass"] and find["mass"].endswith(" 0 of 50")
-    for names in (METRICS["regression"], groups):                  # the second column begins where its neighbours' do
+    assert find["AUROC, 1 of 2 labels"] and "undefined: one class only" in find["mass"] and find["mass"].endswith(" 0 of 50")
+    for names in ([NAMES[name] for name in METRICS["regression"]], groups):                  # the second column begins where its neighbours' do
         starts = [{match.end() for match in re.finditer("  (?=[^ ])", find[name][4:])} for name in names]
         assert set.intersection(*starts)
     assert len(lines) >= 17 and max(map(len, lines)) <= 80
@@ -58,8 +58,8 @@ def test_where_nothing_is_known_no_word_is_lost_and_no_number_is_made_up(capsys)
         scores = {**score(task, table), **details(task, table), "constant": score_constant(task, table, 0.5)}
         print_table([task], {"split": "test", "patients": 20, "images": 20, "unit": "patient", task.name: scores})
     text = capsys.readouterr().out
-    assert "\n    ccc             undefined: no unit with a known target  undefined\n" in text
-    assert "auroc, 0 of 2 labels  undefined: no unit with a known target, for every label" in text
+    assert re.search("\n    Lin's concordance  +undefined: no unit with a known target  undefined\n", text)
+    assert "AUROC, 0 of 2 labels              undefined: no unit with a known target, for every label" in text
     target = np.stack([np.arange(40) % 2, np.ones(40)], 1)
     table = table_of(FINDINGS, np.linspace(0, 1, 80).reshape(40, 2), target)
     scores = {**score(FINDINGS, table, constant=[0.5, 0.5]), **details(FINDINGS, table, {"edema": 0.5}), "constant": score_constant(FINDINGS, table, 0.5)}

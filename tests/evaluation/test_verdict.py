@@ -115,7 +115,7 @@ def test_a_mean_of_rare_labels_is_not_judged(task):
     sentence, warnings = verdict(task, result)
     assert "cannot be judged with so few cases: mean AUROC of " in sentence and "(positives: 9)" in warnings[0]
     scores["subgroups"] = {"sex F": score(task, table_of(task, prediction, target))}
-    [group] = [table for table in tables(task, result, {}) if table[0].startswith("Subgroups")]
+    [group] = [table for table in tables(task, result) if table[0].startswith("Subgroups")]
     assert group[2][0][1]["of"] == "\u2020" and "not trustworthy" in legend([group])[0] and legend([("", [], [["a", 1.0]])]) == []
 
 
@@ -235,7 +235,7 @@ def test_a_model_that_learned_the_hospital_is_said(task, constant):
     first = list(METRICS[task.kind])[0]
     value = np.abs(truth[own]).mean() if task is PASI else 0.5     # what the training median 0, or one share, comes to there
     assert groups["site A"]["constant"][first]["value"] == pytest.approx(value)
-    [subgroups] = [rows for caption, _, rows in tables(task, result, {}) if caption.startswith("Subgroups")]
+    [subgroups] = [rows for caption, _, rows in tables(task, result) if caption.startswith("Subgroups")]
     assert f"against {value:.3f}" in cell_text(subgroups[0][1])
 
 
@@ -260,5 +260,5 @@ def test_many_images_of_few_patients_are_few_cases():
     assert "cannot be judged with so few" in sentence and warnings[0] == "Fewer than 10 cases, so that no interval is trustworthy: sick (positive patients: 2)."
     point = scores["operating_point"]["sick"]
     assert point["sensitivity"]["patients"] == point["f1"]["patients"] == 2 and point["specificity"]["patients"] == 40
-    [(_, _, [row])] = [table for table in tables(SICK, {"sick": scores, "split": "test", "unit": "image"}, {}) if "threshold" in table[0]]
+    [(_, _, [row])] = [table for table in tables(SICK, {"sick": scores, "split": "test", "unit": "image"}) if "threshold" in table[0]]
     assert "\u2020" in row[1]["of"] and "\u2020" not in row[2]["of"]
