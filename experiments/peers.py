@@ -24,9 +24,8 @@ SAME = {"cpu": "--kernels mkl --amp off", "cuda": "--kernels mkl --amp bf16"}   
 def build_vit(device, who, size, image, patch, batch, flags, step):
     fields = SIZES[size]
     if who.startswith("timm"):
-        from timm.models.vision_transformer import VisionTransformer
-        model = VisionTransformer(image, patch, embed_dim=fields["dim"], depth=fields["depth"],
-                                  num_heads=fields["heads"], num_classes=10)
+        import timm
+        model = timm.create_model(f"vit_{size}_patch{patch}_{image}", num_classes=10)
     elif who == "transformers":
         import transformers
         model = transformers.ViTForImageClassification(transformers.ViTConfig(
@@ -114,7 +113,7 @@ def vit(args):
         networks = [dict(size="base", image=224, patch=16, batch=256),
                     dict(size="large", image=384, patch=32, batch=128)]
     if args.quick:
-        networks = [dict(size="micro", image=32, patch=8, batch=2)]
+        networks = [dict(size="tiny", image=224, patch=16, batch=1)]
     yield from beside_peers(args, build_vit, ["transformers", "timm"], networks)
 
 

@@ -9,6 +9,7 @@ import re
 from importlib.metadata import version
 from importlib.util import find_spec
 from os.path import exists, join
+from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
@@ -52,8 +53,7 @@ def peak_memory(step, device):
         torch.cuda.reset_peak_memory_stats()
         peak = torch.cuda.max_memory_allocated
     elif exists("/proc/self/clear_refs"):
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")                                        # the peak starts anew, at what there is
+        Path("/proc/self/clear_refs").write_text("5")              # the peak starts anew, at what there is
         peak = resident_peak
     else:
         return clock(step, device), None
@@ -64,8 +64,8 @@ def peak_memory(step, device):
 
 def resident_peak():
     """The most memory that this process had since its peak started anew, in bytes."""
-    with open("/proc/self/status") as file:
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def counted(step):
@@ -161,8 +161,8 @@ def machine(device):
     """A line that says what it was measured on."""
     chip = platform.processor()
     if exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            chip = (re.findall("model name\t: (.*)", file.read()) + [chip])[0]
+        names = re.findall("model name\t: (.*)", Path("/proc/cpuinfo").read_text())
+        chip = (names + [chip])[0]                                 # some ARMs say none
     words = [chip, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"]
     if device == "cuda":
         words.insert(0, torch.cuda.get_device_name())

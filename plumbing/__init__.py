@@ -13,5 +13,5 @@ line of each file says which concept it is; in reading order:
     for the ideas     sizes checks variants fusions stages
     pretrained        weights checkpoints weight_files names architecture families preprocessing resize
     simulated data    simulate simulate_skin simulate_photo simulate_chest simulate_film simulate_brain
-                      simulate_bag simulate_files drawing
+                      simulate_bag drawing
 """

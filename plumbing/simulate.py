@@ -17,21 +17,65 @@ Not a model of disease: good for testing methods and for teaching, no evidence a
 
 Run: python -m plumbing.simulate --data chest --out films --patients 100      a cohort to look at
 """
+import csv
+import io
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from os.path import exists, isdir, join
 
-from plumbing.command import Parser, count, run_main
+import numpy as np
+from huggingface_hub.utils import tqdm
+from PIL import Image
+
+from plumbing.command import Parser, count, refuse_empty, run_main
 from plumbing.lock import lock
 from plumbing.simulate_bag import BAG
 from plumbing.simulate_brain import BRAIN
 from plumbing.simulate_chest import CHEST
-from plumbing.simulate_files import write
 from plumbing.simulate_skin import PSORIASIS
 
 
 VERSION = 2                                     # in the folder's name; raise it when pixels or rows change
 COHORTS = {"psoriasis": PSORIASIS, "chest": CHEST, "brain": BRAIN, "bag": BAG}
+
+
+def save(path, pixels):
+    """Write uint8 pixels, (H, W) or (H, W, 3), to a .jpg, or any array to a .npy."""
+    if path.endswith(".npy"):
+        np.save(path, pixels)
+        return
+    buffer = io.BytesIO()                       # on a full disk Pillow itself leaves half a JPEG and no error
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+    with open(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def write(folder, cohort, seed=0, patients=None):
+    """Let several threads draw the patients of a cohort into folder/images, then write its tables.
+
+    cohort: (draw, tables, how many patients there usually are). draw(seed, index) draws one patient: a list
+    of rows for each table, and {file name: pixels}. tables is {file name: "column column ..."}, with
+    cohort.csv last."""
+    draw, tables, usual = cohort
+    patients = patients or usual
+
+    def finish(index):
+        *rows, pictures = draw(seed, index)
+        for name, pixels in pictures.items():
+            save(join(folder, name), pixels)
+        return rows
+
+    os.makedirs(join(folder, "images"), exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:               # numpy and Pillow release the lock
+        finished = pool.map(finish, range(patients))
+        finished = list(tqdm(finished, "drawing patients", patients, leave=False, disable=None))
+    for (name, columns), rows_of_patients in zip(tables.items(), zip(*finished)):
+        with open(join(folder, name), "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns.split())
+            for rows in rows_of_patients:
+                writer.writerows(rows)
 
 
 def make(name, root="data_cache", seed=0, patients=None):
@@ -66,6 +110,9 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=0, help="another one draws other patients")
     parser.add_argument("--patients", type=count, help="how many; default: as train.py uses")
     args = parser.parse_args(argv)
+    refuse_empty(args)
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}: need at least 0")
     if isdir(args.out) and os.listdir(args.out):
         parser.error(f"--out {args.out} is not empty")
     write(args.out, COHORTS[args.data], args.seed, args.patients)

@@ -1,6 +1,6 @@
 """How a photograph of psoriasis is drawn: a body region of some skin type, plaques on it, light and a camera.
 
-Colours are (3, 1, 1) and pictures (3, H, W): red, green, blue, in grey levels 0..255. Maps are (H, W).
+Colors are (3, 1, 1) and pictures (3, H, W): red, green, blue, in grey levels 0..255. Maps are (H, W).
 """
 import math
 
@@ -49,37 +49,39 @@ SHAPES = {                                      # of the body, as limbs() reads 
          0.44  -1.2    0.42    0.42  -0.1    0.3
          0.42   0.1    0.27    0.38   0.7    0.13
          0.38   0.72   0.13    0.56   0.9    0.12"""}
-HAIR = (38, 30, 26)
-BACKDROPS = np.loadtxt("""
+
+
+def colors(text):
+    """A text of reds, greens and blues -> (colors, 3, 1, 1)."""
+    return np.array(text.split(), np.float32).reshape(-1, 3, 1, 1)
+
+
+HAIR = colors("38 30 26")[0]
+BACKDROPS = colors("""
      62   92  128
      70  118  104
      52   54   58
     205  206  204
-    160  168  176""".splitlines())
-SITES = {                                       # colour cast; standard deviation of the grain in grey levels
-    "clinic-a": ((1, 1, 1), 2),
-    "clinic-b": ((0.97, 1, 1.03), 2),
-    "phone": ((1.03, 1, 0.95), 4)}
-SKINS = np.loadtxt("""                    # Fitzpatrick types 1..6: skin, plaques, how they stand out
-    240  208  190    196  66  60    1
-    229  187  163    192  62  58    1
-    211  162  133    182  58  54    0.95
-    174  123   93    142  56  54    0.9
-    125   83   60     88  42  48    0.75
-     86   58   45     58  30  38    0.65""".splitlines())
-
-
-def rgb(color):
-    """A colour -> (3, 1, 1)."""
-    return np.array(color, np.float32).reshape(3, 1, 1)
-
-
-def skin_of(fst):
-    """Fitzpatrick type -> the colours of skin and of plaques on it, and how much these stand out."""
-    *colors, contrast = SKINS[fst - 1].tolist()
-    return rgb(colors[:3]), rgb(colors[3:]), contrast
-
-
+    160  168  176""")
+SITES = {                                       # color cast; standard deviation of the grain in grey levels
+    "clinic-a": ("1 1 1", 2),
+    "clinic-b": ("0.97 1 1.03", 2),
+    "phone": ("1.03 1 0.95", 4)}
+SKINS = colors("""
+    240  208  190
+    229  187  163
+    211  162  133
+    174  123   93
+    125   83   60
+     86   58   45""")                           # of Fitzpatrick types 1..6
+PLAQUES = colors("""
+    196   66   60
+    192   62   58
+    182   58   54
+    142   56   54
+     88   42   48
+     58   30   38""")                           # on them
+CONTRASTS = (1, 1, 0.95, 0.9, 0.75, 0.65)       # how much these stand out
 
 
 # -----------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def scales(rng, shape):
 
 
 def draw_moles_and_hairs(rng, image, skin, color):
-    """Draw fewer than 8 moles of a colour, and fewer than 60 hairs, at random pixels of the skin."""
+    """Draw fewer than 8 moles of a color, and fewer than 60 hairs, at random pixels of the skin."""
     pen = ImageDraw.Draw(image)
     spots = np.argwhere(skin)
     for y, x in rng.choice(spots, rng.integers(0, 8)):
@@ -176,14 +178,14 @@ def draw_moles_and_hairs(rng, image, skin, color):
 
 
 def photograph(rng, tone, body, gradient, site):
-    """Put the body before a cloth, light it unevenly and add the site's colours and grain -> image."""
+    """Put the body before a cloth, light it unevenly and add the site's colors and grain -> image."""
     cloth = (
-        rgb(BACKDROPS[rng.integers(len(BACKDROPS))])
+        rng.choice(BACKDROPS)
         * (1 + 0.07 * noise(rng, body.shape, 5)))
     photo = cloth + (tone - cloth) * body
     photo *= 1 + rng.uniform(0.05, 0.2) * gradient
     cast, deviation = SITES[site]
-    photo *= rgb(cast) * rng.uniform(0.95, 1.05)
+    photo *= colors(cast)[0] * rng.uniform(0.95, 1.05)
     photo += rng.standard_normal(body.shape, np.float32) * deviation
     return to_image(np.moveaxis(photo, 0, -1))
 
@@ -191,31 +193,31 @@ def photograph(rng, tone, body, gradient, site):
 def draw_photo(rng, region, fst, site, fraction, grades):
     """Draw one region of Fitzpatrick skin type `fst`, with about `fraction` of its skin under plaques.
 
-    grades = (erythema, induration, scaling), each 0..4, change colours, never the layout.
+    grades = (erythema, induration, scaling), each 0..4, change colors, never the layout.
     Returns (H, W, 3) uint8, and the area fraction measured on what was drawn."""
     erythema, induration, scaling = grades
-    skin_color, plaque_color, contrast = skin_of(fst)
+    skin_color = SKINS[fst - 1]
     depth, x, y = pose(rng, region)
     hidden = hidden_skin(rng, region, x, y)
     skin = (depth > 0) & ~hidden
     mask = plaques(rng, skin, fraction)
     light = rng.uniform(-2.6, -0.5)                                # radians, from above
 
-    blend = mask * (0.08 + 0.22 * erythema) * contrast
+    blend = mask * (0.08 + 0.22 * erythema) * CONTRASTS[fst - 1]
     mottled = (
         1
         + 0.04 * noise(rng, mask.shape, 7)
         + 0.015 * noise(rng, mask.shape, 64))
     tone = skin_color * rng.uniform(0.96, 1.04) * mottled
-    tone = tone * (1 - blend) + plaque_color * blend
-    brightness = skin_color.mean() / skin_of(3)[0].mean()
+    tone = tone * (1 - blend) + PLAQUES[fst - 1] * blend
+    brightness = skin_color.mean() / SKINS[2].mean()               # of type 3
     tone += (
         24 * induration
         * (0.5 + 0.5 * brightness)
         * relief(rng, mask, light))
     tone += 17 * scaling * mask * scales(rng, mask.shape)          # the same in red, green and blue: silver
     tone *= 0.62 + 0.38 * np.sqrt((depth * 1.6).clip(0, 1))        # a limb is round
-    tone = np.where(hidden, rgb(HAIR), tone)
+    tone = np.where(hidden, HAIR, tone)
 
     image = photograph(rng, tone, ramp(depth, 0.05), toward(light, x, y), site)
     mole_color = (skin_color * 0.45).astype(int).ravel()

@@ -66,10 +66,9 @@ def draw_disease(rng):
     log_odds = -1.5 + 0.4 * severity + 1.35 * rng.normal(size=4)   # of lying under plaques, by region
     regions = {}
     for region, odds in zip(WEIGHTS, log_odds):
-        grades = np.rint(usual_grades + 0.35 * rng.normal(size=3))
-        grades = grades.clip(0, 4).astype(int).tolist()
+        grades = np.rint(usual_grades + 0.35 * rng.normal(size=3)).clip(0, 4).astype(int).tolist()
         if sum(grades) == 0:
-            grades[0] = 1                                          # a plaque has at least some colour
+            grades[0] = 1                                          # a plaque has at least some color
         area = float(1 / (1 + np.exp(-odds)))
         regions[region] = [max(0.01, area)] + grades
         if clear or rng.random() < 0.1:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from plumbing import simulate, simulate_files
+from plumbing import simulate
 from tests.plumbing.simulated_files import content, read
 
 
@@ -12,8 +12,8 @@ from tests.plumbing.simulated_files import content, read
 def test_same_seed_same_bytes(name, tmp_path, monkeypatch):
     """A seed fixes every byte, with one thread or three; another seed changes them."""
     for folder, seed, threads in (("a", 5, 1), ("b", 5, 3), ("c", 6, 3)):
-        monkeypatch.setattr(simulate_files.os, "cpu_count", lambda: threads)
-        simulate_files.write(tmp_path / folder, simulate.COHORTS[name], seed=seed, patients=3)
+        monkeypatch.setattr(simulate.os, "cpu_count", lambda: threads)
+        simulate.write(tmp_path / folder, simulate.COHORTS[name], seed=seed, patients=3)
     assert content(tmp_path / "a") == content(tmp_path / "b") != content(tmp_path / "c")
 
 
@@ -26,7 +26,7 @@ def watch(monkeypatch):
                 progress(done, total)
                 yield rows
 
-        monkeypatch.setattr(simulate_files, "tqdm", bar)
+        monkeypatch.setattr(simulate, "tqdm", bar)
 
     return start
 
@@ -99,4 +99,7 @@ def test_mistakes_end_in_one_line(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ValueError, match="not empty"):
         simulate.main(["--data", "chest", "--out", str(tmp_path)])
+    for out, flags, message in (("", [], "--out is empty"), ("new", ["--seed", "-1"], "--seed -1: need at least 0")):
+        with pytest.raises(ValueError, match=message):
+            simulate.main(["--data", "bag", "--out", out and str(tmp_path / out), *flags])
     assert os.listdir(tmp_path) == ["mine.txt"]

@@ -1,8 +1,8 @@
 """Simulated bags: single vectors tell the subtype, the mean of a bag does not."""
 import numpy as np
 
+from plumbing.simulate import write
 from plumbing.simulate_bag import BAG, LONGEST
-from plumbing.simulate_files import write
 from tests.plumbing.simulated_files import read
 
 

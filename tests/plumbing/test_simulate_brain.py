@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
+from plumbing.simulate import write
 from plumbing.simulate_brain import BRAIN, SIDE, STAGES
-from plumbing.simulate_files import write
 from tests.plumbing.simulated_files import read
 
 

@@ -4,8 +4,8 @@ import os
 import pytest
 from PIL import Image
 
+from plumbing.simulate import write
 from plumbing.simulate_chest import CHEST, FINDINGS
-from plumbing.simulate_files import write
 from plumbing.simulate_film import FILM
 from tests.plumbing.simulated_files import read
 

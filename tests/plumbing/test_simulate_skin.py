@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plumbing.simulate_files import write
+from plumbing.simulate import write
 from plumbing.simulate_skin import PSORIASIS, WEIGHTS, area_grade, pasi, pga
 from tests.plumbing.simulated_files import content, read
 
