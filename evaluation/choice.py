@@ -20,7 +20,7 @@ def choose(task, predictions, count, candidates):
     if not len(candidates):
         return {}
     high, low = (errors[candidates] for errors in signed_errors(task, predictions))
-    size = np.maximum(np.abs(high), np.abs(low))
+    size = np.maximum(high, -low)
     orders = [np.argsort(values, kind="stable") for values in (np.abs(size - np.median(size)), -high, low)]
     words = WHY[task.kind]
     if np.isnan(predictions["target"][task.name]).all():

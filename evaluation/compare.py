@@ -8,12 +8,12 @@ that of the 1,000 differences.
 """
 import numpy as np
 
-from evaluation.metrics import METRICS, mean_defined
+from evaluation.metrics import METRICS
 from evaluation.other_table import saved_results
 from evaluation.predictions_file import read_predictions
 from evaluation.result_tables import questions
 from evaluation.scores import (
-    bootstrap_weights, known_units, replicates, score, score_constant, summary, why_undefined,
+    bootstrap_weights, known_units, measured, score, score_constant, subset, summary,
 )
 from evaluation.verdict import rare_warnings
 from plumbing.patients import identity
@@ -30,7 +30,10 @@ def compare(a, b, resamples=1000):
     tasks, first = read_predictions(a)
     other_tasks, second = read_predictions(b)
     rows, other_rows = common_units(a, b, first, second)
-    patients = first["patient"][rows]
+    alone = len(first["patient"]) + len(second["patient"]) - 2 * len(rows)
+    first = subset(first, rows)
+    second = subset(second, other_rows)
+    patients = first["patient"]
     result = {
         "a": a,
         "b": b,
@@ -39,7 +42,6 @@ def compare(a, b, resamples=1000):
         "patient_ids": all(read_metrics(run).get("patient_ids", True) for run in (a, b)),
     }
     _, constants = saved_results(a)
-    alone = len(first["patient"]) + len(second["patient"]) - 2 * len(rows)
     kinds, other_kinds = [{task.name: task.text for task in own} for own in (tasks, other_tasks)]
     same = kinds.items() & other_kinds.items()
     if not same or len(same) < len(kinds.keys() & other_kinds.keys()):
@@ -49,25 +51,19 @@ def compare(a, b, resamples=1000):
         name = task.name
         if name in others:
             continue
-        agree = np.isclose(
-            first["target"][name][rows],
-            second["target"][name][other_rows],
-            rtol=1e-6,
-            atol=0,
-            equal_nan=True,
-        )
+        agree = np.isclose(first["target"][name], second["target"][name], rtol=1e-6, atol=0, equal_nan=True)
         if not agree.all():
             patient = patients[np.argwhere(~agree)[0][0]]
             raise ValueError(f"{name} of patient {patient} is not the same in {a} and in {b}: "
                              "other targets, or other patients")
-        prediction, target, names = known_units(task, first, rows)
-        other, _, _ = known_units(task, second, other_rows)
+        prediction, target, names = known_units(task, first)
+        other, _, _ = known_units(task, second)
         scores = compare_task(task, (prediction, other), target, bootstrap_weights(names, resamples))
         if name in constants:
-            alike = score_constant(task, first, constants[name], rows)
+            alike = score_constant(task, first, constants[name])
             for metric in METRICS[task.kind]:
                 scores[metric]["constant"] = alike[metric]
-        warnings = scores["warnings"] = rare_warnings(questions(task, score(task, first, 0, rows)))
+        warnings = scores["warnings"] = rare_warnings(questions(task, score(task, first, 0)))
         if alone:
             warnings.append(f"Left out: {alone} that only one of the two runs was tested on.")
         if others:
@@ -96,21 +92,14 @@ def compare_task(task, predictions, target, weights):
     """The predictions of two runs -> {units, metric: {a, b, difference}}, for labels also
     {"per_label": ...}"""
     scores = {"units": len(target)}
-    a, b = (replicates(task, own, target, weights) for own in predictions)         # {metric: (L or 1, W)}
-    for name in a:
-        reason = why_undefined(name, target)
-        scores[name] = difference(mean_defined(a[name]), mean_defined(b[name]), reason)
-        if task.kind == "labels":
-            per_label = scores.setdefault("per_label", {label: {} for label in task.classes})
-            for label, answer, own_a, own_b in zip(task.classes, target.T, a[name], b[name]):
-                per_label[label][name] = difference(own_a, own_b, why_undefined(name, answer))
+    both = [measured(task, prediction, target, weights) for prediction in predictions]
+    for (name, label, a, reason), (_, _, b, _) in zip(*both):
+        place = scores
+        if label is not None:
+            place = scores.setdefault("per_label", {}).setdefault(label, {})
+        place[name] = {
+            "a": summary(a, reason),
+            "b": summary(b, reason),
+            "difference": summary(a - b, reason),
+        }
     return scores
-
-
-def difference(a, b, reason):
-    """Two (1 + resamples,) -> {a, b, difference}, entries as of `summary`."""
-    return {
-        "a": summary(a, reason),
-        "b": summary(b, reason),
-        "difference": summary(a - b, reason),
-    }

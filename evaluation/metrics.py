@@ -34,10 +34,8 @@ def r2(prediction, target, weights):
     """1 - residual / total sum of squares about the weighted mean of the target.
 
     NaN when all targets are equal."""
-    mean = weighted_mean(target, weights)
-    total = (weights * (target - mean[:, None]) ** 2).sum(1)
-    rounding = 1e-24 * (weights @ target ** 2)                     # rounding of the mean is no variance
-    total[total <= rounding] = 0
+    total = sum_of_squares(target, weights)
+    total[total <= 1e-24 * (weights @ target ** 2)] = 0            # rounding of the mean is no variance
     return 1 - ratio(weights @ (prediction - target) ** 2, total)
 
 
@@ -47,9 +45,14 @@ def concordance(prediction, target, weights):
     1 - mean (a - b)^2 / (var a + var b + (mean a - mean b)^2); NaN when both are one and the same number."""
     total = (weighted_mean(prediction, weights) - weighted_mean(target, weights)) ** 2
     for values in (prediction, target):
-        deviations = values - weighted_mean(values, weights)[:, None]
-        total = total + ratio((weights * deviations ** 2).sum(1), weights.sum(1))
+        total = total + ratio(sum_of_squares(values, weights), weights.sum(1))
     return 1 - ratio(mse(prediction, target, weights), total)
+
+
+def sum_of_squares(values, weights):
+    """(n,) -> (W,): of the distances from the weighted mean."""
+    mean = weighted_mean(values, weights)
+    return (weights * (values - mean[:, None]) ** 2).sum(1)
 
 
 def spearman(prediction, target, weights):
@@ -120,10 +123,9 @@ def areas(prediction, target, blocks):
 
     blocks: whole counts, (rows, n) each; their sums are exact in float32, below 2^24. Only the scores of
     positives matter: how many negatives lie below each of them, and how many not above it."""
-    positive = np.flatnonzero(target == 1)
-    negative = np.flatnonzero(target == 0)
-    positive = positive[np.argsort(prediction[positive])]
-    negative = negative[np.argsort(prediction[negative])]
+    order = np.argsort(prediction)
+    positive = order[target[order] == 1]
+    negative = order[target[order] == 0]
     scores, starts = np.unique(prediction[positive], return_index=True)
     below = np.searchsorted(prediction[negative], scores, "left")
     upto = np.searchsorted(prediction[negative], scores, "right")
@@ -191,18 +193,16 @@ def c_index(prediction, target, weights):
     NaN without such a pair."""
     time, event = target.T
     weights = weights.astype(np.float32)             # whole numbers: their sums are exact
-    agreed = np.zeros(len(weights))
-    pairs = np.zeros(len(weights))
+    pairs = agreed = 0
     # In blocks of rows: n x n values may not fit into memory.
     for rows in np.array_split(np.flatnonzero(event == 1), 1 + len(time) ** 2 // 1_000_000):
         own_time = time[rows, None]
         own_risk = prediction[rows, None]
-        before = (own_time < time) | (own_time == time) & (event == 0)                      # (rows, n)
-        before = before.astype(np.float32)
-        right = before * ((own_risk > prediction) + (own_risk == prediction) / np.float32(2))
+        later = (own_time < time) | (own_time == time) & (event == 0)                       # (rows, n)
+        won = later * ((own_risk > prediction) + (own_risk == prediction) / np.float32(2))
         own = weights[:, rows].astype(float)
-        pairs += (own * (weights @ before.T)).sum(1)
-        agreed += (own * (weights @ right.T)).sum(1)
+        pairs = pairs + (own * (weights @ later.T)).sum(1)
+        agreed = agreed + (own * (weights @ won.T)).sum(1)
     return ratio(agreed, pairs)
 
 
@@ -227,9 +227,7 @@ def mean_defined(values):
 
 def ratio(a, b):
     """a / b, NaN where b is 0."""
-    a = np.asarray(a, float)
-    b = np.asarray(b, float)
-    return np.divide(a, b, out=np.full_like(a, np.nan), where=b != 0)
+    return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b != 0)
 
 
 METRICS = {  # kind of task -> name -> function; the first decides which epoch is the best, or --select

@@ -81,14 +81,14 @@ def read_rows(tasks, rows):
         "target": {},
     }
     for task in tasks:
-        columns = [[float(row[name]) for row in rows] for name in prediction_names(task)]
-        targets = [[read_target(task, row[name]) for row in rows] for name in target_names(task)]
+        prediction = np.array([[float(row[name]) for name in prediction_names(task)] for row in rows])
+        target = np.array([[read_target(task, row[name]) for name in target_names(task)] for row in rows])
         if task.kind not in ("classes", "labels"):                 # of which there may be a single one
-            columns = columns[0]
-        if task.kind in ("regression", "classes", "loss"):
-            targets = targets[0]
-        predictions["prediction"][task.name] = np.ascontiguousarray(np.transpose(columns))
-        predictions["target"][task.name] = np.ascontiguousarray(np.transpose(targets))
+            prediction = prediction[:, 0]
+        if task.kind not in ("labels", "survival"):
+            target = target[:, 0]
+        predictions["prediction"][task.name] = prediction
+        predictions["target"][task.name] = target
     return predictions
 
 

@@ -2,7 +2,7 @@
 """
 import textwrap
 
-from evaluation.metrics import LOWER_IS_BETTER
+from evaluation.metrics import LOWER_IS_BETTER, NAMES
 from evaluation.result_tables import cell_text, counts, legend, map_tables, number, people, tables
 from evaluation.verdict import verdict
 
@@ -22,9 +22,9 @@ def print_columns(head, rows):
     for line in lines[1:]:
         line[0] = "  " + line[0]
     widths = [max(map(len, column)) + 2 for column in zip(*lines)]
-    parts = [[0]]                                    # columns that stand side by side
+    parts = []                                       # columns that stand side by side
     for column in range(1, len(widths)):
-        if len(parts[-1]) > 1 and sum(widths[i] for i in parts[-1] + [column]) > WIDTH:
+        if not parts or sum(widths[i] for i in parts[-1] + [column]) > WIDTH:
             parts.append([0])
         parts[-1].append(column)
     for part in parts:
@@ -62,19 +62,18 @@ def print_comparison(result):
           "95 % intervals, the same resamples for both")
     for task, scores in result.items():
         if isinstance(scores, dict):
-            rows = list(difference_rows("", scores))
-            for label, label_scores in scores.get("per_label", {}).items():
-                rows += difference_rows(f"{label} ", label_scores)
+            rows = []
+            for label, own in {"": scores, **scores.get("per_label", {})}.items():
+                rows += [difference_row(label, name, own[name]) for name in own if name in NAMES]
             print_warnings(scores["warnings"])
             print_columns([f"{task}, {scores['units']} units", "a", "b", "a - b", "constant"], rows)
 
 
-def difference_rows(prefix, scores):
-    for name, entry in scores.items():
-        if name in ("units", "per_label", "warnings"):
-            continue
-        better = ", less is better" if name in LOWER_IS_BETTER else ""
-        same = ""
-        if "constant" in entry:
-            same = number(entry["constant"]["value"], entry["a"]["value"])
-        yield [prefix + name + better, entry["a"], entry["b"], entry["difference"], same]
+def difference_row(label, name, entry):
+    title = f"{label} {name}".strip()
+    if name in LOWER_IS_BETTER:
+        title += ", less is better"
+    same = ""
+    if "constant" in entry:
+        same = number(entry["constant"]["value"], entry["a"]["value"])
+    return [title, entry["a"], entry["b"], entry["difference"], same]

@@ -31,9 +31,8 @@ def details(task, predictions, thresholds=None):
     if task.kind == "classes":
         n = len(task.classes)
         named = prediction.argmax(1)
-        counts = np.zeros((n, n), int)
-        np.add.at(counts, (target.astype(int), named), 1)
-        result["confusion"] = counts.tolist()                      # [actual class][most probable class]
+        counts = np.bincount(target.astype(int) * n + named, minlength=n * n)
+        result["confusion"] = counts.reshape(n, n).tolist()        # [actual class][most probable class]
         if all(map(is_number, task.classes)):
             result["kappa"] = agreement("kappa", named.astype(float), target, patients)
     if task.kind == "regression":
@@ -56,32 +55,29 @@ def questions(task, predictions):
     """A task as yes-or-no questions -> {label or class: (probability, answer, patients)} of the known units.
 
     Each class is asked against the rest, of two classes only the second."""
-    result = {}
     if task.kind not in ("classes", "labels"):
-        return result
+        return {}
     prediction, answers, patients = known_units(task, predictions)
-    asked = task.classes
     if task.kind == "classes":
         answers = np.eye(len(task.classes))[answers.astype(int)]
-        if len(asked) <= 2:
-            asked = asked[1:]
-    for name in asked:
-        i = task.classes.index(name)
-        known = ~np.isnan(answers[:, i])
+    result = {}
+    for name, probability, answer in zip(task.classes, prediction.T, answers.T):
+        known = ~np.isnan(answer)
         if known.any():
-            result[name] = prediction[known, i], answers[known, i], patients[known]
+            result[name] = probability[known], answer[known], patients[known]
+    if task.kind == "classes" and len(task.classes) <= 2:
+        result.pop(task.classes[0], None)
     return result
 
 
 def reliability(probability, answer):
-    """Bins of equal width: mean prediction and share of yes, None in an empty bin, and number of units."""
-    bins = 10
-    bin_of = (probability * bins).astype(int).clip(max=bins - 1)   # 1 is in the last bin
-    units = np.bincount(bin_of, minlength=bins)
+    """Ten bins of equal width: mean prediction and share of yes, None in an empty bin, and number of units."""
+    bin_of = (probability * 10).astype(int).clip(max=9)            # 1 is in the last bin
+    units = np.bincount(bin_of, minlength=10)
     result = {"predicted": probability, "observed": answer}
     for name, values in result.items():
-        means = ratio(np.bincount(bin_of, values, bins), units)
-        result[name] = [None if np.isnan(mean) else mean for mean in means.tolist()]
+        means = ratio(np.bincount(bin_of, values, 10), units)
+        result[name] = np.where(units, means, None).tolist()
     return {**result, "units": units.tolist()}
 
 

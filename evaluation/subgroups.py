@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from evaluation.scores import score, score_constant
+from evaluation.scores import score, score_constant, subset
 from plumbing.cells import by_number
 from plumbing.saved_run import read_metrics
 
@@ -61,11 +61,11 @@ def score_subgroups(task, predictions, columns, cohort, constant=None):
         cells = cohort.columns[column]
         group_of = np.array([subgroup(column, cells[images[0]]) for images in predictions["images"]])
         for name in sorted(set(group_of), key=by_number):
-            keep = np.flatnonzero(group_of == name)
-            scores = result[f"{column} {name}"] = score(task, predictions, keep=keep)
+            own = subset(predictions, group_of == name)
+            scores = result[f"{column} {name}"] = score(task, own)
             scores["small"] = scores["patients"] < SMALL
             if constant is not None:
-                scores["constant"] = score_constant(task, predictions, constant, keep)
+                scores["constant"] = score_constant(task, own, constant)
     return result
 
 

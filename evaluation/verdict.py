@@ -35,25 +35,24 @@ def verdict(task, result):
     averaged = entry.get(task.kind, len(asked))      # of so many labels or classes it is the mean
     if averaged > 1 and len(asked) > 1:
         name = f"mean {name} of {averaged} {task.kind}"
+    texts = [*rare_warnings(asked), *warnings(task, result, asked, metric)]
     if entry["value"] is None:
-        sentence = f"{task.name} cannot be judged: {name} is undefined, {entry['reason']}."
-    elif not gain:
-        sentence = f"{task.name}: {name} {cell_text(entry)}, compared with nothing."
-    elif gain["low"] is None or scores["patients"] < FEW or too_few(task, scores):
-        sentence = (f"{task.name} cannot be judged with so few cases: {name} "
-                    f"{number(entry['value'])}, {constant} {number(scores['constant'][metric]['value'])}.")
-    else:
-        without = number(scores["constant"][metric]["value"])
-        word = "not better"                          # the interval holds 0
-        if gain["low"] > 0:
-            word = "better"
-        elif gain["high"] < 0:
-            word = "worse"
-        sentence = (f"{task.name}: {word} than {constant}. "
-                    f"{capital(name)} {number(entry['value'])} against {without}, "
-                    f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
-                    f"on {scores['units']} {result['split']} {result['unit']}s.")
-    return sentence, [*rare_warnings(asked), *warnings(task, result, asked, metric)]
+        return f"{task.name} cannot be judged: {name} is undefined, {entry['reason']}.", texts
+    if not gain:
+        return f"{task.name}: {name} {cell_text(entry)}, compared with nothing.", texts
+    value = number(entry["value"])
+    without = number(scores["constant"][metric]["value"])
+    if gain["low"] is None or scores["patients"] < FEW or too_few(task, scores):
+        return (f"{task.name} cannot be judged with so few cases: {name} {value}, {constant} {without}.",
+                texts)
+    word = "not better"                              # the interval holds 0
+    if gain["low"] > 0:
+        word = "better"
+    elif gain["high"] < 0:
+        word = "worse"
+    return (f"{task.name}: {word} than {constant}. {capital(name)} {value} against {without}, "
+            f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
+            f"on {scores['units']} {result['split']} {result['unit']}s."), texts
 
 
 def rare_warnings(asked):

@@ -6,7 +6,7 @@ import numpy as np
 from evaluation.metrics import METRICS, NAMES
 from evaluation.printing import print_columns, print_table
 from evaluation.probabilities import details
-from evaluation.scores import score, score_constant
+from evaluation.scores import score, score_constant, subset
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, PASI, table_of
 
@@ -22,7 +22,7 @@ def test_the_table_is_aligned_and_says_what_is_undefined(capsys):
     groups = {"fst I-IV": np.arange(45), "fst V-VI": np.arange(45, 50)}
     result = {"split": "test", "patients": 50, "images": 50, "unit": "patient", **{task.name: score(task, table) for task in (PASI, FINDINGS)}}
     result["pasi"]["constant"] = {name: {"value": 1234.5, "low": None, "high": None} for name in METRICS["regression"]}
-    result["pasi"]["subgroups"] = {name: {**score(PASI, table, keep=keep), "small": len(keep) < 20} for name, keep in groups.items()}
+    result["pasi"]["subgroups"] = {name: {**score(PASI, subset(table, keep)), "small": len(keep) < 20} for name, keep in groups.items()}
     print_table([PASI, FINDINGS], result)
     lines = capsys.readouterr().out.splitlines()
     find = {re.split(" {2,}", line[4:])[0]: line for line in lines[1:]}                # the first column

@@ -8,7 +8,7 @@ import torch
 
 from evaluation.metrics import METRICS
 from evaluation.predict import answers
-from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, replicates, score, validation_loss
+from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, measure_labels, score, validation_loss
 from evaluation.subgroups import columns_of, score_subgroups, subgroup
 from plumbing.cells import by_number
 from plumbing.cohort import Task
@@ -113,7 +113,7 @@ def test_the_fast_form_of_many_resamples_is_the_plain_one(step):
     said, true = (rng.random((n, 6)) * step).round() / step, rng.integers(2, size=(n, 6)).astype(float)
     true[:, 2], true[:, 3], true[:, 4], true[:, 5], true[::7, 1] = 0, 1, NAN, np.arange(n) == 50, NAN
     weights = bootstrap_weights(rng.integers(60, size=n), 150)
-    found = replicates(task, said, true, weights)
+    found = measure_labels(said, true, weights)
     for name, function in METRICS["labels"].items():
         for i in range(6):
             known = ~np.isnan(true[:, i])
