@@ -36,11 +36,11 @@ class Line(NamedTuple):
 
 def fit(actual, predicted):
     """-> the least-squares line of predicted over actual; none where all actual values are the same."""
-    ends = np.array([actual.min(), actual.max()])
-    if ends[0] == ends[1]:
+    if np.ptp(actual) == 0:
         return []
     slope, start = np.polyfit(actual, predicted, 1)
-    height = to_step(start, np.ptp(ends) / 1000)
+    height = to_step(start, np.ptp(actual) / 1000)
+    ends = np.array([actual.min(), actual.max()])
     return [Line(f"fit: {slope:.2f} x + {height}, n {len(actual):,}", ends, slope * ends + start)]
 
 
@@ -53,14 +53,7 @@ def agreement(mean, difference):
     text = f"bias {middle}, limits of agreement {low} to {high}, n {len(difference):,}"
     ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
-    return Line(
-        text,
-        ends,
-        line,
-        line - spread,
-        line + spread,
-        over=ends,
-    )
+    return Line(text, ends, line, line - spread, line + spread, over=ends)
 
 
 # -----------------------------------------------------------------------------
@@ -69,8 +62,8 @@ def agreement(mean, difference):
 
 def calibration(name, bins):
     """Bins of metrics.json -> share observed over mean prediction, with Wilson's intervals of 1927."""
-    columns = [np.array(bins[name], float) for name in ("predicted", "observed", "units")]
-    predicted, share, n = np.compress(columns[2] > 0, columns, axis=1)     # the others are empty
+    rows = np.array([bins["predicted"], bins["observed"], bins["units"]], float)
+    predicted, share, n = rows[:, rows[2] > 0]       # the others are empty
     scale = 1 + Z * Z / n
     middle = (share + Z * Z / (2 * n)) / scale
     variance = share * (1 - share) / n + Z * Z / (4 * n * n)
@@ -89,10 +82,9 @@ def roc(positive, negative):
 
 def precision_recall(positive, negative):
     """The same weights -> recall and precision at every threshold, from recall 0 on."""
-    drawn = positive + negative > 0                  # a resample lacks some scores
-    true = positive[drawn].cumsum()
-    false = negative[drawn].cumsum()
-    precision = true / (true + false)
+    called = np.cumsum(positive + negative)
+    true = positive.cumsum()[called > 0]             # a resample may lack the highest scores
+    precision = true / called[called > 0]
     recall = true / true[-1]
     return np.append(0, recall), np.append(precision[0], precision)
 
@@ -104,14 +96,11 @@ def rates(points, metric, name, question, threshold=None):
     question: as in probabilities.py; metric: the area, for the key."""
     probability, answer, patients = question
     weights = bootstrap_weights(patients, RESAMPLES).astype(float)
-    draws = []                                       # the curve itself, and those of the resamples
-    for positive, negative in zip(*by_score(-probability, answer, weights)):
-        if positive.any() and negative.any():
-            draws.append(points(positive, negative))
-    xs, ys = draws[0]
+    sides = zip(*by_score(-probability, answer, weights))          # of the units, and of every resample
+    (xs, ys), *draws = [points(*both) for both in sides if all(map(np.any, both))]
     low = high = None
-    if len(draws) > 1:
-        bands = [np.interp(GRID, *draw) for draw in draws[1:]]
+    if draws:
+        bands = [np.interp(GRID, *draw) for draw in draws]
         low, high = np.percentile(bands, [2.5, 97.5], axis=0)
     mark = (), ()
     if threshold is not None and probability.max() >= threshold:
@@ -119,15 +108,7 @@ def rates(points, metric, name, question, threshold=None):
         mark = [xs[last]], [ys[last]]
     [area] = METRICS["labels"][metric](probability, answer, weights[:1])
     text = f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}"
-    return Line(
-        text,
-        xs,
-        ys,
-        low,
-        high,
-        over=GRID,
-        mark=mark,
-    )
+    return Line(text, xs, ys, low, high, GRID, mark)
 
 
 # -----------------------------------------------------------------------------
@@ -139,14 +120,13 @@ def kaplan_meier(risk, time, event):
 
     Kaplan, Meier 1958."""
     third = np.searchsorted(np.quantile(risk, [1 / 3, 2 / 3]), risk)       # equal risks stay together
-    for k, name in enumerate(("lowest", "middle", "highest")):
+    for k in np.unique(third):
         own = third == k
-        part = f"{name} third of the risk"
+        part = f"{('lowest', 'middle', 'highest')[k]} third of the risk"
         if own.all():
             part = "all, no thirds: too many have the same risk"
-        if own.any():
-            xs, ys, low, high = survival(time[own], event[own])
-            yield Line(f"{part}, n {own.sum()}, events {event[own].sum():.0f}", xs, ys, low, high, over=xs)
+        xs, ys, low, high = survival(time[own], event[own])
+        yield Line(f"{part}, n {own.sum()}, events {event[own].sum():.0f}", xs, ys, low, high, over=xs)
 
 
 def survival(time, event):
@@ -163,7 +143,7 @@ def survival(time, event):
     if 0 in share:                                   # nobody is left in the end
         low[-1] = 0
         high[-1] = np.append(1, high)[-2]
-    edges = np.concatenate([[0], moments, [time.max()]])
-    steps = [np.repeat(np.append(1, values), 2) for values in (share, low, high)]
+    edges = np.r_[0, moments, time.max()]
+    steps = [np.repeat(np.r_[1, values], 2) for values in (share, low, high)]
     return np.repeat(edges, 2)[1:-1], *steps
 

@@ -146,14 +146,9 @@ def areas(prediction, target, blocks):
     return np.concatenate(result, 1)
 
 
-def sensitivity(called, target, weights):
-    """Share of the positive units that are called positive. called: (n,) of 0 and 1."""
-    return ratio(weights @ (called * target), weights @ target)
-
-
-def f1(called, target, weights):
-    """Harmonic mean of sensitivity and positive predictive value."""
-    return ratio(2 * weights @ (called * target), weights @ (called + target))
+def share(part, whole, weights):
+    """Sum of the part over that of the whole: sensitivity is true positives over all positives."""
+    return ratio(weights @ part, weights @ whole)
 
 
 # -----------------------------------------------------------------------------
@@ -168,7 +163,7 @@ def accuracy(prediction, target, weights):
 def balanced_accuracy(prediction, target, weights):
     """Mean over the classes present of the share of their units that are recognized."""
     recognized = prediction.argmax(1) == target
-    return mean_defined([sensitivity(recognized, target == c, weights) for c in np.unique(target)])
+    return mean_defined([share(recognized & (target == c), target == c, weights) for c in np.unique(target)])
 
 
 def macro_auroc(prediction, target, weights):

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from evaluation.metrics import UNDEFINED, by_score, concordance, f1, ratio, sensitivity
+from evaluation.metrics import UNDEFINED, by_score, concordance, ratio, share
 from evaluation.scores import bootstrap_weights, known_units, measure, summary, why_undefined
 from plumbing.cells import is_number
 
@@ -135,23 +135,23 @@ def operating_point(probability, answer, patients, threshold):
         "false_negatives": ~called & actual,
     }
     point = {"threshold": threshold, **{name: int(own.sum()) for name, own in units.items()}}
-    weights = bootstrap_weights(patients)
     for name, (right, wrong) in RATES.items():
         asked = units[right] | units[wrong]
-        draws = measure(sensitivity, units[right].astype(float), asked.astype(float), weights)
-        point[name] = exact_ends(summary(draws, UNDEFINED[name]), patients[asked])
-    draws = measure(f1, called.astype(float), answer, weights)
-    point["f1"] = exact_ends(summary(draws, UNDEFINED["f1"]), patients[actual])
+        point[name] = rate(name, units[right], asked, asked, patients)
+    # The harmonic mean of sensitivity and PPV: each true positive is both called and actual.
+    point["f1"] = rate("f1", 2 * units["true_positives"], called + answer, actual, patients)
     return point
 
 
-def exact_ends(rate, patients):
-    """The entry of a rate, and of how many patients it is; of 0 or 1 with the interval of Clopper and
-    Pearson, a trial per patient."""
-    rate["patients"] = len(set(patients))
-    unseen = 0.025 ** (1 / max(1, rate["patients"]))
-    if rate["value"] == 0:
-        rate.update(low=0.0, high=1 - unseen)
-    elif rate["value"] == 1:
-        rate.update(low=unseen, high=1.0)
-    return rate
+def rate(name, part, whole, asked, patients):
+    """-> {value, low, high} of the share of the part in the whole, and how many `patients` are asked; of 0 or
+    1 with the interval of Clopper and Pearson, a trial per patient."""
+    draws = measure(share, part.astype(float), whole.astype(float), bootstrap_weights(patients))
+    entry = summary(draws, UNDEFINED[name])
+    entry["patients"] = len(set(patients[asked]))
+    unseen = 0.025 ** (1 / max(1, entry["patients"]))
+    if entry["value"] == 0:
+        entry.update(low=0.0, high=1 - unseen)
+    elif entry["value"] == 1:
+        entry.update(low=unseen, high=1.0)
+    return entry

@@ -145,12 +145,10 @@ def gather(experiment, metric, plans):
 
     The metric has a row for chance too. NaN where a run failed. plans: what `plan` returns, one per seed."""
     place, chance, extra = experiment["metrics"][metric]
-    places = {metric: place, **experiment.get("columns", {}), "chance": chance}
     columns = {}
-    for column, place in places.items():
-        columns[column] = rows = {}
-        for row in experiment["rows"]:
-            rows[row] = [look_up(read_metrics(runs[row, extra][1]), place) for runs in plans]
+    for column, place in {metric: place, **experiment.get("columns", {}), "chance": chance}.items():
+        columns[column] = {row: [look_up(read_metrics(runs[row, extra][1]), place) for runs in plans]
+                           for row in experiment["rows"]}
     chances = list(columns.pop("chance").values())                 # some row of a seed has not failed
     columns[metric]["chance"] = np.fmax.reduce(chances).tolist()
     return columns
@@ -162,15 +160,16 @@ def table(experiment, metric, columns):
     lower = place.split("/")[-1] in LOWER_IS_BETTER
     better = "lower" if lower else "higher"
     command = f"python train.py {experiment['flags']} {extra}".strip()
-    head = ["row", "flags", "mean (95 %)", *experiment.get("columns", {}), "seeds"]
+    others = experiment.get("columns", ())
+    head = ["row", "flags", "mean (95 %)", *others, "seeds"]
     lines = ["", f"## {metric}, {better} is better", "", f"`{command}` and", "",
              markdown_row(head), f"{'|---' * len(head)}|"]
     for row, numbers in columns[metric].items():
-        cells = [row, ""]
+        flags = ""
         if row in experiment["rows"]:
-            cells[1] = f"`{experiment['rows'][row]}`"
-        cells.append(with_interval(numbers))
-        for column in head[3:-1]:                                  # chance has none, nor has every model
+            flags = f"`{experiment['rows'][row]}`"
+        cells = [row, flags, with_interval(numbers)]
+        for column in others:                                      # chance has none, nor has every model
             cells.append(with_interval(columns[column].get(row, [])).replace("failed", ""))
         cells.append(", ".join(f"{value:.3f}" for value in numbers).replace("nan", "failed"))
         lines.append(markdown_row(cells))
@@ -187,11 +186,8 @@ def draw_errors(experiment, metric, plans):
     place, _, extra = experiment["metrics"][metric]
     errors = {}
     for row in experiment["rows"]:
-        for runs in plans:
-            _, folder = runs[row, extra]
-            if not read_metrics(folder):                           # it failed
-                continue
-            run = read_run(folder)
+        done = [runs[row, extra][1] for runs in plans if read_metrics(runs[row, extra][1])]       # or it failed
+        for run in map(read_run, done):
             for task in run.tasks:
                 if task.kind == "regression" and place.startswith(f"{task.key}/"):
                     predicted, actual, _ = known_units(task, read_rows([task], run.predictions))
