@@ -53,7 +53,14 @@ def agreement(mean, difference):
     text = f"bias {middle}, limits of agreement {low} to {high}, n {len(difference):,}"
     ends = [mean.min(), mean.max()]
     line = np.full(2, bias)
-    return Line(text, ends, line, line - spread, line + spread, over=ends)
+    return Line(
+        text,
+        ends,
+        line,
+        line - spread,
+        line + spread,
+        over=ends,
+    )
 
 
 # -----------------------------------------------------------------------------
@@ -108,7 +115,15 @@ def rates(points, metric, name, question, threshold=None):
         mark = [xs[last]], [ys[last]]
     [area] = METRICS["labels"][metric](probability, answer, weights[:1])
     text = f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}"
-    return Line(text, xs, ys, low, high, GRID, mark)
+    return Line(
+        text,
+        xs,
+        ys,
+        low,
+        high,
+        GRID,
+        mark,
+    )
 
 
 # -----------------------------------------------------------------------------

@@ -63,9 +63,12 @@ def train_folds(train, argv):
 def show(name, runs):
     """Print the table of these runs, and write it to name-folds.csv. A run without results is named; it is no
     part of the table."""
-    tested = [run for run in runs if isfile(join(run, "metrics.json"))]
-    for run in sorted({*runs} - {*tested}):
-        print(f"! {run} holds no metrics.json: this fold is left out")
+    tested = []
+    for run in runs:
+        if isfile(join(run, "metrics.json")):
+            tested.append(run)
+        else:
+            print(f"! {run} holds no metrics.json: this fold is left out")
     if not tested:
         raise ValueError(f"{name}-fold0 holds no metrics.json: no fold was trained and tested")
     results = [read_run(run) for run in tested]

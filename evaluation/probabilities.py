@@ -71,7 +71,7 @@ def questions(task, predictions):
 
 
 def reliability(probability, answer):
-    """Ten bins of equal width: mean prediction and share of yes, None in an empty bin, and number of units."""
+    """Ten bins of equal width: mean prediction and share of yes, None in an empty bin, and count of units."""
     bin_of = (probability * 10).astype(int).clip(max=9)            # 1 is in the last bin
     units = np.bincount(bin_of, minlength=10)
     result = {"predicted": probability, "observed": answer}

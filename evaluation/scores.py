@@ -7,7 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from evaluation.metrics import LOWER_IS_BETTER, METRICS, UNDEFINED, areas, c_index, mean_defined, ratio
+from evaluation.metrics import (
+    LOWER_IS_BETTER, METRICS, NAMES, UNDEFINED, areas, c_index, mean_defined, ratio,
+)
 from plumbing.cohort import per_patient
 
 
@@ -73,21 +75,20 @@ def measure_labels(prediction, target, weights):
     return result
 
 
-def measured(task, prediction, target, weights, names=None):
-    """Yield (metric, label, (W,) values, why they may be undefined) of all metrics, or of those of `names`.
+def measured(task, prediction, target, weights, names=NAMES):
+    """Yield (metric, label, (W,) values, why they may be undefined) of the metrics that are wanted.
 
-    label: None for the task as a whole. That of labels is the mean over those of them for which the metric is
-    defined, in every resample too; before it comes every label."""
-    if task.kind != "labels":
-        for name in names or METRICS[task.kind]:
-            if name in METRICS[task.kind]:
-                values = measure(METRICS[task.kind][name], prediction, target, weights)
-                yield name, None, values, why_undefined(name, target)
+    label: None for the task as a whole; of labels this is the mean over those of them for which the metric is
+    defined, in every resample too, and after it comes every label."""
+    if task.kind == "labels":
+        for name, rows in measure_labels(prediction, target, weights).items():
+            yield name, None, mean_defined(rows), f"{why_undefined(name, target)}, for every label"
+            for label, answer, row in zip(task.classes, target.T, rows):
+                yield name, label, row, why_undefined(name, answer)
         return
-    for name, rows in measure_labels(prediction, target, weights).items():
-        yield name, None, mean_defined(rows), f"{why_undefined(name, target)}, for every label"
-        for label, answer, row in zip(task.classes, target.T, rows):
-            yield name, label, row, why_undefined(name, answer)
+    for name, function in METRICS[task.kind].items():
+        if name in names:
+            yield name, None, measure(function, prediction, target, weights), why_undefined(name, target)
 
 
 def summary(values, reason):
@@ -248,20 +249,19 @@ def validation_loss(tasks, predictions):
 def loss_of(task, prediction, target):
     """Mean squared error in units of the task's scale, cross entropy, or Cox's partial likelihood."""
     if task.kind == "loss":                                        # the model's own, which it predicts
-        losses = prediction
-    elif task.kind == "regression":
-        losses = ((prediction - target) / task.scale) ** 2
-    elif task.kind == "survival":
+        return float(prediction.mean())
+    if task.kind == "regression":
+        return float((((prediction - target) / task.scale) ** 2).mean())
+    if task.kind == "survival":
         time, event = target.T
         at_risk = np.where(time >= time[:, None], prediction, -np.inf)               # (n, n)
-        losses = (np.logaddexp.reduce(at_risk, 1) - prediction) * event
-    elif task.kind == "labels":
+        losses = np.logaddexp.reduce(at_risk, 1) - prediction
+        return float((losses * event).sum() / len(time))
+    if task.kind == "labels":
         likelihood = np.where(target == 1, prediction, 1 - prediction)[~np.isnan(target)]
-        losses = -np.log(likelihood.clip(1e-12))
     else:
         likelihood = prediction[np.arange(len(target)), target.astype(int)]
-        losses = -np.log(likelihood.clip(1e-12))
-    return float(losses.mean())
+    return float(-np.log(likelihood.clip(1e-12)).mean())
 
 
 # -----------------------------------------------------------------------------

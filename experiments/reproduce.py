@@ -186,8 +186,11 @@ def draw_errors(experiment, metric, plans):
     place, _, extra = experiment["metrics"][metric]
     errors = {}
     for row in experiment["rows"]:
-        done = [runs[row, extra][1] for runs in plans if read_metrics(runs[row, extra][1])]       # or it failed
-        for run in map(read_run, done):
+        for runs in plans:
+            _, folder = runs[row, extra]
+            if not read_metrics(folder):                           # it failed
+                continue
+            run = read_run(folder)
             for task in run.tasks:
                 if task.kind == "regression" and place.startswith(f"{task.key}/"):
                     predicted, actual, _ = known_units(task, read_rows([task], run.predictions))
