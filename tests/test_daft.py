@@ -93,7 +93,8 @@ def test_padding_of_a_bag_changes_nothing():
     model = DAFTViT(DAFTViTConfig(ViTConfig((), (), channels=6, dim=16, depth=2, heads=2, mlp=32, mean=(), std=()), 4),
                     {"y": 3}).eval()
     torch.nn.init.normal_(model.daft.W2.weight)
-    assert model.inputs == ("bag", "tabular", "bag_mask")
+    assert model.inputs == ("bag", "tabular", "bag_mask") and DAFTViT.inputs == ("image", "tabular")
+    assert model.daft.W1.weight.shape == (2, 20)                   # a seventh of D + P, as in the paper
     bag, tabular, mask = torch.randn(2, 5, 6), torch.randn(2, 4), torch.arange(5) < torch.tensor([[3], [5]])
     together = model(bag, tabular, mask)["logits"]["y"]
     alone = model(bag[:1, :3], tabular[:1], mask[:1, :3])["logits"]["y"]
