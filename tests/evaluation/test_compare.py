@@ -16,12 +16,12 @@ from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
 
 
-def made_run(folder, task, patients, prediction, target):
-    """A run folder with what `compare` reads."""
+def made_run(folder, task, patients, prediction, target, images=None):
+    """A run folder with what `compare` reads. images: names, by default those of the patients."""
     os.makedirs(folder / "best")
     json.dump({"tasks": [vars(task)]}, open(folder / "best/config.json", "w"))
     table = table_of(task, prediction, target, patients)
-    write_predictions(str(folder / "predictions.csv"), [task], table, SimpleNamespace(paths=[f"/x/{p}.png" for p in patients]))
+    write_predictions(str(folder / "predictions.csv"), [task], table, SimpleNamespace(paths=[f"/x/{name}.png" for name in images or patients]))
     return str(folder)
 
 
@@ -94,6 +94,14 @@ def test_patients_are_compared_as_numbers_and_images_are_no_patients(tmp_path, c
     (tmp_path / "c/metrics.json").write_text('{"patient_ids": false}')
     print_comparison(compare(a, c, 10))
     assert "2 test images, not patients, in common" in capsys.readouterr().out
+
+
+def test_runs_by_image_are_compared_image_by_image(tmp_path):
+    """Where a patient has several rows, the images say which rows belong together."""
+    a = made_run(tmp_path / "a", PASI, ["7", "7", "8"], [1, 2, 3], [1, 2, 5], ["x", "y", "z"])
+    b = made_run(tmp_path / "b", PASI, ["8", "7", "7"], [4, 2, 1], [5, 2, 1], ["z", "y", "x"])
+    mae = compare(a, b, 10)["pasi"]["mae"]
+    assert (mae["a"]["value"], mae["b"]["value"]) == pytest.approx((2 / 3, 1 / 3))
 
 
 def test_a_comparison_of_two_patients_is_no_comparison(tmp_path, capsys):

@@ -8,7 +8,8 @@ import torch
 
 from evaluation.metrics import METRICS
 from evaluation.predict import answers
-from evaluation.scores import bootstrap_weights, constant_prediction, main_metric, measure, measure_labels, score, validation_loss
+from evaluation.scores import bootstrap_weights, constant_prediction, constant_predictions, main_metric, measure, measure_labels, \
+    score, summary, validation_loss
 from evaluation.subgroups import columns_of, score_subgroups, subgroup
 from plumbing.cells import by_number
 from plumbing.cohort import Task
@@ -121,6 +122,18 @@ def test_the_fast_form_of_many_resamples_is_the_plain_one(step):
             assert name == "brier" or found[name][i][0] == expected[0] or np.isnan(expected[0])      # a matrix product rounds as it likes
             assert np.allclose(found[name][i], expected, rtol=1e-12, atol=1e-12, equal_nan=True), (name, i)
     assert np.isnan(found["auroc"][5]).any()
+
+
+def test_an_interval_is_the_middle_of_the_defined_resamples():
+    """From 2.5 to 97.5 % of them; those that are undefined are counted."""
+    assert summary(np.array([500.0, *range(1001), NAN]), "") == {"value": 500.0, "low": 25.0, "high": 975.0, "skipped": 1}
+
+
+def test_cases_are_counted_class_by_class():
+    """How many patients are of a class and of the others, beside the metrics."""
+    result = score(GRADE, table_of(GRADE, np.eye(3)[[0, 0, 1, 2]], [0, 0, 0, 2]))
+    assert result["per_class"] == {"mild": {"positives": 3, "negatives": 1}, "medium": {"positives": 0, "negatives": 4},
+                                   "severe": {"positives": 1, "negatives": 3}}
 
 
 def test_resamples_of_one_class_are_left_out_and_counted():
@@ -249,3 +262,6 @@ def test_constant_predictor():
     assert constant_prediction(PASI, np.array([1, 2, NAN, 9.0])) == 2
     assert constant_prediction(GRADE, np.array([0, 0, 2, NAN])).tolist() == [2 / 3, 0, 1 / 3]
     assert constant_prediction(FINDINGS, np.array([[1, NAN], [0, NAN], [NAN, NAN]])).tolist() == [0.5, 0]
+    cohort = cohort_of((3, 1, 1), [PASI], {"pasi": [1, 9, 5]})     # of patients 5, of images 1
+    assert constant_predictions([PASI], cohort, range(5), by_image=False) == {"pasi": 5}
+    assert constant_predictions([PASI], cohort, range(5), by_image=True) == {"pasi": 1}

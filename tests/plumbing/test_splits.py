@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from plumbing.cohort import SPLITS, Cohort
+from plumbing.cohort import SPLITS, Cohort, Task
 from plumbing.load_cohort import load_cohort
 from plumbing.splits import find_copies, split_patients
 from tests.plumbing.small_tables import clam, cohort_of, patients_in, real
@@ -22,7 +22,7 @@ def test_duplicates_are_found_by_content(tmp_path):
     assert find_copies(cohort_of("pqrr", range(4), pixels=[7, 8, 7, 8]).images, list("pqrr")) == [[0, 2], [1, 3]]
 
 
-def many(n=60, seed=1, kind="regression"):
+def many(n=60, seed=1):
     """A cohort of n patients with 1 to 4 images."""
     rng = np.random.default_rng(seed)
     patients = [f"p{i}" for i in range(n) for _ in range(rng.integers(1, 5))]
@@ -62,6 +62,18 @@ def test_splits_are_spread_over_the_target():
         for split, quarters in (("test", 10), ("val", 5)):
             counts = np.histogram([value[p] for p in groups[split]], [*ordered[::50], np.inf])[0]
             assert counts.sum() == 4 * quarters and (abs(counts - quarters) <= 2).all()
+
+
+def test_events_are_spread_before_times_are():
+    """Of survival every part has as many events as any other, and of these early and late ones."""
+    rng = np.random.default_rng(0)
+    cohort = cohort_of([f"p{i}" for i in range(50)], range(50))
+    cohort.tasks = [Task("y", "survival", ("days", "died"))]
+    cohort.targets["y"] = np.stack([np.arange(50) + 1, rng.permutation(50) < 20], 1).astype(np.float32)
+    for fold in range(5):
+        test = cohort.targets["y"][split_patients(cohort, 5, fold)[0]["test"]]
+        assert test[:, 1].sum() == 4 and len(test) == 10
+        assert np.ptp(test[test[:, 1] == 1, 0]) > 20
 
 
 def test_twins_stay_together():
