@@ -11,14 +11,14 @@
 
 It is compared with
       baseline    stage 1 alone, one image per sample; a patient's predictions are averaged
-      joint       one ViT over the tokens of all N images: O((N T)^2) attention instead of O(N T^2)
+      joint       one ViT on all N T tokens, O((N T)^2) and not O(N T^2): the introduction argues against it
 
-Murray et al. 2024, sections 3.1 and 3.2; its introduction argues against `joint`. B patients, N images, C
-channels, T patches of an image, H heads, D width, K tokens kept, R high over low resolution. Differs: the
-text discards the class tokens of stage 1 (cls_token="stage2": stage 2 has one of its own), the code that made
-its numbers fuses them with a Linear layer ("fused", which did better here: docs/results.md). Fuse and Merge
-start as means. Patients may have fewer than N images: an absent one is never selected, and its class token
-is zero. The released code calls Baseline, Partial and Multi `simple`, `multi` and `full`.
+Murray et al. 2024, sections 3.1 and 3.2. B patients, N images, C channels, T patches of an image, H heads, D
+width, K tokens kept, R high over low resolution. Differs: the text discards the class tokens of stage 1
+(cls_token="stage2": stage 2 has its own), the code that made its numbers fuses them with a Linear layer
+("fused", which did better here: docs/results.md). Fuse and Merge start as means, and squared errors are in
+units of the targets' variance. Images that a patient lacks are never selected, and their class tokens are
+zero. The released code says `simple`, `multi` and `full` for Baseline, Partial and Multi.
 """
 from dataclasses import dataclass, replace
 
