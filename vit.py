@@ -165,9 +165,9 @@ def init_weights(module):
 
 
 class ViT(nn.Module):
-    """forward(image) -> dict: logits {task: (B, outputs)}; map (B, H, T), in the last block the attention to
-    each patch of the class token or, where the patches' mean is read, of the patches; None in training, to
-    save time. tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, length)."""
+    """forward(image) -> dict: logits {task: (B, outputs)}; map (B, H, T), how much the class token or, where
+    their mean is read, the patches attend to each patch in the last block, None in training, to save time.
+    tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, length)."""
     Config = ViTConfig
     inputs = ("image",)
     axes = (0, 2, 3)                                               # of bags, pictures, volumes

@@ -184,6 +184,14 @@ class GAP(nn.Module):
 '''
 
 
+def test_the_readme_names_what_a_new_idea_offers():
+    """Everything that the toy's class has, __init__ aside, stands in the README."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for node in ast.parse(TOY).body[-1].body:
+        name = node.targets[0].id if isinstance(node, ast.Assign) else node.name
+        assert name == "__init__" or f"`{name}" in readme, name
+
+
 def called(capsys, command):
     """-> what a program says, and the line it ends with if it refuses."""
     program, *argv = shlex.split(command)
