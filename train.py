@@ -158,8 +158,10 @@ def make_optimizer(model, args, device):
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_matrix = parameter.ndim >= 2 and not re.search(r"token|pos_embed", name)
-            (matrices if is_matrix else others).append(parameter)
+            if parameter.ndim >= 2 and not re.search(r"token|pos_embed", name):
+                matrices.append(parameter)
+            else:
+                others.append(parameter)
     groups = [{"params": matrices, "weight_decay": args.weight_decay},
               {"params": others, "weight_decay": 0.0}]
     return getattr(torch.optim, args.optimizer)(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
@@ -240,7 +242,8 @@ def fit(args, device):
     model, tasks, options = ready.model, ready.tasks, ready.options
     select = chosen_metric(tasks, args.select)
     loader, batches, val_loader = ready.loader, ready.batches, ready.val_loader
-    name, writes = model_name(model, args), parallel.rank() == 0   # one process writes
+    name = model_name(model, args)
+    writes = parallel.rank() == 0                                  # only one process writes
     run, lock_file = open_folder(args) if writes else (None, None)
     run = parallel.collect(run)[0]
     print_start(run, args, ready, device)
