@@ -49,9 +49,9 @@ def find_images(path, rows, column, root):
         matches, same = search(files_ending, root, row[column], above)
         matches = [join(root, file) for file in matches]
         for other in matches[1:]:
-            if not filecmp.cmp(matches[0], other):
-                raise cell_error(path, row, column,
-                                 f"may be {matches[0]} or {other}; --images names the folder")
+            if not filecmp.cmp(matches[0], other, shallow=False):
+                raise cell_error(path, row, column, f"may be {matches[0]} or {other}; --images names the "
+                                 "folder, or the table says which")
         if matches:
             paths[i] = matches[0]
             if not same:
@@ -136,7 +136,7 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     """ValueError about the first row that names no image, with the file of the nearest name, if any."""
     row = rows[paths.index(None)]
     cell = row[column]
-    if relpath(join(root, cell[:LONGEST]), root).split(os.sep)[0] == "..":
+    if not normpath(join(root, cell[:LONGEST])).startswith(root):
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")

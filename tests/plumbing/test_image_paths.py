@@ -102,3 +102,16 @@ def test_volumes_are_found_by_their_names(tmp_path):
     for name in ("a.npy", "b.npz"):
         (tmp_path / name).write_bytes(b"")
     assert [os.path.basename(path) for path in load_cohort(str(tmp_path / "t.csv")).paths] == ["a.npy", "b.npz"]
+
+
+def test_two_files_of_one_name_length_and_time_are_two_images(tmp_path):
+    """As an archive leaves them; copies byte for byte are one."""
+    for name, content in (("m/a.png", b"one"), ("n/a.png", b"two")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+        os.utime(tmp_path / name, (1e9, 1e9))
+    rows = [{"image": "a.png", None: 2}]
+    with pytest.raises(ValueError, match="may be .*a.png or .*a.png; --images names the folder, or the table says which"):
+        find_images("t.csv", rows, "image", str(tmp_path))
+    (tmp_path / "n/a.png").write_bytes(b"one")
+    assert find_images("t.csv", rows, "image", str(tmp_path))[0][0].endswith("a.png")
