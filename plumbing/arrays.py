@@ -65,17 +65,21 @@ def read_values(path, only_header=False):
     No memory is taken before the size is checked, whatever the header says. ValueError, one line, for
     everything that can go wrong."""
     format = format_of(path)
-    with readable(path, "image"):
+    with readable(path):
         check_regular(path)
-        if format == "DICOM":
-            values = read_dicom(path, only_header)
-        elif format == "NIfTI":
-            values = read_nifti(path, only_header)
-        else:
-            values = Values(read_array(path, only_header))
+        try:
+            if format == "DICOM":
+                values = read_dicom(path, only_header)
+            elif format == "NIfTI":
+                values = read_nifti(path, only_header)
+            else:
+                values = Values(read_array(path, only_header))
+        except ImportError as error:
+            raise ValueError(f"a {format} file is read with {error.name}: pip install {error.name}") from None
         array = values.array
-        if array.dtype.kind not in "buif" or array.size == 0:
-            raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one")
+        if array.dtype.kind not in "buif" or array.size == 0 or array.ndim not in (2, 3, 4):
+            raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one, along 2, 3 "
+                             "or 4 axes")
         if not only_header:
             check_finite(array)
     return values
@@ -106,8 +110,8 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     if volume.ndim == 3:
         volume = volume[None]
     if volume.ndim != 4 or len(volume) not in (1, channels):
-        raise ValueError(f"{name}: {values.array.shape}, need a volume (D, H, W) or (C, D, H, W), where C is "
-                         f"1 or {channels}; --channels says how many")
+        raise ValueError(f"{name}: {values.array.shape}, need a volume (D, H, W) or (C, D, H, W) with the "
+                         f"channels in front, {channels} if --channels says no other number")
     left, top, right, bottom = crop
     height, width = volume.shape[2:]
     rows = slice(round(top * height), height - round(bottom * height))

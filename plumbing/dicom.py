@@ -5,45 +5,49 @@ line: palettes, lookup tables, compressed files whose decoder is missing, sizes 
 """
 import math
 from collections.abc import MutableSequence
+from contextlib import suppress
 
 from plumbing.formats import check_size, has_magic
 from plumbing.grey import Values, centered, stand_in
 
 
-DEFLATED = "1.2.840.10008.1.2.1.99"
 LOOKUPS = {"ModalityLUTSequence", "VOILUTSequence", "SIGMOID", "PALETTE COLOR", "HSV"}
 
 
 def open_dicom(path, pixels=False):
     """-> pydicom's Dataset. ValueError for what is not read, before memory is taken for the pixels."""
-    try:
-        import pydicom
-    except ImportError:
-        raise ValueError("a DICOM file is read with pydicom: pip install pydicom") from None
+    import pydicom
     if not has_magic(path):
         raise ValueError("lacks the letters DICM, with which a DICOM file begins after 128 bytes")
-    if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
+    syntax = pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID
+    if syntax.is_deflated:
         raise ValueError("deflated DICOM is not read; convert it to another transfer syntax")
+    if syntax.is_compressed and not pydicom.pixels.get_decoder(syntax).is_available:
+        raise ValueError('is compressed, and its decoder is missing: pip install "pylibjpeg[all]"')
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     if "Rows" not in dataset or "PhotometricInterpretation" not in dataset:
         raise ValueError("holds no picture, as a report or a plan; leave it out of the table")
-    stated = dataset.dir("LUTSequence") + [dataset.PhotometricInterpretation, dataset.get("VOILUTFunction")]
+    stated = [name for name in dataset.dir("LUTSequence") if dataset.get(name)]      # some are empty
+    stated += [dataset.PhotometricInterpretation, dataset.get("VOILUTFunction")]
     lookups = LOOKUPS.intersection(stated)
     if "WindowWidth" in dataset:                                   # which says the same
         lookups.discard("VOILUTSequence")
     if lookups:
         raise ValueError(f"{', '.join(lookups)}, by which its numbers are looked up, is not read; convert it "
                          "to plain numbers")
+    if dataset.get("HighBit", 0) >= dataset.get("BitsStored", 16):
+        raise ValueError("has its numbers in the upper bits, which pydicom leaves out; convert it to plain "
+                         "numbers")
     size = math.prod(dicom_shape(dataset)) * dataset.BitsAllocated // 8
-    check_size(path, size, packed=dataset.file_meta.TransferSyntaxUID.is_compressed)
+    check_size(path, size, packed=syntax.is_compressed)
     return dataset
 
 
 def dicom_shape(dataset):
     """-> (H, W), (H, W, 3), or of several frames (D, H, W)."""
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    samples = int(dataset.get("SamplesPerPixel", 1))
-    shape = int(dataset.Rows), int(dataset.Columns)
+    frames = dataset.get("NumberOfFrames") or 1
+    samples = dataset.get("SamplesPerPixel", 1)
+    shape = dataset.Rows, dataset.Columns
     if min(frames, samples, *shape) < 1 or min(frames, samples) > 1:
         raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples a pixel; need one "
                          "frame in color, or grey ones")
@@ -85,8 +89,9 @@ def read_dicom(path, only_header=False):
         values.intercept = number(dataset, "RescaleIntercept") or 0.0
         values.inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
         values.padding = dataset.get("PixelPaddingValue")
-        center = number(dataset, "WindowCenter")
-        width = number(dataset, "WindowWidth")
-        if center is not None and width is not None and width >= 2:
-            values.window = centered(center, width)
+        with suppress(ValueError):                                 # frames that differ have none in common
+            center = number(dataset, "WindowCenter")
+            width = number(dataset, "WindowWidth") or 0
+            if center is not None and width >= 2:
+                values.window = centered(center, width)
     return values

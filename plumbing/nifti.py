@@ -9,20 +9,6 @@ from plumbing.formats import check_size
 from plumbing.grey import Values, stand_in
 
 
-def open_nifti(path):
-    """-> nibabel's image, of which only the header is read. ValueError if it lies."""
-    try:
-        import nibabel
-    except ImportError:
-        raise ValueError("a NIfTI file is read with nibabel: pip install nibabel") from None
-    image = nibabel.load(path)
-    if len(image.shape) not in (2, 3, 4) or min(image.shape) < 1:
-        raise ValueError(f"holds {image.shape}, need one volume or several")
-    size = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
-    check_size(path, size, packed=path.lower().endswith(".gz"))
-    return image
-
-
 def turned(array, affine):
     """(x, y, z) as the file has them -> (z, y, x) from feet to head, front to back, right to left: a view."""
     from nibabel import orientations
@@ -34,13 +20,18 @@ def turned(array, affine):
 
 
 def read_nifti(path, only_header=False):
-    """-> Values of shape (D, H, W)."""
-    image = open_nifti(path)
+    """-> Values of shape (D, H, W). ValueError if the header lies, before memory is taken."""
+    import nibabel
+    image = nibabel.load(path)
+    if len(image.shape) not in (2, 3, 4):
+        raise ValueError(f"holds {image.shape}, need one volume or several")
+    size = math.prod(image.shape) * image.get_data_dtype().itemsize
+    check_size(path, size, packed=path.lower().endswith(".gz"))
     if only_header:
         array = stand_in(image.shape, image.get_data_dtype())
     else:
         array = image.dataobj.get_unscaled()
-    values = Values(array, float(image.dataobj.slope), float(image.dataobj.inter))
+    values = Values(array, image.dataobj.slope, image.dataobj.inter)
     if array.ndim == 4:
         values.pages = array.shape[3] > 1
         array = array[..., 0]

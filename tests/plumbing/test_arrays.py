@@ -55,8 +55,8 @@ def test_a_crop_of_a_volume_is_of_its_slices():
 
 
 @pytest.mark.parametrize("content, message", (
-    (np.zeros((4, 4)), r"\(4, 4\), need a volume \(D, H, W\) or"), (np.zeros((2, 3, 4, 4, 4)), "need a volume"),
-    (np.zeros((5, 4, 4, 4)), r"\(5, 4, 4, 4\), need .* where C is 1 or 1; --channels"), (np.full((4, 4, 4), np.nan), "not finite"),
+    (np.zeros((4, 4)), r"\(4, 4\), need a volume \(D, H, W\) or"), (np.zeros((2, 3, 4, 4, 4)), "need numbers, at least one, along 2, 3 or 4 axes"),
+    (np.zeros((5, 4, 4, 4)), r"\(5, 4, 4, 4\), need .* channels in front, 1 if --channels"), (np.full((4, 4, 4), np.nan), "not finite"),
     (np.array([{}], dtype=object), "not a readable image .*Python objects"), (np.full((4, 4, 4), "x"), "need numbers"),
     (np.zeros((0, 4, 4)), "need numbers"), (b"", "not a readable image"), (b"PK\x03\x04", "not a readable image")))
 def test_what_is_no_volume_is_named_in_one_line(tmp_path, content, message):
@@ -82,7 +82,7 @@ def test_two_arrays_in_one_file_are_refused(tmp_path):
 @pytest.mark.parametrize("array, message", (
     (np.zeros((3, 4)), r"\(3, 4\), need a bag of vectors \(S, 2\)"), (np.zeros((3, 2, 2)), "need a bag of vectors"),
     (np.zeros((0, 2)), r"\(0, 2\), need numbers, at least one"), (np.array([[1, np.inf]]), "not finite"),
-    (torch.zeros(2), "need a bag"), (torch.zeros(1, 2, dtype=torch.complex64), "need numbers")))
+    (torch.zeros(2), "along 2, 3 or 4 axes"), (torch.zeros(1, 2, dtype=torch.complex64), "need numbers")))
 def test_what_is_no_bag_is_named_in_one_line(tmp_path, array, message):
     """Another width, more axes, no vector, not finite."""
     cohort = bag_cohort(tmp_path, array)

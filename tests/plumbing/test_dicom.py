@@ -167,3 +167,36 @@ def test_numbers_that_stand_for_others_are_refused(tmp_path):
         with pytest.raises(ValueError, match="LUTSequence, by which its numbers are looked up, is not read"):
             read_header(write(tmp_path / "a.dcm", RAMP, **tags))
     assert read_header(write(tmp_path / "a.dcm", RAMP, VOILUTSequence=table, **window)).window == (-160, 239)
+
+
+def test_what_pydicom_would_not_see_or_not_unpack_is_refused_by_the_header(tmp_path):
+    """Twelve bits that end at bit 15; a compressed file without its decoder, with what to install."""
+    with pytest.raises(ValueError, match="has its numbers in the upper bits"):
+        read_header(write(tmp_path / "a.dcm", RAMP * 16, BitsStored=12, HighBit=15))
+    path = write(tmp_path / "b.dcm", RAMP)
+    dataset = sys.modules["pydicom"].dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.80"
+    dataset.PixelData = sys.modules["pydicom"].encaps.encapsulate([b"packed"])
+    dataset.save_as(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", False)
+        with pytest.raises(ValueError, match=r'b.dcm: .*its decoder is missing: pip install "pylibjpeg\[all\]"'):
+            read_header(path)
+
+
+def test_windows_that_differ_between_frames_are_none_and_empty_tables_too(tmp_path):
+    """As enhanced files state them: the run then fits its own. Slopes that differ are refused."""
+    pydicom = pytest.importorskip("pydicom", reason="DICOM files are written by pydicom")
+    frames = []
+    for center in (40, 50):
+        frame = pydicom.Dataset()
+        frame.WindowCenter, frame.WindowWidth, frame.RescaleSlope = center, 400, 2
+        frames.append(frame)
+    tags = {"PerFrameFunctionalGroupsSequence": pydicom.Sequence(frames), "VOILUTSequence": pydicom.Sequence()}
+    values = read_values(write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), **tags))
+    assert values.window is None and values.slope == 2
+    frames[1].WindowCenter, frames[1].RescaleSlope = 40, 3
+    with pytest.raises(ValueError, match="its frames differ in RescaleSlope"):
+        read_header(write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), **tags))
+    frames[1].RescaleSlope = 2
+    assert read_header(write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), **tags)).window == (-160, 239)
