@@ -83,6 +83,8 @@ def to_grey(values, choice="auto", channel=0):
 
 def find_window(values, choice, channel=0):
     """-> (low, high), in what the numbers mean."""
+    if values.array.dtype == bool:
+        return 0.0, 1.0
     if isinstance(choice, list):
         if len(choice) == 1:
             return choice[0]

@@ -51,12 +51,12 @@ def read_header(path):
     """File -> Header. ValueError in one line for a file that cannot be read, as far as that is seen."""
     format = format_of(path)
     if format == "picture":
-        with readable(path, "image"), open_picture(path) as picture:
+        with readable(path), open_picture(path) as picture:
             return look_at_picture(picture)
     values = read_values(path, only_header=True)
     shape = values.array.shape
     return Header(format, shape, values.array.dtype.name, values.window, values.pages,
-                  alpha=format == "array" and has_color_axis(shape) and shape[2] == 4,
+                  alpha=format == "array" and shape[2:] == (4,),
                   series=values.series, patient=values.patient)
 
 

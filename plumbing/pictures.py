@@ -41,7 +41,7 @@ def read_image(source, size, r=1, channels=3, crop=NO_CROP, name=None, window="a
     mode = "L" if channels == 1 else "RGB"
     path = name or source
     source = as_values(source)
-    with readable(path, "image"):
+    with readable(path):
         picture = decode(source, mode, need, window, size, fit)
         width, height = picture.size
         box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
@@ -118,13 +118,10 @@ def numbers_of(picture):
     """-> Values of a picture that is_deep. ValueError where they are not finite."""
     numbers = np.asarray(picture)
     check_finite(numbers)
-    if picture.format != "TIFF":
-        return Values(numbers)
-    tags = picture.tag_v2
+    tags = getattr(picture, "tag_v2", {})                          # of a TIFF
     if numbers.dtype == np.int32 and tags.get(SIGNED, (1,)) == (1,):
         numbers = numbers.view(np.uint32)                          # Pillow has no such mode
-    is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO           # of 8-bit ones Pillow knows it
-    return Values(numbers, inverted=is_inverted)
+    return Values(numbers, inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)    # of 8-bit ones Pillow knows it
 
 
 def has_16_bit_colors(picture):
@@ -163,7 +160,7 @@ def read_numbers(path, axes=3):
     """File -> Values; pictures as grey, (D, H, W) of all pages or frames, or with two axes of the first."""
     if format_of(path) != "picture":
         return read_values(path)
-    with readable(path, "image"):
+    with readable(path):
         picture = open_picture(path)
         count = getattr(picture, "n_frames", 1) if axes == 3 else 1
         check_size(path, count * math.prod(picture.size), packed=True)
@@ -174,8 +171,10 @@ def read_numbers(path, axes=3):
                 values = numbers_of(picture)
             else:
                 values = Values(np.asarray(picture.convert("L")))
-            pages.append(values.array)
-        return replace(values, array=np.stack(pages))
+            pages.append(values)
+        if len({(page.array.dtype, page.inverted) for page in pages}) > 1:
+            raise ValueError("its pages differ in bits, or in what is white")
+        return replace(values, array=np.stack([page.array for page in pages]))
 
 
 # -----------------------------------------------------------------------------

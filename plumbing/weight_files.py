@@ -189,7 +189,7 @@ def in_one_line(text, errors=Exception):
         raise ValueError(f"{text} ({first_line(error).removeprefix(f'{file}: ')})") from error
 
 
-def readable(path, kind):
+def readable(path, kind="image"):
     """Whatever goes wrong while a file is read -> ValueError in one line."""
     return in_one_line(f"{path}: not a readable {kind}")
 

@@ -40,6 +40,13 @@ def test_8_bits_are_taken_as_they_are():
     np.testing.assert_array_equal(to_grey(Values(numbers, slope=-1.0)), 255 - numbers)       # where the lowest means the most
 
 
+def test_true_is_white_and_false_is_black():
+    """Also in an image that is all true, whatever the run's window."""
+    for choice in ("auto", "own", [(-1000, 400)]):
+        assert to_grey(Values(np.array([[True, True]])), choice).tolist() == [[255, 255]]
+        assert to_grey(Values(np.array([[True, False]])), choice).tolist() == [[255, 0]]
+
+
 def test_numbers_of_16_bits_with_a_point():
     """float16 cannot hold 65535, an end of other types: no warning comes of asking."""
     with warnings.catch_warnings():

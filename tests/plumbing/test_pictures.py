@@ -300,6 +300,17 @@ def test_colors_of_16_bits_in_files_that_are_loaded_to_be_looked_at(tmp_path):
                     reader(path)
 
 
+def test_pages_of_several_kinds_are_no_volume(tmp_path):
+    """8 beside 16 bits, whichever comes first; black is zero beside white is zero."""
+    grey = Image.fromarray(np.full((4, 4), 7, np.uint8))
+    deep, white = (Image.fromarray(np.full((4, 4), 700, np.uint16)) for _ in range(2))
+    white.encoderinfo = {"tiffinfo": {262: 0}}
+    for pages in ((grey, deep), (deep, grey), (deep, white)):
+        path = save(tmp_path / "a.tif", pages[0], save_all=True, append_images=pages[1:])
+        with pytest.raises(ValueError, match="a.tif: .*its pages differ in bits, or in what is white"):
+            read_numbers(path)
+
+
 def test_pages_of_several_sizes_are_no_volume(tmp_path):
     """The file is named."""
     Image.new("L", (9, 9)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", (5, 5))])
