@@ -17,7 +17,7 @@ from plumbing.headers import IMAGE_KINDS, axes_of, check_kinds, read_header
 from plumbing.models import seeing
 from plumbing.pictures import read
 from plumbing.prepare import input_columns, load_data
-from plumbing.reading import by_x, notes_on_files
+from plumbing.reading import by_x, evenly, notes_on_files
 from plumbing.splits import split_patients
 from plumbing.targets import fit_tasks, training_notes
 
@@ -97,7 +97,7 @@ def describe_files(cohort):
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"], {}
     kinds, headers, problems = Counter(), {}, []
-    chosen = evenly(cohort, MANY)
+    chosen = evenly(range(len(cohort.paths)), MANY)
     for i in chosen:
         try:
             header = headers[i] = read_header(cohort.paths[i])
@@ -112,18 +112,12 @@ def describe_files(cohort):
     return [line, *problems[:1]] + notes_on_files(headers, cohort), headers
 
 
-def evenly(cohort, many):
-    """-> indices of at most so many images, from the first to the last of the cohort."""
-    last = len(cohort.paths) - 1
-    return np.linspace(0, last, min(many, last + 1)).astype(int).tolist()
-
-
 def thumbnails(cohort, path):
     """Draw five images side by side, as a model sees them; -> a line that says which, and where they are."""
     axes = axes_of(cohort)
     if axes == 0:
         return "no pictures: bags of vectors"
-    chosen = evenly(cohort, 5)
+    chosen = evenly(range(len(cohort.paths)), 5)
     try:
         pictures = [read(cohort, i, (16, SIDE, SIDE)[-axes:])[0] for i in chosen]
     except ValueError as error:
@@ -132,7 +126,7 @@ def thumbnails(cohort, path):
     brightest = sheet.max()
     if axes == 3:
         sheet = sheet[:, 8]                                        # the slices in the middle
-    os.makedirs(dirname(path) or ".", exist_ok=True)
+    os.makedirs(dirname(path), exist_ok=True)
     Image.fromarray(sheet.transpose(1, 2, 0).copy()).save(path)
     line = f"five pictures are in {path}: {', '.join(basename(cohort.paths[i]) for i in chosen)}"
     if brightest < DARK:

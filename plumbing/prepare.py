@@ -43,7 +43,7 @@ def prepare(args, device):
     headers = look_before(args, cohort)
     settle(args, cohort)
     cohort, indices, tasks, columns, notes = split_and_fit(args, cohort)
-    cohort, window_notes = choose_window(args, cohort, headers, indices["train"])
+    window_notes = choose_window(args, cohort, headers, indices["train"])
     cohort, filled_in = tabulate(replace(cohort, tasks=tasks), columns)
     model, report = build_model(args, tasks, columns)
     model.to(device)

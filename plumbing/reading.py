@@ -47,22 +47,23 @@ def look_before(args, cohort, images=None):
 
 
 def choose_window(args, cohort, headers, train):
-    """-> the cohort with the run's window, which is written into args, and lines about it."""
+    """Write the run's window into args and the cohort; -> lines about it."""
     if not headers:
-        headers = look_at_all(cohort, some(train))
+        headers = look_at_all(cohort, evenly(train))
     deep = windows_of(cohort, headers)
     notes = []
     if args.window == "auto" and None in deep.values():
-        images = some([i for i in train if i in deep] or list(deep))
+        images = evenly([i for i in train if i in deep] or list(deep))
         args.window = fit_window([sample_channels(cohort, i) for i in images])
-        cohort = replace(cohort, reading=replace(cohort.reading, window=parse_window(args.window)))
+        cohort.reading = replace(cohort.reading, window=parse_window(args.window))
         notes = [f"the window is fitted to {len(images)} training images: 99 % of their numbers lie in it"]
-    return cohort, notes + notes_on_window(args, cohort, headers)
+    return notes + notes_on_window(args, cohort, headers)
 
 
-def some(images):
-    """-> about IMAGES of them, evenly spaced."""
-    return images[::max(1, len(images) // IMAGES)][:IMAGES]
+def evenly(images, count=IMAGES):
+    """-> at most so many of them, evenly spaced from the first to the last."""
+    places = np.linspace(0, len(images) - 1, min(count, len(images)))
+    return [images[int(place)] for place in places]
 
 
 def windows_of(cohort, headers):
@@ -95,7 +96,7 @@ def notes_on_window(args, cohort, headers):
         note += ", the others are taken as they are"
     if not fits:
         note = f"WARNING: {note}"
-    return [note] + note_on_range(cohort, some(list(deep)))
+    return [note] + note_on_range(cohort, evenly(list(deep)))
 
 
 def note_on_range(cohort, images):

@@ -12,7 +12,7 @@ from plumbing.flags import parse, read_args
 from plumbing.headers import Header
 from plumbing.pictures import read, read_image
 from plumbing.prepare import load_data
-from plumbing.reading import choose_window, look_at_new, note_on_fit, notes_on_files
+from plumbing.reading import choose_window, evenly, look_at_new, note_on_fit, notes_on_files
 from tests.plumbing.small_tables import cohort_of
 from tests.small_runs import fails, fit
 
@@ -79,7 +79,8 @@ def test_images_on_another_scale_have_a_warning(tmp_path):
         lines.append(f"p{i},{i}.npy,{'no' if i % 2 else 'yes'}")
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     args = parse(["--data", str(tmp_path / "t.csv"), "--model", "vit"])
-    cohort, notes = choose_window(args, load_data(args), {}, range(20))
+    cohort = load_data(args)
+    notes = choose_window(args, cohort, {}, range(20))
     assert notes[2].startswith("WARNING: 4 of 20 images fill less than 5% of the run's window, as ") and len(notes) == 3
 
 
@@ -137,3 +138,11 @@ def test_pictures_in_npy_are_read_as_their_png(tmp_path, shape):
         low, high = read_image(str(tmp_path / "a.npy"), (8, 8), 2, channels)
         expected = read_image(str(tmp_path / "a.png"), (8, 8), 2, channels)
         np.testing.assert_array_equal(low, expected[0]), np.testing.assert_array_equal(high, expected[1])
+
+
+@pytest.mark.parametrize("count", (1, 29, 30, 31, 59, 200))
+def test_images_of_a_window_are_of_the_whole_run(count):
+    """The first and the last are among them, none twice, at most thirty."""
+    chosen = evenly(list(range(count)))
+    assert chosen[0] == 0 and chosen[-1] == count - 1 and len(set(chosen)) == len(chosen) == min(count, 30)
+    assert evenly([]) == []
