@@ -26,7 +26,6 @@ Run: python data.py [IMAGE ...]        times the reading of pictures, or of a dr
 import math
 import os
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from plumbing.arrays import NO_CROP, read_bag
 from plumbing.cache import Decoded
+from plumbing.command import Parser, run_main
 from plumbing.pictures import CROP, read, read_image
 
 
@@ -286,8 +286,11 @@ def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
     return loader, batches
 
 
-def main(paths):
+def main(argv=None):
     """Time read_image on each of the files, or on a drawn picture."""
+    parser = Parser(__doc__)
+    parser.add_argument("images", nargs="*", help="files to time the reading of; without any, one is drawn")
+    paths = parser.parse_args(argv).images
     with TemporaryDirectory() as folder:
         if not paths:
             paths = [join(folder, "4000x3000.jpg")]
@@ -301,7 +304,4 @@ def main(paths):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(str(error))
+    run_main(main)

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from functools import cache
-from os.path import abspath, dirname, getsize, join
+from os.path import abspath, dirname, join
 
 import PIL
 import numpy as np
@@ -40,10 +40,8 @@ def mapped(path, images, row):
     """File of so many rows, of that numpy type, mapped into memory; made, with holes that take no disk, if
     there is none."""
     os.makedirs(dirname(path), exist_ok=True)
-    size = images * row.itemsize
     with open(path, "ab") as file:
-        if getsize(path) != size:
-            file.truncate(size)                                    # makes a short file longer, too
+        file.truncate(images * row.itemsize)                       # makes a short file longer, too
     return np.memmap(path, row, "r", shape=images)
 
 

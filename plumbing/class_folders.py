@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import groupby
-from os.path import abspath, basename, join, relpath
+from os.path import abspath, basename, commonprefix, join, relpath
 
 from plumbing.cells import spelling_notes
 from plumbing.cohort import Cohort, SPLITS, Task
@@ -140,16 +140,15 @@ def is_image_folder(name):
 def unwrap(places):
     """Take away the folders that hold all others; -> a line about it, in a list."""
     wrappers = []
-    while places and min(map(len, places.values())) > 1:
-        tops = {above[0] for above in places.values()}
-        if len(tops) > 1 or split_name(min(tops)):
+    for name in commonprefix([above[:-1] for above in places.values()]):               # works on lists too
+        if split_name(name):
             break
-        wrappers.append(min(tops))
-        for above in places.values():
-            del above[0]
-    if wrappers:
-        return [f"classes are the folders below {join(*wrappers)}"]
-    return []
+        wrappers.append(name)
+    if not wrappers:
+        return []
+    for above in places.values():
+        del above[:len(wrappers)]
+    return [f"classes are the folders below {join(*wrappers)}"]
 
 
 def drop_copies(places, left_out):
@@ -171,8 +170,7 @@ def name_patients(folder, splits, paths, regex):
 
     The numbers of chest_xray start anew in every folder of its official split: there they are told apart by
     it, and a line says how many such numbers there are."""
-    names = [relpath(path, folder) for path in paths]
-    patients, notes = patients_of_files(names, regex)
+    patients, notes = patients_of_files([relpath(path, folder) for path in paths], regex)
     if regex or not splits:
         return patients, notes
     splits_of = defaultdict(set)                                   # number -> splits

@@ -266,6 +266,9 @@ def test_the_file_times_pictures(tmp_path, capsys):
     """python data.py IMAGE: shapes and milliseconds."""
     data.main([save(tmp_path / "a.png", CELLS)])
     assert "a.png: (3, 384, 384) and (3, 768, 768) in " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        data.main(["--help"])
+    assert "usage: " in capsys.readouterr().out
 
 
 # -----------------------------------------------------------------------------
