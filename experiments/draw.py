@@ -154,9 +154,12 @@ def lt_vit():
         if not label_sees:
             colors[6:, 6:] = PALE
         pictures.append(outline_patches(enlarge(colors, 20), range(81), (9, 9), ["white"] * 81))
-    reach = "labels see all, the image sees itself", "all see all", "labels see the image only"
-    captions = [": ".join(parts) for parts in zip(LABEL_ATTENTION, reach)]
-    return side_by_side(pictures, captions, SIDE)
+    return side_by_side(
+        pictures,
+        ["one-way: labels see all, the image sees itself", "full: all see all",
+         "no-label-self: labels see the image only"],
+        SIDE,
+    )
 
 
 def gmml():
