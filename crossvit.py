@@ -264,8 +264,8 @@ class CrossViT(nn.Module):
         from plumbing.sizes import VARIANTS
         add = group.add_argument
         add("--pretrained", help="start from IBM's CrossViT, timm's, or a run: Hub id, folder, or file")
-        add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
-        add("--std", help="likewise")
+        add("--mean", help="of the images that --pretrained has seen, 0..1; default: the checkpoint's")
+        add("--std", help="their standard deviation; default: the checkpoint's")
         add("--variant", choices=VARIANTS, help="row of Table 1; default 9, or the checkpoint's")
         add("--fusion", choices=FUSIONS, default="cross", help="the paper's Table 6")
         add("--patches", help="of S and L, px, as 8,16; this and the next four change the variant: Table 7")

@@ -244,9 +244,9 @@ class ResNet(nn.Module):
         add = group.add_argument
         add("--pretrained", help="run of --model daft whose image network to start from")
         add("--fusion", choices=FUSIONS, default="daft", help="a row of the paper's Table 2")
-        add("--tabular", help="columns seen beside it, COLUMN[:number|category],...; default: the cohort's")
-        add("--location", type=int, choices=LOCATIONS, default=2, help="of daft or film")
-        add("--activation", choices=ACTIVATIONS, default="identity", help="of the scale")
+        add("--tabular", help="columns that it sees, COLUMN[:number|category],...; default: the cohort's")
+        add("--location", type=int, choices=LOCATIONS, default=2, help="of daft or film in the last block")
+        add("--activation", choices=ACTIVATIONS, default="identity", help="sigma, of the scale")
         add("--without", choices=("scale", "shift"), help="alpha = 1, or beta = 0 (Table 3)")
         add("--identity-init", action="store_true", help="alpha = 1 + ..., and starts as 1")
         add("--width", type=int, help="n, maps of the first block; default 4")
@@ -332,7 +332,7 @@ class DAFTViT(nn.Module):
 
     @staticmethod
     def add_flags(group):
-        group.add_argument("--tabular", help="columns seen beside the image: COLUMN[:number|category],...")
+        group.add_argument("--tabular", help="columns seen with the image: COLUMN[:number|category],...")
 
     @classmethod
     def from_args(cls, args, tasks, columns=()):

@@ -172,10 +172,10 @@ def make_parser():
     do("--data", help="another table than the run's; all its patients are evaluated")
     add("--images", help="image folder of that table")
     add("--target", help="targets of that table, as in train.py; default: those of the run")
-    add("--by", help="columns of the table to make subgroups of, e.g. sex,age,site, beside "
-        "those of before, and fst where there is one")
+    add("--by", help="columns of the table to make subgroups of, e.g. sex,age,site, besides "
+        "earlier ones, and fst where there is such a column")
     add("--boxes", help="CSV of boxes to compare the maps with: image,label,x0,y0,x1,y1; "
-        "default: boxes.csv beside the table")
+        "default: boxes.csv next to the table")
     do("--against", metavar="RUN",
        help="another run: differences of the metrics on the test patients that both have")
     do("--predict", metavar="SOURCE",

@@ -91,7 +91,7 @@ def to_pixels(patches, patch):
 
 
 # -----------------------------------------------------------------------------
-# what stands there
+# what replaces them
 
 
 def corrupt(images, config: GMMLConfig):
@@ -192,8 +192,8 @@ class GMML(nn.Module):
 
     @staticmethod
     def add_flags(group):
-        group.add_argument("--corrupt", default="noise,alien", help=f"any of {','.join(CORRUPTIONS)}: what "
-                           "stands in the groups of an image, one of these; alien: another image")
+        group.add_argument("--corrupt", default="noise,alien", help=f"any of {','.join(CORRUPTIONS)}: the "
+                           "groups of an image hold one of these; alien: another image")
         ViT.add_flags(group)
         group.set_defaults(dropout=0.0)                            # as in the recipe
 

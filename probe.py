@@ -167,10 +167,10 @@ class Probe(nn.Module):
         add = group.add_argument
         add("--pretrained", help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run, either with "
             ":FILE, or file")
-        add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
-        add("--std", help="likewise")
+        add("--mean", help="of the images that --pretrained has seen, 0..1; default: the checkpoint's")
+        add("--std", help="their standard deviation; default: the checkpoint's")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
-        add("--head", choices=HEADS, default="tokens", help="what looks at the tokens of the frozen ViT")
+        add("--head", choices=HEADS, default="tokens", help="what reads the tokens of the frozen ViT")
 
     @staticmethod
     def check_flags(args):

@@ -154,7 +154,7 @@ class Q2L(nn.Module):
         add("--ff", type=int, default=1024, help="hidden units of encoder and decoder (released: 8192)")
         add("--decoder-heads", type=int, default=0, help="of both (released: 4); 0: those of the ViT")
         add("--encoder-layers", type=int, default=1, help="over the patch tokens")
-        add("--decoder-layers", type=int, default=2, help="that the queries pass")
+        add("--decoder-layers", type=int, default=2, help="that the queries pass through")
         ViT.add_flags(group)
 
     @classmethod

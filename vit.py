@@ -239,12 +239,12 @@ class ViT(nn.Module):
         """The flags of every model that holds a ViT."""
         from plumbing.sizes import SIZES
         add = group.add_argument
-        add("--pretrained", help="Hub id ORG/NAME[@revision], folder or run, also with :FILE, or file")
-        add("--mean", help="of the images of --pretrained, 0..1; default: the checkpoint's")
-        add("--std", help="likewise")
+        add("--pretrained", help="weights: Hub id ORG/NAME[@revision], folder, run, also with :FILE, or file")
+        add("--mean", help="of the images that --pretrained has seen, 0..1; default: the checkpoint's")
+        add("--std", help="their standard deviation; default: the checkpoint's")
         add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d, vit_wsi are "
             "the softmax-free paper's, with its image and patch")
-        add("--patch", help="P in px, as --image; default 8, or the checkpoint's, which is resized to it")
+        add("--patch", help="P in px, written as --image; default 8, or the checkpoint's, resized to it")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
         add("--attention", choices=KINDS, help="see attention.py; default softmax, or the checkpoint's")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
