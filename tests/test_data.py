@@ -292,6 +292,14 @@ def test_balanced_batches_hold_as_many_of_each_class():
     assert [[number for _, number in batch] for batch in batches] == epochs[7][3:]
 
 
+def test_balanced_batches_of_three_classes():
+    """Three of each in a batch of nine."""
+    classes = np.repeat([0.0, 1.0, 2.0], (40, 15, 5))
+    for batch in Batches(60, 9, shuffle=True, classes=classes):
+        counts = np.bincount(classes[[number for _, number in batch]].astype(int), minlength=3)
+        assert counts.tolist() == [len(batch) // 3] * 3
+
+
 def test_rotation_turns_every_slice_alike(tmp_path):
     """A quarter turn is np.rot90; none without the flag and none at evaluation; volumes turn within their slices."""
     rng = np.random.default_rng(0)
