@@ -16,7 +16,7 @@ ODD = {
     r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?": "is a date",
     r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]": "is a list of numbers, which belong into columns of their own",
     r"[1-9]\d{0,2}(,\d{3})+": "has commas that may divide thousands, or be a decimal comma",
-    r"[-+]?\d+,\d+": "has a decimal comma",
+    r"[-+]?\d+,\d+(e[-+]?\d+)?": "has a decimal comma",
     r"[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?": "has its thousands divided",
     r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?": "is a date or a time",
     rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d": "is a date",
@@ -25,16 +25,21 @@ ODD = {
     r"[-+.\d]+([\s,;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
 }
 # but 1,500, which may be a thousand and more
-READABLE = re.compile(rf"(?i)(?![1-9]\d{{0,2}}(?:,\d{{3}})+$)([-+]?\d+)(?:[.,](\d+))?\s*({UNITS})?")
+READABLE = re.compile(r"(?i)(?![1-9]\d{0,2}(?:,\d{3})+$)([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
+                      rf"\s*({UNITS})?")
 GROUPED = re.compile(r"\d{1,3}|[1-9]\d{0,2}\.\d{3}")               # 1.500 among 500 and 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
-UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?|unbekannt|missing|undefined|unspecified|undetermined|unsure"
-                     r"|uncertain|equivocal|indeterminate|inconclusive|maybe"
-                     r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed|no label"
-                     r"|not (known|specified|recorded|applicable|done|assessed|performed|tested|determined"
-                     r"|sure)|pending)[)\]]?")
-LABELS = dict.fromkeys("true yes y ja oui si sí positive pos present checked x +".split(), "1")
-LABELS |= dict.fromkeys("false no n nein non negative neg absent unchecked -".split(), "0")
+UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|unspecified|undetermined"
+                     r"|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate|inconclusive|maybe"
+                     r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed"
+                     r"|no (label|data|info|id)|pending|\.[a-z]|\?+"
+                     r"|(not|cannot)[ _](be )?(known|specifi|record|applicable|available|done|perform|test"
+                     r"|sure|evalua|assess|determin)\w*|inconnue?|desconocid[oa]|sconosciut[oa]|unbekannt"
+                     r"|keine angaben?|onbekend|bilinmiyor|未知|不详|不明)[)\]]?")
+LABELS = {**dict.fromkeys("true yes y ja oui si sí sim evet да 是 positive positiv positif positivo 阳性 pos "
+                          "present checked vrai wahr vero verdadero doğru x ✓ ✔ ● +".split(), "1"),
+          **dict.fromkeys("false no n nein non nee não hayır hayir нет 否 negative negativ négatif negativo "
+                          "阴性 neg absent unchecked faux falsch falso yanlış yanliş -".split(), "0")}
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?findings?|normal|healthy")   # in a list of findings
 CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
@@ -43,10 +48,13 @@ SEPARATORS = "|;,"
 RARE_SEPARATORS = *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NO = "(?i)(no|non|n|un)"
-NEGATIVE = re.compile(r"(?i)-|-?0(\.0)?|-1(\.0)?|n|no|nein|non|false|neg|negative|normal|healthy|controls?"
-                      r"|benign|none|absent|low|alive|unaffected|uninfected|(no|non|not|without)[ _-].+")
+NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
+                      r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|normal|正常|healthy|gesund|sain"
+                      r"|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
+                      r"|low([ _-]risk)?|alive|living|stable|wild[ _-]?type|wt|inactive"
+                      r"|asymptomatic|unaffected|uninfected|(no|non|not|without)[ _-].+")
 POSITIVE = re.compile(r"(?i)y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer"
-                      r"|malignant|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|melanoma"
+                      r"|malignant|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|mel(anoma)?"
                       r"|tuberculosis")
 
 
@@ -68,7 +76,7 @@ def label_of(cell):
 
 def hold_labels(cells):
     """Does a cell hold a number, or say yes or no?"""
-    return any(is_number(cell) or label_of(cell) is not None for cell in cells)
+    return any(is_number(cell) or cell.lower() in LABELS for cell in cells)
 
 
 def by_number(cell):
@@ -118,13 +126,14 @@ def read_number(cell):
     match = READABLE.fullmatch(cell)
     if not match:
         return None, ""
-    return float(f"{match[1]}.{match[2] or 0}"), (match[3] or "").lower()
+    return float(f"{match[1]}.{match[2] or 0}"), re.sub("(?<=..)s$", "", (match[3] or "").lower())
 
 
 def read_numbers(name, cells, table, rows, hint):
     """The cells of a column -> float (rows,), NaN where they are blank. ValueError where one is no number, or
     has another unit than those before. table, rows: the table and its rows as a message names them."""
     value_of, units = {"": np.nan}, []
+    has_comma = any("," in cell for cell in cells)
     for row, cell in zip(rows, cells):
         if cell in value_of:
             continue
@@ -133,6 +142,8 @@ def read_numbers(name, cells, table, rows, hint):
         problem = None
         if value_of[cell] is None:
             _, problem = odd_cell([cell]) or (cell, "is not a number")
+        elif has_comma and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", cell):
+            problem = "may be a thousand and more, as others have a decimal comma"
         elif unit != units[0]:
             problem = f"has another unit than the cells before, {units[0] or 'none'}"
         if problem:
@@ -214,13 +225,10 @@ def reading_notes(name, counts, kind):
     numbers = sorted(filter(is_number, counts), key=float)
     others = [float(cell) for cell in numbers if not CODE.fullmatch(cell)]
     if others and len(numbers) > 2:
-        for cell in filter(CODE.fullmatch, numbers):
-            if float(cell) < 0 <= others[0] or float(cell) > 2 * others[-1] > 0:
-                codes.append(cell)
-    for code in codes:
-        notes.append(f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it "
-                     f"stands for a blank, say --missing=na,nan,{quote(code.lower())}")
-    return notes
+        codes += [cell for cell in filter(CODE.fullmatch, numbers)
+                  if float(cell) < 0 <= others[0] or float(cell) > 2 * others[-1] > 0]
+    return notes + [f"WARNING: {name}: {code} ({counts[code]} rows) counts like the other values; where it "
+                    f"stands for a blank, say --missing=default,{quote(code.lower())}" for code in codes]
 
 
 def same_word(cell):
@@ -243,10 +251,9 @@ def places_in(classes, names):
 
 def positive_of(classes):
     """-> which of two classes is the positive one by its name, None where no usual name decides."""
-    first, second = classes
-    for name, other in ((first, second), (second, first)):
-        if re.fullmatch(rf"{NO}[ _-]*{re.escape(name)}", other):   # NoDR, NRG
-            return name
+    for name, other in (classes, classes[::-1]):
+        if re.fullmatch(rf"{NO}[ _-]*{re.escape(name)}", other):   # NoDR, NRG, but unhealthy
+            return other if NEGATIVE.fullmatch(name) else name
     not_negative = [name for name in classes if not NEGATIVE.fullmatch(name)]
     for names in (not_negative, list(filter(POSITIVE.fullmatch, classes))):
         if len(names) == 1:

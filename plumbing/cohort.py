@@ -9,9 +9,6 @@ import numpy as np
 
 KINDS = ("regression", "classes", "labels", "survival")
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "trn": "train", "val": "val", "valid": "val", "validation": "val",
-    "validate": "val", "dev": "val", "test": "test", "testing": "test", "tst": "test"}
 NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
                "the numbers are of images, not patients")
 
@@ -49,6 +46,10 @@ class Task:
         if self.name in OTHER_ENTRIES or self.name.startswith(TARGET):
             return TARGET + self.name
         return self.name
+
+    def word(self, value):
+        """A value in words: the name of the class, or a number."""
+        return self.classes[int(value)] if self.kind == "classes" else f"{value:g}"
 
     @property
     def outputs(self):
@@ -124,14 +125,6 @@ class Cohort:
         return dict(groups)
 
 
-def with_own_loss(cohort, name):
-    """-> the cohort for a model that needs no targets: its one task is the loss that the model brings. The
-    splits stay those of a run that learns the targets of the table, where it has some."""
-    zeros = np.zeros(len(cohort.paths), np.float32)
-    return replace(cohort, tasks=[Task(name, "loss")], targets={**cohort.targets, name: zeros},
-                   dealt_by=cohort.tasks)
-
-
 def per_patient(cohort, how=None):
     """-> a cohort in which all images of a patient carry the same target, label by label.
 
@@ -158,14 +151,10 @@ def unify(patients, values, task, name, how):
     for patient, options in known.items():
         if min(options) < max(options) and how not in choices.split():
             raise ValueError(f"patient {patient} has images with different targets for {name} "
-                             f"({min(options):g} and {max(options):g}); --patient-target {choices} says "
-                             f"which counts of a task of {task.kind}")
-        if how == "mean":
-            chosen[patient] = sum(options) / len(options)
-        elif how == "max":
-            chosen[patient] = max(options)
-        else:
-            chosen[patient] = options[0]
+                             f"({task.word(min(options))} and {task.word(max(options))}); --patient-target "
+                             f"{choices} says which counts of a task of {task.kind}")
+        choice = {"mean": sum(options) / len(options), "max": max(options)}
+        chosen[patient] = choice.get(how, options[0])
     return np.float32([chosen.get(patient, np.nan) for patient in patients])
 
 

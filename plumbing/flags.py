@@ -77,7 +77,7 @@ def add_data_flags(add):
         "--target",
         help="what to predict: COLUMN[:regression|classes|labels],..., or TIME/EVENT:survival with a "
              "column of times and one that says whether the event came then (1) or had not yet (0)")
-    add("--patient-column", help="default: patient_id, or what the public table calls it")
+    add("--patient-column", help="default: patient_id, patient ..., or as the public table says")
     add(
         "--patient-regex", metavar="REGEX",
         help="which part of that column, or of the path of an image where there is none, names the patient: "
@@ -98,7 +98,8 @@ def add_data_flags(add):
         help="what a blank CheXpert label counts as, written likewise; of other tables only named labels")
     add(
         "--missing", default=MISSING, metavar="WORD,...",
-        help="what a cell may say for a blank, in small letters; nothing: only blanks are")
+        help="what a cell may say for a blank, in small letters; default,WORD adds one, nothing: only blanks "
+             "are")
     add(
         "--positive", metavar="CLASS",
         help="of a target with two classes the one to be detected; by default the usual names decide (yes, "

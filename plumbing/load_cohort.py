@@ -14,17 +14,20 @@ from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import (NOBODY, compile_regex, first_group, one_spelling, parts_note,
                                patients_of_files)
-from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_table, majority, name_alone,
-                                    official_lists, recognize, table_path)
+from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_table, majority, official_lists,
+                                    recognize, table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
 from plumbing.tables import MISSING, cell_error, first_column, read_csv, require_column
 from plumbing.target_kinds import POLICIES, policy
 from plumbing.targets import read_targets
 
-# names of columns that say a split in numbers: fold, is_train, test set
-SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*(k[ _.-]?)?(folds?|partition|(sub)?set|train(ing)?|test(ing)?"
-                          r"|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
+# names of columns that say where a patient was seen
+SITE_COLUMN = re.compile(r"(?i)(site|cent(er|re)|hospital|clinic|institut(e|ion)|facility"
+                         r"|data[ _-]?(set|source))([ _.-]*(id|name|code|nr))?")
+# and of those that say a split in numbers: fold, is_train, test set
+SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*((k|cv)[ _.-]?)?(folds?|partition|(sub)?set|train(ing)?"
+                          r"|test(ing)?|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
@@ -66,7 +69,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     early_notes = twin_columns(header)
     if "joins" in known:
         early_notes += join_table(dirname(path), *known["joins"].split(":"), header, rows)
-    labels = list(filter(None, known.get("labels", "").split(",")))
+    labels = known.get("labels", "").split(",")
     findings = first_column(header, known.get("findings", ""))
     if findings:
         early_notes += findings_to_labels(header, rows, findings, labels)
@@ -75,13 +78,13 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     if "readers" in known:
         rows = majority(rows, image)
-    uncertain = policy("uncertain", uncertain, header)
-    blank = policy("blank", blank, header)
+    uncertain_policy = policy("uncertain", uncertain, header)
+    blank_policy = policy("blank", blank, header)
     if "blanks" not in known:
-        blank[None] = POLICIES["ignore"]                           # but for labels that --blank names
+        blank_policy[None] = POLICIES["ignore"]                    # but for labels that --blank names
     try:
         task_parts = read_targets(path, header, rows, target or known.get("target") or ",".join(labels),
-                                  labels, uncertain, blank)
+                                  labels, uncertain_policy, blank_policy)
     except ValueError:
         if needs_targets or target:
             raise
@@ -89,9 +92,20 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes + early_notes
+    for name in filter(SITE_COLUMN.fullmatch, header):
+        pairs = set(zip(cohort.patients, cohort.columns[name]))
+        if len(pairs) > 1.1 * len(set(cohort.patients)):
+            cohort.notes.append(f"WARNING: patients have images of several {name}: where ids begin anew in "
+                                "each, --patient-column needs a column that holds both")
+    if {uncertain, blank} != {"zeros"} and "labels" not in [task.kind for task in cohort.tasks]:
+        cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
+                            "is labels; COLUMN:labels makes one")
     rows = merge_rows(path, rows, cohort, split_column)
     if split_column:
-        cohort.splits = read_split_column(path, rows, cohort, split_column)
+        cohort.splits = list(map(split_in, cohort.columns[split_column]))
+        if None in cohort.splits:
+            raise cell_error(path, rows[cohort.splits.index(None)], split_column, "is none of train, val and "
+                             "test; --split-column none deals the patients anew")
         cohort.notes += other_folders(cohort, image)
     elif split != "none":
         cohort.notes += unused_split(cohort)
@@ -106,7 +120,12 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     folder = dirname(abspath(path))
     notes = []
     if "alone" in known and not patient:
-        notes += name_alone(rows, first_column(header, known["patient"]), image)
+        column = first_column(header, known["patient"])
+        alone = [row for row in rows if not row[column]]
+        for row in alone:
+            row[column] = row[image]
+        if alone:
+            notes.append(f"{len(alone)} images without {column} count as patients of their own")
     patients, patient_notes = read_patients(path, header, rows, image, patient, known, regex)
     root = abspath(images or folder)
     paths, path_notes = find_images(path, rows, image, root)
@@ -129,7 +148,7 @@ def read_patients(path, header, rows, image, patient, known, regex):
         default = image                                            # names of files say who the patients are
     if not patient:
         regex = regex or known.get("patient_regex")
-        patient = default or "patient_id"
+        patient = default or "patient_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID|subject_id"
     patient = require_column(path, header, patient, "--patient-column",
                              f" (where there are no ids: {image})")
     if patient == image and not regex:
@@ -159,11 +178,10 @@ def read_any_folder(folder, regex, by_folder=False):
     names = [relpath(path, folder) for path in paths]
     if by_folder and not regex:
         patients, notes = [name.split(os.sep)[0] for name in names], []
-        alone = [name for name in names if os.sep not in name]
+        alone = [os.sep in name for name in names].count(False)
         deep = [name for name in names if name.count(os.sep) > 1]
         if alone:
-            notes.append(f"{len(alone)} of {len(names)} images lie in no sub-folder: each is taken as a "
-                         "patient")
+            notes.append(f"{alone} of {len(names)} images lie in no sub-folder: each is taken as a patient")
         if deep:
             notes.append(f"{len(deep)} images lie in folders of folders, as {deep[0]}: the uppermost folder "
                          "is taken as the patient")
@@ -196,28 +214,20 @@ def find_split_column(path, header, rows, image, split, lists):
     if split and not isfile(split):
         return require_column(path, header, split, "--split-column")
     if split:
-        source, split_of = f"train, val, test of {split}", read_splits(split)
+        split_of = read_splits(split)
     else:
-        source, split_of = lists, official_lists(dirname(path), lists.split(", "))
+        split_of = official_lists(dirname(path), lists.split(", "))
     if not split_of:
         return None
     for row in rows:
         name = without_ending(row[image])
         if name not in split_of:
-            raise cell_error(path, row, image, f"is in none of {source}; --split-column names another split")
+            raise cell_error(path, row, image, f"is in none of {split or lists}; --split-column names "
+                             "another split")
         row["split"] = split_of[name]
     if "split" not in header:
         header.append("split")
     return "split"
-
-
-def read_split_column(path, rows, cohort, column):
-    """-> the split of every row: train, val or test."""
-    splits = list(map(split_in, cohort.columns[column]))
-    if None in splits:
-        raise cell_error(path, rows[splits.index(None)], column, "is none of train, val and test; "
-                         "--split-column none deals the patients anew")
-    return splits
 
 
 def other_folders(cohort, image):
@@ -239,8 +249,8 @@ def unused_split(cohort):
         cells = cells[::max(1, len(cells) // 1000)]                # of many these will do
         splits = list(filter(None, map(split_in, cells)))
         holds_words = 2 * len(splits) >= len(cells) and len(set(splits)) > 1
-        is_called_so = SPLIT_COLUMN.fullmatch(name) and name not in cohort.predicted
-        if holds_words or is_called_so and 1 < len(set(cells)) <= 20:
+        holds_few = 1 < len(set(cells)) <= 20 and name not in cohort.predicted
+        if holds_words or holds_few and (splits or SPLIT_COLUMN.fullmatch(name)):
             return [f"WARNING: column {name} is not used as a split; with train, val and test in it "
                     f"--split-column {name} keeps it, none takes away this line"]
     return []

@@ -199,7 +199,7 @@ def join(tensors, whole, parts):
         if key.endswith(".bias"):
             for part in keys:
                 tensors.setdefault(part, torch.zeros_like(tensors[key]))
-        if all(part in tensors for part in keys):
+        if tensors.keys() >= set(keys):
             joined = key.replace(parts[0], whole)
             if joined in tensors:
                 raise ValueError(f"{key} and {joined} are both its {joined}; keep one of them")

@@ -5,40 +5,39 @@ import re
 import unicodedata
 from collections import defaultdict
 
-from plumbing.cells import MONTHS
+from plumbing.cells import MONTHS, UNKNOWN
 from plumbing.cohort import NO_PATIENTS
+from plumbing.families import rules
 from plumbing.formats import without_ending
 from plumbing.weight_files import in_one_line
 
 
-# What files are called, below the data's folder and without their endings: the first group is the patient.
-NAMES = {
-    r"(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$": "chest_xray",
-    r"(?:^|/)(\d{8})_\d{3}$": "NIH ChestX-ray14",
-    r"(?:^|/)[A-Z]+-(\d{4,})-\d+$": "OCT2017",
-    r"(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT)": "CBIS-DDSM",
-    r"(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$": "BreakHis",
-    r"(?:^|[/_-])(TCGA([-_])[A-Z0-9]{2}\2[A-Z0-9]{4})(?![A-Za-z0-9])": "TCGA",
-    r"(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d)": "LIDC-IDRI, OASIS or ADNI",
-    r"(?:^|/)(BraTS\d*[_-][A-Za-z]+[_-]\d+|IXI\d{3})(?!\d)": "BraTS or IXI",
-    r"(?:^|/)\d{8}_([0-9a-f]{16})_MG_": "INbreast",
-    r"(?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$": "invasive ductal carcinoma",
-    r"(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$": "two eyes, breasts or knees",
-    r"(?:^|/)(\d{5,})[LR]$": "two eyes, breasts or knees",
-    r"(?i)(?:^|/)(?:left|right|od|os)[ _-]([^/]*\d[^/]*)$": "two eyes, breasts or knees",
-    r"(?i)(?:^|/)([^/]*\d[^/]*?)[ _-]+(?:frame|slice)[ _-]?\d+$": "frames or slices",
-    r"(?i)(?:^|/)([^/]*\d[^/]*?)[ _-](?:left|right|l|r)[ _-]?(?:cc|mlo)$": "views of breasts",
-    r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/])": "BIDS",
-    r"(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z])":
-        "folders or names of patients",
-    r"(?:^|/)(p\d{8})/": "MIMIC-CXR",
-}
+NAMES = r"""  what files are called, below the data's folder, without endings: the first group is the patient
+(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$ -> chest_xray
+(?:^|/)(\d{8})_\d{3}$ -> NIH ChestX-ray14
+(?:^|/)[A-Z]+-(\d{4,})-\d+$ -> OCT2017
+(?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT) -> CBIS-DDSM
+(?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$ -> BreakHis
+(?:^|[/_-])(TCGA([-_])[A-Z0-9]{2}\2[A-Z0-9]{4})(?![A-Za-z0-9]) -> TCGA
+(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d) -> LIDC-IDRI, OASIS or ADNI
+(?:^|/)(BraTS\d*[_-][A-Za-z]+[_-]\d+|IXI\d{3})(?!\d) -> BraTS or IXI
+(?:^|/)\d{8}_([0-9a-f]{16})_MG_ -> INbreast
+(?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$ -> invasive ductal carcinoma
+(?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$ -> two eyes, breasts or knees
+(?:^|/)(\d{5,})[LR]$ -> two eyes, breasts or knees
+(?i)(?:^|/)(?:left|right|od|os)[ _-]([^/]*\d[^/]*)$ -> two eyes, breasts or knees
+(?i)(?:^|/)([^/]*\d[^/]*?)[ _-]+(?:frame|slice)[ _-]?\d+$ -> frames or slices
+(?i)(?:^|/)([^/]*\d[^/]*?)[ _-](?:left|right|l|r)[ _-]?(?:cc|mlo)$ -> views of breasts
+(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/]) -> BIDS
+(?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z]) -> folders or names of patients
+(?:^|/)(p\d{8})/ -> MIMIC-CXR
+"""
 
-# what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2
-PART = re.compile(r"(?i)^(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _./-]+[1-9]\d?|[ _/-]+0)$")
+# what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2, 7_01, 7_2020-01-31
+PART = re.compile(r"(?i)^(.*?\d)(([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+([1-9]\d?|0[1-9])"
+                  r"|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d)|[ _/-]+0)$")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
-NOBODY = re.compile(r"(?i)\s*|unknown|unk|missing|removed|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+"
-                    r"|not available|-1|-9+")
+NOBODY = re.compile(rf"{UNKNOWN.pattern}|\s*|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 # by a spreadsheet: twelve digits have become 1.23E+11, and 3-1 has become the third of January
 CHANGED_ID = rf"(?i)\d[.,]\d\d(\d{{3}})?E\+\d\d|\d\d?(-|\. )({MONTHS})|({MONTHS})-\d\d"
@@ -91,13 +90,13 @@ def named_patients(names, regex=None):
 
     names: paths below the data's folder. regex: --patient-regex, which every name must fit; without it the
     patterns of NAMES are tried."""
-    patterns = {re.compile(pattern): data_set for pattern, data_set in NAMES.items()}
+    patterns = [(re.compile(pattern), data_set) for pattern, data_set in rules(NAMES)]
     if regex:
-        patterns = {compile_regex(regex): "--patient-regex"}
+        patterns = [(compile_regex(regex), "--patient-regex")]
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
         stem = os.path.splitext(name)[0].replace("\\", "/")
-        for pattern, data_set in patterns.items():
+        for pattern, data_set in patterns:
             patient = first_group(pattern.search(stem))
             if patient:
                 example_of.setdefault(data_set, patient)
@@ -123,11 +122,11 @@ def parts_note(patients):
     wholes, _ = named_patients(patients)
     parts = defaultdict(list)
     for patient, whole in zip(patients, wholes):
-        parts[whole or PART.sub(r"\1", patient)].append(patient)
+        parts[PART.sub(r"\1", whole or patient)].append(patient)
     several = [whole for whole in parts if len(parts[whole]) > 1]
     if not several or max(map(len, parts.values())) > len(several) + 1:
         return []
-    some = " and ".join(sorted(parts[several[0]])[:2])
+    some = " and ".join(parts[several[0]][:2])
     return [f"WARNING: {some} count as different patients, {several[0]} may be one; --patient-regex, with a "
             "group around what counts, says so"]
 

@@ -14,7 +14,7 @@ import torch
 
 from data import Samples, make_loader
 from plumbing import parallel
-from plumbing.cohort import per_patient, targets_agree, with_own_loss
+from plumbing.cohort import Task, per_patient, targets_agree
 from plumbing.columns import fit_columns, tabulate
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
@@ -120,7 +120,10 @@ def load_data(args, trains=True):
     if args.patient_target or model_says(args, "by_patient"):
         cohort = per_patient(cohort, args.patient_target)
     if own_loss:
-        cohort = with_own_loss(cohort, own_loss)
+        # no target is needed; the splits stay those of a run that learns the table's, where it has some
+        zeros = np.zeros(len(cohort.paths), np.float32)
+        cohort = replace(cohort, tasks=[Task(own_loss, "loss")], targets={**cohort.targets, own_loss: zeros},
+                         dealt_by=cohort.tasks)
     return cohort
 
 
@@ -186,8 +189,7 @@ def pixels(text, axes, flag, kind):
     sides = text.split("x")
     if len(sides) == 1:
         sides = sides * axes
-    sides = list(filter(re.compile("[1-9][0-9]{0,4}").fullmatch, sides))
-    if len(sides) != axes:
+    if len(sides) != axes or not all(map(re.compile("[1-9][0-9]{0,4}").fullmatch, sides)):
         raise ValueError(f"--{flag} {text}: {kind}, need one number of px from 1 to 99999 or {axes}, "
                          "as SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH")
     return "x".join(sides)

@@ -44,7 +44,7 @@ target = label:classes
 [nih]
 header = Finding Labels|finding_labels
 files = Data_Entry_2017_v2020.csv,Data_Entry_2017.csv,labels.csv
-image = file|Image Index
+image = file|Image Index|image
 patient = Patient ID|patient_id
 findings = Finding Labels|finding_labels
 lists = train_val_list.txt, test_list.txt
@@ -63,7 +63,7 @@ labels = Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,
 header = image_id,Aortic enlargement
 files = image_labels_train.csv,annotations/image_labels_train.csv
 image = image_id
-patient = image_id
+patient = patient_id|image_id
 readers = yes
 labels = Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,
     Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,
@@ -77,7 +77,7 @@ target = target:classes
 [ham10000]
 header = lesion_id,dx
 files = HAM10000_metadata.csv,HAM10000_metadata
-image = image_id
+image = image_id|image
 patient = lesion_id
 target = dx:classes
 [isic2018]
@@ -103,13 +103,13 @@ target = diagnostic:classes
 header = id_code,diagnosis
 files = train.csv
 image = id_code
-patient = id_code
+patient = patient_id|id_code
 target = diagnosis:classes
 [airogs]
 header = challenge_id,class
 files = train_labels.csv
 image = challenge_id
-patient = challenge_id
+patient = patient_id|challenge_id
 target = class:classes
 [rsna]
 header = patientId,width,Target
@@ -141,10 +141,8 @@ NAME_TARGETS = {
 
 def recognize(header):
     """-> the entry of PUBLIC_TABLES with this header, {} for a table of one's own."""
-    for known in PUBLIC_TABLES.values():
-        if all(first_column(header, names) for names in known["header"].split(",")):
-            return known
-    return {}
+    return next((known for known in PUBLIC_TABLES.values()
+                 if all(first_column(header, names) for names in known["header"].split(","))), {})
 
 
 def table_path(data, known, images):
@@ -173,22 +171,11 @@ def join_table(folder, file, key, header, rows):
     names, others = read_csv(path)
     row_of = {other[key]: other for other in others}
     blanks = dict.fromkeys(names, "")
-    count = 0
+    count = sum(row[key] in row_of for row in rows)
     for row in rows:
-        count += row[key] in row_of
         row.update(row_of.get(row[key], blanks) | row)
     header += [name for name in names if name not in header]
     return [f"{file} is joined by {key}: {count} of {len(rows)} rows are in it, others are blank there"]
-
-
-def name_alone(rows, patient, image):
-    """Give rows without a patient the name of their image; -> notes."""
-    alone = [row for row in rows if not row[patient]]
-    for row in alone:
-        row[patient] = row[image]
-    if not alone:
-        return []
-    return [f"{len(alone)} images without {patient} count as patients of their own"]
 
 
 def findings_to_labels(header, rows, column, labels):
@@ -206,7 +193,7 @@ def findings_to_labels(header, rows, column, labels):
             row[name] = str(int(word in findings)) if findings & known else ""
         row["pneumonia"] = ""
         if findings == {"no finding"} or "pneumonia" in findings:
-            row["pneumonia"] = str(int("pneumonia" in findings))
+            row["pneumonia"] = row["Pneumonia"]
     header += [name for name in [*words, "pneumonia"] if name not in header]
     if not others:
         return []
@@ -218,10 +205,8 @@ def majority(rows, image):
     groups = defaultdict(list)
     for row in rows:
         groups[row[image]].append(row)
-    merged = []
-    for group in groups.values():                                  # mode: the first of the most frequent
-        merged.append({name: mode(sorted(row[name] for row in group)) for name in group[0]})
-    return merged
+    return [{name: mode(sorted(row[name] for row in group)) for name in group[0]}      # the most frequent
+            for group in groups.values()]
 
 
 def official_lists(folder, lists):

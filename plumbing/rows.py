@@ -15,8 +15,7 @@ def plain_rows(path, header, rows, names, missing):
     """-> the rows with one image in each, and blanks for the words in `missing`; the column of the images,
     which `names` says, one or several as A,B; notes."""
     notes = []
-    counts = blank_out(rows, missing).items()
-    words = [f"{name} {word!r} {count}" for (name, word), count in counts]
+    words = [f"{name} {word!r} {count}" for (name, word), count in blank_out(rows, missing).items()]
     if words:
         notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
     image = image_column(path, header, rows, names)
@@ -38,8 +37,7 @@ def merge_rows(path, rows, cohort, split=None):
     lists of labels are joined. split: the column of the official split, or None. ValueError where two rows
     say different splits or answers."""
     row_of = {}                                                    # image -> the first of its rows
-    images = zip(cohort.paths, cohort.patients)
-    first_of = [row_of.setdefault(image, i) for i, image in enumerate(images)]
+    first_of = [row_of.setdefault(image, i) for i, image in enumerate(zip(cohort.paths, cohort.patients))]
     kept = list(row_of.values())
     if len(kept) == len(rows):
         return rows

@@ -9,12 +9,14 @@ from os.path import basename, getsize, join
 
 import numpy as np
 
-from plumbing.cohort import SPLITS, SPLIT_NAMES
+from plumbing.cohort import SPLITS
 from plumbing.formats import without_ending
 from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
 
 
+SPLIT_WORDS = re.compile("(train(?:ing)?|trn)|(val(?:id(?:at(?:e|ion))?)?|dev|tun(?:e|ing))"
+                         "|(test(?:ing)?|tst|hold[ _-]?out)")              # of SPLITS, in their order
 # in the name of a folder, what may stand before and behind the word for a split
 AROUND_SPLIT = re.compile(r"^(\d+[ _.-]+|(public|private|internal|external)[ _-]*)"
                           r"|[ _-]*(set|data|images?|public|private|internal|external)?[ _-]*\d*(\.\w+)?$")
@@ -56,7 +58,10 @@ def read_split_rows(run):
 def split_name(folder):
     """ "Testing", "test_set", "test2017", "test_17.png", "PublicTest" or "02_test" -> "test"; None for a
     folder that is not of a split."""
-    return SPLIT_NAMES.get(AROUND_SPLIT.sub("", folder.strip().lower()))
+    match = SPLIT_WORDS.fullmatch(AROUND_SPLIT.sub("", folder.strip().lower()))
+    if match is None:
+        return None
+    return SPLITS[match.lastindex - 1]
 
 
 @cache
@@ -126,10 +131,10 @@ def duplicates_note(cohort, duplicates, split_of):
     """-> a line that shows four sets of duplicates, first those that cross the official split."""
     sets = []                                                      # (is it on one side?, what it holds)
     for images in duplicates:
-        splits = [split_of[cohort.patients[i]] for i in images]
-        twins = [f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, {split})"
-                 for i, split in zip(images, splits)]
-        sets.append((len(set(splits)) == 1, " = ".join(twins)))
+        patients = [cohort.patients[i] for i in images]
+        twins = [f"{basename(cohort.paths[i])} (patient {patient}, {split_of[patient]})"
+                 for i, patient in zip(images, patients)]
+        sets.append((len(set(map(split_of.get, patients))) == 1, " = ".join(twins)))
     crossing = [one_side for one_side, _ in sets].count(False)
     note = f"{len(sets)} sets of byte-identical images across patients, "
     if crossing:

@@ -29,6 +29,5 @@ def read_cells(path):
     rows = []
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            row.pop(None, None)                                    # cells beyond the header
-            rows.append({plain(name): plain(cell or "") for name, cell in row.items()})
+            rows.append({plain(name): plain(cell or "") for name, cell in row.items() if name is not None})
     return rows

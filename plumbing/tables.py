@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import chain
 
 from plumbing.cells import is_number
+from plumbing.families import rules
 from plumbing.formats import ENDING
 from plumbing.patients import INVISIBLE
 
@@ -14,27 +15,27 @@ DELIMITERS = ",;\t|"
 # words for a blank, in small letters: of pandas, R, MATLAB, databases, spreadsheets, and of TCGA and the GDC
 MISSING = ("nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1.#ind,-1.#ind,1.#qnan,"
            "<missing>,<undefined>,(null),\\n,#null!,#div/0!,#ref!,#value!,#num!,#name?,–,—,\"\",'--,"
-           "#nv,#wert!,#bezug!,#zahl!,#n/d,#valeur!,#valor!,#valore!,"
+           "#nv,#wert!,#bezug!,#zahl!,#n/d,#valeur!,#valor!,#valore!,#getting_data,#spill!,#calc!,#field!,"
            "not available,not reported,[not available],[not applicable],[unknown]")
 
 EXCEL = "in a spreadsheet program save it as CSV UTF-8"
-FOREIGN = {  # how a file begins: what it is; how it becomes a table
-    "\xff\xfe|\xfe\xff|.?\0": "UTF-16 text; iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or " + EXCEL,
-    "PK": "a zip archive, as Excel workbooks (.xlsx), .ods and .npz are; unzip it, or " + EXCEL +
-          "; of .npz files a table names one per row",
-    "\xd0\xcf\x11\xe0": "an old Excel workbook; " + EXCEL,
-    "\x1f\x8b": "compressed; gunzip -k {}",
-    "BZh": "compressed; bunzip2 -k {}",
-    "\xfd7zXZ": "compressed; unxz -k {}",
-    r"\$FL2|<stata|ARROW1|\x89HDF|SQLite|MATLAB|{\\rtf":
-        "of SPSS, Stata, Arrow, HDF5, SQLite, MATLAB or Word; write it as CSV with the program that made it",
-    r"[{\[]": "JSON; write one line of cells per image, with pandas: read_json(...).to_csv(...)",
-    "PAR1": "a Parquet file; with pandas: read_parquet(...).to_csv(...)",
-    "\x93NUMPY": "an array of NumPy; a table names one such file per row",
-    "\x80": "a pickle; write it as CSV with the program that made it",
-    "<|%PDF": "HTML, XML or a PDF; " + EXCEL,
-    "\x89PNG|\xff\xd8\xff": "a picture; a table names one picture per row",
-}
+FOREIGN = r"""  how a file begins -> what it is, and how it becomes a table
+\$FL2|<stata|HEADER RECORD\*|\0{8} -> of SPSS, Stata or SAS; write it as CSV with the program that made it
+ARROW1|FEA1|\x89HDF|SQLite|MATLAB -> of Arrow, HDF5, SQLite or MATLAB; write it as CSV with that
+{\\rtf|\0\x01\0\0Standard -> of Access or Word; write it as CSV with the program that made it
+\xff\xfe|\xfe\xff|.?\0 -> UTF-16 text; iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or {excel}
+PK -> a zip archive, as Excel workbooks (.xlsx): {excel}, or unzip it; of .npz files a table names one per row
+\xd0\xcf\x11\xe0 -> an old Excel workbook; {excel}
+\x1f\x8b -> compressed; gunzip -k {}
+BZh -> compressed; bunzip2 -k {}
+\xfd7zXZ -> compressed; unxz -k {}
+[{\[] -> JSON; write one line of cells per image, with pandas: read_json(...).to_csv(...)
+PAR1 -> a Parquet file; with pandas: read_parquet(...).to_csv(...)
+\x93NUMPY -> an array of NumPy; a table names one such file per row
+\x80 -> a pickle; write it as CSV with the program that made it
+<|%PDF -> HTML, XML or a PDF; {excel}
+\x89PNG|\xff\xd8\xff -> a picture; a table names one picture per row
+"""
 
 
 def read_csv(path):
@@ -69,7 +70,8 @@ def read_csv(path):
                 if cells[0].startswith("#"):
                     marked.append(number)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252: "
+        raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252 (in "
+                         "Turkey 1254, in China GB18030, in Japan CP932): "
                          f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8.csv") from error
     except csv.Error as error:
         raise ValueError(f"{path} row {skipped + reader.line_num}: not a UTF-8 CSV file ({error}); cells are "
@@ -86,16 +88,16 @@ def refuse_foreign(path):
     """ValueError where a file is none of text, and how it can be made a table."""
     with open(path, encoding="latin-1") as file:                   # one character per byte
         beginning = file.read(64).removeprefix("\xef\xbb\xbf").lstrip(" \t\r\n")
-    for magic, content in FOREIGN.items():
+    for magic, content in rules(FOREIGN):
         if re.match(magic, beginning):
-            raise ValueError(f"{path}: not a UTF-8 CSV file: {content.format(path)}")
+            raise ValueError(f"{path}: not a UTF-8 CSV file: {content.format(path, excel=EXCEL)}")
 
 
 def first_line(file):
     """-> the first line that is neither blank nor a comment, and how many came before. A header may begin
     with a column that is called #, and Excel's sep=; is a comment too."""
     skipped, line = 0, file.readline()
-    while line and re.match(r"\s*$|#(?![,;\t|])|sep=.\s*$", line):
+    while line and re.match(r"\s*$|#(?![,;\t|])|\"?sep=.\"?\s*$", line):
         skipped, line = skipped + 1, file.readline()
     return line, skipped
 
@@ -123,10 +125,10 @@ def read_header(path, cells):
 
 
 def blank_out(rows, words):
-    """Make the cells that hold a word for a blank blank. words: as in MISSING.
+    """Make the cells that hold a word for a blank blank. words: as in MISSING, for which "default" stands.
 
     -> {(column, cell): how often it was made blank}. ValueError for - in a column that holds + too."""
-    words = set(words.lower().split(","))
+    words = set(words.lower().replace("default", MISSING).split(","))
     counts = Counter()
     for row in rows:
         for name, cell in row.items():

@@ -23,9 +23,8 @@ NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|
 
 def numbers(path, rows, name):
     """A column of the table -> float32 (rows,), NaN where the cell is blank."""
-    cells = [row[name] for row in rows]
-    lines = [row[None] for row in rows]
-    values = read_numbers(name, cells, f"{path} row", lines, "--missing names words for a blank")
+    values = read_numbers(name, [row[name] for row in rows], f"{path} row", [row[None] for row in rows],
+                          "a number is needed, as 1500.5, or a blank, for which --missing names words")
     return values.astype(np.float32)
 
 
@@ -56,7 +55,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         if kind == "labels":
             uncertain_cells += cells["-1"] + cells["-1.0"]
             if not cells or hold_labels(cells):
-                values_of = {name: read_labels(path, rows, name, cells, uncertain, blank)}
+                values_of = {name: read_labels(path, rows, name, uncertain, blank)}
             else:
                 values_of, list_notes = read_lists(path, rows, name, cells)
                 notes += list_notes
@@ -119,10 +118,7 @@ def read_classes(column, cells):
 def read_one_hot(path, rows, names):
     """Columns of 0 and 1, no and yes, or marks, of which one is 1 in every row, or all are blank -> float32
     (rows,), its index."""
-    columns = []
-    for name in names:
-        cells = known_cells(rows, name)
-        columns.append(read_labels(path, rows, name, cells, uncertain={None: -1}, blank={None: np.nan}))
+    columns = [read_labels(path, rows, name, uncertain={None: -1}, blank={None: np.nan}) for name in names]
     values = np.stack(columns, 1)
     unknown = np.isnan(values).all(1)
     values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
@@ -134,10 +130,10 @@ def read_one_hot(path, rows, names):
     return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 
-def read_labels(path, rows, name, cells, uncertain, blank):
+def read_labels(path, rows, name, uncertain, blank):
     """A column of labels -> float32 (rows,), NaN where they are unknown."""
-    value_of = {cell: label_of(cell) for cell in cells}
-    strange = [cell for cell in cells if value_of[cell] is None]
+    value_of = {cell: label_of(cell) for cell in known_cells(rows, name)}
+    strange = [cell for cell in value_of if value_of[cell] is None]
     refuse_cells(path, rows, name, strange, "is no label, need 0, 1, -1 or blank")
     value_of[""] = blank.get(name, blank[None])
     values = np.float32([value_of[row[name]] for row in rows])
@@ -172,13 +168,13 @@ def read_survival(path, rows, time, event, event_value):
     wanted = same_word(event_value or "1")
     is_event = {cell: float(same_word(cell) == wanted) for cell in cells}
     result = np.float32([times, [is_event.get(row[event], np.nan) for row in rows]]).T
-    counts = f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows"
     others = [cell for cell in cells if not is_event[cell]]
-    counts += f" (not: {shortlist(others)})"
+    counts = (f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows "
+              f"(not: {shortlist(others)})")
     is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0}
-    if event_value and len(others) < len(cells):
-        is_plain = True                                            # the event is there, whatever else is
-    elif not event_value and NO_EVENT.search(event):
+    if event_value:
+        is_plain |= len(others) < len(cells)                       # the event is there, whatever else is
+    elif NO_EVENT.search(event):
         is_plain = False
     if not is_plain:
         raise ValueError(f"{path}: {counts}: is that the event? --target {time}/{event}=VALUE:survival says "
@@ -205,12 +201,13 @@ def put_positive_last(cohort, positive=None, trains=True):
             continue
         first, second = task.classes
         chosen = positive_of(task.classes)
-        if positive in task.classes:
-            named, chosen = True, positive
+        for name in task.classes:
+            if positive and same_word(name) == same_word(positive):
+                named, chosen = True, name
         if chosen is None:
             notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
                          f"The second is taken; --positive {quote(first)} turns it round")
-        elif {same_word(first), same_word(second)} != {0.0, 1.0}:
+        elif set(map(same_word, task.classes)) != {0.0, 1.0}:
             notes.append(f"{task.name}: the positive class is {chosen!r}")
         if chosen == first:
             cohort.tasks[i] = replace(task, classes=(second, first))
@@ -243,8 +240,7 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
         elif task.kind == "survival" and not (values[:, 1] == 1).any():
             lack = "no event"
         elif task.kind in ("regression", "classes") and known.min() == known.max():
-            names = dict(enumerate(task.classes))
-            lack = f"nothing but {names.get(known[0], known[0])}"
+            lack = f"nothing but {task.word(known[0])}"
         if lack:
             raise ValueError(f"{task.name}: {lack} in the training split, nothing to learn from")
         if task.kind == "regression":

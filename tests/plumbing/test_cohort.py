@@ -19,6 +19,8 @@ def test_one_target_a_patient():
     for how in (None, "mean"):                                     # only what applies is advised
         with pytest.raises(ValueError, match="--patient-target first or max says which counts of a task of classes$"):
             per_patient(cohort_of("pp", [0, 1], "classes"), how)
+    with pytest.raises(ValueError, match=r"different targets for y \(a and c\); --patient-target"):               # as the table says
+        per_patient(cohort_of("pp", [2, 0], "classes"))
     with pytest.raises(ValueError, match="--patient-target first says which counts of a task of survival$"):
         per_patient(cohort_of("pp", [[1, 1], [2, 1]], "survival"), "max")
 

@@ -28,7 +28,7 @@ def test_other_column_names(tmp_path):
     (b"patient_id,image,target,target\np,a.png,1,2\n", "row 1: column 'target' appears twice"),
     (b"patient_id,file,target\np,a.png,1\n", "no column 'image'; --image-column names it, there are 'patient_id', 'file', 'target'"),
     (b"patient_id image target\np a.png 1\n", "there are 'patient_id image target'"),            # it is one column
-    (b"id,image,target\np,a.png,1\n", r"no column 'patient_id'; --patient-column names it \(where there are no ids: image\)"),
+    (b"id,image,target\np,a.png,1\n", r"no column 'patient_id.patient.*subject_id'; --patient-column names it \(where there are no ids: image\)"),
     (b"MURA/p1/a.png,1\nMURA/p2/b.png,0\n", "row 1: no names of columns, but MURA/p1/a.png, 1; above the first row a line with the names"),
     (b"0000,0\n0001,1\n", "row 1: no names of columns, but 0000, 0"),                                       # MRNet
     (b"1 a.png positive cohen\n2 b.png negative rsna\n", "row 1: no names of columns, but 1 a.png positive cohen"),
@@ -89,6 +89,9 @@ def test_a_file_called_split_is_not_asked(tmp_path, monkeypatch):
     ("patient_id,image,target,Usage", ("p,a.png,1,Training", "q,b.png,2,PublicTest"), None, None, "WARNING: column Usage is not used as a split"),
     ("patient_id,image,target,Usage", ("p,a.png,1,Training", "q,b.png,2,PublicTest"), "Usage", ["train", "test"], None),
     ("patient_id,image,target,is_test", ("p,a.png,1,0", "q,b.png,2,1"), None, None, "WARNING: column is_test is not used as a split"),
+    ("patient_id,image,target,cv_fold", ("p,a.png,1,0", "q,b.png,2,1"), None, None, "WARNING: column cv_fold is not used as a split"),
+    ("patient_id,image,target,cohort", ("p,a.png,1,development", "q,b.png,2,validation"), None, None, "WARNING: column cohort is not used as a split"),
+    ("patient_id,image,target,split", ("p,a.png,1,train", "q,b.png,2,tuning", "r,c.png,3,hold-out"), None, ["train", "val", "test"], None),
     ("patient_id,image,target,subset", ("p,a.png,1,1", "q,b.png,2,2"), None, None, "WARNING: column subset is not used as a split"),
     ("patient_id,image,target,Fold", ("p,a.png,1,0", "q,b.png,2,1"), "none", None, None),
     ("patient_id,image,target,image2", ("p,train2017/a.png,1,", "q,val2017/b.png,2,"), "image", ["train", "val"], None),

@@ -64,7 +64,7 @@ def test_a_group_without_a_part_in_the_match_names_no_patient(tmp_path):
         load_cohort(path, regex="(a)|b")
 
 
-@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", "ANON", "removed", "REDACTED", "De-identified", "XXXX", "-1", "-999", " "))
+@pytest.mark.parametrize("word", ("unknown", "Unk", "missing", "anonymized", "ANON", "removed", "REDACTED", "De-identified", "XXXX", "-1", "-999", " ", "TBD", "k. A.", "not known", "unbekannt", "no ID"))
 def test_a_word_for_nobody_is_no_patient(tmp_path, word):
     """All images of "unknown" would else be those of one patient."""
     path = write(tmp_path, "t.csv", "patient_id,image,target", "1,a.png,0.5", f"{word},b.png,1", images=("a.png", "b.png"))
@@ -86,7 +86,8 @@ def test_ids_that_name_a_part_of_a_patient():
 
 
 @pytest.mark.parametrize("ends, warns", ((("_V1", "_V2"), True), (("-baseline", "-followup"), True), (("OD", "OS"), True), (("a", "b"), True), ((".1", ".2"), True),
-                                         (("/1", "/2"), True), (("", "_2"), True), (("-0", "-1"), True), ((" T0", " T12"), True), (("", ".0"), False), (("-001", "-002"), False)))
+                                         (("/1", "/2"), True), (("", "_2"), True), (("-0", "-1"), True), ((" T0", " T12"), True), (("_M000", "_M012"), True), (("_01", "_02"), True),
+                                         (("_20200131", "_20210131"), True), (("-2020-01-31", "-2021-01-31"), True), (("_V1_left", "_V2_left"), True), (("", ".0"), False), (("-001", "-002"), False)))
 def test_ids_that_end_in_a_visit_or_a_side(ends, warns):
     """Without a word: the same person in training and test. Sites of patients are no people."""
     notes = parts_note([f"S{number:03d}{end}" for number in range(9) for end in ends])
@@ -110,3 +111,23 @@ def test_names_of_files_spell_a_patient_in_several_ways():
     patients, notes = patients_of_files(["a/Patient 1/x.png", "b/patient_01/y.png", "b/subject_3_1.png", "a/Subject3.png", "A 1.png", "a1.png"])
     assert patients == ["Patient 1", "Patient 1", "subject_3", "subject_3", "A 1.png", "a1.png"]
     assert notes[1] == "2 patient ids are other spellings of an earlier one, as patient_01 of Patient 1: they count as the same patient"
+
+
+@pytest.mark.parametrize("column", ("patient", "Patient ID", "PatientID", "patientId", "subject_id"))
+def test_a_column_that_can_only_be_the_patient_is_taken(tmp_path, column):
+    """Under the names that public tables and DICOM give it; patient_id and lesion_id come first, and names of files where a regular expression is given."""
+    path = write(tmp_path, "t.csv", f"{column},image,target", "1,a_3.png,0.5", "1,b_4.png,1", images=("a_3.png", "b_4.png"))
+    assert load_cohort(path).patients == ["1", "1"] and load_cohort(path, regex=r"_(\d)").patients == ["3", "4"]
+    path = write(tmp_path, "u.csv", f"{column},patient_id,image,target", "1,5,a_3.png,0.5", "1,6,b_4.png,1")
+    assert load_cohort(path).patients == ["5", "6"]
+
+
+@pytest.mark.parametrize("column, warns", (("site", True), ("Hospital", True), ("center_id", True), ("data source", True), ("sitename2", False)))
+def test_ids_that_begin_anew_in_each_site_are_said(tmp_path, column, warns):
+    """Patient 1 of A and patient 1 of B would be one."""
+    names = [f"{i}.png" for i in range(6)]
+    path = write(tmp_path, "t.csv", f"patient_id,image,target,{column}", *(f"{i // 2},{name},{i},{'AB'[i % 2]}" for i, name in enumerate(names)), images=names)
+    note = f"WARNING: patients have images of several {column}: where ids begin anew in each, --patient-column needs a column that holds both"
+    assert (note in load_cohort(path).notes) == warns
+    path = write(tmp_path, "t.csv", f"patient_id,image,target,{column}", *(f"{i // 2},{name},{i},{'AB'[i // 2 % 2]}" for i, name in enumerate(names)))
+    assert note not in load_cohort(path).notes

@@ -216,3 +216,12 @@ def test_chest_xray_says_bacteria_and_virus_in_its_names(tmp_path):
     assert load_cohort(str(tmp_path / "train"), target="class").tasks == load_cohort(str(tmp_path / "train")).tasks
     with pytest.raises(ValueError, match="--target stage: class folders say only class, and names of files as those of chest_xray cause, germ"):
         load_cohort(str(tmp_path / "train"), target="stage")
+
+
+@pytest.mark.parametrize("header, row, patient", (("patient_id,image,Finding Labels", "7,{},Edema|Mass", "7"), ("lesion_id,image,dx", "7,{},mel", "7"), ("patient_id,id_code,diagnosis", "7,{},3", "7"),
+                                                  ("patient_id,challenge_id,class", "7,{},RG", "7")))
+def test_a_table_of_ones_own_with_headers_of_a_public_one(tmp_path, header, row, patient):
+    """Its own column image is read, and who the patient is."""
+    path = write(tmp_path, "t.csv", header, row.format("a.png"), row.format("b.png"), images=("a.png", "b.png"))
+    cohort = load_cohort(path)
+    assert cohort.patients == [patient] * 2 and [os.path.basename(image) for image in cohort.paths] == ["a.png", "b.png"]

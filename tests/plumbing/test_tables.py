@@ -50,6 +50,7 @@ def test_the_row_in_a_message_is_the_line_in_the_file(tmp_path):
     ("t.xlsx", b"PK\3\4 ...", r"Excel workbooks \(.xlsx\).*save it as CSV UTF-8"), ("t.csv", b"PK\3\4 ...", "a zip archive"), ("t.xls", b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
     ("t.csv.gz", b"\x1f\x8b\x08", "compressed; gunzip -k .*t.csv.gz"), ("t.json", b' [{"a": 1}]', "JSON; .*to_csv"), ("t.json", b'\xef\xbb\xbf{"a": 1}', "JSON"),
     ("t.sav", b"$FL2@(#) SPSS", "of SPSS, .*; write it as CSV with the program"), ("t.csv", b"{\\rtf1", "or Word"), ("t.h5", b"\x89HDF\r\n", "HDF5"),
+    ("t.sas7bdat", b"\0" * 12 + b"\xc2\xea", "of SPSS, Stata or SAS; write it as CSV"), ("t.mdb", b"\0\1\0\0Standard Jet DB", "of Access"), ("t.csv", "a,b\n1,良\n".encode("gbk"), "in China GB18030"),
     ("t.npz", b"PK\3\4 ...", "of .npz files a table names one per row"), ("t.npy", b"\x93NUMPY", "an array of NumPy"), ("t.png", b"\x89PNG", "a picture")))
 def test_what_is_no_table_is_refused_with_how_to_convert_it(tmp_path, name, content, message):
     """In one line, by how the file begins."""
@@ -63,6 +64,9 @@ def test_words_for_a_blank():
     """Whatever their case; a word that only holds one stays; counted by column."""
     rows = [{"a": "NaN", "b": "nan", None: 2}, {"a": "N/A", "b": "nanette", None: 3}, {"a": "None", "b": "-1", None: 4}, {"a": "?", "b": "", None: 5}]
     assert blank_out(rows, MISSING) == {("a", "NaN"): 1, ("a", "N/A"): 1, ("a", "None"): 1, ("a", "?"): 1, ("b", "nan"): 1}
+    rows.append({"a": "#GETTING_DATA", "b": "#SPILL!", None: 5})
+    assert len(blank_out(rows, "default,nanette")) == 3 and [row["b"] for row in rows] == ["", "", "-1", "", ""] and rows.pop()["a"] == ""
+    rows[1]["b"] = "nanette"
     rows.append({"a": "#NV", "b": "#VALEUR!", None: 6})              # of German and French spreadsheets
     assert len(blank_out(rows, MISSING)) == 2 and rows.pop()["a"] == ""
     assert [row["a"] for row in rows] == ["", "", "", ""] and [row["b"] for row in rows] == ["", "nanette", "-1", ""]

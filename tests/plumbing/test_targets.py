@@ -110,7 +110,7 @@ def test_fit_tasks():
     cohort = cohort_of("pqrst", [1e6, 1e6 + 2, np.nan, 5, 5])
     task, = fit_tasks(cohort.tasks, cohort, [0, 1, 2])
     assert task.center == 1e6 + 1 and task.scale == 1 and cohort.tasks[0].scale == 1.0
-    for part, message in (([3, 4], "y: nothing but 5.0 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
+    for part, message in (([3, 4], "y: nothing but 5 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
         with pytest.raises(ValueError, match=message):
             fit_tasks(cohort.tasks, cohort, part)
     with pytest.raises(ValueError, match="y: nothing but b in the training split"):
@@ -142,10 +142,10 @@ def column(tmp_path, cells, target="target", **options):
     (("0", "-8", "-9", "2"), Task("target", "regression"), [0, -8, -9, 2], "-9 \\(1 rows\\) counts like"), (("5", "-8", "-3", "2"), Task("target", "regression"), [5, -8, -3, 2], None),
     (("{'a', 'b'}", "{'b'}", "{'a'}"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0]], "lists"),
     (("('a', 'b')", "('b',)", "('a',)"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0]], "lists"),
-    (("0", "-1", "1", "2"), Task("target", "regression"), [0, -1, 1, 2], "target: -1 \\(1 rows\\) counts like the other values.*--missing=na,nan,-1"),
+    (("0", "-1", "1", "2"), Task("target", "regression"), [0, -1, 1, 2], "target: -1 \\(1 rows\\) counts like the other values.*--missing=default,-1"),
     (("40", "-999", "61"), Task("target", "regression"), [40, -999, 61], "-999 .* stands for a blank"),
-    (("a", "uncertain", "b"), Task("target", "classes", ("a", "b", "uncertain")), [0, 2, 1], "uncertain \\(1 rows\\) counts like .*--missing=na,nan,uncertain"),
-    (("a", "Not known", "b"), Task("target", "classes", ("Not known", "a", "b")), [1, 0, 2], "--missing=na,nan,'not known'$"),
+    (("a", "uncertain", "b"), Task("target", "classes", ("a", "b", "uncertain")), [0, 2, 1], "uncertain \\(1 rows\\) counts like .*--missing=default,uncertain"),
+    (("a", "Not known", "b"), Task("target", "classes", ("Not known", "a", "b")), [1, 0, 2], "--missing=default,'not known'$"),
     (("1", "0", "-1", ""), Task("findings", "labels", ("target",)), [[1], [0], [0], [None]], "1 labels are -1: --uncertain"),
     (("a|b", "b", "a", "b;c", "No Finding", ""), Task("findings", "labels", ("a", "b", "c")),
      [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [None] * 3], "target: cells are lists of labels"),
@@ -159,9 +159,9 @@ def column(tmp_path, cells, target="target", **options):
     (("1 500", "750"), None, None, "'1 500' has its thousands divided"), (("1.500,5", "750"), None, None, "'1.500,5' has its thousands divided"),
     (("1-Mar", "2-Mar", "3-Apr"), None, None, "'1-Mar' is a date"), (("unknown", "1", "2"), None, None, "'unknown' is not a number, others are.*--missing"),
     (("#REF!", "a", "'--", "b", "[Not Available]"), Task("target", "classes", ("a", "b")), [None, 0, None, 1, None], "target '#REF!' 1, target \"'--\" 1"),
-    (("unknown", "a", "b", "a"), Task("target", "classes", ("a", "b", "unknown")), [2, 0, 1, 0], "unknown \\(1 rows\\) counts like the other.*--missing=na,nan,unknown"),
+    (("unknown", "a", "b", "a"), Task("target", "classes", ("a", "b", "unknown")), [2, 0, 1, 0], "unknown \\(1 rows\\) counts like the other.*--missing=default,unknown"),
     (("[removed]", "a", "b", "a"), Task("target", "classes", ("[removed]", "a", "b")), [0, 1, 2, 1], "removed. \\(1 rows\\) counts like"),
-    (("Todo", "a", "b", "a"), Task("target", "classes", ("Todo", "a", "b")), [0, 1, 2, 1], "Todo \\(1 rows\\) counts like.*--missing=na,nan,todo"),
+    (("Todo", "a", "b", "a"), Task("target", "classes", ("Todo", "a", "b")), [0, 1, 2, 1], "Todo \\(1 rows\\) counts like.*--missing=default,todo"),
     (("0", "3", "1", "9", "2"), Task("target", "regression"), [0, 3, 1, 9, 2], "9 \\(1 rows\\) counts like"),
     (("1", "2", "3") * 3, Task("target", "regression"), [1, 2, 3] * 3, "target: 3 different numbers are taken for amounts; --target target:classes"),
     (("a|B", "b", "A"), Task("findings", "labels", ("A", "B")), [[1, 1], [0, 1], [1, 0]], "lists"),
@@ -174,6 +174,9 @@ def column(tmp_path, cells, target="target", **options):
     (("2a", "1b", "2a", "3"), None, None, "'2a' is not a number, others are; --target target:classes"),
     (("1+", "2+", "3+", "2+"), Task("target", "classes", ("1+", "2+", "3+")), [0, 1, 2, 1], None),
     (("T1a", "T2", "T1a"), Task("target", "classes", ("T1a", "T2")), [0, 1, 0], None),
+    (("Not_Available", "a", "b", "a"), Task("target", "classes", ("Not_Available", "a", "b")), [0, 1, 2, 1], "Not_Available \\(1 rows\\) counts like.*--missing=default,not_available"),
+    (("keine Angabe", "a", "b", "a"), Task("target", "classes", ("a", "b", "keine Angabe")), [2, 0, 1, 0], "keine Angabe \\(1 rows\\) counts like"),
+    (("1,2E+03", "2,5E-01"), None, None, "'1,2E\\+03' has a decimal comma; .*target:regression as 1200$"),
     (("1,1", "2", "3,5"), None, None, "'1,1' has a decimal comma; --target target:classes takes it as a word, target:regression as 1.1$"),
     (("12 mm", "9 mm", "3mm"), None, None, "'12 mm' has a unit; .*target:regression as 12$"), (("058Y", "060Y"), None, None, "has a unit"),
     (("35%", "40 %"), None, None, "'35%' has a unit"), (("<5", "7", "8"), None, None, "'<5' is a bound; --target target:classes takes it as a word$"),
@@ -399,3 +402,51 @@ def test_one_choice_in_several_columns_is_said(tmp_path, rows, note):
     assert (line in load_cohort(path, target="a,b").notes) == note
     if note:
         assert load_cohort(path, target="a/b:classes").targets["class"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("first, second", (("healthy", "unhealthy"), ("normal", "non-normal"), ("stable", "unstable"), ("stable", "progressive"), ("CN", "AD"), ("ER-", "ER+"), ("wild-type", "mutant"), ("FAUX", "VRAI"),
+                                           ("bénin", "malin"), ("gutartig", "bösartig"), ("negativo", "positivo"), ("Hayır", "Evet"), ("阴性", "阳性"), ("nv", "mel"), ("uninfected", "infected"), ("NRG", "RG")))
+def test_the_positive_class_by_its_name(first, second):
+    """A word with un before it is the negative one, unless the word itself is."""
+    assert positive_of((first, second)) == positive_of((second, first)) == second
+
+
+def test_a_thousand_with_a_point_beside_a_decimal_comma_is_refused(tmp_path):
+    """As German spreadsheets write it: 1.500 would be 1.5, one row above 750,25."""
+    with pytest.raises(ValueError, match="row 3, column target: '1.500' may be a thousand and more, as others have a decimal comma; a number is needed, as 1500.5"):
+        column(tmp_path, ("750,25", "1.500"), "target:regression")
+    assert column(tmp_path, ("750,25", "0.500", "12.5"), "target:regression").targets["target"].tolist() == [750.25, 0.5, 12.5]
+
+
+def test_a_year_has_the_unit_of_years(tmp_path):
+    assert column(tmp_path, ("45 years", "1 year", "7 Years"), "target:regression").targets["target"].tolist() == [45, 1, 7]
+    with pytest.raises(ValueError, match="'5 m' has another unit than the cells before, mm"):
+        column(tmp_path, ("45 mm", "5 m"), "target:regression")
+
+
+@pytest.mark.parametrize("one, zero", (("VRAI", "FAUX"), ("wahr", "falsch"), ("Evet", "Hayır"), ("✓", "-"), ("是", "否")))
+def test_labels_in_words_of_other_languages(tmp_path, one, zero):
+    """As spreadsheets write TRUE and FALSE in other countries; they were taken for two labels."""
+    assert column(tmp_path, (one, zero, one), "target:labels", missing="nan").targets["findings"].tolist() == [[1], [0], [1]]
+
+
+def test_more_words_for_a_blank_beside_the_usual_ones(tmp_path):
+    """The advice works: what was blank stays blank."""
+    cells = ("a", "unknown", "#N/A", "b")
+    assert "--missing=default,unknown" in column(tmp_path, cells).notes[-1]
+    np.testing.assert_array_equal(column(tmp_path, cells, missing="default,unknown").targets["target"], [0, np.nan, np.nan, 1])
+
+
+def test_policies_without_labels_are_said(tmp_path):
+    """--uncertain and --blank would do nothing in silence."""
+    note = "WARNING: --uncertain ones and --blank zeros decide nothing: no target is labels; COLUMN:labels makes one"
+    assert note in column(tmp_path, ("0", "1", "-1"), "target:classes", uncertain="ones").notes
+    assert not any("decide" in line for line in column(tmp_path, ("0", "1", "-1"), uncertain="ones").notes + column(tmp_path, ("a", "b")).notes)
+
+
+def test_the_positive_class_in_another_spelling(tmp_path):
+    """1 for 1.0, benign for Benign: the spelling that is most frequent is not always that of the flag."""
+    for cells, positive in ((("1.0", "2.0", "1.0"), "1"), (("Benign", "malignant"), "benign")):
+        cohort = column(tmp_path, cells, "target:classes")
+        put_positive_last(cohort, positive)
+        assert cohort.tasks[0].classes[1] == cells[0] and cohort.targets["target"].tolist()[:2] == [1, 0]
