@@ -9,7 +9,7 @@ import numpy as np
 from evaluation.chart import to_step
 from evaluation.metrics import METRICS, NAMES, by_score
 from evaluation.result_tables import number
-from evaluation.scores import bootstrap_weights
+from evaluation.scores import FEW, bootstrap_weights
 
 
 GRID = np.linspace(0, 1, 101)                        # where the band of a rate is measured
@@ -115,6 +115,9 @@ def rates(points, metric, name, question, threshold=None):
         mark = [xs[last]], [ys[last]]
     [area] = METRICS["labels"][metric](probability, answer, weights[:1])
     text = f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}"
+    sides = [len(set(patients[answer == value])) for value in (0, 1)]
+    if min(sides) < FEW:
+        text += " (few)"
     return Line(
         text,
         xs,

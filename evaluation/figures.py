@@ -149,20 +149,20 @@ def sample_figure(views, out, i, config, tasks, predictions, unit, boxes, title)
     task, _ = findings_of(tasks)
     if task and "label_map" in out:
         labels = [*boxes, *labels_to_draw(task, predictions, unit)]
-    rows = []
+    groups = []
     text = MAP_TEXT
     for label, maps in dict(maps_of(tasks, config, out, i, labels)).items():
         actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][label], "unknown")
         predicted = predictions["prediction"][task.name][unit][label].clip(*SURE)
         caption = f"{task.classes[label]} {actual}, predicted {predicted:.2f}"
-        rows += map_rows(views, caption, boxes.get(label, []), maps)
+        groups.append((views, caption, boxes.get(label, []), maps))
         text = MAP_TEXT + BOX_TEXT
     maps = finding_maps(out, i, None, grids_of(config))
-    if maps and not rows:
-        rows += map_rows(views, "", [], maps)
-    if not rows:
+    if maps and not groups:
+        groups.append((views, "", [], maps))
+    if not groups:
         return None, ""
-    return heat_figure(rows, title), text
+    return heat_figure(groups, title), text
 
 
 def answer_texts(tasks, predictions, unit):
@@ -216,24 +216,19 @@ def pixels_of(image):
     return image.permute(1, 2, 0).byte().numpy()
 
 
-def map_rows(views, caption, boxes, maps):
-    """Yield the rows of heat_figure, one per view. boxes: in shares of it; maps: {caption: weights}."""
-    for number, (name, photo, axis) in enumerate(views):
-        height, width = photo.shape[:2]
-        frames = [np.multiply(box, (width, height, width, height)) for box in boxes]
-        heats = {}
-        for source, weights in maps.items():
-            text = f"{caption}: {map_title(source)}".removeprefix(": ")
-            heats[text] = times_chance(weights, number, axis)
-        yield photo, f"{caption} {name}".strip(), frames, heats
-
-
-def heat_figure(rows, title):
-    """[(photograph, its caption, boxes on it, {caption: map in multiples of chance})] -> the rows on top of
-    each other, with one scale of colors for all maps, and its bar."""
+def heat_figure(groups, title):
+    """[(views, caption, boxes in shares, {name of a map: its weights})] -> a row per view, itself and under
+    the heat of every map, with one scale of colors for all maps, and its bar."""
+    rows = []                                        # (photograph, caption, boxes, {caption: heat})
     top = LEAST_TOP
-    for _, _, _, heats in rows:
-        top = max(top, *[heat.max() for heat in heats.values()])
+    for views, caption, boxes, maps in groups:
+        for number, (view, photo, axis) in enumerate(views):
+            heats = {}
+            for name, weights in maps.items():
+                heat = times_chance(weights, number, axis)
+                heats[f"{caption}: {map_title(name)}".removeprefix(": ")] = heat
+                top = max(top, heat.max())
+            rows.append((photo, f"{caption} {view}".strip(), boxes, heats))
     sheets = []
     for photo, caption, boxes, heats in rows:
         pictures = [photo, *[draw_heat(photo, heat, top) for heat in heats.values()]]

@@ -127,7 +127,7 @@ def finding_maps(out, i, token, grids):
 
 def map_title(name):
     """A map's name in metrics.json -> as it is shown: the labels of Query2Label are queries, not tokens."""
-    return name.replace("label token", "label's map")
+    return name.replace("label token", "label's map").replace("class token", "class token's map")
 
 
 def branches_of(out, key, i):

@@ -77,20 +77,19 @@ def outline_patches(image, cells, grid, colors=itertools.repeat(MARK)):
     """Frames just inside these patches of a (rows, cols) grid."""
     image = to_picture(image)
     rows, cols = grid
-    width = image.width / cols                       # of a patch, px
-    height = image.height / rows
     row, col = np.divmod(cells, cols)
-    patches = np.transpose([col * width, row * height, (col + 1) * width, (row + 1) * height])
-    return draw_boxes(image, patches, min(width, height) / 12, colors)
+    patches = np.transpose([col / cols, row / rows, (col + 1) / cols, (row + 1) / rows])
+    line = min(image.width / cols, image.height / rows) / 12
+    return draw_boxes(image, patches, line, colors)
 
 
 def draw_boxes(image, boxes, line, colors=itertools.repeat(MARK)):
-    """Frames around (x0, y0, x1, y1), px; x1 and y1 are the first column and row outside. line: px."""
+    """Frames around (x0, y0, x1, y1), in shares of the picture, just inside it. line: px"""
     image = to_picture(image)
     draw = ImageDraw.Draw(image)
     width = max(1, round(line))
     for box, color in zip(boxes, colors):
-        x0, y0, x1, y1 = (round(float(v)) for v in box)
+        x0, y0, x1, y1 = (round(float(share * side)) for share, side in zip(box, image.size * 2))
         draw.rectangle([x0, y0, x1 - 1, y1 - 1], outline=color, width=width)
     return image
 

@@ -276,8 +276,9 @@ def map_tables(result):
         rows.append([title, *values])
     labels = []
     for label, own in chance["per_label"].items():
-        values = [number(scores["per_label"][label]["pointing"]["value"]) for scores in result.values()]
-        labels.append([label, *values, own["findings"]])
+        entries = [scores["per_label"][label]["pointing"] for scores in result.values()]
+        cells = [marked(entry, own["findings"] < FEW) for entry in entries]
+        labels.append([label, *cells, own["findings"]])
     caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
                "and the share of the map inside it")
     return [(caption, [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"], rows),

@@ -11,18 +11,20 @@ from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
 from evaluation.result_tables import capital
 from evaluation.run_text import validated
-from evaluation.scores import known_units
+from evaluation.scores import FEW, known_units
 
 
 SHARES = (-0.02, 1.02)                               # limits of an axis from 0 to 1
 RARE = 0.1                                           # share of positives below which ROC curves flatter
 DIAGONAL = (0, 1), (0, 1)
 LOSS = "; training: augmented images, any first stage, survival within a batch; compare shapes, not heights"
+FEW_TEXT = f"(few: under {FEW} cases or controls, do not trust the curve)"
 RATES = {  # name: points, area, axes, a grey line, caption
     "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
-            "ROC of {}, positives in the key; grey: chance, band: 95 %"),
+            f"ROC of {{}}, positives in the key {FEW_TEXT}; grey: chance, band: 95 %"),
     "precision_recall": (curves.precision_recall, "auprc", "recall", "precision", None,
-                         "Precision and recall of what is rare in {}; chance is its share, band: 95 %"),
+                         f"Precision and recall of what is rare in {{}} {FEW_TEXT}; chance is its share, "
+                         "band: 95 %"),
 }
 
 
@@ -30,17 +32,11 @@ def task_charts(run, task):
     """-> the figures of one task."""
     predictions = read_rows([task], run.predictions)
     scores = run.metrics[task.key]
-    unit = run.metrics["unit"]
-    if task.kind == "regression":
-        charts = regression_charts(task, predictions, unit)
-    elif task.kind == "survival":
-        charts = survival_charts(task, predictions)
-    else:
-        charts = probability_charts(task, predictions, scores, unit)
+    charts = CHARTS[task.kind](task, predictions, scores, run.metrics["unit"])
     return [*charts, *subgroup_charts(task, scores)]
 
 
-def regression_charts(task, predictions, unit):
+def regression_charts(task, predictions, scores, unit):
     """Yield predicted over actual, agreement, errors; none of a single unit."""
     name = task.name
     predicted, actual, _ = known_units(task, predictions)
@@ -70,7 +66,7 @@ def regression_charts(task, predictions, unit):
                  f"Errors of the predicted {name}; black: no error, blue: their mean")
 
 
-def survival_charts(task, predictions):
+def survival_charts(task, predictions, scores, unit):
     """Yield Kaplan-Meier by thirds of the predicted risk."""
     risk, target, _ = known_units(task, predictions)
     if len(risk) < 3:
@@ -100,7 +96,9 @@ def probability_charts(task, predictions, scores, unit):
 def rate_charts(kind, task, asked, operating):
     """Yield one chart with all labels or classes; when there are more than colors, one for each."""
     points, area, x, y, reference, text = RATES[kind]
-    text = text.format(task.name) + (", dot: the operating point" if operating else "")
+    text = text.format(task.name)
+    if operating:
+        text += ", dot: the operating point"
     lines = []
     for name, question in asked.items():
         if kind == "roc" or question[1].mean() < RARE:
@@ -110,8 +108,8 @@ def rate_charts(kind, task, asked, operating):
     if len(lines) > size:
         size = 1
     for start in range(0, len(lines), size):
-        picture = line_chart(lines[start:start + size], Axis(SHARES, x), Axis(SHARES, y), HEIGHT,
-                             reference=reference)
+        part = lines[start:start + size]
+        picture = line_chart(part, Axis(SHARES, x), Axis(SHARES, y), HEIGHT, reference=reference)
         yield Figure(f"{task.name}_{kind}_{start // size + 1}", picture, text)
 
 
@@ -125,6 +123,15 @@ def calibration_chart(task, name, bins, unit):
     picture = line_chart([curves.calibration(name, bins)], x, y, reference=DIAGONAL, labels=counts)
     text = f"Calibration of {task.name}, {name}: on the grey line it is perfect; above, {unit}s per bin"
     return Figure(f"{task.name}_calibration_{name}", picture, text)
+
+
+CHARTS = {  # kind of task: its charts
+    "regression": regression_charts,
+    "survival": survival_charts,
+    "classes": probability_charts,
+    "labels": probability_charts,
+    "loss": probability_charts,                      # which asks nothing
+}
 
 
 def subgroup_charts(task, scores):
@@ -163,9 +170,8 @@ def learning_curves(run):
                 mark = [epochs[best]], [ys[best]]
             if np.isfinite(ys).any():
                 lines.append(curves.Line(text, epochs, ys, mark=mark))
-        if not lines:
-            continue
-        x = Axis(limits(epochs), "epoch", whole=True)
-        picture = line_chart(lines, x, Axis(limits([line.ys for line in lines]), label))
-        text = f"{capital(label)} over the epochs; dot: the epoch that is kept{note}"
-        yield Figure(f"learning_{number}", picture, text)
+        if lines:
+            x = Axis(limits(epochs), "epoch", whole=True)
+            y = Axis(limits([line.ys for line in lines]), label)
+            text = f"{capital(label)} over the epochs; dot: the epoch that is kept{note}"
+            yield Figure(f"learning_{number}", line_chart(lines, x, y), text)

@@ -6,7 +6,7 @@
 
 Of test patients; a finding per label. Both runs read the same table, and have the same split (--seed).
 """
-from evaluation.figures import findings_of, heat_figure, map_rows, maps_of, views_of
+from evaluation.figures import findings_of, heat_figure, maps_of, views_of
 from evaluation.localization import find_boxes
 from evaluation.predict import predict_images
 from plumbing.columns import tabulate
@@ -51,15 +51,15 @@ def main(argv=None):
     parser.add_argument("--out", default="maps.png", help="the picture")
     args = parser.parse_args(argv)
     first, second = [findings_in(run, find_device("auto")) for run in args.runs]
-    rows = {}                                                      # {label: rows of its first finding}
+    groups = {}                                                    # {label: its first finding}
     for finding, (boxes, views, maps) in first.items():
         label = finding[1]
-        if label not in rows and finding in second:
-            rows[label] = list(map_rows(views, label, boxes, maps | second[finding][-1]))
-    if not rows:
+        if label not in groups and finding in second:
+            groups[label] = views, label, boxes, maps | second[finding][-1]
+    if not groups:
         raise ValueError(f"{args.runs[0]}, {args.runs[1]}: the test patients of both share no finding "
                          "with a box and a map; boxes.csv stands beside the table")
-    heat_figure(sum(rows.values(), []), "The same findings by two models").save(args.out)
+    heat_figure(groups.values(), "The same findings by two models").save(args.out)
     print(args.out)
 
 

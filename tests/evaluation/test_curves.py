@@ -39,6 +39,14 @@ def test_a_band_holds_its_curve_and_an_operating_point_lies_on_it():
     assert np.ravel(point) == pytest.approx((called[ANSWER == 1].mean(), ANSWER[called].mean()))
 
 
+@pytest.mark.parametrize("positives, mark", ((10, ""), (9, " (few)")))
+def test_a_curve_of_few_cases_is_marked(positives, mark):
+    """Perfect on nine patients is no finding; twenty images of them do not make it one."""
+    patients = np.array([f"p{min(i, positives - 1) if i < 20 else i}" for i in range(40)])
+    answer = (np.arange(40) < 20) * 1.0
+    assert rates(roc, "auroc", "x", (answer, answer, patients)).name == "x: AUROC 1.000, 20 of 40" + mark
+
+
 def test_wilson_intervals():
     """5 of 10: 0.237 to 0.763, 0 of 10: 0 to 0.278, as in Newcombe's paper of 1998 to three digits; empty bins have none."""
     line = calibration("x", {"predicted": [0.1, None, 0.5], "observed": [0.0, None, 0.5], "units": [10, 0, 10]})

@@ -66,9 +66,9 @@ def test_outline_touches_only_the_border_of_its_cells():
     assert (done == expect).all() and (image == 7).all()
 
 
-def test_boxes_are_in_pixels():
-    """The frame's first and last pixels are x0, y0 and x1 - 1, y1 - 1."""
-    changed = pixels(draw_boxes(np.zeros((40, 50), np.uint8), [(10, 5, 30, 25)], 1)).any(-1)
+def test_boxes_are_shares_of_the_picture():
+    """The frame's first and last pixels are those just inside x0, y0 and x1, y1."""
+    changed = pixels(draw_boxes(np.zeros((40, 50), np.uint8), [(0.2, 0.125, 0.6, 0.625)], 1)).any(-1)
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (5, 24, 10, 29) and not changed[6:24, 11:29].any()
 
