@@ -1,6 +1,12 @@
 """Simulated brain volumes beside age, sex, education and APOE, with a diagnosis and the time to dementia.
 
-1000 volumes (24 px a side, uint8 .npy) beside age, sex, education (5 % blank) and APOE genotype.
+1000 volumes (24 px a side, uint8 .npy) beside age, sex, education (5 % blank) and APOE genotype. A volume
+shows a head with two dark ventricles, larger with `widening`, and two bright hippocampi, smaller with
+`atrophy`.
+
+    severity = 1.5 atrophy sign(widening - (age - 73) / 7) + 0.3 e4 - 0.3 (education - 15) / 3 + noise
+
+The diagnosis is its third of the severities; the years to dementia are exponential, fewer with severity.
 
 Tests Pölsterl 2021: small hippocampi mean disease when the ventricles are wider than the patient's age
 explains, and health when they are narrower. So the volume alone and the table alone say little, and

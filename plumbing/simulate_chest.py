@@ -1,6 +1,8 @@
 """Simulated chest patients: who has which of six findings, and the tables of their films and boxes.
 
-1000 patients with about 1.5 frontal films each (192 px, grey JPEG), six findings and their boxes.
+1000 patients with about 1.5 frontal films each (192 px, grey JPEG), six findings and their boxes. A film has
+a finding where its liability is high: LOADS times the patient's heart failure, infection and chronic lung
+disease, and the rest from an inclination that is the finding's own. simulate_film.py draws it.
 
 Tests Chen 2021: a heart needs a wide view, and a nodule, a pleural line or a fine net need small patches,
 so two patch sizes should beat one; and Marikkar 2023: findings come together (heart failure: large heart

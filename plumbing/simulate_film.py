@@ -1,5 +1,12 @@
 """How a chest film is drawn: lungs, heart, vessels, bones, any of six findings with boxes, and the exposure.
 
+    Cardiomegaly     a heart wider by 7 to 14 % of the film
+    Effusion         fluid that fills a lung from below, higher at the wall
+    Consolidation    a patchy haze without a sharp edge, about a sixth of the film wide
+    Nodule           one to four round spots
+    Pneumothorax     a fine line high in the lung, and no vessels beyond it
+    Fibrosis         a fine net at the base of both lungs
+
 Maps are (FILM, FILM), and positions run from -1 to 1: x < 0 is the patient's right lung, shown on the left.
 The sum of what a ray meets is the density t of its pixel. The film is 1 - exp(-t), so that dense parts
 saturate as they do on film. A side is -1 or 1, and out = side * x grows from the midline to the chest wall.

@@ -1,5 +1,9 @@
 """How a photograph of psoriasis is drawn: a body region of some skin type, plaques on it, light and a camera.
 
+    erythema     how far the skin of plaques turns red
+    induration   relief: bumps with a bright rim and a dark one
+    scaling      a silver texture so fine that 128 px show it and 64 px do not
+
 Colors are (3, 1, 1) and pictures (3, H, W): red, green, blue, in grey levels 0..255. Maps are (H, W).
 """
 import math
@@ -123,10 +127,8 @@ def plaques(rng, skin, fraction):
         resize((1 - distances / radii).max(0), skin.shape)
         + 0.22 * noise(rng, skin.shape, 14)
         + 0.1 * noise(rng, skin.shape, 34))
-    if fraction <= 0:
-        return np.zeros(skin.shape, np.float32)
     grown -= np.quantile(grown[skin][::7], 1 - fraction)           # every seventh pixel is enough
-    return ramp(grown, 0.12) * skin
+    return ramp(grown, 0.12) * skin * (fraction > 0)
 
 
 def toward(light, x, y):

@@ -32,9 +32,7 @@ PHOTOS = (0.05, 0.13, 0.54, 0.14, 0.07, 0.07)   # shares of patients with 1..6 p
 
 def area_grade(fraction):
     """Share of skin under plaques -> 0..6: none, < 10 %, < 30 %, < 50 %, < 70 %, < 90 %, more."""
-    if fraction <= 0:
-        return 0
-    return 1 + sum(fraction >= edge for edge in (0.1, 0.3, 0.5, 0.7, 0.9))
+    return (fraction > 0) + sum(fraction >= edge for edge in (0.1, 0.3, 0.5, 0.7, 0.9))
 
 
 def pasi(regions):
