@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from os.path import join
+from pathlib import Path
 
 from experiments.timing import add_flags, machine
 from plumbing.command import Parser, run_main
@@ -86,8 +87,7 @@ def main(argv=None):
         if not args.quick:
             seconds = max(1, min(STEPS[name][0], end_by - time.monotonic()))
         end = run(words, log, seconds)
-        with open(log, encoding="utf-8", errors="replace") as file:
-            printed = file.read()
+        printed = Path(log).read_text(encoding="utf-8", errors="replace")
         line = shlex.join(["python", *words[1:]])
         steps[name] = {"command": line, "end": end, "printed": printed.splitlines()}
         page += f"\n## {name} ({end})\n\n    {line}\n\n{printed}"

@@ -50,8 +50,8 @@ def network_step(device, who, model, x, flags, step):
     """A training step (forward, backward, AdamW), or several forward passes under one autocast as in eval.py,
     on images or bags x.
 
-    flags: of train.py, for everyone. With AS_EACH_COMES ours has what train.py chooses, a peer what PyTorch
-    has by default."""
+    flags: of train.py, for everyone. With AS_EACH_COMES ours has what train.py chooses, which is its note, a
+    peer what PyTorch has by default."""
     training = step == "training"
     model.to(device).train(training)
     if who.endswith("compiled"):
@@ -63,8 +63,9 @@ def network_step(device, who, model, x, flags, step):
     x = x.to(device)
     y = torch.zeros(len(x), dtype=torch.long, device=device)
     args = parse(["--lr", "1e-5", *flags.split()])
-    if who.startswith("ours"):
-        choose_kernels(args, model, x.device)                      # in place of auto
+    chosen = ""
+    if who == "ours" and flags == AS_EACH_COMES:
+        chosen = choose_kernels(args, model, x.device)             # in place of auto
     precision = PRECISION.get(args.kernels, "highest")
     bf16 = args.amp == "bf16"
     optimizer = make_optimizer(model, args, x.device)
@@ -86,6 +87,7 @@ def network_step(device, who, model, x, flags, step):
         F.cross_entropy(out.float(), y).backward()
         optimizer.step()
 
+    run.note = chosen
     return run
 
 

@@ -1,6 +1,7 @@
 """Time and memory, measured fairly: candidates take turns, and each has a process of its own for its memory.
 
-A candidate is a name and build(device, name, **settings), which returns a step, a function without arguments.
+A candidate is a name and build(device, name, **settings), which returns a step: a function without arguments,
+perhaps with a note for the table.
 """
 import multiprocessing
 import os
@@ -96,12 +97,12 @@ def take_turns(steps, rounds, device):
 
 
 def try_step(device, build, name, settings):
-    """-> seconds and MB of one step, and no note; or None, None and why not."""
+    """-> seconds and MB of one step, and its note if it has one; or None, None and why not."""
     try:
         step = build(device, name, **settings)
         if device == "cuda":
             step()                                                 # its kernels are compiled
-        return *peak_memory(step, device), ""
+        return *peak_memory(step, device), getattr(step, "note", "")
     except ModuleNotFoundError as error:
         return None, None, f"{error.name} is not installed: pip install {error.name}"
     except Exception as error:                                     # no memory, or what another version raises

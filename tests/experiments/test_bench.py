@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attention
-from experiments import bench, timing
+from experiments import bench, peers, timing
 
 
 def table(name, folder):
@@ -88,6 +88,13 @@ def test_a_step_that_takes_too_long_is_stopped_and_said(monkeypatch):
     monkeypatch.setattr(timing, "START", 0)
     rows = timing.measure(argparse.Namespace(device="cpu", rounds=1), bench.build_bag, ["softmax"], dict(tokens=4, size="micro"))
     assert rows[0]["s"] is None and rows[0]["note"].startswith("not in 0.01 s")
+
+
+def test_kernels_that_were_chosen_stand_in_the_table():
+    """Of ours as it comes, where they are chosen by a measurement; not where the flags say which."""
+    network = dict(size="mini", image=32, patch=16, batch=1, step="forward")
+    for flags, note in ((peers.AS_EACH_COMES, "a product of 64 x 128 by 128 x 512: float32 by MKL "), (peers.SAME["cpu"], "")):
+        assert timing.try_step("cpu", peers.build_vit, "ours", network | {"flags": flags})[2][:51] == note
 
 
 def test_what_is_compiled_has_a_process_of_its_own(monkeypatch):
