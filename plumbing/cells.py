@@ -8,8 +8,8 @@ from shlex import quote
 import numpy as np
 
 
-UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|s|bpm|mmhg|px"
-         "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min")
+UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|m?s|bpm|mmhg|px"
+         "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min|/[µumn]?l")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 ODD = {
     r"0\d+": "begins with 0, as codes do",
@@ -40,6 +40,7 @@ LABELS = {**dict.fromkeys("true yes y ja oui si sí sim evet да 是 positive p
                           "present checked vrai wahr vero verdadero doğru x ✓ ✔ ● +".split(), "1"),
           **dict.fromkeys("false no n nein non nee não hayır hayir нет 否 negative negativ négatif negativo "
                           "阴性 neg absent unchecked faux falsch falso yanlış yanliş -".split(), "0")}
+TYPED = str.maketrans("ı’‐‑‒–—−", "i'------", "\u0307")              # as keyboards and spreadsheets vary them
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?findings?|normal|healthy")   # in a list of findings
 CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
@@ -47,11 +48,10 @@ LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;,"
 RARE_SEPARATORS = *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-NO = "(?i)(no|non|n|un)"
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
                       r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|normal|正常|healthy|gesund|sain"
                       r"|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
-                      r"|low([ _-]risk)?|alive|living|stable|wild[ _-]?type|wt|inactive"
+                      r"|low([ _-](risk|grade))?|alive|living|stable|wild[ _-]?type|wt|inactive"
                       r"|asymptomatic|unaffected|uninfected|(no|non|not|without)[ _-].+")
 POSITIVE = re.compile(r"(?i)y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer"
                       r"|malignant|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|mel(anoma)?"
@@ -123,10 +123,10 @@ def read_number(cell):
     """-> the number that a cell holds, with a decimal comma or a unit or none, and its unit; None, ""."""
     if is_number(cell):
         return float(cell), ""
-    match = READABLE.fullmatch(cell)
+    match = READABLE.fullmatch(cell.translate(TYPED))
     if not match:
         return None, ""
-    return float(f"{match[1]}.{match[2] or 0}"), re.sub("(?<=..)s$", "", (match[3] or "").lower())
+    return float(f"{match[1]}.{match[2] or 0}"), re.sub("(?<=..)s$", "", (match[3] or "").casefold())
 
 
 def read_numbers(name, cells, table, rows, hint):
@@ -233,10 +233,11 @@ def reading_notes(name, counts, kind):
 
 def same_word(cell):
     """-> what is equal for 1 and 1.0, for Benign and benign, for no_tumor and no-tumor and no tumor, for yes
-    and y, and for the two ways to write an accent."""
+    and y, for the two ways to write an accent, for a hyphen and a dash, and for HAYIR and hayır."""
     if is_number(cell):
         return float(cell)
-    text = re.sub(r"(?<=[^\W\d_])[_-](?=[^\W_])", " ", unicodedata.normalize("NFC", cell).casefold())
+    text = unicodedata.normalize("NFC", cell).casefold().translate(TYPED)
+    text = re.sub(r"(?<=[^\W\d_])[_-](?=[^\W_])", " ", text)
     text = " ".join(text.split())
     return SHORT.get(text, text)
 
@@ -252,7 +253,7 @@ def places_in(classes, names):
 def positive_of(classes):
     """-> which of two classes is the positive one by its name, None where no usual name decides."""
     for name, other in (classes, classes[::-1]):
-        if re.fullmatch(rf"{NO}[ _-]*{re.escape(name)}", other):   # NoDR, NRG, but unhealthy
+        if re.fullmatch(rf"(?i)(no|non|n|un)[ _-]*{re.escape(name)}", other):   # NoDR, NRG, but unhealthy
             return other if NEGATIVE.fullmatch(name) else name
     not_negative = [name for name in classes if not NEGATIVE.fullmatch(name)]
     for names in (not_negative, list(filter(POSITIVE.fullmatch, classes))):

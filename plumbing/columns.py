@@ -8,7 +8,7 @@ import numpy as np
 from plumbing.cells import (is_number, odd_cell, places_in, read_numbers, reading_notes, spellings_of,
                             ways_out)
 from plumbing.cohort import Column
-from plumbing.tables import name_and_kind, require_column, shortlist
+from plumbing.tables import names_and_kinds, require_column, shortlist
 
 
 def fit_columns(cohort, wanted, train):
@@ -17,8 +17,7 @@ def fit_columns(cohort, wanted, train):
     Without a kind, a column that holds a word is a category. ValueError where a column does not exist, is to
     be predicted, or has nothing to learn from."""
     columns = {}
-    for spec in map(str.strip, wanted.split(",")):
-        name, kind = name_and_kind(spec, cohort.columns)
+    for name, kind in names_and_kinds(wanted, cohort.columns):
         require_column(cohort.name, cohort.columns, name, "--tabular")
         problem = None
         if kind not in ("", "number", "category"):
@@ -26,7 +25,7 @@ def fit_columns(cohort, wanted, train):
         elif name in [*cohort.predicted, *cohort.targets, *columns]:
             problem = f"{name} is what is to be predicted, or is named twice"
         if problem:
-            raise ValueError(f"--tabular {spec}: {problem}")
+            raise ValueError(f"--tabular {name}: {problem}")
         columns[name] = fit_column(cohort, name, kind, train)
     return list(columns.values())
 

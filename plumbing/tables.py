@@ -18,7 +18,6 @@ MISSING = ("nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1
            "#nv,#wert!,#bezug!,#zahl!,#n/d,#valeur!,#valor!,#valore!,#getting_data,#spill!,#calc!,#field!,"
            "not available,not reported,[not available],[not applicable],[unknown]")
 
-EXCEL = "in a spreadsheet program save it as CSV UTF-8"
 FOREIGN = r"""  how a file begins -> what it is, and how it becomes a table
 \$FL2|<stata|HEADER RECORD\*|\0{8} -> of SPSS, Stata or SAS; write it as CSV with the program that made it
 ARROW1|FEA1|\x89HDF|SQLite|MATLAB -> of Arrow, HDF5, SQLite or MATLAB; write it as CSV with that
@@ -90,7 +89,8 @@ def refuse_foreign(path):
         beginning = file.read(64).removeprefix("\xef\xbb\xbf").lstrip(" \t\r\n")
     for magic, content in rules(FOREIGN):
         if re.match(magic, beginning):
-            raise ValueError(f"{path}: not a UTF-8 CSV file: {content.format(path, excel=EXCEL)}")
+            content = content.format(path, excel="in a spreadsheet program save it as CSV UTF-8")
+            raise ValueError(f"{path}: not a UTF-8 CSV file: {content}")
 
 
 def first_line(file):
@@ -200,6 +200,14 @@ def image_column(path, header, rows, names):
         row[names] = "|".join(filter(None, map(row.get, columns)))
     header.append(names)
     return names
+
+
+def names_and_kinds(text, header):
+    """ "A,B:KIND" -> [(A, ""), (B, KIND)]. The name of a column alone may hold a comma."""
+    name, kind = name_and_kind(text, header)
+    if name in header and "," not in kind:
+        return [(name, kind)]
+    return [name_and_kind(spec.strip(), header) for spec in text.split(",")]
 
 
 def name_and_kind(spec, header):

@@ -4,7 +4,7 @@ import re
 
 from plumbing.cells import LIST, are_lists, divide, is_number, label_of, odd_cell, ways_out
 from plumbing.cohort import KINDS
-from plumbing.tables import known_cells, name_and_kind, refuse_cells, require_column, shortlist
+from plumbing.tables import known_cells, names_and_kinds, refuse_cells, require_column, shortlist
 
 
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or a blank says of a label
@@ -30,14 +30,9 @@ def parse_targets(path, header, target):
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
                          f"of {shortlist(header)}")
     kinds, events = {}, {}
-    specs = map(str.strip, target.split(","))
-    name, kind = name_and_kind(target, header)
-    if name in header and "," not in kind:                         # a column with a comma in its name
-        specs = [target]
-    for spec in specs:
-        name, kind = name_and_kind(spec, header)
+    for name, kind in names_and_kinds(target, header):
         if kind not in ("",) + KINDS:
-            raise ValueError(f"--target {spec}: kind {kind!r}, need one of {', '.join(KINDS)}")
+            raise ValueError(f"--target {name}: kind {kind!r}, need one of {', '.join(KINDS)}")
         if kind == "classes" and name not in header and "/" in name:
             for column in name.split("/"):
                 require_column(path, header, column, "--target")

@@ -210,7 +210,7 @@ def put_positive_last(cohort, positive=None, trains=True):
         elif set(map(same_word, task.classes)) != {0.0, 1.0}:
             notes.append(f"{task.name}: the positive class is {chosen!r}")
         if chosen == first:
-            cohort.tasks[i] = replace(task, classes=(second, first))
+            cohort.tasks[i] = replace(task, classes=task.classes[::-1])
             cohort.targets[task.name] = 1 - cohort.targets[task.name]
     if not trains:
         return

@@ -97,3 +97,8 @@ def test_what_is_to_be_predicted_is_no_input(tmp_path, target, column):
     path = generic(tmp_path, "p,a.png,1,0,u|v", "q,b.png,0,1,u", "r,c.png,1,0,v", header="patient_id,image,x,y,words")
     with pytest.raises(ValueError, match=f"--tabular {column}: {column} is what is to be predicted"):
         fit_columns(load_cohort(path, target=target), column, range(3))
+
+
+def test_a_column_with_a_comma_in_its_name():
+    cohort = table_cohort(**{"size, mm": ["1", "2", "3", "4"]})
+    assert [column.name for column in fit_columns(cohort, "size, mm:number", range(4))] == ["size, mm"]

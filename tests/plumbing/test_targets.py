@@ -450,3 +450,15 @@ def test_the_positive_class_in_another_spelling(tmp_path):
         cohort = column(tmp_path, cells, "target:classes")
         put_positive_last(cohort, positive)
         assert cohort.tasks[0].classes[1] == cells[0] and cohort.targets["target"].tolist()[:2] == [1, 0]
+
+
+@pytest.mark.parametrize("first, second", (("low-grade", "low–grade"), ("low-grade", "low\u2011grade"), ("Crohn's", "Crohn’s"), ("iyi", "İYİ"), ("hayır", "HAYIR")))
+def test_one_word_as_keyboards_and_spreadsheets_write_it(tmp_path, first, second):
+    """Dashes, apostrophes and the Turkish i make no second class."""
+    cohort = column(tmp_path, (first, "other", second, first))
+    assert cohort.targets["target"][[0, 2, 3]].std() == 0 and f"{first!r} and {second!r} count as one" in cohort.notes[0]
+
+
+def test_a_minus_and_a_micro_sign_as_spreadsheets_write_them(tmp_path):
+    assert column(tmp_path, ("−1.5", "2", "−0,5"), "target:regression").targets["target"].tolist() == [-1.5, 2, -0.5]
+    assert column(tmp_path, ("5 µg/l", "6 μg/l"), "target:regression").targets["target"].tolist() == [5, 6]
