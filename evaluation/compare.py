@@ -13,7 +13,7 @@ from evaluation.other_table import saved_results
 from evaluation.predictions_file import read_predictions
 from evaluation.result_tables import questions
 from evaluation.scores import (
-    bootstrap_weights, known_units, measured, score, score_constant, subset, summary,
+    bootstrap_weights, known_units, metric_values, score, score_constant, subset, summary,
 )
 from evaluation.verdict import rare_warnings
 from plumbing.patients import identity
@@ -43,14 +43,12 @@ def compare(a, b, resamples=1000):
     }
     _, constants = saved_results(a)
     kinds, other_kinds = [{task.name: task.text for task in own} for own in (tasks, other_tasks)]
-    same = kinds.items() & other_kinds.items()
-    if not same or len(same) < len(kinds.keys() & other_kinds.keys()):
+    shared = [task for task in tasks if other_kinds.get(task.name) == task.text]
+    if len(shared) < max(1, len(kinds.keys() & other_kinds.keys())):
         raise ValueError(f"{a} predicts {kinds}, and {b} {other_kinds}: need a task in common, of one kind")
     others = sorted(kinds.keys() ^ other_kinds.keys())
-    for task in tasks:
+    for task in shared:
         name = task.name
-        if name in others:
-            continue
         agree = np.isclose(first["target"][name], second["target"][name], rtol=1e-6, atol=0, equal_nan=True)
         if not agree.all():
             patient = patients[np.argwhere(~agree)[0][0]]
@@ -92,7 +90,7 @@ def compare_task(task, predictions, target, weights):
     """The predictions of two runs -> {units, metric: {a, b, difference}}, for labels also
     {"per_label": ...}"""
     scores = {"units": len(target)}
-    both = [measured(task, prediction, target, weights) for prediction in predictions]
+    both = [metric_values(task, prediction, target, weights) for prediction in predictions]
     for (name, label, a, reason), (_, _, b, _) in zip(*both):
         place = scores
         if label is not None:

@@ -78,7 +78,7 @@ def show(name, runs):
     shown = []
     for metric in columns[0]:
         values = [column[metric] for column in columns]
-        mean, sd, count = summary(values)
+        mean, sd, count = mean_and_sd(values)
         rows.append([metric, mean, sd, count, *values])
         shown.append([metric, number(mean), number(sd), count])
     write_csv(f"{name}-folds.csv", rows)
@@ -86,7 +86,7 @@ def show(name, runs):
     print(f"{name}-folds.csv")
 
 
-def summary(values):
+def mean_and_sd(values):
     """-> mean and standard deviation over the folds in which a metric is defined, and how many those are."""
     defined = [value for value in values if value is not None]
     mean = sd = None

@@ -66,7 +66,8 @@ def read_boxes(path, cohort, labels, size=()):
     for name in columns:
         if name not in header:
             raise ValueError(f"{path}: no column {name!r}; a table of boxes has {','.join(columns)}")
-    corners = np.stack([numbers(path, rows, name) for name in columns[2:]], axis=1)         # (rows, 4)
+    name_column, label_column, *sides = columns
+    corners = np.stack([numbers(path, rows, side) for side in sides], axis=1)      # (rows, 4)
     if is_nih:
         corners[:, 2:] += corners[:, :2]                           # from x, y, width, height
     image_of = {without_ending(basename(image)): i for i, image in enumerate(cohort.paths)}
@@ -75,14 +76,14 @@ def read_boxes(path, cohort, labels, size=()):
                          f"and some images of {cohort.name} share a name")
     boxes = {}
     for row, box in zip(rows, corners):
-        image = image_of.get(without_ending(basename(row[columns[0]])))
-        label = row[columns[1]].replace("Infiltrate", "Infiltration")
+        image = image_of.get(without_ending(basename(row[name_column])))
+        label = row[label_column].replace("Infiltrate", "Infiltration")
         if image is None or label not in labels:
             continue
         height, width = NIH_SIZE if is_nih else header_of(cohort, image).sides
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= BEYOND * width and 0 <= y0 < y1 <= BEYOND * height):       # or one is blank
-            raise ValueError(f"{cell_place(path, row, columns[2])}: {box.tolist()} is no box in the image of "
+            raise ValueError(f"{cell_place(path, row, sides[0])}: {box.tolist()} is no box in the image of "
                              f"{width} x {height} px; need 0 <= x0 < x1 and 0 <= y0 < y1, in px of this copy")
         shares = to_model(box, frame(width, height, size, cohort.reading.fit))
         if shares[:2].max() < 1 and shares[2:].min() > 0:

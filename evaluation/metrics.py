@@ -177,7 +177,7 @@ def brier(prediction, target, weights):
 
     With two classes it is (p - y)^2."""
     truth = np.eye(prediction.shape[1])[target.astype(int)]
-    return ratio(weights @ ((prediction - truth) ** 2).sum(1), 2 * weights.sum(1))
+    return weighted_mean(((prediction - truth) ** 2).sum(1), weights) / 2
 
 
 def c_index(prediction, target, weights):

@@ -15,12 +15,13 @@ def print_columns(head, rows):
     """Print a table in columns as wide as what they hold, the names of its rows indented.
 
     Columns that do not fit into a line of WIDTH follow below, beside the same names."""
-    lines = [list(map(cell_text, cells)) for cells in [head] + rows]
-    for line in lines:
-        if len(line[0]) > NAME:                                    # what tells it from others may be its end
-            line[0] = line[0][:NAME // 2 - 3] + "..." + line[0][-NAME // 2:]
-    for line in lines[1:]:
-        line[0] = "  " + line[0]
+    lines = []
+    for name, *cells in [head] + rows:
+        if len(name) > NAME:                                       # what tells it from others may be its end
+            name = name[:NAME // 2 - 3] + "..." + name[-NAME // 2:]
+        if lines:
+            name = "  " + name
+        lines.append([name, *map(cell_text, cells)])
     widths = [max(map(len, column)) + 2 for column in zip(*lines)]
     parts = []                                       # columns that stand side by side
     for column in range(1, len(widths)):

@@ -75,7 +75,7 @@ def measure_labels(prediction, target, weights):
     return result
 
 
-def measured(task, prediction, target, weights, names=NAMES):
+def metric_values(task, prediction, target, weights, names=NAMES):
     """Yield (metric, label, (W,) values, why they may be undefined) of the metrics that are wanted.
 
     label: None for the task as a whole; of labels this is the mean over those of them for which the metric is
@@ -130,9 +130,9 @@ def score(task, predictions, resamples=1000, constant=None):
     without = {}
     if constant is not None:
         same = np.broadcast_to(constant, prediction.shape)
-        without = {name: values for name, label, values, _ in measured(task, same, target, weights, GAINS)
-                   if label is None}
-    for name, label, values, reason in measured(task, prediction, target, weights):
+        rows = metric_values(task, same, target, weights, GAINS)
+        without = {name: values for name, label, values, _ in rows if label is None}
+    for name, label, values, reason in metric_values(task, prediction, target, weights):
         entry = summary(values, reason)
         if label is not None:
             result["per_label"][label][name] = entry

@@ -2,8 +2,6 @@
 
 Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
-import numpy as np
-
 from evaluation.metrics import METRICS, NAMES
 from evaluation.result_tables import (
     CONSTANT, alike, capital, cell_text, few, interval, number, questions, too_few,
@@ -42,7 +40,7 @@ def verdict(task, result):
         return f"{task.name}: {name} {cell_text(entry)}, compared with nothing.", texts
     value = number(entry["value"])
     without = number(scores["constant"][metric]["value"])
-    if gain["low"] is None or scores["patients"] < FEW or too_few(task, scores):
+    if gain["low"] is None or too_few(task, scores):
         return (f"{task.name} cannot be judged with so few cases: {name} {value}, {constant} {without}.",
                 texts)
     word = "not better"                              # the interval holds 0
@@ -65,13 +63,14 @@ def rare_warnings(asked):
 
 def share_brier(task, asked):
     """The Brier score of the share of positives among such units, the same for all: their variance."""
-    sides = np.array([(own["positives"], own["negatives"]) for own in asked.values()])
-    positives, negatives = sides[sides.any(1)].T
-    n = positives + negatives
-    scores = positives * negatives / n / np.maximum(n - 1, 1)
-    if task.kind == "classes" and len(scores) > 1:                 # half the sum over the classes
-        return scores.sum() / 2
-    return scores.mean()
+    variances = []
+    for own in asked.values():
+        n = own["positives"] + own["negatives"]
+        if n:
+            variances.append(own["positives"] * own["negatives"] / n / max(n - 1, 1))
+    if task.kind == "classes" and len(variances) > 1:              # half the sum over the classes
+        return sum(variances) / 2
+    return sum(variances) / len(variances)
 
 
 def held_against_chance(task, groups):

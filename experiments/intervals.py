@@ -48,9 +48,10 @@ def with_interval(values, sign=""):
     center, half = spread(values)
     if math.isnan(center):
         return "failed"
-    if math.isnan(half):
-        return f"{center:{sign}.3f}"
-    return f"{center:{sign}.3f} ({center - half:{sign}.3f} to {center + half:{sign}.3f})"
+    text = f"{center:{sign}.3f}"
+    if not math.isnan(half):
+        text += f" ({center - half:{sign}.3f} to {center + half:{sign}.3f})"
+    return text
 
 
 def margin(order, values, lower=False):

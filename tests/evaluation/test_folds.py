@@ -49,8 +49,8 @@ def test_folds_are_trained_where_their_table_is_looked_for(name, monkeypatch):
 
 
 def test_undefined_metrics_are_left_out_of_the_mean():
-    assert folds.summary([1.0, None, 3.0]) == (2.0, pytest.approx(2 ** 0.5), 2)
-    assert folds.summary([None]) == (None, None, 0) and folds.summary([4.0]) == (4.0, None, 1)
+    assert folds.mean_and_sd([1.0, None, 3.0]) == (2.0, pytest.approx(2 ** 0.5), 2)
+    assert folds.mean_and_sd([None]) == (None, None, 0) and folds.mean_and_sd([4.0]) == (4.0, None, 1)
 
 
 @pytest.mark.parametrize("more, words", [
