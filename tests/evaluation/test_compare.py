@@ -141,3 +141,11 @@ def test_a_label_that_nobody_knows_says_so():
     target = np.stack([np.arange(6) % 2, np.full(6, NAN)], 1)
     scores = compare_task(FINDINGS, (np.zeros((6, 2)), np.ones((6, 2))), target, np.ones((1, 6)))
     assert scores["per_label"]["mass"]["auroc"]["difference"]["reason"] == "no unit with a known target"
+
+
+def test_a_mean_over_no_label_gives_the_reason_that_metrics_json_gives():
+    """Where no label has both classes, the mean of two runs is undefined for the same reason as that of one."""
+    target = np.zeros((6, 2))
+    scores = compare_task(FINDINGS, (target, target + 1), target, np.ones((1, 6)))
+    alone = score(FINDINGS, table_of(FINDINGS, target, target))
+    assert scores["auroc"]["difference"]["reason"] == alone["auroc"]["reason"] == "one class only, for every label"
