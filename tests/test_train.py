@@ -41,6 +41,14 @@ MODELS = (*QUICK, ("--model", "multivit", "--mode", "partial", "--n", "3", "--r"
 EVALUATED = (MULTI, ("--model", "daft", "--tabular", "sex", "--fusion", "linear"))      # again, by eval.py
 
 
+@pytest.mark.parametrize("lower_is_better", (True, False))
+def test_the_first_of_equal_epochs_is_the_best(lower_is_better):
+    """What is no better, or no number, does not take the place of the best; the first number does."""
+    best = [train.is_better(value, 1.0, lower_is_better) for value in (0.5, 1.0, 1.5, float("nan"))]
+    assert best == [lower_is_better, False, not lower_is_better, False]
+    assert train.is_better(1.0, None, lower_is_better) and not train.is_better(float("nan"), None, lower_is_better)
+
+
 @pytest.mark.parametrize("more", slow_but(MODELS, *QUICK), ids=lambda more: "-".join(more[1::2]))
 def test_every_model_trains_and_leaves_a_whole_run_folder(table, more, capsys):
     """Two epochs end with every file the docstring of train.py promises, metrics beside the constant, and a prediction for every test
