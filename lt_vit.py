@@ -1,4 +1,4 @@
-"""LT-ViT: one token per label joins a Vision Transformer for its last blocks and attends to its tokens there.
+"""LT-ViT: one token per label joins a Vision Transformer for its last blocks, where it attends to the image.
 
     [X_Q X_K X_V ; Y_Q Y_K Y_V] = [X ; Y] W_QKV                                 Marikkar et al. 2023, eq. 1
     [X ; Y] = FFN([attn(X_Q, X_K, X_V) ; attn(Y_Q, [X_K ; Y_K], [X_V ; Y_V])])  eq. 2, in the last N2 blocks
@@ -24,7 +24,7 @@ from torch import nn
 from attention import softmax_attention, softmax_weights
 from vit import ViT, ViTConfig, init_weights
 
-LABEL_ATTENTION = {  # do image queries see label keys, do label queries
+LABEL_ATTENTION = {  # do image queries see label keys? do label queries?
     "one-way": (False, True),
     "full": (True, True),
     "no-label-self": (False, False),
@@ -45,8 +45,8 @@ class LTViTConfig:
 
 def label_attention(attn, x, y, kind):
     """Eq. 1 and the attn of eq. 2 with the weights of `attn`: x (B, S, D), y (B, L, D) -> the same shapes,
-    and the labels' attention, mean over heads: to the T patches and then, if seen, to the L labels, (B, L, T
-    + L). With softmax x and y never share a matrix product: the one-way x equals attn(x) in every bit."""
+    and the labels' attention, mean over heads, to patches and, if seen, labels: (B, L, T) or (B, L, T + L).
+    With softmax x and y never share a matrix product, so that the one-way x equals attn(x) in every bit."""
     if attn.kind != "softmax":                                     # full: normalized over [X ; Y]
         S = x.shape[1]
         q, k, v = attn.project(torch.cat([x, y], 1))               # (B, H, S + L, d)
@@ -56,7 +56,7 @@ def label_attention(attn, x, y, kind):
         return z[:, :S], z[:, S:], label_map
     image_sees_labels, labels_see_labels = LABEL_ATTENTION[kind]
     x_q, x_k, x_v = attn.project(x)                                # (B, H, S, d) each
-    x_q, x_k = attn.rotate(x_q), attn.rotate(x_k)                  # labels have no place
+    x_q, x_k = attn.rotate(x_q), attn.rotate(x_k)                  # labels have no position
     y_q, y_k, y_v = attn.project(y)                                # (B, H, L, d)
     image = x_k, x_v
     both = torch.cat([x_k, y_k], 2), torch.cat([x_v, y_v], 2)      # (B, H, S + L, d)
