@@ -47,11 +47,13 @@ def look_through(folder):
     for place, subfolders, names in os.walk(folder, onerror=cannot_be_opened, followlinks=True):
         before = len(paths)
         for name in sorted(names):
+            if LITTER.fullmatch(name):                             # a DICOMDIR begins as images do
+                continue
             reason = unreadable(join(place, name), name)
-            if not reason:
-                paths.append(join(place, name))
-            elif not LITTER.fullmatch(name):
+            if reason:
                 left_out[reason] += 1
+            else:
+                paths.append(join(place, name))
         inner = sorted(name for name in subfolders if not LITTER.fullmatch(name))
         if before == len(paths) and not inner:
             left_out["folders without images"] += 1

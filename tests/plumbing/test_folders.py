@@ -19,6 +19,7 @@ def test_surprises_are_skipped_and_counted(tmp_path):
                                                 "c/.ipynb_checkpoints/6.png", "c/__MACOSX/a/._7.png", "c/b/Thumbs.db.png", "elsewhere/8.png"))
     folder = tmp_path / "c"
     os.rename(folder / "b/Thumbs.db.png", folder / "b/Thumbs.db")
+    (folder / "b/DICOMDIR").write_bytes(bytes(128) + b"DICM")
     os.mkfifo(folder / "a/pipe.png")
     with socket.socket(socket.AF_UNIX) as pipe:
         os.chdir(folder / "a")                                     # such a path may have 108 bytes only
