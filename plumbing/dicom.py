@@ -3,7 +3,6 @@
 Rescale slope and intercept are applied, MONOCHROME1 is inverted, several frames are a volume. Refused in one
 line: palettes, lookup tables, compressed files whose decoder is missing, sizes that the file cannot hold.
 """
-import math
 from collections.abc import MutableSequence
 from contextlib import suppress
 
@@ -38,7 +37,7 @@ def open_dicom(path, pixels=False):
     if dataset.get("HighBit", 0) >= dataset.get("BitsStored", 16):
         raise ValueError("has its numbers in the upper bits, which pydicom leaves out; convert it to plain "
                          "numbers")
-    size = math.prod(dicom_shape(dataset)) * dataset.BitsAllocated // 8
+    size = pydicom.pixels.utils.get_expected_length(dataset)       # of colors that share pixels less
     check_size(path, size, packed=syntax.is_compressed)
     return dataset
 

@@ -200,3 +200,10 @@ def test_windows_that_differ_between_frames_are_none_and_empty_tables_too(tmp_pa
         read_header(write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), **tags))
     frames[1].RescaleSlope = 2
     assert read_header(write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), **tags)).window == (-160, 239)
+
+
+def test_colors_that_share_their_chroma_are_no_lie(tmp_path):
+    """YBR_FULL_422 takes two bytes a pixel: grey of 100 here, two pixels after the other, and their chroma."""
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    path = write(tmp_path / "a.dcm", grey, "YBR_FULL", PhotometricInterpretation="YBR_FULL_422", PixelData=bytes((100, 100, 128, 128)) * 2048)
+    assert read_header(path).shape == (64, 64, 3) and (read_image(path, (64, 64))[0] == 100).all()
