@@ -77,9 +77,10 @@ def read_values(path, only_header=False):
         except ImportError as error:
             raise ValueError(f"a {format} file is read with {error.name}: pip install {error.name}") from None
         array = values.array
-        if array.dtype.kind not in "buif" or array.size == 0 or array.ndim not in (2, 3, 4):
-            raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one, along 2, 3 "
-                             "or 4 axes")
+        is_image = array.ndim in (2, 3, 4) and array.shape[3:] not in ((1,), (3,))     # as Keras has volumes
+        if array.dtype.kind not in "buif" or array.size == 0 or not is_image:
+            raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one, along 2, 3 or "
+                             "4 axes, of which the channels of a volume are the first")
         if not only_header:
             check_finite(array)
     return values

@@ -146,8 +146,6 @@ def from_values(values, window):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3):
-        raise ValueError(f"{array.shape}, need a picture (H, W), (H, W, 3) or (3, H, W)")
     return Image.fromarray(np.ascontiguousarray(to_grey(replace(values, array=array), window)))
 
 

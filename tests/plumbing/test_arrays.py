@@ -57,6 +57,7 @@ def test_a_crop_of_a_volume_is_of_its_slices():
 @pytest.mark.parametrize("content, message", (
     (np.zeros((4, 4)), r"\(4, 4\), need a volume \(D, H, W\) or"), (np.zeros((2, 3, 4, 4, 4)), "need numbers, at least one, along 2, 3 or 4 axes"),
     (np.zeros((5, 4, 4, 4)), r"\(5, 4, 4, 4\), need .* channels in front, 1 if --channels"), (np.full((4, 4, 4), np.nan), "not finite"),
+    (np.zeros((5, 6, 6, 3)), r"holds float64 \(5, 6, 6, 3\), need .* the channels of a volume are the first"), (np.zeros((1, 6, 6, 1)), "along 2, 3 or 4 axes"),
     (np.array([{}], dtype=object), "not a readable image .*Python objects"), (np.full((4, 4, 4), "x"), "need numbers"),
     (np.zeros((0, 4, 4)), "need numbers"), (b"", "not a readable image"), (b"PK\x03\x04", "not a readable image")))
 def test_what_is_no_volume_is_named_in_one_line(tmp_path, content, message):
