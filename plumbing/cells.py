@@ -47,7 +47,6 @@ CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           #
 LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;,"
 RARE_SEPARATORS = *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
-QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
                       r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|normal|正常|healthy|gesund|sain"
                       r"|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
@@ -155,7 +154,7 @@ def list_parts(cell, separators=SEPARATORS):
     """ "a|b", "a; b", "a, b", "['a', 'b']", "['a' 'b']", 'c("a", "b")' or "{'a', 'b'}" -> ["a", "b"]"""
     cell = CALL.sub("", cell)
     if cell.startswith(("[", "{", "(")):
-        quoted = ["".join(pair).strip() for pair in QUOTED.findall(cell)]
+        quoted = ["".join(pair).strip() for pair in re.findall(r"'([^']*)'|\"([^\"]*)\"", cell)]
         if any(quoted):
             return list(filter(None, quoted))
         cell = cell.strip("[]{}()").replace(",", "|")

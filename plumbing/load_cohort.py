@@ -143,12 +143,12 @@ def read_patients(path, header, rows, image, patient, known, regex):
     """-> the patient of every row; lines about them.
 
     image: the column of the images; patient, regex: --patient-column and --patient-regex, or None."""
-    default = known.get("patient") or first_column(header, "patient_id|lesion_id")
-    if not default and regex:
-        default = image                                            # names of files say who the patients are
     if not patient:
+        patient = known.get("patient") or first_column(header, "patient_id|lesion_id")
         regex = regex or known.get("patient_regex")
-        patient = default or "patient_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID|subject_id"
+    if not patient and regex:
+        patient = image                                            # names of files say who the patients are
+    patient = patient or "patient_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID|subject_id"
     patient = require_column(path, header, patient, "--patient-column",
                              f" (where there are no ids: {image})")
     if patient == image and not regex:
@@ -208,17 +208,15 @@ def find_split_column(path, header, rows, image, split, lists):
     these a column is made."""
     if split == "none":
         return None
-    own = next((name for name in header if name.lower() == "split"), None)
-    if own and not split:
-        return own
-    if split and not isfile(split):
-        return require_column(path, header, split, "--split-column")
-    if split:
+    if not split:
+        own = next((name for name in header if name.lower() == "split"), None)
+        split_of = official_lists(dirname(path), lists.split(", "))
+        if own or not split_of:
+            return own
+    elif isfile(split):
         split_of = read_splits(split)
     else:
-        split_of = official_lists(dirname(path), lists.split(", "))
-    if not split_of:
-        return None
+        return require_column(path, header, split, "--split-column")
     for row in rows:
         name = without_ending(row[image])
         if name not in split_of:

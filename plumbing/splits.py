@@ -59,9 +59,7 @@ def split_name(folder):
     """ "Testing", "test_set", "test2017", "test_17.png", "PublicTest" or "02_test" -> "test"; None for a
     folder that is not of a split."""
     match = SPLIT_WORDS.fullmatch(AROUND_SPLIT.sub("", folder.strip().lower()))
-    if match is None:
-        return None
-    return SPLITS[match.lastindex - 1]
+    return match and SPLITS[match.lastindex - 1]
 
 
 @cache

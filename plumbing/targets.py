@@ -14,7 +14,6 @@ from plumbing.tables import known_cells, refuse_cells, shortlist
 from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
 
 
-FEW = 10                                                           # different numbers that may be classes
 OBJECT = re.compile(r"\{.*:.*\}")
 # names of columns that say 1 of those who had no event
 NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|non?[ _.-]?event"
@@ -76,7 +75,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             classes, values = read_classes([row[name] for row in rows], cells)
         else:
             values = numbers(path, rows, name)
-            if name in guesses and 1 < len(cells) <= FEW and 3 * len(cells) <= sum(cells.values()):
+            if name in guesses and 1 < len(cells) <= 10 and 3 * len(cells) <= sum(cells.values()):
                 notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; "
                              f"--target {name}:classes makes each a class")
         notes += reading_notes(name, cells, kind)
@@ -91,13 +90,14 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
-    own = [name for name, kind in kinds.items() if kind in ("labels", "classes") and name not in labels]
-    return tasks, targets, columns, notes + note_on_one_choice(path, rows, own)
+    return tasks, targets, columns, notes + note_on_one_choice(path, rows, kinds, labels)
 
 
-def note_on_one_choice(path, rows, names):
-    """-> a line where exactly one of the columns that say yes or no says yes in every row, in a list."""
-    names = [name for name in names if None not in map(label_of, known_cells(rows, name))]
+def note_on_one_choice(path, rows, kinds, labels):
+    """-> a line where exactly one of the columns that say yes or no says yes in every row, in a list. kinds,
+    labels: of the columns, and those of a public table, of which several may be there."""
+    names = [name for name, kind in kinds.items() if kind in ("labels", "classes") and name not in labels
+             and None not in map(label_of, known_cells(rows, name))]
     if len(names) < 2:
         return []
     try:
