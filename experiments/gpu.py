@@ -1,11 +1,11 @@
 """What this code does on one GPU, in under eight minutes: commands with time limits, and what they print.
 
     python -m experiments.gpu                       writes runs/gpu/gpu.json and gpu.md, anew after each step
-    python -m experiments.gpu vit attention         these steps alone
     python -m experiments.gpu --device cpu --quick  small sizes, to see that it runs to its end
 
 Each step is a process of its own, so that one that fails or hangs takes nothing with it, and what it printed
-until then stays; the most important come first. The tables of experiments/bench.py are explained there.
+until then stays; the most important come first. The page has each one's command, to run it alone. The tables
+of experiments/bench.py are explained there.
 """
 import os
 import shlex
@@ -68,7 +68,6 @@ def run(words, log, seconds):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("steps", nargs="*", choices=[*STEPS, "all"], default="all", help="these alone")
     add_flags(parser, "cuda", "runs/gpu")
     args = parser.parse_args(argv)
     find_device(args.device)
@@ -77,15 +76,12 @@ def main(argv=None):
     end_by = time.monotonic() + TOTAL
     steps = {}
     page = f"# {title}\n"
-    names = args.steps
-    if "all" in names:
-        names = STEPS
-    for name in names:
+    for name, (limit, _) in STEPS.items():
         words = command(name, args)
         log = join(args.out, f"{name}.log")
         seconds = None
         if not args.quick:
-            seconds = max(1, min(STEPS[name][0], end_by - time.monotonic()))
+            seconds = max(1, min(limit, end_by - time.monotonic()))
         end = run(words, log, seconds)
         printed = Path(log).read_text(encoding="utf-8", errors="replace")
         line = shlex.join(["python", *words[1:]])

@@ -227,10 +227,7 @@ def choose_sides(rng, label):
         both = rng.random() < 0.35
     if label == "Nodule":
         return rng.choice((-1, 1), rng.integers(1, 5))
-    sides = rng.permutation((-1, 1))
-    if both:
-        return sides
-    return sides[:1]
+    return rng.permutation((-1, 1))[:1 + both]
 
 
 def draw_finding(chest, rng, label):
