@@ -78,11 +78,9 @@ def maps_of(tasks, config, out, i, labels):
             yield label, maps
 
 
-def labels_to_draw(task, predictions, unit):
+def labels_to_draw(target, prediction):
     """The labels that are there and the surest of the others, of unknown labels the three surest."""
-    target = predictions["target"][task.name][unit]
-    surest = predictions["prediction"][task.name][unit].argsort()[::-1].tolist()
-    others = [label for label in surest if target[label] != 1]
+    others = [label for label in prediction.argsort()[::-1].tolist() if target[label] != 1]
     if np.isnan(target).all():
         return others[:3]
     return np.flatnonzero(target == 1).tolist() + others[:1]
@@ -113,7 +111,10 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
                 continue
             unit = unit_of[images[0]]
             patient = predictions["patient"][unit]
-            words = [f"{person} {patient}, {chosen[unit]}", *answer_texts(tasks, predictions, unit)]
+            answers = {}
+            for task in tasks:
+                answers[task.name] = [predictions[key][task.name][unit] for key in ("target", "prediction")]
+            words = [f"{person} {patient}, {chosen[unit]}", *answer_texts(tasks, answers)]
             total = len(images_of[unit])
             if total > len(images):
                 words.append(f"{len(images)} of {total} images shown")
@@ -122,7 +123,7 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
             for image in images:
                 views += views_of(cohort, image, options["size"], model.config)
             boxes = boxes_of.get(images[0], {})
-            figure, text = sample_figure(views, out, i, model.config, tasks, predictions, unit, boxes, title)
+            figure, text = sample_figure(views, out, i, model.config, tasks, answers, boxes, title)
             if figure:
                 save_picture(figure, folder, f"patient_{patient}", title, text)
 
@@ -131,9 +132,11 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
         predict_images(model, tasks, cohort, sorted(images), {**options, "folder": None}, watch)
 
 
-def sample_figure(views, out, i, config, tasks, predictions, unit, boxes, title):
+def sample_figure(views, out, i, config, tasks, answers, boxes, title):
     """What a model returns for sample i, over the views of its images -> the figure, None where there is
-    nothing to be seen, and what it shows."""
+    nothing to be seen, and what it shows.
+
+    answers: {task: (target, prediction)}; boxes: {label: boxes in shares}."""
     if "token" in out:
         image, token = [branches_of(out, key, i)[0].int().tolist() for key in ("image", "token")]
         composite = []
@@ -148,13 +151,13 @@ def sample_figure(views, out, i, config, tasks, predictions, unit, boxes, title)
     labels = boxes
     task, _ = findings_of(tasks)
     if task and "label_map" in out:
-        labels = [*boxes, *labels_to_draw(task, predictions, unit)]
+        labels = [*boxes, *labels_to_draw(*answers[task.name])]
     groups = []
     text = MAP_TEXT
     for label, maps in dict(maps_of(tasks, config, out, i, labels)).items():
-        actual = {0: "absent", 1: "present"}.get(predictions["target"][task.name][unit][label], "unknown")
-        predicted = predictions["prediction"][task.name][unit][label].clip(*SURE)
-        caption = f"{task.classes[label]} {actual}, predicted {predicted:.2f}"
+        target, prediction = answers[task.name]
+        actual = {0: "absent", 1: "present"}.get(target[label], "unknown")
+        caption = f"{task.classes[label]} {actual}, predicted {prediction[label].clip(*SURE):.2f}"
         groups.append((views, caption, boxes.get(label, []), maps))
         text = MAP_TEXT + BOX_TEXT
     maps = finding_maps(out, i, None, grids_of(config))
@@ -165,11 +168,11 @@ def sample_figure(views, out, i, config, tasks, predictions, unit, boxes, title)
     return heat_figure(groups, title), text
 
 
-def answer_texts(tasks, predictions, unit):
+def answer_texts(tasks, answers):
     """Yield the actual and the predicted values of a unit, a text per task."""
     for task in tasks:
-        value = predictions["prediction"][task.name][unit]
-        texts = list(target_text(task, predictions["target"][task.name][unit]))
+        target, value = answers[task.name]
+        texts = list(target_text(task, target))
         actual = " ".join(texts).strip() or "unknown"
         surest = ""
         if task.kind == "labels" and actual != "unknown":

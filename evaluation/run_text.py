@@ -14,6 +14,7 @@ from evaluation.scores import chosen_metric
 from evaluation.verdict import verdict
 from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated, tasks_and_columns
+from plumbing.simulate import COHORTS
 from plumbing.spreadsheet import read_cells
 from plumbing.weight_files import refuse_strangers
 
@@ -143,7 +144,7 @@ def caveats(run):
     yield "Not for clinical use. The model has been tested on these patients only."
     yield ("Intervals say how much the result depends on which patients are in the test split, "
            f"not what another training would give: this is one seed ({run.args['seed']}).")
-    if run.args["data"] in ("psoriasis", "chest", "brain", "bag"):
+    if run.args["data"] in COHORTS:
         yield ("The patients are simulated. The result says that the method works, "
                "not how well it does on people.")
     if run.metrics["patients"] < 100:

@@ -29,7 +29,7 @@ def drawn(monkeypatch):
 
 def sample(views, weights, config):
     """What a model without labels shows of a sample."""
-    return figures.sample_figure(views, {"map": weights}, 0, config, [Task("y", "regression")], {}, 0, {}, "title")
+    return figures.sample_figure(views, {"map": weights}, 0, config, [Task("y", "regression")], {}, {}, "title")
 
 
 def test_every_photograph_gets_its_own_heat_on_one_scale(drawn):
@@ -56,7 +56,7 @@ def test_a_flat_map_is_chance(drawn):
 
 def test_what_a_model_without_maps_looked_at_is_not_drawn(drawn):
     """A ResNet: no picture, and no words."""
-    assert figures.sample_figure([], {"logits": {}}, 0, VIT, [Task("y", "regression")], {}, 0, {}, "title") == (None, "")
+    assert figures.sample_figure([], {"logits": {}}, 0, VIT, [Task("y", "regression")], {}, {}, "title") == (None, "")
 
 
 @pytest.mark.parametrize("depth, patch", ((12, 4), (8, 4), (5, 1)))
@@ -104,13 +104,14 @@ def test_pictures_of_an_earlier_evaluation_are_removed(tmp_path):
 
 def test_a_loss_has_no_true_value():
     """The reconstruction of GMML is captioned with its loss alone."""
-    predictions = {"prediction": {"reconstruction": np.array([0.1684])}, "target": {"reconstruction": np.zeros(1)}}
-    assert list(figures.answer_texts([Task("reconstruction", "loss")], predictions, 0)) == ["reconstruction, loss 0.168"]
+    answers = {"reconstruction": (np.zeros(1)[0], np.array([0.1684])[0])}
+    assert list(figures.answer_texts([Task("reconstruction", "loss")], answers)) == ["reconstruction, loss 0.168"]
 
 
 def test_unknown_labels_are_not_absent_and_nothing_is_certain():
     """All labels of a patient unknown; 0.999 is not 1.00."""
     task = Task("findings", "labels", ("edema", "mass"))
-    predictions = {"prediction": {"findings": np.array([[0.999, 0.2], [0.1, 0.3]])}, "target": {"findings": np.array([[np.nan, np.nan], [0, np.nan]])}}
-    assert list(figures.answer_texts([task], predictions, 0)) == ["findings unknown, surest edema (0.99)"]
-    assert list(figures.answer_texts([task], predictions, 1)) == ["findings none, surest mass (0.30)"]
+    unknown, none = [{"findings": (np.array(target), np.array(prediction))} for target, prediction in (
+        ([np.nan, np.nan], [0.999, 0.2]), ([0, np.nan], [0.1, 0.3]))]
+    assert list(figures.answer_texts([task], unknown)) == ["findings unknown, surest edema (0.99)"]
+    assert list(figures.answer_texts([task], none)) == ["findings none, surest mass (0.30)"]
