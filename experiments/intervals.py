@@ -55,7 +55,8 @@ def with_interval(values, sign=""):
 
 
 def margin(order, values, lower=False):
-    """By how much "A, B > C" is true of {row: value}: the smallest lead of a row over one it should beat.
+    """By how much "A, B > C" is true of {row: a value, or one per seed}: the smallest lead of a row over one
+    it should beat.
 
     Below 0 the order is false; NaN where a value is. "A + 0.02 > C" helps A by so much.
     lower: lower values are better."""
@@ -64,18 +65,20 @@ def margin(order, values, lower=False):
         scores = []
         for term in side.split(", "):
             row, _, head_start = term.partition(" + ")
-            value = -values[row] if lower else values[row]
+            value = np.array(values[row])
+            if lower:
+                value = -value
             scores.append(value + float(head_start or 0))
         sides.append(scores)
     better, worse = sides
-    return float(np.min(better) - np.max(worse))                   # unlike min and max, NaN if a score is
+    return np.min(better, 0) - np.max(worse, 0)                    # unlike min and max, NaN if a score is
 
 
 def verdict(order, values, lower=False):
     """{row: [a value per seed]} -> "holds", "does not hold" or "undecided", the margin, in how many seeds.
 
     The margin is text with its interval, and so is the number of seeds: "2 of 3"."""
-    margins = [margin(order, dict(zip(values, of_seed)), lower) for of_seed in zip(*values.values())]
+    margins = margin(order, values, lower).tolist()
     known = [lead for lead in margins if not math.isnan(lead)]
     if not known:
         return "cannot be told, a value is undefined", "", ""
