@@ -41,8 +41,10 @@ def vit_inside(tensors, config, stage, notes):
     config; notes gains one. What stage 2 lacks, its embedding where R = 1, is that of stage 1."""
     model = str(config.get("model"))
     own = config.get(model)
-    if not isinstance(own, dict) or "vit" not in own:
+    if not isinstance(own, dict) or model == "vit":
         return tensors, config
+    if "vit" not in own:
+        raise ValueError(f"is a run of --model {model}, which holds no ViT")
     inside = {}
     source = "vit"
     for part in ("vit", "stage1", "stage2")[:1 + stage]:
@@ -92,7 +94,8 @@ def vit_fields(tensors, kind, config, heads, notes):
     require(tensors, SHAPES, "ViT")
     D, C, *patch = tensors["patch_embed.proj.weight"].shape
     depth = count(tensors, "blocks.")
-    for field, size in {"hidden_size": D, "num_hidden_layers": depth, "depth": depth}.items():
+    sizes = {"hidden_size": D, "width": D, "num_hidden_layers": depth, "depth": depth, "layers": depth}
+    for field, size in sizes.items():
         if config.get(field) not in (None, size):
             raise ValueError(f"config.json has a {field} of {config[field]!a}, the ViT in the file one of "
                              f"{size}; one of them is of another model, or not whole")
@@ -117,10 +120,11 @@ def vit_fields(tensors, kind, config, heads, notes):
     fields["image"] = [size * P for size, P in zip(grid, patch)]
     fields["rotary"] = find_rotary(tensors, config, kind, fields, grid)
     assumed = []                                                   # what neither tensors nor config.json say
-    if fields["rotary"] is None and not re.search(KNOWN, kind):
+    known = re.search(KNOWN, kind)
+    if fields["rotary"] is None and not known:
         assumed.append("pre-norm blocks without rotary positions")
     for field, stated in (("activation", "hidden_act"), ("eps", "layer_norm_eps")):
-        if not (stated_kind(config) or config.get(stated)):
+        if not (known and stated_kind(config) or config.get(stated)):
             assumed.append(f"{field} {fields[field]}")
     if assumed:
         notes.append(f"{', '.join(assumed)} (assumed)")
@@ -172,9 +176,10 @@ def find_activation(tensors, config, kind, fields):
             raise ValueError(f"activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
     stated = stated or look_up(ACTIVATION, kind) or "gelu"
-    if stated.lower() not in ACTIVATIONS:
-        raise ValueError(f"activation {stated!r}, here are {', '.join(ACTIVATIONS)}, and SwiGLU")
-    return ACTIVATIONS[stated.lower()]
+    activation = look_up(ACTIVATIONS, stated.lower())
+    if not activation:
+        raise ValueError(f"activation {stated!r}, here are gelu, gelu_tanh, quick_gelu, and SwiGLU")
+    return activation
 
 
 def find_positions(tensors, config, fields, notes):
@@ -185,9 +190,9 @@ def find_positions(tensors, config, fields, notes):
     sides = config.get("image_size") or config.get("img_size") or config.get("input_size")
     if isinstance(sides, int):
         sides = [sides] * axes
-    stated = []
-    if isinstance(sides, list):
-        stated = [side // P for side, P in zip(sides[-axes:], patch)]              # without the channels
+    if not isinstance(sides, list):                                # none, or no numbers
+        sides = []
+    stated = [side // P for side, P in zip(sides[-axes:], patch)]  # without the channels
     if "pos_embed" not in tensors:
         return stated or [224 // P for P in patch], "none"
     rows = tensors["pos_embed"].shape[1]

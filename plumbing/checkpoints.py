@@ -27,10 +27,10 @@ OTHERS = re.compile(r"optimizer|optim_states|scheduler|scaler|training_args|onnx
                     r"(^|/|rng_|random_|training_)state\.")
 SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")                 # the only one is the whole model
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@\w(\.?[\w/-])*)?", re.ASCII)
-REASONS = (  # errors of the Hub, of which the first is one of the second kind too
-    (errors.GatedRepoError, "is gated; accept its terms on its page, then `hf auth login` or set HF_TOKEN"),
+REASONS = (  # errors of the Hub, of which the second is one of the first kind too
     (errors.RepositoryNotFoundError, "no such folder, and no such repository on the Hub (or a private one: "
      "set HF_TOKEN)"),
+    (errors.GatedRepoError, "is gated; accept its terms on its page, then `hf auth login` or set HF_TOKEN"),
     (errors.RevisionNotFoundError, "has no such revision"),
 )
 
@@ -47,7 +47,7 @@ def read_checkpoint(name):
     for path in paths:
         part, note = read_tensors(path)
         tensors.update(part)
-        if note and note not in notes:
+        if note:
             notes.append(note)
     lost = [key for key in promised if key not in tensors]
     if lost:
@@ -93,8 +93,9 @@ class Folder:
         """-> names of the files in it, and of what else is there, marked."""
         names = []
         for name in sorted(os.listdir(self.name)):
-            is_file = isfile(join(self.name, name))
-            names.append(name if is_file else f"{name} (no file)")
+            if not isfile(join(self.name, name)):
+                name += " (no file)"
+            names.append(name)
         return names
 
 
@@ -121,10 +122,11 @@ class Repository:
         except errors.EntryNotFoundError:
             return None
         except Exception as error:  # the Hub's, the network library's, the disk's
-            for kind, reason in REASONS:
+            reason = f"{file} could not be downloaded: {first_line(error)}"
+            for kind, text in REASONS:
                 if isinstance(error, kind):
-                    raise ValueError(f"{self.name}: {reason}") from error
-            raise ValueError(f"{self.name}: {file} could not be downloaded: {first_line(error)}") from error
+                    reason = text
+            raise ValueError(f"{self.name}: {reason}") from error
 
     def files(self):
         """-> names of all its files; without a network, of those in the cache."""
@@ -147,11 +149,10 @@ def find_file(name):
     """A name -> Folder or Repository, and its weight file."""
     if isfile(name):
         folder, file = split(name)
-        if file in FILES:
-            return Folder(folder or "."), file
-        return Folder(folder, alone=file), file
+        alone = None if file in FILES else file
+        return Folder(folder, alone), file
     start, file = name, None
-    if ":" in name[1:] and not isdir(name):
+    if re.search(".:(?!//)", name) and not isdir(name):            # no address of the web
         start, _, file = name.rpartition(":")
         if ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
             raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "

@@ -26,11 +26,11 @@ ACTIVATION = (
     (r"_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_siglip_|^siglip",
      "gelu_tanh"),
 )
-ACTIVATIONS = {  # what others call it: what ViTConfig does
-    "gelu": "gelu", "gelu_python": "gelu", "gelu_accurate": "gelu_tanh", "gelu_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
-    "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu",
-}
+ACTIVATIONS = (  # what others call them: the names in variants.ACTIVATIONS
+    (r"^quick_?gelu$", "quick_gelu"),
+    (r"^gelu_(tanh|new|accurate|fast|pytorch_tanh)$", "gelu_tanh"),
+    (r"^gelu(_python)?$", "gelu"),
+)
 HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_giantopt_|_pe_[a-z]+_gigantic_|_base_patch16_gap_224", 16),
     (r"_huge_plus_patch16_dinov3", 20),

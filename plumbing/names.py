@@ -24,7 +24,7 @@ target_(encoder|network) -> online_(encoder|network)
 key_encoder -> query_encoder
 visual_encoder_m -> visual_encoder
 (img_)?encoder_k -> (img_)?encoder_q
-model -> (model_ema|ema_model|ema)
+(online_)?model -> (model_ema|ema_model|ema)
 (momentum_backbone|backbone_momentum) -> backbone
 teacher -> encoder
 """
@@ -72,6 +72,8 @@ RENAME = r"""  in this order: what is replaced -> by what
 ^(?:class_embedding|class_token)$ -> cls_token
 ^(?:positional_embedding|encoder\.pos_embedding)$ -> pos_embed
 ^(?:conv1|conv_proj|patch_embed\.projection)\. -> patch_embed.proj.
+# MMSegmentation
+\.attn\.attn\. -> .attn.
 ^(?:transformer\.resblocks\.|encoder\.layers\.encoder_layer_)(\d+)\. -> blocks.\1.
 \.ln_?([12])\. -> .norm\1.
 \.ls_([12])\. -> .ls\1.
@@ -127,6 +129,8 @@ def find_vit(tensors):
     renamed = {}
     for key, tensor in tensors.items():
         inside = key.startswith(prefix)
+        if prefix == "vit." and key.startswith("encoder.layer."):  # of an MSN of transformers 5.24
+            inside = True
         renamed[key.removeprefix(prefix) if inside else BESIDE + key] = tensor
     return renamed
 
@@ -211,7 +215,7 @@ def crossvit_names(tensors, tasks=()):
     task, if there is one."""
     renamed = {}
     for key, tensor in tensors.items():
-        key = re.sub(r"^(module\.|model\.)+", "", key)
+        key = re.sub(r"^.*?(?=(pos_embed|cls_token|patch_embed|blocks|norm|head)[._])", "", key, count=1)
         key = re.sub(r"^(pos_embed|cls_token)_(?=[01]$)", r"\1.", key)
         if tasks and len(tasks) == 1:
             key = re.sub(r"^(head\.[01]\.)(?=(weight|bias)$)", rf"\g<1>{next(iter(tasks))}.", key)

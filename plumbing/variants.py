@@ -89,18 +89,6 @@ class Rotary:
             raise ValueError(f"rotary positions of theta {self.theta}: need a number above 0")
 
 
-def places(rotary, grid):
-    """-> a tensor of places for each axis of the grid."""
-    lines = []
-    for size, reference in zip(grid, rotary.reference or grid, strict=True):
-        line = torch.arange(size, dtype=torch.float64)
-        if rotary.centered:
-            lines.append(2 * math.pi * (2 * (line + 0.5) / size - 1))
-        else:
-            lines.append((line + rotary.offset) * (reference / size))
-    return lines
-
-
 def angles(rotary, grid, d):
     """-> (T, d / 2), the angle of each pair of features at each patch."""
     axes = len(grid)
@@ -109,7 +97,14 @@ def angles(rotary, grid, d):
                          f"{max(2 * axes, 2)}, and a bag has no places")
     pairs = d // (2 * axes)                          # F
     periods = rotary.theta ** (torch.arange(pairs, dtype=torch.float64) / pairs)
-    coordinates = list(torch.meshgrid(*places(rotary, grid), indexing="ij"))
+    places = []
+    for size, reference in zip(grid, rotary.reference or grid, strict=True):
+        line = torch.arange(size, dtype=torch.float64)
+        if rotary.centered:
+            places.append(2 * math.pi * (2 * (line + 0.5) / size - 1))
+        else:
+            places.append((line + rotary.offset) * (reference / size))
+    coordinates = list(torch.meshgrid(*places, indexing="ij"))
     if rotary.columns_first:
         coordinates.reverse()
     turned = [coordinate.flatten()[:, None] / periods for coordinate in coordinates]     # (T, F) each

@@ -16,8 +16,9 @@ import torch
 
 
 # where training scripts nest the tensors, in order of preference: averaged weights are what authors evaluate
-WRAPPERS = """state_dict_ema model_ema ema_state_dict ema shadow teacher target_encoder model state_dict
-    model_state_dict net module backbone encoder student""".split()
+WRAPPERS = """state_dict_ema model_ema ema_state_dict ema shadow averaged_model swa_model swa_state_dict
+    best_model best_state_dict teacher target_encoder model state_dict model_state_dict net module backbone
+    encoder student""".split()
 FOREIGN = r"\.(npz|npy|msgpack|h5|keras|tflite|onnx|gguf|pt2|zip|gz|tgz)$"
 STRANGERS = (  # how a file begins, and what it then is
     (rb"version https://git-lfs", "a git-lfs pointer; `git lfs pull` in its folder fetches the weights"),
@@ -96,7 +97,7 @@ def read_tensors(path):
             raise ValueError(f"{path}: the name of a tensor cannot be printed ({key!a})")
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
             raise ValueError(f"{path}: {key} is sparse, nested or without numbers; needed are plain tensors")
-    check_numbers(path, tensors.values())
+    check_bytes(path, sum(tensor.nbytes for tensor in tensors.values()))  # one number may stand for all
     return tensors, note
 
 
@@ -146,36 +147,35 @@ def refuse_archives(path):
     check_bytes(path, sum(entry.file_size for entry in entries))   # torch.save does not compress
 
 
-def check_numbers(path, tensors):
-    """ValueError where tensors say they are far larger than their file: one number may stand for all."""
-    check_bytes(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-
-
 def check_bytes(path, size):
     if size > 4 * getsize(path) + SLACK:
         raise ValueError(f"{path}: {getsize(path) >> 20} MB that say they hold {size >> 20} MB")
 
 
 def unwrap(content, depth=6):
-    """What a training script saved -> {key: tensor} under the first of WRAPPERS, else of the only part that
-    holds any, and a note where there were other WRAPPERS. MMEngine, which leaves a message hub, swaps two of
+    """What a training script saved -> {key: tensor} under the first of WRAPPERS, else of all parts that hold
+    any, and a note where there were other WRAPPERS. MMEngine, which leaves a message hub, swaps two of
     them: its averaged weights are the state_dict."""
     if not isinstance(content, dict) or depth == 0:
         return {}, ""
-    wrappers = [wrapper for wrapper in WRAPPERS if isinstance(content.get(wrapper), dict)]
+    parts = {}
+    for key, part in content.items():
+        if isinstance(key, str) and isinstance(part, dict):
+            parts[key] = unwrap(part, depth - 1)
+    wrappers = [wrapper for wrapper in WRAPPERS if wrapper in parts]
     if "message_hub" in content and "ema_state_dict" in wrappers:
         wrappers.remove("ema_state_dict")
     for wrapper in wrappers:
-        tensors, note = unwrap(content[wrapper], depth - 1)
+        tensors, note = parts[wrapper]
         if tensors:
             wrappers.remove(wrapper)
             return tensors, f"its {wrapper}, not {' or '.join(wrappers)}" if wrappers else note
     tensors = {str(key): tensor for key, tensor in content.items() if isinstance(tensor, torch.Tensor)}
-    if tensors:
-        return tensors, ""
-    parts = [unwrap(part, depth - 1) for key, part in content.items() if isinstance(key, str)]
-    parts = [part for part in parts if part[0]]
-    return parts[0] if len(parts) == 1 else ({}, "")
+    choice = ""
+    for key, (inside, note) in parts.items():
+        tensors |= {f"{key}.{name}": tensor for name, tensor in inside.items()}
+        choice = choice or note
+    return tensors, choice
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
 from plumbing.sizes import grids_at
-from plumbing.weight_files import first_line, in_one_line
+from plumbing.weight_files import in_one_line
 
 # of other tasks
 IGNORED = re.compile(
@@ -47,7 +47,9 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
             fields |= statistics(kind, config, preprocessor, fields["channels"], mean, std, notes)
             config = from_dict(model_class.Config, fields, name)
             tensors = {finish(key): tensor for key, tensor in tensors.items()}
-            tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))       # CLIP's has none
+            if not config.pre_norm and "patch_embed.proj.bias" not in tensors:         # CLIP's has none
+                notes.append("no bias in its patch_embed (assumed to be 0)")
+            tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))
         if heads and heads != config.heads:
             raise ValueError(f"--heads {heads}: it has {config.heads}")
         config = fit(tensors, config, image, patch, notes)
@@ -79,13 +81,12 @@ def belonging_together(name):
     """Inside it tensors and config.json may be taken to belong to one model: what fails because they do not,
     and what is refused, becomes one ValueError that names the file."""
     try:
-        yield
+        with in_one_line(f"{name}: its tensors and config.json do not belong together",
+                         (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError)):
+            yield
     except ValueError as error:
         reason = str(error).removeprefix(f"{name}: ")
         raise ValueError(f"{name}: {reason}") from error
-    except (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"{name}: its tensors and config.json do not belong together "
-                         f"({first_line(error)})") from error
 
 
 def own_config(config_class, fields, name, channels, mean, std, notes):

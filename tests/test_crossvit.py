@@ -349,7 +349,7 @@ def test_names_survive_the_round_trip():
         assert {key for key in official if key not in timm} == {f"{x}.{b}" for x in ("pos_embed", "cls_token") for b in (0, 1)}
         assert {key for key in official if key.startswith("head")} == {f"head.{b}.{x}" for b in (0, 1) for x in ("weight", "bias")}
     model = CrossViT(MINI, {"a": 2})
-    model.load_state_dict(crossvit_names({"module." + key: value for key, value in released_names(model.state_dict()).items()}, "a"))
+    model.load_state_dict(crossvit_names({"module._orig_mod.net." + key: value for key, value in released_names(model.state_dict()).items()}, "a"))
     with pytest.raises(ValueError, match="tasks a, b"):
         released_names(CrossViT(MINI, {"a": 2, "b": 1}).state_dict())
 

@@ -76,6 +76,7 @@ UNSEEN = {  # tensors, what a config.json says that none of them shows, why that
     "GEGLU": (GATED, {**TIMM, "hidden_act": "geglu"}, "activation 'geglu' in a gated MLP, here is silu"),
     "timm's gate is its GELU": (GATED, {**TIMM, "model_args": {"mlp_layer": "SwiGLUPacked"}}, "activation 'gelu' in a gated MLP, here is silu"),
     "blocks that are lost": (PLAIN, {**TIMM, "num_hidden_layers": 12}, "config.json has a num_hidden_layers of 12, the ViT in the file one of 2"),
+    "blocks of open_clip": (PLAIN, {"model_cfg": {"vision_cfg": {"layers": 3, "width": 192}}}, "config.json has a layers of 3, the ViT in the file one of 2"),
     "blocks too many": (PLAIN, {**TIMM, "model_args": {"depth": 1}}, "config.json has a depth of 1, the ViT in the file one of 2"),
     "periods": ({**TURNED, "rope_embed.periods": 1e4 ** (torch.arange(16) / 16)}, {}, "rope_embed.periods are of another theta than its architecture's"),
     "relative positions": (TURNED, {"architecture": "vit_relpos_small_patch16_224"}, "relpos_small_patch16_224 has relative positions in its attention"),
@@ -102,7 +103,9 @@ def test_heads_of_dinov3_by_the_periods_in_its_file(tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("config, words", [
-    ({"model_type": "of_somebody"}, "pre-norm blocks without rotary positions (assumed), "), ({"architecture": "vit_x"}, "pre-norm blocks without rotary positions (assumed), "),
+    ({"model_type": "of_somebody"}, "pre-norm blocks without rotary positions, activation gelu, eps 1e-06 (assumed), "),
+    ({"architecture": "vit_x", "hidden_act": "gelu"}, "pre-norm blocks without rotary positions, eps 1e-06 (assumed), "),
+    ({"architecture": "vit_x", "hidden_act": "gelu", "layer_norm_eps": 1e-6}, "pre-norm blocks without rotary positions (assumed), "),
     ({"model_type": "vit_msn"}, ""), (TIMM, ""), ({**TIMM, "model_args": {"mlp_layer": "SwiGLUPacked", "act_layer": "torch.nn.SiLU"}}, ""),
     ({"model_type": "dinov2", "hidden_act": "gelu", "use_swiglu_ffn": True}, "")])
 def test_blocks_of_an_unknown_model_are_called_assumed(tmp_path, config, words):
@@ -121,6 +124,20 @@ def test_a_last_norm_of_the_class_token(tmp_path):
     loaded = ViT.from_pretrained(write(tmp_path, renamed, {**TIMM, "global_pool": "token"})).eval()
     x = images().float()
     assert torch.equal(loaded.run_blocks(loaded.embed(x))[1], model.run_blocks(model.embed(x))[1]) and loaded.config == replace(SMALL, mean=loaded.config.mean, std=loaded.config.std)
+
+
+def test_a_run_without_a_vit_is_refused_by_its_model(tmp_path):
+    """Not for the names of its tensors."""
+    resnet = write(tmp_path, {"stem.0.weight": torch.ones(4, 3, 3, 3)}, {"model": "daft", "daft": {"width": 4}})
+    assert refusal(ViT.from_pretrained, resnet) == f"{resnet}: is a run of --model daft, which holds no ViT"
+
+
+def test_patches_without_a_bias_are_said(tmp_path):
+    """CLIP's have none; elsewhere it may be lost."""
+    tensors = {key: x for key, x in PLAIN.items() if key != "patch_embed.proj.bias"}
+    assert "no bias in its patch_embed (assumed to be 0)" in ViT.from_pretrained(write(tmp_path / "1", tensors)).report
+    norm = {"norm_pre.weight": torch.ones(192), "norm_pre.bias": torch.ones(192)}
+    assert "patch_embed" not in ViT.from_pretrained(write(tmp_path / "2", {**tensors, **norm})).report
 
 
 def test_names_that_cannot_be_printed_are_refused(tmp_path):

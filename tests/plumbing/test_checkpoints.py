@@ -52,7 +52,7 @@ def test_a_shard_that_lacks_what_the_index_promises_is_refused(tmp_path):
 
 def test_names_that_are_nothing_are_refused(tmp_path):
     """Neither file, nor folder, nor Hub id; or a folder without weights."""
-    for name in ("nothing", "", "a/b/c", "a b/c", "../up", "/no/such/file.safetensors", "org/name@", "~/x", "./x", "C:\\x", "org/name@../x"):
+    for name in ("nothing", "", "a/b/c", "a b/c", "../up", "/no/such/file.safetensors", "org/name@", "~/x", "./x", "C:\\x", "org/name@../x", "https://huggingface.co/org/name"):
         assert refusal(ViT.from_pretrained, name).startswith(f"{name}: no such file or folder, and not taken for a Hub id (ORG/NAME, ORG/NAME@")
     assert "holds no weight file (.safetensors, " in refusal(ViT.from_pretrained, str(tmp_path))
 

@@ -33,6 +33,7 @@ PEERS = {  # model of transformers: its config, what the config says besides, wh
     "ViTModel": ("ViTConfig", {"hidden_act": "gelu_new"}, ""),
     "DeiTModel": ("DeiTConfig", {}, ""),
     "ViTMSNModel": ("ViTMSNConfig", {}, ""),
+    "ViTMSNForImageClassification": ("ViTMSNConfig", {}, "vit"),
     "Dinov2Model": ("Dinov2Config", {"use_swiglu_ffn": True}, ""),
     "Dinov2WithRegistersModel": ("Dinov2WithRegistersConfig", {}, ""),
     "DINOv3ViTModel": ("DINOv3ViTConfig", {"num_register_tokens": 4}, ""),
@@ -191,6 +192,10 @@ OTHERS = {  # what is saved; the fields it must give besides; the same under our
     "no class token": (lambda t: {**{k: x for k, x in t.items() if k != "cls_token"}, "pos_embed": t["pos_embed"][:, 1:]},
                        {"class_token": False, "positions": "patches", "pool": "mean"},
                        lambda t: {**{k: x for k, x in t.items() if k != "cls_token"}, "pos_embed": t["pos_embed"][:, 1:]}),
+    "MSN of transformers 5.24": (lambda t: {key.replace("vit.encoder.", "encoder."): x for key, x in hf_names(t).items()}, {}, lambda t: t),
+    "MMSegmentation": (lambda t: {**{"backbone." + re.sub(r"attn\.(qkv\.|proj)", lambda part: {"qkv.": "attn.attn.in_proj_", "proj": "attn.attn.out_proj"}[part[1]], key): x
+                                     for key, x in t.items()}, "decode_head.conv_seg.weight": torch.ones(3, 192, 1, 1)}, {}, lambda t: t),
+    "ema_pytorch": (lambda t: {**prefixed(t, "ema_model."), **prefixed(tiny(idx=1), "online_model."), "initted": torch.ones(())}, {}, lambda t: t),
     "mean pooling": (lambda t: {re.sub("^norm", "fc_norm", key): x for key, x in t.items()}, {"pool": "mean-norm"}, lambda t: t),
 }
 

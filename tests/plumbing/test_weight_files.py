@@ -11,7 +11,7 @@ import torch
 
 from plumbing.arrays import read_bag
 from plumbing.weight_files import read_tensors
-from tests.plumbing.small_checkpoints import halves, refusal, tiny, write
+from tests.plumbing.small_checkpoints import halves, prefixed, refusal, tiny, write
 from vit import ViT
 
 OTHER = {"norm.bias": torch.zeros(192)}
@@ -24,6 +24,10 @@ OTHER = {"norm.bias": torch.zeros(192)}
     (lambda t: {"model": OTHER, "ema": {"module": t, "updates": 7}}, "its ema, not model"), (lambda t: {"model": t, "ema": {"decay": 0.9}}, "its model, not ema"),
     (lambda t: {"student": OTHER, "teacher": {"backbone": t}}, "its teacher, not student"),
     (lambda t: {"encoder": OTHER, "predictor": OTHER, "target_encoder": t, "opt": {}}, "its target_encoder, not encoder"),
+    (lambda t: {"model": OTHER, "averaged_model": {**prefixed(t, "module."), "n_averaged": torch.tensor(3)}}, "its averaged_model, not model"),
+    (lambda t: {"state_dict": OTHER, "swa_state_dict": t}, "its swa_state_dict, not state_dict"),
+    (lambda t: {"experiment": {"model": OTHER, "model_ema": t}}, "its model_ema, not model"),
+    (lambda t: {"weights": t, "accuracy": torch.tensor(0.9)}, ""), (lambda t: {"vit": t, "classifier": {"weight": torch.ones(5, 192)}, "loss": torch.tensor(1.0)}, ""),
     (lambda t: {"module": {"model": {"state_dict": t}}}, "")])
 def test_averaged_weights_are_preferred_and_named(tmp_path, wrapped, note):
     """Authors evaluate their averaged weights; where there was a choice, the report says what was chosen."""
