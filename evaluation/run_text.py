@@ -16,7 +16,7 @@ from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated, tasks_and_columns
 from plumbing.simulate import COHORTS
 from plumbing.spreadsheet import read_cells
-from plumbing.weight_files import refuse_strangers
+from plumbing.weight_files import readable, refuse_strangers
 
 
 SETTINGS = {                                         # flag: how it is said
@@ -56,7 +56,7 @@ def read_run(folder, results=None):
         )
         weights = join(folder, "best", "model.safetensors")
         refuse_strangers(weights)
-        with safe_open(weights, "numpy") as file:
+        with readable(weights, "weight file"), safe_open(weights, "numpy") as file:
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
         tasks, _ = tasks_and_columns(run.config, folder)
         run.first_task = tasks[0]

@@ -1,6 +1,5 @@
 """Run folders whose files were damaged or edited: every reader gives a result, or one line."""
 import json
-import os
 import shutil
 import signal
 from types import SimpleNamespace
@@ -142,13 +141,12 @@ def test_damaged_files(grey_run, trials):
 
 
 def test_a_header_that_lies_about_its_length(grey_run):
-    """No memory is asked for: the length is compared with the file's."""
+    """No memory is asked for: safetensors compares the length with the file's."""
     shutil.copytree(grey_run, "run")
     with open("run/best/model.safetensors", "r+b") as file:
         file.write((2 ** 40).to_bytes(8, "little"))
-    size = os.path.getsize("run/best/model.safetensors")
     for reader in (write_report, open_model):
-        assert f"model.safetensors: says that its header has {2 ** 40} bytes, the file has {size}" in refused(reader, "run")
+        assert "model.safetensors: not a readable weight file (Error while deserializing header: " in refused(reader, "run")
 
 
 def test_the_line_names_what_is_wrong(grey_run):

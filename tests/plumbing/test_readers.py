@@ -114,7 +114,7 @@ def test_safetensors_that_lie_are_refused(tmp_path, content):
     """Shapes beyond the file, bytes used twice, no such type, a header longer than the file."""
     open("a.safetensors", "wb").write(content)
     line = refused(read_tensors, "a.safetensors")
-    assert line.startswith(("a.safetensors: not a readable weight file (", "a.safetensors: says that its header has "))
+    assert line.startswith("a.safetensors: not a readable weight file (")
 
 
 @pytest.mark.parametrize("change", (pytest.param({"dim": 65528, "mlp": 65535, "depth": 300}, marks=pytest.mark.slow),
