@@ -247,7 +247,9 @@ def test_several_columns_make_subgroups_and_names_make_none(tmp_path):
     found = columns_of("site,sex", cohort, images, str(tmp_path))
     assert found == {"fst": 0, "site": 0, "sex": 1}
     table = table_of(PASI, np.zeros(12), np.arange(12.0))
-    assert list(score_subgroups(PASI, table, found, cohort)) == ["fst I-IV", "fst V-VI", "site 9", "site 10", "site 11", "sex F", "sex M"]
+    errors = {name: scores["mae"]["value"] for name, scores in score_subgroups(PASI, table, found, cohort).items()}
+    assert list(errors) == ["fst I-IV", "fst V-VI", "site 9", "site 10", "site 11", "sex F", "sex M"]
+    assert list(errors.values()) == [5, 6, 4.5, 5.5, 6.5, 5, 6]      # patient k is wrong by k
     with pytest.raises(ValueError, match="--by name: 12 values for 12 patients"):
         columns_of("name", cohort, images, str(tmp_path))
     with pytest.raises(ValueError, match="--by colour: no such column, there are site, sex"):
