@@ -123,7 +123,7 @@ def note_on_drawings(names, paths):
     """-> a warning where a class has the name of masks, and its files have those of other classes, in a list.
 
     names: the class of every path."""
-    drawn = {name: set() for name in names if MASK_FOLDER.fullmatch(name)}
+    drawn = {name: set() for name in filter(MASK_FOLDER.fullmatch, names)}
     shown = set()
     for name, path in zip(names, paths):
         drawn.get(name, shown).add(without_ending(basename(path)))

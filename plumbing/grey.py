@@ -64,7 +64,7 @@ def centered(center, width):
 def to_grey(values, choice="auto", channel=0):
     """Values of one channel -> uint8 of the same shape. choice: a window as parse_window returns it."""
     array = values.array
-    if array.dtype == np.uint8 and (choice == "own" or values.window is None):
+    if array.dtype == np.uint8 and (choice != "auto" or values.window is None):
         grey = np.asarray(array)
         if values.slope < 0:                                       # the lowest number means the most
             grey = 255 - grey

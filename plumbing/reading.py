@@ -50,9 +50,9 @@ def choose_window(args, cohort, headers, train):
     """Write the run's window into args and the cohort; -> lines about it."""
     if not headers:
         headers = look_at_all(cohort, evenly(train))
-    deep = windows_of(cohort, headers)
     notes = []
-    if args.window == "auto" and None in deep.values():
+    if args.window == "auto" and None in windows_of(cohort, headers).values():
+        deep = {i for i, header in headers.items() if header.is_deep}
         images = evenly([i for i in train if i in deep] or list(deep))
         args.window = fit_window([sample_channels(cohort, i) for i in images])
         cohort.reading = replace(cohort.reading, window=parse_window(args.window))
@@ -62,15 +62,15 @@ def choose_window(args, cohort, headers, train):
 
 def evenly(images, count=IMAGES):
     """-> at most so many of them, evenly spaced from the first to the last."""
-    places = np.linspace(0, len(images) - 1, min(count, len(images)))
-    return [images[int(place)] for place in places]
+    return [images[int(place)] for place in np.linspace(0, len(images) - 1, min(count, len(images)))]
 
 
 def windows_of(cohort, headers):
     """-> {image: the window that its file states, or None} of those that a window applies to."""
     if axes_of(cohort) == 0:                                       # vectors are taken as they come
         return {}
-    return {i: header.window for i, header in headers.items() if header.is_deep or header.window}
+    return {i: header.window for i, header in headers.items()
+            if header.is_deep or header.window and cohort.reading.window == "auto"}
 
 
 def look_at_new(args, cohort, images=None):
@@ -82,20 +82,20 @@ def look_at_new(args, cohort, images=None):
 def notes_on_window(args, cohort, headers):
     """-> lines about what the window makes of images, and a warning where it is not made for them."""
     deep = windows_of(cohort, headers)
-    note = f"{len(deep)} of {len(headers)} images hold more than 8 bits"
-    fits = len(deep) == len(headers)
+    start = ""
     if args.window != "auto":
-        note += f": --window={args.window} becomes 0 .. 255"
+        note = f": --window={args.window} becomes 0 .. 255"
     elif deep:
-        note += (", for which the run has no window: of each the one that its file states, or else 99 % of "
-                 "its own numbers, become 0 .. 255")
-        fits = fits and None not in deep.values()
+        note = (", for which the run has no window: of each the one that its file states, or else 99 % of "
+                "its own numbers, become 0 .. 255")
+        if None in deep.values():
+            start = "WARNING: "
     else:
         return []
     if len(deep) < len(headers):
+        start = "WARNING: "
         note += ", the others are taken as they are"
-    if not fits:
-        note = f"WARNING: {note}"
+    note = f"{start}{len(deep)} of {len(headers)} images hold more than 8 bits{note}"
     return [note] + note_on_range(cohort, evenly(list(deep)))
 
 

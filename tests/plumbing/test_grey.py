@@ -37,6 +37,8 @@ def test_8_bits_are_taken_as_they_are():
     numbers = np.arange(6, dtype=np.uint8).reshape(2, 3)
     for choice in ("auto", "own", [(0, 3)]):
         np.testing.assert_array_equal(to_grey(Values(numbers), choice), numbers)
+        is_auto = choice == "auto"                                 # then by the window that the file states
+        np.testing.assert_array_equal(to_grey(Values(numbers, window=(0, 5)), choice), numbers * (51 if is_auto else 1))
     np.testing.assert_array_equal(to_grey(Values(numbers, slope=-1.0)), 255 - numbers)       # where the lowest means the most
 
 

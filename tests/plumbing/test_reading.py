@@ -146,3 +146,14 @@ def test_images_of_a_window_are_of_the_whole_run(count):
     chosen = evenly(list(range(count)))
     assert chosen[0] == 0 and chosen[-1] == count - 1 and len(set(chosen)) == len(chosen) == min(count, 30)
     assert evenly([]) == []
+
+
+def test_a_window_of_the_run_is_for_more_than_8_bits(tmp_path):
+    """One of 8 bits that states a window of its own is none to fit it to, and is then taken as it is."""
+    args = parse(["--data", films(tmp_path), *RUN])
+    cohort = load_data(args)
+    headers = {i: Header("DICOM", (20, 24), "uint16") for i in range(20)}
+    headers[0] = Header("DICOM", (20, 24), window=(0, 255))
+    lines = choose_window(args, cohort, headers, range(10))
+    assert lines[0].startswith("the window is fitted to 9 training images")
+    assert lines[1] == f"WARNING: 19 of 20 images hold more than 8 bits: --window={args.window} becomes 0 .. 255, the others are taken as they are"
