@@ -45,6 +45,7 @@ from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
 from plumbing.command import Parser, refuse_empty, run_main
 from plumbing.device import find_device
+from plumbing.flags import check_ranges
 from plumbing.inside import say_outside, stay_inside
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
@@ -196,6 +197,7 @@ def check_flags(args, default_of):
     """ValueError for an empty flag, a flag that what is asked for does not use, and --predict without
     --out."""
     refuse_empty(args, ("run",))
+    check_ranges(args)
     asked = next((flag for flag in USES if getattr(args, flag)), "run")
     for flag, value in vars(args).items():
         if value != default_of(flag) and flag not in ("run", "device", asked, *USES[asked]):
@@ -267,8 +269,8 @@ def evaluate_run(args):
     if before.get("table", table) != table:
         raise ValueError(f"{folder} holds the results of another {cohort.name}; rename that folder")
     options = run_options(saved, model, cohort, device)
-    learned_before = seen_before(saved, cohort, indices)
-    options["seen_before"] = learned_before or before.get("seen_before", [])  # that run may be gone by now
+    # a run with which this one began may be gone by now
+    options["seen_before"] = seen_before(saved, cohort, indices) or before.get("seen_before", [])
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):

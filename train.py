@@ -22,7 +22,7 @@ from huggingface_hub.utils import tqdm
 
 from eval import evaluate, rehearse
 from evaluation.card import write_card
-from evaluation.folds import all_folds, train_folds
+from evaluation.folds import train_folds
 from evaluation.predict import predict
 from evaluation.printing import print_table
 from evaluation.report import write_report
@@ -36,9 +36,10 @@ from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.models import model_name
 from plumbing.prepare import add_features, prepare
 from plumbing.run_folder import (
-    load_state, open_folder, random_numbers, save_model, write_log, write_split)
+    forget_results, load_state, open_folder, random_numbers, save_model, write_log, write_split)
 from plumbing.saved_run import open_model
 from plumbing.start import print_start
+from plumbing.tables import shortlist
 
 # -----------------------------------------------------------------------------
 # the loss
@@ -221,9 +222,9 @@ class Pending:
         loss, norm, stops = self.copy.tolist()
         if not math.isfinite(loss) or not math.isfinite(norm):
             paths = [path for paths in self.paths for path in paths]
-            more = f" and {len(paths) - 6} more" if len(paths) > 6 else ""
             raise ValueError(f"the loss is {loss} at {self.place}, the gradient's norm {norm}; the batch "
-                             f"held {', '.join(paths[:6])}{more}; {run}/best and last are from before")
+                             f"held {len(paths)} images, {shortlist(paths)}; {run}/best and last are from "
+                             "before")
         bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         return stops > 0
 
@@ -304,6 +305,7 @@ def fit(args, device):
             state["best"] = value
         undefined = state["best"] is None                          # then best/ is the last epoch
         if writes and (better or undefined):
+            forget_results(run)
             save_model(os.path.join(run, "best"), name, model, tasks)
         state.update(epoch=epoch + 1, step=0, norm=0.0)
         save_last(run, name, model, optimizer, tasks, state, torch.zeros_like(total))
@@ -312,9 +314,8 @@ def fit(args, device):
         best = " best" if better else ""
         if undefined:
             best = ", which cannot say which epoch is best: best/ is the latest"
-        validated = f"val {metric} {value:.4f}{best}"
-        bar.write(f"epoch {epoch + 1:3}/{args.epochs}  train loss {loss:.4f}  {validated}  "
-                  f"{seconds:.1f} s, {waited / seconds:.0%} waiting")
+        bar.write(f"epoch {epoch + 1:3}/{args.epochs}  train loss {loss:.4f}  "
+                  f"val {metric} {value:.4f}{best}  {seconds:.1f} s, {waited / seconds:.0%} waiting")
         if any(parallel.collect(bool(stop))):
             stop.leave(bar, run)
     bar.close()
@@ -369,19 +370,17 @@ def finish(run, lock_file, cohort, indices, options):
 
 
 def main(argv=None):
-    if all_folds(argv):
-        train_folds(main, argv)
+    if train_folds(main, argv):
         return
     args = parse(argv)
     if args.check:
-        print("\n".join(look(args, argv)))
+        if os.environ.get("RANK", "0") == "0":                     # one of torchrun's processes
+            print("\n".join(look(args, argv)))
         return
     with parallel.together(find_device(args.device)) as device:
-        speaks = parallel.rank() == 0                              # one process prints
-        with nullcontext() if speaks else redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()) if parallel.rank() else nullcontext():     # one process prints
             trained = fit(args, device)
-    if speaks:
-        finish(*trained)
+    finish(*trained)                                               # and goes on
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def load_images(source, args, images=None, columns=()):
     image = args.image_column or known.get("image", "image")
     rows, image, notes = plain_rows(source, header, rows, image, args.missing)
     patient = args.patient_column
-    if not (patient or known) and had_class_folders(args):
+    if not (patient or known.get("patient")) and had_class_folders(args):
         patient = f"patient_id|lesion_id|{image}"                  # the first of these that is a column
     cohort = cohort_of_rows(source, header, rows, known, images, patient, image, args.patient_regex)
     cohort.notes += notes

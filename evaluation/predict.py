@@ -64,15 +64,8 @@ def predict(model, tasks, loader, options, watch=None, progress=None):
 
 def predict_images(model, tasks, cohort, indices, options, watch=None, progress=None):
     """`predict` for the images of a cohort at these indices. options: see run_options."""
-    samples = Samples(
-        cohort,
-        indices,
-        options["size"],
-        n=options["n"],
-        r=options["r"],
-        channels=options["channels"],
-        folder=options.get("folder"),
-    )
+    shape = {name: options.get(name) for name in ("size", "n", "r", "channels", "folder")}
+    samples = Samples(cohort, indices, **shape)
     loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
     return predict(model, tasks, loader, options, watch, progress)
 

@@ -21,36 +21,25 @@ def columns_of(by, cohort, images, folder):
     """--by a,b -> {column: patients within whom it varies}, and the columns of an earlier evaluation of the
     same folder, which stay. ValueError for a column that is not there, or tells patients from one another."""
     columns = {}
-    typed = by.split(",") if by else []
+    typed = re.split(" *, *", by) if by else []
     if by in cohort.columns:                                       # its own name may have a comma
         typed = [by]
     for name in [DEFAULT, *read_metrics(folder).get("by", {}), *typed]:
         problem = f"no such column, there are {', '.join(cohort.columns)}"
         if name in cohort.columns:
-            groups = groups_of(name, cohort, images)
-            problem = too_many(groups)
-        if not problem:
-            columns[name] = sum(len(names) > 1 for names in groups.values())
-        elif name in typed:
+            groups = {}                                            # of each patient's images
+            for i in images:
+                group = subgroup(name, cohort.columns[name][i])
+                groups.setdefault(cohort.patients[i], set()).add(group)
+            count = len(set().union(*groups.values()))
+            if count <= 2 or count * CROWD <= len(groups):
+                columns[name] = sum(len(names) > 1 for names in groups.values())
+                continue
+            problem = (f"{count} values for {len(groups)} patients; what tells patients from one another "
+                       "makes no subgroups")
+        if name in typed:
             raise ValueError(f"--by {name}: {problem}")
     return columns
-
-
-def groups_of(column, cohort, images):
-    """-> {patient: the set of the groups of the patient's images}"""
-    groups = {}
-    for i in images:
-        groups.setdefault(cohort.patients[i], set()).add(subgroup(column, cohort.columns[column][i]))
-    return groups
-
-
-def too_many(groups):
-    """Why the groups of a column are no subgroups, or None."""
-    names = set().union(*groups.values())
-    if len(names) > 2 and len(names) * CROWD > len(groups):
-        return (f"{len(names)} values for {len(groups)} patients; what tells patients from one another "
-                "makes no subgroups")
-    return None
 
 
 def score_subgroups(task, predictions, columns, cohort, constant=None):

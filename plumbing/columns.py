@@ -74,9 +74,10 @@ def tabulate(cohort, columns):
             raise ValueError(f"{cohort.name} has no column {name!r}, which the model takes as input; "
                              f"there are {shortlist(cohort.columns)}")
         cells = cohort.columns[name]
+        if column.kind == "number":
+            x = to_numbers(cohort, name)                           # refuses words
         notes += reading_notes(name, Counter(filter(None, cells)), column.kind)
         if column.kind == "number":
-            x = to_numbers(cohort, name)
             far = x[np.abs(x - column.mean) > 10 * column.std]
             if len(far):
                 notes.append(f"WARNING: {name}: {len(far)} rows are far from those of training, as "

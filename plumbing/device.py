@@ -19,7 +19,7 @@ def find_device(name):
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     with in_one_line(f"--device {name}: does not work here"):
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()                       # meta has no numbers
     return device
 
 

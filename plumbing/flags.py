@@ -22,11 +22,9 @@ from plumbing.weight_files import in_one_line
 
 DEFAULT_MODEL = "multivit"
 DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
-LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "workers": 0, "lr": 1e-12,
-         "lr_end": 0, "rotate": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "seed": 0, "train_blocks": 0,
-         "heads": 1, "width": 1, "ff": 1, "encoder_layers": 0, "decoder_layers": 1, "decoder_heads": 0,
-         "encoders": 1, "cross_depth": 1, "n": 1, "chunk": 1, "dropout": 0, "drop_path": 0, "val": 0}
-LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # infinity for the others
+LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "lr": 1e-12, "heads": 1,
+         "width": 1, "ff": 1, "decoder_layers": 1, "encoders": 1, "cross_depth": 1, "n": 1, "chunk": 1}
+LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # others: from 0 to below infinity
 
 # -----------------------------------------------------------------------------
 # the flags
@@ -295,10 +293,9 @@ def fill_in(args):
 
 
 def check_ranges(args):
-    for name, least in LEAST.items():
-        value = getattr(args, name, None)
-        limit = LIMITS.get(name, math.inf)
-        if value is not None and not least <= value < limit:
+    for name, value in vars(args).items():
+        least, limit = LEAST.get(name, 0), LIMITS.get(name, math.inf)
+        if type(value) in (int, float) and not least <= value < limit:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}, "
                              f"and less than {limit}")
 
@@ -328,7 +325,7 @@ def read_args(run):
         parser = make_parser(saved["model"])
         args = parser.parse_args([])
         for flag in parser._actions:
-            if flag.dest in saved and hasattr(args, flag.dest):
+            if flag.dest in saved:
                 check_value(flag, saved[flag.dest])
                 setattr(args, flag.dest, saved[flag.dest])
         check_ranges(args)

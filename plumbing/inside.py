@@ -4,7 +4,7 @@ What it names is read, and a line says so where that lies outside the current fo
 where a command line of this user once asked for it: such a folder holds TAG, unless it is the usual one.
 """
 import os
-from os.path import commonpath, isfile, join, realpath
+from os.path import commonpath, exists, isfile, join, realpath, splitext
 
 USUAL = "data_cache"                                 # the default of --cache-dir
 TAG = "CACHEDIR.TAG"                                 # bford.info/cachedir: backups may leave such folders out
@@ -31,5 +31,5 @@ def say_outside(path, run):
     """A line, where a table that args.json names lies elsewhere, once all links are followed, or lay there
     before it moved."""
     here = realpath(".")
-    if commonpath([here, realpath(path)]) != here:
+    if splitext(path)[1] and not exists(path) or commonpath([here, realpath(path)]) != here:
         print(f"reads {path}, as {run}/args.json says")

@@ -16,7 +16,7 @@ from plumbing.columns import tabulate
 from plumbing.headers import IMAGE_KINDS, axes_of, check_kinds, read_header
 from plumbing.models import seeing
 from plumbing.pictures import read
-from plumbing.prepare import input_columns, load_data
+from plumbing.prepare import input_columns, load_data, settle
 from plumbing.reading import by_x, evenly, notes_on_files
 from plumbing.splits import split_patients
 from plumbing.targets import fit_tasks, training_notes
@@ -48,8 +48,10 @@ def look(args, argv=None):
     files, headers = describe_files(cohort)
     try:
         check_kinds(cohort, headers)
-        fit_tasks(cohort.tasks, cohort, indices["train"])
+        fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
         lines += tabulate(cohort, input_columns(args, cohort, indices["train"]))[1]
+        if args.model in seeing(axes_of(cohort)):                  # else the command below has another
+            settle(args, cohort)
     except ValueError as error:
         lines.append(f"WARNING: cannot be trained: {error}")
     lines += files

@@ -9,7 +9,6 @@ they share to --resume from.
 Every process holds the whole model and sees its share of every batch; the gradients are averaged while
 they are computed (PyTorch's DistributedDataParallel). Only process 0 writes and prints. Started without
 torchrun, everything here is for one process and costs nothing. CUDA talks through NCCL, CPUs through gloo.
-Run: torchrun --nproc-per-node=2 -m plumbing.parallel              two processes add up what they know
 """
 import contextlib
 import os
@@ -109,10 +108,3 @@ def same_buffers(model):
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-
-
-if __name__ == "__main__":
-    with together(torch.device("cpu")) as device:
-        total = add(torch.tensor(rank())).item()
-        print(f"process {rank()} of {world()} on {device}: "
-              f"the ranks add up to {total}, they are {collect(rank())}")

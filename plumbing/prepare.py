@@ -201,7 +201,7 @@ def check_settled(args, axes):
     if args.batch_size < least:
         raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
                          f"{args.accumulate} need at least {least}")
-    keeps_features = "features" in getattr(MODELS[args.model], "inputs", ())
+    keeps_features = "features" in MODELS[args.model].inputs
     if args.cache and (keeps_features or axes == 3 and "crop" in listed(args.augment)):
         raise ValueError("--cache keeps images as the model sees them: a probe's are seen once, and their "
                          "features kept, and volumes cannot have --augment crop")
@@ -249,26 +249,29 @@ def classes_of(args, cohort, samples):
 
 
 def seen_before(args, cohort, indices):
-    """A line, where --pretrained is a run that learned from patients who are for val or test now.
+    """Lines, where --pretrained is a run that learned from patients who are for val or test now, or began
+    with such a run.
 
     They are known by their names where the run had the same table, and by their images, byte for byte,
     where it had another."""
-    run = run_around(getattr(args, "pretrained", None) or "")
-    if run is None:
-        return []
-    saved = read_args(run)
-    if realpath(saved.data) == realpath(args.data):                # or the same name of a cohort
-        learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
-    else:
-        own = own_data(saved, run)
-        if own is None:
-            return []
-        learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
-    learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
-    if not learned:
-        return []
-    return [f"WARNING: {basename(abspath(run))}, from which it started, learned from {len(learned)} patients "
-            "who are for val or test here; what is measured on them is too good"]
+    lines, runs = [], []
+    saved = args
+    while True:
+        run = run_around(getattr(saved, "pretrained", None) or "")
+        if run is None or run in runs:                             # --overwrite can make a run its own start
+            return lines
+        runs.append(run)
+        saved = read_args(run)
+        learned = set()
+        if realpath(saved.data) == realpath(args.data):            # or the same name of a cohort
+            learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
+        elif own := own_data(saved, run):
+            learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
+        learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
+        if learned:
+            lines.append(f"WARNING: {basename(abspath(run))}, from which it started, learned from "
+                         f"{len(learned)} patients who are for val or test here; what is measured on them "
+                         "is too good")
 
 
 def run_around(name):

@@ -13,6 +13,7 @@ whole or not at all.
 """
 import contextlib
 import csv
+import glob
 import io
 import itertools
 import json
@@ -154,6 +155,18 @@ def save_model(folder, name, model, tasks, state=None):
             torch.save(state, join(fresh, "state.pt"))
 
 
+def forget_results(run):
+    """Remove what was measured with the best weights so far, before others replace them: on the test split,
+    on other splits and tables, and against other runs."""
+    inside = glob.escape(run)
+    for path in glob.glob(join(inside, "*", "metrics.json")):
+        if not isfile(join(dirname(path), "args.json")):           # a run in it is none of its results
+            shutil.rmtree(dirname(path))
+    for name in ("metrics.json", "report.html", "predictions.csv", "against-*.json"):
+        for path in glob.glob(join(inside, name)):
+            os.remove(path)
+
+
 def load_state(run, model, optimizer, state, steps):
     """Bring model, optimizer and random numbers to where last/ stopped; -> the saved state.
 
@@ -217,12 +230,7 @@ def open_folder(args):
     for name in ("best", "last"):
         recover(join(run, name))
     path = join(run, "args.json")
-    saved = read_json(path)
-    if saved.get("epochs") != args.epochs:
-        for name in ("metrics.json", "report.html"):               # of weights that may now change
-            if isfile(join(run, name)):
-                os.remove(join(run, name))
-        write_json(path, {**saved, "epochs": args.epochs})         # the next --resume knows of it
+    write_json(path, {**read_json(path), "epochs": args.epochs})   # the next --resume knows of it
     return run, run_lock
 
 

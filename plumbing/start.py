@@ -9,17 +9,15 @@ def print_start(run, args, ready, device):
     name = args.model
     if hasattr(args, "mode"):
         name += f" {args.mode}"
-    millions = count(ready.model) / 1e6
-    print(f"{run}: {name}, {millions:.2f} M parameters, {device}")
+    print(f"{run}: {name}, {count(ready.model) / 1e6:.2f} M parameters, {device}")
     if parallel.world() > 1:
         print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
-    tasks = [f"{task.name} ({task.text})" for task in ready.tasks]
-    print("predicts", ", ".join(tasks))
-    if ready.columns:
-        columns = [f"{column.name} ({column.kind})" for column in ready.columns]
-        print("sees", ", ".join(columns), "beside the image")
+    print("predicts", ", ".join(f"{task.name} ({task.text})" for task in ready.tasks))
+    columns = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
+    if columns:
+        print("sees", columns, "beside the image")
     for line in ready.notes + [ready.options["kernels"]]:
         if line:
             print(line)
-    if ready.options["autocast"] is not None:
+    if ready.options["autocast"]:
         print("bfloat16 products (--amp off: float32)")

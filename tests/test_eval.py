@@ -245,7 +245,7 @@ def test_a_patient_the_run_learned_from_is_refused(run, capsys, monkeypatch):
     assert "--split goes together with the run alone" in fails("--against", str(run / "runs/a"), "--split", "val")
     assert "--images goes together with --data or --predict" in fails("--images", ".")
     assert "--by goes together with --data or the run alone" in fails("--predict", ".", "--out", "o.csv", "--by", "sex")
-    assert "--by size: no such column" in fails("--by", "size")
+    assert "--by size: no such column" in fails("--by", "sex, size") and "--figures -1: need at least 0" in fails("--figures", "-1")
     assert "--data is empty; say which" in fails("--data", "") and "--by is empty" in fails("--by", "")  # not the run's own table
     args = json.load(open(run / "runs/a/args.json"))
     (run / "fewer.csv").write_text("\n".join([lines[0], *lines[2:]]))

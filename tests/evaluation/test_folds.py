@@ -38,14 +38,21 @@ def test_every_fold_is_tested_once_and_the_table_is_their_mean(table, quiet, cap
     assert "root mean squared error of redness" in open("runs/alone/report.html").read()
 
 
+def test_no_folds_are_refused():
+    """Before anything is looked for."""
+    with pytest.raises(ValueError, match="--folds 0: need at least 2"):
+        folds.train_folds(None, ["--fold=all", "--folds=0", "--name=a"])
+
+
 @pytest.mark.parametrize("name", ("sub/a", "-a"))
 def test_folds_are_trained_where_their_table_is_looked_for(name, monkeypatch):
-    """A name may lead into a folder, or begin with a minus."""
+    """A name may lead into a folder, or begin with a minus. The last fold goes first: a table with a test split of its own, which has
+    fold 0 alone, is refused before anything is trained."""
     trained, shown = [], []
     monkeypatch.setattr(folds, "show", lambda name, runs: shown.extend(runs))
     folds.train_folds(lambda argv: trained.append(make_parser("vit").parse_args(argv)), ["--model=vit", "--fold=all", "--folds=2", f"--name={name}"])
-    assert [f"{args.runs}/{args.name}" for args in trained] == shown == [f"runs/{name}-fold0", f"runs/{name}-fold1"]
-    assert [args.fold for args in trained] == [0, 1]
+    assert [f"{args.runs}/{args.name}" for args in trained][::-1] == shown == [f"runs/{name}-fold0", f"runs/{name}-fold1"]
+    assert [args.fold for args in trained] == [1, 0]
 
 
 def test_undefined_metrics_are_left_out_of_the_mean():

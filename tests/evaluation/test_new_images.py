@@ -120,6 +120,15 @@ def test_a_run_of_class_folders_needs_no_ids_in_a_csv(place, tmp_path):
     assert cohort.patients == ["a.png", "b.png"] and not cohort.patients_known
 
 
+def test_a_known_table_may_have_no_ids_either(place, tmp_path):
+    """Its columns are those of the simulated patients, but for the ids."""
+    shutil.copy(place / "0_0.png", tmp_path / "a.png")
+    (tmp_path / "new.csv").write_text("image,pasi,pga,region\na.png,1,1,arm\n")
+    args = read_args(str(place / "runs" / "vit"))
+    args.data, args.patient_column, args.image_column = str(tmp_path), None, None
+    assert load_images(str(tmp_path / "new.csv"), args).patients == ["a.png"]
+
+
 def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
     """They are predicted, with a note."""
     run = place / "runs" / "vit"

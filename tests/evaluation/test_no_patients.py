@@ -84,6 +84,22 @@ def test_a_run_that_began_with_one_that_saw_its_test_images_says_so_in_every_pla
         shutil.rmtree(tmp_path / "r", ignore_errors=True)
 
 
+def test_what_the_run_before_the_last_one_learned_from_counts_too(classes, tmp_path):
+    """--pretrained of a run on other pictures, which began with one on these, and that with itself."""
+    def begun(name, data, pretrained):
+        run = shutil.copytree(classes / "runs/r", tmp_path / name)
+        args = {**json.loads((run / "args.json").read_text()), "data": str(data), "pretrained": str(tmp_path / pretrained)}
+        (run / "args.json").write_text(json.dumps(args))
+        return str(run)
+
+    draw(tmp_path / "other", [f"{name}/{i}.png" for name in "ab" for i in range(10)], seed=1)
+    begun("first", classes / "data", "first")
+    args = SimpleNamespace(pretrained=begun("second", tmp_path / "other", "first"), data=str(classes / "data"))
+    cohort = load_cohort(args.data)
+    line, = seen_before(args, cohort, {"train": [], "val": [], "test": range(len(cohort.paths))})
+    assert line.startswith("WARNING: first, from which it started, learned from 14 patients")
+
+
 def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):
     """Not the mean over a class; masks are left out, and both are said. Names that say who it is still count."""
     draw(tmp_path / "new", ["a/0.png", "a/1.png", "b/0.png", "b/0_mask.png", "b/7_left.png", "b/7_right.png"], seed=2)

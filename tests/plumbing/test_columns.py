@@ -63,6 +63,13 @@ def test_another_table_lacks_a_column():
         tabulate(table_cohort(age=["old"]), columns)
 
 
+def test_a_word_among_the_numbers_of_another_table_is_refused():
+    """Also where some of them are."""
+    columns = fit_columns(table_cohort(age=["1", "2"]), "age", [0, 1])
+    with pytest.raises(ValueError, match="patient p1, column age: 'old' is not a number"):
+        tabulate(table_cohort(age=["3", "old"]), columns)
+
+
 def test_the_way_out_names_the_whole_column():
     """Also where its name has a space, as NIH's."""
     with pytest.raises(ValueError, match="--tabular Patient Age:category takes it as a word, Patient Age:number as 58"):

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--dropout", "1.5"), "--dropout 1.5"),
     (("--augment", "blur"), "'blur' is none of"),
     (("--device", "tpu"), "--device tpu"),
+    (("--device", "meta"), "--device meta: does not work here"),
     (("--train-blocks", "9"), "5 more than the model has"),
     (("--data", "nowhere.csv"), "no such file"),
     (("--data", "nih"), "needs --images"),

@@ -17,8 +17,9 @@ def test_a_table_that_has_moved_is_named_with_the_file_that_says_where_it_was(tm
     for path in ("psoriasis", "medmnist:pneumoniamnist:64"):
         say_outside(path, "runs/a")
     assert capsys.readouterr().out == ""
-    say_outside("/gone/films", "runs/a")
-    assert capsys.readouterr().out == "reads /gone/films, as runs/a/args.json says\n"
+    for path in ("/gone/films", "gone/my.csv"):
+        say_outside(path, "runs/a")
+        assert capsys.readouterr().out == f"reads {path}, as runs/a/args.json says\n"
 
 
 @pytest.mark.slow

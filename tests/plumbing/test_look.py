@@ -89,6 +89,18 @@ def test_black_pictures_and_two_kinds_of_files_are_said(tmp_path, capsys, monkey
     assert "WARNING: cannot be trained: d holds pictures (d/a/0.png) and volumes (d/a/volume.npy)" in "\n".join(check(capsys, "--data", "d"))
 
 
+def test_flags_that_training_would_refuse_are_said(volumes, tmp_path, capsys):
+    """Those that do not go with the data, and of torchrun's processes one says it."""
+    lines = check(capsys, "--model", "vit", "--data", str(volumes), "--runs", str(tmp_path), "--fit", "pad")
+    assert "WARNING: cannot be trained: --fit pad: volumes holds volumes, to which it does not apply" in lines
+
+
+def test_of_several_processes_one_looks(volumes, tmp_path, capsys, monkeypatch):
+    """torchrun starts --check as often as a training."""
+    monkeypatch.setenv("RANK", "1")
+    assert check(capsys, "--model", "vit", "--data", str(volumes), "--runs", str(tmp_path)) == []
+
+
 def test_what_training_would_refuse_is_said(tmp_path, capsys):
     """A target that never changes."""
     write(tmp_path, "t.csv", "patient_id,image,target", *(f"p{i},{i}.png,yes" for i in range(12)), images=[f"{i}.png" for i in range(12)])

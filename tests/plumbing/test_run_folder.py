@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import train
 from plumbing.flags import read_args
 from plumbing.prepare import prepare
-from plumbing.run_folder import make_folder, open_folder, recover, write_csv, write_folder, write_json, write_log
+from plumbing.run_folder import make_folder, recover, write_csv, write_folder, write_json, write_log
 from tests.grey_runs import flags as grey_flags
 from tests.small_runs import fails, fit
 from train import lr_at, main
@@ -77,14 +78,22 @@ def test_a_run_goes_on_for_longer(greys, quiet, monkeypatch, capsys):
     assert "--epochs 4: the run was started for 5" in fails(["--resume", "runs/a", "--epochs", "4"], monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("epochs", (3, 5))
-def test_results_of_older_weights_do_not_stay(epochs, tmp_path):
-    """--epochs 5 after 3 changes the best weights: what was measured with those of before is gone."""
-    for name in ("metrics.json", "report.html", "predictions.csv"):
-        (tmp_path / name).write_text("old")
-    (tmp_path / "args.json").write_text('{"epochs": 3}')
-    open_folder(SimpleNamespace(resume=str(tmp_path), epochs=epochs))[1].close()
-    assert (tmp_path / "metrics.json").exists() == (tmp_path / "report.html").exists() == (epochs == 3)
+def test_results_of_older_weights_do_not_stay(greys, quiet, monkeypatch):
+    """Also those of a stopped run, of other splits and tables, and against other runs; a run in the run stays."""
+    main(grey_flags(greys, "--epochs", "1", "--name", "a"))
+    for folder in ("a/greys-val", "a/b"):
+        os.makedirs(f"runs/{folder}")
+        open(f"runs/{folder}/metrics.json", "w").close()
+    for name in ("against-b.json", "b/args.json"):
+        open(f"runs/a/{name}", "w").close()
+    monkeypatch.setattr(train, "is_better", lambda *values: False)
+    main(["--resume", "runs/a", "--epochs", "2"])
+    assert os.path.exists("runs/a/greys-val")                     # the best weights are those of before
+    monkeypatch.setattr(train, "is_better", lambda *values: True)
+    monkeypatch.setattr(train, "finish", lambda *trained: None)
+    main(["--resume", "runs/a", "--epochs", "3"])
+    left = {"args.json", "b", "best", "figures", "last", "lock", "log.csv", "split.csv"}
+    assert set(os.listdir("runs/a")) - {".evaluation.lock"} == left
 
 
 def test_what_is_advised_for_a_taken_name_can_be_done(tmp_path):
