@@ -13,7 +13,7 @@ from evaluation.result_tables import confusion_tables, counts, legend, map_table
 from evaluation.scores import chosen_metric
 from evaluation.verdict import verdict
 from plumbing.checkpoints import read_json
-from plumbing.saved_run import evaluated, tasks_and_columns
+from plumbing.saved_run import evaluated, read_metrics, tasks_and_columns
 from plumbing.simulate import COHORTS
 from plumbing.spreadsheet import read_cells
 from plumbing.weight_files import readable, refuse_strangers
@@ -38,7 +38,8 @@ def read_run(folder, results=None):
     """Run folder -> a namespace with what its files hold; results: a folder in it with the evaluation of
     another table or split, from which metrics and predictions come.
 
-    args, config, metrics: the JSON files; log, split, predictions: the rows of the CSV files; tasks: those
+    args, config, metrics: the JSON files; own_metrics: those of the run's own test patients, {} before
+    there are any; log, split, predictions: the rows of the CSV files; tasks: those
     that were evaluated; first_task: of the run, which chose the best epoch; parameters: how many; name,
     folder.
     ValueError for a folder that is not an evaluated run."""
@@ -48,6 +49,7 @@ def read_run(folder, results=None):
             args=publishable(read_json(join(folder, "args.json"))),
             config=read_json(join(folder, "best", "config.json")),
             metrics=read_json(join(results, "metrics.json")),
+            own_metrics=read_metrics(folder),
             log=read_cells(join(folder, "log.csv")),
             split=read_cells(join(folder, "split.csv")),
             predictions=read_cells(join(results, "predictions.csv")),
@@ -194,7 +196,7 @@ def training_text(run):
     if best is not None:
         text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
                  f"{NAMES[metric]} of {run.first_task.name} {number(values[best])} on "
-                 f"{sum(row['split'] == 'val' for row in run.split)} {people(run.metrics)} there")
+                 f"{sum(row['split'] == 'val' for row in run.split)} {people(run.own_metrics or run.metrics)} there")
     return text
 
 
@@ -218,7 +220,8 @@ def split_table(run):
         patients = [row for row in run.split if row["split"] == split]
         images = [int(row["images"]) for row in patients if row.get("images")]
         rows.append([name, len(patients), sum(images) or ""])
-    if run.metrics.get("patient_ids", True):
-        return "Split by patient: nobody is in two of them", ["split", "patients", "images"], rows
+    own = run.own_metrics or run.metrics
+    if own.get("patient_ids", True):
+        return "The run's split by patient: nobody is in two parts", ["split", "patients", "images"], rows
     rows = [row[:2] for row in rows]
-    return "Split by image: one person may be in two of them", ["split", "images, not patients"], rows
+    return "The run's split by image: one person may be in two parts", ["split", "images, not patients"], rows

@@ -43,7 +43,7 @@ def test_every_place_says_images_not_patients(classes):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["unit"] == "image" and metrics["patient_ids"] is False and "images, not patients" in metrics["patient_note"]
     for text in (page, card):
-        assert "images, not patients, resampled" in text and "Split by image: one person may be in two of them" in text
+        assert "images, not patients, resampled" in text and "split by image: one person may be in two parts" in text
         assert "test patients" not in text and "nobody is in two" not in text
 
 

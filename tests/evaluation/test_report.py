@@ -67,7 +67,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(runs, name):
     assert all(value.startswith("data:image/png;base64,") for name, value in read.attributes if name in ("href", "src"))
     assert "url(" not in text and "@import" not in text and "http" not in re.sub(r'src="[^"]*"', "", text)
     run = read_run(str(runs / name))
-    for word in (run.name, "Model", "Parameters", "Seed", "Split by patient", "train", "validation", "test", "Learning curves",
+    for word in (run.name, "Model", "Parameters", "Seed", "split by patient", "train", "validation", "test", "Learning curves",
                  "What the model looked at", "Limits", "Not for clinical use", "The command", "constant"):
         assert word in read.text, word
     for task in run.tasks:
@@ -187,6 +187,18 @@ def test_a_table_with_only_some_of_the_targets_has_a_page(runs, tmp_path):
     json.dump(metrics, open(tmp_path / "a/metrics.json", "w"))
     text = Page(open(write_report(str(tmp_path / "a"))).read()).text
     assert "mean absolute error of redness" in text and "Results: grade" in text and "Results: redness" not in text
+
+
+def test_the_split_is_the_runs_own_on_the_page_of_another_table_too(runs, tmp_path):
+    """Pictures without patients in training, patients with ids in the other table: one person may still be on both sides."""
+    shutil.copytree(runs / "a", tmp_path / "a")
+    metrics = json.load(open(tmp_path / "a" / "metrics.json"))
+    os.makedirs(tmp_path / "a" / "other-test")
+    json.dump(metrics, open(tmp_path / "a" / "other-test" / "metrics.json", "w"))
+    json.dump(metrics | {"patient_ids": False}, open(tmp_path / "a" / "metrics.json", "w"))
+    shutil.copy(tmp_path / "a" / "predictions.csv", tmp_path / "a" / "other-test")
+    text = Page(open(write_report(str(tmp_path / "a"), str(tmp_path / "a" / "other-test"))).read()).text
+    assert "split by image: one person may be in two parts" in text and "2 images, not patients, there" in text and "on other-test: 4 patients" in text
 
 
 @pytest.mark.slow
