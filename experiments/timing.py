@@ -160,11 +160,11 @@ def add_flags(parser, device, out):
 
 def machine(device):
     """A line that says what it was measured on."""
-    chip = platform.processor()
-    if exists("/proc/cpuinfo"):
-        names = re.findall("model name\t: (.*)", Path("/proc/cpuinfo").read_text())
-        chip = (names + [chip])[0]                                 # some ARMs say none
-    words = [chip, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"]
+    chips = [platform.processor()]
+    if exists("/proc/cpuinfo"):                                    # where some ARMs have no name
+        chips = re.findall("model name\t: (.*)", Path("/proc/cpuinfo").read_text()) + chips
+    words = [chips[0],
+             f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"]
     if device == "cuda":
         words.insert(0, torch.cuda.get_device_name())
     words += [f"{package} {version(package)}" for package in PEERS if find_spec(package)]
