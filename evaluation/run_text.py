@@ -196,7 +196,8 @@ def training_text(run):
     if best is not None:
         text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
                  f"{NAMES[metric]} of {run.first_task.name} {number(values[best])} on "
-                 f"{sum(row['split'] == 'val' for row in run.split)} {people(run.own_metrics or run.metrics)} there")
+                 f"{sum(row['split'] == 'val' for row in run.split)} "
+                 f"{people(run.own_metrics or run.metrics)} there")
     return text
 
 
