@@ -15,6 +15,7 @@ from evaluation.scores import FEW, bootstrap_weights
 GRID = np.linspace(0, 1, 101)                        # where the band of a rate is measured
 RESAMPLES = 200                                      # a band is looked at: it needs fewer than a number
 Z = 1.96                                             # 95 % of a normal distribution are within
+THIRDS = "lowest", "middle", "highest"
 
 
 class Line(NamedTuple):
@@ -103,8 +104,9 @@ def rates(points, metric, name, question, threshold=None):
     question: as in probabilities.py; metric: the area, for the key."""
     probability, answer, patients = question
     weights = bootstrap_weights(patients, RESAMPLES).astype(float)
-    sides = zip(*by_score(-probability, answer, weights))          # of the units, and of every resample
-    (xs, ys), *draws = [points(*both) for both in sides if all(map(np.any, both))]
+    counts = zip(*by_score(-probability, answer, weights))         # of the units, and of every resample
+    (xs, ys), *draws = [points(positive, negative) for positive, negative in counts
+                        if positive.any() and negative.any()]
     low = high = None
     if draws:
         bands = [np.interp(GRID, *draw) for draw in draws]
@@ -140,7 +142,7 @@ def kaplan_meier(risk, time, event):
     third = np.searchsorted(np.quantile(risk, [1 / 3, 2 / 3]), risk)       # equal risks stay together
     for k in np.unique(third):
         own = third == k
-        part = f"{('lowest', 'middle', 'highest')[k]} third of the risk"
+        part = f"{THIRDS[k]} third of the risk"
         if own.all():
             part = "all, no thirds: too many have the same risk"
         xs, ys, low, high = survival(time[own], event[own])
