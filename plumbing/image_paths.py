@@ -1,6 +1,7 @@
 """Image files by the names that a table gives them.
 
-    a/b.png        is that file below the folder; or c/a/b.png, where only one place ends like that
+    a/b.png        is that file below the folder; or c/a/b.png, or b.png where the folder itself is called a, if
+                   only one place ends like that
     b.png          is any file of this name, wherever it lies below the folder
     /x/y/a/b.png, ..\\y\\a\\b.png, y/a/b.png
                    where all names begin with the same folders, these may be above ours: a/b.png is meant
@@ -15,7 +16,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from os.path import basename, commonprefix, isdir, isfile, join, normpath, relpath
+from os.path import basename, commonprefix, dirname, isdir, isfile, join, normpath, relpath
 
 from plumbing.folders import left_out_note, look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
@@ -39,15 +40,15 @@ def find_images(path, rows, column, root):
         return paths, []
     files, left_out = look_through(root)
     files = [file[len(root):].lstrip(os.sep).replace(os.sep, "/") for file in files]
-    files_ending = by_ending(files)
+    files_ending = by_ending(join(basename(root), file) for file in files)
     folders = [split_name(row[column])[:-1] for row in rows]
     above = commonprefix(folders)                          # works on lists too
     respelled = []                                                 # rows
     for i, row in enumerate(rows):
         if paths[i]:
             continue
-        matches, same = search(files_ending, root, row[column], above)
-        matches = [join(root, file) for file in matches]
+        matches, same = search(files_ending, row[column], above)
+        matches = [join(dirname(root), file) for file in matches]
         for other in matches[1:]:
             if not filecmp.cmp(matches[0], other, shallow=False):
                 raise cell_error(path, row, column, f"may be {matches[0]} or {other}; --images names the "
@@ -91,7 +92,7 @@ def by_ending(files):
     return files_ending
 
 
-def search(files_ending, root, cell, above):
+def search(files_ending, cell, above):
     """-> the files that a cell may mean, in the strictest spelling that any has; is it the table's own?
 
     above: the folders with which all names in the table begin."""
@@ -104,10 +105,8 @@ def search(files_ending, root, cell, above):
             continue
         name = "/".join(tail)
         near = files_ending.get(folded_stem(name), [])
-        if depth and len(tail) == 1:                               # no folder of the table is left: here
-            if not absolute and above[-1] != basename(root):
-                continue
-            near = [file for file in near if "/" not in file]
+        if depth and len(tail) == 1:                               # no folder of the table is left
+            near = [file for file in near if absolute and file.count("/") == 1]
         for number, (of_file, of_cell) in enumerate(SPELLINGS):
             matches = [file for file in near if ("/" + of_file(file)).endswith("/" + of_cell(name))]
             if matches:

@@ -115,3 +115,11 @@ def test_two_files_of_one_name_length_and_time_are_two_images(tmp_path):
         find_images("t.csv", rows, "image", str(tmp_path))
     (tmp_path / "n/a.png").write_bytes(b"one")
     assert find_images("t.csv", rows, "image", str(tmp_path))[0][0].endswith("a.png")
+
+
+def test_the_name_of_the_folder_counts_as_its_part_of_a_path(tmp_path):
+    """/mnt/train/1.png may be 1.png in the folder train, or train/1.png in a folder inside it; the ending decides where it can."""
+    folder = tmp_path / "train"
+    assert found(folder, ["/mnt/train/1.png"], ["1.png", "masks/train/1.jpg"])[0] == ["1.png"]
+    with pytest.raises(ValueError, match="may be .*train/1.png or .*train/1.png; --images"):
+        found(folder, ["/mnt/train/1.png"], ["1.png", "masks/train/1.png"])
