@@ -30,10 +30,8 @@ def check_range(config, least, limit, *names):
 
 
 def check_statistics(config):
-    mean = config.mean
-    std = config.std
-    if not len(mean) == len(std) == config.channels or min(std) <= 0:
-        raise ValueError(f"mean {mean}, std {std}: need {config.channels} each, stds above 0")
+    if not len(config.mean) == len(config.std) == config.channels or min(config.std) <= 0:
+        raise ValueError(f"mean {config.mean}, std {config.std}: need {config.channels} each, stds above 0")
 
 
 def check_vit(config):

@@ -18,10 +18,11 @@ OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.261
 # others: ImageNet's
 KINDS = (
     (r"^eva_?x_", EVA_X),
-    (r"mae|msn|dino|jepa|deit", IMAGENET),
+    (r"mae|msn|dino|jepa|deit|^beit(3|v2)_|_rope(_ape)?_\d|_lingbot|_intern300m|_(huge|giant)_patch\d+_gap_|"
+     r"_small_patch8_224", IMAGENET),
     (r"siglip|^idefics[23]|^smolvlm|^dpt|^janus", HALF),
-    (r"clip|blip|^owlv|^git|^flava|^kosmos|^idefics", OPENAI),
-    (r"^vit$|^vit_|beit", HALF),                                   # google/vit; timm's are augreg by default
+    (r"clip|blip|^owlv|^git|^flava|^kosmos|^idefics|^eva(02)?_|_radio_", OPENAI),
+    (r"^vit$|^(flexi)?vit_|beit", HALF),                           # google/vit; timm's are augreg by default
 )
 
 

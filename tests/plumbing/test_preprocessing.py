@@ -34,7 +34,9 @@ def statistics(*args, mean=None, std=None):
     *(({}, {"model_type": kind}, IMAGENET) for kind in ("deit", "vit_mae", "vit_msn", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa")),
     *(({}, {"model_type": kind}, HALF) for kind in ("vit", "siglip", "siglip_vision_model", "beit")),
     *(({}, {"model_type": kind}, OPENAI) for kind in ("clip", "clip_vision_model")),
-    *(({}, {"architecture": kind}, IMAGENET) for kind in ("deit3_small_patch16_224", "vit_small_patch14_dinov2", "crossvit_9_240")),
+    *(({}, {"architecture": kind}, IMAGENET) for kind in ("deit3_small_patch16_224", "vit_small_patch14_dinov2", "crossvit_9_240", "beit3_base_patch16_224", "vit_base_patch16_rope_ape_224",
+                                                               "vit_small_patch16_lingbot", "vit_huge_patch14_gap_224", "vit_small_patch8_224")),
+    *(({}, {"architecture": kind}, OPENAI) for kind in ("eva02_tiny_patch14_224", "eva_large_patch14_196")), ({}, {"architecture": "flexivit_small"}, HALF),
     *(({}, {"architecture": kind}, HALF) for kind in ("vit_base_patch16_224", "vit_base_patch16_siglip_224", "beit_base_patch16_224")),
     ({}, {"architecture": "vit_base_patch16_clip_224"}, OPENAI)], ids=str)
 def test_families_have_the_numbers_they_were_trained_with(keys, config, family):
