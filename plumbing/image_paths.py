@@ -1,7 +1,7 @@
 """Image files by the names that a table gives them.
 
-    a/b.png        is that file below the folder; or c/a/b.png, or b.png where the folder itself is called a, if
-                   only one place ends like that
+    a/b.png        is that file below the folder; or c/a/b.png, or b.png where the folder is called a, if only
+                   one place ends like that
     b.png          is any file of this name, wherever it lies below the folder
     /x/y/a/b.png, ..\\y\\a\\b.png, y/a/b.png
                    where all names begin with the same folders, these may be above ours: a/b.png is meant
