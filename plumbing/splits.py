@@ -33,7 +33,8 @@ def read_splits(path):
         for row in rows:
             image = without_ending(row[split])
             if image in split_of:
-                raise ValueError(f"{path}: {image!r} appears twice")
+                raise ValueError(f"{path}: {image!r} appears twice; below train, val and test each image "
+                                 "stands once, by its name")
             if image:                                              # the columns differ in length
                 split_of[image] = split
     return split_of

@@ -129,7 +129,7 @@ def test_splits_that_cannot_be():
 @pytest.mark.parametrize("content, message", (
     (",train,val,test\n0,TCGA-05.1a,,\n", "row 3, column slide_id: 'TCGA-05.2b' is in none of .*splits_0.csv; --split-column"),
     (",train,val\n0,TCGA-05.1a,\n", "need the columns train, val and test"),
-    (",train,val,test\n0,TCGA-05.1a,TCGA-05.1a,\n", "'TCGA-05.1a' appears twice")))
+    (",train,val,test\n0,TCGA-05.1a,TCGA-05.1a,\n", "'TCGA-05.1a' appears twice"), (",train,val,test\nTCGA-05.1a,True,False,False\nTCGA-05.2b,True,False,False\n", "'True' appears twice; below train, val and test each image stands once, by its name")))
 def test_splits_that_do_not_fit_the_slides(tmp_path, content, message):
     """A slide in no split or in two, or no split at all."""
     table, features, splits = clam(tmp_path)
