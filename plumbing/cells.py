@@ -42,7 +42,8 @@ LABELS = {**dict.fromkeys("true yes y ja oui si sí sim evet да 是 positive p
                           "阴性 neg absent unchecked faux falsch falso yanlış yanliş -".split(), "0")}
 TYPED = str.maketrans("ı’‐‑‒–—−", "i'------", "\u0307")              # as keyboards and spreadsheets vary them
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
-NO_FINDING = re.compile(r"(?i)no[ _-]?findings?|normal|healthy")   # in a list of findings
+NO_FINDING = re.compile(r"(?i)no[ _-]?((significant|acute|abnormal)[ _-])?(findings?|abnormalit(y|ies))"
+                        r"|normal|healthy|unremarkable")           # in a list of findings
 CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
 LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;,"

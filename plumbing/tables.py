@@ -13,8 +13,8 @@ from plumbing.patients import INVISIBLE
 
 DELIMITERS = ",;\t|"
 # words for a blank, in small letters: of pandas, R, MATLAB, databases, spreadsheets, and of TCGA and the GDC
-MISSING = ("nan,na,n/a,n.a.,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1.#ind,-1.#ind,1.#qnan,"
-           "<missing>,<undefined>,(null),\\n,#null!,#div/0!,#ref!,#value!,#num!,#name?,–,—,\"\",'--,"
+MISSING = ("nan,na,n/a,n.a.,n.a,n\\a,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1.#ind,-1.#ind,"
+           "1.#qnan,<missing>,<undefined>,(null),\\n,#null!,#div/0!,#ref!,#value!,#num!,#name?,–,—,\"\",'--,"
            "#nv,#wert!,#bezug!,#zahl!,#n/d,#valeur!,#valor!,#valore!,#getting_data,#spill!,#calc!,#field!,"
            "not available,not reported,[not available],[not applicable],[unknown]")
 

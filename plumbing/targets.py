@@ -17,7 +17,8 @@ from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
 OBJECT = re.compile(r"\{.*:.*\}")
 # names of columns that say 1 of those who had no event
 NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|non?[ _.-]?event"
-                      r"|(^|[ _.-])(no|non|not|without)[ _.-]|lebend|überleb")
+                      r"|(^|[ _.-])(no|non|not|without)[ _.-]|lebend|überleb"
+                      r"|vivant|survécu|hayatta|存活|删失")
 
 
 def numbers(path, rows, name):

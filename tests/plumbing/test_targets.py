@@ -462,3 +462,16 @@ def test_one_word_as_keyboards_and_spreadsheets_write_it(tmp_path, first, second
 def test_a_minus_and_a_micro_sign_as_spreadsheets_write_them(tmp_path):
     assert column(tmp_path, ("−1.5", "2", "−0,5"), "target:regression").targets["target"].tolist() == [-1.5, 2, -0.5]
     assert column(tmp_path, ("5 µg/l", "6 μg/l"), "target:regression").targets["target"].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("event", ("vivant", "survécu", "存活"))
+def test_a_column_of_those_alive_in_other_languages_is_asked_about(tmp_path, event):
+    """1 would be taken for a death."""
+    path = generic(tmp_path, "p1,a.png,12.5,1", "p2,b.png,3,0", header=f"patient_id,image,days,{event}")
+    with pytest.raises(ValueError, match="is that the event"):
+        load_cohort(path, target=f"days/{event}:survival")
+
+
+def test_other_words_for_no_finding_are_no_labels(tmp_path):
+    cohort = column(tmp_path, ("a|b", "b", "No acute findings", "a", "Unremarkable", "no_significant_abnormality"))
+    assert cohort.tasks[0].classes == ("a", "b") and cohort.targets["findings"][[2, 4, 5]].tolist() == [[0, 0]] * 3
