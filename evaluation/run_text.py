@@ -224,5 +224,5 @@ def split_table(run):
     own = run.own_metrics or run.metrics
     if own.get("patient_ids", True):
         return "The run's split by patient: nobody is in two parts", ["split", "patients", "images"], rows
-    rows = [row[:2] for row in rows]
-    return "The run's split by image: one person may be in two parts", ["split", "images, not patients"], rows
+    caption = "The run's split by image: one person may be in two parts"
+    return caption, ["split", "images, not patients"], [row[:2] for row in rows]
