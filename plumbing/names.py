@@ -83,6 +83,9 @@ RENAME = r"""  in this order: what is replaced -> by what
 \.(?:mlp\.(?:c_proj|3|linear_2)|ffn\.layers\.1)\. -> .mlp.fc2.
 ^ln_pre\. -> norm_pre.
 ^(?:ln_post|encoder\.ln|ln1)\. -> norm.
+# MMPretrain's out_type avg_featmap
+^ln2\. -> fc_norm.
+\.(?:attn|ffn)\.gamma([12])\.weight$ -> .ls\1.gamma
 ^heads\. -> head.
 # MONAI
 ^patch_embedding\.position_embeddings$ -> pos_embed

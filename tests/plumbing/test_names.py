@@ -193,6 +193,9 @@ OTHERS = {  # what is saved; the fields it must give besides; the same under our
                        {"class_token": False, "positions": "patches", "pool": "mean"},
                        lambda t: {**{k: x for k, x in t.items() if k != "cls_token"}, "pos_embed": t["pos_embed"][:, 1:]}),
     "MSN of transformers 5.24": (lambda t: {key.replace("vit.encoder.", "encoder."): x for key, x in hf_names(t).items()}, {}, lambda t: t),
+    "MMPretrain, mean of the patches": (lambda t: {re.sub("^norm", "ln2", key): x for key, x in t.items()}, {"pool": "mean-norm"}, lambda t: t),
+    "MMPretrain, layer scale": (lambda t: {**t, **{f"blocks.{i}.{part}.weight": torch.ones(192) for i in (0, 1) for part in ("attn.gamma1", "ffn.gamma2")}},
+                                {"layer_scale": True}, lambda t: {**t, **{f"blocks.{i}.ls{k}.gamma": torch.ones(192) for i in (0, 1) for k in (1, 2)}}),
     "MMSegmentation": (lambda t: {**{"backbone." + re.sub(r"attn\.(qkv\.|proj)", lambda part: {"qkv.": "attn.attn.in_proj_", "proj": "attn.attn.out_proj"}[part[1]], key): x
                                      for key, x in t.items()}, "decode_head.conv_seg.weight": torch.ones(3, 192, 1, 1)}, {}, lambda t: t),
     "ema_pytorch": (lambda t: {**prefixed(t, "ema_model."), **prefixed(tiny(idx=1), "online_model."), "initted": torch.ones(())}, {}, lambda t: t),
