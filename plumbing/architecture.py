@@ -118,7 +118,7 @@ def vit_fields(tensors, kind, config, heads, notes):
     fields["activation"] = find_activation(tensors, config, kind, fields)
     grid, fields["positions"] = find_positions(tensors, config, fields, notes)
     fields["image"] = [size * P for size, P in zip(grid, patch)]
-    fields["rotary"] = find_rotary(tensors, config, kind, fields, grid)
+    fields["rotary"] = find_rotary(tensors, config, kind, fields)
     assumed = []                                                   # what neither tensors nor config.json say
     known = re.search(KNOWN, kind)
     if fields["rotary"] is None and not known:
@@ -212,7 +212,7 @@ def find_positions(tensors, config, fields, notes):
                      f"image_size that fits them, a list of {axes} sides in px")
 
 
-def find_rotary(tensors, config, kind, fields, grid):
+def find_rotary(tensors, config, kind, fields):
     """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
     rotary = look_up(ROTARY, kind)
     if "rope.freqs_cos" in tensors:
@@ -221,12 +221,11 @@ def find_rotary(tensors, config, kind, fields, grid):
         is_eva = fields["mlp_norm"] and not fields["attention_norm"]                # EVA-02 and EVA-X, base
         if not stated_kind(config) and not fields["layer_scale"]:
             is_eva = is_eva or fields["activation"] == "swiglu"                     # and their small ones
-        if is_eva or fields["positions"] == "none":
-            raise ValueError("has no table of positions, or the MLP of EVA-02; which rotary positions it "
-                             "has, only a config.json with an `architecture` that is known here says")
+        if is_eva or fields["positions"] == "none" or "attn_pool.probe" in tensors:
+            raise ValueError("has no table of positions, or the MLP of EVA-02, or the pool of PE; which "
+                             "rotary positions it has, only a config.json with an `architecture` that is "
+                             "known here says")
         return None
-    if rotary.get("reference") == "own":
-        rotary = rotary | {"reference": grid}
     theta = config.get("rope_theta") or config.get("rope_temperature")              # transformers, timm
     for field, stated in (("theta", theta), ("reference", config.get("ref_feat_shape"))):
         if stated:
