@@ -13,6 +13,7 @@ import io
 import math
 import os
 import re
+import signal
 import time
 from contextlib import nullcontext, redirect_stdout
 
@@ -307,7 +308,7 @@ def fit(args, device):
         if writes and (better or undefined):
             forget_results(run)
             save_model(os.path.join(run, "best"), name, model, tasks)
-        state.update(epoch=epoch + 1, step=0, norm=0.0)
+        state.update(epoch=epoch + 1, step=0, loss=[], norm=0.0)
         save_last(run, name, model, optimizer, tasks, state, torch.zeros_like(total))
         if writes:
             write_log(run, state["history"])
@@ -333,14 +334,13 @@ def wrap(model, args, device):
 
 
 def start_epoch(state, epoch, batches, device):
-    """Set the order of the batches; -> sum of the losses and largest gradient norm so far, on the device."""
-    batches.epoch, batches.start = epoch, 0
-    total, largest = 0.0, 0.0
-    if epoch == state["epoch"] and state["step"]:                  # resumed in the middle of an epoch
-        batches.start, largest = state["step"], state["norm"]
-        if len(state["loss"]) == parallel.world():
-            total = state["loss"][parallel.rank()]
-    return torch.tensor(total, device=device), torch.tensor(largest, device=device)
+    """Set the order of the batches, in the middle of an epoch where the run was stopped there; -> sum of the
+    losses and largest norm of the gradient so far, on the device."""
+    batches.epoch, batches.start = epoch, state["step"]
+    total = 0.0
+    if len(state["loss"]) == parallel.world():                     # of a resumed run
+        total = state["loss"][parallel.rank()]
+    return torch.tensor(total, device=device), torch.tensor(state["norm"], device=device)
 
 
 def is_better(value, best, lower_is_better):
@@ -367,6 +367,8 @@ def finish(run, lock_file, cohort, indices, options):
         write_report(run)
     print(f"the whole run is in {run}: report.html to look at, metrics.json, predictions.csv, figures, best")
     lock_file.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)       # another fold may follow
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def main(argv=None):

@@ -448,6 +448,12 @@ def test_a_signal_during_the_last_evaluation_ends_it(greys, monkeypatch):
     assert os.path.exists("runs/a/metrics.json")
 
 
+def test_a_signal_after_a_run_does_not_say_that_it_was_stopped(greys):
+    """As while the next of --fold all is read: a signal is for that one."""
+    train.main(flags(greys, "--name", "a"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_where_no_epoch_is_best_the_last_one_is_kept(greys, monkeypatch, capsys):
     """As with one class in validation: the weights that are tested are not those of the first epoch."""
     monkeypatch.setattr(train, "main_metric", lambda *_: ("grey_mae", float("nan"), True))
