@@ -75,7 +75,8 @@ def read_values(path, only_header=False):
             else:
                 values = Values(read_array(path, only_header))
         except ImportError as error:
-            raise ValueError(f"a {format} file is read with {error.name}: pip install {error.name}") from None
+            name = error.name
+            raise ValueError(f"a {format} file is read with {name}: pip install {name} --upgrade") from None
         array = values.array
         is_image = array.ndim in (2, 3, 4) and array.shape[3:] not in ((1,), (3,))     # as Keras has volumes
         if array.dtype.kind not in "buif" or array.size == 0 or not is_image:

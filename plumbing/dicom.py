@@ -13,17 +13,17 @@ from plumbing.grey import Values, centered, stand_in
 LOOKUPS = {"ModalityLUTSequence", "VOILUTSequence", "SIGMOID", "PALETTE COLOR", "HSV"}
 
 
-def open_dicom(path, pixels=False):
+def open_dicom(path, with_pixels):
     """-> pydicom's Dataset. ValueError for what is not read, before memory is taken for the pixels."""
-    import pydicom
+    from pydicom import dcmread, filereader, pixels                # from version 3
     if not has_magic(path):
         raise ValueError("lacks the letters DICM, with which a DICOM file begins after 128 bytes")
-    syntax = pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID
+    syntax = filereader.read_file_meta_info(path).TransferSyntaxUID
     if syntax.is_deflated:
         raise ValueError("deflated DICOM is not read; convert it to another transfer syntax")
-    if syntax.is_compressed and not pydicom.pixels.get_decoder(syntax).is_available:
+    if syntax.is_compressed and not pixels.get_decoder(syntax).is_available:
         raise ValueError('is compressed, and its decoder is missing: pip install "pylibjpeg[all]"')
-    dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
+    dataset = dcmread(path, stop_before_pixels=not with_pixels)
     if "Rows" not in dataset or "PhotometricInterpretation" not in dataset:
         raise ValueError("holds no picture, as a report or a plan; leave it out of the table")
     stated = [name for name in dataset.dir("LUTSequence") if dataset.get(name)]      # some are empty
@@ -37,7 +37,7 @@ def open_dicom(path, pixels=False):
     if dataset.get("HighBit", 0) >= dataset.get("BitsStored", 16):
         raise ValueError("has its numbers in the upper bits, which pydicom leaves out; convert it to plain "
                          "numbers")
-    size = pydicom.pixels.utils.get_expected_length(dataset)       # of colors that share pixels less
+    size = pixels.utils.get_expected_length(dataset)               # of colors that share their chroma less
     check_size(path, size, packed=syntax.is_compressed)
     return dataset
 
@@ -70,13 +70,13 @@ def number(dataset, name):
 
 def read_dicom(path, only_header=False):
     """-> Values of shape (H, W), (H, W, 3) or (D, H, W)."""
-    dataset = open_dicom(path, pixels=not only_header)
+    dataset = open_dicom(path, not only_header)
     shape = dicom_shape(dataset)
     if only_header:
         kind = "int" if dataset.get("PixelRepresentation") else "uint"
         array = stand_in(shape, f"{kind}{max(8, dataset.BitsAllocated)}")
     else:
-        from pydicom.pixels import pixel_array                     # from version 3; makes RGB of YBR
+        from pydicom.pixels import pixel_array                     # makes RGB of YBR
         array = pixel_array(dataset)
     if array.shape != shape:
         raise ValueError(f"holds {array.shape}, its header says {shape}")
