@@ -23,7 +23,8 @@ from plumbing.weight_files import in_one_line
 DEFAULT_MODEL = "multivit"
 DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
 LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "lr": 1e-12, "heads": 1,
-         "width": 1, "ff": 1, "decoder_layers": 1, "encoders": 1, "cross_depth": 1, "n": 1, "chunk": 1}
+         "width": 1, "ff": 1, "decoder_layers": 1, "encoders": 1, "cross_depth": 1, "n": 1, "r": 1,
+         "chunk": 1}
 LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # others: from 0 to below infinity
 
 # -----------------------------------------------------------------------------

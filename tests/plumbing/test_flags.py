@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--image", "60"), "not a multiple of the patch"),
     (("--image", "big"), "--image big: photos holds pictures, need one number of px"),
     (("--n", "0"), "--n 0: need at least 1"),
+    (("--r=-1",), "--r -1: need at least 1"),
     (("--clip=-1",), "--clip -1.0: need at least 0"),
     (("--clip", "inf"), "--clip inf: need at least 0, and less than inf"),
     (("--lr", "inf"), "--lr inf: need at least"),
