@@ -5,7 +5,7 @@ import re
 from os.path import exists, join
 
 from evaluation.metrics import METRICS
-from evaluation.result_tables import cell_text
+from evaluation.result_tables import cell_text, confusion_tables
 from evaluation.run_text import document, read_run
 from plumbing.run_folder import write_json, write_whole
 from plumbing.saved_run import evaluated
@@ -57,10 +57,13 @@ def card_lines(run, library):
     for kind, content in document(run):
         if kind in TEXTS:
             yield TEXTS[kind].format(plain(content))
+        elif kind == "charts":
+            for table in confusion_tables(content, run.metrics):
+                yield from markdown_table(table)
         elif kind == "command":
             indented = content.replace("\n", "\n    ")           # of a name with a line break
             yield f"    {indented}\n"
-        elif kind not in ("charts", "pictures"):
+        elif kind != "pictures":
             if kind == "facts":
                 yield f"**Not for clinical use.** {USE[library]}\n\n## What was trained on what\n"
             yield from markdown_table(content)

@@ -1,14 +1,15 @@
-"""The figures of a paper: curves with bands, errors, rows of values. Functions return PIL images.
+"""The figures of a paper: curves with bands, errors, confusion, rows of values. Functions return PIL images.
 """
 from itertools import repeat
 
 import numpy as np
 
-from evaluation.canvas import ACCENT, AXIS, BAR, INK, PALE, PALETTE
-from evaluation.chart import Axis, Chart, WIDTH, finite, limits, round_edges, to_step
+from evaluation.canvas import ACCENT, AXIS, BAR, INK, LEADING, PALE, PALETTE, text_width
+from evaluation.chart import Axis, Chart, GAP, SMALL, WIDTH, finite, limits, round_edges, to_step
 
 
 ROW = 48                                             # height of a row of dots, px
+CELL = 104                                           # side of a cell of a confusion matrix, px
 SEE_THROUGH = ACCENT + (110,)
 
 
@@ -65,6 +66,49 @@ def histogram(errors, xlabel="", beside=()):
         )
     chart.upright(0, INK)
     chart.upright(mean, ACCENT)
+    return chart.done()
+
+
+def confusion(counts, classes):
+    """Counts, and shares of the row, which shade; rows are actual classes, columns predicted ones; totals."""
+    n = len(counts)
+    table = np.pad(counts, (0, 1))
+    table[-1] = table.sum(0)
+    table[:, -1] = table.sum(1)
+    columns = rows = classes
+    if max(text_width(name, SMALL) for name in classes) > CELL - GAP:
+        columns = range(1, n + 1)                    # which the names of the rows explain
+        rows = [f"{i} {name}" for i, name in enumerate(classes, 1)]
+    middles = np.arange(n + 1) + 0.5
+    columns = dict(zip(middles, [*columns, "total"]))
+    rows = dict(zip(middles, [*rows, "total"]))
+    x = Axis((0, n + 1), "predicted class", names=columns)
+    y = Axis((n + 1, 0), "actual class", names=rows)
+    side = CELL * (n + 1)
+    chart = Chart(x, y, side, side)
+    chart.image.info["key"] = "; ".join(f"{name}: {row}" for name, row in zip(classes, counts))
+    for (i, j), count in np.ndenumerate(table):
+        down = y.px(i + 0.5)
+        texts = [f"{count:,}"]
+        color = INK
+        if max(i, j) < n and table[i, n]:
+            share = count / table[i, n]
+            shade = *ACCENT, round(255 * share)
+            chart.box(
+                x.px(j) + 2,
+                y.px(i) + 2,
+                x.px(j + 1) - 2,
+                y.px(i + 1) - 2,
+                shade,
+            )
+            percent = round(100 * share)
+            if 0 < share < 1:                        # what is not all or nothing does not look so
+                percent = min(max(percent, 1), 99)
+            texts.append(f"{percent}%")
+            down -= SMALL * LEADING / 2
+            if share > 0.5:
+                color = "white"
+        chart.block(x.px(j + 0.5), down, texts, SMALL, color, "mm")
     return chart.done()
 
 

@@ -53,10 +53,7 @@ td:first-child { min-width: 5.5rem }
 caption:has(span:empty) { display: none }
 caption span { display: inline-block; position: sticky; left: 0; max-width: min(42rem, calc(100vw - 2.5rem)) }
 .entry td:last-child { white-space: normal }
-:is(.entry, .confusion) :is(th, td):first-child { position: sticky; left: 0; background: #fff }
-.confusion :is(th + th, td + td) { text-align: center; padding: .3rem .4rem; white-space: normal }
-.confusion td { print-color-adjust: exact; -webkit-print-color-adjust: exact }
-.confusion td small { display: block; color: inherit }
+.entry :is(th, td):first-child { position: sticky; left: 0; background: #fff }
 .warning { padding-left: .7rem; border-left: 3px solid #d55e00 }
 small { color: #5d6368; font-size: .88em }
 table:has(th:nth-child(6)) { font-size: .86rem }
@@ -124,16 +121,8 @@ def cell(content):
     return text
 
 
-def shade(content):
-    """The background of a cell with a percentage; the letters stay readable on the darkest."""
-    if isinstance(content, dict) and "percent" in content:
-        return f' style="background: rgb(0 114 178 / {0.6 * content["percent"]:.0f}%)"'
-    return ""
-
-
 def html_row(cells, tag):
-    inside = [f"<{tag}{shade(content)}>{cell(content)}</{tag}>" for content in cells]
-    return f"<tr>{''.join(inside)}</tr>"
+    return "<tr>" + "".join(f"<{tag}>{cell(content)}</{tag}>" for content in cells) + "</tr>"
 
 
 def html_table(table, kind):
@@ -207,7 +196,7 @@ def sections(run, charts, pictures):
         if kind in TEXTS:
             yield TEXTS[kind].format(cell(content))
         elif kind == "charts":
-            yield html_charts(charts[content])
+            yield html_charts(charts[content.name])
         elif kind == "pictures":
             if charts[LEARNING]:
                 yield "<h2>Learning curves</h2>"

@@ -1,8 +1,7 @@
 """Results as a reader sees them: tables that terminal, web page and model card share, and numbers as text.
 
-A table is (caption, head, rows). A cell is a text, a number, {count, percent}, or an entry of metrics.json:
-{value, low, high}, or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made
-of.
+A table is (caption, head, rows). A cell is a text, a number, or an entry of metrics.json: {value, low, high},
+or {value: None, reason}. Beside these an entry may hold `of`, the counts that it is made of.
 """
 from evaluation.localization import map_title
 from evaluation.metrics import METRICS, NAMES, random_precision
@@ -65,8 +64,6 @@ def cell_text(cell):
     """A cell -> text, of an entry "3.880 (2.910 to 4.760)", or why its value is undefined."""
     if not isinstance(cell, dict):
         return str(cell)
-    if "count" in cell:
-        return f"{cell['count']} ({cell['percent']}%)"
     if cell["value"] is None:
         return f"undefined: {cell['reason']}"
     parts = [number(cell["value"], cell["high"]), interval(cell), cell.get("of")]
@@ -260,27 +257,13 @@ def operating_table(points):
 
 
 def confusion_tables(task, result):
-    """-> the confusion of a task of classes, with totals, in a list; [] for other tasks."""
-    counts = result[task.key].get("confusion")
-    if not counts:
+    """-> the confusion of a task of classes, in a list; [] for other tasks."""
+    confusion = result[task.key].get("confusion")
+    if not confusion:
         return []
-    rows = []
-    for name, row in zip(task.classes, counts):
-        total = sum(row)
-        cells = [{"count": count, "percent": percent(count, total)} for count in row]
-        rows.append([name, *cells, total])
-    sums = [sum(column) for column in zip(*counts)]
-    rows.append(["total", *sums, sum(sums)])
-    caption = (f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns); "
-               "percentages are of the row")
-    return [(caption, ["", *task.classes, "total"], rows)]
-
-
-def percent(count, total):
-    """A whole number; what is neither all nor nothing does not look so."""
-    if count in (0, total):
-        return 100 * (count > 0)
-    return min(max(round(100 * count / total), 1), 99)
+    rows = [[name, *counts] for name, counts in zip(task.classes, confusion)]
+    return [(f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)",
+             ["", *task.classes], rows)]
 
 
 def map_tables(result):

@@ -6,7 +6,7 @@ from evaluation.canvas import PALETTE
 from evaluation.chart import Axis, HEIGHT, limits
 from evaluation.metrics import METRICS, NAMES
 from evaluation.picture_file import Figure
-from evaluation.plots import dots, histogram, line_chart
+from evaluation.plots import confusion, dots, histogram, line_chart
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
 from evaluation.result_tables import capital
@@ -80,7 +80,7 @@ def survival_charts(task, predictions, scores, unit):
 
 
 def probability_charts(task, predictions, scores, unit):
-    """Yield ROC, precision-recall of what is rare, and calibration."""
+    """Yield ROC, precision-recall of what is rare, calibration, and the confusion of classes."""
     asked = {name: question for name, question in questions(task, predictions).items()
              if len(set(question[1])) == 2}          # otherwise there is nothing to tell apart
     for kind in RATES:
@@ -88,6 +88,9 @@ def probability_charts(task, predictions, scores, unit):
     for name, bins in scores.get("reliability", {}).items():
         if name in asked:
             yield calibration_chart(task, name, bins, unit)
+    if "confusion" in scores:
+        yield Figure(f"{task.name}_confusion", confusion(scores["confusion"], task.classes),
+                     f"Confusion of {task.name}, {unit}s; percentages are of the row, an actual class")
 
 
 def rate_charts(kind, task, asked, operating):

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, NAMES
-from evaluation.result_tables import confusion_tables, counts, legend, map_tables, number, people, tables
+from evaluation.result_tables import counts, legend, map_tables, number, people, tables
 from evaluation.scores import chosen_metric
 from evaluation.verdict import verdict
 from plumbing.checkpoints import read_json
@@ -107,7 +107,7 @@ def document(run):
     """Yield what page and card say, from top to bottom: (kind, content), a text or a table as in
     result_tables.py.
 
-    "charts" and "pictures" are the places of what the page alone has: of a task, and of the run."""
+    "charts" and "pictures" are the places of what only one of them has: of a task, and of the run."""
     yield "title", run.name
     for task in run.tasks:
         sentence, warnings = verdict(task, run.metrics)
@@ -119,9 +119,7 @@ def document(run):
     for task in run.tasks:
         yield "heading", f"Results: {task.name}"
         yield from with_legend(tables(task, run.metrics))
-        for table in confusion_tables(task, run.metrics):
-            yield "confusion", table
-        yield "charts", task.name
+        yield "charts", task
     if "localization" in run.metrics:
         yield "heading", "Where the maps point"
         yield from with_legend(map_tables(run.metrics["localization"]))

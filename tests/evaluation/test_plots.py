@@ -4,7 +4,7 @@ import pytest
 from evaluation.canvas import ACCENT, BAR, INK, PALETTE
 from evaluation.chart import Axis, Chart, HEIGHT, limits
 from evaluation.curves import Line
-from evaluation.plots import dots, histogram, line_chart
+from evaluation.plots import CELL, confusion, dots, histogram, line_chart
 
 
 def near(image, color, tolerance=40):
@@ -60,10 +60,22 @@ def test_points_have_intervals():
     assert abs(ends.min() - y.px(0.9)) <= 2 and abs(ends.max() - y.px(0.2)) <= 2
 
 
+def test_cells_of_a_confusion_are_as_dark_as_their_share_of_the_row():
+    """A row of 1 and 3: a quarter and three quarters of the color; a row without units and totals are white."""
+    image = confusion([[1, 3], [0, 0]], ["a", "b"])
+    pixels = np.asarray(image).astype(int)
+    chart = Chart(Axis((0, 3), "p"), Axis((0, 3), "a", names={0.5: "total", 1.5: "2 b", 2.5: "1 a"}), width=3 * CELL, height=3 * CELL)
+    for share, row, column in ((0.25, 0, 0), (0.75, 0, 1), (0, 0, 2), (0, 1, 0), (0, 2, 2)):
+        [(left, bottom)] = chart.points([column], [2 - row])
+        cell = pixels[round(bottom) - 8, round(left) + 8]
+        assert np.abs(cell - (255 + share * (np.array(ACCENT) - 255))).max() <= 3, (row, column, cell)
+    assert image.info["key"] == "a: [1, 3]; b: [0, 0]"
+
+
 def test_same_call_same_bytes():
     """A chart depends on its arguments alone, and drawing leaves the arguments as they were."""
     x, y = np.array([1.0, 2, 0]), np.array([2.0, 3, 1])
-    for draw in (lambda: histogram(y), lambda: dots({"a": y}),
+    for draw in (lambda: histogram(y), lambda: dots({"a": y}), lambda: confusion([[1]], ["a"]),
                  lambda: line_chart([Line("", x, y)], Axis((0, 3)), Axis((0, 3)))):
         assert draw().tobytes() == draw().tobytes()
         assert x.tolist() == [1, 2, 0] and y.tolist() == [2, 3, 1]
@@ -92,3 +104,11 @@ def test_a_forest_has_intervals_and_a_line_for_all():
     row = near(image, ACCENT)[round(chart.y.px(1.5))]
     assert row[round(axis.px(0.05))] and row[round(axis.px(0.95))] and not near(image, ACCENT)[round(chart.y.px(0.5))].any()
     assert near(image, BAR)[round(chart.y.px(0.5)), round(axis.px(0.25))]
+
+
+def test_a_share_that_is_not_all_is_not_100_percent(monkeypatch):
+    """One of a thousand is not 0 %, and the others are not 100 %."""
+    shown = []
+    monkeypatch.setattr(Chart, "block", lambda self, x, y, lines, *rest, **more: shown.extend(lines))
+    confusion([[999, 1], [0, 5]], ["a", "b"])
+    assert [text for text in shown if text.endswith("%")] == ["99%", "1%", "0%", "100%"]
