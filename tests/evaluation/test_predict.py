@@ -53,6 +53,15 @@ def test_a_patients_prediction_is_the_mean_over_his_groups(n, batch_size):
     assert sorted(table["patient"]) == ["p0", "p1", "p2", "p3"]
 
 
+def test_nothing_is_dropped_out_of_a_prediction():
+    """A model that was training predicts as it does at evaluation; what each image alone would have said is there beside the mean."""
+    cohort = cohort_of((2, 1), [PASI], {"pasi": [0.0, 0.0]})
+    model = torch.nn.Sequential(torch.nn.Dropout(0.9), Brightness())
+    model.inputs = ("image",)
+    table = predicted(cohort, model=model.train())
+    assert table["prediction"]["pasi"].tolist() == pytest.approx([10, 10]) and table["alone"]["prediction"]["pasi"].tolist() == pytest.approx([0, 10, 20])
+
+
 def test_by_image_every_image_is_a_unit():
     """Images of a patient stay apart, each with its own target; patients still are what is resampled."""
     cohort = cohort_of((2, 3), [PASI], {"pasi": [0.0, 0.0]})
