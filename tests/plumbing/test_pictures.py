@@ -302,11 +302,13 @@ def test_colors_of_16_bits_in_files_that_are_loaded_to_be_looked_at(tmp_path):
 
 def test_pages_of_several_kinds_are_no_volume(tmp_path):
     """8 beside 16 bits, whichever comes first; black is zero beside white is zero."""
-    grey = Image.fromarray(np.full((4, 4), 7, np.uint8))
-    deep, white = (Image.fromarray(np.full((4, 4), 700, np.uint16)) for _ in range(2))
-    white.encoderinfo = {"tiffinfo": {262: 0}}
-    for pages in ((grey, deep), (deep, grey), (deep, white)):
+    grey, deep = Image.fromarray(np.full((4, 4), 7, np.uint8)), Image.fromarray(np.full((4, 4), 700, np.uint16))
+    black_is_zero, white_is_zero = (struct.pack("<HHII", 262, 3, 1, value) for value in (1, 0))
+    for pages in ((grey, deep), (deep, grey), (deep, deep)):
         path = save(tmp_path / "a.tif", pages[0], save_all=True, append_images=pages[1:])
+        if pages[0] is pages[1]:
+            first, second, third = open(path, "rb").read().split(black_is_zero)
+            open(path, "wb").write(first + black_is_zero + second + white_is_zero + third)
         with pytest.raises(ValueError, match="a.tif: .*its pages differ in bits, or in what is white"):
             read_numbers(path)
 
