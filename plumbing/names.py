@@ -20,7 +20,7 @@ BETTER = r"""  of two ViTs in one file -> the second, which authors evaluate, or
 student\w* -> teacher\w*
 momentum_encoder -> (base_)?encoder
 (context_)?encoder -> target_encoder
-target_(encoder|network) -> online_(encoder|network)
+target(_encoder|_network)? -> online(_encoder|_network)?
 key_encoder -> query_encoder
 visual_encoder_m -> visual_encoder
 (img_)?encoder_k -> (img_)?encoder_q
@@ -129,10 +129,11 @@ def find_vit(tensors):
         raise ValueError(f"holds more than one ViT: {' and '.join(list(kernels.values())[:2])}; "
                          "save the one to start from in a file of its own")
     prefix = "".join(kernels)
+    strays = "encoder.layer.0.layernorm_before.bias" in tensors    # MSN's blocks of transformers 5.24
     renamed = {}
     for key, tensor in tensors.items():
         inside = key.startswith(prefix)
-        if prefix == "vit." and key.startswith("encoder.layer."):  # of an MSN of transformers 5.24
+        if strays and key.startswith("encoder.layer."):
             inside = True
         renamed[key.removeprefix(prefix) if inside else BESIDE + key] = tensor
     return renamed

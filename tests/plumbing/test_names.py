@@ -196,6 +196,8 @@ OTHERS = {  # what is saved; the fields it must give besides; the same under our
     "MMPretrain, mean of the patches": (lambda t: {re.sub("^norm", "ln2", key): x for key, x in t.items()}, {"pool": "mean-norm"}, lambda t: t),
     "MMPretrain, layer scale": (lambda t: {**t, **{f"blocks.{i}.{part}.weight": torch.ones(192) for i in (0, 1) for part in ("attn.gamma1", "ffn.gamma2")}},
                                 {"layer_scale": True}, lambda t: {**t, **{f"blocks.{i}.ls{k}.gamma": torch.ones(192) for i in (0, 1) for k in (1, 2)}}),
+    "a BERT beside": (lambda t: {**hf_names(t), "encoder.layer.0.attention.self.query.weight": torch.ones(3, 3)}, {}, lambda t: t),
+    "online and target": (lambda t: {**prefixed(t, "online.encoder."), **prefixed(tiny(idx=1), "target.encoder.")}, {}, lambda t: t),
     "MMSegmentation": (lambda t: {**{"backbone." + re.sub(r"attn\.(qkv\.|proj)", lambda part: {"qkv.": "attn.attn.in_proj_", "proj": "attn.attn.out_proj"}[part[1]], key): x
                                      for key, x in t.items()}, "decode_head.conv_seg.weight": torch.ones(3, 192, 1, 1)}, {}, lambda t: t),
     "ema_pytorch": (lambda t: {**prefixed(t, "ema_model."), **prefixed(tiny(idx=1), "online_model."), "initted": torch.ones(())}, {}, lambda t: t),
