@@ -91,6 +91,8 @@ RENAME = r"""  in this order: what is replaced -> by what
 ^patch_embedding\.position_embeddings$ -> pos_embed
 ^patch_embedding\.patch_embeddings\.(?=weight|bias) -> patch_embed.proj.
 \.mlp\.linear([12])\. -> .mlp.fc\1.
+# EVA-02's angles, once more in each block
+^blocks\.(\d+)\.attn\.(rope\.freqs_\w+)$ -> /\2.\1
 # kept by MONAI, and computed without
 ^patch_embedding\.(cls_token)$|^(classification_head\..*) -> /\1\2
 ^(blocks\.\d+\.)((?:norm_)?cross_attn\.) -> /\2\1

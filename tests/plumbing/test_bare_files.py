@@ -191,6 +191,7 @@ def test_eva_x_needs_its_name_for_its_rotary_positions(tmp_path, scaled):
     angle = 14 / 4 * torch.arange(4.0)[:, None] / 1e4 ** (torch.arange(0, 32, 2) / 32)        # a quarter of a head, each twice
     rows, columns = (grid.repeat_interleave(2, -1) for grid in (angle[:, None].expand(4, 4, 16), angle[None].expand(4, 4, 16)))
     buffer = {"rope.freqs_cos": torch.cat([rows, columns], -1).flatten(0, 1).cos()}
+    buffer |= {f"blocks.{i}.attn.rope.freqs_cos": buffer["rope.freqs_cos"].clone() for i in range(SMALL.depth)}      # EVA-CLIP has them
     named = write(tmp_path / "b", t, {"architecture": "eva_x_small_patch16"}, file="eva_x.pt")
     kept = write(tmp_path / "c", {**t, **buffer}, file="eva_x.pt")
     x = images().float()
