@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (is_number, odd_cell, places_in, read_numbers, reading_notes, spellings_of,
-                            ways_out)
+from plumbing.cells import (is_number, odd_cell, places_in, read_numbers, reading_notes, same_word,
+                            spellings_of, ways_out)
 from plumbing.cohort import Column
 from plumbing.tables import names_and_kinds, require_column, shortlist
 
@@ -52,7 +52,17 @@ def fit_column(cohort, name, kind, train):
                          f"({shortlist(known)}), need at least 2 to learn from, and of words at most 50")
     if kind == "number":
         return Column(name, kind, mean=float(x.mean()), std=float(x.std()), blanks="" in cells)
+    refuse_ids(cohort, name)
     return Column(name, kind, values=tuple(values), blanks="" in cells)
+
+
+def refuse_ids(cohort, name):
+    """ValueError where no two patients share a value of a category, which config.json would hold."""
+    word_of = {cell: same_word(cell) for cell in set(cohort.columns[name]) if cell}
+    pairs = {(word_of[cell], patient) for cell, patient in zip(cohort.columns[name], cohort.patients) if cell}
+    if len(set(word_of.values())) == len(pairs) > 2:
+        raise ValueError(f"--tabular {name}: no two patients share a value, as with ids; a category needs "
+                         "values that patients share, and a model holds no ids of patients")
 
 
 def to_numbers(cohort, name):

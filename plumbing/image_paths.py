@@ -16,7 +16,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from os.path import basename, commonprefix, dirname, isdir, isfile, join, normpath, relpath
+from os.path import basename, commonpath, commonprefix, dirname, isdir, isfile, join, normpath, relpath
 
 from plumbing.folders import left_out_note, look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
@@ -135,7 +135,7 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     """ValueError about the first row that names no image, with the file of the nearest name, if any."""
     row = rows[paths.index(None)]
     cell = row[column]
-    if not normpath(join(root, cell[:LONGEST])).startswith(root):
+    if commonpath([root, normpath(join(root, cell[:LONGEST]))]) != root:
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")

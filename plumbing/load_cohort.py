@@ -93,7 +93,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes + early_notes
     for name in filter(SITE_COLUMN.fullmatch, header):
-        pairs = set(zip(cohort.patients, cohort.columns[name]))
+        pairs = {(patient, site) for patient, site in zip(cohort.patients, cohort.columns[name]) if site}
         if len(pairs) > 1.1 * len(set(cohort.patients)):
             cohort.notes.append(f"WARNING: patients have images of several {name}: where ids begin anew in "
                                 "each, --patient-column needs a column that holds both")

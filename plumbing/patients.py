@@ -33,9 +33,10 @@ NAMES = r"""  what files are called, below the data's folder, without endings: t
 (?:^|/)(p\d{8})/ -> MIMIC-CXR
 """
 
-# what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2, 7_01, 7_2020-01-31
-PART = re.compile(r"(?i)^(.*?\d)(([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+([1-9]\d?|0[1-9])"
-                  r"|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d)|[ _/-]+0)$")
+# what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 7.2, 7/2, 7_01, 7_2020-01-31;
+# but TCGA-A2-A04N and TCGA-A2-A04P are two patients
+PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+[1-9]\d?"
+                  r"|[ _./-]+0[1-9]|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d|[ _/-]+0)$")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 NOBODY = re.compile(rf"{UNKNOWN.pattern}|\s*|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
@@ -127,8 +128,8 @@ def parts_note(patients):
     if not several or max(map(len, parts.values())) > len(several) + 1:
         return []
     some = " and ".join(parts[several[0]][:2])
-    return [f"WARNING: {some} count as different patients, {several[0]} may be one; --patient-regex, with a "
-            "group around what counts, says so"]
+    return [f"WARNING: {some} count as different patients, {several[0]} may be one; --patient-column and "
+            "--patient-regex, with a group around what counts, say so"]
 
 
 def compile_regex(regex):

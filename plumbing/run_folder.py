@@ -240,6 +240,10 @@ def new_run(args):
     leftovers = set(os.listdir(run)) - {"lock", "args.json.part"}
     if leftovers and not isfile(join(run, "args.json")):
         raise ValueError(f"{run} is not a run folder (it holds no args.json); --overwrite does not delete it")
+    for inside, _, names in os.walk(run):
+        if inside != run and "args.json" in names:
+            raise ValueError(f"{run}: --overwrite would delete {inside} too, a run that lies in it; move "
+                             "that one, or --name takes another")
     run_lock = lock_run(run)
     for entry in list(os.scandir(run)):              # what an older run left, but not the lock
         if entry.is_dir(follow_symlinks=False):

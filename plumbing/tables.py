@@ -128,7 +128,10 @@ def blank_out(rows, words):
     """Make the cells that hold a word for a blank blank. words: as in MISSING, for which "default" stands.
 
     -> {(column, cell): how often it was made blank}. ValueError for - in a column that holds + too."""
-    words = set(words.lower().replace("default", MISSING).split(","))
+    words = set(words.lower().split(","))
+    if "default" in words:
+        words.remove("default")
+        words.update(MISSING.split(","))
     counts = Counter()
     for row in rows:
         for name, cell in row.items():

@@ -1,4 +1,6 @@
 """plumbing/columns.py: columns of the table become the input of a model."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,14 @@ def test_what_is_to_be_predicted_is_no_input(tmp_path, target, column):
 def test_a_column_with_a_comma_in_its_name():
     cohort = table_cohort(**{"size, mm": ["1", "2", "3", "4"]})
     assert [column.name for column in fit_columns(cohort, "size, mm:number", range(4))] == ["size, mm"]
+
+
+def test_ids_are_no_category():
+    """config.json holds the values of a category, and models hold no ids, of patients or of their visits."""
+    patients = ["p", "p", "q", "r"]
+    cohort = table_cohort(mrn=["x1", "x1", "x2", "x3"], visit=["v1", "v2", "v3", "v4"], year=["1", "1", "2", "3"], site=["a", "a", "b", "b"], side=["l", "r", "l", "b"])
+    cohort = replace(cohort, patients=patients)
+    for wanted in ("mrn", "visit", "year:category"):
+        with pytest.raises(ValueError, match=f"^--tabular {wanted[:4]}.*: no two patients share a value"):
+            fit_columns(cohort, wanted, range(4))
+    assert [column.kind for column in fit_columns(cohort, "year,site,side", range(4))] == ["number", "category", "category"]

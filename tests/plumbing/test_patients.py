@@ -93,6 +93,7 @@ def test_ids_that_end_in_a_visit_or_a_side(ends, warns):
     notes = parts_note([f"S{number:03d}{end}" for number in range(9) for end in ends])
     assert [line[:63] for line in notes] == [f"WARNING: S000{ends[0]} and S000{ends[1]} count as different patients, S000 may be one"[:63]] * warns
     assert not parts_note([f"{site:02d}-{number}" for site in range(3) for number in range(1, 9)])
+    assert not parts_note([f"TCGA-A2-A0{number}{letter}" for number in range(10) for letter in "NPQ"])
     assert not parts_note([f"{number * 2654435761 % 2 ** 32:08x}" for number in range(500)])
 
 
@@ -131,3 +132,5 @@ def test_ids_that_begin_anew_in_each_site_are_said(tmp_path, column, warns):
     assert (note in load_cohort(path).notes) == warns
     path = write(tmp_path, "t.csv", f"patient_id,image,target,{column}", *(f"{i // 2},{name},{i},{'AB'[i // 2 % 2]}" for i, name in enumerate(names)))
     assert note not in load_cohort(path).notes
+    path = write(tmp_path, "t.csv", f"patient_id,image,target,{column}", *(f"{i // 2},{name},{i},{'AB'[i // 2 % 2] * (1 - i % 2)}" for i, name in enumerate(names)))
+    assert note not in load_cohort(path).notes                     # only the first row of a patient says it

@@ -117,3 +117,13 @@ def test_an_existing_run_is_kept(greys, quiet, monkeypatch, capsys):
     os.makedirs("runs/mine"), open("runs/mine/thesis.txt", "w").close()
     assert "does not delete" in fails(grey_flags(greys, "--name", "mine", "--overwrite"), monkeypatch, capsys)
     assert os.path.exists("runs/mine/thesis.txt")
+
+
+def test_a_run_that_lies_in_another_is_not_overwritten_with_it(greys, quiet, monkeypatch, capsys):
+    """--name a/b is a run in runs/a, and --name a --overwrite begins with an empty folder."""
+    for name in ("a", "a/b"):
+        fit(grey_flags(greys, "--epochs", "1", "--name", name))
+    error = fails(grey_flags(greys, "--epochs", "1", "--name", "a", "--overwrite"), monkeypatch, capsys)
+    assert "runs/a: --overwrite would delete runs/a/b too, a run that lies in it" in error
+    assert os.path.exists("runs/a/b/best/config.json") and os.path.exists("runs/a/best/config.json")
+    fit(grey_flags(greys, "--epochs", "1", "--name", "a/b", "--overwrite"))

@@ -66,6 +66,8 @@ def test_words_for_a_blank():
     assert blank_out(rows, MISSING) == {("a", "NaN"): 1, ("a", "N/A"): 1, ("a", "None"): 1, ("a", "?"): 1, ("b", "nan"): 1}
     rows.append({"a": "#GETTING_DATA", "b": "#SPILL!", None: 5})
     assert len(blank_out(rows, "default,nanette")) == 3 and [row["b"] for row in rows] == ["", "", "-1", "", ""] and rows.pop()["a"] == ""
+    rows.append({"a": "default", "b": "nan", None: 5})
+    assert not blank_out(rows, "default value") and blank_out(rows, "x,default") == {("b", "nan"): 1} and rows.pop()["a"] == "default"
     rows[1]["b"] = "nanette"
     rows.append({"a": "#NV", "b": "#VALEUR!", None: 6})              # of German and French spreadsheets
     assert len(blank_out(rows, MISSING)) == 2 and rows.pop()["a"] == ""
