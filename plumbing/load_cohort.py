@@ -93,11 +93,12 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes + early_notes
     for name in filter(SITE_COLUMN.fullmatch, header):
-        pairs = {(patient, site) for patient, site in zip(cohort.patients, cohort.columns[name]) if site}
+        pairs = {pair for pair in zip(cohort.patients, cohort.columns[name]) if pair[1]}
         if len(pairs) > 1.1 * len(set(cohort.patients)):
             cohort.notes.append(f"WARNING: patients have images of several {name}: where ids begin anew in "
                                 "each, --patient-column needs a column that holds both")
-    if {uncertain, blank} != {"zeros"} and "labels" not in [task.kind for task in cohort.tasks]:
+    kinds = [task.kind for task in cohort.tasks]
+    if kinds and "labels" not in kinds and {uncertain, blank} != {"zeros"}:
         cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
                             "is labels; COLUMN:labels makes one")
     rows = merge_rows(path, rows, cohort, split_column)
@@ -245,10 +246,11 @@ def unused_split(cohort):
     """-> a warning where a column, or the folders of the images, say a split that is not used, in a list."""
     for name, cells in cohort.columns.items():
         cells = cells[::max(1, len(cells) // 1000)]                # of many these will do
-        splits = list(filter(None, map(split_in, cells)))
-        holds_words = 2 * len(splits) >= len(cells) and len(set(splits)) > 1
+        words = list(filter(split_in, cells))
+        holds_words = 2 * len(words) >= len(cells) and len(set(map(split_in, words))) > 1
         holds_few = 1 < len(set(cells)) <= 20 and name not in cohort.predicted
-        if holds_words or holds_few and (splits or SPLIT_COLUMN.fullmatch(name)):
+        holds_one = {word.lower() for word in words} - {"valid"}   # which has invalid beside it
+        if holds_words or holds_few and (holds_one or SPLIT_COLUMN.fullmatch(name)):
             return [f"WARNING: column {name} is not used as a split; with train, val and test in it "
                     f"--split-column {name} keeps it, none takes away this line"]
     return []

@@ -92,6 +92,8 @@ def test_a_file_called_split_is_not_asked(tmp_path, monkeypatch):
     ("patient_id,image,target,cv_fold", ("p,a.png,1,0", "q,b.png,2,1"), None, None, "WARNING: column cv_fold is not used as a split"),
     ("patient_id,image,target,cohort", ("p,a.png,1,development", "q,b.png,2,validation"), None, None, "WARNING: column cohort is not used as a split"),
     ("patient_id,image,target,split", ("p,a.png,1,train", "q,b.png,2,tuning", "r,c.png,3,hold-out"), None, ["train", "val", "test"], None),
+    ("patient_id,image,target,quality", ("p,a.png,1,valid", "q,b.png,2,Invalid"), None, None, None),
+    ("patient_id,image,target,quality", ("p,a.png,1,train", "q,b.png,2,valid"), None, None, "WARNING: column quality is not used as a split"),
     ("patient_id,image,target,subset", ("p,a.png,1,1", "q,b.png,2,2"), None, None, "WARNING: column subset is not used as a split"),
     ("patient_id,image,target,Fold", ("p,a.png,1,0", "q,b.png,2,1"), "none", None, None),
     ("patient_id,image,target,image2", ("p,train2017/a.png,1,", "q,val2017/b.png,2,"), "image", ["train", "val"], None),

@@ -442,6 +442,8 @@ def test_policies_without_labels_are_said(tmp_path):
     note = "WARNING: --uncertain ones and --blank zeros decide nothing: no target is labels; COLUMN:labels makes one"
     assert note in column(tmp_path, ("0", "1", "-1"), "target:classes", uncertain="ones").notes
     assert not any("decide" in line for line in column(tmp_path, ("0", "1", "-1"), uncertain="ones").notes + column(tmp_path, ("a", "b")).notes)
+    path = generic(tmp_path, "p,a.png", "q,b.png", header="patient_id,image")
+    assert not any("decide" in line for line in load_cohort(path, uncertain="ones", needs_targets=False).notes)
 
 
 def test_the_positive_class_in_another_spelling(tmp_path):
