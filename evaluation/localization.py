@@ -127,8 +127,9 @@ def finding_maps(out, i, token, grids):
 
 
 def map_title(name):
-    """A map's name in metrics.json -> as it is shown: the labels of Query2Label are queries, not tokens."""
-    return name.replace("label token", "label's map").replace("class token", "class token's map")
+    """A map's name in metrics.json -> as it is shown: Query2Label's labels are queries, not tokens, and some
+    ViTs read the mean of the patches, not a class token."""
+    return name.replace("label token", "label's map").replace("class token", "attention map")
 
 
 def branches_of(out, key, i):

@@ -161,8 +161,11 @@ def facts(run):
     """-> [(name, text or number)]: what was trained on what."""
     args = run.args
     data = args["data"]
+    device = args["device"]
     if args.get("images"):
         data += f", images in {args['images']}"
+    if run.metrics.get("device", device) != device:                # as of "auto"
+        device += f", evaluated on {run.metrics['device']}"
     return [
         ("Model", model_text(args)),
         ("Parameters", f"{run.parameters:,}"),
@@ -171,7 +174,7 @@ def facts(run):
         ("Predicts", "; ".join(f"{task.name} ({task.text})" for task in run.tasks)),
         ("Training", training_text(run)),
         ("Seed", args["seed"]),
-        ("Device", args["device"]),
+        ("Device", device),
         ("Tested", f"on {run.tested_on}: {counts(run.metrics)}"),
     ]
 

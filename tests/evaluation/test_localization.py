@@ -10,7 +10,7 @@ from PIL import Image
 
 import eval as evaluate
 import train
-from evaluation.localization import find_boxes, finding_maps, inside, read_boxes, score_finding, score_maps
+from evaluation.localization import find_boxes, finding_maps, inside, map_title, read_boxes, score_finding, score_maps
 from plumbing import simulate
 from plumbing.cohort import Cohort, Reading
 
@@ -99,6 +99,7 @@ def test_every_map_of_a_model_is_found():
     maps = finding_maps(out, 1, token=3, grids=[(2, 3)])
     assert list(maps) == ["class token", "label token"]
     np.testing.assert_allclose(maps["class token"], out["map"][1].mean(0).view(2, 3))
+    assert list(map(map_title, maps)) == ["attention map", "label's map"]                # not every ViT reads its class token
     np.testing.assert_allclose(maps["label token"], out["label_map"][1, 3].view(2, 3))
     pair = {"map": [torch.rand(1, 3, 6), torch.rand(1, 3, 4)]}
     assert {name: map.shape for name, map in finding_maps(pair, 0, 0, [(2, 3), (2, 2)]).items()} == {

@@ -14,7 +14,7 @@ from evaluation.card import plain
 from evaluation.metrics import METRICS, NAMES
 from evaluation.picture_file import Figure
 from evaluation.report import page, run_figures, write_report
-from evaluation.run_text import read_run, split_table
+from evaluation.run_text import facts, read_run, split_table
 from plumbing.models import count
 from plumbing.saved_run import open_model
 from tests.evaluation.conftest import NASTY_NAME
@@ -98,6 +98,14 @@ def test_the_numbers_on_the_page_are_those_of_metrics_json(runs):
     model, _, _ = open_model(str(runs / "a"))
     assert run.parameters == count(model) and f"{run.parameters:,}" in text
     assert [row[1:] for row in split_table(run)[2]] == [[14, 14], [2, 2], [4, 4]]
+
+
+def test_the_device_is_the_one_that_was_used(runs):
+    """Whoever reads the page cannot know what "auto" was."""
+    run = read_run(str(runs / "a"))
+    for asked, text in (("auto", "auto, evaluated on cpu"), ("cpu", "cpu")):
+        run.args["device"] = asked
+        assert ("Device", text) in facts(run)
 
 
 def test_captions_and_alternative_texts_are_escaped():
