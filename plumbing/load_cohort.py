@@ -4,6 +4,7 @@ import os
 import re
 from collections import defaultdict
 from os.path import abspath, basename, dirname, isdir, isfile, relpath, splitext
+from shlex import quote
 
 from plumbing.cells import same_word
 from plumbing.class_folders import read_class_folders, with_target
@@ -147,10 +148,15 @@ def read_patients(path, header, rows, image, patient, known, regex):
     if not patient:
         patient = known.get("patient") or first_column(header, "patient_id|lesion_id")
         regex = regex or known.get("patient_regex")
+    early_notes = []
+    usual = "patient_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID|subject_id"
     if not patient and regex:
         patient = image                                            # names of files say who the patients are
-    patient = patient or "patient_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID|subject_id"
-    patient = require_column(path, header, patient, "--patient-column",
+        unread = first_column(header, usual)
+        if unread:
+            early_notes = [f"WARNING: --patient-regex is looked for in the names of images, not in {unread}; "
+                           f"--patient-column={quote(unread)} turns it round"]
+    patient = require_column(path, header, patient or usual, "--patient-column",
                              f" (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
@@ -164,7 +170,7 @@ def read_patients(path, header, rows, image, patient, known, regex):
         notes += parts_note(patients)
     if patient == "lesion_id":
         notes.append("lesion_id says which images belong together; a patient may have several")
-    return patients, notes
+    return patients, early_notes + notes
 
 
 def read_any_folder(folder, regex, by_folder=False):

@@ -118,7 +118,10 @@ def test_names_of_files_spell_a_patient_in_several_ways():
 def test_a_column_that_can_only_be_the_patient_is_taken(tmp_path, column):
     """Under the names that public tables and DICOM give it; patient_id and lesion_id come first, and names of files where a regular expression is given."""
     path = write(tmp_path, "t.csv", f"{column},image,target", "1,a_3.png,0.5", "1,b_4.png,1", images=("a_3.png", "b_4.png"))
-    assert load_cohort(path).patients == ["1", "1"] and load_cohort(path, regex=r"_(\d)").patients == ["3", "4"]
+    assert load_cohort(path).patients == ["1", "1"]
+    cohort = load_cohort(path, regex=r"_(\d)")
+    assert cohort.patients == ["3", "4"] and f"WARNING: --patient-regex is looked for in the names of images, not in {column}; --patient-column=" in cohort.notes[0]
+    assert load_cohort(path, regex=r"\d", patient=column).patients == ["1", "1"] and not load_cohort(path, regex=r"\d", patient=column).notes
     path = write(tmp_path, "u.csv", f"{column},patient_id,image,target", "1,5,a_3.png,0.5", "1,6,b_4.png,1")
     assert load_cohort(path).patients == ["5", "6"]
 
