@@ -21,7 +21,7 @@ def columns_of(by, cohort, images, folder):
     """--by a,b -> {column: patients within whom it varies}, and the columns of an earlier evaluation of the
     same folder, which stay. ValueError for a column that is not there, or tells patients from one another."""
     columns = {}
-    typed = re.split(" *, *", by) if by else []
+    typed = re.split(" *, *", by.strip()) if by else []
     if by in cohort.columns:                                       # its own name may have a comma
         typed = [by]
     for name in [DEFAULT, *read_metrics(folder).get("by", {}), *typed]:

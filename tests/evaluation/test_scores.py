@@ -245,6 +245,7 @@ def test_several_columns_make_subgroups_and_names_make_none(tmp_path):
     cohort.columns["sex"][12] = "M"                                # the second image of p0
     images = range(24)
     found = columns_of("site,sex", cohort, images, str(tmp_path))
+    assert columns_of(" site , sex ", cohort, images, str(tmp_path)) == found
     assert found == {"fst": 0, "site": 0, "sex": 1}
     table = table_of(PASI, np.zeros(12), np.arange(12.0))
     errors = {name: scores["mae"]["value"] for name, scores in score_subgroups(PASI, table, found, cohort).items()}
