@@ -79,7 +79,7 @@ def add_data_flags(add):
     add("--patient-column", help="default: patient_id, patient ..., or as the public table says")
     add(
         "--patient-regex", metavar="REGEX",
-        help="which part of that column or of patient_id, or else of the path of an image, names the patient: "
+        help="which part of that column or of patient_id, else of the path of an image, names the patient: "
              "the first group of a regular expression, e.g. '(S[0-9]+)_'")
     add("--image-column", help="default: image, or what the public table calls it; A,B where a row has two")
     add(
