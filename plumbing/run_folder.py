@@ -161,7 +161,7 @@ def forget_results(run):
     inside = glob.escape(run)
     for path in glob.glob(join(inside, "*", "metrics.json")):
         if not isfile(join(dirname(path), "args.json")):           # a run in it is none of its results
-            shutil.rmtree(dirname(path))
+            shutil.rmtree(dirname(path), ignore_errors=True)       # a link stays
     for name in ("metrics.json", "report.html", "predictions.csv", "against-*.json"):
         for path in glob.glob(join(inside, name)):
             os.remove(path)

@@ -187,7 +187,8 @@ def require_column(path, header, names, flag, hint=""):
     """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
     name = first_column(header, names)
     if name is None:
-        raise ValueError(f"{path}: no column {names!r}; {flag} names it{hint}, there are "
+        usual = names.partition("|")[0]
+        raise ValueError(f"{path}: no column {usual!r}; {flag} names it{hint}, there are "
                          f"{shortlist(map(repr, header))}")
     return name
 
