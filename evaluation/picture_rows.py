@@ -4,6 +4,7 @@ A photograph is an (H, W) or (H, W, 3) uint8 array or a PIL image. Patches are c
 vit.py.
 """
 import itertools
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -148,7 +149,7 @@ def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
         own = {rank: cell for rank, (image, cell) in enumerate(kept) if image == number}
         colors = [heat_color(1 - rank / max(1, len(kept) - 1)) for rank in own]
         pictures.append(outline_patches(fit_height(photo, height), list(own.values()), grid, colors))
-        captions.append(f"{len(own)} patches kept")
+        captions.append(f"{len(own)} of {math.prod(grid)} kept")
     if composite:
         pictures += [arrow(height), *composite]
         captions += ["", f"composite of {len(kept)} patches"]
