@@ -27,7 +27,7 @@ from plumbing.columns import tabulate
 from plumbing.command import shown
 from plumbing.device import find_device
 from plumbing.inside import stay_inside
-from plumbing.load_cohort import cohort_of_rows, read_any_folder
+from plumbing.load_cohort import PATIENT_COLUMNS, cohort_of_rows, read_any_folder
 from plumbing.patients import identity
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
@@ -67,7 +67,7 @@ def load_images(source, args, images=None, columns=()):
     rows, image, notes = plain_rows(source, header, rows, image, args.missing)
     patient = args.patient_column
     if not (patient or known.get("patient")) and had_class_folders(args):
-        patient = f"patient_id|lesion_id|{image}"                  # the first of these that is a column
+        patient = f"{PATIENT_COLUMNS}|{image}"                     # the first of these that is a column
     cohort = cohort_of_rows(source, header, rows, known, images, patient, image, args.patient_regex)
     cohort.notes += notes
     merge_rows(source, rows, cohort)

@@ -29,6 +29,9 @@ SITE_COLUMN = re.compile(r"(?i)(site|cent(er|re)|hospital|clinic|institut(e|ion)
 # and of those that say a split in numbers: fold, is_train, test set
 SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*((k|cv)[ _.-]?)?(folds?|partition|(sub)?set|train(ing)?"
                           r"|test(ing)?|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
+# names of columns that say who the patient is, of which the first that is there counts
+PATIENT_COLUMNS = ("patient_id|lesion_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID"
+                   "|subject_id")
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",
@@ -149,14 +152,13 @@ def read_patients(path, header, rows, image, patient, known, regex):
         patient = known.get("patient") or first_column(header, "patient_id|lesion_id")
         regex = regex or known.get("patient_regex")
     early_notes = []
-    usual = "patient_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID|subject_id"
     if not patient and regex:
         patient = image                                            # names of files say who the patients are
-        unread = first_column(header, usual)
+        unread = first_column(header, PATIENT_COLUMNS)
         if unread:
             early_notes = [f"WARNING: --patient-regex is looked for in the names of images, not in {unread}; "
                            f"--patient-column={quote(unread)} turns it round"]
-    patient = require_column(path, header, patient or usual, "--patient-column",
+    patient = require_column(path, header, patient or PATIENT_COLUMNS, "--patient-column",
                              f" (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])

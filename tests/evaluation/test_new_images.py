@@ -118,6 +118,8 @@ def test_a_run_of_class_folders_needs_no_ids_in_a_csv(place, tmp_path):
     args.data, args.patient_column, args.image_column = str(tmp_path), None, None
     cohort = load_images(str(tmp_path / "new.csv"), args)
     assert cohort.patients == ["a.png", "b.png"] and not cohort.patients_known
+    (tmp_path / "new.csv").write_text("Patient,image\n7,a.png\n7,b.png\n")
+    assert load_images(str(tmp_path / "new.csv"), args).patients == ["7", "7"]
 
 
 def test_a_known_table_may_have_no_ids_either(place, tmp_path):
