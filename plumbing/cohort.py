@@ -153,8 +153,12 @@ def unify(patients, values, task, name, how):
             raise ValueError(f"patient {patient} has images with different targets for {name} "
                              f"({task.word(min(options))} and {task.word(max(options))}); --patient-target "
                              f"{choices} says which counts of a task of {task.kind}")
-        choice = {"mean": sum(options) / len(options), "max": max(options)}
-        chosen[patient] = choice.get(how, options[0])
+        if how == "mean":
+            chosen[patient] = sum(options) / len(options)
+        elif how == "max":
+            chosen[patient] = max(options)
+        else:
+            chosen[patient] = options[0]
     return np.float32([chosen.get(patient, np.nan) for patient in patients])
 
 

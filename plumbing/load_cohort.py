@@ -219,9 +219,11 @@ def find_split_column(path, header, rows, image, split, lists):
         return None
     if not split:
         own = next((name for name in header if name.lower() == "split"), None)
-        split_of = official_lists(dirname(path), lists.split(", "))
-        if own or not split_of:
+        if own:
             return own
+        split_of = official_lists(dirname(path), lists.split(", "))
+        if not split_of:
+            return None
     elif isfile(split):
         split_of = read_splits(split)
     else:
