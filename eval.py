@@ -25,6 +25,8 @@ from collections import Counter
 from os.path import abspath, basename, isfile, join
 from shlex import quote
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")    # as in train.py
+
 import torch
 
 from evaluation.card import USE, write_card

@@ -17,6 +17,8 @@ import signal
 import time
 from contextlib import nullcontext, redirect_stdout
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")    # before torch: its waiting threads leave the core to others
+
 import torch
 import torch.nn.functional as F
 from huggingface_hub.utils import tqdm

@@ -105,3 +105,19 @@ def test_a_flag_that_the_program_does_not_take_is_not_advised_as_if_it_did(monke
         with pytest.raises(SystemExit):
             run_main(main, parser)
         assert capsys.readouterr().err.strip().endswith(line)
+
+
+@pytest.mark.parametrize("program", ("train", "eval"))
+def test_waiting_threads_let_others_have_the_core(program):
+    """GNU's OpenMP reads this as PyTorch is imported. With its own 300,000 turns an epoch beside a busy program took ten times as long."""
+    code = ("import os, sys\n"
+            "class Watch:\n"
+            "    def find_spec(name, path=None, target=None):\n"
+            "        if name == 'torch':\n"
+            "            os.write(1, os.environ.get('GOMP_SPINCOUNT', 'unset').encode())\n"
+            "            os._exit(0)\n"
+            "sys.meta_path.insert(0, Watch)\n"
+            f"import {program}")
+    unset = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    for environment, count in ((unset, b"1000"), (unset | {"GOMP_SPINCOUNT": "7"}, b"7")):
+        assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment) == count
