@@ -17,7 +17,7 @@ import signal
 import time
 from contextlib import nullcontext, redirect_stdout
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")    # before torch: its waiting threads leave the core to others
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")    # before torch: a thread that waits leaves its core
 
 import torch
 import torch.nn.functional as F
