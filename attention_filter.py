@@ -33,9 +33,8 @@ def select(scores, k):
     if not 0 < k <= N * T:
         raise ValueError(f"cannot keep {k} of {N} x {T} tokens")
     scores = scores.flatten(1)                                     # (B, N T)
-    ids = scores.argsort(dim=1, descending=True, stable=True)
-    ids_keep = ids[:, :k]
-    return ids_keep // T, ids_keep % T
+    ids = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return ids // T, ids % T
 
 
 def refine(token, grid, r):
@@ -61,7 +60,7 @@ def gather_patches(images, image, patch, size):
     columns = images.shape[4] // size[1]
     images = images.unflatten(4, (columns, size[1]))               # (B, N, C, height, columns, P)
     images = images.unflatten(3, (-1, size[0]))                    # (B, N, C, rows, P, columns, P)
-    return images[sample, image, :, patch // columns, :, patch % columns]
+    return images[sample, image, :, patch // columns, :, patch % columns]  # PyTorch puts (B, K) first
 
 
 def compose(patches, grid):

@@ -2,7 +2,7 @@
 
     X_b = ViT blocks(X_b)                               for both branches b; o is the other branch
     u   = [f_b(cls_b) ; patches_o]                      b's class token before the patches of o
-    y   = u[0] + softmax(q K^T / sqrt(d)) V             q from LN(u[0]) alone, K and V from LN(u): linear in T
+    y   = u[0] + softmax(q K' / sqrt(d)) V              q from LN(u[0]) alone, K and V from LN(u): linear in T
     X_b = [g_b(y) ; patches_b]                          only the class token changes; these lines K times
     logits = mean over b of head_b(LN(cls_b))           Chen et al. 2021, arXiv 2103.14899, section 3.3
 
@@ -147,16 +147,14 @@ class Encoder(nn.Module):
         S, L = config.branches
         self.blocks = nn.ModuleList()
         for vit in (S, L):
-            blocks = [Block(vit, rate) for rate in drop_path[:vit.depth]]
-            self.blocks.append(nn.ModuleList(blocks))
+            self.blocks.append(nn.ModuleList([Block(vit, rate) for rate in drop_path[:vit.depth]]))
         if config.fusion == "cross":
             self.projs = nn.ModuleList([project(S, L), project(L, S)])         # f
             self.revert_projs = nn.ModuleList([project(L, S), project(S, L)])  # g
             self.fusion = nn.ModuleList()
             for vit in (L, S):                                     # S attends to L, and L to S
-                attends = []
-                for _ in range(config.cross_depth):
-                    attends.append(Attend(CrossAttention(vit.dim, vit.heads), vit, drop_path[-1]))
+                attends = [Attend(CrossAttention(vit.dim, vit.heads), vit, drop_path[-1])
+                           for _ in range(config.cross_depth)]
                 self.fusion.append(attends[0] if config.cross_depth == 1 else AttendAgain(attends))
         else:
             from plumbing.fusions import vary
@@ -297,15 +295,14 @@ class CrossViT(nn.Module):
         if args.pretrained:
             return cls.from_pretrained(args.pretrained, image, args.channels, tasks, **changes)
         half = (0.5,) * args.channels
-        changes.update(
-            channels=args.channels, mean=half, std=half, patch=pair(args, "patches"), dims=pair(args, "dims"),
-            depths=pair(args, "depths"), encoders=args.encoders, cross_depth=args.cross_depth)
+        changes.update(channels=args.channels, mean=half, std=half, patch=pair("patches", args.patches),
+                       dims=pair("dims", args.dims), depths=pair("depths", args.depths),
+                       encoders=args.encoders, cross_depth=args.cross_depth)
         return cls(variant(args.variant, image, **changes), tasks)
 
 
-def pair(args, flag):
-    """ "8,16" of a flag -> (8, 16); no text -> None."""
-    text = getattr(args, flag)
+def pair(flag, text):
+    """ "8,16" of a flag -> (8, 16); None -> None."""
     if text is None:
         return None
     if not re.fullmatch("[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
@@ -315,4 +312,6 @@ def pair(args, flag):
 
 if __name__ == "__main__":
     model = CrossViT(variant("9"), {"label": 1000})
-    print("parameters of CrossViT-9, 8.6 M in the paper:", sum(p.numel() for p in model.parameters()))
+    print(f"CrossViT-9, 8.6 M in the paper: {sum(p.numel() for p in model.parameters()):,} parameters")
+    for branch, tokens in zip("SL", model.embed(torch.zeros(1, 3, 240, 240))):
+        print("tokens of", branch, tuple(tokens.shape))

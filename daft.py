@@ -30,7 +30,7 @@ from vit import Normalize, ViT, ViTConfig, make_heads
 
 LOCATIONS = (0, 1, 2, 3, 4)          # balanced accuracy .598 .616 .622 .622 .612 in the paper's Table 3
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}  # axes
+LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}
 
 # -----------------------------------------------------------------------------
 # the rows of Table 2: what the last Linear sees, from h and t
@@ -40,7 +40,7 @@ def table_alone(net, h, t):
     return t
 
 
-def features(net, h, t):
+def features_alone(net, h, t):
     """h, which with duanmu, film and daft depends on the table already."""
     return h
 
@@ -57,16 +57,16 @@ def one_fc_concat_1fc(net, h, t):
     return torch.cat([h, F.relu(net.hidden(t))], 1)
 
 
-FUSIONS = {  # balanced accuracy and c-index of the paper's Table 2
+FUSIONS = {  # in the paper's Table 2: balanced accuracy; c-index, the pairs of patients in the right order
     "linear": table_alone,           # .552 .719
-    "image": features,               # .504 .599, the ResNet alone
+    "image": features_alone,         # .504 .599, the ResNet alone
     "linear-features": concat_1fc,   # .559 .693, h of a frozen ResNet
     "concat-1fc": concat_1fc,        # .587 .729
     "concat-2fc": concat_2fc,        # .576 .725
     "1fc-concat-1fc": one_fc_concat_1fc,  # .591 .723
-    "duanmu": features,              # .578 .706, maps multiplied by W..W relu(W t) before every block
-    "film": features,                # .601 .712, maps in the last block scaled and shifted by t
-    "daft": features,                # .622 .748, the same by [GAP ; t]
+    "duanmu": features_alone,        # .578 .706, maps multiplied by W..W relu(W t) before every block
+    "film": features_alone,          # .601 .712, maps in the last block scaled and shifted by t
+    "daft": features_alone,          # .622 .748, the same by [GAP ; t]
 }
 
 
@@ -182,8 +182,8 @@ class ResNet(nn.Module):
         self.inputs = {"linear": ("tabular",), "image": ("image",)}.get(fusion, self.inputs)
         if fusion != "linear":
             self.make_blocks(config, m)
-        seen = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
-                "1fc-concat-1fc": h + m}                           # what FUSIONS gives, others: h
+        widths = {"linear": P, "linear-features": h + P, "concat-1fc": h + P, "concat-2fc": m,
+                  "1fc-concat-1fc": h + m}                         # of what FUSIONS gives; others: h
         if fusion == "duanmu":                                     # a factor per map, before each block
             first = nn.Sequential(nn.Linear(P, 8, bias=False), nn.ReLU(), nn.Linear(8, n, bias=False))
             self.factors = nn.ModuleList([first])
@@ -191,7 +191,7 @@ class ResNet(nn.Module):
                 self.factors.append(nn.Linear(old, new, bias=False))
         if fusion in ("concat-2fc", "1fc-concat-1fc"):
             self.hidden = nn.Linear(h + P if fusion == "concat-2fc" else P, m)
-        self.head = make_heads(seen.get(fusion, h), tasks)
+        self.head = make_heads(widths.get(fusion, h), tasks)
         self.normalize = Normalize(config.mean, config.std, len(config.image))
         if fusion == "linear-features":
             self.stem.requires_grad_(False)
@@ -346,4 +346,5 @@ if __name__ == "__main__":
     for fusion in FUSIONS:
         tabular = 0 if fusion == "image" else 15
         model = ResNet(DAFTConfig(fusion=fusion, tabular=tabular), {"diagnosis": 3})
-        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} parameters, {model.inputs}")
+        parameters = sum(p.numel() for p in model.parameters())
+        print(f"{fusion:15} {parameters:6,} parameters, sees {' and '.join(model.inputs)}")

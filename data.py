@@ -42,7 +42,6 @@ from plumbing.cache import Decoded
 from plumbing.command import Parser, run_main
 from plumbing.pictures import CROP, read, read_image
 
-
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")
 FLIPS = (("hflip", -1), ("vflip", -2), ("dflip", -3))              # of width, height, depth
 

@@ -57,7 +57,6 @@ from plumbing.run_folder import write_json
 from plumbing.saved_run import open_model, read_metrics
 from plumbing.splits import read_run_split, sort_by_split
 
-
 USES = {  # what is asked for: the flags that it uses, besides --device
     "data": ("images", "target", "by", "boxes", "figures"),
     "predict": ("out", "images", "skip_broken", "figures"),
@@ -169,27 +168,27 @@ def rehearse(ready, run):
 def make_parser():
     parser = Parser(__doc__)
     add = parser.add_argument
-    do = parser.add_mutually_exclusive_group().add_argument
+    add_one_of = parser.add_mutually_exclusive_group().add_argument
     add("run", help="run folder, runs/NAME")
     add("--split", choices=SPLITS, default="test", help="which part of the run's own split")
-    do("--data", help="another table than the run's; all its patients are evaluated")
+    add_one_of("--data", help="another table than the run's; all its patients are evaluated")
     add("--images", help="image folder of that table")
     add("--target", help="targets of that table, as in train.py; default: those of the run")
     add("--by", help="columns of the table to make subgroups of, e.g. sex,age,site, besides "
         "earlier ones, and fst where there is such a column")
     add("--boxes", help="CSV of boxes to compare the maps with: image,label,x0,y0,x1,y1; "
         "default: boxes.csv next to the table")
-    do("--against", metavar="RUN",
-       help="another run: differences of the metrics on the test patients that both have")
-    do("--predict", metavar="SOURCE",
-       help="new images without targets: a CSV, or a folder with one sub-folder per patient")
+    add_one_of("--against", metavar="RUN",
+               help="another run: differences of the metrics on the test patients that both have")
+    add_one_of("--predict", metavar="SOURCE",
+               help="new images without targets: a CSV, or a folder with one sub-folder per patient")
     add("--out", metavar="CSV", help="where --predict writes")
     add("--skip-broken", action="store_true",
         help="with --predict: list pictures that cannot be read, and go on")
-    do("--export", metavar="FOLDER",
-       help="write the best model, its config and a model card to a new folder, for the Hub")
-    do("--share", metavar="FOLDER",
-       help="write report and model card to a new folder, without patients' pictures, ids and paths")
+    add_one_of("--export", metavar="FOLDER",
+               help="write the best model, its config and a model card to a new folder, for the Hub")
+    add_one_of("--share", metavar="FOLDER",
+               help="write report and model card to a new folder, without patients' pictures, ids and paths")
     add("--figures", type=int, help="patients to draw; default: 3, and 0 with --predict")
     add("--device", default="auto", help="auto, cpu, cuda, mps")
     return parser

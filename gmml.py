@@ -132,7 +132,7 @@ class GMML(nn.Module):
     Config = GMMLConfig
     inputs = ("image",)
     axes = (2, 3)
-    own_loss = "reconstruction"
+    own_loss = "reconstruction"      # learned without targets: logits hold the loss, see plumbing/models.py
     defaults = {"lr": 5e-3}
     check_flags = ViT.check_flags
 

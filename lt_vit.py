@@ -5,10 +5,10 @@
     logit_k = w_k . y_k + b_k                                                   label k, as in Query2Label
 
 X are the image tokens and Y the label tokens. One softmax runs over all keys of a query, and all weights but
-Y, w and b are the ViT's own. `label_attention` says who attends to whom; AUC of Table 3 (CheXpert, 5 labels;
-the class token of the plain ViT: 87.36):
+Y, w and b are the ViT's own. `label_attention` says who attends to whom; AUROC in %, Table 3 (CheXpert, 5
+labels; the class token of the plain ViT: 87.36):
     one-way        88.90  labels see image and labels; the image sees itself alone, as in the plain ViT
-    full           88.47  everything sees everything, much as in C-Tran
+    full           88.47  everything sees everything, much as in C-Tran (Lanchantin et al. 2021)
     no-label-self  88.44  labels see the image only, not even themselves
 B samples, T patches, S image tokens, D width, H heads, d width of a head, L labels (c in the paper).
 Differs: there is no released code. Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final
@@ -109,8 +109,8 @@ class LTViT(nn.Module):
             self.label_head = LabelHead(L, D)
 
     def encode(self, x):
-        """x (B, 1 + T, D) of vit.embed() -> image tokens x, label tokens y (B, L, D), both after the norm,
-        and the labels' maps in the last N2 blocks, (N2, B, L, T)."""
+        """x (B, S, D) of vit.embed() -> image tokens x, label tokens y (B, L, D), both after the norm, and
+        the labels' maps in the last N2 blocks, (N2, B, L, T)."""
         vit, kind, N2 = self.vit, self.config.label_attention, self.config.label_layers
         for block in vit.blocks[:-N2]:
             x, _ = block(x)
@@ -145,8 +145,7 @@ class LTViT(nn.Module):
         vit = ViT.from_args(args)
         if args.label_layers is None:
             args.label_layers = min(4, max(1, vit.config.depth // 2))
-        config = LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head)
-        model = cls(config, tasks)
+        model = cls(LTViTConfig(vit.config, args.label_layers, args.label_attention, args.shared_head), tasks)
         model.vit, model.report = vit, vit.report
         return model
 

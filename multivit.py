@@ -14,11 +14,12 @@ It is compared with
       joint       one ViT on all N T tokens, O((N T)^2) and not O(N T^2): the introduction argues against it
 
 Murray et al. 2024, sections 3.1 and 3.2. B patients, N images, C channels, T patches of an image, H heads, D
-width, K tokens kept, R high over low resolution. Differs: the text discards the class tokens of stage 1
-(cls_token="stage2": stage 2 has its own), the code that made its numbers fuses them with a Linear layer
-("fused", which did better here: docs/results.md). Fuse and Merge start as means, and squared errors are in
-units of the targets' variance. Images that a patient lacks are never selected, and their class tokens are
-zero. The released code says `simple`, `multi` and `full` for Baseline, Partial and Multi.
+width, K tokens kept, R high over low resolution; [a ; b] joins along the tokens, a || b along D. Fuse and
+Merge are Linear layers that start as means. Differs: in the text stage 2 has a class token of its own
+(cls_token="stage2"); the code that made the numbers fuses those of stage 1 ("fused", better here too, see
+docs/results.md). Squared errors are in units of the targets' variance. Images that a patient lacks are never
+selected, and their class tokens are zero. What the paper calls Baseline, Partial and Multi is `simple`,
+`multi` and `full` in the released code.
 """
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,6 @@ class MultiViT(nn.Module):
     composite (B, C, height, width), in the pixel type of the input (partial, multi with R > 1)"""
     Config = MultiViTConfig
     inputs = ("images", "present")
-    report = "weights drawn at random"
     chunk = None                     # images that stage 1 sees at a time; None: the whole batch
 
     def __init__(self, config: MultiViTConfig, tasks):
@@ -72,7 +72,7 @@ class MultiViT(nn.Module):
         self.heads1 = make_mlp_heads(config, tasks)
         self.pixels_pass = mode == "partial" or R > 1              # in a composite, to stage 2
         if mode in ("partial", "multi"):
-            if not self.pixels_pass:
+            if not self.pixels_pass:                               # kept tokens have left their places
                 vit = replace(vit, rotary=None, pre_norm=False)
             self.stage2 = ViT(vit)                                 # shares no weights with stage 1
             self.heads2 = make_mlp_heads(config, tasks)
@@ -80,7 +80,7 @@ class MultiViT(nn.Module):
                 self.stage2.patch_embed = self.stage2.pos_embed = None
         if mode == "multi" and R > 1:
             self.merge = nn.Linear(2 * vit.dim, vit.dim)           # the paper's Token Concatenator
-        self.fused = 0                                             # how many class tokens stage 1 passes
+        self.fused = 0                                             # class tokens that stage 1 passes: 1 or 0
         if mode == "multi" and config.cls_token == "fused" and vit.class_token:
             self.fused = 1
             self.fuse = nn.Linear(N * vit.dim, vit.dim)            # in the released code's Token Mapper
@@ -142,26 +142,26 @@ class MultiViT(nn.Module):
 
     def stage2_input(self, tokens, present, image, token, composite):
         """What stage 1 and the filter pass on -> E, (B, 1 + T, D). own: registers of stage 2, and its class
-        token unless those of stage 1 are fused."""
+        token unless those of stage 1 are fused into the first of the passed."""
         R, prefix, fused = self.config.r, self.config.vit.prefix, self.fused
         if self.config.mode == "partial":
             return self.stage2.embed(composite)
         kept = gather_tokens(tokens[:, :, prefix:], image, token)  # (B, K, D)
-        kept = kept.repeat_interleave(R * R, 1)                    # (B, T, D)
+        passed = kept.repeat_interleave(R * R, 1)                  # (B, T, D)
         if fused:
             cls = tokens[:, :, 0]                                  # (B, N, D)
             if present is not None:
                 cls = cls * present[:, :, None]
-            kept = torch.cat([self.fuse(cls.flatten(1))[:, None], kept], 1)        # (B, 1 + T, D)
+            passed = torch.cat([self.fuse(cls.flatten(1))[:, None], passed], 1)    # (B, 1 + T, D)
         if R == 1:
             from plumbing.variants import first_tokens
-            own = first_tokens(self.stage2, len(kept))[fused:]
+            own = first_tokens(self.stage2, len(passed))[fused:]
         else:
             embedded = self.stage2.embed(composite)                # (B, 1 + T, D)
             own = [embedded[:, fused:prefix]]
             partners = torch.cat([embedded[:, :fused], embedded[:, prefix:]], 1)
-            kept = self.merge(torch.cat([kept, partners], -1))
-        return torch.cat([kept[:, :fused], *own, kept[:, fused:]], 1)
+            passed = self.merge(torch.cat([passed, partners], -1))
+        return torch.cat([passed[:, :fused], *own, passed[:, fused:]], 1)
 
     def joint(self, images, present):
         """One class token and the patches of all images as one sequence of 1 + N T tokens."""

@@ -5,9 +5,8 @@
     logit_k = w_k . y_k + b_k                                                          for label k
 
 Liu et al. 2021 and its released code: the transformer of DETR (Carion et al. 2020) without self-attention in
-the decoder, so that no label knows of another. LT-ViT is compared with it, of 26 M parameters in that paper's
-Table 1, 25.82 M here (ViT-S/16, 14 labels). B samples, T patches, D width, H heads, L labels; attn(queries,
-keys, values). Differs: it reads a ViT's patch tokens, not a convolutional network's map with D = 2048.
+the decoder, so that no label knows of another. LT-ViT is compared with it. B samples, T patches, D width, H
+heads, L labels; attn(queries, keys, values). Differs: it reads a ViT's tokens, not a CNN's map, D = 2048.
 """
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ class Q2LConfig:
     dropout: float = 0.1             # in encoder and decoder: attention weights, hidden units, residuals
     label_self: bool = False         # self-attention between label queries; the released code removes it
 
-    def attention(self):
+    def make_attention(self):
         heads = self.heads or self.vit.heads
         return nn.MultiheadAttention(self.vit.dim, heads, self.dropout, batch_first=True)
 
@@ -52,14 +51,14 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: Q2LConfig):
         super().__init__()
         D = config.vit.dim
-        self.self_attn = config.attention()
+        self.self_attn = config.make_attention()
         self.linear1, self.linear2 = nn.Linear(D, config.ff), nn.Linear(config.ff, D)
         self.norm1, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x, pos):
-        seen, _ = self.self_attn(x + pos, x + pos, x, need_weights=False)
-        x = self.norm1(x + self.drop(seen))
+        attended, _ = self.self_attn(x + pos, x + pos, x, need_weights=False)
+        x = self.norm1(x + self.drop(attended))
         hidden = self.drop(self.linear1(x).relu())
         return self.norm2(x + self.drop(self.linear2(hidden)))
 
@@ -71,19 +70,19 @@ class DecoderLayer(nn.Module):
         super().__init__()
         D = config.vit.dim
         if config.label_self:
-            self.self_attn = config.attention()
+            self.self_attn = config.make_attention()
             self.norm1 = nn.LayerNorm(D)
-        self.multihead_attn = config.attention()
+        self.multihead_attn = config.make_attention()
         self.linear1, self.linear2 = nn.Linear(D, config.ff), nn.Linear(config.ff, D)
         self.norm2, self.norm3 = nn.LayerNorm(D), nn.LayerNorm(D)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, y, query, x, pos, want_map=False):
         if hasattr(self, "self_attn"):
-            seen, _ = self.self_attn(y + query, y + query, y, need_weights=False)
-            y = self.norm1(y + self.drop(seen))
-        seen, label_map = self.multihead_attn(y + query, x + pos, x, need_weights=want_map)
-        y = self.norm2(y + self.drop(seen))
+            attended, _ = self.self_attn(y + query, y + query, y, need_weights=False)
+            y = self.norm1(y + self.drop(attended))
+        attended, label_map = self.multihead_attn(y + query, x + pos, x, need_weights=want_map)
+        y = self.norm2(y + self.drop(attended))
         hidden = self.drop(self.linear1(y).relu())
         return self.norm3(y + self.drop(self.linear2(hidden))), label_map
 
@@ -168,5 +167,5 @@ class Q2L(nn.Module):
 
 if __name__ == "__main__":
     model = Q2L(Q2LConfig(ViTConfig()), {"labels": 14}).eval()
-    label_map = model(torch.zeros(1, 3, 224, 224))["label_map"]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, label map {tuple(label_map.shape)}")
+    print(f"26 M in LT-ViT's Table 1: {sum(p.numel() for p in model.parameters()):,} parameters")
+    print("label map of an image", tuple(model(torch.zeros(1, 3, 224, 224))["label_map"].shape))

@@ -48,30 +48,27 @@ from plumbing.tables import shortlist
 # the loss
 
 
-def model_loss(tasks, out, targets, present=None, counts=None):
+def model_loss(tasks, out, targets, present, counts):
     """Loss of the output, plus that of a first stage, its mean over the images that are present (MultiViT,
     section 3.1).
 
     out: what the model returned; targets {task: (B,) or (B, L)}; present (B, N): False for absent images,
-    needed with a first stage; counts: known_counts of the whole batch, where this is a part of it."""
-    stage1 = out.get("stage1")
-    if counts is None:
-        counts = known_counts(tasks, targets, present)
+    needed with a first stage; counts: known_counts of the whole batch, of which this may be a part: the
+    losses of its parts add up to its loss."""
     loss = task_loss(tasks, out["logits"], targets, counts[0])
-    if stage1:
-        loss = loss + task_loss(tasks, stage1, targets_per_image(targets, present), counts[1])
+    if "stage1" in out:
+        loss = loss + task_loss(tasks, out["stage1"], targets_per_image(targets, present), counts[1])
     return loss
 
 
 def targets_per_image(targets, present):
     """{task: (B, ...)} -> {task: (B, N, ...)}: every image has its patient's target, an absent one NaN."""
-    N = present.shape[1]
     repeated = {}
     for name, target in targets.items():
         absent = ~present
         if target.dim() > 1:                                       # labels (B, L), or time and event (B, 2)
             absent = absent[:, :, None]
-        repeated[name] = torch.stack([target] * N, 1).masked_fill(absent, float("nan"))
+        repeated[name] = target[:, None].masked_fill(absent, float("nan"))
     return repeated
 
 
@@ -89,16 +86,13 @@ def known_counts(tasks, targets, present=None):
     return torch.stack(columns, 1)
 
 
-def task_loss(tasks, logits, targets, counts=None):
+def task_loss(tasks, logits, targets, counts):
     """Sum over the tasks of the mean over the known targets. logits {task: (..., outputs)}, targets {task:
     (...) or (..., L)}.
 
     regression: squared error in units of the training targets' standard deviation; classes: cross entropy;
     labels: binary cross entropy, mean over the labels; survival: cox_loss. An unknown target is NaN and does
-    not count. counts (tasks,): how many targets are known in the whole batch, of which this may be a part:
-    the losses of its parts add up to its loss."""
-    if counts is None:
-        counts = known_counts(tasks, targets)[0]
+    not count. counts (tasks,): how many targets are known."""
     total = 0.0
     for task, known_count in zip(tasks, counts.clamp(min=1)):
         y, target = logits[task.name].float(), targets[task.name]

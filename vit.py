@@ -6,9 +6,9 @@
     logits = head(LayerNorm(x)[cls])                    eq. 4
 
 A token is a vector that stands for a patch; the answer is read from one more, learned, the class token.
-Images have two axes, volumes three, a bag of vectors none: each vector is a token without position, and a
-mask (B, S) is False for padding. Names are timm's; plumbing/variants.py adds what some checkpoints need. B
-samples, C channels, P patch side in px, T patches, D width, H heads, S tokens: class, registers, patches."""
+Images have two axes, volumes three, a bag of vectors none: each vector is a token without position. Names are
+timm's. B samples, C channels, P patch side in px, D width, H heads, S tokens: class, registers, T patches.
+"""
 import math
 from dataclasses import dataclass
 
@@ -165,9 +165,9 @@ def init_weights(module):
 
 
 class ViT(nn.Module):
-    """forward(image) -> dict: logits {task: (B, outputs)}; map (B, H, T), how much the class token or, where
-    their mean is read, the patches attend to each patch in the last block, None in training, to save time.
-    tasks: {name: outputs}, a head for each. Bags: forward(bag, bag_mask), map (B, H, length)."""
+    """forward(image) -> dict: logits {task: (B, outputs)}; map (B, H, T), attention to each patch in the last
+    block, of the class token or, where their mean is read, of the patches; None in training, to save time.
+    tasks: {name: outputs}, a head for each. Bags: forward(bag, mask), mask (B, T) False for padding."""
     Config = ViTConfig
     inputs = ("image",)
     axes = (0, 2, 3)                                               # of bags, pictures, volumes
@@ -258,8 +258,7 @@ class ViT(nn.Module):
 
     @classmethod
     def from_args(cls, args, tasks=None, columns=(), stage=1):
-        """-> ViT; args.image and args.patch are "96x64", "" for bags, None to take the checkpoint's. stage:
-        which ViT of a MultiViT checkpoint, 1 or 2."""
+        """args.image, args.patch: "96x64", "" of bags, None: the checkpoint's; stage 1 or 2 of a MultiViT."""
         from plumbing.sizes import SIZES, sides
         image, patch, C = sides(args.image), sides(args.patch), args.channels
         changes = dict(patch=patch, dropout=args.dropout, drop_path=args.drop_path, attention=args.attention)
@@ -272,4 +271,5 @@ class ViT(nn.Module):
 
 if __name__ == "__main__":
     model = ViT(ViTConfig(), {"label": 1000})
-    print("parameters of ViT-S/16, 22 M in DeiT's paper:", sum(p.numel() for p in model.parameters()))
+    print(f"ViT-S/16, 22 M in DeiT's paper: {sum(p.numel() for p in model.parameters()):,} parameters")
+    print("tokens of an image of 224 px", tuple(model.embed(torch.zeros(1, 3, 224, 224)).shape))

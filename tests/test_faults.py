@@ -334,9 +334,9 @@ def test_what_cannot_be_deterministic_is_named(greys, monkeypatch):
     """PyTorch's word on it becomes the line; the loss of MultiViT's first stage (B, N, C), which CUDA could not, is brought to (B N, C)."""
     torch.manual_seed(0)
     tasks, y, target = [Task("a", "classes", ("x", "y", "z"))], {"a": torch.randn(4, 3, 3)}, {"a": torch.tensor([[0, 1, float("nan")]] * 4)}
-    plain = train.task_loss(tasks, y, target)
+    plain = train.task_loss(tasks, y, target, torch.tensor([8]))
     torch.use_deterministic_algorithms(True)
-    same = train.task_loss(tasks, y, target)
+    same = train.task_loss(tasks, y, target, torch.tensor([8]))
     torch.use_deterministic_algorithms(False)
     assert abs(plain - same) < 1e-6
 

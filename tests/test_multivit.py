@@ -13,7 +13,7 @@ from plumbing.cohort import Task
 from plumbing.flags import parse
 from tests.golden import unit, values
 from plumbing.models import freeze
-from train import model_loss
+from train import known_counts, model_loss
 from vit import ViT, ViTConfig
 
 GOLDEN = json.load(open(os.path.join(os.path.dirname(__file__), "fixtures", "multivit.json")))
@@ -116,7 +116,8 @@ def test_every_configuration_trains_all_its_parameters(mode, r):
     batch = batch_of(model)
     out = model(*batch.values())
     targets = {"pasi": torch.rand(2), "pga": torch.tensor([1.0, 4.0])}
-    model_loss(TASKS, out, targets, batch.get("present")).backward()
+    present = batch.get("present")
+    model_loss(TASKS, out, targets, present, known_counts(TASKS, targets, present)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -141,7 +142,8 @@ def test_loss_is_stage_two_plus_the_mean_over_present_images():
     pga1 = [F.cross_entropy(out["stage1"]["pga"][b, i], torch.tensor(c)) for b, i, c in ((0, 0, 1), (0, 1, 1), (1, 0, 4), (1, 1, 4), (1, 2, 4))]
     pga2 = F.cross_entropy(out["logits"]["pga"], torch.tensor([1, 4]))
     expected = (out["logits"]["pasi"][0, 0] - 0.3) ** 2 + pga2 + sum(pasi1) / 2 + sum(pga1) / 5
-    assert model_loss(TASKS, out, targets, present).item() == pytest.approx(expected.item(), rel=1e-5)
+    counts = known_counts(TASKS, targets, present)
+    assert model_loss(TASKS, out, targets, present, counts).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("mode, flows", (("partial", False), ("multi", True)))
@@ -260,7 +262,9 @@ def test_frozen_blocks_stay_and_everything_else_moves():
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     batch = batch_of(model)
-    model_loss(TASKS, model(**batch), {"pasi": torch.rand(2), "pga": torch.tensor([1.0, 4.0])}, batch["present"]).backward()
+    targets = {"pasi": torch.rand(2), "pga": torch.tensor([1.0, 4.0])}
+    counts = known_counts(TASKS, targets, batch["present"])
+    model_loss(TASKS, model(**batch), targets, batch["present"], counts).backward()
     optimizer.step()
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     assert still == {name for name in before if any(f".blocks.{i}." in name for i in range(4))}

@@ -23,7 +23,7 @@ from plumbing.cohort import Task
 from plumbing.models import build_model
 from tests.hub import ROOT
 from tests.small_runs import MULTI, daft_flags, fails, fit, flags, settled, slow_but
-from train import lr_at, main, make_optimizer, model_loss, task_loss
+from train import known_counts, lr_at, main, make_optimizer, model_loss, task_loss
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
@@ -246,7 +246,7 @@ def test_learns_a_batch_by_heart():
     for _ in range(40):
         out = model(images, present, images_hr)
         optimizer.zero_grad()
-        model_loss(tasks, out, target, present).backward()
+        model_loss(tasks, out, target, present, known_counts(tasks, target, present)).backward()
         optimizer.step()
     assert (out["logits"]["grade"].argmax(1) == target["grade"]).float().mean() > 0.95
 
@@ -260,9 +260,9 @@ def test_losses_equal_loops_over_what_is_known():
     a = sum((logits["a"][i, 0] - (targets["a"][i] - 2) / 4) ** 2 for i in (0, 2)) / 2
     b = sum(-logits["b"][i].log_softmax(0)[int(targets["b"][i])] for i in (0, 1)) / 2
     c = -sum(F.logsigmoid(logits["c"][i, j] * (1 if targets["c"][i, j] else -1)) for i, j in ((0, 0), (1, 0), (1, 1))) / 3
-    assert task_loss(tasks, logits, targets).item() == pytest.approx((a + b + c).item(), rel=1e-5)
+    assert task_loss(tasks, logits, targets, known_counts(tasks, targets)[0]).item() == pytest.approx((a + b + c).item(), rel=1e-5)
     unknown = {name: torch.full_like(target, nan) for name, target in targets.items()}
-    assert task_loss(tasks, logits, unknown).item() == 0
+    assert task_loss(tasks, logits, unknown, known_counts(tasks, unknown)[0]).item() == 0
 
 
 def test_positive_weight_multiplies_the_loss_of_positives():
@@ -270,7 +270,7 @@ def test_positive_weight_multiplies_the_loss_of_positives():
     task = Task("f", "labels", ("a", "b"), positive_weight=(3.0, 0.5))
     y, target = torch.tensor([[0.3, -1.2], [2.0, 0.4]]), torch.tensor([[1.0, 1.0], [0.0, float("nan")]])
     by_hand = (3 * math.log(1 + math.exp(-0.3)) + 0.5 * math.log(1 + math.exp(1.2)) + math.log(1 + math.exp(2.0))) / 3
-    assert abs(train.task_loss([task], {"f": y}, {"f": target}).item() - by_hand) < 1e-6
+    assert abs(task_loss([task], {"f": y}, {"f": target}, torch.tensor([3])).item() - by_hand) < 1e-6
 
 
 def loop_cox(risk, time, event):
@@ -296,9 +296,9 @@ def test_cox_loss_equals_a_loop_over_risk_sets():
         assert y.grad.isfinite().all() and (y.grad[torch.tensor(time).isnan()] == 0).all()
     task, far = [Task("t", "survival", ("t", "e"))], torch.tensor([[1000.0], [-1000.0], [0.0]])
     target = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 0.0]])
-    assert task_loss(task, {"t": far}, {"t": target}).item() == pytest.approx(1000 / 3)
+    assert task_loss(task, {"t": far}, {"t": target}, torch.tensor([3])).item() == pytest.approx(1000 / 3)
     for nothing in (target * torch.tensor([1.0, 0.0]), torch.full_like(target, nan)):
-        assert task_loss(task, {"t": far}, {"t": nothing}).item() == 0
+        assert task_loss(task, {"t": far}, {"t": nothing}, known_counts(task, {"t": nothing})[0]).item() == 0
 
 
 def test_every_photograph_of_stage_1_carries_the_time_of_its_patient():
@@ -307,7 +307,9 @@ def test_every_photograph_of_stage_1_carries_the_time_of_its_patient():
     present = torch.tensor([[True, True], [True, False], [True, True]])
     target = torch.tensor([[2.0, 1], [1, 1], [3, 0]])
     stage1, last = torch.tensor(rng.normal(size=(3, 2, 1))), torch.tensor(rng.normal(size=(3, 1)))
-    loss = model_loss([Task("t", "survival", ("t", "e"))], {"logits": {"t": last}, "stage1": {"t": stage1}}, {"t": target}, present)
+    tasks, targets = [Task("t", "survival", ("t", "e"))], {"t": target}
+    out = {"logits": {"t": last}, "stage1": {"t": stage1}}
+    loss = model_loss(tasks, out, targets, present, known_counts(tasks, targets, present))
     photos = [(stage1[i, j, 0].item(), *target[i].tolist()) for i in range(3) for j in range(2) if present[i, j]]
     assert loss.item() == pytest.approx(loop_cox(last[:, 0].tolist(), *target.T.tolist()) + loop_cox(*zip(*photos)), rel=1e-5)
 

@@ -15,7 +15,7 @@ from plumbing.cells import by_number
 from plumbing.cohort import Task
 from tests.evaluation.test_metrics import loop_auroc
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, cohort_of, draw, table_of
-from train import task_loss
+from train import known_counts, task_loss
 
 
 @pytest.mark.parametrize("task, prediction, target, reasons", (
@@ -208,7 +208,8 @@ def test_the_validation_loss_is_the_loss_of_training(kind):
               "survival": np.stack([rng.integers(1, 9, 30), rng.integers(2, size=30)], 1)}[kind].astype(float)
     target[:4] = NAN
     table = table_of(task, answers([task], {task.name: logits})[task.name], target)
-    expected = task_loss([task], {task.name: logits}, {task.name: torch.tensor(target)}).item()
+    targets = {task.name: torch.tensor(target)}
+    expected = task_loss([task], {task.name: logits}, targets, known_counts([task], targets)[0]).item()
     assert validation_loss([task], table) == pytest.approx(expected, rel=1e-6)
     assert validation_loss([task], table_of(task, table["prediction"][task.name], target * NAN)) == 0
 
