@@ -1,14 +1,31 @@
-"""Which device a model runs on.
+"""Which device a model runs on, and how many cores feed it.
 """
 import os
+from contextlib import suppress
 
 import torch
 
 from plumbing.weight_files import in_one_line
 
 
+QUOTA = "/sys/fs/cgroup/cpu.max"     # of a container on Linux: microseconds of CPU in a period of so many
+
+
+def count_cores():
+    """-> how many cores this process may use: a scheduler or a container may lend it some of a machine's."""
+    count = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):                           # Linux
+        count = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):                            # there is no quota, or it is "max"
+        with open(QUOTA) as file:
+            quota, period = map(int, file.read().split())
+        count = max(1, min(count, quota // period))
+    return count
+
+
 def find_device(name):
     """--device -> torch.device. auto: the best there is; ValueError for one that does not work here."""
+    torch.set_num_threads(min(torch.get_num_threads(), count_cores()))       # PyTorch does not know of quotas
     if name == "auto":
         name = "cpu"
         if torch.backends.mps.is_available():

@@ -3,7 +3,6 @@
 `prepare` is the way from flags to all of it, for train.py; load_data, run_options and add_features serve
 eval.py too.
 """
-import os
 import re
 from dataclasses import replace
 from os.path import abspath, basename, dirname, exists, isfile, join, realpath
@@ -16,6 +15,7 @@ from data import Samples, make_loader
 from plumbing import parallel
 from plumbing.cohort import Task, per_patient, targets_agree
 from plumbing.columns import fit_columns, tabulate
+from plumbing.device import count_cores
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
 from plumbing.headers import IMAGE_KINDS, axes_of, header_of
@@ -299,7 +299,7 @@ def run_options(args, model, cohort, device):
                          "folds its patch kernel")
     workers = args.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, os.cpu_count())
+        workers = 0 if device.type == "cpu" else min(8, count_cores())
     kernels = choose_kernels(args, model, device)                  # this settles --amp
     autocast = torch.bfloat16 if uses_bfloat16(args, model, device) else None
     return {

@@ -1,9 +1,13 @@
-"""plumbing/device.py: that nothing waits for the device."""
+"""plumbing/device.py: that nothing waits for the device, and how many cores feed it."""
+import os
+
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attention_filter import compose, gather_patches, refine, score, select
 from multivit import MultiViT, MultiViTConfig
+from plumbing import device
 from vit import ViTConfig
 
 
@@ -32,3 +36,18 @@ def test_filter_and_multivit_never_wait_for_the_device():
         compose(gather_patches(images, image.repeat_interleave(4, 1), refine(token, (4, 4), 2).flatten(1), (4, 4)), (4, 4))
         model(images[..., ::2, ::2], present, images)["logits"]["y"].sum().backward()
     assert reads.found == ()
+
+
+@pytest.mark.parametrize("quota, cores", (("150000 100000", 1), ("200000 100000", 2), ("20000 100000", 1), ("max 100000", 3), (None, 3), ("900000 100000", 3)))
+def test_a_container_that_lends_two_of_three_cores(quota, cores, tmp_path, monkeypatch):
+    """PyTorch started a thread per core of the machine, and of 2 threads on a quota of 1 core an epoch took half as long again as of one."""
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(device, "QUOTA", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    asked = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    device.find_device("cpu")
+    assert device.count_cores() == cores and asked == [cores]
