@@ -153,7 +153,7 @@ class GMML(nn.Module):
         """(B, C, *image) -> (B, T, D): the norm of the mean of the patch tokens after four blocks."""
         vit = self.vit
         blocks = vit.blocks
-        step = max(1, len(blocks) // 6)
+        step = max(1, len(blocks) // 6)                            # of 12 blocks: after 6, 8, 10 and 12
         x = vit.embed(images)
         taken = []
         for number, block in enumerate(blocks, 1):

@@ -18,8 +18,7 @@ width, K tokens kept, R high over low resolution; [a ; b] joins along the tokens
 Merge are Linear layers that start as means. Differs: in the text stage 2 has a class token of its own
 (cls_token="stage2"); the code that made the numbers fuses those of stage 1 ("fused", better here too, see
 docs/results.md). Squared errors are in units of the targets' variance. Images that a patient lacks are never
-selected, and their class tokens are zero. What the paper calls Baseline, Partial and Multi is `simple`,
-`multi` and `full` in the released code.
+selected, and their class tokens are zero. The released code calls Partial `multi`, and Multi `full`.
 """
 from dataclasses import dataclass, replace
 
