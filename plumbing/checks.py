@@ -121,5 +121,5 @@ def check_q2l(config):
     heads = config.heads or vit.heads
     axes = len(vit.grid)
     if heads < 1 or vit.dim % heads or not axes or vit.dim % (2 * axes):
-        raise ValueError(f"width {vit.dim}: need a multiple of {heads} (heads) and {2 * axes} (sine and cosine "
-                         f"for {axes} axes)")
+        raise ValueError(f"width {vit.dim}: need a multiple of {heads} heads and of {2 * axes}, sine and "
+                         f"cosine of {axes} axes")
