@@ -34,7 +34,7 @@ from evaluation.compare import compare
 from evaluation.export import export
 from evaluation.figures import draw_figures, findings_in, findings_of
 from evaluation.localization import find_boxes, score_maps
-from evaluation.new_images import predict_new
+from evaluation.new_images import had_class_folders, predict_new
 from evaluation.other_table import refuse_learned, saved_results
 from evaluation.predict import merge_samples, predict_images, read_branches
 from evaluation.predictions_file import write_predictions
@@ -49,6 +49,7 @@ from plumbing.command import Parser, refuse_empty, run_main
 from plumbing.device import find_device
 from plumbing.flags import check_ranges
 from plumbing.inside import say_outside, stay_inside
+from plumbing.load_cohort import PATIENT_COLUMNS
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
 from plumbing.prepare import add_features, load_data, run_options, seen_before
@@ -249,6 +250,9 @@ def evaluate_run(args):
     learned = {}, {}
     own = copy.copy(saved)
     if args.data:
+        if isfile(args.data) and had_class_folders(saved):         # then a table needs no ids either
+            saved.patient_column = f"{PATIENT_COLUMNS}|image"
+            saved.target = f"{tasks[0].name}:{tasks[0].kind}"
         saved.data = args.data
         saved.images = args.images
         saved.target = args.target or saved.target
@@ -261,9 +265,11 @@ def evaluate_run(args):
     if args.data:
         refuse_learned(cohort, args.run, own)
         notes = cohort.notes + notes + look_at_new(saved, cohort)
+        indices = {"train": [], "val": [], "test": range(len(cohort.paths))}
+    else:
+        indices = own_split(cohort, saved.data, args.run)
     for note in notes:
         print(note)
-    indices = images_by_split(cohort, saved.data, args)
     folder = result_folder(args, cohort)
     table = args.data and abspath(args.data)
     before = read_metrics(folder)
@@ -299,17 +305,13 @@ def result_folder(args, cohort):
     return folder
 
 
-def images_by_split(cohort, table, args):
-    """-> {split: images} as in the run's split.csv; with --data all are test images.
-
-    ValueError if the run's own table has changed."""
-    if args.data:
-        return {"train": [], "val": [], "test": range(len(cohort.paths))}
-    split_of = read_run_split(args.run)
+def own_split(cohort, table, run):
+    """-> {split: images} as in the run's split.csv. ValueError if the run's table has changed."""
+    split_of = read_run_split(run)
     changed = set(cohort.patients) ^ set(split_of)
     if changed:
         raise ValueError(f"{table} has changed: patient {min(changed)} is not both in it "
-                         f"and in {args.run}/split.csv")
+                         f"and in {run}/split.csv")
     return sort_by_split(cohort, split_of)[0]
 
 

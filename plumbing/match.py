@@ -15,12 +15,13 @@ def match(cohort, tasks, run):
     and yes. A label that the table lacks is unknown; which the run lacks, a note says. ValueError for a class
     that the run has not learned, for a task of another kind, and where there is nothing in common."""
     given = {task.name: task for task in cohort.tasks}
-    tasks = [task for task in tasks if task.name in given]
-    if not tasks:
-        raise ValueError(f"{cohort.name} has targets of {', '.join(given)}, of which {run} predicts none")
+    shared = [task for task in tasks if task.name in given]
+    if not shared:
+        raise ValueError(f"{cohort.name} has targets of {', '.join(given)}, of which {run} predicts none; it "
+                         f"predicts {', '.join(task.name for task in tasks)}")
     targets = {}
     notes = list(cohort.notes)
-    for task in tasks:
+    for task in shared:
         own = given[task.name]
         values = cohort.targets[task.name]
         if own.kind != task.kind:
@@ -44,4 +45,4 @@ def match(cohort, tasks, run):
             np.fmax.at(matched.T, places, values.T)                # the last column takes what is foreign
             values = matched[:, :-1]
         targets[task.name] = values
-    return replace(cohort, tasks=tasks, targets=targets, notes=notes)
+    return replace(cohort, tasks=shared, targets=targets, notes=notes)

@@ -201,8 +201,8 @@ def check_settled(args, axes):
     if args.batch_size < least:
         raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
                          f"{args.accumulate} need at least {least}")
-    keeps_features = "features" in MODELS[args.model].inputs
-    if args.cache and (keeps_features or axes == 3 and "crop" in listed(args.augment)):
+    if args.cache and ("features" in MODELS[args.model].inputs
+                       or axes == 3 and "crop" in listed(args.augment)):
         raise ValueError("--cache keeps images as the model sees them: a probe's are seen once, and their "
                          "features kept, and volumes cannot have --augment crop")
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
@@ -261,17 +261,21 @@ def seen_before(args, cohort, indices):
         if run is None or run in runs:                             # --overwrite can make a run its own start
             return lines
         runs.append(run)
-        saved = read_args(run)
+        try:
+            saved, split_of = read_args(run), read_run_split(run)
+        except ValueError as error:
+            return [*lines, "WARNING: nobody can say whom a run learned from with which this one began "
+                    f"({error})"]
         learned = set()
         if realpath(saved.data) == realpath(args.data):            # or the same name of a cohort
-            learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
+            learned = {patient for patient, split in split_of.items() if split == "train"}
         elif own := own_data(saved, run):
             learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
         learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
         if learned:
             lines.append(f"WARNING: {basename(abspath(run))}, from which it started, learned from "
                          f"{len(learned)} patients who are for val or test here; what is measured on them "
-                         "is too good")
+                         "is too good (on one table the same first --target, --fold and --seed deal alike)")
 
 
 def run_around(name):

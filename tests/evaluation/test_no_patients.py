@@ -59,6 +59,19 @@ def test_names_of_files_prove_nothing_and_bytes_do(classes, tmp_path):
         evaluate.main([run, "--data", str(tmp_path / "other"), "--device", "cpu"])
 
 
+def test_a_table_without_ids_is_read_as_the_folders_were(classes, tmp_path, capsys):
+    """By its column class, every image a patient of its own; another name of the target is refused with that of the run."""
+    draw(tmp_path, [f"{name}/{i}.png" for name in "ab" for i in range(5)], seed=3)
+    rows = [f"{name}/{i}.png,{name}" for name in "ab" for i in range(5)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,class", *rows]))
+    run = str(classes / "runs/r")
+    evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--device", "cpu"])
+    assert "test: 10 images; 95 % intervals, images, not patients, resampled" in capsys.readouterr().out
+    (tmp_path / "t.csv").write_text("\n".join(["image,label", *rows]))
+    with pytest.raises(ValueError, match="t has targets of label, of which .* predicts none; it predicts class"):
+        evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--target", "label", "--device", "cpu"])
+
+
 def test_a_copied_table_does_not_hide_the_training_pictures(classes, tmp_path):
     """--pretrained from a run on the same pictures under other names."""
     shutil.copytree(classes / "data", tmp_path / "copy")
@@ -96,8 +109,12 @@ def test_what_the_run_before_the_last_one_learned_from_counts_too(classes, tmp_p
     begun("first", classes / "data", "first")
     args = SimpleNamespace(pretrained=begun("second", tmp_path / "other", "first"), data=str(classes / "data"))
     cohort = load_cohort(args.data)
-    line, = seen_before(args, cohort, {"train": [], "val": [], "test": range(len(cohort.paths))})
+    indices = {"train": [], "val": [], "test": range(len(cohort.paths))}
+    line, = seen_before(args, cohort, indices)
     assert line.startswith("WARNING: first, from which it started, learned from 14 patients")
+    (tmp_path / "first/args.json").write_text("{")
+    line, = seen_before(args, cohort, indices)
+    assert line.startswith("WARNING: nobody can say whom a run learned from with which this one began (") and "args.json" in line
 
 
 def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):

@@ -23,7 +23,7 @@ def test_classes_and_labels_are_found_by_name():
     (Task("grade", "classes", ("mild", "fatal")), "other: grade 'fatal' is unknown to runs/a, which knows mild, medium, severe"),
     (Task("grade", "regression"), "grade is a task of regression, in runs/a of classes"),
     (Task("findings", "labels", ("fracture",)), "findings 'fracture' is unknown to runs/a, which knows edema, mass"),
-    (Task("age", "regression"), "targets of age, of which runs/a predicts none")))
+    (Task("age", "regression"), "targets of age, of which runs/a predicts none; it predicts ")))
 def test_a_table_that_does_not_fit_the_run_is_refused(task, message):
     """What the run cannot know ends in one line."""
     values = np.zeros((1, len(task.classes)) if task.kind == "labels" else 1, np.float32)
