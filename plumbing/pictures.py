@@ -62,11 +62,14 @@ def open_picture(path):
         picture = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(f"it is none of the {', '.join(FORMATS)} files that Pillow reads") from error
+    has_16_bits = is_deep(picture) or has_16_bit_colors(picture)
+    if has_16_bits and "transparency" in picture.info:
+        raise ValueError("one of its 16-bit colors is transparent (tRNS), which Pillow misreads; save it "
+                         "with 8 bits, or without that")
     if picture.format == "TIFF":
         picture.filename = ""                        # else Pillow maps plain pixels, and mixes up turned ones
         tags = picture.tag_v2
-        is_usual = is_deep(picture) or has_16_bit_colors(picture)
-        if not is_usual and (2 in tags.get(SIGNED, ()) or max(tags.get(BITS, (1,))) > 8):
+        if not has_16_bits and (2 in tags.get(SIGNED, ()) or max(tags.get(BITS, (1,))) > 8):
             raise ValueError("Pillow misreads signed numbers of 8 bits, and 16-bit colors plane by plane; "
                              "save it as grey of 16 bits, or as colors of 8")
     pixels = math.prod(picture.size)

@@ -18,6 +18,9 @@ def fit(tensors, config, image, patch, notes):
     None: as they are); -> the config."""
     image = tuple(image or config.image)
     patch = tuple(patch or config.patch)
+    if len(image) != len(config.image):
+        raise ValueError(f"--image {spaced(image, 'x')}: its own images have {len(config.image)} axes "
+                         "(pictures have 2, volumes 3, bags of vectors none)")
     fitted = replace(config, image=image, patch=patch)
     kernel = "patch_embed.proj.weight"
     if patch != config.patch:
@@ -51,12 +54,11 @@ def resize_pos_embed(pos, old, new, placed=1):
     As timm: bicubic, antialiased, in float32, once at load. (transformers does it in forward, without
     antialias.) On three axes trilinear, the only one that PyTorch has there."""
     pos = pos.float()
-    first = pos[:, :placed]
     patches = pos[:, placed:].mT
     patches = patches.unflatten(2, old)                            # (1, D, rows, columns)
     patches = resize_grid(patches, new)
     patches = patches.flatten(2).mT                                # (1, T, D)
-    return torch.cat([first, patches], 1)
+    return torch.cat([pos[:, :placed], patches], 1)
 
 
 def resize_grid(x, new):
@@ -99,10 +101,8 @@ def change_channels(tensors, config, channels, notes):
             bias = key.removesuffix("weight") + "bias"
             weight = weight.double().movedim(1, -1)                # (D, P, P, C), or one P more
             shift = weight * (new_mean - mean) / std
-            new_bias = tensors[bias].double() + shift.flatten(1).sum(1)
-            tensors[bias] = new_bias.float()
-            scaled = weight * new_std / std
-            weight = scaled.movedim(-1, 1)
+            tensors[bias] = (tensors[bias].double() + shift.flatten(1).sum(1)).float()
+            weight = (weight * new_std / std).movedim(-1, 1)
         tensors[key] = spread_channels(weight, channels)
     notes.append(f"patch_embed from {config.channels} to {channels} channels")
     return replace(config, channels=channels, mean=(new_mean,) * channels, std=(new_std,) * channels)
@@ -111,5 +111,4 @@ def change_channels(tensors, config, channels, notes):
 def spread_channels(weight, channels):
     """(D, C, P, P) kernel -> (D, channels, P, P), the sum over C in equal parts: a grey image answers as
     its grey copy in RGB. Also (D, C, P, P, P)."""
-    share = weight.float().sum(1, keepdim=True) / channels
-    return share.repeat_interleave(channels, 1)
+    return (weight.float().sum(1, keepdim=True) / channels).repeat_interleave(channels, 1)

@@ -58,6 +58,8 @@ def read_csv(path):
             header = read_header(path, cells)
             for cells in reader:
                 number = skipped + reader.line_num
+                if "\0" in "".join(cells):                         # Python 3.10 refuses it itself
+                    raise csv.Error("line contains NUL")
                 is_whole = len(cells) >= len(header) and not any(cells[width:])
                 if not any(cells) or cells[0].startswith("#") and not is_whole:
                     continue                                       # a blank line, or a comment
@@ -187,8 +189,7 @@ def require_column(path, header, names, flag, hint=""):
     """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
     name = first_column(header, names)
     if name is None:
-        usual = names.partition("|")[0]
-        raise ValueError(f"{path}: no column {usual!r}; {flag} names it{hint}, there are "
+        raise ValueError(f"{path}: no column {names.partition('|')[0]!r}; {flag} names it{hint}, there are "
                          f"{shortlist(map(repr, header))}")
     return name
 

@@ -259,14 +259,25 @@ def test_what_is_transparent_is_black(tmp_path, mode):
     assert middles(read_image(path, (16, 16), channels=1)[0]) == expected
 
 
-def png16(path, pixels, kind):
-    """(H, W, C) uint16 -> a PNG of 16 bits; kind: 2 for RGB, 4 for grey and alpha."""
+def png16(path, pixels, kind, transparent=()):
+    """(H, W, C) uint16 -> a PNG of 16 bits; kind: 0 for grey, 2 for RGB, 4 for grey and alpha; transparent: numbers of one color."""
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    color = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + color + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     return str(path)
+
+
+@pytest.mark.parametrize("kind, color", ((0, [1]), (2, [1, 2, 3])))
+def test_one_transparent_color_of_16_bits_is_refused(tmp_path, kind, color):
+    """Pillow forgets it where it is grey, and takes other colors for it."""
+    pixels = np.stack([CELLS.astype(np.uint16) * 257] * len(color), axis=-1)
+    path = png16(tmp_path / "a.png", pixels, kind, color)
+    for reader in (read_header, lambda path: read_image(path, (16, 16))):
+        with pytest.raises(ValueError, match="a.png: .*one of its 16-bit colors is transparent"):
+            reader(path)
 
 
 @pytest.mark.parametrize("kind, channels", ((2, 3), (4, 2)))

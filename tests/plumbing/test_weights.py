@@ -78,6 +78,7 @@ def test_from_pretrained_resizes_the_positions(tmp_path):
     model = ViT.from_pretrained(path, image=(40, 24))
     assert torch.equal(model.pos_embed, resize_pos_embed(t["pos_embed"], (2, 8), (5, 3))) and model.config.grid == (5, 3)
     assert model.eval()(images(height=40, width=24).float())["map"].shape == (2, 3, 15)
+    assert "--image 8x40x24: its own images have 2 axes" in refusal(ViT.from_pretrained, path, image=(8, 40, 24), patch=(8, 8, 8))
     assert "30" in refusal(ViT.from_pretrained, path, image=(40, 30)) and "multiple of the patch (8, 8)" in refusal(
         ViT.from_pretrained, path, image=(40, 30))
 
