@@ -60,7 +60,7 @@ def print_warnings(texts):
 def print_comparison(result):
     """Print what `compare` returns, per metric the first run, the second, and the first minus the second."""
     print(f"a {result['a']}, b {result['b']}: {result['patients']} test {people(result)} in common; "
-          "95 % intervals, the same resamples for both")
+          "95 % intervals, the same resamples for both; *: less is better")
     for task, scores in result.items():
         if isinstance(scores, dict):
             rows = []
@@ -71,9 +71,9 @@ def print_comparison(result):
 
 
 def difference_row(label, name, entry):
-    title = f"{label} {name}".strip()
+    title = f"{label} {NAMES[name]}".strip()
     if name in LOWER_IS_BETTER:
-        title += ", less is better"
+        title += " *"
     same = ""
     if "constant" in entry:
         same = number(entry["constant"]["value"], entry["a"]["value"])

@@ -16,6 +16,7 @@ from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated, read_metrics, tasks_and_columns
 from plumbing.simulate import COHORTS
 from plumbing.spreadsheet import read_cells
+from plumbing.tables import MISSING
 from plumbing.weight_files import readable, refuse_strangers
 
 
@@ -82,11 +83,11 @@ def publishable(args):
 def command(args):
     """args.json -> the command that makes this run again.
 
-    train.py's defaults are spelled out, since they may change."""
+    train.py's defaults are spelled out, since they may change, but for the long one of --missing."""
     words = ["python", "train.py"]
     for name, value in args.items():
         flag = "--" + name.replace("_", "-")
-        if name in ("resume", "overwrite") or value is None:
+        if name in ("resume", "overwrite") or value in (None, MISSING):
             continue
         if value is False and name in ON_OR_OFF:
             words.append(flag.replace("--", "--no-"))
@@ -222,8 +223,7 @@ def split_table(run):
         patients = [row for row in run.split if row["split"] == split]
         images = [int(row["images"]) for row in patients if row.get("images")]
         rows.append([name, len(patients), sum(images) or ""])
-    own = run.own_metrics or run.metrics
-    if own.get("patient_ids", True):
+    if (run.own_metrics or run.metrics).get("patient_ids", True):
         return "The run's split by patient: nobody is in two parts", ["split", "patients", "images"], rows
     caption = "The run's split by image: one person may be in two parts"
     return caption, ["split", "images, not patients"], [row[:2] for row in rows]

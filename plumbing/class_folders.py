@@ -1,6 +1,7 @@
 """A folder with one folder of images per class -> Cohort.
 """
 import filecmp
+import glob
 import os
 import re
 from collections import Counter, defaultdict
@@ -31,8 +32,9 @@ def read_class_folders(folder, regex, split):
     classes, values = read_classes(names, counts)
     notes += spelling_notes("class", counts) + note_on_drawings(names, paths)
     if len(classes) < 2:
-        raise ValueError("; ".join([f"--data {folder}: need a CSV file, or one folder of images per class "
-                                    f"(there are {shortlist(classes)})"] + notes))
+        tables = shortlist(sorted(glob.glob("*.csv", root_dir=folder)))
+        raise ValueError("; ".join([f"--data {folder}: need a CSV file (in it: {tables}), or one folder of "
+                                    f"images per class (there are {shortlist(classes)})", *notes]))
     stray = {name for name in classes if split_name(name) or is_image_folder(name)}
     if len(classes) - len(stray) == 1:                             # control and test may be classes
         stray = set()

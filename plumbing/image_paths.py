@@ -137,6 +137,9 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     cell = row[column]
     if commonpath([root, normpath(join(root, cell[:LONGEST]))]) != root:
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
+    if cell and isdir(join(root, cell)):
+        raise cell_error(path, row, column, "is a folder; need a row for each image in it, or one file "
+                         "(.nii, .npy) where they are the slices of a volume")
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")
     name = folded_stem(split_name(cell)[-1])
@@ -149,8 +152,8 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
         nearest = min(excess, key=excess.get)
         problem += f"; {nearest} " + ("has the nearest name" if excess[nearest] else "is in another folder")
     del left_out[".csv"]                                           # tables, this one among them
-    parts = [problem, *left_out_note(files, left_out), "--images names the folder"]
-    raise cell_error(path, row, column, "; ".join(parts))
+    raise cell_error(path, row, column, "; ".join(
+        [problem, *left_out_note(files, left_out), "--images names the folder"]))
 
 
 def refuse_shared(path, rows, column, paths, respelled):

@@ -93,8 +93,8 @@ def copies_between(cohort, indices, other):
     images = [ours[i] for i in indices] + other.images
     pairs = []
     for group in find_copies(images, [i < len(indices) for i in range(len(images))]):
-        first = indices[group[0]]                                  # the cohort's images come first
-        pairs += [(first, i - len(indices)) for i in group if i >= len(indices)]
+        # the cohort's images come first
+        pairs += [(indices[group[0]], i - len(indices)) for i in group if i >= len(indices)]
     return pairs
 
 
@@ -219,7 +219,7 @@ def deal(cohort, groups, parts, part, seed):
     The groups are shuffled and sorted by the first target; of every `parts` neighbors each part gets one."""
     if len(groups) < parts:
         raise ValueError(f"{cohort.name}: {len(groups)} patients without an image in common do not fill "
-                         f"{parts} parts (--folds, --val)")
+                         f"{parts} parts (--folds, --val: at least {1 / len(groups):.2g})")
     rng = np.random.default_rng((seed, len(groups)))
     task = (cohort.dealt_by or cohort.tasks)[0]
     values = cohort.targets[task.name].reshape(len(cohort.patients), -1)

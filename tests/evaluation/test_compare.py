@@ -109,7 +109,7 @@ def test_a_comparison_of_two_patients_is_no_comparison(tmp_path, capsys):
     a, b = (made_run(tmp_path / name, PASI, ["p1", "p2"], said, [1, 2]) for name, said in (("a", [1, 2]), ("b", [3, 5])))
     print_comparison(compare(a, b, 10))
     text = capsys.readouterr().out
-    assert "no interval is trustworthy: pasi (patients: 2)." in " ".join(text.split()) and "mae, less is better" in text and "r2, less" not in text
+    assert "no interval is trustworthy: pasi (patients: 2)." in " ".join(text.split()) and "; *: less is better" in text and "root mean squared error *" in text and "R² *" not in text
 
 
 def test_the_same_predictions_those_left_out_and_the_constant_are_said(tmp_path, capsys):
@@ -122,7 +122,7 @@ def test_the_same_predictions_those_left_out_and_the_constant_are_said(tmp_path,
     assert result["warnings"] == ["Left out: 3 that only one of the two runs was tested on.", "Both predict the same."]
     assert result["mae"]["constant"]["value"] == np.abs(true[:12] - 4).mean() and result["mae"]["a"]["value"] == 2
     print_comparison(compare(a, b, 10))
-    assert re.search(r"a - b +constant\n +mae, less is better +0.000 \(0.000 to 0.000\) +3.167\n", capsys.readouterr().out)
+    assert re.search(r"a - b +constant\n +mean absolute error \* +0.000 \(0.000 to 0.000\) +3.167\n", capsys.readouterr().out)
 
 
 def test_a_run_that_began_with_one_that_knew_the_test_patients_says_so_here_too(tmp_path):

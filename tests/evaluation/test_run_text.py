@@ -10,7 +10,7 @@ def test_the_command_makes_the_run_again(runs):
     """Parsed by train.py, the command is args.json to the letter."""
     args = json.load(open(runs / "a" / "args.json"))
     words = shlex.split(command(args))
-    assert words[:2] == ["python", "train.py"] and vars(parse(words[2:])) == args
+    assert words[:2] == ["python", "train.py"] and vars(parse(words[2:])) == args and "--missing" not in words
     typed = ["--no-balanced", "--no-check-files", "--window=-100,700"]
     assert vars(parse(shlex.split(command(vars(parse(typed))))[2:])) == vars(parse(typed))
     args = {"name": "two words", "compile": True, "shared_head": False, "fold": 0, "resume": "x"}

@@ -32,7 +32,8 @@ def test_class_folders_with_a_split(tmp_path):
     write(tmp_path, "a/x.txt", images=("a/bird/5.png",))
     with pytest.raises(ValueError, match="bird: images there are .* not in one of train, val, test as others are"):
         load_cohort(str(tmp_path / "a"))
-    with pytest.raises(ValueError, match="need a CSV file, or one folder of images per class"):
+    (tmp_path / "b/control/t.csv").write_text("image\n")
+    with pytest.raises(ValueError, match=r"need a CSV file \(in it: t.csv\), or one folder of images per class"):
         load_cohort(str(tmp_path / "b" / "control"))
 
 

@@ -63,7 +63,7 @@ def test_names_are_found_where_there_is_no_doubt(tmp_path, names, files, right):
     (("../a.png",), ("m/a.png",), "'../a.png' leaves the image folder .*--images"),
     (("../u/a.png",), ("a.png",), "leaves the image folder"),
     (("/etc/passwd",), ("a.png",), "leaves the image folder"), (("../u2/a.png",), ("b.png",), "leaves the image folder"),
-    (("a.png|b.png",), ("a.png", "b.png"), "is no image"),
+    (("a.png|b.png",), ("a.png", "b.png"), "is no image"), (("series1",), ("series1/a.png",), "'series1' is a folder; need a row for each image in it"),
     (("ID_12_epidural",), ("t/ID_12.png",), "; t/ID_12.png has the nearest name; --images"),             # RSNA hemorrhage
     (("I45108",), ("ADNI_002_S_0295_I45108.png",), "; ADNI_002_S_0295_I45108.png has the nearest name"),
 ))

@@ -112,7 +112,7 @@ def test_splits_that_cannot_be():
     cohort = many(20)
     for args, message in (((5, 5), "--fold 5 of --folds 5: need 0 .. 4"), ((5, -1), "need 0 .. 4"),
                           ((21, 0), "20 patients without an image in common do not fill 21 parts"), ((5, 0, 0.0), "--val 0.0: need 0 <"), ((5, 0, 0.9), "--val 0.9"),
-                          ((2, 0, 0.05), "10 patients without an image in common do not fill 20 parts")):
+                          ((2, 0, 0.05), r"10 patients without an image in common do not fill 20 parts \(--folds, --val: at least 0.1\)")):
         with pytest.raises(ValueError, match=message):
             split_patients(cohort, *args)
     with pytest.raises(ValueError, match="made: 1 patients without an image in common do not fill 5 parts"):
