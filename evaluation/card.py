@@ -30,8 +30,7 @@ TEXTS = {  # kind of text in `document`: its Markdown
 
 def plain(content):
     """A text, a number or an entry of metrics.json -> one line of Markdown without markup of its own."""
-    line = " ".join(cell_text(content).split())
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line)
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(cell_text(content).split()))
 
 
 def markdown_table(table):
@@ -61,8 +60,7 @@ def card_lines(run, library):
             for table in confusion_tables(content, run.metrics):
                 yield from markdown_table(table)
         elif kind == "command":
-            indented = content.replace("\n", "\n    ")           # of a name with a line break
-            yield f"    {indented}\n"
+            yield "    " + content.replace("\n", "\n    ") + "\n"               # of a name with a line break
         elif kind != "pictures":
             if kind == "facts":
                 yield f"**Not for clinical use.** {USE[library]}\n\n## What was trained on what\n"

@@ -51,9 +51,8 @@ def compare(a, b, resamples=1000):
         name = task.name
         agree = np.isclose(first["target"][name], second["target"][name], rtol=1e-6, atol=0, equal_nan=True)
         if not agree.all():
-            patient = patients[np.argwhere(~agree)[0][0]]
-            raise ValueError(f"{name} of patient {patient} is not the same in {a} and in {b}: "
-                             "other targets, or other patients")
+            raise ValueError(f"{name} of patient {patients[np.argwhere(~agree)[0][0]]} is not the same "
+                             f"in {a} and in {b}: other targets, or other patients")
         prediction, target, names = known_units(task, first)
         other, _, _ = known_units(task, second)
         scores = compare_task(task, (prediction, other), target, bootstrap_weights(names, resamples))

@@ -143,8 +143,7 @@ def sample_figure(views, out, i, config, tasks, answers, boxes, title):
         if "composite" in out:
             composite = [pixels_of(out["composite"][i])]
         photos = [photo for _, photo, _ in views]
-        kept = list(zip(image, token))                             # best first
-        return filter_figure(photos, kept, config.vit.grid, composite, title), KEPT_TEXT
+        return filter_figure(photos, list(zip(image, token)), config.vit.grid, composite, title), KEPT_TEXT
     if "rebuilt" in out:
         pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
         return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title), REBUILT_TEXT

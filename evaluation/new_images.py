@@ -210,6 +210,6 @@ def new_rows(tasks, predictions, cohort, broken, widths):
     yield header
     names = image_names(cohort)
     for patient, images in cohort.groups().items():
-        skipped = "|".join(names[i] for i in images if i in broken)
-        row = {"patient": patient, "skipped": skipped, **row_of.get(patient, {})}
+        row = {"patient": patient, "skipped": "|".join(names[i] for i in images if i in broken),
+               **row_of.get(patient, {})}
         yield [row.get(column, "") for column in header]

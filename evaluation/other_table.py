@@ -11,8 +11,7 @@ from plumbing.splits import read_run_split
 
 def learned_patients(run):
     """-> {identity of a patient: the split} of those that a run has learned from."""
-    splits = read_run_split(run)
-    return {identity(patient): split for patient, split in splits.items() if split != "test"}
+    return {identity(patient): split for patient, split in read_run_split(run).items() if split != "test"}
 
 
 def refuse_learned(cohort, run, args):
@@ -25,9 +24,8 @@ def refuse_learned(cohort, run, args):
         split_of = learned_patients(run)
         seen = [patient for patient in cohort.groups() if identity(patient) in split_of]
         if seen:
-            split = split_of[identity(seen[0])]
-            raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split} split of {run} "
-                             f"(such patients: {len(seen)})")
+            raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split_of[identity(seen[0])]} "
+                             f"split of {run} (such patients: {len(seen)})")
     if own is None:
         return
     pairs = learned_copies(own, run, cohort)
@@ -48,8 +46,8 @@ def saved_results(run):
         for key, scores in read_metrics(run).items():
             if isinstance(scores, dict):
                 task = key.removeprefix(TARGET)
-                points = scores.get("operating_point", {})
-                thresholds[task] = {name: point["threshold"] for name, point in points.items()}
+                thresholds[task] = {name: point["threshold"]
+                                    for name, point in scores.get("operating_point", {}).items()}
                 if "prediction" in scores.get("constant", {}):
                     constants[task] = np.array(scores["constant"]["prediction"])
     return thresholds, constants

@@ -93,13 +93,12 @@ def confusion(counts, classes):
         color = INK
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
-            shade = *ACCENT, round(255 * share)
             chart.box(
                 x.px(j) + 2,
                 y.px(i) + 2,
                 x.px(j + 1) - 2,
                 y.px(i + 1) - 2,
-                shade,
+                (*ACCENT, round(255 * share)),
             )
             percent = round(100 * share)
             if 0 < share < 1:                        # what is not all or nothing does not look so

@@ -65,8 +65,8 @@ def predict(model, tasks, loader, options, watch=None, progress=None):
 def predict_images(model, tasks, cohort, indices, options, watch=None, progress=None):
     """`predict` for the images of a cohort at these indices. options: see run_options."""
     shape = {name: options.get(name) for name in ("size", "n", "r", "channels", "folder")}
-    samples = Samples(cohort, indices, **shape)
-    loader, _ = make_loader(samples, options["batch_size"], workers=options["workers"])
+    loader, _ = make_loader(Samples(cohort, indices, **shape), options["batch_size"],
+                            workers=options["workers"])
     return predict(model, tasks, loader, options, watch, progress)
 
 
@@ -90,8 +90,8 @@ def read_samples(batch, predictions):
         target = {name: values[i].double().numpy() for name, values in batch["targets"].items()}
         for name, value in prediction.items():
             if not np.isfinite(value).all():
-                paths = ", ".join(batch["path"][i])
-                raise ValueError(f"the model predicts {value} as {name} of patient {patient} ({paths})")
+                raise ValueError(f"the model predicts {value} as {name} of patient {patient} "
+                                 f"({', '.join(batch['path'][i])})")
         if images:                                                 # without any it only fills the batch
             yield batch["number"][i], patient, images, prediction, target
 

@@ -40,8 +40,7 @@ def details(task, predictions, thresholds=None):
     for name, question in questions(task, predictions).items():
         result.setdefault("reliability", {})[name] = reliability(*question[:2])
         if thresholds:
-            points = result.setdefault("operating_point", {})
-            points[name] = operating_point(*question, thresholds.get(name))
+            result.setdefault("operating_point", {})[name] = operating_point(*question, thresholds.get(name))
     return result
 
 
@@ -76,8 +75,7 @@ def reliability(probability, answer):
     units = np.bincount(bin_of, minlength=10)
     result = {"predicted": probability, "observed": answer}
     for name, values in result.items():
-        means = ratio(np.bincount(bin_of, values, 10), units)
-        result[name] = np.where(units, means, None).tolist()
+        result[name] = np.where(units, ratio(np.bincount(bin_of, values, 10), units), None).tolist()
     return {**result, "units": units.tolist()}
 
 

@@ -186,8 +186,7 @@ PAGE = """<!doctype html>
 
 def page(run, charts, pictures=True):
     """-> the whole page, HTML. charts: of `run_figures`. pictures: with those of patients?"""
-    lines = sections(run, charts, pictures)
-    return PAGE.format(title=cell(run.name), style=STYLE, body="\n".join(lines))
+    return PAGE.format(title=cell(run.name), style=STYLE, body="\n".join(sections(run, charts, pictures)))
 
 
 def sections(run, charts, pictures):

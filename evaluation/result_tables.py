@@ -251,9 +251,9 @@ def operating_table(points):
         entries.append({"patients": positives, **point.get("f1", ABSENT)})
         cells = [marked(entry, entry["patients"] < FEW) for entry in entries]
         rows.append([name, *cells, number(point["threshold"])])
-    caption = ("At or above a threshold, chosen on the validation split (Youden's J); "
-               "PPV and NPV are for the share of positives here")
-    return caption, ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"], rows
+    return ("At or above a threshold, chosen on the validation split (Youden's J); "
+            "PPV and NPV are for the share of positives here",
+            ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"], rows)
 
 
 def confusion_tables(task, result):
@@ -279,7 +279,7 @@ def map_tables(result):
         entries = [scores["per_label"][label]["pointing"] for scores in result.values()]
         cells = [marked(entry, own["findings"] < FEW) for entry in entries]
         labels.append([label, *cells, own["findings"]])
-    caption = ("Do the maps point at the finding? How often the strongest patch touches the box, "
-               "and the share of the map inside it")
-    return [(caption, [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"], rows),
+    return [("Do the maps point at the finding? How often the strongest patch touches the box, "
+             "and the share of the map inside it",
+             [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"], rows),
             ("Pointing game, label by label", ["", *titles, "findings"], labels)]

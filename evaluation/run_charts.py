@@ -32,8 +32,8 @@ def task_charts(run, task):
     """-> the figures of one task."""
     predictions = read_rows([task], run.predictions)
     scores = run.metrics[task.key]
-    charts = CHARTS[task.kind](task, predictions, scores, run.metrics["unit"])
-    return [*charts, *subgroup_charts(task, scores)]
+    return [*CHARTS[task.kind](task, predictions, scores, run.metrics["unit"]),
+            *subgroup_charts(task, scores)]
 
 
 def regression_charts(task, predictions, scores, unit):
@@ -73,8 +73,8 @@ def survival_charts(task, predictions, scores, unit):
         return
     time, event = target.T
     x = Axis((0, 1.04 * time.max()), task.classes[0])
-    lines = curves.kaplan_meier(risk, time, event)
-    picture = line_chart(lines, x, Axis((0, 1.04), "share without the event"))
+    picture = line_chart(curves.kaplan_meier(risk, time, event), x,
+                         Axis((0, 1.04), "share without the event"))
     yield Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
                  "the lines, the lowest risk on top, the better; bands are 95 %")
 
@@ -108,8 +108,8 @@ def rate_charts(kind, task, asked, operating):
     if len(lines) > size:
         size = 1
     for start in range(0, len(lines), size):
-        part = lines[start:start + size]
-        picture = line_chart(part, Axis(SHARES, x), Axis(SHARES, y), HEIGHT, reference=reference)
+        picture = line_chart(lines[start:start + size], Axis(SHARES, x), Axis(SHARES, y), HEIGHT,
+                             reference=reference)
         yield Figure(f"{task.name}_{kind}_{start // size + 1}", picture, text)
 
 

@@ -129,8 +129,7 @@ def score(task, predictions, resamples=1000, constant=None):
                                for label, answer in zip(task.classes, target.T)}
     without = {}
     if constant is not None:
-        same = np.broadcast_to(constant, prediction.shape)
-        rows = metric_values(task, same, target, weights, GAINS)
+        rows = metric_values(task, np.broadcast_to(constant, prediction.shape), target, weights, GAINS)
         without = {name: values for name, label, values, _ in rows if label is None}
     for name, label, values, reason in metric_values(task, prediction, target, weights):
         entry = summary(values, reason)

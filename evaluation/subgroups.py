@@ -29,8 +29,7 @@ def columns_of(by, cohort, images, folder):
         if name in cohort.columns:
             groups = {}                                            # of each patient's images
             for i in images:
-                group = subgroup(name, cohort.columns[name][i])
-                groups.setdefault(cohort.patients[i], set()).add(group)
+                groups.setdefault(cohort.patients[i], set()).add(subgroup(name, cohort.columns[name][i]))
             count = len(set().union(*groups.values()))
             if count <= 2 or count * CROWD <= len(groups):
                 columns[name] = sum(len(names) > 1 for names in groups.values())

@@ -205,8 +205,8 @@ def find_positions(tensors, config, fields, notes):
     for kind, patches in counts.items():
         side = round(max(patches, 1) ** (1 / axes))
         if side ** axes == patches:
-            image = spaced([side * P for P in patch], "x")
-            notes.append(f"image {image} px by its positions (assumed, no config.json says a size that fits)")
+            notes.append(f"image {spaced([side * P for P in patch], 'x')} px by its positions (assumed, no "
+                         "config.json says a size that fits)")
             return [side] * axes, kind
     raise ValueError(f"{patches} patch positions are no square or cube, and no config.json gives an "
                      f"image_size that fits them, a list of {axes} sides in px")

@@ -120,8 +120,7 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     columns = slice(round(left * width), width - round(right * width))
     parts = []                                                     # uint8 (D, H, W), one per channel
     for channel, array in enumerate(volume):
-        grey = to_grey(replace(values, array=array), window, channel)
-        parts.append(grey[:, rows, columns])
+        parts.append(to_grey(replace(values, array=array), window, channel)[:, rows, columns])
     if parts[0].shape == tuple(size):
         pixels = np.stack(parts)
     else:

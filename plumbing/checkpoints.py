@@ -149,8 +149,7 @@ def find_file(name):
     """A name -> Folder or Repository, and its weight file."""
     if isfile(name):
         folder, file = split(name)
-        alone = None if file in FILES else file
-        return Folder(folder, alone), file
+        return Folder(folder, None if file in FILES else file), file
     start, file = name, None
     if re.search(".:(?!//)", name) and not isdir(name):            # no address of the web
         start, _, file = name.rpartition(":")

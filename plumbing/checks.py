@@ -16,8 +16,7 @@ def check_choices(config, choices):
     for name, known in choices.items():
         value = getattr(config, name)
         if value not in known:
-            listed = ", ".join(map(str, known))
-            raise ValueError(f"{name} {value!r} is not known; use {listed}")
+            raise ValueError(f"{name} {value!r} is not known; use {', '.join(map(str, known))}")
 
 
 def check_range(config, least, limit, *names):

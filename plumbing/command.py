@@ -31,8 +31,8 @@ class Parser(argparse.ArgumentParser):
     text: what the program does, in its first line."""
 
     def __init__(self, text="", **settings):
-        title = text.partition("\n")[0]
-        super().__init__(description=title, allow_abbrev=False, formatter_class=Formatter, **settings)
+        super().__init__(description=text.partition("\n")[0], allow_abbrev=False, formatter_class=Formatter,
+                         **settings)
 
     def error(self, message):
         raise ValueError(message)

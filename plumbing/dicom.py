@@ -37,8 +37,8 @@ def open_dicom(path, with_pixels):
     if dataset.get("HighBit", 0) >= dataset.get("BitsStored", 16):
         raise ValueError("has its numbers in the upper bits, which pydicom leaves out; convert it to plain "
                          "numbers")
-    size = pixels.utils.get_expected_length(dataset)               # of colors that share their chroma less
-    check_size(path, size, packed=syntax.is_compressed)
+    # of colors that share their chroma less
+    check_size(path, pixels.utils.get_expected_length(dataset), packed=syntax.is_compressed)
     return dataset
 
 

@@ -26,8 +26,8 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     shape = len(cohort.paths), 1 + config.tokens, config.dim
     origin = "read from"
     if not isfile(path):
-        samples = Samples(cohort, range(len(cohort.paths)), size, channels=channels)
-        loader, _ = make_loader(samples, 16, workers=workers)
+        loader, _ = make_loader(Samples(cohort, range(len(cohort.paths)), size, channels=channels), 16,
+                                workers=workers)
         model.eval()
         write_features(path, shape, model, loader, device)
         origin = "computed, now in"

@@ -182,8 +182,8 @@ def read_any_folder(folder, regex, by_folder=False):
     it, names of files say it."""
     paths, left_out = without_masks(folder)
     if not paths:
-        message = f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it"
-        raise ValueError("; ".join([message] + left_out_note(paths, left_out)))
+        raise ValueError("; ".join([f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it",
+                                    *left_out_note(paths, left_out)]))
     names = [relpath(path, folder) for path in paths]
     if by_folder and not regex:
         patients, notes = [name.split(os.sep)[0] for name in names], []

@@ -25,8 +25,8 @@ def read_nifti(path, only_header=False):
     image = nibabel.load(path)
     if len(image.shape) not in (2, 3, 4):
         raise ValueError(f"holds {image.shape}, need one volume or several")
-    size = math.prod(image.shape) * image.get_data_dtype().itemsize
-    check_size(path, size, packed=path.lower().endswith(".gz"))
+    check_size(path, math.prod(image.shape) * image.get_data_dtype().itemsize,
+               packed=path.lower().endswith(".gz"))
     if only_header:
         array = stand_in(image.shape, image.get_data_dtype())
     else:

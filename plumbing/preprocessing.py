@@ -47,8 +47,8 @@ def statistics(kind, config, preprocessor, channels, mean, std, notes):
         if chosen is not None:
             numbers = per_channel(f"--{field} {chosen}", chosen, channels)
         elif value is not None:
-            text = f"{field} {value!a} in its config.json or preprocessor_config.json"
-            numbers = per_channel(text, value, channels)
+            numbers = per_channel(f"{field} {value!a} in its config.json or preprocessor_config.json", value,
+                                  channels)
             numbers = tuple(number / scale for number in numbers)
         else:
             numbers = usual[field]

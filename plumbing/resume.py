@@ -48,10 +48,9 @@ def same_split(cohort, run):
                              "restore them, or start a new run")
     notes = list(cohort.notes)
     if files.keys() != rows.keys():
-        new = sorted(files.keys() - rows.keys())
-        gone = sorted(rows.keys() - files.keys())
-        notes.append(f"since {run} began patients are new, who are left out ({shortlist(new)}), or gone "
-                     f"({shortlist(gone)})")
-    present = {patient: row["split"] for patient, row in rows.items() if patient in files}
-    indices, line = sort_by_split(cohort, present)
+        notes.append(f"since {run} began patients are new, who are left out "
+                     f"({shortlist(sorted(files.keys() - rows.keys()))}), or gone "
+                     f"({shortlist(sorted(rows.keys() - files.keys()))})")
+    indices, line = sort_by_split(cohort, {patient: row["split"] for patient, row in rows.items()
+                                           if patient in files})
     return indices, [*notes, line]

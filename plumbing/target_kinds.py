@@ -43,8 +43,8 @@ def parse_targets(path, header, target):
             value = ""
             if event not in header:
                 event, _, value = event.partition("=")
-            flag = "--target TIME/EVENT:survival (1: the event, 0: the last look) or /EVENT=VALUE:survival"
-            events[name] = require_column(path, header, event, flag), value
+            events[name] = require_column(path, header, event, "--target TIME/EVENT:survival (1: the event, "
+                                          "0: the last look) or /EVENT=VALUE:survival"), value
         if name in kinds:
             raise ValueError(f"--target {target}: {name} stands there twice; a column is one target")
         kinds[require_column(path, header, name, "--target")] = kind

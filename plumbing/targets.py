@@ -154,8 +154,9 @@ def read_lists(path, rows, name, cells):
     for cell, words in words_of.items():
         answers_of[cell] = np.isin(range(len(labels)), places_in(labels, words))
     columns = np.float32([answers_of[row[name]] for row in rows]).T
-    note = f"{name}: cells are lists of labels; --target {name}:classes makes each a class"
-    return dict(zip(labels, columns)), [note, *reading_notes(name, counts, "classes")]
+    return dict(zip(labels, columns)), [
+        f"{name}: cells are lists of labels; --target {name}:classes makes each a class",
+        *reading_notes(name, counts, "classes")]
 
 
 def read_survival(path, rows, time, event, event_value):
@@ -248,8 +249,7 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
             task = replace(task, center=float(known.mean()), scale=float(known.std()))
         elif task.kind == "labels" and positive_weight:
             positives = (values == 1).sum(0)
-            negatives = (values == 0).sum(0)
-            weights = np.where(positives, negatives, 1) / np.maximum(positives, 1)
+            weights = np.where(positives, (values == 0).sum(0), 1) / np.maximum(positives, 1)
             task = replace(task, positive_weight=tuple(weights.tolist()))
         fitted.append(task)
     if positive_weight and "labels" not in [task.kind for task in tasks]:

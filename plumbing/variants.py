@@ -67,9 +67,8 @@ def place(vit, x):
     if vit.config.positions == "none":
         return x
     rows = placed_rows(vit.config)
-    prefix = vit.config.prefix
     pos = vit.pos_embed
-    nowhere = pos.new_zeros(1, prefix - rows, vit.config.dim)      # of class token or registers
+    nowhere = pos.new_zeros(1, vit.config.prefix - rows, vit.config.dim)         # of class token or registers
     pos = torch.cat([pos[:, :rows], nowhere, pos[:, rows:]], 1)
     vectors = x.shape[1] - pos.shape[1]                            # of a bag, which have no position
     return x + F.pad(pos, (0, 0, 0, vectors))

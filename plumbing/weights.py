@@ -85,8 +85,7 @@ def belonging_together(name):
                          (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError)):
             yield
     except ValueError as error:
-        reason = str(error).removeprefix(f"{name}: ")
-        raise ValueError(f"{name}: {reason}") from error
+        raise ValueError(f"{name}: " + str(error).removeprefix(f"{name}: ")) from error
 
 
 def own_config(config_class, fields, name, channels, mean, std, notes):
