@@ -167,7 +167,6 @@ class ResBlock(nn.Module):
 
 class ResNet(nn.Module):
     """forward(image, tabular) -> dict: logits {task: (B, outputs)}, features (B, 8 n), None for `linear`.
-
     `inputs` says what forward takes: image, tabular, or both. image: uint8, or float as normalized."""
     Config = DAFTConfig
     inputs = ("image", "tabular")
@@ -254,8 +253,10 @@ class ResNet(nn.Module):
 
     @staticmethod
     def check_flags(args):
-        if args.fusion == "image" and args.tabular:
-            raise ValueError("--fusion image sees no table; leave --tabular out")
+        own = args.location, args.activation, args.without, args.identity_init
+        if args.fusion not in ("film", "daft") and own != (2, "identity", None, False):
+            raise ValueError("--location, --activation, --without and --identity-init are of --fusion daft "
+                             f"and film, not of {args.fusion}")
         if args.fusion == "linear-features" and not args.pretrained:
             raise ValueError("--fusion linear-features needs --pretrained RUN, of --fusion image, "
                              "whose features it takes")
@@ -346,5 +347,4 @@ if __name__ == "__main__":
     for fusion in FUSIONS:
         tabular = 0 if fusion == "image" else 15
         model = ResNet(DAFTConfig(fusion=fusion, tabular=tabular), {"diagnosis": 3})
-        parameters = sum(p.numel() for p in model.parameters())
-        print(f"{fusion:15} {parameters:6,} parameters, sees {' and '.join(model.inputs)}")
+        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} parameters:", *model.inputs)

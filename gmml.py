@@ -207,11 +207,10 @@ class GMML(nn.Module):
 
 
 if __name__ == "__main__":
-    config = GMMLConfig(ViTConfig(image=(96, 96), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256))
-    corner, size = draw_groups(1, config.vit.grid, config.side)
-    mask = cover(corner, size, config.vit.grid, torch.tensor([0.5]))
-    print("patches (1) in the groups of an image of 12 x 12 patches, half of them to be corrupted")
+    grid = (12, 12)
+    corner, size = draw_groups(1, grid, side=0.3)
+    mask = cover(corner, size, grid, share=torch.tensor([0.5]))
+    print("the patches of an image that are corrupted (1), in groups, until they are half of it:")
     for row in mask[0].tolist():
         print(" ".join(str(int(patch)) for patch in row))
-    loss = GMML(config)(torch.randint(256, (4, 3, 96, 96), dtype=torch.uint8))["logits"]["reconstruction"]
-    print("loss of each image", loss.flatten().tolist())
+    print(mask.sum().item(), "of", mask.numel())

@@ -78,8 +78,8 @@ def check_daft(config, fusions, locations, activations):
         raise ValueError(f"image {image}: need two or three whole numbers of px")
     sees_table = config.fusion != "image"
     if sees_table != bool(config.tabular):
-        raise ValueError(f"fusion {config.fusion} was given {config.tabular} columns of a table; "
-                         "image sees none, the others need some")
+        raise ValueError(f"--fusion {config.fusion} was given {config.tabular} columns of a table; "
+                         "image sees no table, the others need one")
     check_statistics(config)
 
 
