@@ -79,9 +79,8 @@ class MultiViT(nn.Module):
                 self.stage2.patch_embed = self.stage2.pos_embed = None
         if mode == "multi" and R > 1:
             self.merge = nn.Linear(2 * vit.dim, vit.dim)           # the paper's Token Concatenator
-        self.fused = 0                                             # class tokens that stage 1 passes: 1 or 0
-        if mode == "multi" and config.cls_token == "fused" and vit.class_token:
-            self.fused = 1
+        self.fused = int(mode == "multi" and config.cls_token == "fused" and vit.class_token)
+        if self.fused:                                             # how many class tokens stage 1 passes
             self.fuse = nn.Linear(N * vit.dim, vit.dim)            # in the released code's Token Mapper
             self.stage2.cls_token.requires_grad_(R > 1)            # unused with R = 1, and kept, as there
         self.apply(init_weights)
@@ -192,6 +191,8 @@ class MultiViT(nn.Module):
         ViT.check_flags(args)
         if not all(width.isdigit() for width in args.hidden.split(",")):
             raise ValueError(f"--hidden {args.hidden}: need whole numbers from 1, e.g. 256,128")
+        if args.cls_token != "fused" and args.mode != "multi":
+            raise ValueError(f"--cls-token {args.cls_token} is of --mode multi, not of {args.mode}")
         if args.chunk and args.mode == "joint":
             raise ValueError("--chunk: --mode joint has no stage 1, it sees all photographs at once")
 

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--epoch", "3"), "unrecognized arguments: --epoch; did you mean --epochs?"),
     (("--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
     (("--hidden", "wide"), "need whole numbers"),
+    (("--cls-token", "stage2", "--mode", "partial"), "--cls-token stage2 is of --mode multi, not of partial"),
     (("--epochs", "0"), "--epochs 0: need at least 1"),
     (("--dropout", "1.5"), "--dropout 1.5"),
     (("--augment", "blur"), "'blur' is none of"),
