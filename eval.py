@@ -276,8 +276,8 @@ def evaluate_run(args):
     if before.get("table", table) != table:
         raise ValueError(f"{folder} holds the results of another {cohort.name}; rename that folder")
     options = run_options(saved, model, cohort, device)
-    # a run with which this one began may be gone by now
-    options["seen_before"] = seen_before(saved, cohort, indices) or before.get("seen_before", [])
+    # a run with which this one began, or its table, may be gone by now
+    options["seen_before"] = before.get("seen_before") or seen_before(saved, cohort, indices)
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):

@@ -19,7 +19,11 @@ def refuse_learned(cohort, run, args):
 
     args: the run's flags. Patients are compared by their ids in any spelling, unless one of the two tables
     has no ids: names of files prove nothing. Images are compared byte for byte."""
-    own = own_data(args, run)
+    own = None
+    try:
+        own = own_data(args, run)
+    except ValueError as error:
+        print(error)
     if cohort.patients_known and (own is None or own.patients_known):
         split_of = learned_patients(run)
         seen = [patient for patient in cohort.groups() if identity(patient) in split_of]

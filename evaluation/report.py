@@ -139,9 +139,9 @@ def html_figure(picture, alt, text, width, least=0):
     across = ""
     if least > COLUMN:
         across = ' style="grid-column: 1 / -1"'
-    inside = base64.b64encode(png(picture)).decode()
     return (f'<figure{across}><img width="{width}" style="min-width:{least}px" alt="{cell(alt)}" '
-            f'src="data:image/png;base64,{inside}"><figcaption>{cell(text)}</figcaption></figure>')
+            f'src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}">'
+            f"<figcaption>{cell(text)}</figcaption></figure>")
 
 
 def html_charts(charts):

@@ -249,8 +249,8 @@ def operating_table(points):
             entries.append({"patients": total, **point.get(rate, ABSENT), "of": f"{point[right]} of {total}"})
         positives = point["true_positives"] + point["false_negatives"]
         entries.append({"patients": positives, **point.get("f1", ABSENT)})
-        cells = [marked(entry, entry["patients"] < FEW) for entry in entries]
-        rows.append([name, *cells, number(point["threshold"])])
+        rows.append([name, *[marked(entry, entry["patients"] < FEW) for entry in entries],
+                     number(point["threshold"])])
     return ("At or above a threshold, chosen on the validation split (Youden's J); "
             "PPV and NPV are for the share of positives here",
             ["", "sensitivity", "specificity", "PPV", "NPV", "F1", "at or above"], rows)

@@ -28,6 +28,7 @@ from plumbing.simulate import COHORTS, make
 from plumbing.splits import copies_between, read_run_split, split_patients
 from plumbing.tables import shortlist
 from plumbing.targets import fit_tasks, put_positive_last, training_notes
+from plumbing.weight_files import in_one_line
 
 # by the axes of the images: what flags are by default, and flags that do not apply with what they are then
 CHANNELS = {2: 3, 3: 1}
@@ -128,14 +129,12 @@ def load_data(args, trains=True):
 
 
 def own_data(saved, run):
-    """-> the cohort that a run was trained on; None, and a line, where it is no longer at hand."""
+    """-> the cohort that a run was trained on, None of COHORTS. ValueError where it is no longer at hand."""
     if saved.data in COHORTS:                                      # nobody else has these; none is drawn
         return None
-    try:
+    with in_one_line(f"the images that {run} learned from cannot be compared with these",
+                     (ValueError, OSError)):
         return load_data(saved)
-    except (ValueError, OSError) as error:
-        print(f"the images that {run} learned from cannot be compared with these ({error})")
-        return None
 
 
 def learned_copies(own, run, cohort, splits=("train", "val")):
@@ -261,21 +260,23 @@ def seen_before(args, cohort, indices):
         if run is None or run in runs:                             # --overwrite can make a run its own start
             return lines
         runs.append(run)
-        try:
-            saved, split_of = read_args(run), read_run_split(run)
-        except ValueError as error:
-            return [*lines, "WARNING: nobody can say whom a run learned from with which this one began "
-                    f"({error})"]
+        name = basename(abspath(run))
         learned = set()
-        if realpath(saved.data) == realpath(args.data):            # or the same name of a cohort
-            learned = {patient for patient, split in split_of.items() if split == "train"}
-        elif own := own_data(saved, run):
-            learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
+        try:
+            saved = read_args(run)
+            if realpath(saved.data) == realpath(args.data):        # or the same name of a cohort
+                learned = {patient for patient, split in read_run_split(run).items() if split == "train"}
+            elif own := own_data(saved, run):
+                learned = {cohort.patients[i] for _, i in learned_copies(own, run, cohort, ("train",))}
+        except ValueError as error:                                # its paths are nobody else's business
+            print(error)
+            lines.append(f"WARNING: nobody can say whether {name}, from which it started, learned from "
+                         "patients who are for val or test here")
         learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
         if learned:
-            lines.append(f"WARNING: {basename(abspath(run))}, from which it started, learned from "
-                         f"{len(learned)} patients who are for val or test here; what is measured on them "
-                         "is too good (on one table the same first --target, --fold and --seed deal alike)")
+            lines.append(f"WARNING: {name}, from which it started, learned from {len(learned)} patients who "
+                         "are for val or test here; what is measured on them is too good (on one table the "
+                         "same first --target, --fold and --seed deal alike)")
 
 
 def run_around(name):

@@ -134,8 +134,8 @@ def read_one_hot(path, rows, names):
 def read_labels(path, rows, name, uncertain, blank):
     """A column of labels -> float32 (rows,), NaN where they are unknown."""
     value_of = {cell: label_of(cell) for cell in known_cells(rows, name)}
-    strange = [cell for cell in value_of if value_of[cell] is None]
-    refuse_cells(path, rows, name, strange, "is no label, need 0, 1, -1 or blank")
+    refuse_cells(path, rows, name, [cell for cell in value_of if value_of[cell] is None],
+                 "is no label, need 0, 1, -1 or blank")
     value_of[""] = blank.get(name, blank[None])
     values = np.float32([value_of[row[name]] for row in rows])
     values[values == -1] = uncertain.get(name, uncertain[None])

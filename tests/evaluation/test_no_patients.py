@@ -114,7 +114,9 @@ def test_what_the_run_before_the_last_one_learned_from_counts_too(classes, tmp_p
     assert line.startswith("WARNING: first, from which it started, learned from 14 patients")
     (tmp_path / "first/args.json").write_text("{")
     line, = seen_before(args, cohort, indices)
-    assert line.startswith("WARNING: nobody can say whom a run learned from with which this one began (") and "args.json" in line
+    assert line == "WARNING: nobody can say whether first, from which it started, learned from patients who are for val or test here"
+    args.pretrained = begun("third", tmp_path / "gone", "none")
+    assert [str(tmp_path) in line for line in seen_before(args, cohort, indices) if "whether third" in line] == [False]
 
 
 def test_a_run_of_class_folders_predicts_every_image(classes, tmp_path, capsys):
