@@ -41,6 +41,7 @@ from plumbing.arrays import NO_CROP, read_bag
 from plumbing.cache import Decoded
 from plumbing.command import Parser, run_main
 from plumbing.pictures import CROP, read, read_image
+from plumbing.weight_files import in_one_line
 
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")
 FLIPS = (("hflip", -1), ("vflip", -2), ("dflip", -3))              # of width, height, depth
@@ -171,6 +172,19 @@ def stack(arrays):
     return torch.from_numpy(np.stack(arrays))
 
 
+def collate_shared(samples):
+    """collate in a reading process, into memory that it shares with the one that trains.
+
+    PyTorch would do that in a thread whose errors nobody hears: the training would wait forever."""
+    batch = collate(samples)
+    with in_one_line("--workers: no shared memory is left for the batches of so many reading processes; a "
+                     "container has more with docker run --shm-size=8g", RuntimeError):
+        for value in [*batch.values(), *batch["targets"].values()]:
+            if torch.is_tensor(value):
+                value.share_memory_()
+    return batch
+
+
 # -----------------------------------------------------------------------------
 # the order of the batches
 
@@ -278,7 +292,7 @@ def ignore_signals(worker):
 def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
     """-> Loader, and its Batches, whose `epoch` the caller sets. order: arguments of Batches."""
     batches = Batches(len(samples), batch_size, **order)
-    loader = Loader(samples, batch_sampler=batches, collate_fn=collate,
+    loader = Loader(samples, batch_sampler=batches, collate_fn=collate_shared if workers else collate,
                     num_workers=workers, pin_memory=pin_memory,
                     persistent_workers=workers > 0, worker_init_fn=ignore_signals,
                     generator=torch.Generator())                   # not the one that dropout draws from

@@ -262,6 +262,19 @@ def test_a_broken_photograph_in_a_worker_is_named(cohort, tmp_path):
     assert str(error.value).strip().splitlines()[-1].startswith(f"ValueError: {cohort.paths[13]}: not a readable image (")
 
 
+def test_shared_memory_that_is_full_is_said(cohort, monkeypatch):
+    """Docker gives a container 64 MB. PyTorch's queue met that in a thread, whose error nobody heard, and the training waited forever."""
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    loader, _ = make_loader(Samples(cohort, range(18), (8, 8)), 4, workers=1)
+    with pytest.raises(ValueError) as error:
+        list(loader)
+    line = str(error.value).strip().splitlines()[-1]
+    assert line.startswith("ValueError: --workers: no shared memory is left") and "--shm-size" in line and line.endswith("device (28))")
+
+
 def test_the_file_times_pictures(tmp_path, capsys):
     """python data.py IMAGE: shapes and milliseconds."""
     data.main([save(tmp_path / "a.png", CELLS)])

@@ -1,5 +1,6 @@
 """plumbing/run_folder.py: files and folders are there as a whole or not at all. test_train.py kills real runs."""
 import csv
+import errno
 import json
 import os
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import train
+from plumbing import lock
 from plumbing.flags import read_args
 from plumbing.prepare import prepare
 from plumbing.run_folder import make_folder, recover, write_csv, write_folder, write_json, write_log
@@ -127,3 +129,17 @@ def test_a_run_that_lies_in_another_is_not_overwritten_with_it(greys, quiet, mon
     assert "runs/a: --overwrite would delete runs/a/b too, a run that lies in it" in error
     assert os.path.exists("runs/a/b/best/config.json") and os.path.exists("runs/a/best/config.json")
     fit(grey_flags(greys, "--epochs", "1", "--name", "a/b", "--overwrite"))
+
+
+@pytest.mark.parametrize("number, goes_on", ((errno.ENOSYS, True), (errno.ENOLCK, True), (errno.EOPNOTSUPP, True), (errno.EAGAIN, False), (errno.EIO, False)))
+def test_a_disk_without_locks_is_used_all_the_same(number, goes_on, tmp_path, monkeypatch):
+    """Lustre without -o flock: every training ended with "Function not implemented"."""
+    def answer(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "lockf", answer)
+    if goes_on:
+        lock.lock(tmp_path / "lock").close()
+    else:
+        with pytest.raises(OSError):
+            lock.lock(tmp_path / "lock")
