@@ -193,8 +193,7 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
             part = model_loss(tasks, out, targets_part, inputs_part.get("present"), counts)
             (part * parallel.world()).backward()  # the processes average their gradients
         loss = loss + part.detach()
-    limit = args.clip or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)  # the norm before
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip or math.inf)  # the norm before
     optimizer.step()
     return torch.stack([loss, norm, stops.to(loss.dtype)])
 
