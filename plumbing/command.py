@@ -157,6 +157,8 @@ def explain(error):
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in line:
         return ("out of memory; --accumulate, --grad-checkpointing, "
                 f"or a smaller --batch-size or --image need less ({line})")
+    if re.search("No working C\\+\\+ compiler|working triton", str(error)):
+        return "--compile needs a C++ compiler, as g++, and on CUDA triton; without it the run needs neither"
     if "deterministic" in line:
         return f"--deterministic: {line}"
     if isinstance(error, torch.distributed.DistError) or "gloo" in line:

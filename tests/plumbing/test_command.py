@@ -121,3 +121,15 @@ def test_waiting_threads_let_others_have_the_core(program):
     unset = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     for environment, count in ((unset, b"1000"), (unset | {"GOMP_SPINCOUNT": "7"}, b"7")):
         assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment) == count
+
+
+@pytest.mark.parametrize("text", ("InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')\n\nSet TORCHDYNAMO_VERBOSE=1",
+                                  "backend='inductor' raised:\nCannot find a working triton installation. Either the package is not installed or it is too old."))
+def test_compile_without_a_compiler_is_one_line(text, monkeypatch, capsys):
+    """Windows, macOS and slim containers have none: a page of PyTorch's code."""
+    def main():
+        raise RuntimeError(text)
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert capsys.readouterr().err.strip().endswith(": --compile needs a C++ compiler, as g++, and on CUDA triton; without it the run needs neither")
