@@ -7,23 +7,26 @@ from shlex import quote
 
 import numpy as np
 
+from plumbing.families import look_up, rules
+
 
 UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|m?s|bpm|mmhg|px"
-         "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min|/[µumn]?l")
+         "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min|/[µumn]?l"
+         "|jahre?n?|ans?|años?|yaş|岁")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-ODD = {
-    r"0\d+": "begins with 0, as codes do",
-    r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?": "is a date",
-    r"[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]": "is a list of numbers, which belong into columns of their own",
-    r"[1-9]\d{0,2}(,\d{3})+": "has commas that may divide thousands, or be a decimal comma",
-    r"[-+]?\d+,\d+(e[-+]?\d+)?": "has a decimal comma",
-    r"[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?": "has its thousands divided",
-    r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?": "is a date or a time",
-    rf"\d{{1,2}}[ .-]+[a-z]{{3,9}}[ .,-]+\d{{2,4}}|\d\d?-({MONTHS})|({MONTHS})-\d\d": "is a date",
-    rf"[-+]?\d+([.,]\d+)?\s*({UNITS})": "has a unit",
-    r"[<>≤≥~]\s*\d.*": "is a bound",
-    r"[-+.\d]+([\s,;|]+[-+.\d]+)+": "is a list of numbers, which belong into columns of their own",
-}
+ODD = rules(r"""  what only looks like a number -> what is wrong with it
+^0\d+$ -> begins with 0, as codes do
+^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?$ -> is a date
+^[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]$ -> is a list of numbers, which belong into columns of their own
+^[1-9]\d{0,2}(,\d{3})+$ -> has commas that may divide thousands, or be a decimal comma
+(?i)^[-+]?\d+,\d+(e[-+]?\d+)?$ -> has a decimal comma
+^[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?$ -> has its thousands divided
+(?i)^(\d{1,4}([-./])\d{1,2}\2\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?)$ -> is a date or a time
+(?i)^(\d{1,2}[ .-]+[a-z]{3,9}[ .,-]+\d{2,4}|\d\d?-(MONTHS)|(MONTHS)-\d\d)$ -> is a date
+(?i)^[-+]?\d+([.,]\d+)?\s*(UNITS)$ -> has a unit
+^[<>≤≥~]\s*\d.*$ -> is a bound
+^[-+.\d]+([\s,;|]+[-+.\d]+)+$ -> is a list of numbers, which belong into columns of their own
+""".replace("MONTHS", MONTHS).replace("UNITS", UNITS))
 # but 1,500, which may be a thousand and more
 READABLE = re.compile(r"(?i)(?![1-9]\d{0,2}(?:,\d{3})+$)([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
                       rf"\s*({UNITS})?")
@@ -35,22 +38,25 @@ UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|u
                      r"|no (label|data|info|id)|pending|\.[a-z]|\?+"
                      r"|(not|cannot)[ _](be )?(known|specifi|record|applicable|available|done|perform|test"
                      r"|sure|evalua|assess|determin)\w*|inconnue?|desconocid[oa]|sconosciut[oa]|unbekannt"
-                     r"|keine angaben?|onbekend|bilinmiyor|未知|不详|不明)[)\]]?")
+                     r"|keine angaben?|wei(ß|ss) nicht|nsp|ne sait pas|non renseigné|no sabe|onbekend"
+                     r"|bilinmiyor|none[ _]selected|未知|不详|不明)[)\]]?")
 LABELS = {**dict.fromkeys("true yes y ja oui si sí sim evet да 是 positive positiv positif positivo 阳性 pos "
-                          "present checked vrai wahr vero verdadero doğru x ✓ ✔ ● +".split(), "1"),
+                          "present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● +".split(), "1"),
           **dict.fromkeys("false no n nein non nee não hayır hayir нет 否 negative negativ négatif negativo "
-                          "阴性 neg absent unchecked faux falsch falso yanlış yanliş -".split(), "0")}
+                          "阴性 neg absent unchecked faux falsch falso yanlış yanliş yok 无 -".split(), "0")}
+INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 TYPED = str.maketrans("ı’‐‑‒–—−", "i'------", "\u0307")              # as keyboards and spreadsheets vary them
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?((significant|acute|abnormal)[ _-])?(findings?|abnormalit(y|ies))"
-                        r"|normal|healthy|unremarkable")           # in a list of findings
+                        r"|normal(es?)?|healthy|unremarkable|ohne befund|unauffällig"
+                        r"|正常|未见异常")                        # in a list of findings
 CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
-LIST = re.compile(rf"[|;]|^({CALL.pattern})?[\[({{].*[\])}}]$")
-SEPARATORS = "|;,"
-RARE_SEPARATORS = *"\t\\，、·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
+LIST = re.compile(rf"[|;；]|^({CALL.pattern})?[\[({{].*[\])}}]$")
+SEPARATORS = "|;；,，、"
+RARE_SEPARATORS = *"\t\\·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
-                      r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|normal|正常|healthy|gesund|sain"
-                      r"|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
+                      r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|yok|无|normal|正常|healthy|gesund"
+                      r"|sain|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
                       r"|low([ _-](risk|grade))?|alive|living|stable|wild[ _-]?type|wt|inactive"
                       r"|asymptomatic|unaffected|uninfected|(no|non|not|without)[ _-].+")
 POSITIVE = re.compile(r"(?i)y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer"
@@ -94,17 +100,19 @@ def odd_cell(cells):
         return grouped[0], "may be a thousand and more, or have three decimals"
     odd, words, numbers = [], [], 0
     for cell in cells:
-        problem = next((ODD[pattern] for pattern in ODD if re.fullmatch(pattern, cell, re.IGNORECASE)), None)
+        problem = look_up(ODD, cell)
         if problem:
             odd.append((cell, problem))
         elif is_number(cell):
             numbers += 1
         else:
-            words.append((cell, "is not a number, others are"))
+            words.append(cell)
     for cell, problem in odd:
         if not words or "is a date" in problem:                    # as spreadsheets make of 3-1
             return cell, problem
-    return words[0] if words and numbers else None
+    if words and numbers:
+        return words[0], "is not a number, others are"
+    return None
 
 
 def ways_out(flag, cell, words, number):
@@ -231,15 +239,26 @@ def reading_notes(name, counts, kind):
                     f"stands for a blank, say --missing=default,{quote(code.lower())}" for code in codes]
 
 
+def folded(text):
+    """Upper and lower case alike, and the two ways to write an accent; without what nobody sees."""
+    return unicodedata.normalize("NFC", INVISIBLE.sub("", text)).casefold()
+
+
 def same_word(cell):
     """-> what is equal for 1 and 1.0, for Benign and benign, for no_tumor and no-tumor and no tumor, for yes
     and y, for the two ways to write an accent, for a hyphen and a dash, and for HAYIR and hayır."""
     if is_number(cell):
         return float(cell)
-    text = unicodedata.normalize("NFC", cell).casefold().translate(TYPED)
+    text = folded(cell).translate(TYPED)
     text = re.sub(r"(?<=[^\W\d_])[_-](?=[^\W_])", " ", text)
     text = " ".join(text.split())
     return SHORT.get(text, text)
+
+
+def count_pairs(words, others):
+    """-> how many words there are, others beside them, and pairs of these; blanks and NaN do not count."""
+    pairs = {(word, other) for word, other in zip(words, others) if word != "" and other == other}
+    return len({word for word, _ in pairs}), len({other for _, other in pairs}), len(pairs)
 
 
 def places_in(classes, names):

@@ -11,7 +11,8 @@ from os.path import abspath, basename, commonprefix, join, relpath
 
 from plumbing.cells import spelling_notes
 from plumbing.cohort import Cohort, SPLITS, Task
-from plumbing.folders import IMAGE_FOLDER, MASK_FOLDER, left_out_note, without_masks
+from plumbing.families import look_up
+from plumbing.folders import BARE_IMAGE_FOLDER, MASK_FOLDER, left_out_note, without_masks
 from plumbing.formats import without_ending
 from plumbing.patients import patients_of_files
 from plumbing.public_tables import NAME_TARGETS
@@ -35,7 +36,7 @@ def read_class_folders(folder, regex, split):
         tables = shortlist(sorted(glob.glob("*.csv", root_dir=folder)))
         raise ValueError("; ".join([f"--data {folder}: need a CSV file (in it: {tables}), or one folder of "
                                     f"images per class (there are {shortlist(classes)})", *notes]))
-    stray = {name for name in classes if split_name(name) or is_image_folder(name)}
+    stray = {name for name in classes if split_name(name) or BARE_IMAGE_FOLDER.fullmatch(name)}
     if len(classes) - len(stray) == 1:                             # control and test may be classes
         stray = set()
     if any(splits):
@@ -62,9 +63,7 @@ def with_target(cohort, target):
     if name == "class":
         return cohort
     patterns = NAME_TARGETS.get(name, {}).items()
-    words = []                                                     # "" where a name says none
-    for file in map(basename, cohort.paths):
-        words.append(next((word for pattern, word in patterns if re.search(pattern, file)), ""))
+    words = [look_up(patterns, basename(path)) or "" for path in cohort.paths]
     classes, values = read_classes(words, Counter(filter(None, words)))
     if not classes:
         raise ValueError(f"--target {target}: class folders say only class, and names of files as those of "
@@ -90,10 +89,15 @@ def read_layout(folder, images, left_out):
         else:
             left_out["images beside the folders of classes"] += 1
     notes = unwrap(places)
-    drop_copies(places, left_out)
+    path_of = {(*above, basename(path)): path for path, above in places.items()}
+    for parts, path in path_of.items():                            # a folder beside the others that holds the
+        twin = path_of.get(parts[1:])                              # same files again, as chest_xray does
+        if twin and filecmp.cmp(twin, path, shallow=False):
+            del places[path]
+            left_out["second copies of images"] += 1
     splits, names, below = [], [], defaultdict(set)                # below: of a class, the folders in it
     for path, above in places.items():
-        words = [word for word, _ in groupby(above) if not is_image_folder(word)] or above[-1:]
+        words = [word for word, _ in groupby(above) if not BARE_IMAGE_FOLDER.fullmatch(word)] or above[-1:]
         split = None
         for place, word in enumerate(words[:2]):                   # train/CLASS or CLASS/train
             if split_name(word) and not split and len(words) > 1:
@@ -133,12 +137,6 @@ def note_on_drawings(names, paths):
             "drawings of these, they must lie elsewhere" for name, files in drawn.items() if files <= shown]
 
 
-def is_image_folder(name):
-    """Is it called images, say, without another word before that?"""
-    match = IMAGE_FOLDER.fullmatch(name)
-    return match is not None and not match[1]
-
-
 def unwrap(places):
     """Take away the folders that hold all others; -> a line about it, in a list."""
     wrappers = []
@@ -151,16 +149,6 @@ def unwrap(places):
     for above in places.values():
         del above[:len(wrappers)]
     return [f"classes are the folders below {join(*wrappers)}"]
-
-
-def drop_copies(places, left_out):
-    """Leave out a folder beside the others that holds the same files again, as chest_xray does."""
-    path_of = {(*above, basename(path)): path for path, above in places.items()}
-    for names, path in path_of.items():
-        twin = path_of.get(names[1:])
-        if twin and filecmp.cmp(twin, path, shallow=False):
-            del places[path]
-            left_out["second copies of images"] += 1
 
 
 # -----------------------------------------------------------------------------

@@ -131,35 +131,38 @@ def per_patient(cohort, how=None):
     how: first, mean or max of the known values where a patient's images differ. ValueError where they differ
     and `how` is None or makes no sense for that kind of task."""
     targets = {}
+    groups = cohort.groups()
     for task in cohort.tasks:
         values = cohort.targets[task.name]
         columns = values.reshape(len(values), -1).T                # (1 or L, images)
         names = task.classes if task.kind == "labels" else [task.name] * len(columns)
-        unified = [unify(cohort.patients, column, task, name, how) for column, name in zip(columns, names)]
+        unified = [unify(groups, column, task, name, how) for column, name in zip(columns, names)]
         targets[task.name] = np.stack(unified, 1).reshape(values.shape)
     return replace(cohort, targets=targets)
 
 
-def unify(patients, values, task, name, how):
-    """-> float32 (images,), one value for all images of a patient. name: of the target or the label."""
-    known = defaultdict(list)
-    for patient, value in zip(patients, values.tolist()):
-        if not math.isnan(value):
-            known[patient].append(value)
+def unify(groups, values, task, name, how):
+    """-> float32 (images,), one value for all images of a patient. groups: {patient: [indices of images]};
+    name: of the target or the label."""
     choices = {"regression": "first or mean or max", "survival": "first"}.get(task.kind, "first or max")
-    chosen = {}
-    for patient, options in known.items():
+    values = values.tolist()
+    for patient, images in groups.items():
+        options = [values[i] for i in images if not math.isnan(values[i])]
+        if not options:
+            continue
         if min(options) < max(options) and how not in choices.split():
             raise ValueError(f"patient {patient} has images with different targets for {name} "
-                             f"({task.word(min(options))} and {task.word(max(options))}); --patient-target "
+                             f"({task.word(min(options))} and {task.word(max(options))}); --model vit sees "
+                             "one image at a time, each with its own target, or --patient-target "
                              f"{choices} says which counts of a task of {task.kind}")
+        chosen = options[0]
         if how == "mean":
-            chosen[patient] = sum(options) / len(options)
+            chosen = sum(options) / len(options)
         elif how == "max":
-            chosen[patient] = max(options)
-        else:
-            chosen[patient] = options[0]
-    return np.float32([chosen.get(patient, np.nan) for patient in patients])
+            chosen = max(options)
+        for i in images:
+            values[i] = chosen
+    return np.float32(values)
 
 
 def targets_agree(cohort):

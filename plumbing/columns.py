@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from plumbing.cells import (is_number, odd_cell, places_in, read_numbers, reading_notes, same_word,
-                            spellings_of, ways_out)
+from plumbing.cells import (count_pairs, is_number, odd_cell, places_in, read_numbers, reading_notes,
+                            same_word, spellings_of, ways_out)
 from plumbing.cohort import Column
 from plumbing.tables import names_and_kinds, require_column, shortlist
 
@@ -19,13 +19,10 @@ def fit_columns(cohort, wanted, train):
     columns = {}
     for name, kind in names_and_kinds(wanted, cohort.columns):
         require_column(cohort.name, cohort.columns, name, "--tabular")
-        problem = None
         if kind not in ("", "number", "category"):
-            problem = f"kind {kind!r}, need number or category"
-        elif name in [*cohort.predicted, *cohort.targets, *columns]:
-            problem = f"{name} is what is to be predicted, or is named twice"
-        if problem:
-            raise ValueError(f"--tabular {name}: {problem}")
+            raise ValueError(f"--tabular {name}: kind {kind!r}, need number or category")
+        if name in [*cohort.predicted, *cohort.targets, *columns]:
+            raise ValueError(f"--tabular {name}: {name} is what is to be predicted, or is named twice")
         columns[name] = fit_column(cohort, name, kind, train)
     return list(columns.values())
 
@@ -34,12 +31,12 @@ def fit_column(cohort, name, kind, train):
     """-> Column. kind: number, category, or "" where the cells decide."""
     cells = [cohort.columns[name][i] for i in train]
     known = Counter(filter(None, cells))
-    odd = odd_cell(sorted(known))
-    if odd and not kind:
-        cell, problem = odd
-        raise ValueError(f"--tabular {name}: {cell!r} {problem}; "
-                         + ways_out(f"--tabular {name}", cell, "category", "number"))
     if not kind:
+        odd = odd_cell(sorted(known))
+        if odd:
+            cell, problem = odd
+            raise ValueError(f"--tabular {name}: {cell!r} {problem}; "
+                             + ways_out(f"--tabular {name}", cell, "category", "number"))
         kind = "number" if all(map(is_number, known)) else "category"
     if kind == "number":
         x = to_numbers(cohort, name)[train]
@@ -52,17 +49,11 @@ def fit_column(cohort, name, kind, train):
                          f"({shortlist(known)}), need at least 2 to learn from, and of words at most 50")
     if kind == "number":
         return Column(name, kind, mean=float(x.mean()), std=float(x.std()), blanks="" in cells)
-    refuse_ids(cohort, name)
-    return Column(name, kind, values=tuple(values), blanks="" in cells)
-
-
-def refuse_ids(cohort, name):
-    """ValueError where no two patients share a value of a category, which config.json would hold."""
-    word_of = {cell: same_word(cell) for cell in set(cohort.columns[name]) if cell}
-    pairs = {(word_of[cell], patient) for cell, patient in zip(cohort.columns[name], cohort.patients) if cell}
-    if len(set(word_of.values())) == len(pairs) > 2:
+    words, _, pairs = count_pairs(map(same_word, cohort.columns[name]), cohort.patients)
+    if words == pairs > 2:                                         # config.json would hold them
         raise ValueError(f"--tabular {name}: no two patients share a value, as with ids; a category needs "
                          "values that patients share, and a model holds no ids of patients")
+    return Column(name, kind, values=tuple(values), blanks="" in cells)
 
 
 def to_numbers(cohort, name):
@@ -86,8 +77,6 @@ def tabulate(cohort, columns):
         cells = cohort.columns[name]
         if column.kind == "number":
             x = to_numbers(cohort, name)                           # refuses words
-        notes += reading_notes(name, Counter(filter(None, cells)), column.kind)
-        if column.kind == "number":
             far = x[np.abs(x - column.mean) > 10 * column.std]
             if len(far):
                 notes.append(f"WARNING: {name}: {len(far)} rows are far from those of training, as "
@@ -102,6 +91,13 @@ def tabulate(cohort, columns):
             if others:
                 notes.append(f"{name}: {len(others)} rows of {shortlist(sorted(set(others)))} count as none "
                              f"of {shortlist(column.values)}, which training knows")
+        notes += reading_notes(name, Counter(filter(None, cells)), column.kind)
+        words = list(map(same_word, cells))
+        for task in cohort.tasks:
+            for values in cohort.targets[task.name].reshape(len(cells), -1).T:
+                inputs, answers, pairs = count_pairs(words, values)
+                if 1 < answers <= inputs == pairs <= len(cells) / 3:
+                    notes.append(f"WARNING: {name} alone says {task.name}: is it the answer in other words?")
         if column.blanks:
             parts.append([not cell for cell in cells])
     return replace(cohort, tabular=np.stack(parts, 1).astype(np.float32)), notes

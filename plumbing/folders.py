@@ -24,7 +24,8 @@ MASK = re.compile(rf"(?i)\A(?:(.+?)(?:(?:[ _.(-]*{DRAWN})+(?:[ _-]?\d+)?\)?|-d)|
                   rf"|{DRAWN}(?:t[rs])?)\Z")
 IMAGE = re.compile(rf"(?i)\A(?:(.+?)[ _.-]+{SHOWN}|{SHOWN}(?:[ _.-]|(?=\d))(.+)|{SHOWN}(?:t[rs])?|pngs?)\Z")
 MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?")
-IMAGE_FOLDER = re.compile(rf"(?i)(.+[ _-])?{SHOWN}(?:t[rs])?|jpe?gs?|pngs?")
+IMAGE_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{SHOWN}(?:t[rs])?|jpe?gs?|pngs?")
+BARE_IMAGE_FOLDER = re.compile(rf"(?i){SHOWN}(?:t[rs])?|jpe?gs?|pngs?")          # without another word
 
 
 def without_masks(folder):

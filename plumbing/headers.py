@@ -107,15 +107,11 @@ def look_at_all(cohort, images=None):
     groups = [paths[i:i + GROUP] for i in range(0, len(paths), GROUP)]
     headers = []
     with ThreadPoolExecutor(8) as pool:
-        looked = pool.map(read_headers, groups)
+        looked = pool.map(lambda group: [read_header(path) for path in group], groups)
         for group in tqdm(looked, "looking at files", len(groups), unit_scale=GROUP,
                           leave=False, disable=None):
             headers += group
     return dict(zip(images, headers))
-
-
-def read_headers(paths):
-    return [read_header(path) for path in paths]
 
 
 # -----------------------------------------------------------------------------

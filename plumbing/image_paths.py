@@ -14,13 +14,12 @@ folder made it, not the table.
 import filecmp
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from os.path import basename, commonpath, commonprefix, dirname, isdir, isfile, join, normpath, relpath
 
+from plumbing.cells import folded
 from plumbing.folders import left_out_note, look_through
 from plumbing.formats import IMAGE_ENDINGS, without_ending
-from plumbing.patients import INVISIBLE
 from plumbing.tables import cell_error
 
 
@@ -39,8 +38,13 @@ def find_images(path, rows, column, root):
     if None not in paths:
         return paths, []
     files, left_out = look_through(root)
-    files = [file[len(root):].lstrip(os.sep).replace(os.sep, "/") for file in files]
-    files_ending = by_ending(join(basename(root), file) for file in files)
+    files = [relpath(file, root).replace(os.sep, "/") for file in files]
+    files_ending = defaultdict(list)                               # the last parts of a path, folded: files
+    for file in files:
+        place = join(basename(root), file)
+        parts = folded_stem(place).split("/")
+        for depth in range(len(parts)):
+            files_ending["/".join(parts[depth:])].append(place)
     folders = [split_name(row[column])[:-1] for row in rows]
     above = commonprefix(folders)                          # works on lists too
     respelled = []                                                 # rows
@@ -61,7 +65,12 @@ def find_images(path, rows, column, root):
         refuse_missing(path, rows, column, paths, root, files, left_out)
     if not respelled:
         return paths, []
-    refuse_shared(path, rows, column, paths, respelled)
+    row_of = {paths[i]: rows[i] for i in respelled}
+    for image, row in zip(paths, rows):
+        other = row_of.get(image, row)
+        if other[column] != row[column]:
+            raise cell_error(path, row, column,
+                             f"and {other[column]!r} in row {other[None]} would both be {image}")
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
                    f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
@@ -70,7 +79,7 @@ def find_images(path, rows, column, root):
 def as_named(root, cell):
     """-> the file that a cell names, None where there is none or it is not below the folder."""
     image = normpath(join(root, cell))
-    if len(cell) < LONGEST and image.startswith(join(root, "")) and isfile(image):
+    if image.startswith(join(root, "")) and isfile(image):
         return image
     return None
 
@@ -80,16 +89,6 @@ def split_name(cell):
     if len(cell) > LONGEST:
         return [cell]
     return normpath(cell.replace("\\", "/")).split("/")
-
-
-def by_ending(files):
-    """-> {the last parts of a path, folded: the files that end with these}"""
-    files_ending = defaultdict(list)
-    for file in files:
-        parts = folded_stem(file).split("/")
-        for depth in range(len(parts)):
-            files_ending["/".join(parts[depth:])].append(file)
-    return files_ending
 
 
 def search(files_ending, cell, above):
@@ -112,11 +111,6 @@ def search(files_ending, cell, above):
             if matches:
                 return matches, number < 2 and not elsewhere
     return [], True
-
-
-def folded(name):
-    """Upper and lower case alike, and the two ways to write an accent; without what nobody sees."""
-    return unicodedata.normalize("NFC", INVISIBLE.sub("", name)).casefold()
 
 
 def folded_stem(name):
@@ -154,13 +148,3 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     del left_out[".csv"]                                           # tables, this one among them
     raise cell_error(path, row, column, "; ".join(
         [problem, *left_out_note(files, left_out), "--images names the folder"]))
-
-
-def refuse_shared(path, rows, column, paths, respelled):
-    """ValueError where two names in the table mean one file."""
-    row_of = {paths[i]: rows[i] for i in respelled}
-    for image, row in zip(paths, rows):
-        other = row_of.get(image, row)
-        if other[column] != row[column]:
-            raise cell_error(path, row, column,
-                             f"and {other[column]!r} in row {other[None]} would both be {image}")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from os.path import abspath, basename, dirname, isdir, isfile, relpath, splitext
 from shlex import quote
 
-from plumbing.cells import same_word
+from plumbing.cells import count_pairs, same_word
 from plumbing.class_folders import read_class_folders, with_target
 from plumbing.cohort import Cohort
 from plumbing.folders import left_out_note, without_masks
@@ -20,7 +20,7 @@ from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tabl
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
 from plumbing.tables import MISSING, cell_error, first_column, read_csv, require_column
-from plumbing.target_kinds import POLICIES, policy
+from plumbing.target_kinds import policy
 from plumbing.targets import read_targets
 
 # names of columns that say where a patient was seen
@@ -85,10 +85,10 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     uncertain_policy = policy("uncertain", uncertain, header)
     blank_policy = policy("blank", blank, header)
     if "blanks" not in known:
-        blank_policy[None] = POLICIES["ignore"]                    # but for labels that --blank names
+        blank_policy[None] = "ignore"                              # but for labels that --blank names
     try:
         task_parts = read_targets(path, header, rows, target or known.get("target") or ",".join(labels),
-                                  labels, uncertain_policy, blank_policy)
+                                  [*labels, "No Finding"], uncertain_policy, blank_policy)
     except ValueError:
         if needs_targets or target:
             raise
@@ -97,12 +97,12 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     cohort.notes += notes + target_notes + early_notes
     for name in filter(SITE_COLUMN.fullmatch, header):
-        pairs = {pair for pair in zip(cohort.patients, cohort.columns[name]) if pair[1]}
-        if len(pairs) > 1.1 * len(set(cohort.patients)):
+        _, patients, pairs = count_pairs(cohort.columns[name], cohort.patients)
+        if pairs > 1.1 * patients:
             cohort.notes.append(f"WARNING: patients have images of several {name}: where ids begin anew in "
                                 "each, --patient-column needs a column that holds both")
-    kinds = [task.kind for task in cohort.tasks]
-    if kinds and "labels" not in kinds and {uncertain, blank} != {"zeros"}:
+    has_labels = "labels" in [task.kind for task in cohort.tasks]
+    if cohort.tasks and not has_labels and {uncertain, blank} != {"zeros"}:
         cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
                             "is labels; COLUMN:labels makes one")
     rows = merge_rows(path, rows, cohort, split_column)
@@ -123,56 +123,53 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
 
     known: the table's entry in PUBLIC_TABLES, or {}; the others: see load_cohort."""
     folder = dirname(abspath(path))
-    notes = []
-    if "alone" in known and not patient:
-        column = first_column(header, known["patient"])
-        alone = [row for row in rows if not row[column]]
-        for row in alone:
-            row[column] = row[image]
-        if alone:
-            notes.append(f"{len(alone)} images without {column} count as patients of their own")
-    patients, patient_notes = read_patients(path, header, rows, image, patient, known, regex)
+    patients, notes = read_patients(path, header, rows, image, patient, known, regex)
     root = abspath(images or folder)
     paths, path_notes = find_images(path, rows, image, root)
+    notes += path_notes
     columns = {name: [row[name] for row in rows] for name in header}
     for name, cells in columns.items():
         if name not in (image, *image.split(",")) and any(map(ENDING.search, cells[:100])):
-            path_notes.append(f"column {name} names files too, which are not read; --image-column "
-                              f"{image},{name} makes them images of the same row")
+            notes.append(f"column {name} names files too, which are not read; --image-column "
+                         f"{image},{name} makes them images of the same row")
     columns[image] = [file.removeprefix(root).lstrip(os.sep) for file in paths]        # with their folders
-    return Cohort(splitext(basename(path))[0], [], patients, paths, {}, columns, folder=folder,
-                  notes=patient_notes + notes + path_notes)
+    return Cohort(splitext(basename(path))[0], [], patients, paths, {}, columns, folder=folder, notes=notes)
 
 
 def read_patients(path, header, rows, image, patient, known, regex):
     """-> the patient of every row; lines about them.
 
     image: the column of the images; patient, regex: --patient-column and --patient-regex, or None."""
+    notes = []
     if not patient:
         patient = known.get("patient") or first_column(header, "patient_id|lesion_id")
         regex = regex or known.get("patient_regex")
-    early_notes = []
     if not patient and regex:
         patient = image                                            # names of files say who the patients are
         unread = first_column(header, PATIENT_COLUMNS)
         if unread:
-            early_notes = [f"WARNING: --patient-regex is looked for in the names of images, not in {unread}; "
-                           f"--patient-column={quote(unread)} turns it round"]
+            notes = [f"WARNING: --patient-regex is looked for in the names of images, not in {unread}; "
+                     f"--patient-column={quote(unread)} turns it round"]
     patient = require_column(path, header, patient or PATIENT_COLUMNS, "--patient-column",
                              f" (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
     expression = compile_regex(regex or ".+")
     cells = [first_group(expression.search(row[patient])) for row in rows]
+    if "alone" in known and "" in cells:
+        notes = [f"{cells.count('')} images without {patient} count as patients of their own"]
+        cells = [cell or row[image] for row, cell in zip(rows, cells)]
     for row, cell in zip(rows, cells):
         if NOBODY.fullmatch(cell):
-            raise cell_error(path, row, patient, "names no patient")
-    patients, notes = one_spelling(cells)
+            raise cell_error(path, row, patient, "names no patient; a row of an unknown one needs an id "
+                             "of its own")
+    patients, spelling_notes = one_spelling(cells)
+    notes += spelling_notes
     if not regex:
         notes += parts_note(patients)
     if patient == "lesion_id":
         notes.append("lesion_id says which images belong together; a patient may have several")
-    return patients, early_notes + notes
+    return patients, notes
 
 
 def read_any_folder(folder, regex, by_folder=False):
@@ -181,9 +178,10 @@ def read_any_folder(folder, regex, by_folder=False):
     by_folder: where no regular expression says who the patients are, the images in a folder are one; without
     it, names of files say it."""
     paths, left_out = without_masks(folder)
+    left_out_notes = left_out_note(paths, left_out)
     if not paths:
         raise ValueError("; ".join([f"{folder}: no picture ({' '.join(IMAGE_ENDINGS)}) below it",
-                                    *left_out_note(paths, left_out)]))
+                                    *left_out_notes]))
     names = [relpath(path, folder) for path in paths]
     if by_folder and not regex:
         patients, notes = [name.split(os.sep)[0] for name in names], []
@@ -197,7 +195,7 @@ def read_any_folder(folder, regex, by_folder=False):
     else:
         patients, notes = patients_of_files(names, regex)
     return Cohort(basename(abspath(folder)), [], patients, paths, {},
-                  notes=notes + left_out_note(paths, left_out))
+                  notes=notes + left_out_notes)
 
 
 def twin_columns(header):
@@ -218,7 +216,7 @@ def find_split_column(path, header, rows, image, split, lists):
     if split == "none":
         return None
     if not split:
-        own = next((name for name in header if name.lower() == "split"), None)
+        own = first_column(header, "split|Split|SPLIT")
         if own:
             return own
         split_of = official_lists(dirname(path), lists.split(", "))
@@ -257,7 +255,7 @@ def unused_split(cohort):
     for name, cells in cohort.columns.items():
         cells = cells[::max(1, len(cells) // 1000)]                # of many these will do
         words = list(filter(split_in, cells))
-        holds_words = 2 * len(words) >= len(cells) and len(set(map(split_in, words))) > 1
+        holds_words = len(set(map(split_in, words))) > 1
         holds_few = 1 < len(set(cells)) <= 20 and name not in cohort.predicted
         holds_one = {word.lower() for word in words} - {"valid"}   # which has invalid beside it
         if holds_words or holds_few and (holds_one or SPLIT_COLUMN.fullmatch(name)):

@@ -142,10 +142,11 @@ def thumbnails(cohort, path):
 
 def train_command(args, cohort, argv):
     """-> the command of the user without --check, with a model that takes such images."""
-    words = ["python", "train.py"] + [word for word in argv or sys.argv[1:] if word != "--check"]
+    words = [word for word in argv or sys.argv[1:] if word != "--check"]
+    command = f"python train.py {shlex.join(words)}"
     axes = axes_of(cohort)
     able = seeing(axes)
     if args.model in able:
-        return shlex.join(words)
-    words += ["--model", able[0]]                                  # the last one counts
-    return f"{shlex.join(words)}   ({cohort.name} holds {IMAGE_KINDS[axes]}, not for {args.model})"
+        return command
+    # the last model counts
+    return f"{command} --model {able[0]}   ({cohort.name} holds {IMAGE_KINDS[axes]}, not for {args.model})"

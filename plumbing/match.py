@@ -27,22 +27,22 @@ def match(cohort, tasks, run):
         if own.kind != task.kind:
             raise ValueError(f"{cohort.name}: {task.name} is a task of {own.kind}, in {run} of {task.kind}; "
                              "--target says which")
+        targets[task.name] = values
+        if task.kind not in ("classes", "labels"):
+            continue
         places = places_in(task.classes, own.classes)
         foreign = [name for name, place in zip(own.classes, places) if place < 0]
-        if task.kind == "survival":                                # whose classes are names of columns
-            foreign = []
         if foreign and (task.kind == "classes" or len(foreign) == len(places)):
             raise ValueError(f"{cohort.name}: {task.name} {foreign[0]!r} is unknown to {run}, "
                              f"which knows {', '.join(task.classes)}")
         if foreign:
             notes.append(f"{task.name}: {run} has not learned {shortlist(foreign)}, which is left out")
         if task.kind == "classes":
-            known = ~np.isnan(values)
-            values = values.copy()
-            values[known] = np.take(places, values[known].astype(int))
-        elif task.kind == "labels":
+            place_of = np.float32([*places, np.nan])
+            numbers = np.nan_to_num(values, nan=-1)                # the last one, where the class is unknown
+            targets[task.name] = place_of[numbers.astype(int)]
+        else:
             matched = np.full((len(values), len(task.classes) + 1), np.nan, np.float32)
             np.fmax.at(matched.T, places, values.T)                # the last column takes what is foreign
-            values = matched[:, :-1]
-        targets[task.name] = values
+            targets[task.name] = matched[:, :-1]
     return replace(cohort, tasks=shared, targets=targets, notes=notes)

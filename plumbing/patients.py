@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections import defaultdict
 
-from plumbing.cells import MONTHS, UNKNOWN
+from plumbing.cells import MONTHS, UNKNOWN, folded
 from plumbing.cohort import NO_PATIENTS
 from plumbing.families import rules
 from plumbing.formats import without_ending
@@ -37,7 +37,6 @@ NAMES = r"""  what files are called, below the data's folder, without endings: t
 # but TCGA-A2-A04N and TCGA-A2-A04P are two patients
 PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([ _./-]*[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+[1-9]\d?"
                   r"|[ _./-]+0[1-9]|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d|[ _/-]+0)$")
-INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 NOBODY = re.compile(rf"{UNKNOWN.pattern}|\s*|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 # by a spreadsheet: twelve digits have become 1.23E+11, and 3-1 has become the third of January
@@ -57,7 +56,7 @@ CHANGED = re.compile(  # copies that programs made
 
 def identity(patient):
     """A patient's id as it is compared: 7, 7.0 and 007 are one, and so are A7, a7, A-7 and A007."""
-    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", patient)).strip().casefold()
+    text = folded(unicodedata.normalize("NFKC", patient)).strip()
     if re.fullmatch(r"\d+(\.\d*)?e\+?\d{1,2}", text) and float(text).is_integer():
         return str(int(float(text)))                               # 1.002e+07, as spreadsheets write it
     for pattern, replacement in SPELLING.items():
@@ -91,14 +90,14 @@ def named_patients(names, regex=None):
 
     names: paths below the data's folder. regex: --patient-regex, which every name must fit; without it the
     patterns of NAMES are tried."""
-    patterns = [(re.compile(pattern), data_set) for pattern, data_set in rules(NAMES)]
+    patterns = rules(NAMES)
     if regex:
         patterns = [(compile_regex(regex), "--patient-regex")]
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
         stem = os.path.splitext(name)[0].replace("\\", "/")
         for pattern, data_set in patterns:
-            patient = first_group(pattern.search(stem))
+            patient = first_group(re.search(pattern, stem))
             if patient:
                 example_of.setdefault(data_set, patient)
                 break

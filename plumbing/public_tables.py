@@ -15,7 +15,8 @@ from plumbing.tables import first_column, read_csv, shortlist
 TABLES = r"""
 # header          columns that tell this table from others, commas between them; "a|b" stands for a or b
 # files           what the table may be called in its folder, commas between the names
-# joins           a file beside the table, and the column by which its rows are found
+# joins           a file beside the table, the column by which its rows are found, and what rows are that it
+#                 lacks: blank there, or left out, where blank labels would be zeros
 # image, patient, findings, labels     columns; patient_regex: the part of its cell that names the patient
 # alone           an image whose patient is blank is a patient of its own
 # readers         the table has one row per reader, not per image
@@ -83,14 +84,14 @@ target = dx:classes
 [isic2018]
 header = image,MEL,AKIEC
 files = ISIC2018_Task3_Training_GroundTruth.csv
-joins = ISIC2018_Task3_Training_LesionGroupings.csv:image
+joins = ISIC2018_Task3_Training_LesionGroupings.csv:image:blank there
 patient = lesion_id|image
 alone = yes
 target = MEL/NV/BCC/AKIEC/BKL/DF/VASC:classes
 [isic2019]
 header = image,MEL,SCC
 files = ISIC_2019_Training_GroundTruth.csv
-joins = ISIC_2019_Training_Metadata.csv:image
+joins = ISIC_2019_Training_Metadata.csv:image:blank there
 patient = lesion_id|image
 alone = yes
 target = MEL/NV/BCC/AK/BKL/DF/VASC/SCC:classes
@@ -120,7 +121,7 @@ target = Target:classes
 [mimic]
 header = dicom_id,study_id,subject_id,split
 files = mimic-cxr-2.0.0-split.csv
-joins = mimic-cxr-2.0.0-chexpert.csv:study_id
+joins = mimic-cxr-2.0.0-chexpert.csv:study_id:left out
 image = dicom_id
 patient = subject_id
 blanks = yes
@@ -160,22 +161,27 @@ def table_path(data, known, images):
                      f"it is {images or 'not given'}")
 
 
-def join_table(folder, file, key, header, rows):
+def join_table(folder, file, key, others_are, header, rows):
     """Add to header and rows the columns of another table in the folder, if it is there; -> a line about it,
-    in a list. Keys that it lacks get blanks."""
+    in a list. others_are: what rows are that it lacks, "blank there" or "left out"."""
     path = join(folder, file)
-    if isfile(path + ".gz") and not isfile(path):
+    if not isfile(path):
         path += ".gz"                                              # which is refused with how to unpack it
     if not isfile(path):
         return []
     names, others = read_csv(path)
     row_of = {other[key]: other for other in others}
     blanks = dict.fromkeys(names, "")
-    count = sum(row[key] in row_of for row in rows)
+    known = [row for row in rows if row[key] in row_of]
+    note = f"{file} is joined by {key}: {len(known)} of {len(rows)} rows are in it, others are {others_are}"
+    if others_are == "left out":
+        if not known:
+            raise ValueError(f"{path}: holds no {key} of the table beside it")
+        rows[:] = known
     for row in rows:
         row.update(row_of.get(row[key], blanks) | row)
     header += [name for name in names if name not in header]
-    return [f"{file} is joined by {key}: {count} of {len(rows)} rows are in it, others are blank there"]
+    return [note]
 
 
 def findings_to_labels(header, rows, column, labels):
@@ -191,9 +197,8 @@ def findings_to_labels(header, rows, column, labels):
         others |= findings - known
         for name, word in words.items():
             row[name] = str(int(word in findings)) if findings & known else ""
-        row["pneumonia"] = ""
-        if findings == {"no finding"} or "pneumonia" in findings:
-            row["pneumonia"] = row["Pneumonia"]
+        is_plain = findings == {"no finding"} or "pneumonia" in findings
+        row["pneumonia"] = row["Pneumonia"] if is_plain else ""
     header += [name for name in [*words, "pneumonia"] if name not in header]
     if not others:
         return []

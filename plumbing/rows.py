@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from plumbing.cells import hold_labels, list_parts, same_word
-from plumbing.tables import blank_out, cell_error, image_column, shortlist
+from plumbing.tables import blank_out, cell_error, require_column, shortlist
 
 
 SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png, ['a', 'b'], a.png, b.png
@@ -18,16 +18,23 @@ def plain_rows(path, header, rows, names, missing):
     words = [f"{name} {word!r} {count}" for (name, word), count in blank_out(rows, missing).items()]
     if words:
         notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
-    image = image_column(path, header, rows, names)
+    columns = [names]
+    if names not in header:
+        columns = [require_column(path, header, name, "--image-column") for name in names.split(",")]
+    image = ",".join(columns)
+    if len(columns) > 1:
+        header.append(image)
     plain = []
     for row in rows:
+        row[image] = "|".join(filter(None, map(row.get, columns)))
         if SEVERAL.search(row[image]):
             plain += [row | {image: name} for name in list_parts(row[image])]
-        else:
+        elif row[image]:
             plain.append(row)
-    if len(plain) != len(rows):
-        notes.insert(0, f"{len(rows)} rows name {len(plain)} images, several in a cell")
-    return plain, image, notes
+    if plain != rows:
+        notes.insert(0, f"{len(rows)} rows name {len(plain)} images, several in a cell; a row with none is "
+                     "left out")
+    return plain or rows, image, notes
 
 
 def merge_rows(path, rows, cohort, split=None):
@@ -50,28 +57,26 @@ def merge_rows(path, rows, cohort, split=None):
     differing = []
     for name, cells in cohort.columns.items():
         known = {}                                                 # first row -> the first that is not blank
-        pair = None
-        values = labels.get(name)
+        pairs = []                                                 # of rows that differ; one will do
         for i, first in enumerate(first_of):
             other = known.setdefault(first, i) if cells[i] else i
-            if cells[i] == cells[other]:
+            if pairs or cells[i] == cells[other]:
                 continue
-            if values is None:
-                differ = same_word(cells[i]) != same_word(cells[other])
-            else:                                                  # yes is 1, and -1 what --uncertain says
-                differ = abs(values[i] - values[other]) > 0        # NaN, not known, differs from none
+            differ = same_word(cells[i]) != same_word(cells[other])
+            if name in labels:                                     # yes is 1, and -1 what --uncertain says
+                differ = abs(labels[name][i] - labels[name][other]) > 0      # NaN differs from none
             if differ:
-                pair = pair or (rows[i], rows[other])
+                pairs.append((rows[i], rows[other]))
         cohort.columns[name] = [cells[known.get(i, i)] for i in kept]
-        if pair and (name in answers or name.replace(".", "_") in answers):
-            row, other = pair
-            remedy = "one row per image is needed"
-            if name in cohort.targets and not hold_labels(cells):
-                remedy = f"--target {name}:labels allows several words"
-            raise cell_error(path, row, name, f"is not {other[name]!r}, as in row {other[None]} of the same "
-                             f"image; {remedy}")
-        if pair and name not in cohort.predicted:
-            differing.append(name)
+        for row, other in pairs:
+            if name in answers or name.replace(".", "_") in answers:
+                remedy = "one row per image is needed"
+                if name in cohort.targets and not hold_labels(cells):
+                    remedy = f"--target {name}:labels allows several words"
+                raise cell_error(path, row, name, f"is not {other[name]!r}, as in row {other[None]} of the "
+                                 f"same image; {remedy}")
+            if name not in cohort.predicted:
+                differing.append(name)
     for name, values in cohort.targets.items():
         merged = np.full_like(values, np.nan)
         np.fmax.at(merged, first_of, values)                       # leaves NaN out

@@ -225,9 +225,8 @@ def deal(cohort, groups, parts, part, seed):
     values = cohort.targets[task.name].reshape(len(cohort.patients), -1)
     if task.kind == "survival":
         values = values * (1e-9, 1)                                # by event, then by time
-    value_of = {}
-    for patient, value in zip(cohort.patients, np.nan_to_num(values).sum(1)):
-        value_of.setdefault(patient, value)                        # of the patient's first image
+    sums = np.nan_to_num(values).sum(1)
+    value_of = dict(zip(cohort.patients[::-1], sums[::-1]))        # of each patient's first image
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
     order = sorted(shuffled, key=value_of.get)
     chosen = set()

@@ -5,10 +5,9 @@ import re
 from collections import Counter
 from itertools import chain
 
-from plumbing.cells import is_number
+from plumbing.cells import INVISIBLE, is_number
 from plumbing.families import rules
 from plumbing.formats import ENDING
-from plumbing.patients import INVISIBLE
 
 
 DELIMITERS = ",;\t|"
@@ -192,19 +191,6 @@ def require_column(path, header, names, flag, hint=""):
         raise ValueError(f"{path}: no column {names.partition('|')[0]!r}; {flag} names it{hint}, there are "
                          f"{shortlist(map(repr, header))}")
     return name
-
-
-def image_column(path, header, rows, names):
-    """-> the column of the images. "A,B" makes one of two, in whose cells a row names several images."""
-    if names in header:
-        return names
-    columns = [require_column(path, header, name, "--image-column") for name in names.split(",")]
-    if len(columns) == 1:
-        return columns[0]
-    for row in rows:
-        row[names] = "|".join(filter(None, map(row.get, columns)))
-    header.append(names)
-    return names
 
 
 def names_and_kinds(text, header):

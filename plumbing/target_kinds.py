@@ -11,15 +11,16 @@ POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}     # what -1 or 
 
 
 def policy(flag, text, header):
-    """ "zeros,Edema=ones" -> {None: 0.0, "Edema": 1.0}: the value for every label, and for single ones."""
-    values = {None: POLICIES["zeros"]}
+    """ "zeros,Edema=ones" -> {None: "zeros", "Edema": "ones"}: the word for every label, and for single ones.
+    """
+    words = {None: "zeros"}
     for part in text.split(","):
         label, _, word = part.rpartition("=")
         if word not in POLICIES or (label and label not in header):
             raise ValueError(f"--{flag} {text}: {part!r} is none of {', '.join(POLICIES)}, "
                              "or LABEL=one of these with a column of the table")
-        values[label or None] = POLICIES[word]
-    return values
+        words[label or None] = word
+    return words
 
 
 def parse_targets(path, header, target):
@@ -93,6 +94,6 @@ def guess_kind(path, rows, name):
 
 def refuse_too_many(path, name, cells):
     """ValueError where there are about as many classes as rows."""
-    if len(cells) > 10 and 2 * len(cells) > sum(cells.values()):
-        raise ValueError(f"{path}, column {name}: {len(cells)} different words in {sum(cells.values())} "
-                         f"rows, as {next(iter(cells))!r}, are no classes; --target {name}:classes allows it")
+    if len(cells) > 10 and 2 * len(cells) > cells.total():
+        raise ValueError(f"{path}, column {name}: {len(cells)} different words in {cells.total()} rows, as "
+                         f"{next(iter(cells))!r}, are no classes; --target {name}:classes allows it")

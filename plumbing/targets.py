@@ -11,7 +11,7 @@ from plumbing.cells import (NO_FINDING, by_number, divide, hold_labels, label_of
                             read_numbers, reading_notes, same_word, spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import known_cells, refuse_cells, shortlist
-from plumbing.target_kinds import infer_kinds, parse_targets, refuse_too_many
+from plumbing.target_kinds import POLICIES, infer_kinds, parse_targets, refuse_too_many
 
 
 OBJECT = re.compile(r"\{.*:.*\}")
@@ -42,7 +42,8 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     guesses = infer_kinds(path, rows, kinds, labels)
     tasks, targets, notes = [], {}, []
     columns = [event for event, _ in events.values()]
-    findings, uncertain_cells = {}, 0                              # findings: label -> float32 (rows,)
+    findings = {}                                                  # label -> float32 (rows,)
+    counts = Counter()                                             # of labels whose value a flag says
     for name, kind in kinds.items():
         if kind == "one-hot":
             names = name.split("/")
@@ -53,9 +54,12 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         columns.append(name)
         cells = known_cells(rows, name)
         if kind == "labels":
-            uncertain_cells += cells["-1"] + cells["-1.0"]
             if not cells or hold_labels(cells):
-                values_of = {name: read_labels(path, rows, name, uncertain, blank)}
+                at_minus_one = uncertain.get(name, uncertain[None])
+                at_blank = blank.get(name, blank[None])
+                values_of = {name: read_labels(path, rows, name, POLICIES[at_minus_one], POLICIES[at_blank])}
+                counts[f"-1: --uncertain {at_minus_one}"] += cells["-1"] + cells["-1.0"]
+                counts[f"blank: --blank {at_blank}"] += len(rows) - cells.total()
             else:
                 values_of, list_notes = read_lists(path, rows, name, cells)
                 notes += list_notes
@@ -76,7 +80,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             classes, values = read_classes([row[name] for row in rows], cells)
         else:
             values = numbers(path, rows, name)
-            if name in guesses and 1 < len(cells) <= 10 and 3 * len(cells) <= sum(cells.values()):
+            if name in guesses and 1 < len(cells) <= 10 and 3 * len(cells) <= cells.total():
                 notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; "
                              f"--target {name}:classes makes each a class")
         notes += reading_notes(name, cells, kind)
@@ -86,24 +90,20 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     if findings:
         tasks.append(Task("findings", "labels", tuple(findings)))
         targets["findings"] = np.stack(list(findings.values()), 1)
-    if uncertain_cells:
-        notes.append(f"{uncertain_cells} labels are -1: --uncertain says what they count as")
+    notes += [f"{count} labels are {cell}" for cell, count in counts.items() if count]
     if len(targets) < len(tasks):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
-    return tasks, targets, columns, notes + note_on_one_choice(path, rows, kinds, labels)
+    return tasks, targets, columns, notes + note_on_one_choice(rows, kinds, labels)
 
 
-def note_on_one_choice(path, rows, kinds, labels):
+def note_on_one_choice(rows, kinds, labels):
     """-> a line where exactly one of the columns that say yes or no says yes in every row, in a list. kinds,
     labels: of the columns, and those of a public table, of which several may be there."""
     names = [name for name, kind in kinds.items() if kind in ("labels", "classes") and name not in labels
-             and None not in map(label_of, known_cells(rows, name))]
-    if len(names) < 2:
-        return []
-    try:
-        read_one_hot(path, rows, names)
-    except ValueError:
+             and {0, 1}.issuperset(map(label_of, known_cells(rows, name)))]
+    counts = {[label_of(row[name]) for name in names].count(1) for row in rows}
+    if len(names) < 2 or counts != {1}:
         return []
     return [f"exactly one of {', '.join(names)} is 1 in every row: "
             f"--target {'/'.join(names)}:classes makes one choice of them"]
@@ -119,8 +119,7 @@ def read_classes(column, cells):
 def read_one_hot(path, rows, names):
     """Columns of 0 and 1, no and yes, or marks, of which one is 1 in every row, or all are blank -> float32
     (rows,), its index."""
-    columns = [read_labels(path, rows, name, uncertain={None: -1}, blank={None: np.nan}) for name in names]
-    values = np.stack(columns, 1)
+    values = np.stack([read_labels(path, rows, name) for name in names], 1)
     unknown = np.isnan(values).all(1)
     values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
     has_one = (values.sum(1) == 1) & (values.min(1) == 0)
@@ -131,14 +130,16 @@ def read_one_hot(path, rows, names):
     return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 
-def read_labels(path, rows, name, uncertain, blank):
-    """A column of labels -> float32 (rows,), NaN where they are unknown."""
+def read_labels(path, rows, name, uncertain=-1, blank=np.nan):
+    """A column of labels -> float32 (rows,), NaN where they are unknown.
+
+    uncertain, blank: what -1 and a blank count as."""
     value_of = {cell: label_of(cell) for cell in known_cells(rows, name)}
     refuse_cells(path, rows, name, [cell for cell in value_of if value_of[cell] is None],
-                 "is no label, need 0, 1, -1 or blank")
-    value_of[""] = blank.get(name, blank[None])
+                 "is no label, need 0, 1, -1 or blank; --missing names words for a blank")
+    value_of[""] = blank
     values = np.float32([value_of[row[name]] for row in rows])
-    values[values == -1] = uncertain.get(name, uncertain[None])
+    values[values == -1] = uncertain
     return values
 
 
@@ -147,16 +148,20 @@ def read_lists(path, rows, name, cells):
     refuse_cells(path, rows, name, list(filter(OBJECT.fullmatch, cells)),
                  "is a JSON object; need a column with the words themselves")
     words_of = divide(cells)
-    counts = Counter(word for words in words_of.values() for word in words if not NO_FINDING.fullmatch(word))
+    counts = Counter()                                             # word: rows
+    notes = [f"{name}: cells are lists of labels; --target {name}:classes makes each a class"]
+    for cell, words in words_of.items():
+        counts.update(dict.fromkeys(words, cells[cell]))
+        if not words:
+            notes.append(f"{name}: {cell} ({cells[cell]} rows) counts as none of the labels; where it stands "
+                         f"for a blank, say --missing=default,{quote(cell.lower())}")
     refuse_too_many(path, name, counts)
-    labels = sorted(spellings_of(counts))
-    answers_of = {"": np.full(len(labels), np.nan)}
+    labels = sorted(word for word in spellings_of(counts) if not NO_FINDING.fullmatch(word))
+    answers_of = {"": [np.nan] * len(labels)}
     for cell, words in words_of.items():
         answers_of[cell] = np.isin(range(len(labels)), places_in(labels, words))
     columns = np.float32([answers_of[row[name]] for row in rows]).T
-    return dict(zip(labels, columns)), [
-        f"{name}: cells are lists of labels; --target {name}:classes makes each a class",
-        *reading_notes(name, counts, "classes")]
+    return dict(zip(labels, columns)), notes + reading_notes(name, counts, "classes")
 
 
 def read_survival(path, rows, time, event, event_value):
@@ -168,17 +173,13 @@ def read_survival(path, rows, time, event, event_value):
     refuse_cells(path, rows, time, negative, "is no time, need at least 0")
     cells = known_cells(rows, event)
     wanted = same_word(event_value or "1")
-    is_event = {cell: float(same_word(cell) == wanted) for cell in cells}
-    result = np.float32([times, [is_event.get(row[event], np.nan) for row in rows]]).T
+    is_event = {cell: float(same_word(cell) == wanted) for cell in cells} | {"": np.nan}
+    result = np.float32([times, [is_event[row[event]] for row in rows]]).T
     others = [cell for cell in cells if not is_event[cell]]
-    counts = (f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {sum(cells.values())} rows "
+    counts = (f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {cells.total()} rows "
               f"(not: {shortlist(others)})")
-    is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0}
-    if event_value:
-        is_plain |= len(others) < len(cells)                       # the event is there, whatever else is
-    elif NO_EVENT.search(event):
-        is_plain = False
-    if not is_plain:
+    is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0} and (event_value or not NO_EVENT.search(event))
+    if not is_plain and not (event_value and len(others) < len(cells)):      # a value that is there is taken
         raise ValueError(f"{path}: {counts}: is that the event? --target {time}/{event}=VALUE:survival says "
                          f"which of {shortlist(cells)} it is")
     result[np.isnan(result).any(1)] = np.nan
@@ -203,9 +204,9 @@ def put_positive_last(cohort, positive=None, trains=True):
             continue
         first, second = task.classes
         chosen = positive_of(task.classes)
-        for name in task.classes:
-            if positive and same_word(name) == same_word(positive):
-                named, chosen = True, name
+        place = places_in(task.classes, [positive or ""])[0]
+        if place >= 0:
+            named, chosen = True, task.classes[place]
         if chosen is None:
             notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
                          f"The second is taken; --positive {quote(first)} turns it round")
@@ -236,15 +237,18 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
     for task in tasks:
         values = cohort.targets[task.name][train].astype(float)
         known = values[~np.isnan(values)]
-        lack = None
+        lack, remedy = None, ""
         if not len(known):
             lack = "no known value"
         elif task.kind == "survival" and not (values[:, 1] == 1).any():
             lack = "no event"
         elif task.kind in ("regression", "classes") and known.min() == known.max():
-            lack = f"nothing but {task.word(known[0])}"
+            word = task.word(known[0])
+            lack = f"nothing but {word}"
+            if label_of(word) == 1:                                # a box to tick
+                remedy = "; where a blank is a no, --target NAME:labels --blank NAME=zeros"
         if lack:
-            raise ValueError(f"{task.name}: {lack} in the training split, nothing to learn from")
+            raise ValueError(f"{task.name}: {lack} in the training split, nothing to learn from{remedy}")
         if task.kind == "regression":
             task = replace(task, center=float(known.mean()), scale=float(known.std()))
         elif task.kind == "labels" and positive_weight:

@@ -11,7 +11,7 @@ def test_one_target_a_patient():
     cohort = cohort_of("ppqqr", [1, 3, np.nan, 5, np.nan])
     for how, expected in (("first", [1, 1, 5, 5]), ("mean", [2, 2, 5, 5]), ("max", [3, 3, 5, 5])):
         np.testing.assert_array_equal(per_patient(cohort, how).targets["y"], np.float32([*expected, np.nan]))
-    with pytest.raises(ValueError, match=r"patient p has images with different targets for y \(1 and 3\); --patient-target"):
+    with pytest.raises(ValueError, match=r"patient p has images with different targets for y \(1 and 3\); --model vit sees one image at a time, each with its own target, or --patient-target"):
         per_patient(cohort)
     assert not targets_agree(cohort) and targets_agree(per_patient(cohort, "max"))
     same = cohort_of("ppq", [1, np.nan, 2])
@@ -19,7 +19,7 @@ def test_one_target_a_patient():
     for how in (None, "mean"):                                     # only what applies is advised
         with pytest.raises(ValueError, match="--patient-target first or max says which counts of a task of classes$"):
             per_patient(cohort_of("pp", [0, 1], "classes"), how)
-    with pytest.raises(ValueError, match=r"different targets for y \(a and c\); --patient-target"):               # as the table says
+    with pytest.raises(ValueError, match=r"different targets for y \(a and c\); --model vit"):               # as the table says
         per_patient(cohort_of("pp", [2, 0], "classes"))
     with pytest.raises(ValueError, match="--patient-target first says which counts of a task of survival$"):
         per_patient(cohort_of("pp", [[1, 1], [2, 1]], "survival"), "max")

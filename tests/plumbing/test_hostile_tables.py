@@ -21,9 +21,8 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
 @pytest.mark.parametrize("row, message", (
     ("p,i.png,1e300", "'1e300' is not a number"), ("p,i.png,1_0", "'1_0' is not a number"), ("p,i.png,+nan", "'+nan' is not a number"),
-    ("p,i.png,-inf", "'-inf' is not a number"), ('"p\nq",,1', "'' is no image"), ("p,i\0.png,1", "row 2: not a UTF-8 CSV file (line contains NUL)"), ("p\0,i.png,1", "line contains NUL"), ("p," + "a/" * 60_000 + "i.png,1", "no image"),
-    ("p,i.png," + "9" * 200_000, "field larger than field limit"), ("p,\ud800.png,1", None), ("p,%s,1" % ("../" * 9 + "etc/passwd"), "leaves the image folder"),
-    ("p,.,1", "'' is no image")), ids=lambda value: str(value)[:20])
+    ("p,i.png,-inf", "'-inf' is not a number"), ("p,i\0.png,1", "row 2: not a UTF-8 CSV file (line contains NUL)"), ("p\0,i.png,1", "line contains NUL"), ("p," + "a/" * 60_000 + "i.png,1", "no image"),
+    ("p,i.png," + "9" * 200_000, "field larger than field limit"), ("p,\ud800.png,1", None), ("p,%s,1" % ("../" * 9 + "etc/passwd"), "leaves the image folder")), ids=lambda value: str(value)[:20])
 def test_hostile_cells(tmp_path, row, message):
     """Numbers float32 cannot hold, or that only Python takes for numbers; lines, NUL, endless paths and cells, all in one line."""
     Image.new("RGB", (8, 8)).save("i.png")

@@ -76,6 +76,7 @@ def test_chexpert_policies_and_patient_from_the_path(tmp_path):
     assert [os.path.relpath(path, tmp_path) for path in cohort.paths] == paths[::-1]
     one = load_cohort("chexpert", folder, patient="Sex", target="Edema", blank="ones")
     assert one.tasks[0].kind == "labels" and one.targets["findings"].tolist() == [[0], [1]] and one.patients == ["F", "M"]
+    assert load_cohort("chexpert", folder, target="No Finding").tasks[0].kind == "labels"            # which holds 1.0 and blanks
 
 
 def test_nih_lists_are_the_split(tmp_path):
@@ -196,11 +197,16 @@ def test_mimic_labels_of_studies_and_its_split(tmp_path):
         load_cohort("mimic", str(tmp_path))
     write(tmp_path, "mimic-cxr-2.0.0-chexpert.csv", f"subject_id,study_id,{labels}", "10000030,50,1.0" + "," * 13, "10000031,51,,-1.0" + "," * 12, "10000032,52,0.0" + "," * 13)
     cohort = load_cohort("mimic", str(tmp_path), uncertain="ones")
-    assert "mimic-cxr-2.0.0-chexpert.csv is joined by study_id: 3 of 3 rows are in it, others are blank there" in cohort.notes
+    assert "mimic-cxr-2.0.0-chexpert.csv is joined by study_id: 3 of 3 rows are in it, others are left out" in cohort.notes
     task, = cohort.tasks
     found = [{task.classes[j] for j in np.flatnonzero(row)} for row in cohort.targets["findings"]]
     assert task.outputs == 13 and found == [{"Atelectasis"}, {"Cardiomegaly"}, set()] and cohort.splits == ["train", "val", "test"]
     assert cohort.patients == ["10000030", "10000031", "10000032"]
+    assert "1 labels are -1: --uncertain ones" in cohort.notes and "36 labels are blank: --blank zeros" in cohort.notes
+    write(tmp_path, "mimic-cxr-2.0.0-chexpert.csv", f"subject_id,study_id,{labels}", "10000030,50,1.0" + "," * 13, "10000031,51" + "," * 9 + "1.0" + "," * 5)
+    without = load_cohort("mimic", str(tmp_path), target="Edema,Atelectasis")                                # a study that the other table lacks is no negative
+    assert without.targets["findings"].tolist() == [[0, 1], [0, 0]] and without.splits == ["train", "val"]
+    assert "mimic-cxr-2.0.0-chexpert.csv is joined by study_id: 2 of 3 rows are in it, others are left out" in without.notes
 
 
 def test_chest_xray_says_bacteria_and_virus_in_its_names(tmp_path):

@@ -14,7 +14,7 @@ def test_images_joined_in_a_cell_are_images_of_a_patient(tmp_path, cell):
     """With bars, commas, semicolons or as Python writes a list; the patient's target is theirs."""
     cohort = load_cohort(generic(tmp_path, f"p,{cell},1.5", "q,c.png,2"))
     assert [path[-5:] for path in cohort.paths] == ["a.png", "b.png", "c.png"] and cohort.patients == ["p", "p", "q"]
-    assert cohort.targets["target"].tolist() == [1.5, 1.5, 2] and cohort.notes[0] == "2 rows name 3 images, several in a cell"
+    assert cohort.targets["target"].tolist() == [1.5, 1.5, 2] and cohort.notes[0] == "2 rows name 3 images, several in a cell; a row with none is left out"
     assert cohort.columns["target"] == ["1.5", "1.5", "2"]
 
 
@@ -79,5 +79,10 @@ def test_two_eyes_in_a_row(tmp_path):
     assert one.notes[0] == "column Left names files too, which are not read; --image-column Right,Left makes them images of the same row"
     write(tmp_path, "na.csv", "ID,Left,Right,N", "1,1_left.jpg,1_right.jpg,0", "2,NA,2_right.jpg,1")
     assert load_cohort(str(tmp_path / "na.csv"), patient="ID", image="Left,Right", target="N").paths == cohort.paths
+    write(tmp_path, "none.csv", "ID,Left,Right,N", "1,1_left.jpg,,0", "2,,.,1", '"3\n4",,,1')            # as of REDCap
+    left = load_cohort(str(tmp_path / "none.csv"), patient="ID", image="Left,Right", target="N")
+    assert left.patients == ["1"] and "3 rows name 1 images, several in a cell; a row with none is left out" in left.notes
+    with pytest.raises(ValueError, match="none.csv row 2, column Right: '' is no image"):
+        load_cohort(str(tmp_path / "none.csv"), patient="ID", image="Right", target="N")
     with pytest.raises(ValueError, match="no column 'Middle'; --image-column names it, there are 'ID', 'Left', 'Right', 'N'"):
         load_cohort(path, patient="ID", image="Left,Middle", target="N")

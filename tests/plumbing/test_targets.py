@@ -46,7 +46,7 @@ def test_several_binary_columns_are_one_task(tmp_path):
 
 @pytest.mark.parametrize("spec, message", (
     ("pasi", "no column 'pasi'; --target names it"), ("target:words", "kind 'words', need one of regression, classes, labels"),
-    ("target:labels", "row 2, column target: '0.5' is no label, need 0, 1, -1 or blank"), ("target,", "no column ''"),
+    ("target:labels", "row 2, column target: '0.5' is no label, need 0, 1, -1 or blank; --missing names words for a blank"), ("target,", "no column ''"),
     ("target:regression,target:classes", "target stands there twice; a column is one target"),
 ))
 def test_a_wrong_target_flag(tmp_path, spec, message):
@@ -113,6 +113,8 @@ def test_fit_tasks():
     for part, message in (([3, 4], "y: nothing but 5 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
         with pytest.raises(ValueError, match=message):
             fit_tasks(cohort.tasks, cohort, part)
+    with pytest.raises(ValueError, match="nothing to learn from; where a blank is a no, --target NAME:labels --blank NAME=zeros$"):
+        fit_tasks([Task("y", "classes", ("x",))], cohort_of("pq", [0, np.nan], "classes"), [0, 1])
     with pytest.raises(ValueError, match="y: nothing but b in the training split"):
         fit_tasks([Task("y", "classes", ("a", "b"))], cohort_of("pq", [1, 1], "classes"), [0, 1])
 
@@ -146,9 +148,10 @@ def column(tmp_path, cells, target="target", **options):
     (("40", "-999", "61"), Task("target", "regression"), [40, -999, 61], "-999 .* stands for a blank"),
     (("a", "uncertain", "b"), Task("target", "classes", ("a", "b", "uncertain")), [0, 2, 1], "uncertain \\(1 rows\\) counts like .*--missing=default,uncertain"),
     (("a", "Not known", "b"), Task("target", "classes", ("Not known", "a", "b")), [1, 0, 2], "--missing=default,'not known'$"),
-    (("1", "0", "-1", ""), Task("findings", "labels", ("target",)), [[1], [0], [0], [None]], "1 labels are -1: --uncertain"),
+    (("1", "0", "-1", ""), Task("findings", "labels", ("target",)), [[1], [0], [0], [None]], "1 labels are -1: --uncertain zeros"),
     (("a|b", "b", "a", "b;c", "No Finding", ""), Task("findings", "labels", ("a", "b", "c")),
      [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [None] * 3], "target: cells are lists of labels"),
+    (("a、c", "b", "a"), None, None, "'a、c' looks like a list"), (("a；b", "b", "正常", ""), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [0, 0], [None] * 2], "lists"),
     (("['a', 'b']", "['b']", "['a']", "[]"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [1, 0], [0, 0]], "lists"),
     (("['a']", "[]", "['b']"), Task("findings", "labels", ("a", "b")), [[1, 0], [0, 0], [0, 1]], "lists"),
     (("['a', 'b']", "[]", "['a', 'b']"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 0], [1, 1]], "lists"),
@@ -180,11 +183,11 @@ def column(tmp_path, cells, target="target", **options):
     (("1,1", "2", "3,5"), None, None, "'1,1' has a decimal comma; --target target:classes takes it as a word, target:regression as 1.1$"),
     (("12 mm", "9 mm", "3mm"), None, None, "'12 mm' has a unit; .*target:regression as 12$"), (("058Y", "060Y"), None, None, "has a unit"),
     (("35%", "40 %"), None, None, "'35%' has a unit"), (("<5", "7", "8"), None, None, "'<5' is a bound; --target target:classes takes it as a word$"),
-    (("5 mg/dl", "7 mg/dL"), None, None, "'5 mg/dl' has a unit; .*target:regression as 5$"), (("36.6°C", "37"), None, None, "has a unit"), (("22 kg/m2", "25 kg/m2"), None, None, "unit"),
+    (("38岁", "41岁"), None, None, "'38岁' has a unit; .*target:regression as 38$"), (("5 mg/dl", "7 mg/dL"), None, None, "'5 mg/dl' has a unit; .*target:regression as 5$"), (("36.6°C", "37"), None, None, "has a unit"), (("22 kg/m2", "25 kg/m2"), None, None, "unit"),
     (("1|3", "2", "3"), None, None, r"'1\|3' is a list of numbers, which belong into columns"), (("0 3", "2 14", "3 1"), None, None, "is a list of numbers"),
     (("3-Jan", "4-6", "7-9"), None, None, "'3-Jan' is a date"), (("<10%", "10-50%", ">50%"), Task("target", "classes", ("10-50%", "<10%", ">50%")), [1, 0, 2], None),
     (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
-    (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), Task("findings", "labels", ("target",)), [[0], [1], [1]], "1 labels are -1: --uncertain says what they count as"),
+    (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), Task("findings", "labels", ("target",)), [[0], [1], [1]], "1 labels are -1: --uncertain zeros"),
     (("a, b", "b", "a"), None, None, "'a, b' looks like a list; --target target:labels reads it"),
     (tuple(f"word {i}" for i in range(12)), None, None, "12 different words in 12 rows, as 'word 0', are no classes; --target target:classes allows it"),
 ))
@@ -227,7 +230,8 @@ def test_but_not_what_cannot_be(tmp_path, cells, target, message):
 
 def test_a_word_for_a_blank_among_lists_is_no_label_in_silence(tmp_path):
     for word in ("todo", "pending", "not performed"):
-        assert f"WARNING: target: {word} (1 rows) counts like the other values" in " ".join(column(tmp_path, ("a|b", "b", word), "target:labels").notes)
+        assert f"WARNING: target: {word} (2 rows) counts like the other values" in " ".join(column(tmp_path, ("a|b", "b", word, word), "target:labels").notes)
+    assert "target: [''] (2 rows) counts as none of the labels; where it stands for a blank, say --missing=default" in " ".join(column(tmp_path, ("['a']", "['']", "['']"), "target:labels").notes)
 
 
 def test_words_for_a_blank_are_a_flag(tmp_path):
@@ -270,6 +274,8 @@ def test_one_hot_columns_can_be_classes(tmp_path):
     with pytest.raises(ValueError, match="t.csv row 4: need one 1 and else 0 in A, B; --target A:labels,B:labels makes each of them a label"):
         load_cohort(path, target="A/B:classes")
     assert not any("exactly one" in line for line in load_cohort(path, target="A,B").notes)
+    path = generic(tmp_path, "p,a.png,,", "q,b.png,,", header="patient_id,image,A,B")
+    assert not any("exactly one" in line for line in load_cohort(path, target="A:labels,B:labels").notes)
     path = generic(tmp_path, "p,a.png,1,0", "q,b.png,,", "r,c.png,0,1", header="patient_id,image,A,B")
     np.testing.assert_array_equal(load_cohort(path, target="A/B:classes").targets["class"], [0, np.nan, 1])
 
@@ -405,7 +411,7 @@ def test_one_choice_in_several_columns_is_said(tmp_path, rows, note):
 
 
 @pytest.mark.parametrize("first, second", (("healthy", "unhealthy"), ("normal", "non-normal"), ("stable", "unstable"), ("stable", "progressive"), ("CN", "AD"), ("ER-", "ER+"), ("wild-type", "mutant"), ("FAUX", "VRAI"),
-                                           ("bénin", "malin"), ("gutartig", "bösartig"), ("negativo", "positivo"), ("Hayır", "Evet"), ("阴性", "阳性"), ("nv", "mel"), ("uninfected", "infected"), ("NRG", "RG")))
+                                           ("bénin", "malin"), ("gutartig", "bösartig"), ("negativo", "positivo"), ("Hayır", "Evet"), ("阴性", "阳性"), ("nv", "mel"), ("uninfected", "infected"), ("NRG", "RG"), ("无", "有"), ("YOK", "VAR")))
 def test_the_positive_class_by_its_name(first, second):
     """A word with un before it is the negative one, unless the word itself is."""
     assert positive_of((first, second)) == positive_of((second, first)) == second
