@@ -22,7 +22,7 @@ import copy
 import os
 import shutil
 from collections import Counter
-from os.path import abspath, basename, isfile, join
+from os.path import abspath, basename, isdir, isfile, join
 from shlex import quote
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")    # as in train.py
@@ -256,7 +256,7 @@ def evaluate_run(args):
         saved.data = args.data
         saved.images = args.images
         saved.target = args.target or saved.target
-        saved.split_column = None
+        saved.split_column = None if isdir(args.data) else "none"  # all of its patients are evaluated
         learned = saved_results(args.run)
     else:
         say_outside(saved.data, args.run)

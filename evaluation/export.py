@@ -46,8 +46,7 @@ def transformers_tensors(tensors):
     for key, tensor in tensors.items():
         parts = {key: tensor}
         if ".attn.qkv." in key:
-            names = [key.replace(".qkv.", f".{letter}.") for letter in "qkv"]
-            parts = dict(zip(names, tensor.chunk(3)))
+            parts = dict(zip([key.replace(".qkv.", f".{letter}.") for letter in "qkv"], tensor.chunk(3)))
         for name, part in parts.items():
             for pattern, new in replacements:
                 name = re.sub(pattern, new, name)

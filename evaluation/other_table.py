@@ -29,7 +29,8 @@ def refuse_learned(cohort, run, args):
         seen = [patient for patient in cohort.groups() if identity(patient) in split_of]
         if seen:
             raise ValueError(f"{cohort.name}: patient {seen[0]} is in the {split_of[identity(seen[0])]} "
-                             f"split of {run} (such patients: {len(seen)})")
+                             f"split of {run} (such patients: {len(seen)}); if these are other people, give "
+                             "them other ids, as with a prefix")
     if own is None:
         return
     pairs = learned_copies(own, run, cohort)

@@ -60,11 +60,11 @@ def score_subgroups(task, predictions, columns, cohort, constant=None):
 def subgroup(column, value):
     """The group that a cell of the table belongs to.
 
-    Fitzpatrick skin types are grouped as in MultiViT's Table 2, ages in three."""
+    Fitzpatrick skin types are grouped as in MultiViT's Table 2, ages in three, if they are no days."""
     column = column.lower()
     if re.search(r"fst|fitzpatrick", column) and re.fullmatch(r"[1-6](\.0)?", value):
         return "I-IV" if float(value) <= 4 else "V-VI"
-    if re.search(r"(^|[ _])age($|[ _])", column) and re.fullmatch(r"\d+(\.\d+)?Y?", value):
+    if re.search(r"(^|[ _])age($|[ _])", column) and re.fullmatch(r"(0?\d?|1[0-2])\d(\.\d+)?Y?", value):
         years = float(value.rstrip("Y"))                           # 058Y in older NIH tables
         if years < 40:
             return "0-39"

@@ -62,8 +62,8 @@ def uses_bfloat16(args, model, device):
     the time. In narrower ones the casts, which are kernels of their own, take more than they save."""
     if args.amp != "auto":
         return args.amp == "bf16"
-    wide = width_of(model) >= NARROW_ON_CUDA
-    return wide and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return (width_of(model) >= NARROW_ON_CUDA and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def best_of(milliseconds):

@@ -239,7 +239,8 @@ def test_a_patient_the_run_learned_from_is_refused(run, capsys, monkeypatch):
             run_main(main)
         assert stop.value.code == 2
         return capsys.readouterr().err
-    assert f"patient {seen} is in the val split of" in fails("--data", str(run / "leak.csv"))
+    said = fails("--data", str(run / "leak.csv"))
+    assert f"patient {seen} is in the val split of" in said and "if these are other people, give them other ids" in said
     assert "grade 'fatal' is unknown to" in fails("--data", str(run / "fatal.csv"))
     assert "--split goes together with the run alone" in fails("--data", str(run / "leak.csv"), "--split", "val")
     assert "--split goes together with the run alone" in fails("--against", str(run / "runs/a"), "--split", "val")

@@ -60,14 +60,14 @@ def test_names_of_files_prove_nothing_and_bytes_do(classes, tmp_path):
 
 
 def test_a_table_without_ids_is_read_as_the_folders_were(classes, tmp_path, capsys):
-    """By its column class, every image a patient of its own; another name of the target is refused with that of the run."""
+    """By its column class, every image a patient of its own, whatever split it says; another name of the target is refused with that of the run."""
     draw(tmp_path, [f"{name}/{i}.png" for name in "ab" for i in range(5)], seed=3)
-    rows = [f"{name}/{i}.png,{name}" for name in "ab" for i in range(5)]
-    (tmp_path / "t.csv").write_text("\n".join(["image,class", *rows]))
+    rows = [f"{name}/{i}.png,{name},external" for name in "ab" for i in range(5)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,class,split", *rows]))
     run = str(classes / "runs/r")
     evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--device", "cpu"])
     assert "test: 10 images; 95 % intervals, images, not patients, resampled" in capsys.readouterr().out
-    (tmp_path / "t.csv").write_text("\n".join(["image,label", *rows]))
+    (tmp_path / "t.csv").write_text("\n".join(["image,label,split", *rows]))
     with pytest.raises(ValueError, match="t has targets of label, of which .* predicts none; it predicts class"):
         evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--target", "label", "--device", "cpu"])
 

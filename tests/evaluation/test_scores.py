@@ -232,7 +232,7 @@ def test_survival_is_scored_with_intervals_beside_a_constant():
 @pytest.mark.parametrize("column, value, group", (
     *(("fst", str(i), "I-IV" if i < 5 else "V-VI") for i in range(1, 7)), ("Fitzpatrick", "5.0", "V-VI"), ("fst", "", "(blank)"),
     ("fst", "-1", "-1"), ("fst", "IV", "IV"), ("age", "39.5", "0-39"), ("Age", "40", "40-59"), ("age", "60", "60+"), ("age", "", "(blank)"),
-    ("Patient Age", "058Y", "40-59"), ("age_approx", "85.0", "60+"), ("image", "1", "1"), ("dosage", "7", "7"), ("sex", "F", "F")))
+    ("Patient Age", "058Y", "40-59"), ("age", "101.5", "60+"), ("age_at_diagnosis", "365", "365"), ("age_at_diagnosis", "24106.0", "24106.0"), ("age_approx", "85.0", "60+"), ("image", "1", "1"), ("dosage", "7", "7"), ("sex", "F", "F")))
 def test_subgroups(column, value, group):
     """Fitzpatrick types I-IV and V-VI as in the paper's Table 2, three ages, blanks, otherwise the cell itself."""
     assert subgroup(column, value) == group
