@@ -278,7 +278,9 @@ class CrossViT(nn.Module):
 
     @staticmethod
     def check_flags(args):
+        from plumbing.sizes import refuse_alone
         if not args.pretrained:
+            refuse_alone(args, "mean", "std")
             args.variant = args.variant or "9"
             return
         for flag in ("variant", "patches", "dims", "depths", "encoders", "cross_depth"):
@@ -287,7 +289,7 @@ class CrossViT(nn.Module):
                                  "leave it out")
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         from plumbing.sizes import sides
         image = sides(args.image)
         changes = dict(fusion=args.fusion, attention=args.attention,
@@ -311,7 +313,8 @@ def pair(flag, text):
 
 
 if __name__ == "__main__":
+    from plumbing.sizes import count
     model = CrossViT(variant("9"), {"label": 1000})
-    print(f"CrossViT-9, 8.6 M in the paper: {sum(p.numel() for p in model.parameters()):,} parameters")
+    print(f"CrossViT-9, 8.6 M in the paper: {count(model):,} parameters")
     for branch, tokens in zip("SL", model.embed(torch.zeros(1, 3, 240, 240))):
         print("tokens of", branch, tuple(tokens.shape))

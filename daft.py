@@ -276,9 +276,8 @@ class ResNet(nn.Module):
         saved, weights = {"width": args.width}, {}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)
-            for name, tensor in tensors.items():
-                if name.startswith(("stem.", "blocks.")) and ".daft." not in name:
-                    weights[name] = tensor
+            weights = {name: tensor for name, tensor in tensors.items()
+                       if name.startswith(("stem.", "blocks.")) and ".daft." not in name}
             if "daft" not in config or not weights:
                 raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft with a ResNet")
             saved = config["daft"]
@@ -336,7 +335,7 @@ class DAFTViT(nn.Module):
         group.add_argument("--tabular", help="columns seen with the image: COLUMN[:number|category],...")
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks, columns):
         vit = ViT.from_args(args, tasks)
         model = cls(DAFTViTConfig(vit.config, sum(column.width for column in columns)), vit=vit)
         model.report = vit.report
@@ -344,7 +343,8 @@ class DAFTViT(nn.Module):
 
 
 if __name__ == "__main__":
+    from plumbing.sizes import count
     for fusion in FUSIONS:
         tabular = 0 if fusion == "image" else 15
         model = ResNet(DAFTConfig(fusion=fusion, tabular=tabular), {"diagnosis": 3})
-        print(f"{fusion:15} {sum(p.numel() for p in model.parameters()):6,} parameters:", *model.inputs)
+        print(f"{fusion:15} {count(model):6,} parameters:", *model.inputs)

@@ -19,6 +19,7 @@ the image only where the images of a patient have different targets, such as fil
 Intervals: evaluation/scores.py.
 """
 import copy
+import math
 import os
 import shutil
 from collections import Counter
@@ -41,7 +42,7 @@ from evaluation.predictions_file import write_predictions
 from evaluation.printing import print_comparison, print_table
 from evaluation.probabilities import choose_thresholds, conformal, details
 from evaluation.report import share, write_report
-from evaluation.scores import constant_predictions, score, score_constant
+from evaluation.scores import constant_predictions, score, score_constant, validation_loss
 from evaluation.subgroups import columns_of, score_subgroups
 from plumbing.cohort import NO_PATIENTS, SPLITS
 from plumbing.columns import tabulate
@@ -54,8 +55,8 @@ from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
 from plumbing.prepare import add_features, load_data, run_options, seen_before
 from plumbing.reading import look_at_new
-from plumbing.run_folder import write_json
-from plumbing.saved_run import open_model, read_metrics
+from plumbing.run_folder import save_model, write_json
+from plumbing.saved_run import open_model, read_metrics, read_model
 from plumbing.splits import read_run_split, sort_by_split
 
 USES = {  # what is asked for: the flags that it uses, besides --device
@@ -145,18 +146,27 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
 
 
 def rehearse(ready, run):
-    """Evaluate one batch of the validation and of the test images before the first step: what could not be
-    predicted, drawn or written at the end of a training ends it now. Nothing is kept.
+    """Save the model, open it again, and evaluate one batch of the validation and of the test images before
+    the first step: what could not be saved, predicted, drawn or written at the end of a training ends it now.
+    Nothing is kept.
 
-    ready: what `prepare` returned."""
+    ready: what `prepare` returned. ValueError where the model that is opened answers otherwise."""
     options = ready.options
     folder = join(run, "rehearsal")
     few = {split: images[:options["batch_size"]] for split, images in ready.indices.items()}
     numbers = torch.get_rng_state()                  # training then draws as if this had not been
-    os.makedirs(folder, exist_ok=True)
     try:
-        evaluate(ready.model, ready.tasks, ready.cohort, {**few, "train": ready.indices["train"]},
-                 folder, options, figures=1)
+        save_model(folder, ready.model, ready.tasks)
+        opened, tasks = read_model(folder)
+        opened.to(options["device"])
+        losses = [validation_loss(tasks, predict_images(model, tasks, ready.cohort, few["val"], options))
+                  for model in (ready.model, opened)]
+        if not math.isclose(*losses, rel_tol=1e-4):
+            raise ValueError("the model predicts something else once it is saved and opened again: is a flag "
+                             "no field of its Config, are weights neither parameters nor buffers, or are "
+                             "random numbers drawn in evaluation?")
+        evaluate(opened, tasks, ready.cohort, {**few, "train": ready.indices["train"]}, folder, options,
+                 figures=1)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         torch.set_rng_state(numbers)

@@ -198,7 +198,7 @@ class GMML(nn.Module):
         group.set_defaults(dropout=0.0)                            # as in the recipe
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         vit = ViT.from_args(args)
         model = cls(GMMLConfig(vit.config, tuple(args.corrupt.split(","))))
         model.vit = vit

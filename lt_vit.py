@@ -141,7 +141,7 @@ class LTViT(nn.Module):
         ViT.add_flags(group)
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         vit = ViT.from_args(args)
         if args.label_layers is None:
             args.label_layers = min(4, max(1, vit.config.depth // 2))

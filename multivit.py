@@ -189,7 +189,7 @@ class MultiViT(nn.Module):
     @staticmethod
     def check_flags(args):
         ViT.check_flags(args)
-        if not all(width.isdigit() for width in args.hidden.split(",")):
+        if not all(map(str.isdigit, args.hidden.split(","))):
             raise ValueError(f"--hidden {args.hidden}: need whole numbers from 1, e.g. 256,128")
         if args.cls_token != "fused" and args.mode != "multi":
             raise ValueError(f"--cls-token {args.cls_token} is of --mode multi, not of {args.mode}")
@@ -201,8 +201,8 @@ class MultiViT(nn.Module):
         return args.mode != "baseline"
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
-        hidden = tuple(int(width) for width in args.hidden.split(","))
+    def from_args(cls, args, tasks):
+        hidden = tuple(map(int, args.hidden.split(",")))
         vit = ViT.from_args(args)
         model = cls(MultiViTConfig(vit.config, args.mode, args.n, args.r, args.cls_token, hidden), tasks)
         model.chunk = args.chunk
@@ -230,11 +230,11 @@ def start_as_mean(linear, parts):
 
 
 if __name__ == "__main__":
+    from plumbing.sizes import count
     vit = ViTConfig(image=(64, 64), patch=(8, 8), dim=64, depth=4, heads=4, mlp=256)
     images, images_hr = torch.zeros(1, 3, 3, 64, 64), torch.zeros(1, 3, 3, 128, 128)
     batch = {"image": images[:, 0], "images": images, "images_hr": images_hr, "present": None}
     for mode, r in (("baseline", 1), ("joint", 1), ("partial", 2), ("multi", 1), ("multi", 2)):
         model = MultiViT(MultiViTConfig(vit, mode, 3, r), {"pasi": 1})
         out = model(*(batch[name] for name in model.inputs))
-        parameters = sum(p.numel() for p in model.parameters())
-        print(f"{mode:8} R={r} {parameters:7,} parameters, {', '.join(model.inputs)}: {', '.join(out)}")
+        print(f"{mode:8} R={r} {count(model):7,} parameters, {', '.join(model.inputs)}: {', '.join(out)}")

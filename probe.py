@@ -178,7 +178,7 @@ class Probe(nn.Module):
             raise ValueError("--model probe needs --pretrained, the weights of the ViT to freeze")
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         from plumbing.sizes import sides
         vit = ViT.from_pretrained(args.pretrained, sides(args.image), args.channels,
                                   mean=args.mean, std=args.std, heads=args.heads)
@@ -223,15 +223,16 @@ class CNN(nn.Module):
         """None of its own."""
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         from plumbing.sizes import sides
         half = (0.5,) * args.channels
         return cls(CNNConfig(sides(args.image), args.channels, half, half), tasks)
 
 
 if __name__ == "__main__":
+    from plumbing.sizes import count
     vit = ViTConfig(dim=768, heads=12, mlp=3072)
     models = {head: HEADS[head](ProbeConfig(vit, head), {"pneumonia": 2}) for head in HEADS}
     models["cnn"] = CNN(CNNConfig(), {"pneumonia": 2})
     for name, model in models.items():
-        print(f"{name:10} {sum(p.numel() for p in model.parameters()):7,} parameters")
+        print(f"{name:10} {count(model):7,} parameters")

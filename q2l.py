@@ -157,7 +157,7 @@ class Q2L(nn.Module):
         ViT.add_flags(group)
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         vit = ViT.from_args(args)
         layers = args.encoder_layers, args.decoder_layers
         model = cls(Q2LConfig(vit.config, args.ff, args.decoder_heads, *layers, args.dropout), tasks)
@@ -166,6 +166,7 @@ class Q2L(nn.Module):
 
 
 if __name__ == "__main__":
+    from plumbing.sizes import count
     model = Q2L(Q2LConfig(ViTConfig()), {"labels": 14}).eval()
-    print(f"26 M in LT-ViT's Table 1: {sum(p.numel() for p in model.parameters()):,} parameters")
+    print(f"26 M in LT-ViT's Table 1: {count(model):,} parameters")
     print("label map of an image", tuple(model(torch.zeros(1, 3, 224, 224))["label_map"].shape))

@@ -16,6 +16,7 @@ import re
 import signal
 import time
 from contextlib import nullcontext, redirect_stdout
+from os.path import isdir, join
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")    # before torch: a thread that waits leaves its core
 
@@ -32,11 +33,11 @@ from evaluation.report import write_report
 from evaluation.scores import chosen_metric, main_metric, validation_loss
 from plumbing import parallel
 from plumbing.command import Stop, run_main
-from plumbing.device import find_device, make_deterministic
+from plumbing.device import copied, find_device, make_deterministic
 from plumbing.flags import parse
 from plumbing.look import look
 from plumbing.lock import EVALUATION_LOCK, lock
-from plumbing.models import model_name
+from plumbing.models import inputs_of
 from plumbing.prepare import add_features, prepare
 from plumbing.run_folder import (
     forget_results, load_state, open_folder, random_numbers, save_model, write_log, write_split)
@@ -95,7 +96,8 @@ def task_loss(tasks, logits, targets, counts):
     not count. counts (tasks,): how many targets are known."""
     total = 0.0
     for task, known_count in zip(tasks, counts.clamp(min=1)):
-        y, target = logits[task.name].float(), targets[task.name]
+        y = logits[task.name].float()
+        target = targets[task.name]
         if task.kind == "survival":                                # target (..., 2)
             survival_time, event = target.flatten(0, -2).unbind(1)
             total = total + cox_loss(y.flatten(), survival_time, event, known_count)
@@ -153,7 +155,8 @@ def lr_at(step, steps, warmup, lr, lr_end):
 
 def make_optimizer(model, args, device):
     """AdamW or Adam. Weight decay on matrices only, not on biases, norms, tokens and positions."""
-    matrices, others = [], []
+    matrices = []
+    others = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             if parameter.ndim >= 2 and not re.search(r"token|pos_embed", name):
@@ -171,14 +174,15 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
     -> [its summand of the batch's loss, norm of the gradient before clipping, processes told to stop], on
     the device: no number is read back, so that the CPU never waits for the GPU. net: the model, or its
     wrapper where several processes train."""
-    device, autocast = options["device"], options["autocast"]
-    on_cuda = device.type == "cuda"  # elsewhere a copy may be used before it is complete
-    inputs = {name: batch[name].to(device, non_blocking=on_cuda) for name in model.inputs if name in batch}
-    targets = {name: target.to(device, non_blocking=on_cuda) for name, target in batch["targets"].items()}
+    device = options["device"]
+    autocast = options["autocast"]
+    inputs = copied(inputs_of(model, batch), device)
+    targets = copied(batch["targets"], device)
     counts = known_counts(tasks, targets, inputs.get("present"))
     message = torch.cat([counts.flatten(), counts.new_full((1,), bool(stop))])
     message = parallel.add(message)                                # of all processes, exchanged only once
-    counts, stops = message[:-1].view_as(counts), message[-1]
+    counts = message[:-1].view_as(counts)
+    stops = message[-1]
     size = math.ceil(len(batch["path"]) / args.accumulate)
     starts = range(0, len(batch["path"]), size)
     optimizer.zero_grad(set_to_none=True)
@@ -239,7 +243,6 @@ def fit(args, device):
     model, tasks, options = ready.model, ready.tasks, ready.options
     select = chosen_metric(tasks, args.select)
     loader, batches, val_loader = ready.loader, ready.batches, ready.val_loader
-    name = model_name(model, args)
     writes = parallel.rank() == 0                                  # only one process writes
     run, lock_file = open_folder(args) if writes else (None, None)
     run = parallel.collect(run)[0]
@@ -249,7 +252,7 @@ def fit(args, device):
     # where to start: at the beginning, or where the run was stopped
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": [], "norm": 0.0}
     parallel.own_numbers(args.seed)  # of dropout; the weights are the same in all processes
-    if args.resume and os.path.isdir(os.path.join(run, "last")):
+    if args.resume and isdir(join(run, "last")):
         state = load_state(run, model, optimizer, state, steps)
         print(f"resumed after epoch {state['epoch']}, step {state['step']}")
     add_features(args, model, ready.cohort, options)  # only now does a resumed model have its weights
@@ -280,7 +283,7 @@ def fit(args, device):
             if asked and step < steps - 1:                         # after the last step the epoch is over
                 pending.check(run, bar)
                 state.update(epoch=epoch, step=step + 1, norm=largest.item())
-                save_last(run, name, model, optimizer, tasks, state, total)
+                save_last(run, model, optimizer, tasks, state, total)
                 stop.leave(bar, run)
         pending.check(run, bar)
         loss = parallel.add(total).item() / steps
@@ -302,9 +305,9 @@ def fit(args, device):
         undefined = state["best"] is None                          # then best/ is the last epoch
         if writes and (better or undefined):
             forget_results(run)
-            save_model(os.path.join(run, "best"), name, model, tasks)
+            save_model(join(run, "best"), model, tasks)
         state.update(epoch=epoch + 1, step=0, loss=[], norm=0.0)
-        save_last(run, name, model, optimizer, tasks, state, torch.zeros_like(total))
+        save_last(run, model, optimizer, tasks, state, torch.zeros_like(total))
         if writes:
             write_log(run, state["history"])
         best = " best" if better else ""
@@ -331,7 +334,8 @@ def wrap(model, args, device):
 def start_epoch(state, epoch, batches, device):
     """Set the order of the batches, in the middle of an epoch where the run was stopped there; -> sum of the
     losses and largest norm of the gradient so far, on the device."""
-    batches.epoch, batches.start = epoch, state["step"]
+    batches.epoch = epoch
+    batches.start = state["step"]
     total = 0.0
     if len(state["loss"]) == parallel.world():                     # of a resumed run
         total = state["loss"][parallel.rank()]
@@ -344,19 +348,19 @@ def is_better(value, best, lower_is_better):
     return value < best if lower_is_better else value > best
 
 
-def save_last(run, name, model, optimizer, tasks, state, loss):
+def save_last(run, model, optimizer, tasks, state, loss):
     """Write last/, from all processes. loss: this process's sum over the epoch so far."""
     losses, generators = zip(*parallel.collect((loss.item(), random_numbers(loss.device))))
     if parallel.rank() == 0:
         everything = dict(state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict())
-        save_model(os.path.join(run, "last"), name, model, tasks, everything)
+        save_model(join(run, "last"), model, tasks, everything)
     parallel.collect(None)                                         # nobody leaves before it is written
 
 
 def finish(run, lock_file, cohort, indices, options):
     """Evaluate the test patients, once, with the best weights; then give the run's lock back."""
     best, tasks, _ = open_model(run)
-    with lock(os.path.join(run, EVALUATION_LOCK), wait=True):
+    with lock(join(run, EVALUATION_LOCK), wait=True):
         print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options))
         write_card(run)
         write_report(run)

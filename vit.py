@@ -7,8 +7,7 @@
 
 A token is a vector that stands for a patch; the answer is read from one more, learned, the class token.
 Images have two axes, volumes three, a bag of vectors none: each vector is a token without position. Names are
-timm's. B samples, C channels, P patch side in px, D width, H heads, S tokens: class, registers, T patches.
-"""
+timm's. B samples, C channels, P side of a patch, D width, H heads, S tokens: class, registers, T patches."""
 import math
 from dataclasses import dataclass
 
@@ -201,9 +200,10 @@ class ViT(nn.Module):
 
     def place(self, x):
         """(B, T, D) -> [cls ; x] + pos, (B, 1 + T, D). The vectors of a bag have no position."""
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
-        vectors = x.shape[1] - self.pos_embed.shape[1]
-        return x + F.pad(self.pos_embed, (0, 0, 0, vectors))
+        pos = self.pos_embed
+        if not self.config.image:
+            pos = F.pad(pos, (0, 0, 0, x.shape[1]))
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + pos
 
     def run_blocks(self, x, want_map=False, mask=None):
         """(B, S, D) of embed() -> tokens after the final norm, what the head reads (B, D), map (B, H, T)."""
@@ -257,7 +257,7 @@ class ViT(nn.Module):
         check_size(args)
 
     @classmethod
-    def from_args(cls, args, tasks=None, columns=(), stage=1):
+    def from_args(cls, args, tasks=None, stage=1):
         """args.image, args.patch: "96x64", "" of bags, None: the checkpoint's; stage 1 or 2 of a MultiViT."""
         from plumbing.sizes import SIZES, sides
         image, patch, C = sides(args.image), sides(args.patch), args.channels
@@ -270,6 +270,7 @@ class ViT(nn.Module):
 
 
 if __name__ == "__main__":
+    from plumbing.sizes import count
     model = ViT(ViTConfig(), {"label": 1000})
-    print(f"ViT-S/16, 22 M in DeiT's paper: {sum(p.numel() for p in model.parameters()):,} parameters")
+    print(f"ViT-S/16, 22 M in DeiT's paper: {count(model):,} parameters")
     print("tokens of an image of 224 px", tuple(model.embed(torch.zeros(1, 3, 224, 224)).shape))

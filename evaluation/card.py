@@ -7,6 +7,7 @@ from os.path import exists, join
 from evaluation.metrics import METRICS
 from evaluation.result_tables import cell_text, confusion_tables
 from evaluation.run_text import document, read_run
+from plumbing.models import class_of, images_of
 from plumbing.run_folder import write_json, write_whole
 from plumbing.saved_run import evaluated
 
@@ -98,23 +99,21 @@ def preprocessor(config):
     """config.json of a run -> preprocessor_config.json: what is done to a picture before the model sees it.
 
     transformers has a processor for pictures only; volumes and bags are described in the same words."""
-    model = config[config["model"]]
-    vit = model.get("vit", model)
-    size = vit.get("image")
-    if size is None:                                 # CrossViT: the picture of its small patches
-        size = [side * model["patch"][0] for side in model["grids"][0]]
+    _, own = class_of(config, "preprocessor")
+    seen = images_of(own)
+    size = seen.image
     result = {
         "do_resize": bool(size),
         "size": dict(zip(("width", "height", "depth"), reversed(size))),
         "resample": 2,                               # bilinear
         "do_rescale": bool(size),
         "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": vit["mean"],
-        "image_std": vit["std"],
+        "do_normalize": hasattr(seen, "mean"),
+        "image_mean": getattr(seen, "mean", None),
+        "image_std": getattr(seen, "std", None),
     }
     if len(size) == 2:
-        result.update(image_processor_type="ViTImageProcessor", do_convert_rgb=len(vit["mean"]) == 3)
+        result.update(image_processor_type="ViTImageProcessor", do_convert_rgb=seen.channels == 3)
     return result
 
 

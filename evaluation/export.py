@@ -19,8 +19,8 @@ from vit import ViT, ViTConfig
 
 
 # fields of ViTConfig that transformers' ViT has at their defaults alone
-PLAIN = ("attention", "layer_scale", "registers", "class_token", "positions", "rotary", "pool", "activation",
-         "mlp_norm", "attention_norm", "qk_norm", "pre_norm", "final_norm")
+PLAIN = """attention layer_scale registers class_token positions rotary pool activation mlp_norm
+    attention_norm qk_norm pre_norm final_norm""".split()
 NAMES = r"""  ours -> transformers 4, in this order
 ^(cls_token) -> vit.embeddings.\1
 ^pos_embed -> vit.embeddings.position_embeddings
@@ -79,7 +79,7 @@ def one_number(sides):
 
 def transformers_has(model, tasks):
     """Has transformers this model? A ViT on pictures, with one task of classes or labels, and no extras."""
-    if not isinstance(model, ViT) or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
+    if type(model) is not ViT or len(tasks) != 1 or tasks[0].kind not in ("classes", "labels"):
         return False
     config = model.config
     if any(getattr(config, field) != getattr(ViTConfig, field) for field in PLAIN):

@@ -5,11 +5,12 @@ returns for a sample is drawn.
 """
 import glob
 import os
+from os.path import join
 
 import numpy as np
 
 from evaluation.choice import choose
-from evaluation.localization import branches_of, finding_maps, map_title, score_finding
+from evaluation.localization import finding_maps, map_title, score_finding
 from evaluation.picture_file import save_picture
 from evaluation.picture_rows import (
     HEIGHT, LEAST_TOP, color_bar, draw_boxes, draw_heat, filter_figure, side_by_side, stack,
@@ -17,6 +18,7 @@ from evaluation.picture_rows import (
 from evaluation.predict import predict_images
 from evaluation.predictions_file import target_text
 from plumbing.headers import header_of
+from plumbing.models import images_of
 from plumbing.pictures import read, read_image
 
 
@@ -56,7 +58,7 @@ def grids_of(config):
     """The grids of patches that a model's maps are over: one, one per branch, or none."""
     if hasattr(config, "grids"):
         return config.grids
-    return [getattr(getattr(config, "vit", config), "grid", None)]
+    return [getattr(images_of(config), "grid", None)]
 
 
 def findings_in(batch, out, tasks, config, boxes_of):
@@ -97,7 +99,7 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
     predictions: as of predict.py; boxes_of: {image: {label: boxes in shares of width and height}}. Of a
     volume the middle slices are drawn, of a bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
-    for path in glob.glob(os.path.join(glob.escape(folder), "patient_*.png")):
+    for path in glob.glob(join(glob.escape(folder), "patient_*.png")):
         os.remove(path)
     images_of = predictions["images"]
     with_boxes = [unit for unit, images in enumerate(images_of) if images[0] in boxes_of]
@@ -137,13 +139,13 @@ def sample_figure(views, out, i, config, tasks, answers, boxes, title):
     nothing to be seen, and what it shows.
 
     answers: {task: (target, prediction)}; boxes: {label: boxes in shares}."""
-    if "token" in out:
-        image, token = [branches_of(out, key, i)[0].int().tolist() for key in ("image", "token")]
+    if "image" in out and "token" in out:
+        kept = list(zip(out["image"][i].tolist(), out["token"][i].tolist()))       # best first
         composite = []
         if "composite" in out:
             composite = [pixels_of(out["composite"][i])]
         photos = [photo for _, photo, _ in views]
-        return filter_figure(photos, list(zip(image, token)), config.vit.grid, composite, title), KEPT_TEXT
+        return filter_figure(photos, kept, config.vit.grid, composite, title), KEPT_TEXT
     if "rebuilt" in out:
         pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
         return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title), REBUILT_TEXT
@@ -196,7 +198,7 @@ def views_of(cohort, i, size, config):
         photo, _ = read(cohort, i, (HEIGHT, width))
         yield "", photo.transpose(1, 2, 0), None
         return
-    volume, _ = read(cohort, i, size, channels=getattr(config, "vit", config).channels)
+    volume, _ = read(cohort, i, size, channels=images_of(config).channels)
     for axis, name in enumerate(("first", "second", "third")):
         image = volume[0].take(size[axis] // 2, axis)
         height, width = image.shape

@@ -111,14 +111,14 @@ def finding_maps(out, i, token, grids):
     heads, is the same for every finding. grids: of the patches, one per branch of the model."""
     maps = {}
     for key, title in MAPS.items():
-        if key not in out:
+        if out.get(key) is None:
             continue
-        branches = branches_of(out, key, i)
+        branches = out[key] if isinstance(out[key], list) else [out[key]]          # of CrossViT two
         for branch, weights, grid in zip("SL", branches, grids):
             name = title
             if len(branches) > 1:
                 name += f", branch {branch}"
-            weights = weights.abs().numpy()
+            weights = weights[i].float().cpu().abs().numpy()
             own = weights.mean(-2)                                 # of (H, T), or of several images (N, H, T)
             if "label" in key and token is not None:               # (L, T)
                 own = weights[token]
@@ -130,12 +130,6 @@ def map_title(name):
     """A map's name in metrics.json -> as it is shown: Query2Label's labels are queries, not tokens, and some
     ViTs read the mean of the patches, not a class token."""
     return name.replace("label token", "label's map").replace("class token", "attention map")
-
-
-def branches_of(out, key, i):
-    """What a model returns under a key for sample i: a list, with a tensor per branch of the model."""
-    branches = out[key] if isinstance(out[key], list) else [out[key]]
-    return [branch[i].float().cpu() for branch in branches]
 
 
 def score_finding(maps, boxes):

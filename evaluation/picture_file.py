@@ -6,8 +6,8 @@ The words are JSON in the file's text chunk "Description": {"title", "text", "pi
 import hashlib
 import io
 import json
-import os
 import re
+from os.path import join
 from typing import NamedTuple
 
 from PIL import Image
@@ -44,7 +44,7 @@ def save_picture(picture, folder, name, title="", text=""):
     about = {"title": title, "text": text, "pieces": picture.info.get("pieces", [])}
     words = PngInfo()
     words.add_text("Description", json.dumps(about))
-    write_whole(os.path.join(folder, picture_name(name)), png(picture, words))
+    write_whole(join(folder, picture_name(name)), png(picture, words))
 
 
 def png(picture, words=None):

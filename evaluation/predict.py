@@ -14,6 +14,8 @@ from huggingface_hub.utils import tqdm
 
 from data import Samples, make_loader
 from plumbing import parallel
+from plumbing.device import copied
+from plumbing.models import inputs_of
 
 
 def answers(tasks, logits):
@@ -27,7 +29,7 @@ def answers(tasks, logits):
         elif task.kind == "labels":
             y = y.sigmoid()
         else:                                                      # a risk has center 0 and scale 1
-            y = y[:, 0] * task.scale + task.center
+            y = y.squeeze(1) * task.scale + task.center
         result[task.name] = y.cpu().double().numpy()
     return result
 
@@ -49,8 +51,7 @@ def predict(model, tasks, loader, options, watch=None, progress=None):
     # Autocast stands around all batches: weights are cast once.
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
         for batch in batches:
-            inputs = [batch[name] for name in model.inputs if name in batch]
-            out = model(*(tensor.to(device, non_blocking=device.type == "cuda") for tensor in inputs))
+            out = model(*copied(inputs_of(model, batch), device).values())
             samples += read_samples(batch, answers(tasks, out["logits"]))
             if watch:
                 watch(batch, out)
@@ -76,8 +77,8 @@ def read_branches(tasks, batch, out, samples):
     for number, letter in enumerate("SL"):
         alone = {task: both[:, number] for task, both in out.get("branch_logits", {}).items()}
         if alone:
-            own = samples.setdefault(f"branch {letter} alone", [])
-            own += read_samples(batch, answers(tasks, alone))
+            samples.setdefault(f"branch {letter} alone", []).extend(
+                read_samples(batch, answers(tasks, alone)))
 
 
 def read_samples(batch, predictions):

@@ -182,7 +182,7 @@ def facts(run):
 
 def model_text(args):
     """args.json -> the model, the size of its images and patches, and its settings."""
-    parts = [" ".join(args[name] for name in ("model", "mode", "variant", "size") if args.get(name))]
+    parts = [" ".join(str(args[name]) for name in ("model", "mode", "variant", "size") if args.get(name))]
     for name, words in SETTINGS.items():
         value = args.get(name)
         if value and value != "softmax":             # the usual attention

@@ -10,8 +10,8 @@ from crossvit import CrossViT, variant
 from experiments.timing import counted, take_turns
 from plumbing.cohort import Task
 from plumbing.flags import parse
-from plumbing.models import build_model, count
-from plumbing.sizes import VARIANTS
+from plumbing.models import build_model, images_of
+from plumbing.sizes import VARIANTS, count
 
 RECIPES = {  # flags of train.py; samples of an epoch, epochs, batch of one GPU
     "MultiViT-3-1 of ViT-L, 1,000 patients": (
@@ -52,7 +52,7 @@ def variants(args):
 
 def sample_of(model):
     """-> one sample for a model of pictures or volumes, as floats; of MultiViT-3-1, three pictures."""
-    config = getattr(model.config, "vit", model.config)
+    config = images_of(model.config)
     image = torch.zeros(1, config.channels, *config.image)
     images = torch.stack([image, image, image], 1)
     sample = {"image": image, "images": images, "images_hr": images, "present": torch.ones(1, 3).bool()}

@@ -18,8 +18,8 @@ from huggingface_hub import constants, errors
 from plumbing.weight_files import first_line, in_one_line, read_tensors
 
 
-FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-         "pytorch_model.bin.index.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+FILES = """model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json
+    open_clip_model.safetensors open_clip_pytorch_model.bin""".split()
 INDEX = ".index.json"
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 # end like weights, but hold the state of a training or belong to other programs
@@ -63,12 +63,6 @@ def read_checkpoint(name):
     if not preprocessor:                                           # transformers 5 nests it
         preprocessor = read_beside(place, file, "processor_config.json").get("image_processor", {})
     return tensors, config, preprocessor, notes
-
-
-def read_config(name):
-    """The config.json that read_checkpoint gives, without reading the weights."""
-    return read_beside(*find_file(name), "config.json")
-
 
 # -----------------------------------------------------------------------------
 # the place
@@ -147,10 +141,12 @@ class Repository:
 
 def find_file(name):
     """A name -> Folder or Repository, and its weight file."""
+    name = os.fspath(name)
     if isfile(name):
         folder, file = split(name)
         return Folder(folder, None if file in FILES else file), file
-    start, file = name, None
+    start = name
+    file = None
     if re.search(".:(?!//)", name) and not isdir(name):            # no address of the web
         start, _, file = name.rpartition(":")
         if ".." in re.split(r"[/\\]", file) or isabs(file) or not file:

@@ -68,7 +68,8 @@ def tabulate(cohort, columns):
     ValueError where a column is not in the table, or holds words where it held numbers in training."""
     if not columns:
         return replace(cohort, tabular=None), []
-    parts, notes = [], []                                          # parts: (images,) each
+    parts = []                                                     # (images,) each
+    notes = []
     for column in columns:
         name = column.name
         if name not in cohort.columns:

@@ -46,3 +46,9 @@ def make_deterministic():
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+
+
+def copied(tensors, device):
+    """{name: tensor} -> the same on the device. Elsewhere than on CUDA a copy could be used before it is
+    complete, if it were not waited for."""
+    return {name: tensor.to(device, non_blocking=device.type == "cuda") for name, tensor in tensors.items()}

@@ -5,8 +5,8 @@ the name of the model that they belong to. What depends on the data is settled l
 """
 import argparse
 import math
-import os
 import sys
+from os.path import isfile, join
 
 from daft import DAFTViT
 from data import AUGMENT
@@ -15,17 +15,18 @@ from plumbing.command import Parser, refuse_empty
 from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
-from plumbing.models import MODELS
+from plumbing.models import MODELS, defaults_of
 from plumbing.tables import MISSING
 from plumbing.target_kinds import POLICIES
 from plumbing.weight_files import in_one_line
 
 DEFAULT_MODEL = "multivit"
-DEFAULTS = {"epochs": 20, "lr": 5e-4, "image": "64", "augment": None, "batch_size": None}
-LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "channels": 1, "folds": 2, "lr": 1e-12, "heads": 1,
-         "width": 1, "ff": 1, "decoder_layers": 1, "encoders": 1, "cross_depth": 1, "n": 1, "r": 1,
-         "chunk": 1}
-LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # others: from 0 to below infinity
+LEAST = {"folds": 2, "lr": 1e-12}
+LEAST |= dict.fromkeys("""epochs batch_size accumulate channels heads width ff decoder_layers encoders
+    cross_depth n r chunk""".split(), 1)
+LEAST |= dict.fromkeys("""lr_end warmup weight_decay clip rotate fold val workers seed figures dropout
+    drop_path train_blocks label_layers decoder_heads encoder_layers""".split(), 0)
+LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # others: infinity
 
 # -----------------------------------------------------------------------------
 # the flags
@@ -33,19 +34,19 @@ LIMITS = {"dropout": 1, "drop_path": 1, "val": 1}                  # others: fro
 
 def make_parser(model=DEFAULT_MODEL):
     """The parser for one model: the common flags, then its own."""
-    defaults = {**DEFAULTS, **getattr(MODELS[model], "defaults", {})}
+    defaults = defaults_of(model)
     parser = Parser(
         "Train any model of this project on any cohort, test it, and leave a run folder.",
         epilog="Flags of another model: python train.py --model NAME --help.")
     add_model_flags(parser.add_argument_group("model").add_argument, defaults)
     own = parser.add_argument_group(f"--model {model}")
-    MODELS[model].add_flags(own)
-    if model == "vit":                                             # with --tabular it becomes a DAFTViT
-        DAFTViT.add_flags(own)
     add_data_flags(parser.add_argument_group("data").add_argument)
     add_optimization_flags(parser.add_argument_group("optimization").add_argument, defaults)
     add_machine_flags(parser.add_argument_group("machine").add_argument)
     add_output_flags(parser.add_argument_group("output").add_argument)
+    MODELS[model].add_flags(own)                                   # it may change the defaults of others
+    if model == "vit":                                             # with --tabular it becomes a DAFTViT
+        DAFTViT.add_flags(own)
     return parser
 
 
@@ -284,18 +285,18 @@ def fill_in(args):
     model_class = MODELS[args.model]
     if hasattr(model_class, "check_flags"):
         model_class.check_flags(args)
-    for name in ("mean", "std"):
-        if getattr(args, name, None) and not args.pretrained:
-            raise ValueError(f"--{name} is of a checkpoint; without --pretrained it is 0.5")
-    defaults = {**DEFAULTS, **getattr(model_class, "defaults", {})}
-    for name in DEFAULTS:                                          # --balanced waits for the tasks
-        if getattr(args, name) is None and not (name == "image" and getattr(args, "pretrained", None)):
-            setattr(args, name, defaults[name])
+    waits = ["balanced"]                                           # for the tasks
+    if getattr(args, "pretrained", None):
+        waits.append("image")                                      # for the checkpoint
+    for name, default in defaults_of(args.model).items():
+        if getattr(args, name) is None and name not in waits:
+            setattr(args, name, default)
 
 
 def check_ranges(args):
-    for name, value in vars(args).items():
-        least, limit = LEAST.get(name, 0), LIMITS.get(name, math.inf)
+    for name, least in LEAST.items():
+        value = getattr(args, name, None)
+        limit = LIMITS.get(name, math.inf)
         if type(value) in (int, float) and not least <= value < limit:
             raise ValueError(f"--{name.replace('_', '-')} {value}: need at least {least}, "
                              f"and less than {limit}")
@@ -315,8 +316,8 @@ def read_args(run):
 
     A flag that came later has its default; one that the model does not have (earlier versions wrote them
     all) is left out."""
-    path = os.path.join(run, "args.json")
-    if not os.path.isfile(path):
+    path = join(run, "args.json")
+    if not isfile(path):
         raise ValueError(f"{run or repr(run)}: no run folder (it holds no args.json)")
     with in_one_line(f"{run}: its args.json cannot be read"):
         saved = read_json(path)
@@ -338,6 +339,8 @@ def check_value(flag, value):
     kind = {None: str, float: (float, int)}.get(flag.type, flag.type)
     if flag.nargs == 0:
         kind = bool
+    elif flag.nargs or not isinstance(kind, type | tuple):         # a list, or what a function made of a word
+        return
     fine = isinstance(value, kind) and (not flag.choices or value in flag.choices)
     if not fine and (value is not None or flag.default is not None):
         raise ValueError(f"{flag.dest} cannot be {value!r}")

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from plumbing import parallel
+from plumbing.models import images_of
 
 PRECISION = {"mkl": "highest", "onednn": "medium"}                 # PyTorch's words
 NAMES = {"mkl": "float32 by MKL", "onednn": "float32 by oneDNN", "bf16": "bfloat16"}
@@ -23,7 +24,7 @@ ROUNDS = 16                          # on a busy machine the best of a few would
 
 def width_of(model):
     """-> D of a model's widest Transformer, 0 for a model that has none."""
-    vit = getattr(model.config, "vit", model.config)
+    vit = images_of(model.config)
     if hasattr(vit, "dim"):
         return vit.dim
     return max(getattr(vit, "dims", (0,)))           # CrossViT has two

@@ -1,9 +1,9 @@
 """Who the patients are: one id in several spellings, and what the names of files say.
 """
-import os
 import re
 import unicodedata
 from collections import defaultdict
+from os.path import splitext
 
 from plumbing.cells import MONTHS, UNKNOWN, folded
 from plumbing.cohort import NO_PATIENTS
@@ -95,7 +95,7 @@ def named_patients(names, regex=None):
         patterns = [(compile_regex(regex), "--patient-regex")]
     patients, example_of = [], {}                                  # data set -> its first patient
     for name in names:
-        stem = os.path.splitext(name)[0].replace("\\", "/")
+        stem = splitext(name)[0].replace("\\", "/")
         for pattern, data_set in patterns:
             patient = first_group(re.search(pattern, stem))
             if patient:

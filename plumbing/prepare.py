@@ -21,7 +21,7 @@ from plumbing.flags import listed, read_args
 from plumbing.headers import IMAGE_KINDS, axes_of, header_of
 from plumbing.kernels import choose_kernels, uses_bfloat16
 from plumbing.load_cohort import load_cohort
-from plumbing.models import MODELS, build_model, seeing
+from plumbing.models import MODELS, build_model, defaults_of, images_of, seeing
 from plumbing.reading import choose_window, look_before, notes_on_files, reading_of
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
@@ -66,7 +66,6 @@ def prepare(args, device):
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}
         tasks=tasks,
-        columns=columns,             # of the table, as input
         model=model,
         options=options,             # see run_options
         loader=loader,               # of the training split
@@ -95,12 +94,15 @@ def split_and_fit(args, cohort):
 # flags and data
 
 
-def model_says(args, name):
-    """-> what the model's class method of that name says of the flags; False where it has none.
+def model_says(args, name, entry):
+    """-> what the model's class method of that name says of the flags; where it has none, whether its inputs
+    name this entry of a batch.
 
     by_patient: does a sample hold all images of a patient? needs_columns: does it see columns of a table?"""
-    method = getattr(MODELS[args.model], name, None)
-    return method is not None and method(args)
+    model_class = MODELS[args.model]
+    if hasattr(model_class, name):
+        return getattr(model_class, name)(args)
+    return entry in model_class.inputs
 
 
 def load_data(args, trains=True):
@@ -108,23 +110,26 @@ def load_data(args, trains=True):
     in put_positive_last."""
     refuse_unwritable(map(str, vars(args).values()))               # args.json could not be read again
     print(f"reading {args.data}", flush=True)                      # at once: the first look may take minutes
-    own_loss = getattr(MODELS[args.model], "own_loss", None)
+    model_class = MODELS[args.model]
+    own_loss = getattr(model_class, "own_loss", None)
+    needs_targets = getattr(model_class, "needs_targets", own_loss is None)
     with parallel.first_here():  # one process makes or downloads what the others then find
         data = make(args.data, args.cache_dir) if args.data in COHORTS else args.data
         cohort = load_cohort(data, images=args.images, patient=args.patient_column, image=args.image_column,
                              target=args.target, split=args.split_column, uncertain=args.uncertain,
                              blank=args.blank, cache=args.cache_dir, regex=args.patient_regex,
-                             missing=args.missing, needs_targets=own_loss is None)
+                             missing=args.missing, needs_targets=needs_targets)
     put_positive_last(cohort, args.positive, trains)
     refuse_unwritable(cohort.patients + cohort.paths)
     cohort.reading = reading_of(args)
-    if args.patient_target or model_says(args, "by_patient"):
+    if args.patient_target or model_says(args, "by_patient", "images"):
         cohort = per_patient(cohort, args.patient_target)
     if own_loss:
-        # no target is needed; the splits stay those of a run that learns the table's, where it has some
+        # without targets the splits stay those of a run that learns the table's, where it has some
+        tasks = cohort.tasks if needs_targets else []
         zeros = np.zeros(len(cohort.paths), np.float32)
-        cohort = replace(cohort, tasks=[Task(own_loss, "loss")], targets={**cohort.targets, own_loss: zeros},
-                         dealt_by=cohort.tasks)
+        cohort = replace(cohort, tasks=[*tasks, Task(own_loss, "loss")],
+                         targets={**cohort.targets, own_loss: zeros}, dealt_by=cohort.tasks)
     return cohort
 
 
@@ -178,7 +183,7 @@ def settle(args, cohort):
     args.augment = args.augment or AUGMENTED[axes]
     if not args.batch_size:
         args.batch_size = 16 if axes else 1
-        if model_says(args, "by_patient"):
+        if model_says(args, "by_patient", "images"):
             args.batch_size = 4
     check_settled(args, axes)
 
@@ -213,7 +218,7 @@ def input_columns(args, cohort, train):
     """--tabular, or what the simulated table offers to a model that needs columns -> [Column], with the
     statistics of the training images."""
     wanted = getattr(args, "tabular", None)
-    if not wanted and model_says(args, "needs_columns"):
+    if not wanted and model_says(args, "needs_columns", "tabular"):
         wanted = cohort.inputs
         if not wanted:
             raise ValueError(f"--model {args.model} needs --tabular COLUMN,..., what it sees beside the "
@@ -226,7 +231,7 @@ def usable(args, cohort, train):
     if any."""
     values = [cohort.targets[task.name].reshape(len(cohort.paths), -1) for task in cohort.tasks]
     known = ~np.isnan(np.concatenate(values, 1)).all(1)            # one known label is enough
-    if known.all() or model_says(args, "by_patient"):
+    if known.all() or model_says(args, "by_patient", "images"):
         return train, []
     line = (f"{(~known).sum()} of {len(known)} images have no known target: they are predicted, but neither "
             "learned from nor scored")
@@ -239,7 +244,7 @@ def classes_of(args, cohort, samples):
     task = cohort.tasks[0]
     balanced = args.balanced
     if balanced is None:
-        balanced = getattr(MODELS[args.model], "defaults", {}).get("balanced") and task.kind == "classes"
+        balanced = defaults_of(args.model)["balanced"] and task.kind == "classes"
     if not balanced:
         return None
     if task.kind != "classes":
@@ -253,7 +258,8 @@ def seen_before(args, cohort, indices):
 
     They are known by their names where the run had the same table, and by their images, byte for byte,
     where it had another."""
-    lines, runs = [], []
+    lines = []
+    runs = []
     saved = args
     while True:
         run = run_around(getattr(saved, "pretrained", None) or "")
@@ -295,21 +301,21 @@ def run_around(name):
 
 def run_options(args, model, cohort, device):
     """What prediction needs to know of a run, as a dict."""
-    vit = getattr(model.config, "vit", model.config)
-    if len(vit.image) != axes_of(cohort):
+    seen = images_of(model.config)
+    if len(seen.image) != axes_of(cohort):
         raise ValueError(f"{cohort.name} holds {IMAGE_KINDS[axes_of(cohort)]}, "
-                         f"the model was made for {IMAGE_KINDS[len(vit.image)]}")
-    if len(vit.image) == 2 and vit.channels not in (1, 3):
-        raise ValueError(f"the checkpoint is for {vit.channels} channels, pictures have 1 or 3; --channels 3 "
-                         "folds its patch kernel")
+                         f"the model was made for {IMAGE_KINDS[len(seen.image)]}")
+    if len(seen.image) == 2 and seen.channels not in (1, 3):
+        raise ValueError(f"the checkpoint is for {seen.channels} channels, pictures have 1 or 3; "
+                         "--channels 3 folds its patch kernel")
     workers = args.workers
     if workers is None:
         workers = 0 if device.type == "cpu" else min(8, count_cores())
     kernels = choose_kernels(args, model, device)                  # this settles --amp
     autocast = torch.bfloat16 if uses_bfloat16(args, model, device) else None
     return {
-        "size": vit.image,
-        "channels": vit.channels,
+        "size": seen.image,
+        "channels": seen.channels,
         "n": args.n if "images" in model.inputs else None,
         "r": args.r if "images_hr" in model.inputs else 1,
         "batch_size": args.batch_size,

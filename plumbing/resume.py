@@ -23,7 +23,8 @@ def same_targets(cohort, run):
     if not isdir(folder):
         return cohort, None, None
     tasks, columns = tasks_and_columns(read_json(join(folder, "config.json")), folder)
-    before, now = targets_in_words(tasks), targets_in_words(cohort.tasks)
+    before = targets_in_words(tasks)
+    now = targets_in_words(cohort.tasks)
     if before != now:
         raise ValueError(f"{cohort.name}: the targets have changed since {run} began: {now}, then {before}; "
                          "restore the table, or start a new run")

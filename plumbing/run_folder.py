@@ -137,17 +137,18 @@ def recover(path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def save_model(folder, name, model, tasks, state=None):
+def save_model(folder, model, tasks, state=None):
     """Write config.json and model.safetensors, and state.pt when there is a state, to a folder.
 
-    name: the name under which model_from_config knows the model. OSError as in write_folder; ValueError when
-    the run folder is gone."""
+    OSError as in write_folder; ValueError when the run folder is gone."""
     run = dirname(folder)
     if not isdir(run):
         raise ValueError(f"{run}: the run folder was deleted while the run was training; nothing was saved")
-    config = {"model": name, name: asdict(model.config), "tasks": [asdict(task) for task in tasks],
+    config = {"model": model.saved_as, model.saved_as: asdict(model.config),
+              "tasks": [asdict(task) for task in tasks],
               "columns": [asdict(column) for column in model.columns]}
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    weights = {key: tensor.detach().cpu().contiguous().clone()     # two may be one, which a file cannot hold
+               for key, tensor in model.state_dict().items()}
     with write_folder(folder) as fresh:
         write_json(join(fresh, "config.json"), config)
         save_file(weights, join(fresh, "model.safetensors"), {"format": "pt"})

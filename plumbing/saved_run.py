@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.cohort import Column, Task
 from plumbing.flags import read_args
-from plumbing.models import class_of
+from plumbing.models import class_of, outputs_of
 from plumbing.run_folder import lock_run, recover
 from plumbing.weight_files import first_line, in_one_line
 from plumbing.weights import build_config, load_model
@@ -51,17 +51,21 @@ def tasks_and_columns(saved, path):
     return tasks, columns
 
 
+def read_model(folder):
+    """A folder that save_model wrote, or a run, for its best/ -> the model, in evaluation, and its tasks."""
+    tensors, saved, _, _ = read_checkpoint(folder)
+    tasks, columns = tasks_and_columns(saved, folder)
+    model_class, config = class_of(saved, folder)
+    model = load_model(model_class, config, outputs_of(tasks), tensors, folder)
+    model.columns = columns
+    return model.eval(), tasks
+
+
 def open_model(run):
-    """Run folder -> its best model, its tasks, its flags."""
+    """Run folder -> its best model, in evaluation, its tasks, its flags."""
     args = read_args(run)
     if not isdir(join(run, "best")):  # a process may be writing the files beside it now
         lock_file = lock_run(run)
         recover(join(run, "best"))
         lock_file.close()
-    tensors, saved, _, _ = read_checkpoint(run)
-    tasks, columns = tasks_and_columns(saved, run)
-    outputs = {task.name: task.outputs for task in tasks}
-    model_class, config = class_of(saved, run)
-    model = load_model(model_class, config, outputs, tensors, run)
-    model.columns = columns
-    return model, tasks, args
+    return *read_model(run), args

@@ -37,9 +37,14 @@ VARIANTS = {  # CrossViT's Table 1: stem, D of S and L, H, M, r, image in px; + 
 STEMS = {12: (3, 0, 1, 1), 16: (2, 1, 2, 1)}                       # P: stride, padding, stride, padding
 
 
+def count(model):
+    """-> how many parameters a model has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def sides(text):
     """ "96x64" -> (96, 64); no text -> ()."""
-    return tuple(int(side) for side in text.split("x")) if text else ()
+    return tuple(map(int, text.split("x"))) if text else ()
 
 
 def check_size(args):
@@ -49,13 +54,21 @@ def check_size(args):
         if args.size:
             raise ValueError(f"--size is fixed by --pretrained {args.pretrained}; leave it out")
         return
-    if args.heads:
-        raise ValueError(f"--heads {args.heads} is for --pretrained; --size decides without it")
+    refuse_alone(args, "heads", "mean", "std")
     args.size = args.size or "micro"
     args.attention = args.attention or "softmax"
     image, patch = PIXELS.get(args.size, (None, "8"))
     args.image = args.image or image
     args.patch = args.patch or patch
+
+
+def refuse_alone(args, *names):
+    """ValueError for flags that say something of --pretrained, where they come without it."""
+    for name in names:
+        value = getattr(args, name)
+        if value:
+            raise ValueError(f"--{name} {value} is for --pretrained; without it mean and std are 0.5, and "
+                             "another flag decides the heads")
 
 
 def fields_of(name, image, changes):
@@ -65,9 +78,7 @@ def fields_of(name, image, changes):
         raise ValueError(f"variant {name!r} is not known; use one of {', '.join(VARIANTS)}")
     stem, dims, heads, depth, mlp, side = VARIANTS[name]
     fields = dict(patch=(12, 16), dims=dims, depths=(1, depth), heads=heads, mlp=mlp, stem=stem)
-    for field, value in changes.items():
-        if value is not None:
-            fields[field] = value
+    fields |= {field: value for field, value in changes.items() if value is not None}
     return {"grids": grids_at(image or (side, side), fields["patch"]), **fields}
 
 

@@ -1,7 +1,7 @@
 """The first lines of a training: what is trained on what, and by which kernels.
 """
 from plumbing import parallel
-from plumbing.models import count
+from plumbing.sizes import count
 
 
 def print_start(run, args, ready, device):
@@ -13,7 +13,7 @@ def print_start(run, args, ready, device):
     if parallel.world() > 1:
         print(f"{parallel.world()} processes, {args.batch_size} samples a step in all")
     print("predicts", ", ".join(f"{task.name} ({task.text})" for task in ready.tasks))
-    columns = ", ".join(f"{column.name} ({column.kind})" for column in ready.columns)
+    columns = ", ".join(f"{column.name} ({column.kind})" for column in ready.model.columns)
     if columns:
         print("sees", columns, "beside the image")
     for line in ready.notes + [ready.options["kernels"]]:

@@ -70,8 +70,9 @@ def place(vit, x):
     pos = vit.pos_embed
     nowhere = pos.new_zeros(1, vit.config.prefix - rows, vit.config.dim)         # of class token or registers
     pos = torch.cat([pos[:, :rows], nowhere, pos[:, rows:]], 1)
-    vectors = x.shape[1] - pos.shape[1]                            # of a bag, which have no position
-    return x + F.pad(pos, (0, 0, 0, vectors))
+    if not vit.config.image:                                       # the vectors of a bag have no position
+        pos = F.pad(pos, (0, 0, 0, x.shape[1] - pos.shape[1]))
+    return x + pos
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,11 @@ class Rotation(nn.Module):
 
     def __init__(self, rotary, grid, d, prefix):
         super().__init__()
-        self.pairs, self.axis = (-1, 2), -1          # neighbours
+        self.pairs = -1, 2                           # neighbours
+        self.axis = -1
         if rotary.halves:
-            self.pairs, self.axis = (2, -1), -2
+            self.pairs = 2, -1
+            self.axis = -2
         self.prefix = prefix
         w = angles(rotary, grid, d)
         self.register_buffer("cos", w.cos().float(), persistent=False)

@@ -155,7 +155,8 @@ def load_weights(model, tensors, name, new=(), notes=()):
     fits, absent, ignored = compare(target, tensors, name, new)
     for key, tensor in fits.items():
         is_other = tensor.is_floating_point() != target[key].is_floating_point()
-        if is_other or tensor.element_size() == 1 or not tensor.float().isfinite().all():
+        is_coarse = tensor.element_size() == 1 < target[key].element_size()
+        if is_other or is_coarse or not tensor.float().isfinite().all():
             raise ValueError(f"{name}: {key} ({tensor.dtype}) holds integers, numbers of 8 bits, "
                              "or values that are not finite")
     model.load_state_dict(target | fits)

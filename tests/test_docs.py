@@ -238,7 +238,7 @@ def test_every_idea_is_in_the_readme():
     """Every Python file of the ground floor, and every page of docs/, is named in README.md or docs/ideas.md."""
     text = read(ROOT / "README.md")
     for path in ROOT.glob("*.py"):
-        assert f"`{path.name}`" in text, path.name
+        assert f"`{path.name}`" in text, f"{path.name} needs a row in README.md"
     for path in PAGES[1:]:
         assert f"docs/{path.name}" in text, path.name
 

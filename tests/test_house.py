@@ -2,6 +2,8 @@
 import ast
 import functools
 import importlib
+import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 import eval as evaluation_program
 import train
 from plumbing.models import MODELS
+from vit import ViT
 
 ROOT = Path(__file__).resolve().parent.parent
-IDEAS = {"attention", "vit", "attention_filter", "multivit", "crossvit", "lt_vit", "q2l", "daft", "probe", "gmml"}
+IDEAS = {"attention", "attention_filter"} | {model_class.__module__ for model_class in MODELS.values()}
 MAY_SERVE_IDEAS = {"plumbing.weights", "plumbing.variants", "plumbing.stages", "plumbing.fusions", "plumbing.sizes",
                    "plumbing.checks"}
 ROOMS = ("plumbing", "evaluation", "experiments")
@@ -170,13 +173,13 @@ class GAP(nn.Module):
 
     @staticmethod
     def add_flags(group):
-        group.add_argument("--power", type=float, default=1.0, help="exponent of the tokens before their mean")
+        group.add_argument("--power", type=float, default=1.0, help="exponent of the tokens, then their mean")
         ViT.add_flags(group)
 
     check_flags = ViT.check_flags
 
     @classmethod
-    def from_args(cls, args, tasks, columns=()):
+    def from_args(cls, args, tasks):
         vit = ViT.from_args(args)
         model = cls(GAPConfig(vit.config, args.power), tasks)
         model.vit, model.report = vit, vit.report
@@ -203,11 +206,21 @@ def called(capsys, command):
     return capsys.readouterr().out, refusal
 
 
-def test_a_new_idea_is_one_file_and_one_line(table, quiet, monkeypatch, tmp_path, capsys):
-    """The toy trains, is evaluated, predicts, is exported, and is a starting point; its flag is refused elsewhere."""
-    (tmp_path / "gap.py").write_text(TOY)
+@pytest.fixture
+def add(quiet, monkeypatch, tmp_path):
+    """add(toy): its file and its line, as a fork has them."""
+    def write(toy):
+        (tmp_path / "gap.py").write_text(toy)
+        monkeypatch.setitem(MODELS, "gap", importlib.import_module("gap").GAP)               # the line
+
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(MODELS, "gap", importlib.import_module("gap").GAP)                   # the line
+    yield write
+    sys.modules.pop("gap", None)
+
+
+def test_a_new_idea_is_one_file_and_one_line(table, add, tmp_path, capsys):
+    """The toy trains, is evaluated, predicts, is exported, and is a starting point; its flag is refused elsewhere."""
+    add(TOY)
     small = f"--data {shlex.quote(table)} --target dot,bar --image 16 --epochs 1 --device cpu --workers 0"
     for command, text in {
             f"train --model gap --power 2 --patch 8 {small} --name toy": "the whole run is in runs/toy",
@@ -224,4 +237,85 @@ def test_a_new_idea_is_one_file_and_one_line(table, quiet, monkeypatch, tmp_path
         said, refusal = called(capsys, command)
         assert text in refusal, f"{command}: {said} {refusal}"
     assert "exponent of the tokens" in called(capsys, "train --model gap --help")[0]
+
+
+def changed(*pairs):
+    """The toy, with a text replaced by another, pair by pair."""
+    toy = TOY
+    for old, new in pairs:
+        assert old in toy
+        toy = toy.replace(old, new)
+    return toy
+
+
+HEAD = "        self.head = make_heads(config.vit.dim, tasks)\n"
+FLAGS = "        ViT.add_flags(group)\n"
+INPUTS = '    inputs = ("image",)\n'
+FORWARD = "    def forward(self, image):\n"
+OWN_LOSS = changed(
+    (INPUTS, INPUTS + '    own_loss = "size"\n    needs_targets = True\n'),
+    ("for task, head in self.head.items()}}", "for task, head in self.head.items()} | {self.own_loss: mean.square().mean(1)[:, None]}}"))
+ODD_STATE = changed(                                               # a mask, infinities, and weights in two places
+    ("from torch import nn", "import torch\nfrom torch import nn"),
+    (HEAD, HEAD + """        self.register_buffer("mask", torch.ones(2, dtype=torch.bool))
+        self.mix = nn.Linear(4, 4)
+        self.again = self.mix
+"""))
+OTHER_FLAGS = changed((FLAGS, FLAGS + """        group.set_defaults(weight_decay=0.5)
+        group.add_argument("--low", type=float, default=-1.5, help="below 0")
+        group.add_argument("--steps", type=int, nargs="+", default=[1], help="several")
+        group.add_argument("--pair", type=lambda text: text.split(","), help="made by a function")
+"""))
+NO_MAP = changed(("for task, head in self.head.items()}}", 'for task, head in self.head.items()}, "map": None, "token": tokens}'))
+
+
+@pytest.mark.parametrize(("toy", "flags"), ((OWN_LOSS, ""), (ODD_STATE, ""), (NO_MAP, ""), (OTHER_FLAGS, "--low -2 --steps 3 4 --pair a,b")))
+def test_a_new_idea_may_be_otherwise(table, add, capsys, toy, flags):
+    """A loss of its own beside the targets', odd buffers and shared weights, flags of any kind: it is saved, opened and resumed."""
+    add(toy)
+    for command in (f"train --model gap --patch 8 --data {shlex.quote(table)} --target dot,bar --image 16 --epochs 1 --device cpu --name t {flags}",
+                    "train --resume runs/t --epochs 2", "eval runs/t --device cpu"):
+        _, refusal = called(capsys, command)
+        assert refusal is None, refusal
+    args = json.loads(Path("runs/t/args.json").read_text())
+    assert toy is not OTHER_FLAGS or (args["low"], args["steps"], args["weight_decay"]) == (-2, [3, 4], 0.5)
+    assert ("size" in json.loads(Path("runs/t/metrics.json").read_text())) == (toy is OWN_LOSS)
+
+
+def test_what_a_new_idea_forgets_is_said_before_it_trains(table, add, capsys):
+    """A flag that is not saved, random numbers in evaluation, defaults that nobody reads, a table, differing targets of a patient."""
+    small = f"train --model gap --patch 8 --data {shlex.quote(table)} --image 16 --epochs 1 --device cpu --overwrite --name t"
+    unsaved = changed(("self.config.power", "self.power"), (INPUTS, INPUTS + "    power = 1.0\n"),
+                      ("        model.vit, ", "        model.power = args.power\n        model.vit, "))
+    add(unsaved)
+    assert called(capsys, f"{small} --target dot,bar --power 2")[1].startswith("the model predicts something else once it is saved")
+    assert sorted(os.listdir("runs/t")) == ["args.json", "lock", "log.csv", "split.csv"]
+    assert called(capsys, f"{small} --target dot,bar")[1] is None
     sys.modules.pop("gap")
+    add(changed((FORWARD, FORWARD + "        image = image.roll(int(torch.rand(1) * 9) + 1, -1)\n"), ("from torch import nn", "import torch\nfrom torch import nn")))
+    assert called(capsys, f"{small} --target dot,bar")[1].startswith("the model predicts something else once it is saved")
+    sys.modules.pop("gap")
+    add(changed((INPUTS, INPUTS + '    defaults = {"weight_decay": 0.5}\n')))
+    assert "its `defaults` cannot be of {'weight_decay'}" in called(capsys, f"{small} --target dot,bar")[1]
+    sys.modules.pop("gap")
+    add(changed((INPUTS, '    inputs = ("image", "tabular")\n')))
+    assert called(capsys, f"{small} --target dot,bar")[1].startswith("--model gap needs --tabular COLUMN")
+    sys.modules.pop("gap")
+    rows = Path(table).read_text().splitlines()
+    *cells, bar, sex = rows[-1].split(",")
+    rows[-1] = ",".join([*cells, str(1 - int(bar)), sex])
+    other = Path(table).with_name("other.csv")
+    other.write_text("\n".join(rows))
+    add(changed((INPUTS, '    inputs = ("images", "present")\n'), (FLAGS, FLAGS + '        group.add_argument("--n", type=int, default=2, help="photographs")\n')))
+    assert "has images with different targets for" in called(capsys, small.replace(table, str(other)) + " --target dot,bar")[1]
+
+
+def test_a_kind_of_vit_is_not_exported_as_one(table, quiet, monkeypatch, capsys):
+    """A class made from ViT computes something else: transformers would open it, and give other logits."""
+    class Widest(ViT):
+        def pool(self, x, tokens, mask=None):
+            return tokens[:, 1:].max(1).values
+
+    monkeypatch.setitem(MODELS, "widest", Widest)
+    assert called(capsys, f"train --model widest --patch 8 --data {shlex.quote(table)} --target grade:classes --image 16 --epochs 1 --device cpu --name w")[1] is None
+    assert called(capsys, "eval runs/w --export hub")[0].startswith("`python train.py --pretrained ORG/NAME` starts from it")

@@ -313,6 +313,16 @@ def test_flags_become_a_config():
     assert model.inputs == ("bag", "bag_mask") and model(torch.zeros(1, 3, 7))["logits"]["y"].shape == (1, 2)
 
 
+@pytest.mark.parametrize("changes", ({}, {"registers": 2}))
+def test_an_image_of_another_size_is_refused(changes):
+    """A patch without a position, or with that of another place, would be a silent error."""
+    model = ViT(ViTConfig(image=(16, 16), patch=(4, 4), dim=8, depth=1, heads=2, mlp=8, **changes), {"y": 2})
+    assert model(torch.zeros(1, 3, 16, 16))["logits"]["y"].shape == (1, 2)
+    for side in (12, 20):
+        with pytest.raises(RuntimeError, match="must match"):
+            model(torch.zeros(1, 3, side, side))
+
+
 def test_a_checkpoint_fixes_its_size():
     """--size is refused beside it, and --heads without it, before anything is read."""
     with pytest.raises(ValueError, match="--size is fixed by --pretrained org/name; leave it out"):

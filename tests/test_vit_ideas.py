@@ -7,7 +7,7 @@ import torch
 
 from evaluation import export
 from plumbing.cohort import Column, Task
-from plumbing.models import build_model, model_name
+from plumbing.models import build_model
 from plumbing.run_folder import save_model
 from plumbing.saved_run import open_model
 from tests.plumbing.small_checkpoints import refusal
@@ -54,7 +54,7 @@ def run_folder(folder, args, model, tasks):
     os.makedirs(folder)
     with open(os.path.join(folder, "args.json"), "w") as file:
         json.dump(vars(args), file)
-    save_model(os.path.join(folder, "best"), model_name(model, args), model, tasks)
+    save_model(os.path.join(folder, "best"), model, tasks)
     return str(folder)
 
 
@@ -64,7 +64,7 @@ def donor(folder, axes, fields):
     if rotary and rotary["reference"]:
         fields = {**fields, "rotary": {**rotary, "reference": (4,) * axes}}
     vit = random_numbers(ViT(ViTConfig(**SMALL, **SIZES[axes], **fields), {"grade": 3}))
-    vit.columns = ()
+    vit.columns, vit.saved_as = (), "vit"
     return run_folder(folder, settled("--model", "vit"), vit, LABELS)
 
 

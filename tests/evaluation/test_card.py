@@ -63,7 +63,7 @@ def test_preprocessor_config_is_what_the_model_does(runs):
     found = json.load(open(runs / "a" / "best" / "preprocessor_config.json"))
     assert found["size"] == {"height": 16, "width": 16}
     assert found["image_mean"] == list(model.config.mean) and found["image_std"] == list(model.config.std)
-    own = {"grids": [[3, 4], [2, 2]], "patch": [12, 16], "mean": [0.5], "std": [0.5]}
+    own = {"grids": [[3, 4], [2, 2]], "patch": [12, 16], "mean": [0.5] * 3, "std": [0.5] * 3}
     assert preprocessor({"model": "crossvit", "crossvit": own})["size"] == {"height": 36, "width": 48}
     volume = preprocessor({"model": "daft", "daft": {"image": [8, 16, 24], "mean": [0.5], "std": [0.5]}})
     assert volume["size"] == {"depth": 8, "height": 16, "width": 24} and "image_processor_type" not in volume        # it takes pictures only

@@ -2,6 +2,7 @@
 import ast
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from plumbing.models import build_model
 from plumbing.saved_run import open_model
 from tests.small_runs import fit, flags, settled, slow_but
 from train import main
+from vit import ViT
 
 pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
 
@@ -106,3 +108,11 @@ def test_chunks_and_checkpoints_keep_less_for_the_gradient(more, least):
             held = model(torch.rand(2, 6, 3, 64, 64), None, torch.rand(2, 6, 3, 128, 128))
         return sum(sizes.values()), held                           # held, so that no address is used twice
     assert kept()[0] > least * kept(*more)[0]
+
+
+def test_a_model_is_opened_ready_to_predict(grey_run):
+    """From a path of any kind, without dropout; a ViT to train goes on from it."""
+    model, _, _ = open_model(Path(grey_run))
+    assert not model.training and not any(module.training for module in model.modules())
+    vit = ViT.from_pretrained(Path(grey_run), tasks={"grade": 3})
+    assert torch.equal(vit.patch_embed.proj.weight, model.patch_embed.proj.weight)

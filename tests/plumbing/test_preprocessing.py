@@ -94,7 +94,8 @@ def test_mean_and_std_on_the_command_line(tmp_path):
     model = ViT.from_args(args, {"grade": 2})
     assert (model.config.mean, model.config.std) == ((0.5,) * 3, (0.1, 0.2, 0.3)) and "mean 0.5 0.5 0.5 std 0.1 0.2 0.3, new" in model.report
     assert "--std 0.1,0.2: need one number, or one for each of 3 channels" in refusal(ViT.from_pretrained, path, std="0.1,0.2")
-    assert refusal(parse, ["--model", "vit", "--mean", "0.4"]) == "--mean is of a checkpoint; without --pretrained it is 0.5"
+    assert refusal(parse, ["--model", "vit", "--mean", "0.4"]) == (
+        "--mean 0.4 is for --pretrained; without it mean and std are 0.5, and another flag decides the heads")
 
 
 def test_a_run_keeps_its_own_unless_told(tmp_path):
