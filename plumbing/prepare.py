@@ -60,8 +60,9 @@ def prepare(args, device):
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
     notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
-    options["seen_before"] = seen_before(args, cohort, indices)
-    notes += [report, *options["seen_before"]]
+    notes += [report, *seen_before(args, cohort, indices)]
+    # page and card repeat what speaks against the data, too
+    options["seen_before"] = [note for note in notes if note.startswith("WARNING")]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}

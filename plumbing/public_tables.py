@@ -129,9 +129,9 @@ labels = ${chexpert:labels}
 """
 parser = ConfigParser(interpolation=ExtendedInterpolation())
 parser.read_string(TABLES)
-PUBLIC_TABLES = {}                   # name -> {word: text}
-for name in parser.sections():
-    PUBLIC_TABLES[name] = {word: text.replace("\n", "") for word, text in parser.items(name)}
+# name -> {word: text}
+PUBLIC_TABLES = {name: {word: text.replace("\n", "") for word, text in parser.items(name)}
+                 for name in parser.sections()}
 
 # what the names of files say beside their folders: --target, and the class of the first pattern in the name
 NAME_TARGETS = {

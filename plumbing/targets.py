@@ -204,9 +204,9 @@ def put_positive_last(cohort, positive=None, trains=True):
             continue
         first, second = task.classes
         chosen = positive_of(task.classes)
-        place = places_in(task.classes, [positive or ""])[0]
-        if place >= 0:
-            named, chosen = True, task.classes[place]
+        for name in task.classes:
+            if positive and same_word(name) == same_word(positive):
+                named, chosen = True, name
         if chosen is None:
             notes.append(f"WARNING: {task.name}: is {first!r} or {second!r} the positive class? "
                          f"The second is taken; --positive {quote(first)} turns it round")
