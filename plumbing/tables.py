@@ -65,8 +65,8 @@ def read_csv(path):
                 if not is_whole:
                     raise ValueError(f"{path} row {number}: {len(cells)} cells, "
                                      f"the header has {len(header)}")
-                row = {name: one_line(cell, "; ") for name, cell in zip(header, cells) if name}
-                rows.append(row | {None: number})
+                rows.append({name: one_line(cell, "; ") for name, cell in zip(header, cells) if name})
+                rows[-1][None] = number
                 if cells[0].startswith("#"):
                     marked.append(number)
     except UnicodeDecodeError as error:
@@ -155,6 +155,8 @@ def known_cells(rows, name):
 
 def one_line(cell, between=" "):
     """A cell may hold several lines; a message may not. What nobody sees is taken away."""
+    if cell.isprintable():                                         # one line, and nothing that nobody sees
+        return cell.strip()
     return between.join(map(str.strip, INVISIBLE.sub("", cell).strip().splitlines()))
 
 
