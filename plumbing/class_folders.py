@@ -88,7 +88,13 @@ def read_layout(folder, images, left_out):
             places[path] = above
         else:
             left_out["images beside the folders of classes"] += 1
-    notes = unwrap(places)
+    wrappers = []                                                  # folders that hold all others
+    for name in commonprefix([above[:-1] for above in places.values()]):               # works on lists too
+        if split_name(name):
+            break
+        wrappers.append(name)
+    for above in places.values():
+        del above[:len(wrappers)]
     path_of = {(*above, basename(path)): path for path, above in places.items()}
     for parts, path in path_of.items():                            # a folder beside the others that holds the
         twin = path_of.get(parts[1:])                              # same files again, as chest_xray does
@@ -105,7 +111,10 @@ def read_layout(folder, images, left_out):
         splits.append(split)
         names.append(words[0].strip())
         below[words[0]].update(words[1:2])
-    return splits, names, list(places), notes + notes_on_inner(folder, below)
+    notes = notes_on_inner(folder, below)
+    if wrappers:
+        notes.append(f"classes are the folders below {join(*wrappers)}")
+    return splits, names, list(places), notes
 
 
 def notes_on_inner(folder, below):
@@ -135,20 +144,6 @@ def note_on_drawings(names, paths):
         drawn.get(name, shown).add(without_ending(basename(path)))
     return [f"WARNING: {name} counts as a class, and all its files have namesakes in others: if they are "
             "drawings of these, they must lie elsewhere" for name, files in drawn.items() if files <= shown]
-
-
-def unwrap(places):
-    """Take away the folders that hold all others; -> a line about it, in a list."""
-    wrappers = []
-    for name in commonprefix([above[:-1] for above in places.values()]):               # works on lists too
-        if split_name(name):
-            break
-        wrappers.append(name)
-    if not wrappers:
-        return []
-    for above in places.values():
-        del above[:len(wrappers)]
-    return [f"classes are the folders below {join(*wrappers)}"]
 
 
 # -----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ SHOWN = r"(?:images?|imgs?|pictures?|photos?|scans?|orig(?:inal)?s?|inputs?)"
 MASK = re.compile(rf"(?i)\A(?:(.+?)(?:(?:[ _.(-]*{DRAWN})+(?:[ _-]?\d+)?\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)"
                   rf"|{DRAWN}(?:t[rs])?)\Z")
 IMAGE = re.compile(rf"(?i)\A(?:(.+?)[ _.-]+{SHOWN}|{SHOWN}(?:[ _.-]|(?=\d))(.+)|{SHOWN}(?:t[rs])?|pngs?)\Z")
-MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?")
+MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?|\w+masks?")
 IMAGE_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{SHOWN}(?:t[rs])?|jpe?gs?|pngs?")
 BARE_IMAGE_FOLDER = re.compile(rf"(?i){SHOWN}(?:t[rs])?|jpe?gs?|pngs?")          # without another word
 

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 
 from plumbing.cells import INVISIBLE, is_number
 from plumbing.families import rules
@@ -49,8 +49,8 @@ def read_csv(path):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first, skipped = first_line(file)
-            second = file.readline()
-            reader = csv.reader(chain([first, second], file), delimiter=delimiter_of(first, second),
+            lines = [first, *islice(file, 20)]
+            reader = csv.reader(chain(lines, file), delimiter=delimiter_of("".join(lines)),
                                 skipinitialspace=True, strict=True)
             cells = next(reader, [])
             width = len(cells)
@@ -103,10 +103,11 @@ def first_line(file):
     return line, skipped
 
 
-def delimiter_of(*lines):
-    """-> the delimiter that is most frequent, outside quotes, in that of the lines which has fewer of it."""
-    plain = [re.sub(r'"[^"]*"', "", line) for line in lines]
-    return max(DELIMITERS, key=lambda delimiter: min(line.count(delimiter) for line in plain))
+def delimiter_of(text):
+    """-> the delimiter that is most frequent in that of the first two rows which has fewer of it, outside
+    quotes: a name in quotes may have several lines."""
+    rows = re.split(r"[\r\n]+", re.sub(r'"[^"]*"', "", text))[:2]
+    return max(DELIMITERS, key=lambda delimiter: min(row.count(delimiter) for row in rows))
 
 
 def read_header(path, cells):

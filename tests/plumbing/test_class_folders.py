@@ -132,6 +132,8 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
      "3 of 5 files are left out (masks or thumbnails beside their images 3)"),
     (("CT/1.png", "lung_mask/1.png"), ("CT", "lung_mask"), None, "WARNING: lung_mask counts as a class, and all its files have namesakes in "
      "others: if they are drawings of these, they must lie elsewhere"),
+    (("CXR_png/1.png", "ManualMask/leftMask/1.png"), ("CXR_png", "ManualMask"), None, "WARNING: ManualMask counts as a class, and all its files have "
+     "namesakes in others: if they are drawings of these, they must lie elsewhere"),                     # Montgomery
 ))
 def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
     """Names of splits, folders in folders, a copy of the same folders, masks."""

@@ -32,6 +32,13 @@ def test_a_table_is_read_as_it_comes(tmp_path, text):
     assert list(rows[0].values())[:3] == ["p", "a.png", "1,5"]
 
 
+def test_names_of_columns_may_have_several_lines(tmp_path):
+    """As typed into a spreadsheet, also where semicolons divide the cells."""
+    (tmp_path / "t.csv").write_bytes('\ufeffsep=;\r\n"Pat.\nNr.";Bild;"PASI\n(0-72, total)"\r\n7;a.jpg;1,5\r\n;;\r\n'.encode())
+    header, rows = read_csv(str(tmp_path / "t.csv"))
+    assert header == ["Pat. Nr.", "Bild", "PASI (0-72, total)"] and rows == [{"Pat. Nr.": "7", "Bild": "a.jpg", "PASI (0-72, total)": "1,5", None: 5}]
+
+
 def test_the_row_in_a_message_is_the_line_in_the_file(tmp_path):
     """Comments count; a patient may be called #7; a column #."""
     (tmp_path / "t.csv").write_text("# one\n#,image\n# two\n#7,a.png\n\n#8,b.png\n")
