@@ -22,6 +22,7 @@ FEWER = (f"{MARK} fewer than {FEW} positives, negatives, events or patients, or 
 
 ABSENT = {"value": None, "reason": "not measured"}   # in files of before
 COUNTED = ("events", "patients", "positives", "negatives", "positive patients", "negative patients")
+MOST = 30                                            # classes or labels of which there are charts
 LUCK = "one of 20 intervals misses the truth"
 
 
@@ -257,9 +258,9 @@ def operating_table(points):
 
 
 def confusion_tables(task, result):
-    """-> the confusion of a task of classes, in a list; [] for other tasks."""
+    """-> the confusion of a task of classes, in a list; [] for other tasks, and of more than MOST."""
     confusion = result[task.key].get("confusion")
-    if not confusion:
+    if not confusion or len(confusion) > MOST:
         return []
     rows = [[name, *counts] for name, counts in zip(task.classes, confusion)]
     return [(f"Confusion: {result['unit']}s by their actual class (rows) and the predicted one (columns)",

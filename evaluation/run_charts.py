@@ -9,7 +9,7 @@ from evaluation.picture_file import Figure
 from evaluation.plots import confusion, dots, histogram, line_chart
 from evaluation.predictions_file import read_rows
 from evaluation.probabilities import questions
-from evaluation.result_tables import capital
+from evaluation.result_tables import MOST, capital
 from evaluation.run_text import validated
 from evaluation.scores import FEW, known_units
 
@@ -80,15 +80,18 @@ def survival_charts(task, predictions, scores, unit):
 
 
 def probability_charts(task, predictions, scores, unit):
-    """Yield ROC, precision-recall of what is rare, calibration, and the confusion of classes."""
+    """Yield ROC, precision-recall of what is rare, calibration, and the confusion of classes; of many classes
+    or labels those of the most frequent, and no confusion."""
     asked = {name: question for name, question in questions(task, predictions).items()
              if len(set(question[1])) == 2}          # otherwise there is nothing to tell apart
+    frequent = sorted(asked, key=lambda name: asked[name][1].sum(), reverse=True)[:MOST]
+    asked = {name: asked[name] for name in asked if name in frequent}
     for kind in RATES:
         yield from rate_charts(kind, task, asked, scores.get("operating_point", {}))
     for name, bins in scores.get("reliability", {}).items():
         if name in asked:
             yield calibration_chart(task, name, bins, unit)
-    if "confusion" in scores:
+    if "confusion" in scores and len(task.classes) <= MOST:
         yield Figure(f"{task.name}_confusion", confusion(scores["confusion"], task.classes),
                      f"Confusion of {task.name}, {unit}s; percentages are of the row, an actual class")
 

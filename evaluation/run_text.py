@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from evaluation.metrics import LOWER_IS_BETTER, NAMES
-from evaluation.result_tables import counts, legend, map_tables, number, people, tables
+from evaluation.result_tables import MOST, counts, legend, map_tables, number, people, tables
 from evaluation.scores import chosen_metric
 from evaluation.verdict import verdict
 from plumbing.checkpoints import read_json
@@ -121,6 +121,9 @@ def document(run):
         yield "heading", f"Results: {task.name}"
         yield from with_legend(tables(task, run.metrics))
         yield "charts", task
+        if len(task.classes) > MOST:
+            yield "legend", (f"Charts are of the {MOST} most frequent of {len(task.classes)}, without "
+                             "confusion; the numbers of all are in metrics.json")
     if "localization" in run.metrics:
         yield "heading", "Where the maps point"
         yield from with_legend(map_tables(run.metrics["localization"]))

@@ -31,6 +31,21 @@ def test_a_run_with_nothing_to_draw_has_no_charts():
     assert list(learning_curves(run)) == []
 
 
+def test_of_many_classes_the_most_frequent_have_charts():
+    """Of 300 there were 600 charts and a confusion of 300 x 300 squares, for which it took 20 GB to make a page of 56 MB."""
+    names = [f"c{i:02}" for i in range(40)]
+    rows = []
+    for k in range(90):
+        actual = k % 40 if k < 80 else 39
+        row = {"patient": f"p{k}", "images": "", "y target": names[actual]}
+        rows.append(row | {f"y[{name}] predicted": f"{1 / (2 + abs(i - k % 40))}" for i, name in enumerate(names)})
+    confusion = [[0] * 40] * 40
+    run = SimpleNamespace(metrics={"unit": "patient", "y": {"confusion": confusion}}, predictions=rows)
+    made = task_charts(run, Task("y", "classes", tuple(names)))
+    keys = [chart.picture.info["key"][:3] for chart in made if "_roc_" in chart.name]
+    assert keys == [*names[:29], "c39"] and not any("confusion" in chart.name for chart in made)
+
+
 @pytest.mark.parametrize("labels, charts", ((6, 1), (7, 7)))
 def test_beyond_six_labels_every_one_has_a_chart_of_its_own(labels, charts):
     """No label is left out; what is rare has precision-recall too."""
