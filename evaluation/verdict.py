@@ -7,6 +7,7 @@ from evaluation.result_tables import (
     CONSTANT, alike, capital, cell_text, few, interval, number, questions, too_few,
 )
 from evaluation.scores import FEW
+from plumbing.tables import shortlist
 
 
 FLAT = 0.1          # spread of the predictions / that of the targets; a calibrated model with less explains
@@ -58,7 +59,7 @@ def rare_warnings(asked):
     rare = few(asked)
     if not rare:
         return []
-    return [f"Fewer than {FEW} cases, so that no interval is trustworthy: {', '.join(rare)}."]
+    return [f"Fewer than {FEW} cases, so that no interval is trustworthy: {shortlist(rare)}."]
 
 
 def share_brier(task, asked):

@@ -178,8 +178,12 @@ def refuse_cells(path, rows, name, cells, problem):
 
 
 def shortlist(names):
-    """-> the first names, for a message."""
-    return ", ".join(list(names)[:20]) or "none"
+    """-> the first names, for a message, and how many more there are."""
+    names = list(names)
+    text = ", ".join(names[:20]) or "none"
+    if len(names) > 20:
+        text += f" and {len(names) - 20} more"
+    return text
 
 
 def first_column(header, names):

@@ -10,7 +10,7 @@ from evaluation.probabilities import details
 from evaluation.result_tables import cell_text, interval, legend, number, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
 from evaluation.subgroups import score_subgroups
-from evaluation.verdict import verdict
+from evaluation.verdict import rare_warnings, verdict
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, PASI, draw, table_of
 
@@ -262,3 +262,10 @@ def test_many_images_of_few_patients_are_few_cases():
     assert point["sensitivity"]["patients"] == point["f1"]["patients"] == 2 and point["specificity"]["patients"] == 40
     [(_, _, [row])] = [table for table in tables(SICK, {"sick": scores, "split": "test", "unit": "image"}) if "threshold" in table[0]]
     assert "\u2020" in row[1]["of"] and "\u2020" not in row[2]["of"]
+
+
+def test_of_many_rare_labels_the_first_are_named():
+    """Of 300 classes each was named, on terminal, page and card, before anything else was said."""
+    asked = {f"c{i}": {"positives": 1} for i in range(25)}
+    (line,) = rare_warnings(asked)
+    assert line.endswith("c18 (positives: 1), c19 (positives: 1) and 5 more.") and "c20" not in line
