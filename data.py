@@ -93,7 +93,8 @@ class Samples(torch.utils.data.Dataset):
         if self.n and len(images) > self.n:
             drawn = rng.choice(len(images), self.n, replace=False)
             images = [images[i] for i in sorted(drawn)]
-        cohort, first = self.cohort, images[0]                     # its targets and table are the patient's
+        cohort = self.cohort
+        first = images[0]                                          # its targets and table are the patient's
         sample = {"patient": cohort.patients[first],
                   "path": [cohort.paths[i] for i in images],
                   "index": images,

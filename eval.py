@@ -159,9 +159,10 @@ def rehearse(ready, run):
         save_model(folder, ready.model, ready.tasks)
         opened, tasks = read_model(folder)
         opened.to(options["device"])
-        losses = [validation_loss(tasks, predict_images(model, tasks, ready.cohort, few["val"], options))
+        exact = options | {"autocast": None}
+        losses = [validation_loss(tasks, predict_images(model, tasks, ready.cohort, few["val"], exact))
                   for model in (ready.model, opened)]
-        if not math.isclose(*losses, rel_tol=1e-4):
+        if not math.isclose(*losses, rel_tol=1e-4, abs_tol=1e-6):
             raise ValueError("the model predicts something else once it is saved and opened again: is a flag "
                              "no field of its Config, are weights neither parameters nor buffers, or are "
                              "random numbers drawn in evaluation?")

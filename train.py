@@ -247,7 +247,8 @@ def fit(args, device):
     run, lock_file = open_folder(args) if writes else (None, None)
     run = parallel.collect(run)[0]
     print_start(run, args, ready, device)
-    optimizer, steps = make_optimizer(model, args, device), len(batches)
+    optimizer = make_optimizer(model, args, device)
+    steps = len(batches)
 
     # where to start: at the beginning, or where the run was stopped
     state = {"epoch": 0, "step": 0, "best": None, "history": [], "loss": [], "norm": 0.0}
@@ -260,7 +261,8 @@ def fit(args, device):
         write_log(run, state["history"])  # a kill may have come between state.pt and log.csv
         write_split(run, ready.cohort, ready.indices)
         rehearse(ready, run)
-    net, stop = wrap(model, args, device), Stop()
+    net = wrap(model, args, device)
+    stop = Stop()
     bar = tqdm(total=args.epochs * steps, initial=state["epoch"] * steps + state["step"], desc="training",
                unit="step", disable=None if writes else True)
 

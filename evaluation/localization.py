@@ -22,6 +22,7 @@ from plumbing.formats import without_ending
 from plumbing.headers import header_of
 from plumbing.tables import cell_place, read_csv
 from plumbing.targets import numbers
+from plumbing.weight_files import in_one_line
 
 
 MAPS = {  # what a model returns: what metrics.json calls it
@@ -119,10 +120,11 @@ def finding_maps(out, i, token, grids):
             if len(branches) > 1:
                 name += f", branch {branch}"
             weights = weights[i].float().cpu().abs().numpy()
-            own = weights.mean(-2)                                 # of (H, T), or of several images (N, H, T)
-            if "label" in key and token is not None:               # (L, T)
-                own = weights[token]
-            maps[name] = own.reshape(*own.shape[:-1], *grid)
+            with in_one_line(f"a model's {key}: need (B, H, T), T for the patches of config.grid, {grid}"):
+                own = weights.mean(-2)                             # of (H, T), or of several images (N, H, T)
+                if "label" in key and token is not None:           # (L, T)
+                    own = weights[token]
+                maps[name] = own.reshape(*own.shape[:-1], *grid)
     return maps
 
 

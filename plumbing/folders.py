@@ -40,7 +40,8 @@ def look_through(folder):
     Only regular files are images. Links are followed, but for those to a folder above, which would lead
     round in circles. Left out, by their endings or by what they are: other files, broken links, pipes,
     hidden files and folders."""
-    paths, left_out = [], Counter()
+    paths = []
+    left_out = Counter()
 
     def cannot_be_opened(error):
         left_out["folders that cannot be opened"] += 1
@@ -71,7 +72,8 @@ def look_through(folder):
 
 def leads_up(path, folder):
     """Is it a link to one of the folders between `folder` and it, or to one that holds them?"""
-    target, place = realpath(path), path
+    target = realpath(path)
+    place = path
     while islink(path) and len(place) > len(folder):
         place = dirname(place)
         if commonpath([target, realpath(place)]) == target:

@@ -184,7 +184,8 @@ def read_any_folder(folder, regex, by_folder=False):
                                     *left_out_notes]))
     names = [relpath(path, folder) for path in paths]
     if by_folder and not regex:
-        patients, notes = [name.split(os.sep)[0] for name in names], []
+        patients = [name.split(os.sep)[0] for name in names]
+        notes = []
         alone = [os.sep in name for name in names].count(False)
         deep = [name for name in names if name.count(os.sep) > 1]
         if alone:

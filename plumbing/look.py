@@ -98,7 +98,9 @@ def describe_files(cohort):
     of files that leave a choice; {image: Header}."""
     if cohort.pixels is not None:
         return [f"images: {cohort.pixels.shape[1:]} {cohort.pixels.dtype}"], {}
-    kinds, headers, problems = Counter(), {}, []
+    kinds = Counter()
+    headers = {}
+    problems = []
     chosen = evenly(range(len(cohort.paths)), MANY)
     for i in chosen:
         try:

@@ -58,7 +58,8 @@ def read_medmnist(data, cache):
     side = side or "28"
     published = {name: entries for name, *entries in map(str.split, MEDMNIST.strip().splitlines())}
     kind, count, *sums = published.get(flag, ("", 0))
-    sums, count = dict(zip(SIDES, sums)), int(count)
+    sums = dict(zip(SIDES, sums))
+    count = int(count)
     if side not in sums:
         raise ValueError(f"--data {data}: need medmnist:FLAG[:SIDE], FLAG one of {', '.join(published)}, "
                          f"SIDE one of {', '.join(SIDES)}, of the 3-D ones 28 or 64")

@@ -7,7 +7,8 @@ A new idea is one file with a class, and one line here. What such a class offers
                       (and, where it normalizes, mean and std) as ViTConfig has them, or a field `vit` that
                       has, for a ViT in the model's attribute `vit`: --pretrained takes that out of a run
     __init__(config, tasks)          all that a saved model is made of again, with its weights and buffers;
-                                     tasks: {name: outputs}
+                                     tasks: {name: outputs}. Also on PyTorch's meta device, where tensors have
+                                     no numbers to read: no .item()
     inputs            names of the entries of a batch (data.py) that forward takes, in their order. images
                       needs a flag --n, images_hr --r, tabular --tabular: add_flags adds them
     forward(...)      -> dict: logits {task: (B, outputs)}, and what is drawn of it in evaluation: map (B, H,

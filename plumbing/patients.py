@@ -151,7 +151,8 @@ def patients_of_files(names, regex=None):
     The same picture are a.png and a.jpg, a_flip.png, a_rot90.png, and Roboflow's a.rf.HASH.png."""
     patients, note = named_patients(names, regex)
     patients, notes = one_spelling(patients)
-    first_of, copies = {}, []
+    first_of = {}
+    copies = []
     for i, name in enumerate(names):
         original = first_of.setdefault(CHANGED.sub(r"\1", without_ending(name)), name)
         if original != name:

@@ -30,7 +30,8 @@ def parse_targets(path, header, target):
     if not target:
         raise ValueError(f"{path}: what is to be predicted? --target NAME[:regression|classes|labels],... "
                          f"of {shortlist(header)}")
-    kinds, events = {}, {}
+    kinds = {}
+    events = {}
     for name, kind in names_and_kinds(target, header):
         if kind not in ("",) + KINDS:
             raise ValueError(f"--target {name}: kind {kind!r}, need one of {', '.join(KINDS)}")

@@ -7,7 +7,8 @@ Run: python -m plumbing.weights ORG/NAME        lists what a checkpoint holds, u
 """
 import re
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
+from typing import get_origin, get_type_hints
 
 import torch
 
@@ -119,10 +120,10 @@ def from_dict(config_class, values, name):
 
 def build_config(config_class, values):
     """The same, with configs inside it built from their dicts, and tuples from JSON's lists."""
-    types = {field.name: field.type for field in fields(config_class)}
+    types = get_type_hints(config_class)
     built = {}
     for name, value in dict(**values).items():
-        kind = types.get(name)
+        kind = get_origin(types.get(name)) or types.get(name)      # tuple of tuple[int, int]
         if kind is tuple:
             value = tuple(value)
         elif is_dataclass(kind) and isinstance(value, dict):

@@ -266,10 +266,15 @@ OTHER_FLAGS = changed((FLAGS, FLAGS + """        group.set_defaults(weight_decay
         group.add_argument("--steps", type=int, nargs="+", default=[1], help="several")
         group.add_argument("--pair", type=lambda text: text.split(","), help="made by a function")
 """))
+TYPED = changed(
+    ("from dataclasses import dataclass", "from __future__ import annotations\n\nfrom dataclasses import dataclass"),
+    ("    power: float = 1.0 ", "    window: tuple[int, int] = (2, 2)\n    power: float = 1.0 "),
+    ("GAPConfig(vit.config, args.power)", "GAPConfig(vit.config, power=args.power)"),
+    ("        self.config = config\n", "        self.config = config\n        assert isinstance(config.window, tuple) and config.vit.grid\n"))
 NO_MAP = changed(("for task, head in self.head.items()}}", 'for task, head in self.head.items()}, "map": None, "token": tokens}'))
 
 
-@pytest.mark.parametrize(("toy", "flags"), ((OWN_LOSS, ""), (ODD_STATE, ""), (NO_MAP, ""), (OTHER_FLAGS, "--low -2 --steps 3 4 --pair a,b")))
+@pytest.mark.parametrize(("toy", "flags"), ((OWN_LOSS, ""), (ODD_STATE, ""), (NO_MAP, ""), (TYPED, ""), (OTHER_FLAGS, "--low -2 --steps 3 4 --pair a,b")))
 def test_a_new_idea_may_be_otherwise(table, add, capsys, toy, flags):
     """A loss of its own beside the targets', odd buffers and shared weights, flags of any kind: it is saved, opened and resumed."""
     add(toy)
@@ -300,6 +305,9 @@ def test_what_a_new_idea_forgets_is_said_before_it_trains(table, add, capsys):
     sys.modules.pop("gap")
     add(changed((INPUTS, '    inputs = ("image", "tabular")\n')))
     assert called(capsys, f"{small} --target dot,bar")[1].startswith("--model gap needs --tabular COLUMN")
+    sys.modules.pop("gap")
+    add(changed(("for task, head in self.head.items()}}", 'for task, head in self.head.items()}, "map": tokens[:, :, 0]}')))
+    assert called(capsys, f"{small} --target dot,bar")[1].startswith("a model's map: need (B, H, T), T for the patches of")
     sys.modules.pop("gap")
     rows = Path(table).read_text().splitlines()
     *cells, bar, sex = rows[-1].split(",")
