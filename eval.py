@@ -264,6 +264,8 @@ def evaluate_run(args):
         if isfile(args.data) and had_class_folders(saved):         # then a table needs no ids either
             saved.patient_column = f"{PATIENT_COLUMNS}|image"
             saved.target = f"{tasks[0].name}:{tasks[0].kind}"
+        elif isdir(args.data) and not had_class_folders(saved):    # it has no columns
+            saved.patient_column = saved.patient_regex = saved.image_column = saved.target = None
         saved.data = args.data
         saved.images = args.images
         saved.target = args.target or saved.target

@@ -109,16 +109,14 @@ def rates(points, metric, name, question, threshold=None):
                         if positive.any() and negative.any()]
     low = high = None
     if draws:
-        bands = [np.interp(GRID, *draw) for draw in draws]
-        low, high = np.percentile(bands, [2.5, 97.5], axis=0)
+        low, high = np.percentile([np.interp(GRID, *draw) for draw in draws], [2.5, 97.5], axis=0)
     mark = (), ()
     if threshold is not None and probability.max() >= threshold:
         last = (np.unique(probability) >= threshold).sum()  # of the scores that are called
         mark = [xs[last]], [ys[last]]
     [area] = METRICS["labels"][metric](probability, answer, weights[:1])
     text = f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}"
-    sides = [len(set(patients[answer == value])) for value in (0, 1)]
-    if min(sides) < FEW:
+    if min(len(set(patients[answer == value])) for value in (0, 1)) < FEW:
         text += " (few)"
     return Line(
         text,
@@ -164,6 +162,5 @@ def survival(time, event):
         low[-1] = 0
         high[-1] = np.append(1, high)[-2]
     edges = np.r_[0, moments, time.max()]
-    steps = [np.repeat(np.r_[1, values], 2) for values in (share, low, high)]
-    return np.repeat(edges, 2)[1:-1], *steps
+    return np.repeat(edges, 2)[1:-1], *[np.repeat(np.r_[1, values], 2) for values in (share, low, high)]
 

@@ -177,8 +177,7 @@ def answer_texts(tasks, answers):
         actual = " ".join(texts).strip() or "unknown"
         surest = ""
         if task.kind == "labels" and actual != "unknown":
-            present = [name for name, text in zip(task.classes, texts) if text == "1"]
-            actual = ", ".join(present) or "none"
+            actual = ", ".join(name for name, text in zip(task.classes, texts) if text == "1") or "none"
         if task.kind in ("classes", "labels"):
             surest = task.classes[value.argmax()]
             value = value.max().clip(*SURE)

@@ -67,8 +67,7 @@ def cell_text(cell):
         return str(cell)
     if cell["value"] is None:
         return f"undefined: {cell['reason']}"
-    parts = [number(cell["value"], cell["high"]), interval(cell), cell.get("of")]
-    return " ".join(filter(None, parts))
+    return " ".join(filter(None, [number(cell["value"], cell["high"]), interval(cell), cell.get("of")]))
 
 
 def people(result):
@@ -248,8 +247,8 @@ def operating_table(points):
         for rate, (right, wrong) in RATES.items():
             total = point[right] + point[wrong]
             entries.append({"patients": total, **point.get(rate, ABSENT), "of": f"{point[right]} of {total}"})
-        positives = point["true_positives"] + point["false_negatives"]
-        entries.append({"patients": positives, **point.get("f1", ABSENT)})
+        entries.append({"patients": point["true_positives"] + point["false_negatives"],
+                        **point.get("f1", ABSENT)})
         rows.append([name, *[marked(entry, entry["patients"] < FEW) for entry in entries],
                      number(point["threshold"])])
     return ("At or above a threshold, chosen on the validation split (Youden's J); "
@@ -273,12 +272,12 @@ def map_tables(result):
     titles = [map_title(name) for name in result]
     rows = []
     for title, scores in zip(titles, result.values()):
-        values = [marked(scores[metric], chance["findings"] < FEW) for metric in ("pointing", "mass")]
-        rows.append([title, *values])
+        rows.append([title, *[marked(scores[metric], chance["findings"] < FEW)
+                              for metric in ("pointing", "mass")]])
     labels = []
     for label, own in chance["per_label"].items():
-        entries = [scores["per_label"][label]["pointing"] for scores in result.values()]
-        cells = [marked(entry, own["findings"] < FEW) for entry in entries]
+        cells = [marked(scores["per_label"][label]["pointing"], own["findings"] < FEW)
+                 for scores in result.values()]
         labels.append([label, *cells, own["findings"]])
     return [("Do the maps point at the finding? How often the strongest patch touches the box, "
              "and the share of the map inside it",

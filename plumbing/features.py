@@ -21,8 +21,8 @@ def cached_features(cohort, model, folder, size, channels, device, workers=0):
     weights = hashlib.sha256()
     for name, tensor in model.vit.state_dict().items():
         weights.update(name.encode() + tensor.cpu().numpy().tobytes())
-    key = cache_key(cohort, config, size, channels, device.type, weights.hexdigest())
-    path = join(folder, "features", key + ".npy")
+    path = join(folder, "features",
+                cache_key(cohort, config, size, channels, device.type, weights.hexdigest()) + ".npy")
     shape = len(cohort.paths), 1 + config.tokens, config.dim
     origin = "read from"
     if not isfile(path):

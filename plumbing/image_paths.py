@@ -45,8 +45,7 @@ def find_images(path, rows, column, root):
         parts = folded_stem(place).split("/")
         for depth in range(len(parts)):
             files_ending["/".join(parts[depth:])].append(place)
-    folders = [split_name(row[column])[:-1] for row in rows]
-    above = commonprefix(folders)                          # works on lists too
+    above = commonprefix([split_name(row[column])[:-1] for row in rows])               # works on lists too
     respelled = []                                                 # rows
     for i, row in enumerate(rows):
         if paths[i]:

@@ -112,8 +112,8 @@ def describe_files(cohort):
     words = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
     sizes = sorted({header.shape for header in headers.values()})
     ends = " to ".join(map(by_x, sizes[:1] + sizes[1:][-1:]))
-    line = f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {ends}"
-    return [line, *problems[:1]] + notes_on_files(headers, cohort), headers
+    return [f"files, {len(chosen)} of {len(cohort.paths)} looked at: {words}; {ends}", *problems[:1],
+            *notes_on_files(headers, cohort)], headers
 
 
 def thumbnails(cohort, path):

@@ -13,17 +13,24 @@ def match(cohort, tasks, run):
 
     Classes and labels are found by name, whatever their order in this table; 1 and 1.0 are one, as are Yes
     and yes. A label that the table lacks is unknown; which the run lacks, a note says. ValueError for a class
-    that the run has not learned, for a task of another kind, and where there is nothing in common."""
+    that the run has not learned, for a task of another kind, and where there is nothing in common. Where both
+    have a single task its name does not matter: that of class folders is always class."""
     given = {task.name: task for task in cohort.tasks}
+    if len(tasks) == len(cohort.tasks) == 1:
+        given = {tasks[0].name: cohort.tasks[0]}
     shared = [task for task in tasks if task.name in given]
     if not shared:
-        raise ValueError(f"{cohort.name} has targets of {', '.join(given)}, of which {run} predicts none; it "
-                         f"predicts {', '.join(task.name for task in tasks)}")
+        raise ValueError(
+            f"{cohort.name} has targets of {', '.join(given)}, "
+            f"of which {run} predicts none; "
+            f"it predicts {', '.join(task.name for task in tasks)}")
     targets = {}
     notes = list(cohort.notes)
     for task in shared:
         own = given[task.name]
-        values = cohort.targets[task.name]
+        values = cohort.targets[own.name]
+        if own.name != task.name:
+            notes.append(f"{own.name} of {cohort.name} counts as {task.name} of {run}")
         if own.kind != task.kind:
             raise ValueError(f"{cohort.name}: {task.name} is a task of {own.kind}, in {run} of {task.kind}; "
                              "--target says which")

@@ -234,9 +234,9 @@ def usable(args, cohort, train):
     known = ~np.isnan(np.concatenate(values, 1)).all(1)            # one known label is enough
     if known.all() or model_says(args, "by_patient", "images"):
         return train, []
-    line = (f"{(~known).sum()} of {len(known)} images have no known target: they are predicted, but neither "
-            "learned from nor scored")
-    return [i for i in train if known[i]], [line]
+    return [i for i in train if known[i]], [
+        f"{(~known).sum()} of {len(known)} images have no known target: they are predicted, but neither "
+        "learned from nor scored"]
 
 
 def classes_of(args, cohort, samples):

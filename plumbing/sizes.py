@@ -88,12 +88,10 @@ def grids_at(image, patch):
     P, Q = patch
     smaller = tuple(max(side // P, 1) * P for side in image)
     if smaller != tuple(image):
-        larger = tuple(side + P for side in smaller)
         raise ValueError(f"image {tuple(image)} px is not a multiple of CrossViT's small patch, {P} px; "
-                         f"use {smaller} or {larger}")
+                         f"use {smaller} or {tuple(side + P for side in smaller)}")
     grid_S = [side // P for side in image]
-    grid_L = [math.ceil(14 * side / (15 * Q)) for side in image]
-    return grid_S, grid_L
+    return grid_S, [math.ceil(14 * side / (15 * Q)) for side in image]
 
 
 def conv_stem(vit):

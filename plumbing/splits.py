@@ -228,8 +228,7 @@ def deal(cohort, groups, parts, part, seed):
         values = values * (1e-9, 1)                                # by event, then by time
     sums = np.nan_to_num(values).sum(1)
     value_of = dict(zip(cohort.patients[::-1], sums[::-1]))        # of each patient's first image
-    shuffled = [groups[i] for i in rng.permutation(len(groups))]
-    order = sorted(shuffled, key=value_of.get)
+    order = sorted((groups[i] for i in rng.permutation(len(groups))), key=value_of.get)
     chosen = set()
     for start in range(0, len(order), parts):
         place = start + list(rng.permutation(parts)).index(part)

@@ -169,8 +169,8 @@ def read_survival(path, rows, time, event, event_value):
 
     event_value: of the column of events where it is not 1. ValueError where it must be said."""
     times = numbers(path, rows, time)
-    negative = [row[time] for row, t in zip(rows, times) if t < 0]
-    refuse_cells(path, rows, time, negative, "is no time, need at least 0")
+    refuse_cells(path, rows, time, [row[time] for row, t in zip(rows, times) if t < 0],
+                 "is no time, need at least 0")
     cells = known_cells(rows, event)
     wanted = same_word(event_value or "1")
     is_event = {cell: float(same_word(cell) == wanted) for cell in cells} | {"": np.nan}

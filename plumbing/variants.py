@@ -57,8 +57,7 @@ def placed_rows(config):
 
 def first_tokens(vit, B):
     """Class token and registers, those that there are: a list of (B, tokens, D)."""
-    names = [name for name in ("cls_token", "reg_token") if hasattr(vit, name)]
-    return [getattr(vit, name).expand(B, -1, -1) for name in names]
+    return [getattr(vit, name).expand(B, -1, -1) for name in ("cls_token", "reg_token") if hasattr(vit, name)]
 
 
 def place(vit, x):
@@ -107,8 +106,7 @@ def angles(rotary, grid, d):
     coordinates = list(torch.meshgrid(*places, indexing="ij"))
     if rotary.columns_first:
         coordinates.reverse()
-    turned = [coordinate.flatten()[:, None] / periods for coordinate in coordinates]     # (T, F) each
-    return torch.cat(turned, 1)
+    return torch.cat([coordinate.flatten()[:, None] / periods for coordinate in coordinates], 1)
 
 
 class Rotation(nn.Module):

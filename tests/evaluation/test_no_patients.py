@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import eval as evaluate
 import train
@@ -60,7 +61,7 @@ def test_names_of_files_prove_nothing_and_bytes_do(classes, tmp_path):
 
 
 def test_a_table_without_ids_is_read_as_the_folders_were(classes, tmp_path, capsys):
-    """By its column class, every image a patient of its own, whatever split it says; another name of the target is refused with that of the run."""
+    """By its column class, every image a patient of its own, whatever split it says; its target may have another name, which a line says."""
     draw(tmp_path, [f"{name}/{i}.png" for name in "ab" for i in range(5)], seed=3)
     rows = [f"{name}/{i}.png,{name},external" for name in "ab" for i in range(5)]
     (tmp_path / "t.csv").write_text("\n".join(["image,class,split", *rows]))
@@ -68,8 +69,29 @@ def test_a_table_without_ids_is_read_as_the_folders_were(classes, tmp_path, caps
     evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--device", "cpu"])
     assert "test: 10 images; 95 % intervals, images, not patients, resampled" in capsys.readouterr().out
     (tmp_path / "t.csv").write_text("\n".join(["image,label,split", *rows]))
-    with pytest.raises(ValueError, match="t has targets of label, of which .* predicts none; it predicts class"):
-        evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--target", "label", "--device", "cpu"])
+    shutil.rmtree(classes / "runs/r/t-test")
+    evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--target", "label", "--device", "cpu"])
+    assert "label of t counts as class of " in capsys.readouterr().out
+
+
+def test_class_folders_are_another_table_for_the_run_of_a_table(classes, tmp_path, capsys):
+    """Whatever its columns were called; class is then its target, and classes that it has not learned are refused."""
+    run = shutil.copytree(classes / "runs/r", tmp_path / "r")
+    args = json.loads((run / "args.json").read_text())
+    (tmp_path / "own.csv").write_text("file,pid,grade\n")
+    args |= {"data": str(tmp_path / "own.csv"), "image_column": "file", "patient_column": "pid", "target": "grade:classes"}
+    (run / "args.json").write_text(json.dumps(args))
+    for name, old, new in (("best/config.json", '"name": "class"', '"name": "grade"'), ("log.csv", "val_class_", "val_grade_")):
+        (run / name).write_text((run / name).read_text().replace(old, new))
+    weights = load_file(run / "best/model.safetensors")
+    save_file({key.replace("head.class.", "head.grade."): tensor for key, tensor in weights.items()}, run / "best/model.safetensors")
+    draw(tmp_path / "abroad", [f"{name}/{i}.png" for name in "ab" for i in range(5)], seed=4)
+    evaluate.main([str(run), "--data", str(tmp_path / "abroad"), "--device", "cpu"])
+    out = capsys.readouterr().out
+    assert "class of abroad counts as grade of " in out and "test: 10 images" in out
+    draw(tmp_path / "third", [f"{name}/{i}.png" for name in "ac" for i in range(5)], seed=4)
+    with pytest.raises(ValueError, match="third: grade 'c' is unknown to .*, which knows a, b"):
+        evaluate.main([str(run), "--data", str(tmp_path / "third"), "--device", "cpu"])
 
 
 def test_a_copied_table_does_not_hide_the_training_pictures(classes, tmp_path):
