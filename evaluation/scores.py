@@ -253,8 +253,10 @@ def loss_of(task, prediction, target):
         return float((((prediction - target) / task.scale) ** 2).mean())
     if task.kind == "survival":
         time, event = target.T
-        at_risk = np.where(time >= time[:, None], prediction, -np.inf)               # (n, n)
-        losses = np.logaddexp.reduce(at_risk, 1) - prediction
+        latest_first = np.argsort(-time)             # in train.py it is n x n, of a batch
+        at_risk = np.logaddexp.accumulate(prediction[latest_first])
+        last = np.searchsorted(-time[latest_first], -time, side="right") - 1         # of those of equal time
+        losses = at_risk[last] - prediction
         return float((losses * event).sum() / len(time))
     if task.kind == "labels":
         likelihood = np.where(target == 1, prediction, 1 - prediction)[~np.isnan(target)]
