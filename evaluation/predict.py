@@ -30,7 +30,7 @@ def answers(tasks, logits):
             y = y.sigmoid()
         else:                                                      # a risk has center 0 and scale 1
             y = y.squeeze(1) * task.scale + task.center
-        result[task.name] = y.cpu().double().numpy()
+        result[task.name] = y.detach().cpu().double().numpy()
     return result
 
 

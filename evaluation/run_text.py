@@ -93,6 +93,8 @@ def command(args):
             words.append(flag.replace("--", "--no-"))
         elif value is True:
             words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
         elif str(value).startswith("-"):             # would be taken for another flag
             words.append(f"{flag}={value}")
         elif value is not False:

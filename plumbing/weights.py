@@ -82,7 +82,7 @@ def belonging_together(name):
     """Inside it tensors and config.json may be taken to belong to one model: what fails because they do not,
     and what is refused, becomes one ValueError that names the file."""
     try:
-        with in_one_line(f"{name}: its tensors and config.json do not belong together",
+        with in_one_line(f"{name}: its tensors, config.json and what is asked for do not belong together",
                          (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError)):
             yield
     except ValueError as error:

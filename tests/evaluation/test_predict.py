@@ -35,6 +35,7 @@ def test_answers_are_in_the_units_of_the_targets():
               "findings": torch.log(torch.tensor([[1.0, 3.0]] * 2))}
     said = answers([PASI, GRADE, FINDINGS], logits)
     assert said["pasi"].tolist() == [20, 5] and all(x.dtype == np.float64 for x in said.values())
+    assert answers([PASI], {"pasi": logits["pasi"].requires_grad_()})["pasi"].tolist() == [20, 5]      # outside of no_grad
     assert np.allclose(said["grade"], [[0.25, 0.5, 0.25]] * 2) and np.allclose(said["findings"], [[0.5, 0.75]] * 2)
 
 

@@ -15,3 +15,4 @@ def test_the_command_makes_the_run_again(runs):
     assert vars(parse(shlex.split(command(vars(parse(typed))))[2:])) == vars(parse(typed))
     args = {"name": "two words", "compile": True, "shared_head": False, "fold": 0, "resume": "x"}
     assert command(args) == "python train.py --name 'two words' --compile --fold 0"
+    assert command({"steps": [3, 4], "seed": 1}) == "python train.py --steps 3 4 --seed 1"       # of a fork
