@@ -64,7 +64,7 @@ def load_images(source, args, images=None, columns=()):
     if not known and isfile(args.data):                            # its columns of targets may tell
         known = recognize(read_csv(args.data)[0])
     image = args.image_column or known.get("image", "image")
-    rows, image, notes = plain_rows(source, header, rows, image, args.missing)
+    rows, image, _, notes = plain_rows(source, header, rows, image, args.missing)
     patient = args.patient_column
     if not (patient or known.get("patient")) and had_class_folders(args):
         patient = f"{PATIENT_COLUMNS}|{image}"                     # the first of these that is a column

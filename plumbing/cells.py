@@ -82,7 +82,7 @@ def label_of(cell):
 
 def hold_labels(cells):
     """Does a cell hold a number, or say yes or no?"""
-    return any(is_number(cell) or cell.lower() in LABELS for cell in cells)
+    return any(is_number(LABELS.get(cell.lower(), cell)) for cell in cells)
 
 
 def by_number(cell):

@@ -94,11 +94,11 @@ def tabulate(cohort, columns):
                              f"of {shortlist(column.values)}, which training knows")
         notes += reading_notes(name, Counter(filter(None, cells)), column.kind)
         words = list(map(same_word, cells))
-        for task in cohort.tasks:
-            for values in cohort.targets[task.name].reshape(len(cells), -1).T:
+        for target, table in cohort.targets.items():
+            for values in table.reshape(len(cells), -1).T:
                 inputs, answers, pairs = count_pairs(words, values)
                 if 1 < answers <= inputs == pairs <= len(cells) / 3:
-                    notes.append(f"WARNING: {name} alone says {task.name}: is it the answer in other words?")
+                    notes.append(f"WARNING: {name} alone says {target}: is it the answer in other words?")
         if column.blanks:
             parts.append([not cell for cell in cells])
     return replace(cohort, tabular=np.stack(parts, 1).astype(np.float32)), notes

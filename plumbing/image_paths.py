@@ -128,7 +128,7 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     """ValueError about the first row that names no image, with the file of the nearest name, if any."""
     row = rows[paths.index(None)]
     cell = row[column]
-    if commonpath([root, normpath(join(root, cell[:LONGEST]))]) != root:
+    if commonpath([root, normpath(join(root, cell))]) != root:
         raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
     if cell and isdir(join(root, cell)):
         raise cell_error(path, row, column, "is a folder; need a row for each image in it, or one file "

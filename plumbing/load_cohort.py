@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from os.path import abspath, basename, dirname, isdir, isfile, relpath, splitext
+from os.path import abspath, basename, dirname, isdir, isfile, join, relpath, splitext
 from shlex import quote
 
 from plumbing.cells import count_pairs, same_word
@@ -15,8 +15,8 @@ from plumbing.image_paths import find_images
 from plumbing.medmnist import read_medmnist
 from plumbing.patients import (NOBODY, compile_regex, first_group, one_spelling, parts_note,
                                patients_of_files)
-from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_table, majority, official_lists,
-                                    recognize, table_path)
+from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_table, majority, recognize,
+                                    table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
 from plumbing.tables import MISSING, cell_error, first_column, read_csv, require_column
@@ -78,7 +78,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if findings:
         early_notes += findings_to_labels(header, rows, findings, labels)
     image = image or known.get("image", "image")
-    rows, image, notes = plain_rows(path, header, rows, image, missing)
+    rows, image, blanks, notes = plain_rows(path, header, rows, image, missing)
     split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     if "readers" in known:
         rows = majority(rows, image)
@@ -95,14 +95,18 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         task_parts = [], {}, [], []
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
+    for name, word in blanks:
+        if name in cohort.predicted and word in ("None", "none", "NAT"):     # normal adjacent tissue
+            notes.append(f"WARNING: {name}: {word} counts as a blank; where it is a class, say "
+                         "--missing=na,nan")
     cohort.notes += notes + target_notes + early_notes
     for name in filter(SITE_COLUMN.fullmatch, header):
         _, patients, pairs = count_pairs(cohort.columns[name], cohort.patients)
         if pairs > 1.1 * patients:
             cohort.notes.append(f"WARNING: patients have images of several {name}: where ids begin anew in "
                                 "each, --patient-column needs a column that holds both")
-    has_labels = "labels" in [task.kind for task in cohort.tasks]
-    if cohort.tasks and not has_labels and {uncertain, blank} != {"zeros"}:
+    decides = {uncertain, blank} != {"zeros"}
+    if decides and cohort.tasks and "labels" not in [task.kind for task in cohort.tasks]:
         cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
                             "is labels; COLUMN:labels makes one")
     rows = merge_rows(path, rows, cohort, split_column)
@@ -150,8 +154,8 @@ def read_patients(path, header, rows, image, patient, known, regex):
         if unread:
             notes = [f"WARNING: --patient-regex is looked for in the names of images, not in {unread}; "
                      f"--patient-column={quote(unread)} turns it round"]
-    patient = require_column(path, header, patient or PATIENT_COLUMNS, "--patient-column",
-                             f" (where there are no ids: {image})")
+    patient = require_column(path, header, patient or PATIENT_COLUMNS,
+                             f"--patient-column (where there are no ids: {image})")
     if patient == image and not regex:
         return patients_of_files([row[image] for row in rows])
     expression = compile_regex(regex or ".+")
@@ -186,7 +190,7 @@ def read_any_folder(folder, regex, by_folder=False):
     if by_folder and not regex:
         patients = [name.split(os.sep)[0] for name in names]
         notes = []
-        alone = [os.sep in name for name in names].count(False)
+        alone = sum(os.sep not in name for name in names)
         deep = [name for name in names if name.count(os.sep) > 1]
         if alone:
             notes.append(f"{alone} of {len(names)} images lie in no sub-folder: each is taken as a patient")
@@ -220,9 +224,13 @@ def find_split_column(path, header, rows, image, split, lists):
         own = first_column(header, "split|Split|SPLIT")
         if own:
             return own
-        split_of = official_lists(dirname(path), lists.split(", "))
-        if not split_of:
-            return None
+        split_of = {}
+        for part, file in zip(("train", "test"), lists.split(", ")):
+            place = join(dirname(path), file)
+            if not isfile(place):
+                return None
+            with open(place, encoding="utf-8", errors="replace") as names:
+                split_of |= dict.fromkeys(map(without_ending, map(str.strip, names)), part)
     elif isfile(split):
         split_of = read_splits(split)
     else:

@@ -8,7 +8,6 @@ from os.path import isfile, join
 from statistics import mode
 
 from plumbing.cells import list_parts, same_word
-from plumbing.formats import without_ending
 from plumbing.tables import first_column, read_csv, shortlist
 
 
@@ -212,18 +211,6 @@ def majority(rows, image):
         groups[row[image]].append(row)
     return [{name: mode(sorted(row[name] for row in group)) for name in group[0]}      # the most frequent
             for group in groups.values()]
-
-
-def official_lists(folder, lists):
-    """Lists of image names in the folder, of train and of test -> {image without its ending: split}, {} if
-    they are not there."""
-    split_of = {}
-    for split, file in zip(("train", "test"), lists):
-        if not isfile(join(folder, file)):
-            return {}
-        with open(join(folder, file), encoding="utf-8", errors="replace") as lines:
-            split_of |= dict.fromkeys(map(without_ending, map(str.strip, lines)), split)
-    return split_of
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png
 
 def plain_rows(path, header, rows, names, missing):
     """-> the rows with one image in each, and blanks for the words in `missing`; the column of the images,
-    which `names` says, one or several as A,B; notes."""
+    which `names` says, one or several as A,B; {(column, word): rows in which it became a blank}; notes."""
     notes = []
-    words = [f"{name} {word!r} {count}" for (name, word), count in blank_out(rows, missing).items()]
+    blanks = blank_out(rows, missing)
+    words = [f"{name} {word!r} {count}" for (name, word), count in blanks.items()]
     if words:
         notes.append(f"words that count as blanks (--missing): {shortlist(words)}")
     columns = [names]
@@ -34,7 +35,7 @@ def plain_rows(path, header, rows, names, missing):
     if plain != rows:
         notes.insert(0, f"{len(rows)} rows name {len(plain)} images, several in a cell; a row with none is "
                      "left out")
-    return plain or rows, image, notes
+    return plain or rows, image, blanks, notes
 
 
 def merge_rows(path, rows, cohort, split=None):

@@ -184,7 +184,8 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
     if duplicates:
         notes.append(duplicates_note(cohort, duplicates, split_of))
     indices, line = sort_by_split(cohort, split_of)
-    return indices, [*notes, line]
+    notes.append(line)
+    return indices, notes
 
 
 def sort_by_split(cohort, split_of):

@@ -149,9 +149,7 @@ def blank_out(rows, words):
 
 def known_cells(rows, name):
     """-> {cell: how often a column holds it}, in the order of the table, blanks left out."""
-    counts = Counter(row[name] for row in rows)
-    counts.pop("", None)
-    return counts
+    return Counter(row[name] for row in rows if row[name])
 
 
 def one_line(cell, between=" "):
@@ -191,11 +189,11 @@ def first_column(header, names):
     return next((name for name in names.split("|") if name in header), None)
 
 
-def require_column(path, header, names, flag, hint=""):
-    """-> the first of "a|b|c" that is a column. flag: with which a user names another; hint: which one."""
+def require_column(path, header, names, flag):
+    """-> the first of "a|b|c" that is a column. flag: with which a user names another."""
     name = first_column(header, names)
     if name is None:
-        raise ValueError(f"{path}: no column {names.partition('|')[0]!r}; {flag} names it{hint}, there are "
+        raise ValueError(f"{path}: no column {names.partition('|')[0]!r}; {flag} names it, there are "
                          f"{shortlist(map(repr, header))}")
     return name
 

@@ -144,7 +144,7 @@ def test_patients_the_run_learned_from_are_pointed_out(place, tmp_path, capsys):
     (["--predict", ".", "--out", "o.csv"], "no picture .*below it; 5 of 5 files are left out (.csv 3, .tmp 1"),
     (["--predict", "."], "go together"), (["--out", "o.csv"], "--out goes together with --predict"),
     (["--skip-broken"], "--skip-broken goes together with --predict"),
-    (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; --patient-column names it"),
+    (["--predict", "wrong.csv", "--out", "o.csv"], "no column 'who'; --patient-column (where there are no ids: "),
     (["--predict", "blank.csv", "--out", "o.csv"], "blank.csv row 2, column who: '' names no patient"),
     (["--predict", "gone.csv", "--out", "o.csv"], "gone.csv row 2, column picture: 'gone.png' is no image"),
     (["--predict", "gone.csv", "--out", "gone.csv"], "--out gone.csv: exists"),

@@ -28,7 +28,7 @@ def test_other_column_names(tmp_path):
     (b"patient_id,image,target,target\np,a.png,1,2\n", "row 1: column 'target' appears twice"),
     (b"patient_id,file,target\np,a.png,1\n", "no column 'image'; --image-column names it, there are 'patient_id', 'file', 'target'"),
     (b"patient_id image target\np a.png 1\n", "there are 'patient_id image target'"),            # it is one column
-    (b"id,image,target\np,a.png,1\n", r"no column 'patient_id'; --patient-column names it \(where there are no ids: image\)"),
+    (b"id,image,target\np,a.png,1\n", r"no column 'patient_id'; --patient-column \(where there are no ids: image\) names it, there are 'id'"),
     (b"MURA/p1/a.png,1\nMURA/p2/b.png,0\n", "row 1: no names of columns, but MURA/p1/a.png, 1; above the first row a line with the names"),
     (b"0000,0\n0001,1\n", "row 1: no names of columns, but 0000, 0"),                                       # MRNet
     (b"1 a.png positive cohen\n2 b.png negative rsna\n", "row 1: no names of columns, but 1 a.png positive cohen"),

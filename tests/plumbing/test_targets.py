@@ -237,7 +237,9 @@ def test_a_word_for_a_blank_among_lists_is_no_label_in_silence(tmp_path):
 def test_words_for_a_blank_are_a_flag(tmp_path):
     """A class may be called None; with --missing only what it names is a blank."""
     cells = ("None", "mild", "None", "severe")
-    assert column(tmp_path, cells).tasks[0].classes == ("mild", "severe")
+    blanks = column(tmp_path, cells)
+    assert blanks.tasks[0].classes == ("mild", "severe")
+    assert "WARNING: target: None counts as a blank; where it is a class, say --missing=na,nan" in blanks.notes
     kept = column(tmp_path, cells, missing="")
     assert kept.tasks[0].classes == ("None", "mild", "severe") and not any("blanks" in line for line in kept.notes)
     assert column(tmp_path, cells, missing="mild,x").targets["target"].tolist()[2] == 0
