@@ -98,7 +98,9 @@ def odd_cell(cells):
     grouped = [cell for cell in cells if "." in cell]
     if 0 < len(grouped) < len(cells) and all(map(GROUPED.fullmatch, cells)):
         return grouped[0], "may be a thousand and more, or have three decimals"
-    odd, words, numbers = [], [], 0
+    odd = []
+    words = []
+    numbers = 0
     for cell in cells:
         problem = look_up(ODD, cell)
         if problem:
@@ -140,7 +142,8 @@ def read_number(cell):
 def read_numbers(name, cells, table, rows, hint):
     """The cells of a column -> float (rows,), NaN where they are blank. ValueError where one is no number, or
     has another unit than those before. table, rows: the table and its rows as a message names them."""
-    value_of, units = {"": np.nan}, []
+    value_of = {"": np.nan}
+    units = []
     has_comma = any("," in cell for cell in cells)
     for row, cell in zip(rows, cells):
         if cell in value_of:

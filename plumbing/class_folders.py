@@ -101,7 +101,9 @@ def read_layout(folder, images, left_out):
         if twin and filecmp.cmp(twin, path, shallow=False):
             del places[path]
             left_out["second copies of images"] += 1
-    splits, names, below = [], [], defaultdict(set)                # below: of a class, the folders in it
+    splits = []
+    names = []
+    below = defaultdict(set)                                       # of a class: the folders in it
     for path, above in places.items():
         words = [word for word, _ in groupby(above) if not BARE_IMAGE_FOLDER.fullmatch(word)] or above[-1:]
         split = None

@@ -105,8 +105,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         if pairs > 1.1 * patients:
             cohort.notes.append(f"WARNING: patients have images of several {name}: where ids begin anew in "
                                 "each, --patient-column needs a column that holds both")
-    decides = {uncertain, blank} != {"zeros"}
-    if decides and cohort.tasks and "labels" not in [task.kind for task in cohort.tasks]:
+    kinds = [task.kind for task in cohort.tasks]
+    if kinds and "labels" not in kinds and {uncertain, blank} != {"zeros"}:
         cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
                             "is labels; COLUMN:labels makes one")
     rows = merge_rows(path, rows, cohort, split_column)

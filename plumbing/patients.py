@@ -93,7 +93,8 @@ def named_patients(names, regex=None):
     patterns = rules(NAMES)
     if regex:
         patterns = [(compile_regex(regex), "--patient-regex")]
-    patients, example_of = [], {}                                  # data set -> its first patient
+    patients = []
+    example_of = {}                                                # data set -> its first patient
     for name in names:
         stem = splitext(name)[0].replace("\\", "/")
         for pattern, data_set in patterns:

@@ -196,8 +196,9 @@ def findings_to_labels(header, rows, column, labels):
         others |= findings - known
         for name, word in words.items():
             row[name] = str(int(word in findings)) if findings & known else ""
-        is_plain = findings == {"no finding"} or "pneumonia" in findings
-        row["pneumonia"] = row["Pneumonia"] if is_plain else ""
+        row["pneumonia"] = ""
+        if "pneumonia" in findings or findings == {"no finding"}:
+            row["pneumonia"] = row["Pneumonia"]
     header += [name for name in [*words, "pneumonia"] if name not in header]
     if not others:
         return []

@@ -134,7 +134,7 @@ def duplicates_note(cohort, duplicates, split_of):
         twins = [f"{basename(cohort.paths[i])} (patient {patient}, {split_of[patient]})"
                  for i, patient in zip(images, patients)]
         sets.append((len(set(map(split_of.get, patients))) == 1, " = ".join(twins)))
-    crossing = [one_side for one_side, _ in sets].count(False)
+    crossing = sum(not one_side for one_side, _ in sets)
     note = f"{len(sets)} sets of byte-identical images across patients, "
     if crossing:
         note += f"WARNING: {crossing} cross the official split, "

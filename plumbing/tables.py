@@ -45,7 +45,8 @@ def read_csv(path):
     Columns without a name are left out, and so are lines that begin with #, unless all rows do. ValueError
     names the file, and the row where it is to blame."""
     refuse_foreign(path)
-    rows, marked = [], []                                          # marked: rows that may be comments
+    rows = []
+    marked = []                                                    # rows that may be comments
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first, skipped = first_line(file)

@@ -40,7 +40,9 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
     kinds, events = parse_targets(path, header, target)
     guesses = infer_kinds(path, rows, kinds, labels)
-    tasks, targets, notes = [], {}, []
+    tasks = []
+    targets = {}
+    notes = []
     columns = [event for event, _ in events.values()]
     findings = {}                                                  # label -> float32 (rows,)
     counts = Counter()                                             # of labels whose value a flag says
@@ -237,7 +239,8 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
     for task in tasks:
         values = cohort.targets[task.name][train].astype(float)
         known = values[~np.isnan(values)]
-        lack, remedy = None, ""
+        lack = None
+        remedy = ""
         if not len(known):
             lack = "no known value"
         elif task.kind == "survival" and not (values[:, 1] == 1).any():
@@ -268,7 +271,8 @@ def training_notes(cohort, train):
     notes = []
     for task in cohort.tasks:
         values = cohort.targets[task.name][train]
-        names, shown = np.array(task.classes), True
+        names = np.array(task.classes)
+        shown = True
         if task.kind == "classes":
             shown = np.isin(range(len(names)), values)
         elif task.kind == "labels":
