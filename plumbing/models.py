@@ -33,6 +33,8 @@ and if it needs to:
     needs_targets         True, where it learns targets too: own_loss is added to their loss. (One that is
                           made of targets belongs into task_loss in train.py.)
 
+Names of parameters count, too: --train-blocks freezes what is named blocks.0 and so on, and weight decay
+spares what has token or pos_embed in its name. --grad-checkpointing knows the Block of vit.py.
 Before the first step a run is rehearsed (eval.py), which refuses most of what is not so.
 """
 import functools
