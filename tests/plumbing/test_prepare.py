@@ -68,7 +68,7 @@ def test_pictures_are_no_volumes(table, volumes, monkeypatch, capsys):
     line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--device", "cpu"], monkeypatch, capsys)
     assert "volumes holds volumes, the model was made for pictures" in line
     line = fails(["--data", volumes, "--model", "vit", "--pretrained", "runs/a", "--image", "8", "--device", "cpu"], monkeypatch, capsys)
-    assert "runs/a: image (8, 8, 8) px is not a multiple of the patch (" in line
+    assert "runs/a: --image 8x8x8: its own images have 2 axes (pictures have 2, volumes 3" in line
 
 
 def test_what_cannot_be_cached_or_shared_is_refused(table, volumes, slides, monkeypatch, capsys):
