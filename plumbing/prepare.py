@@ -62,7 +62,7 @@ def prepare(args, device):
     notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
     notes += [report, *seen_before(args, cohort, indices)]
     # page and card repeat what speaks against the data, too
-    options["seen_before"] = [note for note in notes if "WARNING" in note]
+    options["warnings"] = [note for note in notes if "WARNING" in note]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}

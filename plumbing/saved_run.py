@@ -37,10 +37,15 @@ def evaluated(run):
                          f"{advice}") from error
 
 
-def read_metrics(run):
-    """-> what metrics.json of a run holds, {} where the run has not been evaluated yet."""
+def read_metrics(run, needed=False):
+    """-> what metrics.json of a run holds; unless needed, {} where the run has not been evaluated yet."""
     path = join(run, "metrics.json")
-    return read_json(path) if isfile(path) else {}
+    if not (needed or isfile(path)):
+        return {}
+    metrics = read_json(path)
+    if "seen_before" in metrics:                                   # as runs of before call them
+        metrics["warnings"] = metrics.pop("seen_before")
+    return metrics
 
 
 def tasks_and_columns(saved, path):

@@ -200,7 +200,7 @@ def test_probabilities_that_do_not_fit_these_patients_are_said():
 def test_numbers_of_another_unit_and_a_beginning_that_saw_the_patients_are_said():
     """Centimetres where the run learned millimetres: better than the old median, and far from all of them. A run that goes on from another one."""
     guess, truth = model_of(PASI, 100, 3.0)
-    result = result_of(PASI, 80 + guess, 10 + truth, 100.0, seen_before=["WARNING: a, from which it started"])
+    result = result_of(PASI, 80 + guess, 10 + truth, 100.0, warnings=["WARNING: a, from which it started"])
     sentence, warnings = verdict(PASI, result)
     assert "pasi: better than" in sentence and warnings == ["WARNING: a, from which it started",
                                                             "The numbers do not fit these patients: their own mean, the same for all, would be "
