@@ -244,7 +244,8 @@ class CrossViT(nn.Module):
             want_map = encoder is self.blocks[-1] and not self.training
             tokens, maps = encoder(tokens, want_map)
         cls = [norm(x[:, 0]) for norm, x in zip(self.norm, tokens)]  # (B, D_S), (B, D_L)
-        logits, branch_logits = {}, {}
+        logits = {}
+        branch_logits = {}
         for task in self.head[0]:
             both = torch.stack([head[task](x) for head, x in zip(self.head, cls)], 1)
             branch_logits[task] = both                             # (B, 2, outputs)

@@ -208,7 +208,9 @@ class Pending:
     place, paths: which step that was, and its images."""
 
     def __init__(self, result, place, paths):
-        self.place, self.paths, self.done = place, paths, None
+        self.place = place
+        self.paths = paths
+        self.done = None
         on_cuda = result.device.type == "cuda"
         self.copy = result.to("cpu", non_blocking=on_cuda)
         if on_cuda:
@@ -270,7 +272,8 @@ def fit(args, device):
         # train
         model.train()
         total, largest = start_epoch(state, epoch, batches, device)
-        began, pending = time.perf_counter(), None
+        began = time.perf_counter()
+        pending = None
         loader.waited = val_loader.waited = 0.0
         for step, batch in enumerate(loader, batches.start):
             lr = lr_at(epoch * steps + step, args.epochs * steps, args.warmup * steps, args.lr, args.lr_end)
