@@ -119,8 +119,9 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         result["patient_note"] = NO_PATIENTS
     if table:
         result["table"] = table
-    if options["warnings"]:
-        result["warnings"] = options["warnings"]
+    for kind in ("seen_before", "warnings"):
+        if options[kind]:
+            result[kind] = options[kind]
     for task in tasks:
         constant = constants.get(task.name)
         scores = result[task.key] = score(task, predictions, constant=constant)
@@ -290,7 +291,8 @@ def evaluate_run(args):
         raise ValueError(f"{folder} holds the results of another {cohort.name}; rename that folder")
     options = run_options(saved, model, cohort, device)
     # a run with which this one began, or its table, may be gone by now
-    options["warnings"] = before.get("warnings") or seen_before(saved, cohort, indices)
+    options["seen_before"] = before.get("seen_before") or seen_before(saved, cohort, indices)
+    options["warnings"] = before.get("warnings", [])
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):

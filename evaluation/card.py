@@ -119,7 +119,7 @@ def preprocessor(config):
 
 def read_card(folder, library="pytorch"):
     """Run folder -> the text of README.md, and preprocessor_config.json as a dict."""
-    run = read_run(folder)
+    run = read_run(folder, public=True)
     with evaluated(folder):
         return card(run, library), preprocessor(run.config)
 

@@ -61,7 +61,7 @@ def compare(a, b, resamples=1000):
             for metric in METRICS[task.kind]:
                 scores[metric]["constant"] = alike[metric]
         warnings = scores["warnings"] = rare_warnings(questions(task, score(task, first, 0)))
-        warnings += [f"{run}: {line}" for run in (a, b) for line in read_metrics(run).get("warnings", [])]
+        warnings += [f"{run}: {line}" for run in (a, b) for line in read_metrics(run).get("seen_before", [])]
         if alone:
             warnings.append(f"Left out: {alone} that only one of the two runs was tested on.")
         if others:

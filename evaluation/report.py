@@ -256,7 +256,7 @@ def share(folder, to):
     their ids, and paths. ValueError when the folder exists."""
     if exists(to):
         raise ValueError(f"--share {to}: exists; it is not overwritten")
-    run = read_run(folder)
+    run = read_run(folder, public=True)
     with evaluated(folder):
         text = page(run, run_figures(run), pictures=False)
         words = card(run)

@@ -35,9 +35,10 @@ SETTINGS = {                                         # flag: how it is said
 ON_OR_OFF = ("balanced", "check_files")              # flags that also have a --no- form
 
 
-def read_run(folder, results=None):
+def read_run(folder, results=None, public=False):
     """Run folder -> a namespace with what its files hold; results: a folder in it with the evaluation of
-    another table or split, from which metrics and predictions come.
+    another table or split, from which metrics and predictions come; public: without the warnings about the
+    data, which may name patients and files.
 
     args, config, metrics: the JSON files; own_metrics: those of the run's own test patients, {} before
     there are any; log, split, predictions: the rows of the CSV files; tasks: those
@@ -66,6 +67,8 @@ def read_run(folder, results=None):
         run.tasks = [task for task in tasks if task.key in run.metrics]
         run.tested_on = f"the {run.metrics['split']} split"
         run.metrics.setdefault("unit", "patient")
+        if public:
+            run.metrics.pop("warnings", None)
     if results != folder:
         run.tested_on = basename(results)
         run.name += f" on {run.tested_on}"

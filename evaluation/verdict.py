@@ -96,6 +96,7 @@ def warnings(task, result, asked, metric):
     scores = result[task.key]
     if result["split"] != "test":
         yield f"No test: the run was made with these patients, those of its {result['split']} split."
+    yield from result.get("seen_before", [])
     yield from result.get("warnings", [])
     for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
         for word, names in held_against_chance(task, scores.get(key, {})).items():

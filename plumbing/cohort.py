@@ -13,8 +13,8 @@ NO_PATIENTS = ("no patient ids: every image counts as a patient of its own; "
                "the numbers are of images, not patients")
 
 # entries of metrics.json that are no tasks; a task of such a name is "target NAME" there
-OTHER_ENTRIES = """split patients images unit device patient_ids patient_note by localization warnings
-    table a b""".split()
+OTHER_ENTRIES = """split patients images unit device patient_ids patient_note by localization seen_before
+    warnings table a b""".split()
 TARGET = "target "
 
 

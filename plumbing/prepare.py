@@ -60,9 +60,9 @@ def prepare(args, device):
                                   classes=classes_of(args, cohort, train.samples), **share)
     val_loader, _ = make_loader(val, args.batch_size, **share)
     notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
-    notes += [report, *seen_before(args, cohort, indices)]
-    # page and card repeat what speaks against the data, too
-    options["warnings"] = [note for note in notes if "WARNING" in note]
+    options["warnings"] = [note for note in notes if "WARNING" in note]        # the page repeats them
+    options["seen_before"] = seen_before(args, cohort, indices)
+    notes += [report, *options["seen_before"]]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}

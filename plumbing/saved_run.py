@@ -42,10 +42,7 @@ def read_metrics(run, needed=False):
     path = join(run, "metrics.json")
     if not (needed or isfile(path)):
         return {}
-    metrics = read_json(path)
-    if "seen_before" in metrics:                                   # as runs of before call them
-        metrics["warnings"] = metrics.pop("seen_before")
-    return metrics
+    return read_json(path)
 
 
 def tasks_and_columns(saved, path):

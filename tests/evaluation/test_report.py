@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from evaluation import report
-from evaluation.card import plain
+from evaluation.card import plain, write_card
 from evaluation.metrics import METRICS, NAMES
 from evaluation.picture_file import Figure
 from evaluation.report import page, run_figures, write_report
@@ -208,3 +208,15 @@ def test_another_evaluation_has_a_page_that_the_runs_own_links_to(runs, tmp_path
     text = open(write_report(str(tmp_path / "a"))).read()
     links = [value for name, value in Page(text).attributes if name == "href"]
     assert links == ["%3Cu%3Eother-test/report.html"] and "7.125" not in text and "<u>" not in text
+
+
+def test_warnings_about_the_data_stay_at_home(runs, tmp_path):
+    """They may name patients and files, as of one who is there twice: the own page has them, what is shared or exported has not."""
+    run = str(shutil.copytree(runs / "a", tmp_path / "a"))
+    metrics = json.load(open(tmp_path / "a/metrics.json"))
+    json.dump({**metrics, "warnings": ["WARNING: Mueller_left and Mueller_right count as different patients"]}, open(tmp_path / "a/metrics.json", "w"))
+    assert "Mueller" in open(write_report(run)).read()
+    report.share(run, str(tmp_path / "shared"))
+    write_card(run)
+    for path in ("shared/report.html", "shared/README.md", "a/best/README.md"):
+        assert "Mueller" not in (tmp_path / path).read_text()

@@ -79,4 +79,4 @@ def photographs(folder):
 def options_of(model, by_image=False):
     vit, n = getattr(model.config, "vit", model.config), getattr(model.config, "n", None)
     return dict(size=vit.image, n=n if "images" in model.inputs else None, r=getattr(model.config, "r", 1), channels=vit.channels, batch_size=3,
-                workers=0, device=CPU, autocast=None, by_image=by_image, warnings=[])
+                workers=0, device=CPU, autocast=None, by_image=by_image, seen_before=[], warnings=[])
