@@ -39,10 +39,12 @@ def print_table(tasks, result):
     constant predictor, one line per label, per subgroup and per operating point, and where the maps point."""
     print(f"{result['split']}: {counts(result)}; 95 % intervals, {people(result)} resampled")
     shown = []
+    warned = []                                      # what concerns all tasks is said once
     for task in tasks:
         sentence, warnings = verdict(task, result)
         print(textwrap.fill(sentence, WIDTH))
-        print_warnings(warnings)
+        print_warnings([text for text in warnings if text not in warned])
+        warned += warnings
         shown += tables(task, result)
     if "localization" in result:
         shown += map_tables(result["localization"])

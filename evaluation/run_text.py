@@ -115,11 +115,14 @@ def document(run):
 
     "charts" and "pictures" are the places of what only one of them has: of a task, and of the run."""
     yield "title", run.name
+    warned = []                                      # what concerns all tasks is said once
     for task in run.tasks:
         sentence, warnings = verdict(task, run.metrics)
         yield "lead", sentence
         for text in warnings:
-            yield "warning", text
+            if text not in warned:
+                yield "warning", text
+        warned += warnings
     yield "facts", ("", ["", ""], facts(run))
     yield "count", split_table(run)
     for task in run.tasks:

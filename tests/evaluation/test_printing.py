@@ -3,12 +3,13 @@ import re
 
 import numpy as np
 
+from evaluation import printing
 from evaluation.metrics import METRICS, NAMES
 from evaluation.printing import print_columns, print_table
 from evaluation.probabilities import details
 from evaluation.scores import score, score_constant, subset
 from plumbing.cohort import Task
-from tests.evaluation.toy import FINDINGS, PASI, table_of
+from tests.evaluation.toy import FINDINGS, GRADE, PASI, table_of
 
 SICK = Task("sick", "labels", ("sick",))
 
@@ -74,3 +75,11 @@ def test_long_names_are_told_apart(capsys):
     print_columns(["", "n"], [[name, 1] for name in names])
     old, new = capsys.readouterr().out.splitlines()[1:]
     assert old.startswith("    left lower lob...") and "age, old " in old and "age, new " in new
+
+
+def test_what_concerns_all_tasks_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(printing, "verdict", lambda task, result: (f"{task.name} is judged.", ["Half are missing.", f"{task.name} is rare."]))
+    monkeypatch.setattr(printing, "tables", lambda task, result: [])
+    print_table([PASI, GRADE], {"split": "test", "patients": 3, "images": 3, "unit": "patient"})
+    out = capsys.readouterr().out
+    assert out.count("Half are missing") == 1 and "pasi is rare" in out and "grade is rare" in out
