@@ -145,11 +145,11 @@ def test_twelve_evaluations_four_at_a_time_write_the_same_bytes(grey_run):
 
 @pytest.mark.slow
 def test_no_space_left_in_the_middle_of_training(greys, grey_run, monkeypatch):
-    """ENOSPC at the third checkpoint: the second is what the run goes on from."""
+    """ENOSPC at the third checkpoint: the second is what the run goes on from. The rehearsal saves before the first."""
     real, calls = run_folder.save_file, iter(range(100))
 
     def full(*args):
-        if next(calls) == 4:
+        if next(calls) == 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*args)
 
