@@ -64,6 +64,12 @@ def read_checkpoint(name):
         preprocessor = read_beside(place, file, "processor_config.json").get("image_processor", {})
     return tensors, config, preprocessor, notes
 
+
+def read_config(name):
+    """The config.json that read_checkpoint gives, without reading the weights."""
+    return read_beside(*find_file(name), "config.json")
+
+
 # -----------------------------------------------------------------------------
 # the place
 

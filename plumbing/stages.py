@@ -1,7 +1,7 @@
 """Both stages of a MultiViT from the weights of a ViT, or from those of another MultiViT."""
 import torch
 
-from plumbing.checkpoints import read_checkpoint
+from plumbing.checkpoints import read_checkpoint, read_config
 from plumbing.variants import placed_rows
 from vit import ViT
 
@@ -12,7 +12,9 @@ def start_stages(model, vit, args):
     model.report = vit.report
     if not hasattr(model, "stage2"):
         return
-    saved = read_checkpoint(args.pretrained)[0]                    # has these parts, if it is of a MultiViT
+    saved = {}
+    if read_config(args.pretrained).get("model") == "multivit":
+        saved = read_checkpoint(args.pretrained)[0]
     if not any(key.startswith(("stage2.", "fuse.", "merge.")) for key in saved):
         load_stage2(model.stage2, vit)
         return
