@@ -4,7 +4,7 @@ import textwrap
 
 from evaluation.metrics import LOWER_IS_BETTER, NAMES
 from evaluation.result_tables import cell_text, counts, legend, map_tables, number, people, tables
-from evaluation.verdict import verdict
+from evaluation.verdict import verdicts
 
 
 WIDTH = 80
@@ -38,14 +38,10 @@ def print_table(tasks, result):
     """Print what `evaluate` returns: the verdicts, then the metrics of every task beside those of the
     constant predictor, one line per label, per subgroup and per operating point, and where the maps point."""
     print(f"{result['split']}: {counts(result)}; 95 % intervals, {people(result)} resampled")
-    shown = []
-    warned = []                                      # what concerns all tasks is said once
-    for task in tasks:
-        sentence, warnings = verdict(task, result)
+    for sentence, warnings in verdicts(tasks, result):
         print(textwrap.fill(sentence, WIDTH))
-        print_warnings([text for text in warnings if text not in warned])
-        warned += warnings
-        shown += tables(task, result)
+        print_warnings(warnings)
+    shown = sum([tables(task, result) for task in tasks], [])
     if "localization" in result:
         shown += map_tables(result["localization"])
     for _, head, rows in shown:

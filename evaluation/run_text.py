@@ -11,7 +11,7 @@ from safetensors import safe_open
 from evaluation.metrics import LOWER_IS_BETTER, NAMES
 from evaluation.result_tables import MOST, counts, legend, map_tables, number, people, tables
 from evaluation.scores import chosen_metric
-from evaluation.verdict import verdict
+from evaluation.verdict import verdicts
 from plumbing.checkpoints import read_json
 from plumbing.saved_run import evaluated, read_metrics, tasks_and_columns
 from plumbing.simulate import COHORTS
@@ -115,14 +115,10 @@ def document(run):
 
     "charts" and "pictures" are the places of what only one of them has: of a task, and of the run."""
     yield "title", run.name
-    warned = []                                      # what concerns all tasks is said once
-    for task in run.tasks:
-        sentence, warnings = verdict(task, run.metrics)
+    for sentence, warnings in verdicts(run.tasks, run.metrics):
         yield "lead", sentence
         for text in warnings:
-            if text not in warned:
-                yield "warning", text
-        warned += warnings
+            yield "warning", text
     yield "facts", ("", ["", ""], facts(run))
     yield "count", split_table(run)
     for task in run.tasks:

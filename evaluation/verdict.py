@@ -22,6 +22,15 @@ CHANCE = {                                           # how well it tells patient
 }
 
 
+def verdicts(tasks, result):
+    """Yield the `verdict` on each task; what concerns several is a warning of the first alone."""
+    warned = []
+    for task in tasks:
+        sentence, texts = verdict(task, result)
+        yield sentence, [text for text in texts if text not in warned]
+        warned += texts
+
+
 def verdict(task, result):
     """What metrics.json holds -> a sentence on one task, and a list of sentences that warn."""
     scores = result[task.key]

@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 
-from evaluation import printing
+from evaluation import printing, verdict
 from evaluation.metrics import METRICS, NAMES
 from evaluation.printing import print_columns, print_table
 from evaluation.probabilities import details
@@ -78,7 +78,7 @@ def test_long_names_are_told_apart(capsys):
 
 
 def test_what_concerns_all_tasks_is_said_once(monkeypatch, capsys):
-    monkeypatch.setattr(printing, "verdict", lambda task, result: (f"{task.name} is judged.", ["Half are missing.", f"{task.name} is rare."]))
+    monkeypatch.setattr(verdict, "verdict", lambda task, result: (f"{task.name} is judged.", ["Half are missing.", f"{task.name} is rare."]))
     monkeypatch.setattr(printing, "tables", lambda task, result: [])
     print_table([PASI, GRADE], {"split": "test", "patients": 3, "images": 3, "unit": "patient"})
     out = capsys.readouterr().out
