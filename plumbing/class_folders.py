@@ -88,19 +88,8 @@ def read_layout(folder, images, left_out):
             places[path] = above
         else:
             left_out["images beside the folders of classes"] += 1
-    wrappers = []                                                  # folders that hold all others
-    for name in commonprefix([above[:-1] for above in places.values()]):               # works on lists too
-        if split_name(name):
-            break
-        wrappers.append(name)
-    for above in places.values():
-        del above[:len(wrappers)]
-    path_of = {(*above, basename(path)): path for path, above in places.items()}
-    for parts, path in path_of.items():                            # a folder beside the others that holds the
-        twin = path_of.get(parts[1:])                              # same files again, as chest_xray does
-        if twin and filecmp.cmp(twin, path, shallow=False):
-            del places[path]
-            left_out["second copies of images"] += 1
+    wrapper_notes = unwrap(places)
+    drop_copies(places, left_out)
     splits = []
     names = []
     below = defaultdict(set)                                       # of a class: the folders in it
@@ -113,10 +102,31 @@ def read_layout(folder, images, left_out):
         splits.append(split)
         names.append(words[0].strip())
         below[words[0]].update(words[1:2])
-    notes = notes_on_inner(folder, below)
-    if wrappers:
-        notes.append(f"classes are the folders below {join(*wrappers)}")
-    return splits, names, list(places), notes
+    return splits, names, list(places), notes_on_inner(folder, below) + wrapper_notes
+
+
+def unwrap(places):
+    """Take away the folders that hold all others; -> a line about it, in a list."""
+    wrappers = []
+    for name in commonprefix([above[:-1] for above in places.values()]):               # works on lists too
+        if split_name(name):
+            break
+        wrappers.append(name)
+    if not wrappers:
+        return []
+    for above in places.values():
+        del above[:len(wrappers)]
+    return [f"classes are the folders below {join(*wrappers)}"]
+
+
+def drop_copies(places, left_out):
+    """Leave out a folder beside the others that holds the same files again, as chest_xray does."""
+    path_of = {(*above, basename(path)): path for path, above in places.items()}
+    for parts, path in path_of.items():
+        twin = path_of.get(parts[1:])
+        if twin and filecmp.cmp(twin, path, shallow=False):
+            del places[path]
+            left_out["second copies of images"] += 1
 
 
 def notes_on_inner(folder, below):

@@ -38,13 +38,8 @@ def find_images(path, rows, column, root):
     if None not in paths:
         return paths, []
     files, left_out = look_through(root)
-    files = [relpath(file, root).replace(os.sep, "/") for file in files]
-    files_ending = defaultdict(list)                               # the last parts of a path, folded: files
-    for file in files:
-        place = join(basename(root), file)
-        parts = folded_stem(place).split("/")
-        for depth in range(len(parts)):
-            files_ending["/".join(parts[depth:])].append(place)
+    files = [file[len(root):].lstrip(os.sep).replace(os.sep, "/") for file in files]
+    files_ending = by_ending(join(basename(root), file) for file in files)
     above = commonprefix([split_name(row[column])[:-1] for row in rows])               # works on lists too
     respelled = []                                                 # rows
     for i, row in enumerate(rows):
@@ -64,12 +59,7 @@ def find_images(path, rows, column, root):
         refuse_missing(path, rows, column, paths, root, files, left_out)
     if not respelled:
         return paths, []
-    row_of = {paths[i]: rows[i] for i in respelled}
-    for image, row in zip(paths, rows):
-        other = row_of.get(image, row)
-        if other[column] != row[column]:
-            raise cell_error(path, row, column,
-                             f"and {other[column]!r} in row {other[None]} would both be {image}")
+    refuse_shared(path, rows, column, paths, respelled)
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
                    f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
@@ -88,6 +78,16 @@ def split_name(cell):
     if len(cell) > LONGEST:
         return [cell]
     return normpath(cell.replace("\\", "/")).split("/")
+
+
+def by_ending(files):
+    """-> {the last parts of a path, folded: the files that end with these}"""
+    files_ending = defaultdict(list)
+    for file in files:
+        parts = folded_stem(file).split("/")
+        for depth in range(len(parts)):
+            files_ending["/".join(parts[depth:])].append(file)
+    return files_ending
 
 
 def search(files_ending, cell, above):
@@ -147,3 +147,13 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
     del left_out[".csv"]                                           # tables, this one among them
     raise cell_error(path, row, column, "; ".join(
         [problem, *left_out_note(files, left_out), "--images names the folder"]))
+
+
+def refuse_shared(path, rows, column, paths, respelled):
+    """ValueError where two names in the table mean one file."""
+    row_of = {paths[i]: rows[i] for i in respelled}
+    for image, row in zip(paths, rows):
+        other = row_of.get(image, row)
+        if other[column] != row[column]:
+            raise cell_error(path, row, column,
+                             f"and {other[column]!r} in row {other[None]} would both be {image}")

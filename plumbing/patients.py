@@ -90,7 +90,7 @@ def named_patients(names, regex=None):
 
     names: paths below the data's folder. regex: --patient-regex, which every name must fit; without it the
     patterns of NAMES are tried."""
-    patterns = rules(NAMES)
+    patterns = [(re.compile(pattern), data_set) for pattern, data_set in rules(NAMES)]
     if regex:
         patterns = [(compile_regex(regex), "--patient-regex")]
     patients = []
@@ -98,7 +98,7 @@ def named_patients(names, regex=None):
     for name in names:
         stem = splitext(name)[0].replace("\\", "/")
         for pattern, data_set in patterns:
-            patient = first_group(re.search(pattern, stem))
+            patient = first_group(pattern.search(stem))
             if patient:
                 example_of.setdefault(data_set, patient)
                 break
