@@ -4,9 +4,9 @@ import numpy as np
 
 from plumbing.cohort import TARGET
 from plumbing.patients import identity
-from plumbing.prepare import learned_copies, own_data
+from plumbing.prepare import own_data
 from plumbing.saved_run import evaluated, read_metrics
-from plumbing.splits import read_run_split
+from plumbing.splits import learned_copies, read_run_split
 
 
 def learned_patients(run):

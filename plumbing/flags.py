@@ -237,12 +237,12 @@ def parse(argv=None):
     model = first.parse_known_args(argv)[0].model
     parser = make_parser(model)
     args, unknown = parser.parse_known_args(argv)
-    for word in unknown[:1]:
-        flag = word.split("=")[0]
+    if unknown:
+        flag = unknown[0].split("=")[0]
         owners = [name for name in MODELS if flag in make_parser(name)._option_string_actions]
         if owners:
             raise ValueError(f"{flag} belongs to --model {' or '.join(owners)}, not to {model}")
-        raise ValueError(parser.refusal(word))
+        raise ValueError(parser.refusal(unknown[0]))
     check_ranges(args)
     if args.resume is not None:                                    # "" of a variable that is not set
         typed = {token.split("=")[0] for token in argv if token.startswith("--")}

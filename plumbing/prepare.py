@@ -25,7 +25,7 @@ from plumbing.models import MODELS, build_model, defaults_of, images_of, seeing
 from plumbing.reading import choose_window, look_before, notes_on_files, reading_of
 from plumbing.resume import same_split, same_targets
 from plumbing.simulate import COHORTS, make
-from plumbing.splits import copies_between, read_run_split, split_patients
+from plumbing.splits import learned_copies, read_run_split, split_patients
 from plumbing.tables import shortlist
 from plumbing.targets import fit_tasks, put_positive_last, training_notes
 from plumbing.weight_files import in_one_line
@@ -141,14 +141,6 @@ def own_data(saved, run):
     with in_one_line(f"the images that {run} learned from cannot be compared with these",
                      (ValueError, OSError)):
         return load_data(saved)
-
-
-def learned_copies(own, run, cohort, splits=("train", "val")):
-    """-> [(index in the run's own cohort, index in the other)] of images that are byte for byte the same,
-    and in the run in these of its splits."""
-    split_of = read_run_split(run)
-    learned = [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
-    return copies_between(own, learned, cohort)
 
 
 def refuse_unwritable(names):

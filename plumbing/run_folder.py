@@ -84,14 +84,11 @@ def write_split(run, cohort, indices):
     path = join(run, "split.csv")
     if isfile(path):
         return
-    split_of = {}
     files = files_of(cohort)
-    for split, images in indices.items():
-        for i in images:
-            split_of[cohort.patients[i]] = split
     rows = [("patient", "split", "images", "files")]
-    for patient, images in cohort.groups().items():
-        rows.append((patient, split_of[patient], len(images), files[patient]))
+    for split, images in indices.items():
+        for patient, own in cohort.groups(images).items():
+            rows.append((patient, split, len(own), files[patient]))
     write_csv(path, rows)
 
 

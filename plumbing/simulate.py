@@ -90,14 +90,12 @@ def make(name, root="data_cache", seed=0, patients=None):
     if exists(table):
         return table
     os.makedirs(root, exist_ok=True)
+    part = folder + ".part"                                # may be left by a killed process: files are the same
     with lock(join(root, ".lock"), wait=True):
-        if exists(table):                                  # somebody made it meanwhile
-            return table
-        part = folder + ".part"
-        shutil.rmtree(part, ignore_errors=True)                    # what a killed process left
         try:
-            write(part, COHORTS[name], seed, patients)
-            os.rename(part, folder)
+            if not exists(table):                          # else somebody made it meanwhile
+                write(part, COHORTS[name], seed, patients)
+                os.rename(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return table

@@ -85,16 +85,17 @@ def find_copies(images, owners):
     return groups
 
 
-def copies_between(cohort, indices, other):
-    """-> [(index in cohort, index in other)] of images that are byte for byte the same.
-
-    indices: which images of the cohort count. An image of the other cohort appears once."""
-    ours = cohort.images
-    images = [ours[i] for i in indices] + other.images
+def learned_copies(own, run, cohort, splits=("train", "val")):
+    """-> [(index in the run's own cohort, index in the other)] of images that are byte for byte the same,
+    and in the run in these of its splits. An image of the other cohort appears once."""
+    split_of = read_run_split(run)
+    learned = [i for i, patient in enumerate(own.patients) if split_of.get(patient) in splits]
+    own_images = own.images
+    images = [own_images[i] for i in learned] + cohort.images
     pairs = []
-    for group in find_copies(images, [i < len(indices) for i in range(len(images))]):
-        # the cohort's images come first
-        pairs += [(indices[group[0]], i - len(indices)) for i in group if i >= len(indices)]
+    for group in find_copies(images, [i < len(learned) for i in range(len(images))]):
+        # the run's images come first
+        pairs += [(learned[group[0]], i - len(learned)) for i in group if i >= len(learned)]
     return pairs
 
 
