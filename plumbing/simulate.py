@@ -90,7 +90,7 @@ def make(name, root="data_cache", seed=0, patients=None):
     if exists(table):
         return table
     os.makedirs(root, exist_ok=True)
-    part = folder + ".part"                                # may be left by a killed process: files are the same
+    part = folder + ".part"                # where a killed process has left files, the same are written
     with lock(join(root, ".lock"), wait=True):
         try:
             if not exists(table):                          # else somebody made it meanwhile
