@@ -54,24 +54,31 @@ def parse_targets(path, header, target):
 
 
 def infer_kinds(path, rows, kinds, labels):
-    """Fill in the kinds that are not given, and -> their columns. Words and a lone column of 0 and 1 are
-    classes; several such columns, one with -1, lists of words, and those of `labels`, are labels; other
-    numbers are regression."""
-    guesses = [name for name, kind in kinds.items() if not kind]
-    for name in guesses:
-        kinds[name] = "labels" if name in labels else guess_kind(path, rows, name)
-    binary = [name for name in guesses if kinds[name] == "binary"]
-    for name in binary:
+    """Fill in the kinds that are not given; -> notes. Words and a lone column of 0 and 1 are classes; several
+    such columns, one with -1, lists of words, and those of `labels`, are labels; other numbers are
+    regression."""
+    notes = []
+    binary = {}                                                    # name: its cells
+    for name, kind in kinds.items():
+        if kind:
+            continue
+        cells = known_cells(rows, name)
+        kinds[name] = "labels" if name in labels else guess_kind(path, rows, name, cells)
+        if kinds[name] == "binary":
+            binary[name] = cells
+        elif kinds[name] == "regression" and 1 < len(cells) <= 10 and 3 * len(cells) <= cells.total():
+            notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; "
+                         f"--target {name}:classes makes each a class")
+    for name, cells in binary.items():
         kinds[name] = "labels"
-        if len(binary) == 1 and min(map(float, known_cells(rows, name)), default=0) >= 0:
+        if len(binary) == 1 and min(map(float, cells), default=0) >= 0:
             kinds[name] = "classes"
-    return guesses
+    return notes
 
 
-def guess_kind(path, rows, name):
-    """-> labels, classes, regression, or "binary" for nothing but 0, 1 and -1. ValueError with the flags that
-    decide where a column may mean several things."""
-    cells = known_cells(rows, name)
+def guess_kind(path, rows, name, cells):
+    """-> labels, classes, regression, or "binary" for nothing but 0, 1 and -1. cells: as known_cells counts
+    them. ValueError with the flags that decide where a column may mean several things."""
     odd = odd_cell(cells)
     if odd:
         cell, problem = odd

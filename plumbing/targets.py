@@ -39,23 +39,16 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     target: --target, or "" for the columns called target, label or label_*. labels: columns that are labels
     where --target gives no kind. uncertain, blank: from `policy`, for a label of -1 and for an empty one."""
     kinds, events = parse_targets(path, header, target)
-    guesses = infer_kinds(path, rows, kinds, labels)
+    notes = infer_kinds(path, rows, kinds, labels)
     tasks = []
     targets = {}
-    notes = []
     columns = [event for event, _ in events.values()]
     findings = {}                                                  # label -> float32 (rows,)
     counts = Counter()                                             # of labels whose value a flag says
     for name, kind in kinds.items():
-        if kind == "one-hot":
-            names = name.split("/")
-            columns += names
-            tasks.append(Task("class", "classes", tuple(names)))
-            targets["class"] = read_one_hot(path, rows, names)
-            continue
-        columns.append(name)
-        cells = known_cells(rows, name)
         if kind == "labels":
+            columns.append(name)
+            cells = known_cells(rows, name)
             if not cells or hold_labels(cells):
                 at_minus_one = uncertain.get(name, uncertain[None])
                 at_blank = blank.get(name, blank[None])
@@ -63,32 +56,24 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
                 counts[f"-1: --uncertain {at_minus_one}"] += cells["-1"] + cells["-1.0"]
                 counts[f"blank: --blank {at_blank}"] += len(rows) - cells.total()
             else:
-                values_of, list_notes = read_lists(path, rows, name, cells)
-                notes += list_notes
+                values_of, more = read_lists(path, rows, name, cells)
+                notes += more
             twice = findings.keys() & values_of.keys()
             if twice:
                 raise ValueError(f"{path}, column {name}: the label {min(twice)!r} is in another column too; "
                                  f"--target {name}:classes keeps them apart")
-            findings.update(values_of)
-            continue
-        if not cells:
-            raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
-        classes = ()
-        if kind == "survival":
-            classes = (name, events[name][0])
-            values, note = read_survival(path, rows, name, *events[name])
-            notes.append(note)
-        elif kind == "classes":
-            classes, values = read_classes([row[name] for row in rows], cells)
+            findings |= values_of
+        elif kind == "one-hot":
+            names = name.split("/")
+            columns += names
+            tasks.append(Task("class", "classes", tuple(names)))
+            targets["class"] = read_one_hot(path, rows, names)
         else:
-            values = numbers(path, rows, name)
-            if name in guesses and 1 < len(cells) <= 10 and 3 * len(cells) <= cells.total():
-                notes.append(f"{name}: {len(cells)} different numbers are taken for amounts; "
-                             f"--target {name}:classes makes each a class")
-        notes += reading_notes(name, cells, kind)
-        task = Task(name.replace(".", "_"), kind, classes)         # the name of a module has no dot
-        tasks.append(task)
-        targets[task.name] = values
+            columns.append(name)
+            task, values, more = read_column(path, rows, name, kind, events.get(name))
+            tasks.append(task)
+            targets[task.name] = values
+            notes += more
     if findings:
         tasks.append(Task("findings", "labels", tuple(findings)))
         targets["findings"] = np.stack(list(findings.values()), 1)
@@ -97,6 +82,27 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
         raise ValueError(f"--target {target}: two of them would have the same name; a dot becomes a _, "
                          "and all labels together are called findings")
     return tasks, targets, columns, notes + note_on_one_choice(rows, kinds, labels)
+
+
+def read_column(path, rows, name, kind, event):
+    """A column that is a task of its own, of regression, classes or survival -> Task, its values, notes.
+
+    event: of survival, the column of events and the value in it that is one."""
+    cells = known_cells(rows, name)
+    if not cells:
+        raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
+    classes = ()
+    notes = []
+    if kind == "survival":
+        classes = (name, event[0])
+        values, note = read_survival(path, rows, name, *event)
+        notes.append(note)
+    elif kind == "classes":
+        classes, values = read_classes([row[name] for row in rows], cells)
+    else:
+        values = numbers(path, rows, name)
+    task = Task(name.replace(".", "_"), kind, classes)             # the name of a module has no dot
+    return task, values, notes + reading_notes(name, cells, kind)
 
 
 def note_on_one_choice(rows, kinds, labels):
