@@ -20,7 +20,7 @@ from evaluation.scores import bootstrap_weights, summary
 from plumbing.fit import frame, to_model
 from plumbing.formats import without_ending
 from plumbing.headers import header_of
-from plumbing.tables import cell_place, read_csv
+from plumbing.tables import read_csv
 from plumbing.targets import numbers
 from plumbing.weight_files import in_one_line
 
@@ -68,7 +68,7 @@ def read_boxes(path, cohort, labels, size=()):
         if name not in header:
             raise ValueError(f"{path}: no column {name!r}; a table of boxes has {','.join(columns)}")
     name_column, label_column, *sides = columns
-    corners = np.stack([numbers(path, rows, side) for side in sides], axis=1)      # (rows, 4)
+    corners = np.stack([numbers(rows, side) for side in sides], axis=1)      # (rows, 4)
     if is_nih:
         corners[:, 2:] += corners[:, :2]                           # from x, y, width, height
     image_of = {without_ending(basename(image)): i for i, image in enumerate(cohort.paths)}
@@ -84,7 +84,7 @@ def read_boxes(path, cohort, labels, size=()):
         height, width = NIH_SIZE if is_nih else header_of(cohort, image).sides
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= BEYOND * width and 0 <= y0 < y1 <= BEYOND * height):       # or one is blank
-            raise ValueError(f"{cell_place(path, row, sides[0])}: {box.tolist()} is no box in the image of "
+            raise ValueError(f"{row[None]}, column {sides[0]}: {box.tolist()} is no box in the image of "
                              f"{width} x {height} px; need 0 <= x0 < x1 and 0 <= y0 < y1, in px of this copy")
         shares = to_model(box, frame(width, height, size, cohort.reading.fit))
         if shares[:2].max() < 1 and shares[2:].min() > 0:

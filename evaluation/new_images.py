@@ -70,7 +70,7 @@ def load_images(source, args, images=None, columns=()):
         patient = f"{PATIENT_COLUMNS}|{image}"                     # the first of these that is a column
     cohort = cohort_of_rows(source, header, rows, known, images, patient, image, args.patient_regex)
     cohort.notes += notes
-    merge_rows(source, rows, cohort)
+    merge_rows(rows, cohort)
     return cohort
 
 

@@ -139,13 +139,13 @@ def read_number(cell):
     return float(f"{match[1]}.{match[2] or 0}"), re.sub("(?<=..)s$", "", (match[3] or "").casefold())
 
 
-def read_numbers(name, cells, table, rows, hint):
+def read_numbers(name, cells, places, hint):
     """The cells of a column -> float (rows,), NaN where they are blank. ValueError where one is no number, or
-    has another unit than those before. table, rows: the table and its rows as a message names them."""
+    has another unit than those before. places: where each of them stands, "t.csv row 5"."""
     value_of = {"": np.nan}
     units = []
     has_comma = any("," in cell for cell in cells)
-    for row, cell in zip(rows, cells):
+    for place, cell in zip(places, cells):
         if cell in value_of:
             continue
         value_of[cell], unit = read_number(cell)
@@ -158,7 +158,7 @@ def read_numbers(name, cells, table, rows, hint):
         elif unit != units[0]:
             problem = f"has another unit than the cells before, {units[0] or 'none'}"
         if problem:
-            raise ValueError(f"{table} {row}, column {name}: {cell!r} {problem}; {hint}")
+            raise ValueError(f"{place}, column {name}: {cell!r} {problem}; {hint}")
     return np.array([value_of[cell] for cell in cells])
 
 

@@ -58,8 +58,8 @@ def fit_column(cohort, name, kind, train):
 
 def to_numbers(cohort, name):
     """-> float (images,), the cells of a column; NaN where they are blank."""
-    return read_numbers(name, cohort.columns[name], f"{cohort.name} patient", cohort.patients,
-                        f"--tabular {name}:category allows words")
+    places = [f"{cohort.name} patient {patient}" for patient in cohort.patients]
+    return read_numbers(name, cohort.columns[name], places, f"--tabular {name}:category allows words")
 
 
 def tabulate(cohort, columns):

@@ -27,10 +27,10 @@ ABSOLUTE = re.compile(r"(?i)[a-z]:[\\/]|[\\/]|\w+://")
 LONGEST = 4096                                                     # of any path; looking for more takes long
 
 
-def find_images(path, rows, column, root):
+def find_images(rows, column, root):
     """-> the image file of every row; notes, one line about those that the folder spells differently.
 
-    path: of the table; column: of the names; root: the folder of the images, an absolute path. ValueError
+    column: of the names; root: the folder of the images, an absolute path. ValueError
     where there is no such image, or there are two different ones, or it has two names in the table."""
     if not isdir(root):
         raise ValueError(f"--images {root}: no such folder")
@@ -49,17 +49,17 @@ def find_images(path, rows, column, root):
         matches = [join(dirname(root), file) for file in matches]
         for other in matches[1:]:
             if not filecmp.cmp(matches[0], other, shallow=False):
-                raise cell_error(path, row, column, f"may be {matches[0]} or {other}; --images names the "
+                raise cell_error(row, column, f"may be {matches[0]} or {other}; --images names the "
                                  "folder, or the table says which")
         if matches:
             paths[i] = matches[0]
             if not same:
                 respelled.append(i)
     if None in paths:
-        refuse_missing(path, rows, column, paths, root, files, left_out)
+        refuse_missing(rows, column, paths, root, files, left_out)
     if not respelled:
         return paths, []
-    refuse_shared(path, rows, column, paths, respelled)
+    refuse_shared(rows, column, paths, respelled)
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
                    f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
@@ -124,14 +124,14 @@ SPELLINGS = ((str, str), (without_ending, str), (folded, folded), (folded_stem, 
 # refused
 
 
-def refuse_missing(path, rows, column, paths, root, files, left_out):
+def refuse_missing(rows, column, paths, root, files, left_out):
     """ValueError about the first row that names no image, with the file of the nearest name, if any."""
     row = rows[paths.index(None)]
     cell = row[column]
     if commonpath([root, normpath(join(root, cell))]) != root:
-        raise cell_error(path, row, column, f"leaves the image folder {root}, which --images names")
+        raise cell_error(row, column, f"leaves the image folder {root}, which --images names")
     if cell and isdir(join(root, cell)):
-        raise cell_error(path, row, column, "is a folder; need a row for each image in it, or one file "
+        raise cell_error(row, column, "is a folder; need a row for each image in it, or one file "
                          "(.nii, .npy) where they are the slices of a volume")
     problem = (f"is no image ({' '.join(IMAGE_ENDINGS)}) under {root} "
                f"({paths.count(None)} of {len(rows)} rows)")
@@ -145,15 +145,14 @@ def refuse_missing(path, rows, column, paths, root, files, left_out):
         nearest = min(excess, key=excess.get)
         problem += f"; {nearest} " + ("has the nearest name" if excess[nearest] else "is in another folder")
     del left_out[".csv"]                                           # tables, this one among them
-    raise cell_error(path, row, column, "; ".join(
+    raise cell_error(row, column, "; ".join(
         [problem, *left_out_note(files, left_out), "--images names the folder"]))
 
 
-def refuse_shared(path, rows, column, paths, respelled):
+def refuse_shared(rows, column, paths, respelled):
     """ValueError where two names in the table mean one file."""
     row_of = {paths[i]: rows[i] for i in respelled}
     for image, row in zip(paths, rows):
         other = row_of.get(image, row)
         if other[column] != row[column]:
-            raise cell_error(path, row, column,
-                             f"and {other[column]!r} in row {other[None]} would both be {image}")
+            raise cell_error(row, column, f"and {other[column]!r} in {other[None]} would both be {image}")

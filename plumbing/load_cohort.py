@@ -109,12 +109,12 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if kinds and "labels" not in kinds and {uncertain, blank} != {"zeros"}:
         cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
                             "is labels; COLUMN:labels makes one")
-    rows = merge_rows(path, rows, cohort, split_column)
+    rows = merge_rows(rows, cohort, split_column)
     if split_column:
         cohort.splits = list(map(split_in, cohort.columns[split_column]))
         if None in cohort.splits:
-            raise cell_error(path, rows[cohort.splits.index(None)], split_column, "is none of train, val and "
-                             "test; --split-column none deals the patients anew")
+            raise cell_error(rows[cohort.splits.index(None)], split_column, "is none of train, val and test; "
+                             "--split-column none deals the patients anew")
         cohort.notes += other_folders(cohort, image)
     elif split != "none":
         cohort.notes += unused_split(cohort)
@@ -129,7 +129,7 @@ def cohort_of_rows(path, header, rows, known, images, patient, image, regex):
     folder = dirname(abspath(path))
     patients, notes = read_patients(path, header, rows, image, patient, known, regex)
     root = abspath(images or folder)
-    paths, path_notes = find_images(path, rows, image, root)
+    paths, path_notes = find_images(rows, image, root)
     notes += path_notes
     columns = {name: [row[name] for row in rows] for name in header}
     for name, cells in columns.items():
@@ -165,7 +165,7 @@ def read_patients(path, header, rows, image, patient, known, regex):
         cells = [cell or row[image] for row, cell in zip(rows, cells)]
     for row, cell in zip(rows, cells):
         if NOBODY.fullmatch(cell):
-            raise cell_error(path, row, patient, "names no patient; a row of an unknown one needs an id "
+            raise cell_error(row, patient, "names no patient; a row of an unknown one needs an id "
                              "of its own")
     patients, spelling_notes = one_spelling(cells)
     notes += spelling_notes
@@ -238,7 +238,7 @@ def find_split_column(path, header, rows, image, split, lists):
     for row in rows:
         name = without_ending(row[image])
         if name not in split_of:
-            raise cell_error(path, row, image, f"is in none of {split or lists}; --split-column names "
+            raise cell_error(row, image, f"is in none of {split or lists}; --split-column names "
                              "another split")
         row["split"] = split_of[name]
     if "split" not in header:

@@ -38,7 +38,7 @@ def plain_rows(path, header, rows, names, missing):
     return plain or rows, image, blanks, notes
 
 
-def merge_rows(path, rows, cohort, split=None):
+def merge_rows(rows, cohort, split=None):
     """Rows that name the same image of the same patient count once, with what is known before blanks.
 
     -> the rows that stay, the first of each image; the cohort is changed in place, and has a note. Words in
@@ -74,8 +74,9 @@ def merge_rows(path, rows, cohort, split=None):
                 remedy = "one row per image is needed"
                 if name in cohort.targets and not hold_labels(cells):
                     remedy = f"--target {name}:labels allows several words"
-                raise cell_error(path, row, name, f"is not {other[name]!r}, as in row {other[None]} of the "
-                                 f"same image; {remedy}")
+                line = other[None].split()[-1]
+                raise cell_error(row, name, f"is not {other[name]!r}, as in row {line} of the same image; "
+                                 + remedy)
             if name not in cohort.predicted:
                 differing.append(name)
     for name, values in cohort.targets.items():

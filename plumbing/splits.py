@@ -47,11 +47,10 @@ def read_run_split(run):
 
 def read_split_rows(run):
     """split.csv of a run folder -> {patient: row}."""
-    path = join(run, "split.csv")
-    _, rows = read_csv(path)
+    _, rows = read_csv(join(run, "split.csv"))
     for row in rows:
         if row.get("split") not in SPLITS or "patient" not in row:
-            raise ValueError(f"{path} row {row[None]}: need the columns patient and split, "
+            raise ValueError(f"{row[None]}: need the columns patient and split, "
                              "which is train, val or test")
     return {plain(row["patient"]): row for row in rows}
 

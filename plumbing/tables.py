@@ -40,8 +40,8 @@ def read_csv(path):
     """Read a table in UTF-8, with or without a byte order mark, its cells divided by commas, semicolons,
     tabs or bars.
 
-    -> the list of column names, and the rows as dicts {column: text} with the line number under the key None.
-    Of several lines in a cell a list is made, "a; b".
+    -> the list of column names, and the rows as dicts {column: text}, which say under the key None where they
+    stand, "t.csv row 5". Of several lines in a cell a list is made, "a; b".
     Columns without a name are left out, and so are lines that begin with #, unless all rows do. ValueError
     names the file, and the row where it is to blame."""
     refuse_foreign(path)
@@ -57,19 +57,18 @@ def read_csv(path):
             width = len(cells)
             header = read_header(path, cells)
             for cells in reader:
-                number = skipped + reader.line_num
+                place = f"{path} row {skipped + reader.line_num}"
                 if "\0" in "".join(cells):                         # Python 3.10 refuses it itself
                     raise csv.Error("line contains NUL")
                 is_whole = len(cells) >= len(header) and not any(cells[width:])
                 if not any(cells) or cells[0].startswith("#") and not is_whole:
                     continue                                       # a blank line, or a comment
                 if not is_whole:
-                    raise ValueError(f"{path} row {number}: {len(cells)} cells, "
-                                     f"the header has {len(header)}")
+                    raise ValueError(f"{place}: {len(cells)} cells, the header has {len(header)}")
                 rows.append({name: one_line(cell, "; ") for name, cell in zip(header, cells) if name})
-                rows[-1][None] = number
+                rows[-1][None] = place
                 if cells[0].startswith("#"):
-                    marked.append(number)
+                    marked.append(place)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file ({error}); if it is Windows-1252 (in "
                          "Turkey 1254, in China GB18030, in Japan CP932): "
@@ -80,7 +79,7 @@ def read_csv(path):
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     if 0 < len(marked) < len(rows):
-        raise ValueError(f"{path} row {marked[0]}: begins with # as comments do, but has all cells of a row; "
+        raise ValueError(f"{marked[0]}: begins with # as comments do, but has all cells of a row; "
                          "take away the # or the line")
     return list(filter(None, header)), rows
 
@@ -160,20 +159,16 @@ def one_line(cell, between=" "):
     return between.join(map(str.strip, INVISIBLE.sub("", cell).strip().splitlines()))
 
 
-def cell_place(path, row, name):
-    return f"{path} row {row[None]}, column {name}"
-
-
-def cell_error(path, row, name, problem):
+def cell_error(row, name, problem):
     """-> ValueError to raise: where the cell is, what it holds, and what is wrong with that."""
-    return ValueError(f"{cell_place(path, row, name)}: {row[name]!r} {problem}")
+    return ValueError(f"{row[None]}, column {name}: {row[name]!r} {problem}")
 
 
-def refuse_cells(path, rows, name, cells, problem):
+def refuse_cells(rows, name, cells, problem):
     """ValueError for the first row in which a column holds one of these cells, if there are any."""
     for row in rows:
         if row[name] in cells:
-            raise cell_error(path, row, name, problem)
+            raise cell_error(row, name, problem)
 
 
 def shortlist(names):

@@ -85,7 +85,7 @@ def guess_kind(path, rows, name, cells):
         choices = ways_out(f"--target {name}", cell, "classes", "regression")
         if None not in map(label_of, cells):
             choices = f"--target {name}:labels reads them as 1 and 0"
-        refuse_cells(path, rows, name, [cell], f"{problem}; {choices}")
+        refuse_cells(rows, name, [cell], f"{problem}; {choices}")
     if all(map(is_number, cells)):
         return "binary" if set(map(float, cells)) <= {0, 1, -1} else "regression"
     words_of = divide(cells)
@@ -96,7 +96,7 @@ def guess_kind(path, rows, name, cells):
         return "classes"
     if any(map(LIST.search, cells)):
         return "labels"
-    refuse_cells(path, rows, name, lists, f"looks like a list; --target {name}:labels reads it as one, "
+    refuse_cells(rows, name, lists, f"looks like a list; --target {name}:labels reads it as one, "
                  f"{name}:classes makes every combination a class")
 
 

@@ -21,9 +21,9 @@ NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|
                       r"|vivant|survécu|hayatta|存活|删失")
 
 
-def numbers(path, rows, name):
+def numbers(rows, name):
     """A column of the table -> float32 (rows,), NaN where the cell is blank."""
-    values = read_numbers(name, [row[name] for row in rows], f"{path} row", [row[None] for row in rows],
+    values = read_numbers(name, [row[name] for row in rows], [row[None] for row in rows],
                           "a number is needed, as 1500.5, or a blank, for which --missing names words")
     return values.astype(np.float32)
 
@@ -52,7 +52,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             if not cells or hold_labels(cells):
                 at_minus_one = uncertain.get(name, uncertain[None])
                 at_blank = blank.get(name, blank[None])
-                values_of = {name: read_labels(path, rows, name, POLICIES[at_minus_one], POLICIES[at_blank])}
+                values_of = {name: read_labels(rows, name, POLICIES[at_minus_one], POLICIES[at_blank])}
                 counts[f"-1: --uncertain {at_minus_one}"] += cells["-1"] + cells["-1.0"]
                 counts[f"blank: --blank {at_blank}"] += len(rows) - cells.total()
             else:
@@ -67,7 +67,7 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             names = name.split("/")
             columns += names
             tasks.append(Task("class", "classes", tuple(names)))
-            targets["class"] = read_one_hot(path, rows, names)
+            targets["class"] = read_one_hot(rows, names)
         else:
             columns.append(name)
             task, values, more = read_column(path, rows, name, kind, events.get(name))
@@ -100,7 +100,7 @@ def read_column(path, rows, name, kind, event):
     elif kind == "classes":
         classes, values = read_classes([row[name] for row in rows], cells)
     else:
-        values = numbers(path, rows, name)
+        values = numbers(rows, name)
     task = Task(name.replace(".", "_"), kind, classes)             # the name of a module has no dot
     return task, values, notes + reading_notes(name, cells, kind)
 
@@ -124,26 +124,26 @@ def read_classes(column, cells):
     return tuple(classes), np.where(places < 0, np.nan, places).astype(np.float32)
 
 
-def read_one_hot(path, rows, names):
+def read_one_hot(rows, names):
     """Columns of 0 and 1, no and yes, or marks, of which one is 1 in every row, or all are blank -> float32
     (rows,), its index."""
-    values = np.stack([read_labels(path, rows, name) for name in names], 1)
+    values = np.stack([read_labels(rows, name) for name in names], 1)
     unknown = np.isnan(values).all(1)
     values = np.nan_to_num(values)                                 # a blank beside a mark is a 0
     has_one = (values.sum(1) == 1) & (values.min(1) == 0)
     for row, is_fine in zip(rows, unknown | has_one):
         if not is_fine:
-            raise ValueError(f"{path} row {row[None]}: need one 1 and else 0 in {', '.join(names)}; "
+            raise ValueError(f"{row[None]}: need one 1 and else 0 in {', '.join(names)}; "
                              f"--target {':labels,'.join(names)}:labels makes each of them a label")
     return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 
-def read_labels(path, rows, name, uncertain=-1, blank=np.nan):
+def read_labels(rows, name, uncertain=-1, blank=np.nan):
     """A column of labels -> float32 (rows,), NaN where they are unknown.
 
     uncertain, blank: what -1 and a blank count as."""
     value_of = {cell: label_of(cell) for cell in known_cells(rows, name)}
-    refuse_cells(path, rows, name, [cell for cell in value_of if value_of[cell] is None],
+    refuse_cells(rows, name, [cell for cell in value_of if value_of[cell] is None],
                  "is no label, need 0, 1, -1 or blank; --missing names words for a blank")
     value_of[""] = blank
     values = np.float32([value_of[row[name]] for row in rows])
@@ -153,7 +153,7 @@ def read_labels(path, rows, name, uncertain=-1, blank=np.nan):
 
 def read_lists(path, rows, name, cells):
     """A column of words, one or several in a cell -> {word: float32 (rows,), is it there?}, notes."""
-    refuse_cells(path, rows, name, list(filter(OBJECT.fullmatch, cells)),
+    refuse_cells(rows, name, list(filter(OBJECT.fullmatch, cells)),
                  "is a JSON object; need a column with the words themselves")
     words_of = divide(cells)
     counts = Counter()                                             # word: rows
@@ -176,8 +176,8 @@ def read_survival(path, rows, time, event, event_value):
     """-> float32 (rows, 2): time and event, both NaN where one of them is blank; a note that counts them.
 
     event_value: of the column of events where it is not 1. ValueError where it must be said."""
-    times = numbers(path, rows, time)
-    refuse_cells(path, rows, time, [row[time] for row, t in zip(rows, times) if t < 0],
+    times = numbers(rows, time)
+    refuse_cells(rows, time, [row[time] for row, t in zip(rows, times) if t < 0],
                  "is no time, need at least 0")
     cells = known_cells(rows, event)
     wanted = same_word(event_value or "1")

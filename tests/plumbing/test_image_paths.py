@@ -16,8 +16,8 @@ def found(folder, names, files, root=None):
     for i, file in enumerate(files):
         os.makedirs(os.path.dirname(folder / file), exist_ok=True)
         Image.new("RGB", (4, 4), (i, 9, 9)).save(folder / file, format="PNG")
-    rows = [{"image": name, None: i + 2} for i, name in enumerate(names)]
-    paths, notes = find_images("t.csv", rows, "image", str(root or folder))
+    rows = [{"image": name, None: f"row {i + 2}"} for i, name in enumerate(names)]
+    paths, notes = find_images(rows, "image", str(root or folder))
     return [os.path.relpath(path, folder) for path in paths], notes
 
 
@@ -79,7 +79,7 @@ def test_files_of_another_kind_are_named(tmp_path):
     path = write(tmp_path, "t.csv", "image", "s1", images=())
     (tmp_path / "s1.h5").write_bytes(b"")
     with pytest.raises(ValueError, match=r"'s1' is no image .*; 2 of 2 files are left out \(.*\.h5 1.*; --images"):
-        find_images(path, [{"image": "s1", None: 2}], "image", str(tmp_path))
+        find_images([{"image": "s1", None: "row 2"}], "image", str(tmp_path))
 
 
 def test_the_folder_itself_may_be_named(tmp_path):
@@ -110,11 +110,11 @@ def test_two_files_of_one_name_length_and_time_are_two_images(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(content)
         os.utime(tmp_path / name, (1e9, 1e9))
-    rows = [{"image": "a.png", None: 2}]
+    rows = [{"image": "a.png", None: "row 2"}]
     with pytest.raises(ValueError, match="may be .*a.png or .*a.png; --images names the folder, or the table says which"):
-        find_images("t.csv", rows, "image", str(tmp_path))
+        find_images(rows, "image", str(tmp_path))
     (tmp_path / "n/a.png").write_bytes(b"one")
-    assert find_images("t.csv", rows, "image", str(tmp_path))[0][0].endswith("a.png")
+    assert find_images(rows, "image", str(tmp_path))[0][0].endswith("a.png")
 
 
 def test_the_name_of_the_folder_counts_as_its_part_of_a_path(tmp_path):
