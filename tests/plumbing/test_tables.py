@@ -15,7 +15,7 @@ def test_bom_crlf_quotes_and_blank_lines(tmp_path):
     assert header == ["patient_id", "image", 'a, "b"'] and rows[1]['a, "b"'] == "2"
     assert rows[0] == {"patient_id": "O'Neil, J", "image": "a.png", 'a, "b"': "1.5", None: f"{tmp_path}/t.csv row 2"}
     with pytest.raises(ValueError, match="t.csv row 6, column a, \"b\": 'x' is not a number"):
-        numbers("t.csv", rows, 'a, "b"')
+        numbers(rows, 'a, "b"')
 
 
 @pytest.mark.parametrize("text", (
