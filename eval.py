@@ -59,13 +59,15 @@ from plumbing.run_folder import save_model, write_json
 from plumbing.saved_run import open_model, read_metrics, read_model
 from plumbing.splits import read_run_split, sort_by_split
 
-USES = {  # what is asked for: the flags that it uses, besides --device
-    "data": ("images", "target", "by", "boxes", "figures"),
-    "predict": ("out", "images", "skip_broken", "figures"),
-    "against": (),
-    "export": (),
-    "share": (),
-    "run": ("split", "by", "boxes", "figures"),      # none of the others: the run's own table
+GOES_WITH = {  # flag: what must be asked for; the run alone is its own table
+    "split": "the run alone",
+    "images": "--data or --predict",
+    "target": "--data",
+    "by": "--data or the run alone",
+    "boxes": "--data or the run alone",
+    "figures": "--data or --predict or the run alone",
+    "out": "--predict",
+    "skip_broken": "--predict",
 }
 
 
@@ -99,7 +101,6 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         read_branches(tasks, batch, out, samples)
 
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
-    branches = {name: merge_samples(tasks, own, options["by_image"]) for name, own in samples.items()}
     held_out = None
     if split != "val" and indices.get("val"):
         held_out = predict_images(model, tasks, cohort, indices["val"], options, progress="looking at val")
@@ -136,8 +137,9 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             scores["per_image"] = score(task, predictions["alone"])
         if columns:
             scores["subgroups"] = score_subgroups(task, predictions, columns, cohort, constant)
-        if branches:
-            scores["branches"] = {name: score(task, alone) for name, alone in branches.items()}
+        for name, own in samples.items():
+            alone = merge_samples(tasks, own, options["by_image"])
+            scores.setdefault("branches", {})[name] = score(task, alone)
     if findings:
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(join(run, "predictions.csv"), tasks, predictions, cohort)
@@ -212,11 +214,12 @@ def check_flags(args, default_of):
     --out."""
     refuse_empty(args, ("run",))
     check_ranges(args)
-    asked = next((flag for flag in USES if getattr(args, flag)), "run")
-    for flag, value in vars(args).items():
-        if value != default_of(flag) and flag not in ("run", "device", asked, *USES[asked]):
-            owners = " or ".join(f"--{other}" for other in USES if flag in USES[other])
-            owners = owners.replace("--run", "the run alone")
+    asked = "the run alone"
+    for flag in ("data", "predict", "against", "export", "share"):
+        if getattr(args, flag):
+            asked = f"--{flag}"
+    for flag, owners in GOES_WITH.items():
+        if getattr(args, flag) != default_of(flag) and asked not in owners:
             raise ValueError(f"--{flag.replace('_', '-')} goes together with {owners}")
     if args.predict and not args.out:
         raise ValueError("--predict SOURCE and --out CSV go together")

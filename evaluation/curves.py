@@ -20,14 +20,14 @@ THIRDS = "lowest", "middle", "highest"
 
 class Line(NamedTuple):
     """name: what the key says of it. low, high: the ends of its band over `over`, or with points of the
-    intervals, where marks stand instead of a line. mark: xs and ys of a point on the line."""
+    intervals, where marks stand instead of a line. mark: number of a point that stands out."""
     name: str
     xs: list
     ys: list
     low: list = None
     high: list = None
     over: list = None
-    mark: tuple = ((), ())
+    mark: int = None
     points: bool = False
 
 
@@ -110,10 +110,9 @@ def rates(points, metric, name, question, threshold=None):
     low = high = None
     if draws:
         low, high = np.percentile([np.interp(GRID, *draw) for draw in draws], [2.5, 97.5], axis=0)
-    mark = (), ()
+    mark = None
     if threshold is not None and probability.max() >= threshold:
-        last = (np.unique(probability) >= threshold).sum()  # of the scores that are called
-        mark = [xs[last]], [ys[last]]
+        mark = (np.unique(probability) >= threshold).sum()         # the last of the scores that are called
     [area] = METRICS["labels"][metric](probability, answer, weights[:1])
     text = f"{name}: {NAMES[metric]} {number(area)}, {answer.sum():.0f} of {len(answer)}"
     if min(len(set(patients[answer == value])) for value in (0, 1)) < FEW:

@@ -154,19 +154,17 @@ def sample_figure(views, out, i, config, tasks, answers, boxes, title):
     if task and "label_map" in out:
         labels = [*boxes, *labels_to_draw(*answers[task.name])]
     groups = []
-    text = MAP_TEXT
     for label, maps in dict(maps_of(tasks, config, out, i, labels)).items():
         target, prediction = answers[task.name]
         actual = {0: "absent", 1: "present"}.get(target[label], "unknown")
         caption = f"{task.classes[label]} {actual}, predicted {prediction[label].clip(*SURE):.2f}"
         groups.append((views, caption, boxes.get(label, []), maps))
-        text = MAP_TEXT + BOX_TEXT
+    if groups:
+        return heat_figure(groups, title), MAP_TEXT + BOX_TEXT
     maps = finding_maps(out, i, None, grids_of(config))
-    if maps and not groups:
-        groups.append((views, "", [], maps))
-    if not groups:
-        return None, ""
-    return heat_figure(groups, title), text
+    if maps:
+        return heat_figure([(views, "", [], maps)], title), MAP_TEXT
+    return None, ""
 
 
 def answer_texts(tasks, answers):

@@ -253,7 +253,7 @@ METRICS = {  # kind of task -> name -> function; the first decides which epoch i
 }
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error",
          "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
-         "brier": "Brier score", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
+         "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "brier": "Brier score",
          "c_index": "concordance", "loss": "loss", "ccc": "Lin's concordance", "kappa": "quadratic kappa"}
 LOWER_IS_BETTER = ("mae", "rmse", "brier", "loss")
 UNDEFINED = {  # why a metric may be undefined where there are units

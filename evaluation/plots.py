@@ -40,8 +40,10 @@ def line_chart(lines, x, y, width=WIDTH, dots=None, reference=None, labels=()):
             upper = chart.points(line.over, line.high)
             chart.area(lower + upper[::-1], (*color, opacity))
         chart.curve(line.xs, line.ys, color)
-        chart.marks(*line.mark, 12, INK)
-        chart.marks(*line.mark, 8, color)
+        if line.mark is not None:
+            point = chart.points(line.xs, line.ys)[line.mark]
+            chart.dot(*point, 12, INK)
+            chart.dot(*point, 8, color)
     return chart.done()
 
 
@@ -93,11 +95,13 @@ def confusion(counts, classes):
         color = INK
         if max(i, j) < n and table[i, n]:
             share = count / table[i, n]
+            left = x.px(j)
+            top = y.px(i)
             chart.box(
-                x.px(j) + 2,
-                y.px(i) + 2,
-                x.px(j + 1) - 2,
-                y.px(i + 1) - 2,
+                left + 2,
+                top + 2,
+                left + CELL - 2,
+                top + CELL - 2,
                 (*ACCENT, round(255 * share)),
             )
             percent = round(100 * share)

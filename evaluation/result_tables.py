@@ -115,11 +115,10 @@ def metric_table(task, result):
         head.append("constant")
     rows = []
     total = len(task.classes)
-    for metric in [*METRICS[task.kind], "ccc", "kappa"]:
+    for metric, title in NAMES.items():
         if metric not in scores:
             continue
         entry = scores[metric]
-        title = NAMES[metric]
         defined = entry.get(task.kind, total)                      # for how many of the classes or labels
         if defined < total:
             title += f", {defined} of {total} {task.kind}"

@@ -168,9 +168,9 @@ def learning_curves(run):
     for number, label, note, series in ((1, "loss", LOSS, losses), (2, NAMES[metric], "", chosen)):
         lines = []
         for text, ys in series.items():
-            mark = (), ()
+            mark = None
             if best is not None and np.isfinite(ys[best]):
-                mark = [epochs[best]], [ys[best]]
+                mark = best
             if np.isfinite(ys).any():
                 lines.append(curves.Line(text, epochs, ys, mark=mark))
         if lines:

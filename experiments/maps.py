@@ -6,6 +6,7 @@
 
 Of test patients; a finding per label. Both runs read the same table, and have the same split (--seed).
 """
+from eval import own_split
 from evaluation.figures import findings_of, heat_figure, maps_of, views_of
 from evaluation.localization import find_boxes
 from evaluation.predict import predict_images
@@ -15,7 +16,6 @@ from plumbing.device import find_device
 from plumbing.match import match
 from plumbing.prepare import load_data, run_options
 from plumbing.saved_run import open_model
-from plumbing.splits import read_run_split, sort_by_split
 
 
 def findings_in(run, device):
@@ -30,7 +30,6 @@ def findings_in(run, device):
     if not task:
         return findings
     boxes_of = find_boxes(None, cohort, task.classes, options["size"])
-    test = sort_by_split(cohort, read_run_split(run))[0]["test"]
 
     def watch(batch, out):
         for i, [image] in enumerate(batch["index"]):
@@ -39,7 +38,7 @@ def findings_in(run, device):
                 maps = {f"{run}: {name}": weights for name, weights in maps.items()}
                 findings[cohort.paths[image], task.classes[label]] = boxes_of[image][label], views, maps
 
-    images = [image for image in test if image in boxes_of]
+    images = [image for image in own_split(cohort, args.data, run)["test"] if image in boxes_of]
     if images:
         predict_images(model, tasks, cohort, images, options, watch)
     return findings

@@ -24,7 +24,6 @@ trained anew; after a change of the code delete OUT. Tables: OUT/NAME.md and NAM
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -95,8 +94,7 @@ def train_run(flags, run, args, stop):
     if isfile(join(run, "args.json")):
         command += ["--resume", run]
     else:                                                          # new, or killed before it had its flags
-        shutil.rmtree(run, ignore_errors=True)
-        command += [*flags, "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
+        command += [*flags, "--overwrite", "--runs", folder, "--name", name, "--cache-dir", args.cache_dir]
     log = run + ".log"
     with open(log, "a", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=file)

@@ -31,12 +31,13 @@ def test_a_band_holds_its_curve_and_an_operating_point_lies_on_it():
     line = rates(roc, "auroc", "x", (PROBABILITY, ANSWER, PATIENTS), 0.6)
     middle = np.interp(GRID[5:-5], line.xs, line.ys)
     assert (line.low[5:-5] <= middle + 1e-9).all() and (middle <= line.high[5:-5] + 1e-9).all() and len(line.over) == len(line.low) == 101
-    assert np.isclose(np.ravel(line.mark), np.transpose([line.xs, line.ys])).all(1).any()
-    alone = rates(roc, "auroc", "x", (PROBABILITY, ANSWER, np.array(["one"] * 40)), 2.0)
-    assert alone.low is None and not any(alone.mark)
-    point = rates(precision_recall, "auprc", "x", (PROBABILITY, ANSWER, PATIENTS), 0.6).mark
     called = PROBABILITY >= 0.6
-    assert np.ravel(point) == pytest.approx((called[ANSWER == 1].mean(), ANSWER[called].mean()))
+    rates_there = called[ANSWER == 0].mean(), called[ANSWER == 1].mean()
+    assert (line.xs[line.mark], line.ys[line.mark]) == pytest.approx(rates_there)
+    alone = rates(roc, "auroc", "x", (PROBABILITY, ANSWER, np.array(["one"] * 40)), 2.0)
+    assert alone.low is None and alone.mark is None
+    line = rates(precision_recall, "auprc", "x", (PROBABILITY, ANSWER, PATIENTS), 0.6)
+    assert (line.xs[line.mark], line.ys[line.mark]) == pytest.approx((called[ANSWER == 1].mean(), ANSWER[called].mean()))
 
 
 @pytest.mark.parametrize("positives, mark", ((10, ""), (9, " (few)")))

@@ -38,7 +38,7 @@ def test_bars_are_as_high_as_their_counts():
 def test_dots_lines_and_bands_are_where_the_axes_say():
     """A dot on its pair, a line on its points in the color of its key, its band around it and nowhere else."""
     x, y = Axis((0, 1), "x"), Axis((0, 1), "y")
-    line = Line("a line", [0, 1], [0.5, 0.5], [0.4, 0.4], [0.6, 0.6], [0, 1], mark=([0.75], [0.5]))
+    line = Line("a line", [0, 0.75, 1], [0.5, 0.5, 0.5], [0.4, 0.4], [0.6, 0.6], [0, 1], mark=1)
     image = line_chart([line], x, y, HEIGHT, dots=([0.25], [0.1]))
     pixels = np.asarray(image).astype(int)
     color = PALETTE[1]                               # dots have the first

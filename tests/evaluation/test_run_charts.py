@@ -80,7 +80,7 @@ def test_learning_curves_with_and_without_the_validation_loss(column, losses, mo
         patch.setattr(run_charts, "line_chart", lambda lines, *rest: drawn.extend(lines))
         log[1]["val_loss"] = ""                      # of the epoch that is kept, and not of the other
         list(learning_curves(run))
-    assert [line.name.partition(" ")[0] for line in drawn if any(line.mark)] == ["training", "mean"]
+    assert [line.name.partition(" ")[0] for line in drawn if line.mark is not None] == ["training", "mean"]
     for row in log:
         row["val_loss"] = ""
     assert next(learning_curves(run)).picture.info["key"] == losses.split("; ")[0]
