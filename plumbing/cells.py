@@ -18,7 +18,7 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^0\d+$ -> begins with 0, as codes do
 ^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?$ -> is a date
 ^[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]$ -> is a list of numbers, which belong into columns of their own
-^[1-9]\d{0,2}(,\d{3})+$ -> has commas that may divide thousands, or be a decimal comma
+(?i)^[1-9]\d{0,2}(,\d{3})+\s*(UNITS)?$ -> has commas that may divide thousands, or be a decimal comma
 (?i)^[-+]?\d+,\d+(e[-+]?\d+)?$ -> has a decimal comma
 ^[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?$ -> has its thousands divided
 (?i)^(\d{1,4}([-./])\d{1,2}\2\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?)$ -> is a date or a time
@@ -28,9 +28,9 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^[-+.\d]+([\s,;|]+[-+.\d]+)+$ -> is a list of numbers, which belong into columns of their own
 """.replace("MONTHS", MONTHS).replace("UNITS", UNITS))
 # but 1,500, which may be a thousand and more
-READABLE = re.compile(r"(?i)(?![1-9]\d{0,2}(?:,\d{3})+$)([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
+READABLE = re.compile(r"(?i)(?![1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
                       rf"\s*({UNITS})?")
-GROUPED = re.compile(r"\d{1,3}|[1-9]\d{0,2}\.\d{3}")               # 1.500 among 500 and 750: 1500?
+GROUPED = re.compile(rf"(?i)(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")        # 1.500 among 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|unspecified|undetermined"
                      r"|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate|inconclusive|maybe"
@@ -40,19 +40,21 @@ UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|u
                      r"|sure|evalua|assess|determin)\w*|inconnue?|desconocid[oa]|sconosciut[oa]|unbekannt"
                      r"|keine angaben?|wei(ß|ss) nicht|nsp|ne sait pas|non renseigné|no sabe|onbekend"
                      r"|bilinmiyor|none[ _]selected|未知|不详|不明)[)\]]?")
-LABELS = {**dict.fromkeys("true yes y ja oui si sí sim evet да 是 positive positiv positif positivo 阳性 pos "
-                          "present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● +".split(), "1"),
-          **dict.fromkeys("false no n nein non nee não hayır hayir нет 否 negative negativ négatif negativo "
-                          "阴性 neg absent unchecked faux falsch falso yanlış yanliş yok 无 -".split(), "0")}
+LABELS = {**dict.fromkeys("true t yes y ja oui si sí sim evet tak да 是 positive positiv positif positivo 阳性 "
+                          "pos present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● +".split(), "1"),
+          **dict.fromkeys("false f no n nein non nee nej nie não hayır hayir нет 否 negative negativ "
+                          "négatif negativo 阴性 neg absent unchecked faux falsch falso yanlış yanliş yok 无 -"
+                          .split(), "0")}
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 TYPED = str.maketrans("ı’‐‑‒–—−", "i'------", "\u0307")              # as keyboards and spreadsheets vary them
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?((significant|acute|abnormal)[ _-])?(findings?|abnormalit(y|ies))"
                         r"|normal(es?)?|healthy|unremarkable|ohne befund|unauffällig"
                         r"|正常|未见异常")                        # in a list of findings
-CALL = re.compile(r"(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
+CALL = re.compile(r"^(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
 LIST = re.compile(rf"[|;；]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;；,，、"
+NOTHING = "", "nan", "none", "<na>"                                # in a list
 RARE_SEPARATORS = *"\t\\·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
                       r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|yok|无|normal|正常|healthy|gesund"
@@ -153,7 +155,7 @@ def read_numbers(name, cells, places, hint):
         problem = None
         if value_of[cell] is None:
             _, problem = odd_cell([cell]) or (cell, "is not a number")
-        elif has_comma and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", cell):
+        elif has_comma and re.match(r"[1-9]\d{0,2}\.\d{3}(?!\d)", cell):
             problem = "may be a thousand and more, as others have a decimal comma"
         elif unit != units[0]:
             problem = f"has another unit than the cells before, {units[0] or 'none'}"
@@ -165,16 +167,17 @@ def read_numbers(name, cells, places, hint):
 def list_parts(cell, separators=SEPARATORS):
     """ "a|b", "a; b", "a, b", "['a', 'b']", "['a' 'b']", 'c("a", "b")' or "{'a', 'b'}" -> ["a", "b"]"""
     cell = CALL.sub("", cell)
-    if cell.startswith(("[", "{", "(")):
-        quoted = ["".join(pair).strip() for pair in re.findall(r"'([^']*)'|\"([^\"]*)\"", cell)]
-        if any(quoted):
-            return list(filter(None, quoted))
+    parts = []
+    if re.match(r"[\[{]|\([\[{'\")]", cell):                        # (L) nodule is a word
+        parts = re.findall(r"'[^']*'|\"[^\"]*\"", cell)
         cell = cell.strip("[]{}()").replace(",", "|")
-    for separator in separators:
-        if separator in cell:
-            break
-    parts = [part.strip(" '\"") for part in cell.split(separator)]
-    return [part for part in parts if part]
+    if not parts:
+        for separator in separators:
+            if separator in cell:
+                break
+        parts = cell.split(separator)
+    words = [part.strip(" '\"") for part in parts]
+    return [word for word in words if word.lower() not in NOTHING]
 
 
 def are_lists(words_of):
@@ -190,13 +193,17 @@ def are_lists(words_of):
 
 
 def divide(cells):
-    """Cells of a column of lists -> {cell: its words}. Any other signs between them than the usual ones count
-    only where each word of a list stands alone in another cell."""
-    for separators in (SEPARATORS, "/+&"):
+    """Cells of a column of lists -> {cell: its words}. Commas beside bars or semicolons ("Hernia, Hiatal")
+    and other signs than the usual ones count only where each word of a list stands alone in another cell."""
+    alone = set(map(same_word, cells))
+    for separators in ("|;；", SEPARATORS, "/+&"):
         words_of = {cell: list_parts(cell, separators) for cell in cells}
         if are_lists(words_of):
+            for cell in cells:
+                parts = list_parts(cell)
+                if len(parts) > 1 and alone.issuperset(map(same_word, parts)):
+                    words_of[cell] = parts
             return words_of
-    alone = set(map(same_word, cells))
     for separator in RARE_SEPARATORS:
         words_of = {cell: list_parts(cell, [separator]) for cell in cells}
         for parts in words_of.values():

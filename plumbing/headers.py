@@ -135,26 +135,20 @@ def header_of(cohort, i):
 
 def axes_in(header, wanted=None):
     """-> 2, 3 or 0: how a file is to be read. wanted: 2 or 3, where there is a choice."""
-    axes = len(header.shape)
+    shape = header.shape
+    axes = len(shape)
     if header.format == "array":
         if axes == 2 and wanted != 2 and header.type not in PIXEL_TYPES:
             return 0
-        if wanted != 3 and has_color_axis(header.shape):
+        has_colors = axes == 3 and (shape[0] in (1, 3) or shape[2] in (1, 3, 4))
+        if axes == 2 or has_colors and min(header.sides) > 4 and wanted != 3:
             return 2
-        return 2 if axes == 2 else 3
+        return 3
     if wanted == 3 and header.pages:
         return 3
-    if axes == 2 or header.shape[0] == 1 or header.shape[2] == 3:
+    if axes == 2 or shape[0] == 1 or shape[2] == 3:
         return 2
     return 3
-
-
-def has_color_axis(shape):
-    """(H, W, 1), (H, W, 3), (H, W, 4), (1, H, W) or (3, H, W), of more than 4 px a side?"""
-    if len(shape) != 3:
-        return False
-    is_last = shape[2] in (1, 3, 4) and min(shape[:2]) > 4
-    return is_last or shape[0] in (1, 3) and min(shape[1:]) > 4
 
 
 def check_kinds(cohort, headers):

@@ -59,7 +59,11 @@ def find_images(rows, column, root):
         refuse_missing(rows, column, paths, root, files, left_out)
     if not respelled:
         return paths, []
-    refuse_shared(rows, column, paths, respelled)
+    row_of = {paths[i]: rows[i] for i in respelled}
+    for image, row in zip(paths, rows):
+        other = row_of.get(image, row)
+        if other[column] != row[column]:
+            raise cell_error(row, column, f"and {other[column]!r} in {other[None]} would both be {image}")
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
                    f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
@@ -147,12 +151,3 @@ def refuse_missing(rows, column, paths, root, files, left_out):
     del left_out[".csv"]                                           # tables, this one among them
     raise cell_error(row, column, "; ".join(
         [problem, *left_out_note(files, left_out), "--images names the folder"]))
-
-
-def refuse_shared(rows, column, paths, respelled):
-    """ValueError where two names in the table mean one file."""
-    row_of = {paths[i]: rows[i] for i in respelled}
-    for image, row in zip(paths, rows):
-        other = row_of.get(image, row)
-        if other[column] != row[column]:
-            raise cell_error(row, column, f"and {other[column]!r} in {other[None]} would both be {image}")

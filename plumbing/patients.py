@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections import defaultdict
-from os.path import splitext
 
 from plumbing.cells import MONTHS, UNKNOWN, folded
 from plumbing.cohort import NO_PATIENTS
@@ -13,14 +12,14 @@ from plumbing.weight_files import in_one_line
 
 
 NAMES = r"""  what files are called, below the data's folder, without endings: the first group is the patient
-(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:NORMAL2-)?IM-\d+(?=-\d+))[^/]*$ -> chest_xray
-(?:^|/)(\d{8})_\d{3}$ -> NIH ChestX-ray14
-(?:^|/)[A-Z]+-(\d{4,})-\d+$ -> OCT2017
+(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:(?<=NORMAL/)|NORMAL2-)IM-\d+(?=-\d+))[^/]*$ -> chest_xray
+(?:^|/)(0\d{7})_\d{3}$ -> NIH ChestX-ray14
+(?:^|/)(?:CNV|DME|DRUSEN|NORMAL)-(\d{4,})-\d+$ -> OCT2017
 (?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT) -> CBIS-DDSM
 (?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$ -> BreakHis
 (?:^|[/_-])(TCGA([-_])[A-Z0-9]{2}\2[A-Z0-9]{4})(?![A-Za-z0-9]) -> TCGA
-(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_\d{4}|\d{3}_S_\d{4})(?!\d) -> LIDC-IDRI, OASIS or ADNI
-(?:^|/)(BraTS\d*[_-][A-Za-z]+[_-]\d+|IXI\d{3})(?!\d) -> BraTS or IXI
+(?:^|[/_])(LIDC-IDRI-\d{4}|OAS\d_?\d{4}|\d{3}_S_\d{4})(?!\d) -> LIDC-IDRI, OASIS or ADNI
+(?:^|/)(BraTS\d*[_-](?:[A-Za-z]+[_-]\d+|\d{5})|IXI\d{3})(?!\d) -> BraTS or IXI
 (?:^|/)\d{8}_([0-9a-f]{16})_MG_ -> INbreast
 (?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$ -> invasive ductal carcinoma
 (?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$ -> two eyes, breasts or knees
@@ -96,7 +95,7 @@ def named_patients(names, regex=None):
     patients = []
     example_of = {}                                                # data set -> its first patient
     for name in names:
-        stem = splitext(name)[0].replace("\\", "/")
+        stem = without_ending(name).replace("\\", "/")
         for pattern, data_set in patterns:
             patient = first_group(pattern.search(stem))
             if patient:

@@ -90,7 +90,7 @@ def read_column(path, rows, name, kind, event):
     event: of survival, the column of events and the value in it that is one."""
     cells = known_cells(rows, name)
     if not cells:
-        raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows")
+        raise ValueError(f"{path}, column {name}: no value in {len(rows)} rows with an image")
     classes = ()
     notes = []
     if kind == "survival":
@@ -165,6 +165,8 @@ def read_lists(path, rows, name, cells):
                          f"for a blank, say --missing=default,{quote(cell.lower())}")
     refuse_too_many(path, name, counts)
     labels = sorted(word for word in spellings_of(counts) if not NO_FINDING.fullmatch(word))
+    if not labels:
+        refuse_cells(rows, name, cells, "is no label, nor is any other cell: nothing to learn from")
     answers_of = {"": [np.nan] * len(labels)}
     for cell, words in words_of.items():
         answers_of[cell] = np.isin(range(len(labels)), places_in(labels, words))

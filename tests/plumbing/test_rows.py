@@ -82,6 +82,9 @@ def test_two_eyes_in_a_row(tmp_path):
     write(tmp_path, "none.csv", "ID,Left,Right,N", "1,1_left.jpg,,0", "2,,.,1", '"3\n4",,,1')            # as of REDCap
     left = load_cohort(str(tmp_path / "none.csv"), patient="ID", image="Left,Right", target="N")
     assert left.patients == ["1"] and "3 rows name 1 images, several in a cell; a row with none is left out" in left.notes
+    write(tmp_path, "apart.csv", "ID,Right,N", "1,,0", "1,1_right.jpg,")                        # REDCap keeps what was asked once in a row of its own
+    with pytest.raises(ValueError, match="column N: no value in 1 rows with an image"):
+        load_cohort(str(tmp_path / "apart.csv"), patient="ID", image="Right", target="N")
     with pytest.raises(ValueError, match="none.csv row 2, column Right: '' is no image"):
         load_cohort(str(tmp_path / "none.csv"), patient="ID", image="Right", target="N")
     with pytest.raises(ValueError, match="no column 'Middle'; --image-column names it, there are 'ID', 'Left', 'Right', 'N'"):

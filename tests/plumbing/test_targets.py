@@ -169,6 +169,12 @@ def column(tmp_path, cells, target="target", **options):
     (("1", "2", "3") * 3, Task("target", "regression"), [1, 2, 3] * 3, "target: 3 different numbers are taken for amounts; --target target:classes"),
     (("a|B", "b", "A"), Task("findings", "labels", ("A", "B")), [[1, 1], [0, 1], [1, 0]], "lists"),
     (("['a', '']", "['b ', ' a']", "['']"), Task("findings", "labels", ("a", "b")), [[1, 0], [1, 1], [0, 0]], "lists"),       # PadChest
+    (("['a', 'b']", "[nan]", "['b']"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 0], [0, 1]], "lists"),                          # pandas' groupby
+    (("Aortic(x)|a", "a|Aortic(x)", "a"), Task("findings", "labels", ("Aortic(x)", "a")), [[1, 1], [1, 1], [0, 1]], "lists"),
+    (("(L) a|b", "(L) a", "b"), Task("findings", "labels", ("(L) a", "b")), [[1, 1], [1, 0], [0, 1]], "lists"),
+    (("Hernia, Hiatal;b", "Hernia, Hiatal", "b"), Task("findings", "labels", ("Hernia, Hiatal", "b")), [[1, 1], [1, 0], [0, 1]], "lists"),    # Indiana
+    (("a;b", "a, b", "b", "a"), Task("findings", "labels", ("a", "b")), [[1, 1], [1, 1], [0, 1], [1, 0]], "lists"),
+    (("1.500 ml", "750 ml"), None, None, "'1.500 ml' may be a thousand and more"),
     (("['a' 'b']", "['b']", "set()"), Task("findings", "labels", ("a", "b")), [[1, 1], [0, 1], [0, 0]], "lists"),
     (("a + b", "b", "a"), None, None, "'a [+] b' looks like a list"), (("a/b", "b", "a"), None, None, "'a/b' looks like a list"),
     (("3+4", "4+3", "3+3"), Task("target", "classes", ("3+3", "3+4", "4+3")), [1, 2, 0], None),
@@ -219,7 +225,8 @@ def test_the_flag_decides(tmp_path, cells, target, values):
 
 
 @pytest.mark.parametrize("cells, target, message", (
-    (("1,234", "2,5"), "target:regression", "'1,234' has commas that may divide thousands"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
+    (("1,234", "2,5"), "target:regression", "'1,234' has commas that may divide thousands"), (("950 ml", "1,500 ml"), "target:regression", "'1,500 ml' has commas"),
+    (("['normal']", "[]"), "target", r"row 2, column target: .*'normal'.* is no label, nor is any other cell: nothing"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
     (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is a date"), (("0.5", "a"), "target:labels", "'0.5' is no label"),
     (('{""choices"": [""a""]}', "a"), "target:labels", "is a JSON object"), (("<5", "6"), "target:regression", "'<5' is a bound")))
 def test_but_not_what_cannot_be(tmp_path, cells, target, message):
@@ -421,8 +428,9 @@ def test_the_positive_class_by_its_name(first, second):
 
 def test_a_thousand_with_a_point_beside_a_decimal_comma_is_refused(tmp_path):
     """As German spreadsheets write it: 1.500 would be 1.5, one row above 750,25."""
-    with pytest.raises(ValueError, match="row 3, column target: '1.500' may be a thousand and more, as others have a decimal comma; a number is needed, as 1500.5"):
-        column(tmp_path, ("750,25", "1.500"), "target:regression")
+    for unit in ("", " ml"):
+        with pytest.raises(ValueError, match=f"row 3, column target: '1.500{unit}' may be a thousand and more, as others have a decimal comma; a number is needed, as 1500.5"):
+            column(tmp_path, (f"750,25{unit}", f"1.500{unit}"), "target:regression")
     assert column(tmp_path, ("750,25", "0.500", "12.5"), "target:regression").targets["target"].tolist() == [750.25, 0.5, 12.5]
 
 
@@ -432,7 +440,7 @@ def test_a_year_has_the_unit_of_years(tmp_path):
         column(tmp_path, ("45 mm", "5 m"), "target:regression")
 
 
-@pytest.mark.parametrize("one, zero", (("VRAI", "FAUX"), ("wahr", "falsch"), ("Evet", "Hayır"), ("✓", "-"), ("是", "否")))
+@pytest.mark.parametrize("one, zero", (("VRAI", "FAUX"), ("wahr", "falsch"), ("Evet", "Hayır"), ("✓", "-"), ("是", "否"), ("t", "f"), ("tak", "nie")))
 def test_labels_in_words_of_other_languages(tmp_path, one, zero):
     """As spreadsheets write TRUE and FALSE in other countries; they were taken for two labels."""
     assert column(tmp_path, (one, zero, one), "target:labels", missing="nan").targets["findings"].tolist() == [[1], [0], [1]]
