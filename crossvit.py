@@ -279,15 +279,12 @@ class CrossViT(nn.Module):
 
     @staticmethod
     def check_flags(args):
-        from plumbing.sizes import refuse_alone
+        from plumbing.sizes import refuse_flags
         if not args.pretrained:
-            refuse_alone(args, "mean", "std")
+            refuse_flags(args, "mean", "std")
             args.variant = args.variant or "9"
             return
-        for flag in ("variant", "patches", "dims", "depths", "encoders", "cross_depth"):
-            if getattr(args, flag):
-                raise ValueError(f"--{flag.replace('_', '-')} is fixed by --pretrained {args.pretrained}; "
-                                 "leave it out")
+        refuse_flags(args, "variant", "patches", "dims", "depths", "encoders", "cross_depth")
 
     @classmethod
     def from_args(cls, args, tasks):

@@ -16,9 +16,8 @@ erases the path that DAFT stands in, and where all m hidden units of a sample ar
 identity_init starts at F' = F instead. DAFTViT puts the same transform before the last block of a ViT.
 
 B samples, C maps, P columns of the table, n width, m = int((4 n + P) / 7) hidden units, h (B, 8 n) the
-image's features, t (B, P). Differs: written from the equations alone. Images are normalized by a fixed mean
-and std, not each by its own minimum and maximum; it works on pictures too; tasks share all but the last
-Linear.
+image's features, t (B, P). Differs: written from the equations alone. A fixed mean and std normalize the
+images, not minimum and maximum of each; it works on pictures too; tasks share all but the last Linear.
 """
 from dataclasses import dataclass
 
@@ -253,6 +252,7 @@ class ResNet(nn.Module):
 
     @staticmethod
     def check_flags(args):
+        from plumbing.sizes import refuse_flags
         own = args.location, args.activation, args.without, args.identity_init
         if args.fusion not in ("film", "daft") and own != (2, "identity", None, False):
             raise ValueError("--location, --activation, --without and --identity-init are of --fusion daft "
@@ -260,9 +260,9 @@ class ResNet(nn.Module):
         if args.fusion == "linear-features" and not args.pretrained:
             raise ValueError("--fusion linear-features needs --pretrained RUN, of --fusion image, "
                              "whose features it takes")
-        if args.pretrained and args.width is not None:
-            raise ValueError(f"--width is fixed by --pretrained {args.pretrained}; leave it out")
-        if not args.pretrained:
+        if args.pretrained:
+            refuse_flags(args, "width")
+        else:
             args.width = args.width or 4
 
     @staticmethod
@@ -272,15 +272,15 @@ class ResNet(nn.Module):
     @classmethod
     def from_args(cls, args, tasks, columns=()):
         from plumbing.sizes import sides
-        from plumbing.weights import load_weights, read_checkpoint
+        from plumbing.weights import load_weights, read_checkpoint, run_config
         saved, weights = {"width": args.width}, {}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)
+            saved = run_config(config)
             weights = {name: tensor for name, tensor in tensors.items()
                        if name.startswith(("stem.", "blocks.")) and ".daft." not in name}
-            if "daft" not in config or not weights:
+            if "width" not in saved or not weights:
                 raise ValueError(f"--pretrained {args.pretrained}: not a run of --model daft with a ResNet")
-            saved = config["daft"]
         channels = args.channels or saved["channels"]
         half = (0.5,) * channels
         model = cls(DAFTConfig(
@@ -288,8 +288,8 @@ class ResNet(nn.Module):
             tabular=sum(column.width for column in columns), fusion=args.fusion, location=args.location,
             scale=args.without != "scale", shift=args.without != "shift", activation=args.activation,
             identity_init=args.identity_init, mean=half, std=half), tasks)
-        if weights:
-            new = ("head.", "hidden.", "factors.", ".daft.")       # may be absent from the file
+        if weights:                                                # in which these may be absent:
+            new = ("head.", "hidden.", "factors.", ".daft.")
             model.report = load_weights(model, weights, args.pretrained, new)
         return model
 

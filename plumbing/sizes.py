@@ -7,6 +7,8 @@ import math
 
 from torch import nn
 
+# the softmax-free paper's, Khader et al. 2024, Table 1, for pictures and for volumes
+KHADER = dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False)
 SIZES = {  # name: fields of ViTConfig
     "micro": dict(dim=64, depth=4, heads=4, mlp=256),              # for a laptop CPU and the tests
     "mini": dict(dim=128, depth=6, heads=4, mlp=512),
@@ -14,9 +16,9 @@ SIZES = {  # name: fields of ViTConfig
     "small": dict(dim=384, depth=12, heads=6, mlp=1536),
     "base": dict(dim=768, depth=12, heads=12, mlp=3072),           # ViT, Table 1
     "large": dict(dim=1024, depth=24, heads=16, mlp=4096),
-    "vit2d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # softmax-free:
-    "vit3d": dict(dim=1024, depth=8, heads=8, head_dim=64, mlp=1024, qkv_bias=False),  # Khader et al. 2024,
-    "vit_wsi": dict(dim=512, depth=2, heads=8, head_dim=64, mlp=512, qkv_bias=False),  # Table 1
+    "vit2d": KHADER,
+    "vit3d": KHADER,
+    "vit_wsi": KHADER | dict(dim=512, depth=2, mlp=512),           # slides
 }
 PIXELS = {"vit2d": ("224", "16"), "vit3d": ("32x256x256", "4x16x16")}    # image and patch of that paper
 
@@ -51,10 +53,9 @@ def check_size(args):
     """Size, attention, image and patch of a ViT from scratch, where no flag gives them, in place. ValueError
     for flags that --pretrained decides, or its absence."""
     if args.pretrained:
-        if args.size:
-            raise ValueError(f"--size is fixed by --pretrained {args.pretrained}; leave it out")
+        refuse_flags(args, "size")
         return
-    refuse_alone(args, "heads", "mean", "std")
+    refuse_flags(args, "heads", "mean", "std")
     args.size = args.size or "micro"
     args.attention = args.attention or "softmax"
     image, patch = PIXELS.get(args.size, (None, "8"))
@@ -62,13 +63,15 @@ def check_size(args):
     args.patch = args.patch or patch
 
 
-def refuse_alone(args, *names):
-    """ValueError for flags that say something of --pretrained, where they come without it."""
+def refuse_flags(args, *names):
+    """ValueError for flags of what --pretrained decides or, without it, of what comes with it alone."""
+    reason = "is for --pretrained; without it mean and std are 0.5, and another flag decides the heads"
+    if args.pretrained:
+        reason = f"is fixed by --pretrained {args.pretrained}; leave it out"
     for name in names:
         value = getattr(args, name)
         if value:
-            raise ValueError(f"--{name} {value} is for --pretrained; without it mean and std are 0.5, and "
-                             "another flag decides the heads")
+            raise ValueError(f"--{name.replace('_', '-')} {value} {reason}")
 
 
 def fields_of(name, image, changes):

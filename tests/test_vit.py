@@ -325,7 +325,7 @@ def test_an_image_of_another_size_is_refused(changes):
 
 def test_a_checkpoint_fixes_its_size():
     """--size is refused beside it, and --heads without it, before anything is read."""
-    with pytest.raises(ValueError, match="--size is fixed by --pretrained org/name; leave it out"):
+    with pytest.raises(ValueError, match="--size tiny is fixed by --pretrained org/name; leave it out"):
         flags("--pretrained", "org/name", "--size", "tiny")
     with pytest.raises(ValueError, match="--heads 4 is for --pretrained"):
         flags("--heads", "4")

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("quiet")                      # conftest.py
     (("--folds", "50"), "do not fill"),
     (("--fold", "7"), "--fold 7 of --folds 5"),
     (("--pretrained", "no/such/place"), "no such file or folder"),
-    (("--pretrained", "x.bin", "--size", "tiny"), "--size is fixed by --pretrained"),
+    (("--pretrained", "x.bin", "--size", "tiny"), "--size tiny is fixed by --pretrained"),
     (("--resume", "runs/none"), "--resume keeps the flags"),
     (("--mode", "full"), "invalid choice: 'full'"),
     (("--tabular", "sex"), "--tabular belongs to --model vit or daft"),
