@@ -72,9 +72,10 @@ def hub_head(run, library):
     """-> the entries of the card's head, by which the Hub sorts a model. No numbers: these would stand there
     without their intervals."""
     head = {"license": "mit"}
-    if run.args.get("pretrained"):
+    pretrained = run.args.get("pretrained")
+    if pretrained:
         head = {"license": "other", "license_name": "that-of-the-base-model"}
-    base = hub_id(run.args.get("pretrained"))
+    base = hub_id(pretrained)
     if base:
         head["license_link"] = f"https://huggingface.co/{base}"
         head["base_model"] = base

@@ -24,6 +24,9 @@ def answers(tasks, logits):
     result = {}
     for task in tasks:
         y = logits[task.name].float()
+        if y.shape[1:] != (task.outputs,):
+            raise ValueError(f"a model's logits of {task.name}: need (B, {task.outputs}), "
+                             f"here {tuple(y.shape)}")
         if task.kind == "classes":
             y = y.softmax(1)
         elif task.kind == "labels":

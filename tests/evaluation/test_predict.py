@@ -36,6 +36,9 @@ def test_answers_are_in_the_units_of_the_targets():
     said = answers([PASI, GRADE, FINDINGS], logits)
     assert said["pasi"].tolist() == [20, 5] and all(x.dtype == np.float64 for x in said.values())
     assert answers([PASI], {"pasi": logits["pasi"].requires_grad_()})["pasi"].tolist() == [20, 5]      # outside of no_grad
+    for wrong in (torch.zeros(2, 4), torch.zeros(2), torch.zeros(2, 5, 3)):
+        with pytest.raises(ValueError, match=r"a model's logits of grade: need \(B, 3\), here \(2,"):
+            answers([GRADE], {"grade": wrong})
     assert np.allclose(said["grade"], [[0.25, 0.5, 0.25]] * 2) and np.allclose(said["findings"], [[0.5, 0.75]] * 2)
 
 
