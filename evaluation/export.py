@@ -50,15 +50,13 @@ def transformers_tensors(tensors):
         for name, part in parts.items():
             for pattern, new in replacements:
                 name = re.sub(pattern, new, name)
-            renamed[name] = part.contiguous().clone()
+            renamed[name] = part.clone()             # two may be parts of one, which no file holds
     return renamed
 
 
 def transformers_config(config, task):
     """ViTConfig and the task -> config.json of transformers."""
-    problem = "single_label_classification"
-    if task.kind == "labels":
-        problem = "multi_label_classification"
+    problems = {"classes": "single_label_classification", "labels": "multi_label_classification"}
     return {"model_type": "vit", "architectures": ["ViTForImageClassification"],
             "image_size": one_number(config.image), "patch_size": one_number(config.patch),
             "num_channels": config.channels, "hidden_size": config.dim, "num_hidden_layers": config.depth,
@@ -67,7 +65,7 @@ def transformers_config(config, task):
             "attention_probs_dropout_prob": 0.0,
             "id2label": {str(i): name for i, name in enumerate(task.classes)},
             "label2id": {name: i for i, name in enumerate(task.classes)},
-            "problem_type": problem}
+            "problem_type": problems[task.kind]}
 
 
 def one_number(sides):

@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from os.path import abspath, dirname, exists, isdir, isfile, splitext
+from shlex import quote
 from tempfile import TemporaryFile
 
 import numpy as np
@@ -184,7 +185,7 @@ def half_widths(tasks, run):
             widths[task.name] = width
         elif task.kind == "regression":
             note(f"note: no 90 % interval of {task.name}: {run} has too few validation patients, "
-                 f"or is to be evaluated again (python eval.py {run})")
+                 f"or is to be evaluated again (python eval.py {quote(run)})")
     return widths
 
 

@@ -43,10 +43,10 @@ def together(device):
     if "LOCAL_RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         yield device
         return
-    if device.type not in ("cuda", "cpu"):
+    backends = {"cuda": "nccl", "cpu": "gloo"}
+    if device.type not in backends:
         raise ValueError(f"--device {device.type}: several processes need cuda or cpu")
-    backend = {"cuda": "nccl", "cpu": "gloo"}[device.type]
-    dist.init_process_group(backend, timeout=timedelta(hours=12))  # first_here may take long
+    dist.init_process_group(backends[device.type], timeout=timedelta(hours=12))    # first_here may take long
     yield device
     helper = rank() > 0
     dist.destroy_process_group()                     # not after an error: it would wait for the others
