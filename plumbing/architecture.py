@@ -10,7 +10,7 @@ import re
 
 from plumbing.checkpoints import listed
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
-                               NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
+                               NO_FINAL_NORM, ROTARY, look_up, refuse_absent, rules)
 from plumbing.resize import spaced
 from plumbing.sizes import VARIANTS
 
@@ -36,24 +36,31 @@ PERIODS = "rope_embed.periods"  # of DINOv3's rotary positions, those of a quart
 CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
 
+def run_config(config):
+    """What config.json of a run says of its model, whatever that is called in MODELS; {} of others' files."""
+    return config.get(str(config.get("model", "vit")), {})
+
+
 def vit_inside(tensors, config, stage, notes):
-    """Of a run whose model holds a ViT (LT-ViT, Query2Label, a probe, a stage of MultiViT): its tensors,
-    config; notes gains one. What stage 2 lacks, its embedding where R = 1, is that of stage 1."""
-    model = str(config.get("model"))
-    own = config.get(model)
-    if not isinstance(own, dict) or model == "vit":
-        return tensors, config
+    """Of a run whose model is a ViT, or holds one (LT-ViT, Query2Label, a probe, a stage of MultiViT): the
+    tensors and the config of the ViT, {} for others' files; notes may gain one. What stage 2 lacks, its
+    embedding where R = 1, is that of stage 1."""
+    own = run_config(config)
+    model = config.get("model", "vit")
+    if not own or model == "vit" or "patch_embed.proj.weight" in tensors:
+        return tensors, own
     if "vit" not in own:
         raise ValueError(f"is a run of --model {model}, which holds no ViT")
+    parts = ("vit", "stage1", "stage2")[:1 + stage]
     inside = {}
     source = "vit"
-    for part in ("vit", "stage1", "stage2")[:1 + stage]:
-        for key, tensor in tensors.items():
-            if key.startswith(f"{part}."):
-                inside[key.removeprefix(f"{part}.")] = tensor
-                source = part
+    for key in sorted(tensors):                                    # what stage 2 has too is stage 2's
+        part, _, name = key.partition(".")
+        if part in parts:
+            inside[name] = tensors[key]
+            source = part
     notes.append(f"only the {source} of its {model}")
-    return inside, {"vit": own["vit"]}
+    return inside, own["vit"]
 
 
 def flat(config):
@@ -66,11 +73,11 @@ def flat(config):
         if isinstance(config.get(part), dict):
             config = config | config[part]
     model = config.get("model_cfg", {})
-    if model.get("vision_cfg"):
-        vision = model["vision_cfg"]
-        config = config | vision | {"architecture": vision.get("timm_model_name")}
+    vision = model.get("vision_cfg")
+    if vision:
+        pool = vision.get("timm_pool") or vision.get("pool_type")
+        config = config | vision | {"architecture": vision.get("timm_model_name"), "global_pool": pool}
         if not config["architecture"]:
-            config["global_pool"] = vision.get("pool_type")
             config["hidden_act"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
             if vision.get("act_kwargs"):                           # {"approximate": "tanh"}
                 config["hidden_act"] = "gelu_tanh"
@@ -175,8 +182,8 @@ def find_activation(tensors, config, kind, fields):
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
             raise ValueError(f"activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
-    stated = stated or look_up(ACTIVATION, kind) or "gelu"
-    activation = look_up(ACTIVATIONS, stated.lower())
+    stated = stated or look_up(rules(ACTIVATION), kind) or "gelu"
+    activation = look_up(rules(ACTIVATIONS), stated.lower())
     if not activation:
         raise ValueError(f"activation {stated!r}, here are gelu, gelu_tanh, quick_gelu, and SwiGLU")
     return activation

@@ -80,13 +80,12 @@ def pixel_scale(preprocessor):
 def per_channel(text, value, channels):
     """A number, several, or text -> a tuple with a number per channel; several for another number of channels
     are refused, unless all are the same. text: what it is, for the message."""
-    numbers = value
     if isinstance(value, str):
-        numbers = value.split(",")
-    if not isinstance(numbers, (list, tuple)):
-        numbers = [numbers]
+        value = value.split(",")
+    if not isinstance(value, (list, tuple)):
+        value = [value]
     try:
-        numbers = [float(number) for number in numbers]
+        numbers = [float(number) for number in value]
     except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(set(numbers)) == 1:

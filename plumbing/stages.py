@@ -13,7 +13,7 @@ def start_stages(model, vit, args):
     if not hasattr(model, "stage2"):
         return
     saved = {}
-    if read_config(args.pretrained).get("model") == "multivit":
+    if "model" in read_config(args.pretrained):                    # of a run
         saved = read_checkpoint(args.pretrained)[0]
     if not any(key.startswith(("stage2.", "fuse.", "merge.")) for key in saved):
         load_stage2(model.stage2, vit)

@@ -12,7 +12,8 @@ from typing import get_origin, get_type_hints
 
 import torch
 
-from plumbing.architecture import crossvit_fields, flat, stated_kind, vit_fields, vit_inside
+from plumbing.architecture import (crossvit_fields, flat, run_config, stated_kind, vit_fields,
+                                   vit_inside)
 from plumbing.checkpoints import listed, read_checkpoint
 from plumbing.command import Parser, run_main
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
@@ -37,9 +38,9 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
     to the file; stage: 1 or 2, of MultiViT; changes: other fields of the config, None leaves them."""
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
-        tensors, config = vit_inside(tensors, config, stage, notes)
-        if "vit" in config:                                            # written by train.py
-            config = own_config(model_class.Config, config["vit"], name, channels, mean, std, notes)
+        tensors, own = vit_inside(tensors, config, stage, notes)
+        if own:                                                    # written by train.py
+            config = own_config(model_class.Config, own, name, channels, mean, std, notes)
         else:
             config = flat(config)
             tensors, layout = timm_names(tensors)
@@ -62,8 +63,9 @@ def read_crossvit(name, model_class, image, channels, tasks, mean=None, std=None
     tensors, config, preprocessor, notes = read_checkpoint(name)
     with belonging_together(name):
         tensors = crossvit_names(tensors, tasks)
-        if "crossvit" in config:                                       # written by train.py
-            config = own_config(model_class.Config, config["crossvit"], name, channels, mean, std, notes)
+        own = run_config(config)
+        if own:
+            config = own_config(model_class.Config, own, name, channels, mean, std, notes)
         else:
             fields = crossvit_fields(tensors)
             fields |= statistics("", flat(config), preprocessor, fields["channels"], mean, std, notes)

@@ -387,7 +387,7 @@ def test_own_folder_round_trips(tmp_path):
     config = replace(MINI, grids=grids_at((48, 72), MINI.patch), fusion="pairwise", attention="sima", drop_path=0.1)
     assert from_dict(CrossViTConfig, json.loads(json.dumps(asdict(config))), "run") == config
     model = CrossViT(config, {"a": 3, "weight": 1}).eval()
-    folder = write(tmp_path / "run", model.state_dict(), {"crossvit": asdict(config)})
+    folder = write(tmp_path / "run", model.state_dict(), {"model": "fork", "fork": asdict(config)})
     loaded = CrossViT.from_pretrained(folder, tasks={"a": 3, "weight": 1}).eval()
     keys = len(model.state_dict())
     assert loaded.config == config and loaded.report == (
@@ -464,7 +464,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, known_mini):
     with pytest.raises(ValueError, match="multiple of CrossViT's small patch, 12 px"):
         CrossViT.from_pretrained(good, image=(50, 50))
     with pytest.raises(ValueError, match="does not fit CrossViTConfig"):
-        CrossViT.from_pretrained(write(tmp_path / "own", state, {"crossvit": {"wings": 2}}))
+        CrossViT.from_pretrained(write(tmp_path / "own", state, {"model": "crossvit", "crossvit": {"wings": 2}}))
 
 
 def test_timm_agrees():

@@ -195,7 +195,7 @@ def test_a_copy_is_a_network_of_its_own():
 def test_a_run_is_started_from_at_the_size_of_its_images(tmp_path):
     """--pretrained without --image: the sides that config.json states, and the run's weights but for its head."""
     model = ResNet(SMALL, {"y": 2})
-    folder = write(tmp_path / "run", model.state_dict(), {"model": "daft", "daft": asdict(SMALL)})
+    folder = write(tmp_path / "run", model.state_dict(), {"model": "fork", "fork": asdict(SMALL)})
     args = parse(["--model", "daft", "--pretrained", str(folder), "--tabular", "a", "--fusion", "film"])
     again = ResNet.from_args(args, {"y": 2}, [Column("a", "number")])
     assert again.config.image == SMALL.image and torch.equal(again.stem[0].weight, model.stem[0].weight)

@@ -134,6 +134,13 @@ def test_rotary_positions_of_pe(tmp_path):
     assert "or the pool of PE; which rotary positions it has" in refusal(ViT.from_pretrained, write(tmp_path / "2", original))
 
 
+def test_a_fork_of_the_vit_starts_from_its_own_run(tmp_path):
+    """Whatever it is called in MODELS."""
+    run = write(tmp_path, {**PLAIN, "head.grade.weight": torch.ones(5, 192), "head.grade.bias": torch.ones(5)}, {"model": "my_vit", "my_vit": vars(SMALL)})
+    loaded = ViT.from_pretrained(run, tasks={"grade": 5})
+    assert loaded.config == SMALL and "new" not in loaded.report
+
+
 def test_a_run_without_a_vit_is_refused_by_its_model(tmp_path):
     """Not for the names of its tensors."""
     resnet = write(tmp_path, {"stem.0.weight": torch.ones(4, 3, 3, 3)}, {"model": "daft", "daft": {"width": 4}})

@@ -206,6 +206,7 @@ KINDS = {  # fields of the ViT; how it is saved in a folder; the refusal, or how
     "CLIP of open_clip, pooled by the mean": ({"pool": "mean-norm", "eps": 1e-5}, open_clip(clip, {"width": 192, "pool_type": "avg", "final_ln_after_pool": True}), 2e-5),
     "CLIP of open_clip, with its own GELU and eps": ({"pre_norm": True, "eps": 1e-3, "activation": "gelu_tanh", **SCALED}, open_clip(
         lambda t: renamed(clip(t), [(r"\.ls([12])\.", r".ls_\1.")]), {"width": 192, "act_kwargs": {"approximate": "tanh"}, "norm_kwargs": {"eps": 1e-3}}), 2e-5),
+    "CLIP around a ViT of timm, pooled by the mean": ({"pool": "mean"}, open_clip(lambda t: prefixed(t, "visual.trunk."), {"timm_model_name": "vit_tiny_patch8_32", "timm_pool": "avg"}), 2e-5),
     "CLIP around another ViT": (SCALED, open_clip(lambda t: prefixed(t, "visual."), {}), 2e-5),
     "EVA-02 with another grid": (GATED, hub_folder(lambda t: t, {**TIMM, "architecture": "eva02_small_patch14_224", "model_args": {"ref_feat_shape": [14, 14]}}), 2e-5),
     "PE, whose ViT ends without a norm": (PE_SPATIAL, hub_folder(lambda t: t, {**TIMM, "architecture": "vit_pe_spatial_small_patch16_512"}), 2e-5),
