@@ -188,7 +188,7 @@ def read_survival(path, rows, time, event, event_value):
     others = [cell for cell in cells if not is_event[cell]]
     counts = (f"{event} = {event_value or 1} in {np.nansum(result[:, 1]):.0f} of {cells.total()} rows "
               f"(not: {shortlist(others)})")
-    is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0} and (event_value or not NO_EVENT.search(event))
+    is_plain = {wanted, *map(same_word, cells)} <= {0.0, 1.0} and not NO_EVENT.search(event)
     if not is_plain and not (event_value and len(others) < len(cells)):      # a value that is there is taken
         raise ValueError(f"{path}: {counts}: is that the event? --target {time}/{event}=VALUE:survival says "
                          f"which of {shortlist(cells)} it is")

@@ -336,6 +336,21 @@ def test_the_positive_class_is_the_second(classes, positive):
     new = cohort()                                                 # a table that a trained run meets: its own classes count
     put_positive_last(new, "cat", trains=False)
     assert new.notes == []
+    other = cohort_of(["p", "q"], [[3, 1], [4, 0]], "survival")    # two columns, and no class of them
+    other.tasks = [Task("y", "survival", ("time", "alive"))]
+    put_positive_last(other)
+    assert other.tasks[0].classes == ("time", "alive") and other.targets["y"].tolist() == [[3, 1], [4, 0]] and other.notes == []
+
+
+def test_two_targets_have_two_names(tmp_path):
+    """v.1 and v_1 would be one module; all words of a column of comments are no labels."""
+    path = generic(tmp_path, "p,a.png,1.5,2.5", "q,b.png,2.5,0.5", header="patient_id,image,v.1,v_1")
+    with pytest.raises(ValueError, match="--target v.1,v_1: two of them would have the same name"):
+        load_cohort(path, target="v.1,v_1")
+    rows = [f"p{i},{i}.png,w{i};v{i}" for i in range(12)]
+    path = write(tmp_path, "u.csv", "patient_id,image,text", *rows, images=[f"{i}.png" for i in range(12)])
+    with pytest.raises(ValueError, match="column text: 24 different words in 24 rows, as 'w0', are no classes"):
+        load_cohort(path, target="text:labels")
 
 
 @pytest.mark.parametrize("kind, values, train, note", (
