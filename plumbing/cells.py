@@ -75,16 +75,16 @@ def is_number(text):
 
 
 def label_of(cell):
-    """-> what a cell says as a label: 1, 0 or -1; None where it says nothing of the kind."""
-    number = LABELS.get(cell.lower(), cell)
-    if is_number(number) and float(number) in (1, 0, -1):
-        return float(number)
+    """-> what a cell says as a label: 1, 0 or -1, also as 1,00; None where it says nothing of the kind."""
+    value, unit = read_number(LABELS.get(cell.lower(), cell))
+    if value in (1, 0, -1) and not unit:
+        return value
     return None
 
 
 def hold_labels(cells):
     """Does a cell hold a number, or say yes or no?"""
-    return any(is_number(LABELS.get(cell.lower(), cell)) for cell in cells)
+    return any(is_number(cell) or label_of(cell) is not None for cell in cells)
 
 
 def by_number(cell):

@@ -180,6 +180,7 @@ def column(tmp_path, cells, target="target", **options):
     (("3+4", "4+3", "3+3"), Task("target", "classes", ("3+3", "3+4", "4+3")), [1, 2, 0], None),
     (("no_tumor", "no tumor", "tumor"), Task("target", "classes", ("no tumor", "tumor")), [0, 0, 1], "'no tumor' and 'no_tumor' count as one"),
     (("True", "0", "False", "1"), None, None, "'True' is not a number, others are; --target target:labels reads them as 1 and 0$"),
+    (("1,00", "0,00"), None, None, "'1,00' has a decimal comma; --target target:labels reads them as 1 and 0$"),
     (("2a", "1b", "2a", "3"), None, None, "'2a' is not a number, others are; --target target:classes"),
     (("1+", "2+", "3+", "2+"), Task("target", "classes", ("1+", "2+", "3+")), [0, 1, 2, 1], None),
     (("T1a", "T2", "T1a"), Task("target", "classes", ("T1a", "T2")), [0, 1, 0], None),
@@ -455,7 +456,7 @@ def test_a_year_has_the_unit_of_years(tmp_path):
         column(tmp_path, ("45 mm", "5 m"), "target:regression")
 
 
-@pytest.mark.parametrize("one, zero", (("VRAI", "FAUX"), ("wahr", "falsch"), ("Evet", "Hayır"), ("✓", "-"), ("是", "否"), ("t", "f"), ("tak", "nie")))
+@pytest.mark.parametrize("one, zero", (("VRAI", "FAUX"), ("wahr", "falsch"), ("Evet", "Hayır"), ("✓", "-"), ("是", "否"), ("t", "f"), ("tak", "nie"), ("1,00", "0,00")))
 def test_labels_in_words_of_other_languages(tmp_path, one, zero):
     """As spreadsheets write TRUE and FALSE in other countries; they were taken for two labels."""
     assert column(tmp_path, (one, zero, one), "target:labels", missing="nan").targets["findings"].tolist() == [[1], [0], [1]]
