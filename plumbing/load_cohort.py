@@ -70,15 +70,15 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     path = table_path(data, known, images)
     header, rows = read_csv(path)
     known = known or recognize(header)
-    early_notes = twin_columns(header)
+    notes = twin_columns(header)
     if "joins" in known:
-        early_notes += join_table(dirname(path), *known["joins"].split(":"), header, rows)
+        notes += join_table(dirname(path), *known["joins"].split(":"), header, rows)
     labels = known.get("labels", "").split(",")
     findings = first_column(header, known.get("findings", ""))
     if findings:
-        early_notes += findings_to_labels(header, rows, findings, labels)
+        notes += findings_to_labels(header, rows, findings, labels)
     image = image or known.get("image", "image")
-    rows, image, blanks, notes = plain_rows(path, header, rows, image, missing)
+    rows, image, blanks, row_notes = plain_rows(path, header, rows, image, missing)
     split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     if "readers" in known:
         rows = majority(rows, image)
@@ -99,7 +99,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         if name in cohort.predicted and word in ("None", "none", "NAT"):     # normal adjacent tissue
             notes.append(f"WARNING: {name}: {word} counts as a blank; where it is a class, say "
                          "--missing=na,nan")
-    cohort.notes += notes + target_notes + early_notes
+    cohort.notes += row_notes + target_notes + notes
     for name in filter(SITE_COLUMN.fullmatch, header):
         _, patients, pairs = count_pairs(cohort.columns[name], cohort.patients)
         if pairs > 1.1 * patients:

@@ -48,7 +48,7 @@ def look(args, argv=None):
     files, headers = describe_files(cohort)
     try:
         check_kinds(cohort, headers)
-        fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
+        fit_tasks(cohort, indices["train"], args.positive_weight)
         lines += tabulate(cohort, input_columns(args, cohort, indices["train"]))[1]
         if args.model in seeing(axes_of(cohort)):                  # else the command below has another
             settle(args, cohort)

@@ -86,7 +86,7 @@ def split_and_fit(args, cohort):
     else:
         indices, notes = split_patients(cohort, args.folds, args.fold, args.val, args.seed)
     if tasks is None:
-        tasks = fit_tasks(cohort.tasks, cohort, indices["train"], args.positive_weight)
+        tasks = fit_tasks(cohort, indices["train"], args.positive_weight)
         columns = input_columns(args, cohort, indices["train"])
     return cohort, indices, tasks, columns, notes + training_notes(cohort, indices["train"])
 
@@ -271,7 +271,7 @@ def seen_before(args, cohort, indices):
             print(error)
             lines.append(f"WARNING: nobody can say whether {name}, from which it started, learned from "
                          "patients who are for val or test here")
-        learned &= {cohort.patients[i] for i in [*indices["val"], *indices["test"]]}
+        learned &= cohort.groups(indices["val"] + indices["test"]).keys()
         if learned:
             lines.append(f"WARNING: {name}, from which it started, learned from {len(learned)} patients who "
                          "are for val or test here; what is measured on them is too good (on one table the "

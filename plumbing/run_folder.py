@@ -65,8 +65,7 @@ def write_json(path, content):
 
 def write_csv(path, rows):
     text = io.StringIO(newline="")
-    for cells in rows:
-        csv.writer(text).writerow(map(safe, cells))
+    csv.writer(text).writerows(map(safe, cells) for cells in rows)
     write_whole(path, text.getvalue())
 
 

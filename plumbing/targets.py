@@ -237,14 +237,14 @@ def put_positive_last(cohort, positive=None, trains=True):
 # what the training split says of them
 
 
-def fit_tasks(tasks, cohort, train, positive_weight=False):
-    """-> the tasks with the statistics of the training images, whose indices are `train`.
+def fit_tasks(cohort, train, positive_weight=False):
+    """-> the cohort's tasks with the statistics of the training images, whose indices are `train`.
 
     These are mean and standard deviation of regression targets and, with positive_weight, negatives /
     positives of every label (1 without positives). ValueError where there is nothing to learn from, or to
     weigh."""
     fitted = []
-    for task in tasks:
+    for task in cohort.tasks:
         values = cohort.targets[task.name][train].astype(float)
         known = values[~np.isnan(values)]
         lack = None
@@ -267,7 +267,7 @@ def fit_tasks(tasks, cohort, train, positive_weight=False):
             weights = np.where(positives, (values == 0).sum(0), 1) / np.maximum(positives, 1)
             task = replace(task, positive_weight=tuple(weights.tolist()))
         fitted.append(task)
-    if positive_weight and "labels" not in [task.kind for task in tasks]:
+    if positive_weight and "labels" not in [task.kind for task in fitted]:
         raise ValueError("--positive-weight is for labels, and no target is of that kind; "
                          "COLUMN:labels makes one")
     return fitted

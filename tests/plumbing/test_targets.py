@@ -1,6 +1,7 @@
 """plumbing/targets.py: columns become tasks, with the kind that is named or inferred."""
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_survival_targets_are_time_and_event(tmp_path):
     for part in split_patients(many, folds=5, val=0.25)[0].values():
         assert 0.15 < many.targets["y"][part, 1].mean() < 0.35
     with pytest.raises(ValueError, match="no event in the training split"):
-        fit_tasks(many.tasks, many, range(10, 40))
+        fit_tasks(many, range(10, 40))
 
 
 @pytest.mark.parametrize("target, row, message", (
@@ -98,25 +99,25 @@ def test_positive_weights_are_negatives_over_positives_of_the_training_split():
     """Label by label, of the known ones; 1 where no positive is known."""
     values = np.array([[1, 0, 0], [0, 0, np.nan], [0, 1, 0], [0, np.nan, 0], [1, 1, 1]], np.float32)
     cohort = Cohort("c", [Task("findings", "labels", ("a", "b", "c"))], list("pqrst"), list("pqrst"), {"findings": values})
-    assert fit_tasks(cohort.tasks, cohort, [0, 1, 2, 3], True)[0].positive_weight == (3.0, 2.0, 1.0)
-    assert fit_tasks(cohort.tasks, cohort, [0, 1, 2, 3])[0].positive_weight == ()
+    assert fit_tasks(cohort, [0, 1, 2, 3], True)[0].positive_weight == (3.0, 2.0, 1.0)
+    assert fit_tasks(cohort, [0, 1, 2, 3])[0].positive_weight == ()
     cohort = Cohort("c", [Task("y", "classes", ("no", "yes"))], list("pqr"), list("pqr"), {"y": np.float32([0, 1, 1])})
     with pytest.raises(ValueError, match="--positive-weight is for labels, and no target is of that kind"):
-        fit_tasks(cohort.tasks, cohort, [0, 1, 2], True)
+        fit_tasks(cohort, [0, 1, 2], True)
 
 
 def test_fit_tasks():
     """Center and scale are those of the known training targets; one value only, or none, is refused."""
     cohort = cohort_of("pqrst", [1e6, 1e6 + 2, np.nan, 5, 5])
-    task, = fit_tasks(cohort.tasks, cohort, [0, 1, 2])
+    task, = fit_tasks(cohort, [0, 1, 2])
     assert task.center == 1e6 + 1 and task.scale == 1 and cohort.tasks[0].scale == 1.0
     for part, message in (([3, 4], "y: nothing but 5 in the training split, nothing to learn from"), ([2], "y: no known value in the training split")):
         with pytest.raises(ValueError, match=message):
-            fit_tasks(cohort.tasks, cohort, part)
+            fit_tasks(cohort, part)
     with pytest.raises(ValueError, match="nothing to learn from; where a blank is a no, --target NAME:labels --blank NAME=zeros$"):
-        fit_tasks([Task("y", "classes", ("x",))], cohort_of("pq", [0, np.nan], "classes"), [0, 1])
+        fit_tasks(replace(cohort_of("pq", [0, np.nan], "classes"), tasks=[Task("y", "classes", ("x",))]), [0, 1])
     with pytest.raises(ValueError, match="y: nothing but b in the training split"):
-        fit_tasks([Task("y", "classes", ("a", "b"))], cohort_of("pq", [1, 1], "classes"), [0, 1])
+        fit_tasks(replace(cohort_of("pq", [1, 1], "classes"), tasks=[Task("y", "classes", ("a", "b"))]), [0, 1])
 
 
 def column(tmp_path, cells, target="target", **options):
