@@ -141,8 +141,10 @@ NAME_TARGETS = {
 
 def recognize(header):
     """-> the entry of PUBLIC_TABLES with this header, {} for a table of one's own."""
-    return next((known for known in PUBLIC_TABLES.values()
-                 if all(first_column(header, names) for names in known["header"].split(","))), {})
+    for known in PUBLIC_TABLES.values():
+        if all(first_column(header, names) for names in known["header"].split(",")):
+            return known
+    return {}
 
 
 def table_path(data, known, images):

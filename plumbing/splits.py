@@ -127,18 +127,19 @@ def link_patients(cohort, duplicates):
 
 
 def duplicates_note(cohort, duplicates, split_of):
-    """-> a line that shows four sets of duplicates, first those that cross the official split."""
-    sets = []                                                      # (is it on one side?, what it holds)
-    for images in duplicates:
-        patients = [cohort.patients[i] for i in images]
-        twins = [f"{basename(cohort.paths[i])} (patient {patient}, {split_of[patient]})"
-                 for i, patient in zip(images, patients)]
-        sets.append((len(set(map(split_of.get, patients))) == 1, " = ".join(twins)))
-    crossing = sum(not one_side for one_side, _ in sets)
-    note = f"{len(sets)} sets of byte-identical images across patients, "
+    """-> a line that shows up to four sets of duplicates, of those that cross the official split if there are
+    any."""
+    note = f"{len(duplicates)} sets of byte-identical images across patients, "
+    split_of_image = [split_of[patient] for patient in cohort.patients]
+    crossing = [images for images in duplicates if len({split_of_image[i] for i in images}) > 1]
     if crossing:
-        note += f"WARNING: {crossing} cross the official split, "
-    return note + "as " + "; ".join(twins for _, twins in sorted(sets)[:4])
+        note += f"WARNING: {len(crossing)} cross the official split, "
+    examples = []
+    for images in (crossing or duplicates)[:4]:
+        twins = [f"{basename(cohort.paths[i])} (patient {cohort.patients[i]}, {split_of_image[i]})"
+                 for i in images]
+        examples.append(" = ".join(twins))
+    return note + "as " + "; ".join(examples)
 
 
 # -----------------------------------------------------------------------------
