@@ -271,7 +271,7 @@ def seen_before(args, cohort, indices):
             print(error)
             lines.append(f"WARNING: nobody can say whether {name}, from which it started, learned from "
                          "patients who are for val or test here")
-        learned &= cohort.groups(indices["val"] + indices["test"]).keys()
+        learned &= cohort.groups([*indices["val"], *indices["test"]]).keys()
         if learned:
             lines.append(f"WARNING: {name}, from which it started, learned from {len(learned)} patients who "
                          "are for val or test here; what is measured on them is too good (on one table the "
