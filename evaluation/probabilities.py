@@ -123,7 +123,7 @@ def operating_point(probability, answer, patients, threshold):
     Clopper and Pearson, with as many trials as there are patients on that side: resamples never hold what
     nobody in the sample has."""
     if threshold is None:
-        return {"threshold": None, "reason": "one class only in the validation split"}
+        return {"threshold": None, "reason": "not both classes in the validation split"}
     called = probability >= threshold
     actual = answer == 1
     units = {

@@ -19,6 +19,10 @@ RARE = 0.1                                           # share of positives below 
 DIAGONAL = (0, 1), (0, 1)
 LOSS = "; training: augmented images, any first stage, survival within a batch; compare shapes, not heights"
 FEW_TEXT = f"(few: under {FEW} cases or controls, do not trust the curve)"
+APART = {  # unit: what the formulas of Wilson and Greenwood take for granted
+    "patient": "",
+    "image": "; intervals as if no two images were of one person",
+}
 RATES = {  # name: points, area, axes, a grey line, caption
     "roc": (curves.roc, "auroc", "1 - specificity", "sensitivity", DIAGONAL,
             f"ROC of {{}}, positives in the key {FEW_TEXT}; grey: chance, band: 95 %"),
@@ -76,7 +80,7 @@ def survival_charts(task, predictions, scores, unit):
     picture = line_chart(curves.kaplan_meier(risk, time, event), x,
                          Axis((0, 1.04), "share without the event"))
     yield Figure(f"{task.name}_kaplan_meier", picture, "Kaplan-Meier by predicted risk: the further apart "
-                 "the lines, the lowest risk on top, the better; bands are 95 %")
+                 f"the lines, the lowest risk on top, the better; bands are 95 %{APART[unit]}")
 
 
 def probability_charts(task, predictions, scores, unit):
@@ -125,6 +129,7 @@ def calibration_chart(task, name, bins, unit):
         counts.append(((i + 0.5) / len(bins["units"]), 1.09, text))
     picture = line_chart([curves.calibration(name, bins)], x, y, reference=DIAGONAL, labels=counts)
     text = f"Calibration of {task.name}, {name}: on the grey line it is perfect; above, {unit}s per bin"
+    text += APART[unit]
     return Figure(f"{task.name}_calibration_{name}", picture, text)
 
 

@@ -66,7 +66,7 @@ def test_where_nothing_is_known_no_word_is_lost_and_no_number_is_made_up(capsys)
     scores = {**score(FINDINGS, table, constant=[0.5, 0.5]), **details(FINDINGS, table, {"edema": 0.5}), "constant": score_constant(FINDINGS, table, 0.5)}
     print_table([FINDINGS], {"split": "test", "patients": 40, "images": 40, "unit": "patient", "findings": scores})
     text = capsys.readouterr().out
-    assert "findings: not better" in text and ". AUROC 0." in " ".join(text.split()) and re.search("\n    mass +undefined: one class only in the validation", text)
+    assert "findings: not better" in text and ". AUROC 0." in " ".join(text.split()) and re.search("\n    mass +undefined: not both classes in the validation", text)
 
 
 def test_long_names_are_told_apart(capsys):

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.probabilities import conformal, details, operating_point, youden
+from evaluation.probabilities import choose_thresholds, conformal, details, operating_point, youden
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, NAN, PASI, draw, table_of
 
@@ -93,7 +93,7 @@ def test_operating_point_is_counted():
     assert point["sensitivity"]["value"] == pytest.approx(tp / (tp + fn)) and point["specificity"]["value"] == pytest.approx(tn / (tn + fp))
     assert all(point[name]["low"] < point[name]["value"] < point[name]["high"] for name in ("sensitivity", "specificity"))
     assert [point[name]["value"] for name in ("ppv", "npv", "f1")] == pytest.approx([tp / (tp + fp), tn / (tn + fn), 2 * tp / (2 * tp + fp + fn)])
-    assert found["mass"] == {"threshold": None, "reason": "one class only in the validation split"}
+    assert found["mass"] == {"threshold": None, "reason": "not both classes in the validation split"}
     sure = operating_point(np.array([0.9, 0.8, 0.7, 0.6, 0.1]), np.array([1, 1, 1, 0, 0.0]), np.array(["a", "b", "c", "d", "e"]), 0.5)
     assert sure["sensitivity"]["low"] ** 3 == pytest.approx(0.025) and sure["sensitivity"]["high"] == 1      # three of three could be luck
     sure = operating_point(np.array([0.9, 0.1]), np.array([0, 1.0]), np.array(["a", "b"]), 0.5)["sensitivity"]
@@ -102,3 +102,12 @@ def test_operating_point_is_counted():
     assert (at["true_positives"], at["false_positives"], at["true_negatives"], at["false_negatives"]) == (1, 1, 1, 0)
     none = operating_point(said[:3, 0], np.zeros(3), np.array(["a", "b", "c"]), 0.4)
     assert none["sensitivity"]["reason"] == "no positive" and none["specificity"]["value"] is not None
+
+
+def test_a_label_that_nobody_knows_in_validation_has_no_operating_point_and_no_false_reason():
+    """Not one class only: none at all."""
+    validation = table_of(FINDINGS, np.full((8, 2), 0.5), np.transpose([np.arange(8) % 2, np.full(8, NAN)]))
+    test = table_of(FINDINGS, np.full((8, 2), 0.5), np.ones((8, 2)))
+    points = details(FINDINGS, test, choose_thresholds(FINDINGS, validation))["operating_point"]
+    assert points["edema"]["threshold"] == 0.5
+    assert points["mass"] == {"threshold": None, "reason": "not both classes in the validation split"}

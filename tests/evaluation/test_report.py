@@ -134,12 +134,12 @@ def test_undefined_and_missing_things_are_said(runs, tmp_path):
     shutil.rmtree(tmp_path / "b" / "figures")
     metrics = json.load(open(tmp_path / "b" / "metrics.json"))
     metrics["findings"]["per_label"]["dot"]["auroc"] = {"value": None, "low": None, "high": None, "reason": "one class only"}
-    metrics["findings"]["operating_point"]["dot"] = {"threshold": None, "reason": "one class only in the validation split"}
+    metrics["findings"]["operating_point"]["dot"] = {"threshold": None, "reason": "not both classes in the validation split"}
     json.dump(metrics, open(tmp_path / "b" / "metrics.json", "w"))
     (tmp_path / "b" / "split.csv").write_text("patient,split\nx,train\ny,test\n")
     text = " ".join(Page(page_of(str(tmp_path / "b"))).text.split())
     assert "undefined: one class only" in text and "What the model looked at" not in text
-    assert "one class only in the validation split" in text
+    assert "not both classes in the validation split" in text
 
 
 def test_times_to_an_event_have_a_table_and_no_roc(runs, tmp_path):

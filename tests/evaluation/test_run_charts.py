@@ -46,6 +46,19 @@ def test_of_many_classes_the_most_frequent_have_charts():
     assert keys == [*names[:29], "c39"] and not any("confusion" in chart.name for chart in made)
 
 
+@pytest.mark.parametrize("unit, words", (("patient", False), ("image", True)))
+def test_intervals_of_formulas_that_know_no_patients_say_so(unit, words):
+    """Wilson's and Greenwood's, where a unit is an image: those of one patient are no separate evidence."""
+    rows = [{"patient": f"p{k}", "images": "", "l[x] target": str(k % 2), "l[x] predicted": f"{k / 9:.2f}", "days": str(k + 1), "died": "1", "t risk": f"{k}"}
+            for k in range(9)]
+    label, time = Task("l", "labels", ("x",)), Task("t", "survival", ("days", "died"))
+    bins = {"predicted": [0.5], "observed": [0.4], "units": [9]}
+    run = SimpleNamespace(metrics={"unit": unit, "l": {"reliability": {"x": bins}}, "t": {}}, predictions=rows)
+    charts = [chart for task in (label, time) for chart in task_charts(run, task) if "roc" not in chart.name]
+    assert [chart.name for chart in charts] == ["l_calibration_x", "t_kaplan_meier"]
+    assert all(("as if no two images were of one person" in chart.text) == words for chart in charts)
+
+
 @pytest.mark.parametrize("labels, charts", ((6, 1), (7, 7)))
 def test_beyond_six_labels_every_one_has_a_chart_of_its_own(labels, charts):
     """No label is left out; what is rare has precision-recall too."""
