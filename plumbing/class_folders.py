@@ -97,8 +97,9 @@ def read_layout(folder, images, left_out):
         words = [word for word, _ in groupby(above) if not BARE_IMAGE_FOLDER.fullmatch(word)] or above[-1:]
         split = None
         for place, word in enumerate(words[:2]):                   # train/CLASS or CLASS/train
-            if split_name(word) and not split and len(words) > 1:
+            if split_name(word) and len(words) > 1:
                 split = split_name(words.pop(place))
+                break
         splits.append(split)
         names.append(words[0].strip())
         below[words[0]].update(words[1:2])

@@ -97,14 +97,13 @@ def by_ending(files):
 def search(files_ending, cell, above):
     """-> the files that a cell may mean, in the strictest spelling that any has; is it the table's own?
 
-    above: the folders with which all names in the table begin."""
+    above: the folders with which all names in the table begin. They may be above ours: the name is looked
+    for without the first of them, without the first two ..."""
     parts = split_name(cell)
     absolute = bool(ABSOLUTE.match(cell))
     elsewhere = absolute or parts[0] == ".."
     for depth in range(elsewhere, len(above) + 1):
         tail = parts[depth:]
-        if tail[0] == "..":
-            continue
         name = "/".join(tail)
         near = files_ending.get(folded_stem(name), [])
         if depth and len(tail) == 1:                               # no folder of the table is left

@@ -241,8 +241,7 @@ def find_split_column(path, header, rows, image, split, lists):
             raise cell_error(row, image, f"is in none of {split or lists}; --split-column names "
                              "another split")
         row["split"] = split_of[name]
-    if "split" not in header:
-        header.append("split")
+    header.append("split")
     return "split"
 
 

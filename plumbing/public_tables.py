@@ -201,7 +201,7 @@ def findings_to_labels(header, rows, column, labels):
         row["pneumonia"] = ""
         if "pneumonia" in findings or findings == {"no finding"}:
             row["pneumonia"] = row["Pneumonia"]
-    header += [name for name in [*words, "pneumonia"] if name not in header]
+    header += [*words, "pneumonia"]
     if not others:
         return []
     return [f"WARNING: {column}: none of the labels are {shortlist(sorted(map(str, others)))}"]

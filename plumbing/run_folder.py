@@ -266,7 +266,7 @@ def make_folder(args):
         except FileExistsError as error:
             if args.overwrite and isdir(run):
                 return run
-            if args.name or args.overwrite:
+            if args.name:
                 advice = "--name takes another"
                 if isfile(join(run, "args.json")):
                     advice = f"--resume {quote(run)} continues it, --overwrite starts it anew, {advice}"

@@ -26,7 +26,7 @@ def read_splits(path):
     """CLAM's splits_K.csv, three columns of image names called train, val and test -> {image without its
     ending: split}."""
     header, rows = read_csv(path)
-    if not set(SPLITS) <= set(header):
+    if not set(SPLITS).issubset(header):
         raise ValueError(f"{path}: need the columns train, val and test, there are {shortlist(header)}")
     split_of = {}
     for split in SPLITS:

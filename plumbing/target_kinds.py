@@ -35,7 +35,7 @@ def parse_targets(path, header, target):
     for name, kind in names_and_kinds(target, header):
         if kind not in ("",) + KINDS:
             raise ValueError(f"--target {name}: kind {kind!r}, need one of {', '.join(KINDS)}")
-        if kind == "classes" and name not in header and "/" in name:
+        if kind == "classes" and name not in header:
             for column in name.split("/"):
                 require_column(path, header, column, "--target")
             kinds[name] = "one-hot"

@@ -29,6 +29,11 @@ def test_class_folders_with_a_split(tmp_path):
     assert cohort.tasks[0].classes == ("cat", "dog") and cohort.targets["class"].tolist() == [0, 0, 1, 1]
     write(tmp_path, "b/x.txt", images=("b/control/1.png", "b/test/2.png"))
     assert load_cohort(str(tmp_path / "b")).tasks[0].classes == ("control", "test")
+    write(tmp_path, "e/x.txt", images=("e/mask/1.png", "e/bare/2.png"))           # faces, not drawings
+    assert not any("mask counts as a class" in note for note in load_cohort(str(tmp_path / "e")).notes)
+    write(tmp_path, "c/x.txt", images=("c/test/cat/1.png", "c/test/dog/2.png"))    # nothing but test: no wrapper
+    with pytest.raises(ValueError, match="c: no patient in the train split, only test"):
+        split_patients(load_cohort(str(tmp_path / "c")))
     write(tmp_path, "a/x.txt", images=("a/bird/5.png",))
     with pytest.raises(ValueError, match="bird: images there are .* not in one of train, val, test as others are"):
         load_cohort(str(tmp_path / "a"))

@@ -228,7 +228,7 @@ def test_the_flag_decides(tmp_path, cells, target, values):
 
 @pytest.mark.parametrize("cells, target, message", (
     (("1,234", "2,5"), "target:regression", "'1,234' has commas that may divide thousands"), (("950 ml", "1,500 ml"), "target:regression", "'1,500 ml' has commas"),
-    (("['normal']", "[]"), "target", r"row 2, column target: .*'normal'.* is no label, nor is any other cell: nothing"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"),
+    (("['normal']", "[]"), "target", r"row 2, column target: .*'normal'.* is no label, nor is any other cell: nothing"), (("12 mm", "3 cm"), "target:regression", "'3 cm' has another unit"), (("12", "3 cm"), "target:regression", "'3 cm' has another unit than the cells before, none"),
     (("2020-01-31", "2021-02-01"), "target:regression", "'2020-01-31' is a date"), (("0.5", "a"), "target:labels", "'0.5' is no label"),
     (('{""choices"": [""a""]}', "a"), "target:labels", "is a JSON object"), (("<5", "6"), "target:regression", "'<5' is a bound")))
 def test_but_not_what_cannot_be(tmp_path, cells, target, message):
