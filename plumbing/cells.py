@@ -18,7 +18,7 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^0\d+$ -> begins with 0, as codes do
 ^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?$ -> is a date
 ^[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]$ -> is a list of numbers, which belong into columns of their own
-(?i)^[1-9]\d{0,2}(,\d{3})+\s*(UNITS)?$ -> has commas that may divide thousands, or be a decimal comma
+(?i)^[-+]?[1-9]\d{0,2}(,\d{3})+\s*(UNITS)?$ -> has commas that may divide thousands, or be a decimal comma
 (?i)^[-+]?\d+,\d+(e[-+]?\d+)?$ -> has a decimal comma
 ^[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?$ -> has its thousands divided
 (?i)^(\d{1,4}([-./])\d{1,2}\2\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?)$ -> is a date or a time
@@ -28,9 +28,9 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^[-+.\d]+([\s,;|]+[-+.\d]+)+$ -> is a list of numbers, which belong into columns of their own
 """.replace("MONTHS", MONTHS).replace("UNITS", UNITS))
 # but 1,500, which may be a thousand and more
-READABLE = re.compile(r"(?i)(?![1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
+READABLE = re.compile(r"(?i)(?![-+]?[1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
                       rf"\s*({UNITS})?")
-GROUPED = re.compile(rf"(?i)(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")        # 1.500 among 750: 1500?
+GROUPED = re.compile(rf"(?i)[-+]?(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")  # 1.500 among 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|unspecified|undetermined"
                      r"|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate|inconclusive|maybe"
@@ -155,7 +155,7 @@ def read_numbers(name, cells, places, hint):
         problem = None
         if value_of[cell] is None:
             _, problem = odd_cell([cell]) or (cell, "is not a number")
-        elif has_comma and re.match(r"[1-9]\d{0,2}\.\d{3}(?!\d)", cell):
+        elif has_comma and re.match(r"[-+]?[1-9]\d{0,2}\.\d{3}(?!\d)", cell):
             problem = "may be a thousand and more, as others have a decimal comma"
         elif unit != units[0]:
             problem = f"has another unit than the cells before, {units[0] or 'none'}"

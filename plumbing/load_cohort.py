@@ -31,7 +31,7 @@ SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*((k|cv)[ _.-]?)?(folds?|partition
                           r"|test(ing)?|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
 # names of columns that say who the patient is, of which the first that is there counts
 PATIENT_COLUMNS = ("patient_id|lesion_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID"
-                   "|subject_id")
+                   "|subject_id|Subject|Subject ID|participant_id|PTID|bcr_patient_barcode")
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",

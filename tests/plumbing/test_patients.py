@@ -115,7 +115,7 @@ def test_names_of_files_spell_a_patient_in_several_ways():
     assert notes[1] == "2 patient ids are other spellings of an earlier one, as patient_01 of Patient 1: they count as the same patient"
 
 
-@pytest.mark.parametrize("column", ("patient", "Patient ID", "PatientID", "patientId", "subject_id"))
+@pytest.mark.parametrize("column", ("patient", "Patient ID", "PatientID", "patientId", "subject_id", "Subject", "Subject ID", "participant_id", "PTID"))
 def test_a_column_that_can_only_be_the_patient_is_taken(tmp_path, column):
     """Under the names that public tables and DICOM give it; patient_id and lesion_id come first, and names of files where a regular expression is given."""
     path = write(tmp_path, "t.csv", f"{column},image,target", "1,a_3.png,0.5", "1,b_4.png,1", images=("a_3.png", "b_4.png"))

@@ -159,6 +159,7 @@ def column(tmp_path, cells, target="target", **options):
     (("5", "9", "10"), Task("target", "regression"), [5, 9, 10], None),
     (("1e3", "-2", "0.5"), Task("target", "regression"), [1000, -2, 0.5], None),
     (("1.500", "750", "12.000", "40"), None, None, "'1.500' may be a thousand and more.*target:regression as 1.5$"),
+    (("-1,024", "40"), None, None, "'-1,024' has commas"), (("-1.024", "40"), None, None, "'-1.024' may be a thousand"),
     (("1,500", "2,250"), None, None, "'1,500' has commas that may divide thousands.*:classes takes it as a word$"),
     (("1 500", "750"), None, None, "'1 500' has its thousands divided"), (("1.500,5", "750"), None, None, "'1.500,5' has its thousands divided"),
     (("1-Mar", "2-Mar", "3-Apr"), None, None, "'1-Mar' is a date"), (("unknown", "1", "2"), None, None, "'unknown' is not a number, others are.*--missing"),
