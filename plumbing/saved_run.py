@@ -27,13 +27,10 @@ def evaluated(run):
     try:
         yield
     except DAMAGE as error:
-        reason = first_line(error)
-        if isinstance(error, (LookupError, TypeError, AttributeError)):
-            reason = f"{type(error).__name__}: {reason}"           # its text alone may be no more than a name
         advice = f"python eval.py {quote(run)} makes its metrics and predictions anew"
         if not isfile(join(run, "args.json")):
             advice = "a run folder holds an args.json"
-        raise ValueError(f"{run}: no evaluated run as train.py and eval.py leave one ({reason}); "
+        raise ValueError(f"{run}: no evaluated run as train.py and eval.py leave one ({first_line(error)}); "
                          f"{advice}") from error
 
 

@@ -192,4 +192,9 @@ def readable(path, kind="image"):
 
 
 def first_line(error):
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """What an error says, after its kind where that may be no more than a name."""
+    line = str(error).strip().partition("\n")[0]
+    kind = type(error).__name__
+    if isinstance(error, (LookupError, TypeError, AttributeError)):
+        return f"{kind}: {line}"
+    return line or kind
