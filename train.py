@@ -14,6 +14,7 @@ import math
 import os
 import re
 import signal
+import sys
 import time
 from contextlib import nullcontext, redirect_stdout
 from os.path import isdir, join
@@ -376,9 +377,12 @@ def finish(run, lock_file, cohort, indices, options):
 
 
 def main(argv=None):
-    if train_folds(main, argv):
-        return
+    if argv is None:
+        argv = sys.argv[1:]
     args = parse(argv)
+    if args.fold == "all":
+        train_folds(main, args, argv)
+        return
     if args.check:
         if os.environ.get("RANK", "0") == "0":                     # one of torchrun's processes
             print("\n".join(look(args, argv)))

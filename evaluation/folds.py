@@ -17,7 +17,7 @@ from evaluation.printing import print_columns
 from evaluation.result_tables import number
 from evaluation.run_text import read_run, validated
 from plumbing.command import Parser, run_main
-from plumbing.flags import check_ranges, read_args
+from plumbing.flags import read_args
 from plumbing.run_folder import write_csv
 
 
@@ -27,33 +27,22 @@ MAY_DIFFER = ("fold name runs overwrite resume window device workers kernels amp
               "grad_checkpointing deterministic cache cache_dir check_files").split()
 
 
-def train_folds(train, argv):
-    """Where a command line asks for every fold: train and test each with train(argv), one after the other,
-    print and write the table. -> does it ask for that?
+def train_folds(train, args, argv):
+    """Train and test every fold with train(argv), one after the other, print and write the table.
 
-    ValueError without --name, and with what is of one run: --resume, --check, several processes."""
-    parser = Parser(add_help=False)
-    parser.add_argument("--fold")
-    parser.add_argument("--name")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--runs", default="runs")
-    args, others = parser.parse_known_args(argv)
-    if args.fold != "all":
-        return False
-    if not args.name or {"--resume", "--check"} & {*others} or "LOCAL_RANK" in os.environ:
-        raise ValueError("--fold all needs --name, and neither --resume nor --check nor torchrun, which take "
-                         "one fold: --fold 0")
-    check_ranges(args)
+    args: the flags that argv stands for. ValueError without --name, and with what is of one run: --check,
+    several processes."""
+    if not args.name or args.check or "LOCAL_RANK" in os.environ:
+        raise ValueError("--fold all needs --name, and neither --check nor torchrun, which take one fold: "
+                         "--fold 0")
     runs = [join(args.runs, f"{args.name}-fold{fold}") for fold in range(args.folds)]
     taken = [run for run in runs if exists(run)]
-    if taken and "--overwrite" not in others:
+    if taken and not args.overwrite:
         raise ValueError(f"{taken[0]} exists; --overwrite starts all folds anew, --name takes another, "
                          f"--fold K --name {args.name}-foldK adds one")
     for fold in reversed(range(args.folds)):         # a table with a test split of its own has fold 0 alone
-        train([*others, f"--folds={args.folds}", f"--fold={fold}", f"--runs={args.runs}",
-               f"--name={args.name}-fold{fold}"])
+        train([*argv, f"--fold={fold}", f"--name={args.name}-fold{fold}"])           # the last of two counts
     show(join(args.runs, args.name), runs)
-    return True
 
 
 def show(name, runs):

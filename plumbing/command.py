@@ -60,6 +60,12 @@ def refuse_empty(args, may_be=()):
             raise ValueError(f"--{flag.replace('_', '-')} is empty; say which, or leave it out")
 
 
+def number_or_all(text):
+    if text == "all":
+        return text
+    return int(text)
+
+
 def count(text):
     """A flag's whole number, 1 or more."""
     number = int(text)

@@ -11,7 +11,7 @@ from os.path import isfile, join
 from daft import DAFTViT
 from data import AUGMENT
 from plumbing.checkpoints import read_json
-from plumbing.command import Parser, refuse_empty
+from plumbing.command import Parser, number_or_all, refuse_empty
 from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
@@ -108,7 +108,7 @@ def add_data_flags(add):
         "--folds", type=int, default=5,
         help="patients are dealt into this many parts, one is the test split")
     add(
-        "--fold", type=int, default=0,
+        "--fold", type=number_or_all, default=0,
         help="which part is the test split, from 0; all: each in turn, as runs NAME-fold0 and so on")
     add(
         "--val", type=float, default=0.125,
@@ -336,7 +336,7 @@ def read_args(run):
 
 def check_value(flag, value):
     """ValueError unless a value from args.json is one that the flag could have."""
-    kind = {None: str, float: (float, int)}.get(flag.type, flag.type)
+    kind = {None: str, float: (float, int), number_or_all: int}.get(flag.type, flag.type)
     if flag.nargs == 0:
         kind = bool
     elif flag.nargs or not isinstance(kind, type | tuple):         # a list, or what a function made of a word

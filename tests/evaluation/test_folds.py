@@ -10,7 +10,7 @@ import train
 from evaluation import folds
 from evaluation.metrics import METRICS
 from plumbing.cohort import Task
-from plumbing.flags import make_parser
+from plumbing.flags import make_parser, parse
 from tests.small_runs import fails, flags
 
 NAMED = ("--fold", "all", "--folds", "3", "--name", "a")
@@ -41,7 +41,7 @@ def test_every_fold_is_tested_once_and_the_table_is_their_mean(table, quiet, cap
 def test_no_folds_are_refused():
     """Before anything is looked for."""
     with pytest.raises(ValueError, match="--folds 0: need at least 2"):
-        folds.train_folds(None, ["--fold=all", "--folds=0", "--name=a"])
+        train.main(["--fold=all", "--folds=0", "--name=a"])
 
 
 @pytest.mark.parametrize("name", ("sub/a", "-a"))
@@ -50,7 +50,8 @@ def test_folds_are_trained_where_their_table_is_looked_for(name, monkeypatch):
     fold 0 alone, is refused before anything is trained."""
     trained, shown = [], []
     monkeypatch.setattr(folds, "show", lambda name, runs: shown.extend(runs))
-    folds.train_folds(lambda argv: trained.append(make_parser("vit").parse_args(argv)), ["--model=vit", "--fold=all", "--folds=2", f"--name={name}"])
+    argv = ["--model=vit", "--fold=all", "--folds=2", f"--name={name}"]
+    folds.train_folds(lambda argv: trained.append(make_parser("vit").parse_args(argv)), parse(argv), argv)
     assert [f"{args.runs}/{args.name}" for args in trained][::-1] == shown == [f"runs/{name}-fold0", f"runs/{name}-fold1"]
     assert [args.fold for args in trained] == [1, 0]
 
