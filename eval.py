@@ -130,7 +130,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         if held_out and task.kind == "regression":
             scores["conformal"] = conformal(task, held_out)
         if options["by_image"]:
-            scores["largest"] = Counter(predictions["patient"].tolist()).most_common(1)[0][1]
+            scores["largest"] = max(Counter(predictions["patient"].tolist()).values())
         if constant is not None:
             scores["constant"] = score_constant(task, predictions, constant)
         if "alone" in predictions and options["n"] is None:        # of a model that sees one image at a time

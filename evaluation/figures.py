@@ -3,9 +3,8 @@
 The patients are chosen once everything is predicted, so the model looks at their images again, and what it
 returns for a sample is drawn.
 """
-import glob
 import os
-from os.path import join
+from pathlib import Path
 
 import numpy as np
 
@@ -99,8 +98,8 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
     predictions: as of predict.py; boxes_of: {image: {label: boxes in shares of width and height}}. Of a
     volume the middle slices are drawn, of a bag of vectors nothing: there is no picture."""
     os.makedirs(folder, exist_ok=True)
-    for path in glob.glob(join(glob.escape(folder), "patient_*.png")):
-        os.remove(path)
+    for path in Path(folder).glob("patient_*.png"):
+        path.unlink()
     images_of = predictions["images"]
     with_boxes = [unit for unit, images in enumerate(images_of) if images[0] in boxes_of]
     chosen = choose(tasks[0], predictions, count, with_boxes or range(len(images_of)))

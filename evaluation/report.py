@@ -7,11 +7,11 @@ Everything comes from the run folder. What a user wrote (names of patients, colu
 one place, `cell`.
 """
 import base64
-import glob
 import html
 import os
 import re
-from os.path import basename, dirname, exists, join
+from os.path import exists, join
+from pathlib import Path
 from urllib.parse import quote
 
 from evaluation.card import card
@@ -212,7 +212,7 @@ def sections(run, charts, pictures):
 
 def patient_section(run):
     """Yield what the model looked at in the images of some patients; nothing without pictures of them."""
-    paths = sorted(glob.glob(join(glob.escape(run.folder), "figures", "patient_*.png")))
+    paths = sorted(Path(run.folder).glob("figures/patient_*.png"))
     if paths:
         yield "<h2>What the model looked at</h2>"
         yield from map(html_sheet, paths)
@@ -225,11 +225,11 @@ def run_figures(run):
 
 def other_pages(run):
     """Yield links to the pages of the run's other evaluations, in its folder."""
-    paths = sorted(glob.glob(join(glob.escape(run.folder), "*", "report.html")))
+    paths = sorted(Path(run.folder).glob("*/report.html"))
     if paths:
         yield "<h2>Evaluated on other patients too</h2>\n<ul>"
         for path in paths:
-            name = basename(dirname(path))
+            name = path.parent.name
             yield f'<li><a href="{cell(quote(name))}/report.html">{cell(name)}</a></li>'
         yield "</ul>"
 
