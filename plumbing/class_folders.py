@@ -139,10 +139,10 @@ def notes_on_inner(folder, below):
             raise ValueError(f"--data {folder}: {name} is beside the classes and holds folders of the same "
                              f"names, {shortlist(sorted(inner))}; a split is called {', '.join(SPLITS)}, "
                              "what else there is must lie elsewhere")
-    counts = Counter(name for inner in below.values() for name in inner)
-    if len(counts) > 1 and (min(counts.values()) > 1 or len(counts) > len(below)):
+    others = set().union(*below.values())
+    if len(others) > 1:
         return [f"WARNING: the classes are the {len(below)} upper folders, as {min(below)}, with "
-                f"{len(counts)} others in them, as {min(counts)}: if those are the classes, they must be the "
+                f"{len(others)} others in them, as {min(others)}: if those are the classes, they must be the "
                 "upper ones; if each is a patient, --patient-regex with a group around its name says so"]
     return []
 

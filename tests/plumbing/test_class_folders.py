@@ -133,6 +133,7 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     (("train/no_tumor/1.png", "train/tumor/1.png", "test/no tumor/2.png"), ("no tumor", "tumor"), ["test", "train", "train"],
      "class: 'no tumor' and 'no_tumor' count as one"),
     (("0/1.png", "2/2.png", "10/3.png"), ("0", "2", "10"), None, None),
+    (tuple(f"{c}/{i}.png" for c in "abcdef" for i in range(2)), tuple("abcdef"), None, None),
     (("a/1.png", "b/2.png", "a/1_bbox.png", "a/1-cam.png", "b/2_annotated.png"), ("a", "b"), None,
      "3 of 5 files are left out (masks or thumbnails beside their images 3)"),
     (("CT/1.png", "lung_mask/1.png"), ("CT", "lung_mask"), None, "WARNING: lung_mask counts as a class, and all its files have namesakes in "

@@ -42,6 +42,7 @@ def test_what_a_picture_says(tmp_path):
     exif[274] = 6
     header = read_header(save(tmp_path / "a.jpg", texture(30, 20), exif=exif))
     assert (header.format, header.shape, header.type) == ("JPEG", (30, 20), "uint8") and not header.is_deep
+    assert read_header(save(tmp_path / "a.png", texture(30, 20), exif=exif)).shape == (30, 20)
     header = read_header(save(tmp_path / "b.png", CELLS.astype(np.uint16) * 17))
     assert header.type == "uint16" and header.is_deep and not header.pages
     np.save(tmp_path / "d.npy", np.zeros((9, 9, 4), np.uint8))

@@ -53,6 +53,7 @@ def test_names_are_found_where_there_is_no_doubt(tmp_path, names, files, right):
     (("anna/scan.png", "bert/scan.png"), ("anna/scan.png", "scan.png"), r"row 3, .*'bert/scan.png' is no image .*\(1 of 2 rows\); .*scan.png is in another folder"),
     (("bert/scan.png",), ("scan.png",), "'bert/scan.png' is no image"),
     (("bert/1.png", "bert/2.png"), ("anna/1.png", "anna/2.png"), r"\(2 of 2 rows\); anna/1.png is in another folder"),
+    (("/x/y/a.png", "/x/y/b.png"), ("m/a.png", "b.png"), "row 2, .*'/x/y/a.png' leaves the image folder"),
     (("train/1.png", "test/1.png"), ("train/1.png",), "row 3, .*'test/1.png' is no image"),
     (("a.png",), ("m/a.png", "n/a.png"), "may be .*m/a.png or .*n/a.png; --images"),
     (("x",), ("x.png", "x.jpg"), "may be .*x.(jpg|png) or .*x.(jpg|png)"),

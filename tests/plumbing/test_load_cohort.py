@@ -115,6 +115,18 @@ def test_a_split_that_the_table_says_is_used_or_named(tmp_path, header, rows, fl
     assert any(note in line for line in cohort.notes) if note else not any("split" in line for line in cohort.notes)
 
 
+def test_a_split_is_told_from_many_words(tmp_path):
+    """Folders of many images say it; numbers of which each is another say nothing, whatever their column is called, nor does a target."""
+    rows = [f"p{i},{('train', 'test')[i % 2]}/{i}.png,{i % 3}.5,{i},None" for i in range(24)]
+    path = write(tmp_path, "t.csv", "patient_id,image,target,fold,x", *rows, images=[row.split(",")[1] for row in rows])
+    notes = load_cohort(path).notes
+    assert any("column image is not used as a split" in note for note in notes) and not any("column fold" in note for note in notes)
+    assert not any("None counts as a blank" in note for note in notes)               # in no target
+    rows = [f"p{i},{i}.png,{i % 2}" for i in range(24)]
+    path = write(tmp_path, "u.csv", "patient_id,image,test", *rows, images=[f"{i}.png" for i in range(24)])
+    assert not any("column test" in note for note in load_cohort(path, target="test").notes)
+
+
 @pytest.mark.parametrize("more, warning", (("Target", "target and Target"), ("target.1", "target and target.1"), ("PATIENT ID", "patient_id and PATIENT ID"),
                                            ("x.1,x.2", None), ("target_2", None)))
 def test_a_column_that_is_there_twice_is_named(tmp_path, more, warning):

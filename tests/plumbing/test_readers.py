@@ -153,6 +153,7 @@ def test_a_config_json_edited_by_hand_is_one_line(greys, change, message):
 @pytest.mark.parametrize("change, message", (
     ({"epochs": "many"}, "epochs cannot be 'many'"), ({"epochs": -2}, "--epochs -2: need at least 1"), ({"dropout": 3.0}, "--dropout 3.0"),
     ({"seed": 1.5}, "seed cannot be 1.5"), ({"model": "resnet"}, "model cannot be 'resnet'"), ({"data": None}, "data cannot be None"),
+    ({"optimizer": "SGD"}, "optimizer cannot be 'SGD'"),
     ({"compile": "yes"}, "compile cannot be 'yes'"), ({"lr": [1]}, "lr cannot be [1]"), ([1], "args.json cannot be read"),
     ({"image": "9" * 99}, "as SIDE, HEIGHTxWIDTH")), ids=str)
 def test_an_args_json_edited_by_hand_is_one_line(greys, grey_run, change, message):

@@ -18,6 +18,7 @@ from tests.plumbing.small_tables import cohort_of, generic, write
     (("0.5", "3", ""), "regression", (), (0.5, 3, np.nan)),
     (("0", "1", "1"), "classes", ("0", "1"), (0, 1, 1)),
     (("10", "9", "2"), "regression", (), (10, 9, 2)),
+    (("1.234", "2.345", "2.5"), "regression", (), (1.234, 2.345, 2.5)),
     (("mild", "severe", ""), "classes", ("mild", "severe"), (0, 1, np.nan)),
 ))
 def test_inferred_kinds(tmp_path, cells, kind, classes, values):
@@ -198,6 +199,7 @@ def column(tmp_path, cells, target="target", **options):
     (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
     (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), Task("findings", "labels", ("target",)), [[0], [1], [1]], "1 labels are -1: --uncertain zeros"),
     (("a, b", "b", "a"), None, None, "'a, b' looks like a list; --target target:labels reads it"),
+    (tuple(f"w{i:02}" for i in range(12)) * 2, Task("target", "classes", tuple(f"w{i:02}" for i in range(12))), [*range(12)] * 2, None),
     (tuple(f"word {i}" for i in range(12)), None, None, "12 different words in 12 rows, as 'word 0', are no classes; --target target:classes allows it"),
 ))
 def test_every_kind_of_cell_is_understood_or_refused_with_the_flag_that_decides(tmp_path, cells, task, values, note):
