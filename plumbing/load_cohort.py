@@ -81,6 +81,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     rows, image, blanks, row_notes = plain_rows(path, header, rows, image, missing)
     split_column = find_split_column(path, header, rows, image, split, known.get("lists", ""))
     if "readers" in known:
+        notes.append(f"{len(rows)} rows of readers: in each column counts what most say of an image")
         rows = majority(rows, image)
     uncertain_policy = policy("uncertain", uncertain, header)
     blank_policy = policy("blank", blank, header)

@@ -52,9 +52,11 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             if not cells or hold_labels(cells):
                 at_minus_one = uncertain.get(name, uncertain[None])
                 at_blank = blank.get(name, blank[None])
-                values_of = {name: read_labels(rows, name, POLICIES[at_minus_one], POLICIES[at_blank])}
-                counts[f"-1: --uncertain {at_minus_one}"] += cells["-1"] + cells["-1.0"]
+                values = read_labels(rows, name, POLICIES[at_blank])
+                counts[f"-1: --uncertain {at_minus_one}"] += (values == -1).sum()
                 counts[f"blank: --blank {at_blank}"] += len(rows) - cells.total()
+                values[values == -1] = POLICIES[at_minus_one]
+                values_of = {name: values}
             else:
                 values_of, more = read_lists(path, rows, name, cells)
                 notes += more
@@ -138,17 +140,13 @@ def read_one_hot(rows, names):
     return np.where(unknown, np.nan, values.argmax(1)).astype(np.float32)
 
 
-def read_labels(rows, name, uncertain=-1, blank=np.nan):
-    """A column of labels -> float32 (rows,), NaN where they are unknown.
-
-    uncertain, blank: what -1 and a blank count as."""
+def read_labels(rows, name, blank=np.nan):
+    """A column of labels -> float32 (rows,) of 0, 1 and -1. blank: what a blank counts as, or NaN."""
     value_of = {cell: label_of(cell) for cell in known_cells(rows, name)}
     refuse_cells(rows, name, [cell for cell in value_of if value_of[cell] is None],
                  "is no label, need 0, 1, -1 or blank; --missing names words for a blank")
     value_of[""] = blank
-    values = np.float32([value_of[row[name]] for row in rows])
-    values[values == -1] = uncertain
-    return values
+    return np.float32([value_of[row[name]] for row in rows])
 
 
 def read_lists(path, rows, name, cells):

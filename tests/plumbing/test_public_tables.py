@@ -110,7 +110,7 @@ def test_vindr_takes_the_majority_of_three_readers(tmp_path):
     task, = cohort.tasks
     said = [{task.classes[j] for j in np.flatnonzero(row)} for row in cohort.targets["findings"]]
     assert task.outputs == 26 and cohort.patients == ["i1", "i2"] and said == [{"Nodule/Mass"}, {"Tuberculosis"}]
-    assert "no patient ids" in cohort.notes[0]
+    assert "no patient ids" in cohort.notes[0] and "6 rows of readers: in each column counts what most say of an image" in cohort.notes
     assert load_cohort("vindr", str(tmp_path), target="Other diseases:labels").targets["findings"].tolist() == [[0], [1]]
 
 

@@ -198,6 +198,7 @@ def column(tmp_path, cells, target="target", **options):
     (("3-Jan", "4-6", "7-9"), None, None, "'3-Jan' is a date"), (("<10%", "10-50%", ">50%"), Task("target", "classes", ("10-50%", "<10%", ">50%")), [1, 0, 2], None),
     (("2020-01-31", "2021-02-01"), None, None, "is a date"), (("31.1.2020", "1.2.2021"), None, None, "is a date"), (("3 Jan 2020", "4-Feb-21"), None, None, "is a date"),
     (("007", "012", "120"), None, None, "'007' begins with 0, as codes do"), (("-1", "1", "1"), Task("findings", "labels", ("target",)), [[0], [1], [1]], "1 labels are -1: --uncertain zeros"),
+    (("-1.00", "-1.0e+00", "1"), Task("findings", "labels", ("target",)), [[0], [0], [1]], "2 labels are -1: --uncertain zeros"),
     (("a, b", "b", "a"), None, None, "'a, b' looks like a list; --target target:labels reads it"),
     (tuple(f"w{i:02}" for i in range(12)) * 2, Task("target", "classes", tuple(f"w{i:02}" for i in range(12))), [*range(12)] * 2, None),
     (tuple(f"word {i}" for i in range(12)), None, None, "12 different words in 12 rows, as 'word 0', are no classes; --target target:classes allows it"),
