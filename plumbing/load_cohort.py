@@ -67,6 +67,7 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
                 raise
             return read_any_folder(data, regex)
 
+    # the rows, with what stands beside the table
     path = table_path(data, known, images)
     header, rows = read_csv(path)
     known = known or recognize(header)
@@ -83,6 +84,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if "readers" in known:
         notes.append(f"{len(rows)} rows of readers: in each column counts what most say of an image")
         rows = majority(rows, image)
+
+    # what is to be predicted
     uncertain_policy = policy("uncertain", uncertain, header)
     blank_policy = policy("blank", blank, header)
     if "blanks" not in known:
@@ -94,6 +97,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
         if needs_targets or target:
             raise
         task_parts = [], {}, [], []
+
+    # images and patients, and what looks wrong with them
     cohort = cohort_of_rows(path, header, rows, known, images, patient, image, regex)
     cohort.tasks, cohort.targets, cohort.predicted, target_notes = task_parts
     for name, word in blanks:
@@ -110,6 +115,8 @@ def load_cohort(data, images=None, patient=None, image=None, target=None, split=
     if kinds and "labels" not in kinds and {uncertain, blank} != {"zeros"}:
         cohort.notes.append(f"WARNING: --uncertain {uncertain} and --blank {blank} decide nothing: no target "
                             "is labels; COLUMN:labels makes one")
+
+    # every image once, and its split
     rows = merge_rows(rows, cohort, split_column)
     if split_column:
         cohort.splits = list(map(split_in, cohort.columns[split_column]))
