@@ -12,7 +12,8 @@ from plumbing.weight_files import in_one_line
 
 
 NAMES = r"""  what files are called, below the data's folder, without endings: the first group is the patient
-(?:^|/)(person\d+(?=_(?:bacteria|virus)_\d+)|(?:(?<=NORMAL/)|NORMAL2-)IM-\d+(?=-\d+))[^/]*$ -> chest_xray
+(?:^|/)(person\d+)_(?:bacteria|virus)_\d+[^/]*$ -> chest_xray
+(?:^|/)((?:(?<=(?i:normal)/)|^|NORMAL2-)IM-\d+)-\d+[^/]*$ -> chest_xray
 (?:^|/)(0\d{7})_\d{3}$ -> NIH ChestX-ray14
 (?:^|/)(?:CNV|DME|DRUSEN|NORMAL)-(\d{4,})-\d+$ -> OCT2017
 (?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT) -> CBIS-DDSM

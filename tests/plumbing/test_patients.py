@@ -47,7 +47,7 @@ def test_patients_of_tables(tmp_path):
 @pytest.mark.parametrize("name, patient", (
     ("a/LIDC-IDRI-0012_slice3.png", "LIDC-IDRI-0012"), ("OAS1_0042_MR1_mpr-1_100.jpg", "OAS1_0042"), ("b/ADNI_002_S_0295_MR_7.png", "002_S_0295"),
     ("20586908_6c613a14b80a8591_MG_R_CC_ANON.png", "6c613a14b80a8591"), ("0/8863_idx5_x51_y1251_class0.png", "8863"),
-    (r"D:\scans\patient7\1.png", "patient7"), ("a/20230115_001.png", None), ("b/patient7/IM-0001-0004.dcm", "patient7"), ("OAS30001_MR_d0129.nii.gz", "OAS30001"), ("7_left.nii.gz", "7"),
+    (r"D:\scans\patient7\1.png", "patient7"), ("a/20230115_001.png", None), ("b/patient7/IM-0001-0004.dcm", "patient7"), ("IM-0128-0001.jpeg", "IM-0128"), ("Normal/IM-0128-0001.jpeg", "IM-0128"), ("OAS30001_MR_d0129.nii.gz", "OAS30001"), ("7_left.nii.gz", "7"),
     ("BraTS2021_00495_flair.nii.gz", "BraTS2021_00495"), ("BraTS19_2013_10_1_t1.nii", None),
     ("blk-YWWTL-TCGA-AA-A022-01Z-00-DX1.png", "TCGA-AA-A022"), ("TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"), ("BraTS20_Training_001_flair.nii", "BraTS20_Training_001"),
     ("IXI002-Guys-0828-T1.nii", "IXI002"), ("17_l1.jpg", "17"), ("a/left_12.png", "12"), ("b/case7a_L_CC.png", "case7a"), ("P012_R_MLO.png", "P012"),
