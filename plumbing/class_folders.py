@@ -29,9 +29,8 @@ def read_class_folders(folder, regex, split):
     images, left_out = without_masks(folder)
     splits, names, paths, notes = read_layout(folder, images, left_out)
     notes += left_out_note(paths, left_out)
-    counts = Counter(names)
-    classes, values = read_classes(names, counts)
-    notes += spelling_notes("class", counts) + note_on_drawings(names, paths)
+    classes, values = read_classes(names)
+    notes += spelling_notes("class", Counter(names)) + note_on_drawings(names, paths)
     if len(classes) < 2:
         tables = shortlist(sorted(glob.glob("*.csv", root_dir=folder)))
         raise ValueError("; ".join([f"--data {folder}: need a CSV file (in it: {tables}), or one folder of "
@@ -64,7 +63,7 @@ def with_target(cohort, target):
         return cohort
     patterns = NAME_TARGETS.get(name, {}).items()
     words = [look_up(patterns, basename(path)) or "" for path in cohort.paths]
-    classes, values = read_classes(words, Counter(filter(None, words)))
+    classes, values = read_classes(words)
     if not classes:
         raise ValueError(f"--target {target}: class folders say only class, and names of files as those of "
                          f"chest_xray {shortlist(NAME_TARGETS)}; none of {cohort.name} says it")

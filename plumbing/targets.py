@@ -42,12 +42,11 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
     notes = infer_kinds(path, rows, kinds, labels)
     tasks = []
     targets = {}
-    columns = [event for event, _ in events.values()]
+    columns = list(kinds) + [event for event, _ in events.values()]
     findings = {}                                                  # label -> float32 (rows,)
     counts = Counter()                                             # of labels whose value a flag says
     for name, kind in kinds.items():
         if kind == "labels":
-            columns.append(name)
             cells = known_cells(rows, name)
             if not cells or hold_labels(cells):
                 at_minus_one = uncertain.get(name, uncertain[None])
@@ -71,7 +70,6 @@ def read_targets(path, header, rows, target, labels, uncertain, blank):
             tasks.append(Task("class", "classes", tuple(names)))
             targets["class"] = read_one_hot(rows, names)
         else:
-            columns.append(name)
             task, values, more = read_column(path, rows, name, kind, events.get(name))
             tasks.append(task)
             targets[task.name] = values
@@ -100,7 +98,7 @@ def read_column(path, rows, name, kind, event):
         values, note = read_survival(path, rows, name, *event)
         notes.append(note)
     elif kind == "classes":
-        classes, values = read_classes([row[name] for row in rows], cells)
+        classes, values = read_classes([row[name] for row in rows])
     else:
         values = numbers(rows, name)
     task = Task(name.replace(".", "_"), kind, classes)             # the name of a module has no dot
@@ -119,9 +117,9 @@ def note_on_one_choice(rows, kinds, labels):
             f"--target {'/'.join(names)}:classes makes one choice of them"]
 
 
-def read_classes(column, cells):
-    """-> the classes in order; float32 (rows,), the index of the class. cells: as known_cells counts them."""
-    classes = sorted(spellings_of(cells), key=by_number)
+def read_classes(column):
+    """-> the classes in order; float32 (rows,), the index of the class, NaN where the cell is blank."""
+    classes = sorted(spellings_of(Counter(filter(None, column))), key=by_number)
     places = places_in(classes, column)
     return tuple(classes), np.where(places < 0, np.nan, places).astype(np.float32)
 
