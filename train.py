@@ -164,9 +164,9 @@ def make_optimizer(model, args, device):
                 matrices.append(parameter)
             else:
                 others.append(parameter)
-    groups = [{"params": matrices, "weight_decay": args.weight_decay},
-              {"params": others, "weight_decay": 0.0}]
-    return getattr(torch.optim, args.optimizer)(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
+    return getattr(torch.optim, args.optimizer)(
+        [{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=args.lr, fused=device.type in ("cuda", "cpu"))
 
 
 def train_step(net, model, tasks, optimizer, batch, args, options, stop):
@@ -191,8 +191,8 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
     for start in starts:
         inputs_part = {name: tensor[start:start + size] for name, tensor in inputs.items()}
         targets_part = {name: target[start:start + size] for name, target in targets.items()}
-        is_last = start == starts[-1]
-        with nullcontext() if net is model or is_last else net.no_sync():  # one exchange of gradients
+        # one exchange of gradients, behind the last part
+        with nullcontext() if net is model or start == starts[-1] else net.no_sync():
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 out = net(*inputs_part.values())
             part = model_loss(tasks, out, targets_part, inputs_part.get("present"), counts)
@@ -215,8 +215,7 @@ class Pending:
         on_cuda = result.device.type == "cuda"
         self.copy = result.to("cpu", non_blocking=on_cuda)
         if on_cuda:
-            self.done = torch.cuda.Event()
-            self.done.record()
+            self.done = torch.cuda.current_stream().record_event()
 
     def check(self, run, bar):
         """Show the loss; -> was any process told to stop? ValueError if loss or gradient is not finite."""
@@ -224,7 +223,7 @@ class Pending:
             self.done.synchronize()
         loss, norm, stops = self.copy.tolist()
         if not math.isfinite(loss) or not math.isfinite(norm):
-            paths = [path for paths in self.paths for path in paths]
+            paths = sum(self.paths, [])
             raise ValueError(f"the loss is {loss} at {self.place}, the gradient's norm {norm}; the batch "
                              f"held {len(paths)} images, {shortlist(paths)}; {run}/best and last are from "
                              "before")
@@ -333,7 +332,10 @@ def wrap(model, args, device):
     if args.compile:
         parts = args.grad_checkpointing or getattr(args, "chunk", None)
         torch._dynamo.config.optimize_ddp = not parts              # older PyTorch cannot have both
-        model.compile(mode="default" if parts else "reduce-overhead")  # on CUDA: kernels launched as a graph
+        # On CUDA kernels are launched as a graph, but its gradients are gone when it is launched again, for
+        # the next part of a batch, and bags of each length would need their own.
+        is_graph = not parts and args.accumulate == 1 and args.image != ""
+        model.compile(mode="reduce-overhead" if is_graph else "default")
     return parallel.shared(model, device)
 
 
@@ -358,8 +360,8 @@ def save_last(run, model, optimizer, tasks, state, loss):
     """Write last/, from all processes. loss: this process's sum over the epoch so far."""
     losses, generators = zip(*parallel.collect((loss.item(), random_numbers(loss.device))))
     if parallel.rank() == 0:
-        everything = dict(state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict())
-        save_model(join(run, "last"), model, tasks, everything)
+        save_model(join(run, "last"), model, tasks, dict(
+            state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict()))
     parallel.collect(None)                                         # nobody leaves before it is written
 
 

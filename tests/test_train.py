@@ -123,6 +123,21 @@ def test_a_compiled_run_compiles_each_model_once(table, monkeypatch):
     assert plain == pytest.approx(compiled, rel=1e-5)
 
 
+@pytest.mark.parametrize("flag, mode", (((), "reduce-overhead"), (("--accumulate", "2"), "default"), (("--grad-checkpointing",), "default"),
+                                        (("--chunk", "1"), "default"), (("bags",), "default")), ids=str)
+def test_kernels_are_launched_as_a_graph_where_that_can_be(flag, mode, monkeypatch):
+    """On CUDA the gradients of a graph are overwritten when it is launched for the next part of a batch, and a graph is of one length of a bag."""
+    import torch._dynamo
+    args = settled("--compile", *[word for word in flag if word != "bags"])
+    if "bags" in flag:
+        args.image = ""
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
+    with torch._dynamo.config.patch(optimize_ddp=True):
+        train.wrap(torch.nn.Linear(1, 1), args, torch.device("cpu"))
+    assert modes == [mode]
+
+
 @pytest.mark.slow
 def test_a_cached_run_is_the_run(table, monkeypatch):
     """--cache without crop changes no bit; of what cannot be cached it says so."""
