@@ -56,26 +56,26 @@ class GMMLConfig:
 
 
 def draw_groups(count, grid, side, device=None):
-    """-> corner, size: (count, M, axes), in patches, of M rectangles: in practice enough for any share."""
+    """-> corner, size: for each axis (count, M, 1), in patches, of M rectangles: in practice enough for any
+    share."""
     longest = [max(1, int(side * length)) for length in grid]
-    mean_area = math.prod((1 + length) / 2 for length in longest)
+    mean_area = math.prod([(1 + length) / 2 for length in longest])
     M = math.ceil(4 * math.prod(grid) / mean_area)
     corner = []
     size = []
     for length, most in zip(grid, longest):
-        corner.append(torch.randint(length, (count, M), device=device))
-        size.append(torch.randint(1, most + 1, (count, M), device=device))
-    return torch.stack(corner, 2), torch.stack(size, 2)
+        corner.append(torch.randint(length, (count, M, 1), device=device))
+        size.append(torch.randint(1, most + 1, (count, M, 1), device=device))
+    return corner, size
 
 
 def cover(corner, size, grid, share):
     """-> (B, *grid) bool: of each image as many rectangles as it takes to reach its share (B,) of the
     patches."""
-    inside = torch.ones(1, 1, 1, dtype=torch.bool, device=corner.device)
-    for axis, length in enumerate(grid):                           # an outer product, axis by axis
-        place = torch.arange(length, device=corner.device)
-        first = corner[..., axis, None]                            # (B, M, 1)
-        within = (place >= first) & (place < first + size[..., axis, None])
+    inside = torch.ones(1, 1, 1, dtype=torch.bool, device=share.device)
+    for first, side, length in zip(corner, size, grid):            # an outer product, axis by axis
+        place = torch.arange(length, device=share.device)
+        within = (place >= first) & (place < first + side)         # (B, M, length)
         inside = (inside[..., None] & within[:, :, None]).flatten(2)  # in the end (B, M, T)
     union = inside.cummax(1).values
     before = F.pad(union.float().mean(2), (1, 0))[:, :-1]          # (B, M), share covered before each one
@@ -85,8 +85,8 @@ def cover(corner, size, grid, share):
 
 def to_pixels(patches, patch):
     """(B, *grid) -> (B, 1, *image): every patch becomes P x P pixels."""
-    for axis, P in enumerate(patch):
-        patches = patches.repeat_interleave(P, 1 + axis)
+    for axis, P in enumerate(patch, 1):
+        patches = patches.repeat_interleave(P, axis)
     return patches[:, None]
 
 
@@ -153,13 +153,13 @@ class GMML(nn.Module):
         """(B, C, *image) -> (B, T, D): the norm of the mean of the patch tokens after four blocks."""
         vit = self.vit
         blocks = vit.blocks
-        step = max(1, len(blocks) // 6)                            # of 12 blocks: after 6, 8, 10 and 12
+        step = max(1, len(blocks) // 6)
+        numbers = range(len(blocks), 0, -step)[:4]                 # of 12 blocks: after 12, 10, 8 and 6
         x = vit.embed(images)
         taken = []
         for number, block in enumerate(blocks, 1):
             x, _ = block(x)
-            to_go = len(blocks) - number
-            if to_go % step == 0 and to_go <= 3 * step:
+            if number in numbers:
                 taken.append(x)
         z = vit.norm(torch.stack(taken).mean(0))
         return z[:, -vit.config.tokens:]                           # without class token and registers
@@ -174,9 +174,9 @@ class GMML(nn.Module):
         if self.training:
             corrupted, mask = corrupt(images, self.config)
         else:
-            with torch.random.fork_rng():                          # the same numbers for every batch
-                torch.manual_seed(0)
-                corrupted, mask = corrupt(images, self.config)
+            with torch.random.fork_rng(devices=()):                # the same for every batch and device
+                torch.default_generator.manual_seed(0)
+                corrupted, mask = [x.to(images.device) for x in corrupt(images.cpu(), self.config)]
         rebuilt = self.decode(self.encode(corrupted))
         loss = rebuild_loss(rebuilt, images, mask)
         out = {"logits": {self.own_loss: loss[:, None]}}
@@ -211,6 +211,6 @@ if __name__ == "__main__":
     corner, size = draw_groups(1, grid, side=0.3)
     mask = cover(corner, size, grid, share=torch.tensor([0.5]))
     print("the patches of an image that are corrupted (1), in groups, until they are half of it:")
-    for row in mask[0].tolist():
-        print(" ".join(str(int(patch)) for patch in row))
+    for row in mask[0].int().tolist():
+        print(*row)
     print(mask.sum().item(), "of", mask.numel())

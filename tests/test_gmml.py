@@ -57,9 +57,10 @@ def connected(patches):
 def test_groups_are_those_of_the_slow_loop(grid):
     """Rectangles until the share is reached, the one that reaches it included; each is connected, its sides within 0.3."""
     torch.manual_seed(0)
-    corner, size = draw_groups(12, grid, 0.3)
+    groups = draw_groups(12, grid, 0.3)
     share = 0.5 + 0.25 * torch.rand(12)
-    mask = cover(corner, size, grid, share)
+    mask = cover(*groups, grid, share)
+    corner, size = (torch.cat(axes, 2) for axes in groups)
     assert mask.shape == (12, *grid)
     for i in range(4):
         covered, kept = slow_cover(corner[i], size[i], grid, share[i].item())
@@ -173,6 +174,25 @@ def test_training_draws_anew_and_evaluation_does_not():
     changed = (out["corrupted"].round() != images).any(1)
     assert 0.2 < changed.float().mean() < 0.8 and out["rebuilt"].min() >= 0 and out["rebuilt"].max() <= 255
     assert torch.equal(out["rebuilt"].round()[:, 0][~changed], images[:, 0][~changed].float())
+
+
+def test_evaluation_leaves_the_generators_of_all_devices_alone(monkeypatch):
+    """It draws on the CPU: PyTorch can restore no Mac's generator, and warns where there are several cards, which a run on the CPU never starts."""
+    def touched(*args):
+        raise AssertionError("a generator of another device")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
+    monkeypatch.setattr(torch, "manual_seed", touched)
+    with torch.no_grad():
+        assert GMML(GMMLConfig(VIT)).eval()(torch.randn(4, 3, 32, 48))["corrupted"].shape == (4, 3, 32, 48)
+
+
+def test_training_compiles_without_a_break():
+    """A generator in an argument split it into four graphs."""
+    torch.compiler.reset()
+    model = torch.compile(GMML(GMMLConfig(VIT)), backend="eager", fullgraph=True)
+    assert model(torch.randn(4, 3, 32, 48))["logits"]["reconstruction"].shape == (4, 1)
 
 
 def test_every_parameter_learns():
