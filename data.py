@@ -26,6 +26,7 @@ Run: python data.py [IMAGE ...]        times the reading of pictures, or of a dr
 import math
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ from plumbing.weight_files import in_one_line
 
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")
 FLIPS = (("hflip", -1), ("vflip", -2), ("dflip", -3))              # of width, height, depth
+# on Linux a reading process shares the memory of this one, as by default until Python 3.14; elsewhere it is
+# sent a copy of all that Samples hold
+START = "fork" if sys.platform == "linux" else "spawn"
 
 
 # -----------------------------------------------------------------------------
@@ -116,7 +120,7 @@ class Samples(torch.utils.data.Dataset):
         sample = {"present": np.arange(self.n) < len(images)}
         for name, arrays in zip(("images", "images_hr"), zip(*pictures)):    # no images_hr when R = 1
             sample[name] = np.zeros((self.n, *arrays[0].shape), dtype=np.uint8)
-            np.stack(arrays, out=sample[name][:len(images)])       # empty slots stay zero
+            sample[name][:len(images)] = arrays                    # empty slots stay zero
         return sample
 
     def picture(self, i, rng):
@@ -222,8 +226,7 @@ class Batches:
         for first in range(self.start * self.batch_size, self.length, self.batch_size):
             batch = order[first:first + self.batch_size]
             numbers = batch[self.rank::self.world]
-            while len(numbers) < least:
-                numbers.append(~batch[0])
+            numbers += [~batch[0]] * (least - len(numbers))
             yield [(self.epoch, number) for number in numbers]
 
     def order(self):
@@ -254,13 +257,11 @@ class Loader(torch.utils.data.DataLoader):
         batches = super().__iter__()
         if self.num_workers == 0:
             batches = read_ahead(batches)
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
+        began = time.perf_counter()
+        for batch in batches:
             self.waited += time.perf_counter() - began
-            if batch is None:
-                return
             yield batch
+            began = time.perf_counter()
 
 
 def read_ahead(batches):
@@ -293,11 +294,12 @@ def ignore_signals(worker):
 def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
     """-> Loader, and its Batches, whose `epoch` the caller sets. order: arguments of Batches."""
     batches = Batches(len(samples), batch_size, **order)
-    loader = Loader(samples, batch_sampler=batches, collate_fn=collate_shared if workers else collate,
-                    num_workers=workers, pin_memory=pin_memory,
-                    persistent_workers=workers > 0, worker_init_fn=ignore_signals,
-                    generator=torch.Generator())                   # not the one that dropout draws from
-    return loader, batches
+    workers = min(workers, len(batches) // 2)                      # their start takes longer than one batch
+    return Loader(
+        samples, batch_sampler=batches, collate_fn=collate_shared if workers else collate,
+        num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
+        multiprocessing_context=START if workers else None, worker_init_fn=ignore_signals,
+        generator=torch.Generator()), batches                      # not the one that dropout draws from
 
 
 def main(argv=None):

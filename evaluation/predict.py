@@ -49,11 +49,10 @@ def predict(model, tasks, loader, options, watch=None, progress=None):
     device = options["device"]
     autocast = options["autocast"]
     samples = []
-    # disable=None: the bar is hidden where there is no terminal.
-    batches = tqdm(loader, desc=progress, leave=False, disable=None if progress else True)
     # Autocast stands around all batches: weights are cast once.
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-        for batch in batches:
+        # disable=None: the bar is hidden where there is no terminal.
+        for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
             out = model(*copied(inputs_of(model, batch), device).values())
             samples += read_samples(batch, answers(tasks, out["logits"]))
             if watch:

@@ -12,15 +12,16 @@ QUOTA = "/sys/fs/cgroup/cpu.max"     # of a container on Linux: microseconds of 
 
 
 def count_cores():
-    """-> how many cores this process may use: a scheduler or a container may lend it some of a machine's."""
+    """-> how many cores this process may use: a scheduler or a container may lend it some of a machine's,
+    and the processes that torchrun starts share them."""
     count = os.cpu_count()
     if hasattr(os, "sched_getaffinity"):                           # Linux
         count = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):                            # there is no quota, or it is "max"
         with open(QUOTA) as file:
             quota, period = map(int, file.read().split())
-        count = max(1, min(count, quota // period))
-    return count
+        count = min(count, quota // period)
+    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def find_device(name):

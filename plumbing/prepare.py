@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from data import Samples, make_loader
+from data import START, Samples, make_loader
 from plumbing import parallel
 from plumbing.cohort import Task, per_patient, targets_agree
 from plumbing.columns import fit_columns, tabulate
@@ -53,16 +53,15 @@ def prepare(args, device):
     shape = {name: options[name] for name in ("size", "n", "r", "channels", "folder")}
     train = Samples(cohort, train_images, **shape, augment=listed(args.augment), rotate=args.rotate,
                     train=True, seed=args.seed)
-    val = Samples(cohort, indices["val"], **shape)
     share = dict(workers=options["workers"], pin_memory=device.type == "cuda", rank=parallel.rank(),
                  world=parallel.world(), fill=args.compile)
     loader, batches = make_loader(train, args.batch_size, seed=args.seed, shuffle=True,
                                   classes=classes_of(args, cohort, train.samples), **share)
-    val_loader, _ = make_loader(val, args.batch_size, **share)
+    val_loader, _ = make_loader(Samples(cohort, indices["val"], **shape), args.batch_size, **share)
     notes = notes + notes_on_files(headers, cohort, options["size"]) + window_notes + filled_in + unknown
     options["warnings"] = [note for note in notes if "WARNING" in note]        # the page repeats them
     options["seen_before"] = seen_before(args, cohort, indices)
-    notes += [report, *options["seen_before"]]
+    notes += [report, *options["seen_before"], options["kernels"]]
     return SimpleNamespace(
         cohort=cohort,
         indices=indices,             # {train, val, test: indices of images}
@@ -128,9 +127,9 @@ def load_data(args, trains=True):
     if own_loss:
         # without targets the splits stay those of a run that learns the table's, where it has some
         tasks = cohort.tasks if needs_targets else []
-        zeros = np.zeros(len(cohort.paths), np.float32)
-        cohort = replace(cohort, tasks=[*tasks, Task(own_loss, "loss")],
-                         targets={**cohort.targets, own_loss: zeros}, dealt_by=cohort.tasks)
+        targets = {**cohort.targets, own_loss: np.zeros(len(cohort.paths), np.float32)}
+        cohort = replace(cohort, tasks=[*tasks, Task(own_loss, "loss")], targets=targets,
+                         dealt_by=cohort.tasks)
     return cohort
 
 
@@ -152,7 +151,8 @@ def refuse_unwritable(names):
 
 
 def settle(args, cohort):
-    """Write into args what depends on the data: do its images have two axes or three or, bags, none?"""
+    """Write into args what depends on the data: do its images have two axes or three or, bags, none?
+    ValueError for what does not go with it."""
     axes = axes_of(cohort)
     kind = f"{cohort.name} holds {IMAGE_KINDS[axes]}"
     if args.model not in seeing(axes):
@@ -178,22 +178,6 @@ def settle(args, cohort):
         args.batch_size = 16 if axes else 1
         if model_says(args, "by_patient", "images"):
             args.batch_size = 4
-    check_settled(args, axes)
-
-
-def pixels(text, axes, flag, kind):
-    """ "64" -> "64x64", or with three axes "64x64x64"; ValueError unless it fits the axes of the images."""
-    sides = text.split("x")
-    if len(sides) == 1:
-        sides = sides * axes
-    if len(sides) != axes or not all(map(re.compile("[1-9][0-9]{0,4}").fullmatch, sides)):
-        raise ValueError(f"--{flag} {text}: {kind}, need one number of px from 1 to 99999 or {axes}, "
-                         "as SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH")
-    return "x".join(sides)
-
-
-def check_settled(args, axes):
-    """Refuse what does not go with the data."""
     least = args.accumulate * parallel.world()
     if args.batch_size < least:
         raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
@@ -205,6 +189,17 @@ def check_settled(args, axes):
     if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
         raise ValueError(f"--channels {args.channels}, --augment {args.augment}: "
                          "pictures have 1 or 3 channels, and no depth to flip")
+
+
+def pixels(text, axes, flag, kind):
+    """ "64" -> "64x64", or with three axes "64x64x64"; ValueError unless it fits the axes of the images."""
+    sides = text.split("x")
+    if len(sides) == 1:
+        sides = sides * axes
+    if len(sides) != axes or not all(map(re.compile("[1-9][0-9]{0,4}").fullmatch, sides)):
+        raise ValueError(f"--{flag} {text}: {kind}, need one number of px from 1 to 99999 or {axes}, "
+                         "as SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH")
+    return "x".join(sides)
 
 
 def input_columns(args, cohort, train):
@@ -303,9 +298,11 @@ def run_options(args, model, cohort, device):
                          "--channels 3 folds its patch kernel")
     workers = args.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, count_cores())
+        workers = min(8, count_cores())
+        if device.type == "cpu" or START == "spawn" and (  # gigabytes, sent to each of them
+                cohort.pixels is not None or "features" in model.inputs):
+            workers = 0
     kernels = choose_kernels(args, model, device)                  # this settles --amp
-    autocast = torch.bfloat16 if uses_bfloat16(args, model, device) else None
     return {
         "size": seen.image,
         "channels": seen.channels,
@@ -314,7 +311,7 @@ def run_options(args, model, cohort, device):
         "batch_size": args.batch_size,
         "workers": workers,
         "device": device,
-        "autocast": autocast,
+        "autocast": torch.bfloat16 if uses_bfloat16(args, model, device) else None,
         "kernels": kernels,
         "by_image": "images" not in model.inputs and not targets_agree(cohort),
         "folder": args.cache_dir if args.cache else None,

@@ -16,7 +16,7 @@ def print_start(run, args, ready, device):
     columns = ", ".join(f"{column.name} ({column.kind})" for column in ready.model.columns)
     if columns:
         print("sees", columns, "beside the image")
-    for line in ready.notes + [ready.options["kernels"]]:
+    for line in ready.notes:
         if line:
             print(line)
     if ready.options["autocast"]:

@@ -51,3 +51,5 @@ def test_a_container_that_lends_two_of_three_cores(quota, cores, tmp_path, monke
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     device.find_device("cpu")
     assert device.count_cores() == cores and asked == [cores]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")                    # torchrun's, which share them
+    assert device.count_cores() == max(1, cores // 2)
