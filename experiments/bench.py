@@ -141,7 +141,7 @@ def build_flags(device, flags, size, image, patch):
     optimizer = make_optimizer(model, args, device)
     options = {"device": device, "autocast": {"off": None, "bf16": torch.bfloat16}[args.amp]}
     images = torch.zeros(4, 3, 3, image, image, dtype=torch.uint8)
-    batch = {"path": ["", "", "", ""], "targets": {"y": torch.rand(4)},
+    batch = {"path": [""] * 4, "targets": {"y": torch.rand(4)},
              "present": torch.ones(4, 3, dtype=torch.bool),
              "images": images, "images_hr": images.repeat(1, 1, 1, 2, 2)}
 

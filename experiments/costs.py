@@ -73,8 +73,7 @@ def recipes(args):
             sum(y.sum() for y in model(*inputs)["logits"].values()).backward()
 
         flops, saved = counted(step)
-        parameters = count(model)
-        kept = saved - 4 * parameters                              # weights are among what is kept
+        parameters = count(model)                                  # which are among what is saved
         yield [{"recipe": name, "M parameters": parameters / 1e6, "GFLOP": flops / 1e9,
-                "GB": (BYTES * parameters + batch * max(kept, 0) / 2) / 1e9,
+                "GB": (BYTES * parameters + batch * (saved - 4 * parameters) / 2) / 1e9,
                 "GPU hours": flops * samples * epochs / RATE / 3600}]

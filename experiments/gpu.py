@@ -9,9 +9,11 @@ of experiments/bench.py are explained there.
 """
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from os.path import join
 from pathlib import Path
 
@@ -29,14 +31,19 @@ STEPS = {  # name: seconds that it may take, and what python runs
     "readers": (30, "-m experiments.bench readers {bench}"),
     "default": (130, "-u train.py --mode multi --n 3 --r 2 --epochs 8 --name default --overwrite {train}"),
     "resume": (40, "-m pytest -q -p no:cacheprovider -m cuda -k resume"),
-    "reproduce": (240, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 10 --jobs 4 {bench}"),
+    # a table comes with the last of its runs: those of one seed, then those of ten, as many as fit
+    "seed": (150, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 1 --jobs 4 {bench}"),
+    "seeds": (240, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 10 --jobs 4 {bench}"),
 }
 QUICK = {  # what --quick runs instead
     "default": "-u train.py --model daft --data brain --epochs 1 --name default --overwrite {train}",
-    "reproduce": "-m experiments.reproduce softmax_free {bench}",
+    "seed": "-m experiments.reproduce softmax_free {bench}",
+    "seeds": "-m experiments.reproduce softmax_free {bench}",
 }
 TOTAL = 470                                                        # seconds that all of them may take
 GRACE = 10                                                         # seconds to save what was trained
+KILL = 9                                                           # a name that Windows lacks
+send = getattr(os, "killpg", os.kill)                              # and groups of processes
 
 
 def command(name, args):
@@ -52,18 +59,20 @@ def command(name, args):
 
 
 def run(words, log, seconds):
-    """Run a command for so many seconds at most, what it prints going to a file; -> how it ended."""
+    """Run a command for so many seconds at most, what it prints going to a file; -> how it ended.
+
+    What it started ends with it: a compiler that is left would take time from the steps that follow."""
     with open(log, "w", encoding="utf-8") as file:
-        program = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            return f"status {program.wait(seconds)}"
-        except subprocess.TimeoutExpired:
-            program.terminate()
-        try:
-            program.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            program.kill()
-    return f"stopped after {seconds:.0f} s"
+        program = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        return f"status {program.wait(seconds)}"
+    except subprocess.TimeoutExpired:
+        return f"stopped after {seconds:.0f} s"
+    finally:
+        for number in (signal.SIGTERM, KILL):
+            with suppress(OSError, subprocess.TimeoutExpired):     # nobody is left, or takes longer
+                send(program.pid, number)
+                program.wait(GRACE)
 
 
 def main(argv=None):
@@ -79,7 +88,7 @@ def main(argv=None):
         log = join(args.out, f"{name}.log")
         seconds = None
         if not args.quick:
-            seconds = max(1, min(limit, end_by - time.monotonic()))
+            seconds = max(0, min(limit, end_by - time.monotonic() - GRACE))
         end = run(words, log, seconds)
         printed = Path(log).read_text(encoding="utf-8", errors="replace")
         page += f"\n## {name} ({end})\n\n    {shlex.join(['python', *words[1:]])}\n\n{printed}"

@@ -1,6 +1,9 @@
 """experiments/gpu.py runs to its end on a CPU, writes what it says, and survives a step that fails."""
+import os
 import re
+import shlex
 import sys
+import time
 
 import pytest
 
@@ -38,6 +41,22 @@ def test_a_step_that_takes_too_long_leaves_what_it_printed(monkeypatch, tmp_path
     steps = read_page(tmp_path)
     assert steps["slow"] == ("stopped after 2 s", "1")
     assert steps["fails"][0] == "status 1" and "ZeroDivisionError" in steps["fails"][1]
+
+
+def test_a_step_takes_what_it_started_with_it(monkeypatch, tmp_path):
+    """A compiler that outlived its step would use the card while the next ones are timed; one that starts after the end of time is stopped at once."""
+    child = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True); time.sleep({})"
+    steps = {name: (limit, f"-c {shlex.quote(child.format(sleep))}") for name, limit, sleep in (("stopped", 3, 60), ("ends", 9, 0), ("late", 9, 60))}
+    monkeypatch.setattr(gpu, "STEPS", steps)
+    monkeypatch.setattr(gpu, "TOTAL", 5 + gpu.GRACE)
+    began = time.monotonic()
+    gpu.main(["--device", "cpu", "--out", str(tmp_path)])
+    assert time.monotonic() - began < 9
+    steps = read_page(tmp_path)
+    for name in ("stopped", "ends"):
+        status = f"/proc/{steps[name][1]}/stat"
+        assert not os.path.exists(status) or ") Z " in open(status).read()
+    assert steps["stopped"][0] == "stopped after 3 s" and steps["ends"][0] == "status 0" and steps["late"][0].startswith("stopped after")
 
 
 def test_commands_are_told_where_to_work():
