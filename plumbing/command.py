@@ -160,11 +160,14 @@ def explain(error):
     if isinstance(error, (ValueError, OSError)):     # of a reading process: a traceback before the last line
         lines = str(error).strip().splitlines()
         return lines[-1].removeprefix("ValueError: ") if lines else line
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in line:
+    # of PyTorch's own on a CPU, on a Mac, and of CUDA's libraries
+    if isinstance(error, MemoryError) or re.search("DefaultCPUAllocator|out of memory|ALLOC_FAILED", line):
         return ("out of memory; --accumulate, --grad-checkpointing, "
                 f"or a smaller --batch-size or --image need less ({line})")
     if re.search("No working C\\+\\+ compiler|working triton", str(error)):
         return "--compile needs a C++ compiler, as g++, and on CUDA triton; without it the run needs neither"
+    if "for the MPS device" in line:                 # of an operation that PyTorch lacks on Macs
+        return f"--device cpu can do what mps cannot ({line})"
     if "deterministic" in line:
         return f"--deterministic: {line}"
     if isinstance(error, torch.distributed.DistError) or "gloo" in line:

@@ -123,6 +123,22 @@ def test_waiting_threads_let_others_have_the_core(program):
         assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment) == count
 
 
+@pytest.mark.parametrize("text, line", (
+    ("MPS backend out of memory (MPS allocated: 9 GB, max allowed: 9 GB).", "train.py: out of memory; --accumulate, "),
+    ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "train.py: out of memory; --accumulate, "),
+    ("CUDA error: out of memory\nmore", "train.py: out of memory; --accumulate, "),
+    ("The operator 'aten::max_pool3d' is not currently implemented for the MPS device. If you want", "train.py: --device cpu can do what mps cannot (The operator ")))
+def test_what_a_chip_lacks_is_one_line(text, line, monkeypatch, capsys):
+    """Memory, of which not every library says so in the same words, or an operation."""
+    def main():
+        raise NotImplementedError(text) if "implemented" in text else RuntimeError(text)
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert capsys.readouterr().err.startswith(line)
+
+
 @pytest.mark.parametrize("text", ("InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')\n\nSet TORCHDYNAMO_VERBOSE=1",
                                   "backend='inductor' raised:\nCannot find a working triton installation. Either the package is not installed or it is too old."))
 def test_compile_without_a_compiler_is_one_line(text, monkeypatch, capsys):
