@@ -8,7 +8,6 @@ in its config.json.
 import math
 import re
 
-from plumbing.checkpoints import listed
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
                                NO_FINAL_NORM, ROTARY, look_up, refuse_absent, rules)
 from plumbing.resize import spaced
@@ -296,5 +295,5 @@ def require(tensors, shapes, model):
         if key not in tensors or tensors[key].dim() < axes or not tensors[key].is_floating_point():
             raise ValueError(
                 f"is not a {model} this code knows: {key} is missing or has the wrong number of axes, "
-                f"or no floats (the file has {listed(list(tensors)[:4])} ...; docs/weights.md names what is "
-                "read)")
+                f"or no floats (the file has {', '.join(list(tensors)[:4])} ...; docs/weights.md names what "
+                "is read)")

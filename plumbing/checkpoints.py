@@ -9,12 +9,13 @@ import json
 import os
 import posixpath
 import re
-from os.path import basename, dirname, isabs, isdir, isfile, join, split
+from os.path import basename, dirname, isabs, isdir, isfile, join, split, splitdrive
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from plumbing.tables import shortlist
 from plumbing.weight_files import first_line, in_one_line, read_tensors
 
 
@@ -51,7 +52,8 @@ def read_checkpoint(name):
             notes.append(note)
     lost = [key for key in promised if key not in tensors]
     if lost:
-        raise ValueError(f"{path}: the index of its shards promises {listed(lost)}, which is in none of them")
+        raise ValueError(f"{path}: the index of its shards promises {shortlist(lost)}, which is in "
+                         "none of them")
     tensors = {key: tensor for key, tensor in tensors.items() if tensor.numel()}
     if not tensors:
         raise ValueError(f"{path}: its tensors are empty, as where a model was trained in parts (ZeRO-3, "
@@ -153,7 +155,7 @@ def find_file(name):
         return Folder(folder, None if file in FILES else file), file
     start = name
     file = None
-    if re.search(".:(?!//)", name) and not isdir(name):            # no address of the web
+    if re.search(".:(?!//)", splitdrive(name)[1]) and not isdir(name):       # no address of the web
         start, _, file = name.rpartition(":")
         if ".." in re.split(r"[/\\]", file) or isabs(file) or not file:
             raise ValueError(f"{name}: after the colon stands a file in the folder or repository, "
@@ -180,15 +182,7 @@ def neighbors(name):
     parent = dirname(name)
     if not isdir(parent):
         return ""
-    return f"; {parent} holds {listed(sorted(os.listdir(parent)))}"
-
-
-def listed(names, between=", "):
-    """The first names, for a message."""
-    shown = [ascii(name)[1:-1] for name in names[:8]]
-    if len(names) > 8:
-        shown.append(f"and {len(names) - 8} more")
-    return between.join(shown) or "nothing"
+    return f"; in {parent} there is {shortlist(map(repr, sorted(os.listdir(parent))))}"
 
 
 # -----------------------------------------------------------------------------
@@ -203,10 +197,11 @@ def find_weights(place):
     files = place.files()
     weights = [file for file in files if file.endswith(ENDINGS) and not OTHERS.search(file)]
     if not weights:
-        raise ValueError(f"{place.name}: holds no weight file ({', '.join(ENDINGS)}), but {listed(files)}")
+        raise ValueError(f"{place.name}: holds no weight file ({', '.join(ENDINGS)}); files there: "
+                         f"{shortlist(map(repr, files))}")
     if len(weights) > 1 and not all(SHARD.search(file) for file in weights):
         raise ValueError(f"{place.name}: holds several weight files; choose one as {place.name}:FILE, "
-                         f"there are {listed(weights)}")
+                         f"there are {shortlist(weights)}")
     return weights[0]
 
 
@@ -215,7 +210,7 @@ def weight_paths(place, file):
     tensors that the index names."""
     path = place.fetch(file)
     if path is None:
-        raise ValueError(f"{place.name}: holds no {file}, but {listed(place.files())}")
+        raise ValueError(f"{place.name}: holds no {file}; files there: {shortlist(map(repr, place.files()))}")
     if SHARD.search(path):
         raise ValueError(f"{path}: one part of a model in several; give the folder with all of them and "
                          f"their index, {FILES[1]}")
@@ -227,7 +222,7 @@ def weight_paths(place, file):
         paths = [place.fetch(beside(file, shard)) for shard in shards]
         missing = [shard for shard, path in zip(shards, paths) if not path]
         if missing or not shards:
-            raise ValueError(f"it names shards of which there is no {listed(missing)}")
+            raise ValueError(f"it names shards of which there is no {shortlist(missing)}")
     return paths, weight_map
 
 

@@ -94,11 +94,9 @@ def shared(model, device):
     if world() == 1:
         return model
     warnings.filterwarnings("ignore", message="Grad strides")      # of a token, (1, 1, D): no matter
-    devices = None
     if device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        devices = [device.index]
-    return torch.nn.parallel.DistributedDataParallel(model, devices)
+    return torch.nn.parallel.DistributedDataParallel(model)
 
 
 def same_buffers(model):

@@ -171,12 +171,12 @@ def refuse_cells(rows, name, cells, problem):
             raise cell_error(row, name, problem)
 
 
-def shortlist(names):
+def shortlist(names, most=20):
     """-> the first names, for a message, and how many more there are."""
     names = list(names)
-    text = ", ".join(names[:20]) or "none"
-    if len(names) > 20:
-        text += f" and {len(names) - 20} more"
+    text = ", ".join(names[:most]) or "none"
+    if len(names) > most:
+        text += f" and {len(names) - most} more"
     return text
 
 

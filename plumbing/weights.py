@@ -14,12 +14,13 @@ import torch
 
 from plumbing.architecture import (crossvit_fields, flat, run_config, stated_kind, vit_fields,
                                    vit_inside)
-from plumbing.checkpoints import listed, read_checkpoint
+from plumbing.checkpoints import read_checkpoint
 from plumbing.command import Parser, run_main
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
 from plumbing.sizes import grids_at
+from plumbing.tables import shortlist
 from plumbing.weight_files import in_one_line
 
 # of other tasks
@@ -187,7 +188,7 @@ def compare(target, tensors, name, new):
     if misfits:
         shapes = [f"{key}: model {shape_text(target, key)}, file {shape_text(tensors, key)}"
                   for key in misfits]
-        raise ValueError(f"{name}: does not fit the model: {listed(shapes, '; ')}")
+        raise ValueError(f"{name}: does not fit the model: {shortlist(shapes, most=8)}")
     return fits, absent, ignored
 
 

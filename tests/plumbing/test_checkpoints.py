@@ -1,6 +1,7 @@
 """plumbing/checkpoints.py: files, folders, shards and the Hub, or one line why not; nothing in a file is ever run."""
 import io
 import json
+import ntpath
 import os
 import pickle
 import re
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 from huggingface_hub import errors
 
+from plumbing import checkpoints
 from plumbing.checkpoints import read_checkpoint
 from tests.hub import Hub, python
 from tests.plumbing.small_checkpoints import IMAGENET, halves, hf, refusal, tiny, write
@@ -57,6 +59,14 @@ def test_names_that_are_nothing_are_refused(tmp_path):
     assert "holds no weight file (.safetensors, " in refusal(ViT.from_pretrained, str(tmp_path))
 
 
+def test_the_letter_of_a_disk_is_no_name_of_a_file(monkeypatch):
+    """On Windows a mistyped path was refused for what stands behind its colon."""
+    monkeypatch.setattr(checkpoints, "splitdrive", ntpath.splitdrive)
+    monkeypatch.setattr(checkpoints, "isabs", ntpath.isabs)
+    for name in ("C:\\weights\\vit.safetensors", "D:/weights/vit.safetensors"):
+        assert refusal(ViT.from_pretrained, name).startswith(f"{name}: no such file or folder")
+
+
 def test_a_lone_weight_file_of_any_name_is_found(tmp_path):
     """RETFound's, open_clip's, a training script's; what holds the state of a training is not a second one."""
     for i, file in enumerate(("RETFound_mae_natureCFP.pth", "open_clip_pytorch_model.bin", "open_clip_model.safetensors", "uni.bin", "last.ckpt")):
@@ -77,14 +87,14 @@ def test_a_colon_chooses_among_several_files(tmp_path):
     write(folder, tiny(idx=2), {"mean": 0.25, "std": 0.5}, file="sub.pth")
     write(folder + "/sub", tiny(idx=3), file="model.safetensors")
     assert f"{folder}: holds several weight files; choose one as {folder}:FILE, there are a.pth, sub.pth" in refusal(ViT.from_pretrained, folder)
-    assert f"{folder}: holds no c.pth, but a.pth, config.json, sub (no file), sub.pth" in refusal(ViT.from_pretrained, f"{folder}:c.pth")
+    assert f"{folder}: holds no c.pth; files there: 'a.pth', 'config.json', 'sub (no file)', 'sub.pth'" in refusal(ViT.from_pretrained, f"{folder}:c.pth")
     for name, i in ((f"{folder}:a.pth", 1), (f"{folder}:sub.pth", 2), (f"{folder}:sub/model.safetensors", 3), (f"{tmp_path}:c.pth", 2)):
         model = ViT.from_pretrained(name)
         assert torch.equal(model.norm.bias, tiny(idx=i)["norm.bias"]) and (model.config.mean[0] == 0.25) == ("two:" in name and i < 3)
     (tmp_path / "many").mkdir()
-    for i in range(12):
+    for i in range(24):
         (tmp_path / "many" / f"{i:02}\033[0m.txt").touch()
-    assert r"but 00\x1b[0m.txt, " in refusal(ViT.from_pretrained, str(tmp_path / "many")) and "and 4 more" in refusal(ViT.from_pretrained, str(tmp_path / "many"))
+    assert r"files there: '00\x1b[0m.txt', " in refusal(ViT.from_pretrained, str(tmp_path / "many")) and "and 4 more" in refusal(ViT.from_pretrained, str(tmp_path / "many"))
 
 
 @pytest.mark.parametrize("file", ("../up/model.safetensors", "/etc/passwd", "a/../../b.pth", "..", "", "..\\b.pth"))
@@ -103,7 +113,7 @@ def test_what_looks_local_is_never_asked_of_the_hub(tmp_path, monkeypatch):
     assert refusal(ViT.from_pretrained, "runs/vit") == "runs/vit: no such file or folder, and not taken for a Hub id (ORG/NAME, ORG/NAME@revision, or either with :FILE)"
     write("runs/vit-1", tiny())
     write("weights", tiny())
-    assert refusal(ViT.from_pretrained, "runs/vit").startswith("runs/vit: no such file or folder, and not taken for a Hub id") and refusal(ViT.from_pretrained, "runs/vit").endswith("; runs holds vit-1")
+    assert refusal(ViT.from_pretrained, "runs/vit").startswith("runs/vit: no such file or folder, and not taken for a Hub id") and refusal(ViT.from_pretrained, "runs/vit").endswith("; in runs there is 'vit-1'")
     for name in ("weights/vit", "runs/vit:a.pth", "runs/vit@v1", "org/vit.pth", "org/vit.safetensors:a"):
         assert "not taken for a Hub id" in refusal(ViT.from_pretrained, name)
     assert "runs/a/b: no such file or folder" in refusal(ViT.from_pretrained, "runs/a/b")
@@ -226,14 +236,14 @@ def test_hub_files_of_another_name_are_found(asked):
         assert answers["org/two@main:sub/b.pth"][:2] == pytest.approx([tiny(idx=2)["norm.bias"][0].item(), 0.25])
     assert asked.online["org/two:a.pth"][:2] == pytest.approx([tiny(idx=1)["norm.bias"][0].item(), 0.485])
     assert asked.online["org/two"] == "org/two: holds several weight files; choose one as org/two:FILE, there are a.pth, sub/b.pth"
-    assert asked.online["org/two:c.pth"] == "org/two: holds no c.pth, but a.pth, sub/b.pth, sub/config.json"
+    assert asked.online["org/two:c.pth"] == "org/two: holds no c.pth; files there: 'a.pth', 'sub/b.pth', 'sub/config.json'"
 
 
 @pytest.mark.slow
 def test_hub_refusals_are_one_clear_line(asked):
     """No repository, no weights, terms to accept, a missing shard, a broken download, a name that cannot be, no network."""
     expected = {"org/nothing": "no such repository on the Hub", "org/gated": "is gated; accept its terms",
-                "org/empty": "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar), but README.md", "org/cut": "model.safetensors could not be downloaded",
+                "org/empty": "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar); files there: 'README.md'", "org/cut": "model.safetensors could not be downloaded",
                 "org/part": "not an index of shards that lie beside it (it names shards of which there is no s2.safetensors)",
                 "org/a..b": "could not be downloaded: Cannot have -- or .. in repo_id"}
     for name, words in expected.items():

@@ -172,7 +172,7 @@ def test_misfit_tensors_are_named_with_both_shapes(tmp_path):
     extra = write(tmp_path / "3", {**tiny(), "blocks.0.attn.surplus": torch.ones(2, 2)})
     assert "blocks.0.attn.surplus: model has none, file (2, 2)" in refusal(ViT.from_pretrained, extra)
     many = {**tiny(), **{f"extra.{i}": torch.ones(1) for i in range(11)}}
-    assert refusal(ViT.from_pretrained, write(tmp_path / "4", many)).endswith("; and 3 more")
+    assert refusal(ViT.from_pretrained, write(tmp_path / "4", many)).endswith(" and 3 more")
     narrow = write(tmp_path / "5", {**tiny(), "pos_embed": torch.ones(1, 17, 100)})
     assert "pos_embed: model (1, 37, 192), file (1, 37, 100)" in refusal(ViT.from_pretrained, narrow, image=(48, 48))
 
