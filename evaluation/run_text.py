@@ -40,10 +40,9 @@ def read_run(folder, results=None, public=False):
     another table or split, from which metrics and predictions come; public: without the warnings about the
     data, which may name patients and files.
 
-    args, config, metrics: the JSON files; own_metrics: those of the run's own test patients, {} before
-    there are any; log, split, predictions: the rows of the CSV files; tasks: those
-    that were evaluated; first_task: of the run, which chose the best epoch; parameters: how many; name,
-    folder.
+    args, config, metrics: the JSON files; own_metrics: those of the run's own test patients, or `metrics`
+    before there are any; log, split, predictions: the rows of the CSV files; tasks: those that were
+    evaluated; first_task: of the run, which chose the best epoch; parameters: how many; name, folder.
     ValueError for a folder that is not an evaluated run."""
     results = results or folder
     with evaluated(folder):
@@ -51,7 +50,6 @@ def read_run(folder, results=None, public=False):
             args=publishable(read_json(join(folder, "args.json"))),
             config=read_json(join(folder, "best", "config.json")),
             metrics=read_metrics(results, needed=True),
-            own_metrics=read_metrics(folder),
             log=read_cells(join(folder, "log.csv")),
             split=read_cells(join(folder, "split.csv")),
             predictions=read_cells(join(results, "predictions.csv")),
@@ -64,6 +62,7 @@ def read_run(folder, results=None, public=False):
             run.parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
         tasks, _ = tasks_and_columns(run.config, folder)
         run.first_task = tasks[0]
+        run.own_metrics = read_metrics(folder) or run.metrics
         run.tasks = [task for task in tasks if task.key in run.metrics]
         run.tested_on = f"the {run.metrics['split']} split"
         run.metrics.setdefault("unit", "patient")
@@ -206,7 +205,7 @@ def training_text(run):
         text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
                  f"{NAMES[metric]} of {run.first_task.name} {number(values[best])} on "
                  f"{sum(row['split'] == 'val' for row in run.split)} "
-                 f"{people(run.own_metrics or run.metrics)} there")
+                 f"{people(run.own_metrics)} there")
     return text
 
 
@@ -230,7 +229,7 @@ def split_table(run):
         patients = [row for row in run.split if row["split"] == split]
         images = [int(row["images"]) for row in patients if row.get("images")]
         rows.append([name, len(patients), sum(images) or ""])
-    if (run.own_metrics or run.metrics).get("patient_ids", True):
+    if run.own_metrics.get("patient_ids", True):
         return "The run's split by patient: nobody is in two parts", ["split", "patients", "images"], rows
     caption = "The run's split by image: one person may be in two parts"
     return caption, ["split", "images, not patients"], [row[:2] for row in rows]
