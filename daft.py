@@ -273,7 +273,7 @@ class ResNet(nn.Module):
     def from_args(cls, args, tasks, columns=()):
         from plumbing.sizes import sides
         from plumbing.weights import load_weights, read_checkpoint, run_config
-        saved, weights = {"width": args.width}, {}
+        saved = {"width": args.width}
         if args.pretrained:
             tensors, config, _, _ = read_checkpoint(args.pretrained)
             saved = run_config(config)
@@ -288,8 +288,8 @@ class ResNet(nn.Module):
             tabular=sum(column.width for column in columns), fusion=args.fusion, location=args.location,
             scale=args.without != "scale", shift=args.without != "shift", activation=args.activation,
             identity_init=args.identity_init, mean=half, std=half), tasks)
-        if weights:                                                # in which these may be absent:
-            new = ("head.", "hidden.", "factors.", ".daft.")
+        if args.pretrained:
+            new = ("head.", "hidden.", "factors.", ".daft.")       # may be absent from the file
             model.report = load_weights(model, weights, args.pretrained, new)
         return model
 

@@ -49,7 +49,7 @@ def read_run(folder, results=None, public=False):
         run = SimpleNamespace(
             args=publishable(read_json(join(folder, "args.json"))),
             config=read_json(join(folder, "best", "config.json")),
-            metrics=read_metrics(results, needed=True),
+            metrics=read_json(join(results, "metrics.json")),
             log=read_cells(join(folder, "log.csv")),
             split=read_cells(join(folder, "split.csv")),
             predictions=read_cells(join(results, "predictions.csv")),

@@ -34,10 +34,10 @@ def evaluated(run):
                          f"{advice}") from error
 
 
-def read_metrics(run, needed=False):
-    """-> what metrics.json of a run holds; unless needed, {} where the run has not been evaluated yet."""
+def read_metrics(run):
+    """-> what metrics.json of a run holds, {} where the run has not been evaluated yet."""
     path = join(run, "metrics.json")
-    if not (needed or isfile(path)):
+    if not isfile(path):
         return {}
     return read_json(path)
 
