@@ -9,7 +9,7 @@ import math
 import re
 
 from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS_BY_WIDTH, KNOWN,
-                               NO_FINAL_NORM, ROTARY, look_up, refuse_absent, rules)
+                               NO_FINAL_NORM, ROTARY, look_up, refuse_absent)
 from plumbing.resize import spaced
 from plumbing.sizes import VARIANTS
 
@@ -50,14 +50,13 @@ def vit_inside(tensors, config, stage, notes):
         return tensors, own
     if "vit" not in own:
         raise ValueError(f"is a run of --model {model}, which holds no ViT")
-    parts = ("vit", "stage1", "stage2")[:1 + stage]
     inside = {}
     source = "vit"
-    for key in sorted(tensors):                                    # what stage 2 has too is stage 2's
-        part, _, name = key.partition(".")
-        if part in parts:
-            inside[name] = tensors[key]
-            source = part
+    for part in ("vit", "stage1", "stage2")[:1 + stage]:           # what stage 2 has too is stage 2's
+        for key, tensor in tensors.items():
+            if key.startswith(f"{part}."):
+                inside[key.removeprefix(f"{part}.")] = tensor
+                source = part
     notes.append(f"only the {source} of its {model}")
     return inside, own["vit"]
 
@@ -181,8 +180,8 @@ def find_activation(tensors, config, kind, fields):
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
             raise ValueError(f"activation {stated!r} in a gated MLP, here is silu")
         return "swiglu"
-    stated = stated or look_up(rules(ACTIVATION), kind) or "gelu"
-    activation = look_up(rules(ACTIVATIONS), stated.lower())
+    stated = stated or look_up(ACTIVATION, kind) or "gelu"
+    activation = look_up(ACTIVATIONS, stated.lower())
     if not activation:
         raise ValueError(f"activation {stated!r}, here are gelu, gelu_tanh, quick_gelu, and SwiGLU")
     return activation

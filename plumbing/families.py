@@ -19,19 +19,20 @@ ROTARY = (  # fields of variants.Rotary
     (r"dinov3|_lingbot", {"theta": 100.0, "centered": True, "halves": True}),
 )
 EPS = (
-    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^open_clip|^monai$|"
-     r"clip\w*_vision|^clip|^owlv|^git|^blip_v", 1e-5),            # the last of transformers
+    (r"^vit_.*_clip_|dinov3|_lingbot|_pe_(core|lang|spatial)_|^beit3_|^open_clip|^monai$", 1e-5),
+    (r"clip\w*_vision|^clip|^owlv|^git|^blip_v", 1e-5),            # transformers
     (r"^(vit|deit|vit_mae|ijepa|beit|data2vec-vision)$", 1e-12),   # likewise; google/vit was trained so
 )
-ACTIVATION = r"""  of others gelu
-_quickgelu|clip\w*_vision|^clip|^owlv|^git -> quick_gelu
-_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_siglip_|^siglip -> gelu_tanh
-"""
-ACTIVATIONS = r"""  what others call them -> the names in variants.ACTIVATIONS
-^quick_?gelu$ -> quick_gelu
-^gelu_(tanh|new|accurate|fast|pytorch_tanh)$ -> gelu_tanh
-^gelu(_python)?$ -> gelu
-"""
+ACTIVATION = (
+    (r"_quickgelu|clip\w*_vision|^clip|^owlv|^git", "quick_gelu"),
+    (r"_patch32_siglip|_giantopt_|_large_patch16_siglip_(gap_)?512|_so400m_patch16_siglip_|^siglip",
+     "gelu_tanh"),
+)
+ACTIVATIONS = (  # what others call them: the names in variants.ACTIVATIONS
+    (r"^quick_?gelu$", "quick_gelu"),
+    (r"^gelu_(tanh|new|accurate|fast|pytorch_tanh)$", "gelu_tanh"),
+    (r"^gelu(_python)?$", "gelu"),
+)
 HEADS = (  # of a ViT whose heads are not 64 wide
     (r"_giantopt_|_pe_[a-z]+_gigantic_|_base_patch16_gap_224", 16),
     (r"_huge_plus_patch16_dinov3", 20),

@@ -299,8 +299,8 @@ def run_options(args, model, cohort, device):
     workers = args.workers
     if workers is None:
         workers = min(8, count_cores())
-        if device.type == "cpu" or START == "spawn" and (  # gigabytes, sent to each of them
-                cohort.pixels is not None or "features" in model.inputs):
+        holds_gigabytes = cohort.pixels is not None or "features" in model.inputs
+        if device.type == "cpu" or holds_gigabytes and START == "spawn":       # which sends them to each
             workers = 0
     kernels = choose_kernels(args, model, device)                  # this settles --amp
     return {
