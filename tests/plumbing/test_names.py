@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plumbing.checkpoints import FILES
-from plumbing.families import ACTIVATION, HEADS, HEADS_BY_WIDTH, look_up, rules
+from plumbing.families import ACTIVATION, HEADS, HEADS_BY_WIDTH, look_up
 from plumbing.names import timm_names
 from tests.plumbing.small_checkpoints import LAYOUTS, hf, hf_names, images, prefixed, refusal, tiny, write
 from tests.test_vit import plain_vit
@@ -250,6 +250,6 @@ def test_heads_are_said_to_be_a_guess_and_can_be_given(tmp_path):
     assert look_up(HEADS, "vit_huge_plus_patch16_dinov3_qkvb") == 20 and look_up(HEADS, "vit_huge_patch14_clip_224") is None
     assert look_up(HEADS, "vit_base_patch16_gap_224") == look_up(HEADS, "vit_pe_core_gigantic_patch14_448") == HEADS_BY_WIDTH[1664] == 16   # bigG of LAION
     assert look_up(HEADS, "vit_base_patch16_siglip_gap_224") is None and HEADS_BY_WIDTH[4096] == 32                                          # DINOv3 7B
-    assert look_up(rules(ACTIVATION), "vit_so400m_patch16_radio_v4") is None and look_up(rules(ACTIVATION), "vit_so400m_patch16_siglip_256") == "gelu_tanh"
+    assert look_up(ACTIVATION, "vit_so400m_patch16_radio_v4") is None and look_up(ACTIVATION, "vit_so400m_patch16_siglip_256") == "gelu_tanh"
     config = ViT.from_pretrained(nested).config
     assert (config.heads, config.eps, config.activation) == (4, 1e-3, "quick_gelu")
