@@ -13,7 +13,7 @@ from experiments.timing import try_step
 
 def read_page(folder):
     """gpu.md -> {step: (how it ended, what it printed)}"""
-    sections = (folder / "gpu.md").read_text().split("\n## ")[1:]
+    sections = re.split(r"\n## (?=\w+ \(st)", (folder / "gpu.md").read_text())[1:]           # what a step prints has headings too
     matches = [re.fullmatch(r"(\w+) \((.*)\)\n\n    python [^\n]*\n\n(.*)", section, re.DOTALL) for section in sections]
     return {match[1]: (match[2], match[3].strip()) for match in matches}
 
