@@ -56,9 +56,11 @@ def test_a_step_never_waits_for_the_card():
     assert not [warning for warning in caught if "called a synchronizing" in str(warning.message)]
 
 
-def test_training_ends_with_finite_metrics(table, monkeypatch, tmp_path):
+@pytest.mark.parametrize("model", ("multivit --n 2 --r 2", "gmml"))
+def test_training_ends_with_finite_metrics(model, table, monkeypatch, tmp_path):
+    """gmml draws what it corrupts, in training on the card and in evaluation on the CPU."""
     monkeypatch.chdir(tmp_path)
-    train.main([*flags(table, "--model", "multivit", "--n", "2", "--r", "2", "--epochs", "1", "--name", "a"), "--device", "cuda"])
+    train.main([*flags(table, "--model", *model.split(), "--epochs", "1", "--name", "a"), "--device", "cuda"])
     assert (tmp_path / "runs/a/metrics.json").exists()
 
 
