@@ -1,6 +1,6 @@
 """What this code does on one GPU, in under eight minutes: commands with time limits, and what they print.
 
-    python -m experiments.gpu                       writes runs/gpu/gpu.md, anew after each step
+    python -m experiments.gpu                       writes runs/gpu/gpu.json and gpu.md, anew after each step
     python -m experiments.gpu --device cpu --quick  small sizes, to see that it runs to its end
 
 Each step is a process of its own, so that one that fails or hangs takes nothing with it, and what it printed
@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.timing import add_flags, machine
 from plumbing.command import Parser, run_main
 from plumbing.device import find_device
-from plumbing.run_folder import write_whole
+from plumbing.run_folder import write_json, write_whole
 
 STEPS = {  # name: seconds that it may take, and what python runs
     "tests": (40, "-m pytest -q -p no:cacheprovider -m cuda -k 'not resume'"),
@@ -82,7 +82,8 @@ def main(argv=None):
     find_device(args.device)
     os.makedirs(args.out, exist_ok=True)
     end_by = time.monotonic() + TOTAL
-    page = f"# {machine(args.device)}\n"
+    result = {"machine": machine(args.device), "steps": {}}
+    page = f"# {result['machine']}\n"
     for name, (limit, _) in STEPS.items():
         words = command(name, args)
         log = join(args.out, f"{name}.log")
@@ -91,8 +92,11 @@ def main(argv=None):
             seconds = max(0, min(limit, end_by - time.monotonic() - GRACE))
         end = run(words, log, seconds)
         printed = Path(log).read_text(encoding="utf-8", errors="replace")
-        page += f"\n## {name} ({end})\n\n    {shlex.join(['python', *words[1:]])}\n\n{printed}"
+        line = shlex.join(["python", *words[1:]])
+        result["steps"][name] = {"command": line, "end": end, "printed": printed.splitlines()}
+        page += f"\n## {name} ({end})\n\n    {line}\n\n{printed}"
         print(f"{name}: {end}, see {log}", flush=True)
+        write_json(join(args.out, "gpu.json"), result)
         write_whole(join(args.out, "gpu.md"), page)
 
 

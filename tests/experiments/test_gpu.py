@@ -1,6 +1,6 @@
 """experiments/gpu.py runs to its end on a CPU, writes what it says, and survives a step that fails."""
+import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -11,18 +11,21 @@ from experiments import gpu
 from experiments.timing import try_step
 
 
-def read_page(folder):
-    """gpu.md -> {step: (how it ended, what it printed)}"""
-    sections = re.split(r"\n## (?=\w+ \(st)", (folder / "gpu.md").read_text())[1:]           # what a step prints has headings too
-    matches = [re.fullmatch(r"(\w+) \((.*)\)\n\n    python [^\n]*\n\n(.*)", section, re.DOTALL) for section in sections]
-    return {match[1]: (match[2], match[3].strip()) for match in matches}
+def read_steps(folder):
+    """gpu.json -> {step: (how it ended, what it printed)}; gpu.md says the same."""
+    page = (folder / "gpu.md").read_text()
+    steps = {}
+    for name, step in json.loads((folder / "gpu.json").read_text())["steps"].items():
+        assert f"\n## {name} ({step['end']})\n\n    {step['command']}\n\n" in page
+        steps[name] = step["end"], "\n".join(step["printed"])
+    return steps
 
 
 @pytest.mark.slow
 def test_all_steps_run_on_a_cpu(tmp_path):
     """So that only the numbers are missing when a card is there. The tests marked cuda are skipped here, which is pytest's 5 or 0."""
     gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")])
-    steps = read_page(tmp_path)
+    steps = read_steps(tmp_path)
     assert list(steps) == list(gpu.STEPS)
     assert {name: end for name, (end, _) in steps.items() if end != "status 0"} == {}
     assert all(printed for _, printed in steps.values())
@@ -38,7 +41,7 @@ def test_a_step_that_takes_too_long_leaves_what_it_printed(monkeypatch, tmp_path
     """The page has the others too, and how each ended."""
     monkeypatch.setattr(gpu, "STEPS", {"slow": (2, "-uc 'print(1); import time; time.sleep(60)' pytest"), "fails": (9, "-c 1/0 pytest")})
     gpu.main(["--device", "cpu", "--out", str(tmp_path)])
-    steps = read_page(tmp_path)
+    steps = read_steps(tmp_path)
     assert steps["slow"] == ("stopped after 2 s", "1")
     assert steps["fails"][0] == "status 1" and "ZeroDivisionError" in steps["fails"][1]
 
@@ -52,7 +55,7 @@ def test_a_step_takes_what_it_started_with_it(monkeypatch, tmp_path):
     began = time.monotonic()
     gpu.main(["--device", "cpu", "--out", str(tmp_path)])
     assert time.monotonic() - began < 9
-    steps = read_page(tmp_path)
+    steps = read_steps(tmp_path)
     for name in ("stopped", "ends"):
         status = f"/proc/{steps[name][1]}/stat"
         assert not os.path.exists(status) or ") Z " in open(status).read()
