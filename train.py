@@ -164,9 +164,9 @@ def make_optimizer(model, args, device):
                 matrices.append(parameter)
             else:
                 others.append(parameter)
-    return getattr(torch.optim, args.optimizer)(
-        [{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=args.lr, fused=device.type in ("cuda", "cpu"))
+    groups = [{"params": matrices, "weight_decay": args.weight_decay},
+              {"params": others, "weight_decay": 0.0}]
+    return getattr(torch.optim, args.optimizer)(groups, lr=args.lr, fused=device.type in ("cuda", "cpu"))
 
 
 def train_step(net, model, tasks, optimizer, batch, args, options, stop):
@@ -191,8 +191,8 @@ def train_step(net, model, tasks, optimizer, batch, args, options, stop):
     for start in starts:
         inputs_part = {name: tensor[start:start + size] for name, tensor in inputs.items()}
         targets_part = {name: target[start:start + size] for name, target in targets.items()}
-        # one exchange of gradients, behind the last part
-        with nullcontext() if net is model or start == starts[-1] else net.no_sync():
+        is_last = start == starts[-1]
+        with nullcontext() if net is model or is_last else net.no_sync():  # one exchange of gradients
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 out = net(*inputs_part.values())
             part = model_loss(tasks, out, targets_part, inputs_part.get("present"), counts)
@@ -360,8 +360,8 @@ def save_last(run, model, optimizer, tasks, state, loss):
     """Write last/, from all processes. loss: this process's sum over the epoch so far."""
     losses, generators = zip(*parallel.collect((loss.item(), random_numbers(loss.device))))
     if parallel.rank() == 0:
-        save_model(join(run, "last"), model, tasks, dict(
-            state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict()))
+        everything = dict(state, loss=list(losses), random=list(generators), optimizer=optimizer.state_dict())
+        save_model(join(run, "last"), model, tasks, everything)
     parallel.collect(None)                                         # nobody leaves before it is written
 
 
