@@ -13,7 +13,7 @@ def relative(folder, paths):
     return [os.path.relpath(path, folder) for path in paths]
 
 
-def test_surprises_are_skipped_and_counted(tmp_path):
+def test_surprises_are_skipped_and_counted(tmp_path, monkeypatch):
     """A pipe, a socket, a link to a device, a broken link, links that lead round, hidden files and folders; litter stays silent."""
     write(tmp_path, "c/notes.txt", "x", images=("c/a/1.png", "c/a/2.PNG", "c/b/3.png", "c/.cache/4.png", "c/b/.5.png", "c/a/._1.png",
                                                 "c/.ipynb_checkpoints/6.png", "c/__MACOSX/a/._7.png", "c/b/Thumbs.db.png", "elsewhere/8.png"))
@@ -22,7 +22,7 @@ def test_surprises_are_skipped_and_counted(tmp_path):
     (folder / "b/DICOMDIR").write_bytes(bytes(128) + b"DICM")
     os.mkfifo(folder / "a/pipe.png")
     with socket.socket(socket.AF_UNIX) as pipe:
-        os.chdir(folder / "a")                                     # such a path may have 108 bytes only
+        monkeypatch.chdir(folder / "a")                                     # such a path may have 108 bytes only
         pipe.bind("socket.png")
     for link, target in (("a/zero.png", "/dev/zero"), ("a/gone.png", "/nowhere"), ("a/self.png", "self.png"), ("a/up", ".."), ("a/root", "/"),
                          ("b/link.png", "../a/1.png"), ("d", "../elsewhere"), ("../elsewhere/back", "../c")):
