@@ -83,8 +83,11 @@ def label_of(cell):
 
 
 def hold_labels(cells):
-    """Does a cell hold a number, or say yes or no?"""
-    return any(is_number(cell) or label_of(cell) is not None for cell in cells)
+    """Does a cell hold a number, or say yes or no? T or F, one without the other, is a word: F and M."""
+    words = {cell.lower() for cell in cells}
+    if len(words) > 1 and ("t" in words) != ("f" in words):
+        words -= {"t", "f"}
+    return any(is_number(word) or label_of(word) is not None for word in words)
 
 
 def by_number(cell):
@@ -168,7 +171,7 @@ def list_parts(cell, separators=SEPARATORS):
     """ "a|b", "a; b", "a, b", "['a', 'b']", "['a' 'b']", 'c("a", "b")' or "{'a', 'b'}" -> ["a", "b"]"""
     cell = CALL.sub("", cell)
     parts = []
-    if re.match(r"[\[{]|\([\[{'\")]", cell):                        # (L) nodule is a word
+    if re.match(r"[\[{]|\([\[{'\")]|\([^()]*\)$", cell):             # (L) nodule is a word
         parts = re.findall(r"'[^']*'|\"[^\"]*\"", cell)
         cell = cell.strip("[]{}()").replace(",", "|")
     if not parts:

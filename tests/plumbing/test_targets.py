@@ -222,6 +222,8 @@ def test_every_kind_of_cell_is_understood_or_refused_with_the_flag_that_decides(
     (("007", "12"), "target:regression", [7, 12]), (("-1", "1"), "target:classes", [0, 1]), (("-1", "1"), "target:labels", [[0], [1]]),
     (("a, b", "b"), "target:labels", [[1, 1], [0, 1]]), (("a & b", "b"), "target:labels", [[1, 1], [0, 1]]), (("Nodule/Mass", "Zyst"), "target:labels", [[1, 0], [0, 1]]),
     (("Mass\uff0cZyst", "Zyst", "Mass"), "target:labels", [[1, 1], [0, 1], [1, 0]]), (("one und two", "two", "one"), "target:labels", [[1, 1], [0, 1], [1, 0]]),
+    (("F", "M", ""), "target:labels", [[1, 0], [0, 1], [np.nan] * 2]), (("T", "f", ""), "target:labels", [[1], [0], [np.nan]]),
+    (("(a, b)", "(b)", "c(a)"), "target:labels", [[1, 1], [0, 1], [1, 0]]),
     (("x", "", "absent"), "target:labels", [[1], [np.nan], [0]]), (("a|b", "b", "a|b"), "target:classes", [0, 1, 0]), (("yes", "No", "true"), "target:labels", [[1], [0], [1]]),
     (tuple(f"word {i:02}" for i in range(12)), "target:classes", range(12))))
 def test_the_flag_decides(tmp_path, cells, target, values):
