@@ -455,6 +455,8 @@ def test_files_that_do_not_fit_are_refused(tmp_path, known_mini):
         with pytest.raises(ValueError) as error:
             CrossViT.from_pretrained(write(tmp_path / name, tensors), tasks={"a": 3})
         assert words in str(error.value) and name in str(error.value) and "\n" not in str(error.value), str(error.value)
+    with pytest.raises(ValueError, match="run: is not a CrossViT this code knows: patch_embed.0.proj.weight is missing"):      # not of CrossViTConfig
+        CrossViT.from_pretrained(write(tmp_path / "run", {"cls_token": torch.zeros(1, 1, 8)}, {"model": "vit", "vit": {"image": (8, 8)}}))
     good = write(tmp_path / "good", state)
     wide = released_names(CrossViT(replace(MINI, dims=(24, 60)), {"a": 3}).state_dict())
     with pytest.raises(ValueError, match=r"widths \(24, 60\) are of no known variant.*heads is not in the file"):
