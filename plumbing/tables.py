@@ -22,7 +22,7 @@ FOREIGN = r"""  how a file begins -> what it is, and how it becomes a table
 ARROW1|FEA1|\x89HDF|SQLite|MATLAB -> of Arrow, HDF5, SQLite or MATLAB; write it as CSV with that
 {\\rtf|\0\x01\0\0Standard -> of Access or Word; write it as CSV with the program that made it
 \xff\xfe|\xfe\xff|.?\0 -> UTF-16 text; iconv -f UTF-16 -t UTF-8 {} > utf8.csv, or {excel}
-PK\03 -> a zip archive: Excel workbooks (.xlsx): {excel}, or unzip it; of .npz files a table names one per row
+PK\03 -> a zip archive, as Excel workbooks (.xlsx): {excel}, or unzip it; of .npz files a row names one
 \xd0\xcf\x11\xe0 -> an old Excel workbook; {excel}
 \x1f\x8b -> compressed; gunzip -k {}
 BZh -> compressed; bunzip2 -k {}

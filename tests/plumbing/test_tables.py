@@ -60,7 +60,7 @@ def test_the_row_in_a_message_is_the_line_in_the_file(tmp_path):
     ("t.csv.gz", b"\x1f\x8b\x08", "compressed; gunzip -k .*t.csv.gz"), ("t.json", b' [{"a": 1}]', "JSON; .*to_csv"), ("t.json", b'\xef\xbb\xbf{"a": 1}', "JSON"),
     ("t.sav", b"$FL2@(#) SPSS", "of SPSS, .*; write it as CSV with the program"), ("t.csv", b"{\\rtf1", "or Word"), ("t.h5", b"\x89HDF\r\n", "HDF5"),
     ("t.sas7bdat", b"\0" * 12 + b"\xc2\xea", "of SPSS, Stata or SAS; write it as CSV"), ("t.mdb", b"\0\1\0\0Standard Jet DB", "of Access"), ("t.csv", "a,b\n1,良\n".encode("gbk"), "in China GB18030"),
-    ("t.npz", b"PK\3\4 ...", "of .npz files a table names one per row"), ("t.npy", b"\x93NUMPY", "an array of NumPy"), ("t.png", b"\x89PNG", "a picture")))
+    ("t.npz", b"PK\3\4 ...", "as Excel workbooks .*of .npz files a row names one"), ("t.npy", b"\x93NUMPY", "an array of NumPy"), ("t.png", b"\x89PNG", "a picture")))
 def test_what_is_no_table_is_refused_with_how_to_convert_it(tmp_path, name, content, message):
     """In one line, by how the file begins."""
     (tmp_path / name).write_bytes(content)
