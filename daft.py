@@ -217,7 +217,7 @@ class ResNet(nn.Module):
             self.blocks.eval()
         return self
 
-    def features(self, image, t=None):
+    def features(self, image, t):
         """(B, channels, sides) -> h (B, 8 n)."""
         # note: on channels-last pictures oneDNN's AVX2 kernels write past the end (torch 2.13)
         x = self.stem(self.normalize(image).contiguous())

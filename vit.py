@@ -213,7 +213,7 @@ class ViT(nn.Module):
         tokens = self.norm(x)
         return tokens, self.pool(x, tokens, mask), class_map
 
-    def pool(self, x, tokens, mask=None):
+    def pool(self, x, tokens, mask):
         """Tokens before and after the final norm, (B, S, D) -> what the head reads, (B, D)."""
         return tokens[:, 0]
 

@@ -15,8 +15,8 @@ from plumbing.saved_run import evaluated
 HUB = {"auroc": "roc_auc", "auprc": "average_precision", "brier": "brier_score", "r2": "r_squared",
        "spearman": "spearmanr"}                      # the Hub's names, where they are not ours
 USE = {"transformers": "It opens with `transformers.ViTForImageClassification.from_pretrained`.",
-       "pytorch": "`python train.py --pretrained ORG/NAME` starts from it; "
-                  "it is read by the code that wrote it."}
+       "pytorch": "`read_model` in plumbing/saved_run.py opens it, in the code that wrote it; "
+                  "`python train.py --pretrained ORG/NAME` starts from the ViT in it, if there is one."}
 
 
 TEXTS = {  # kind of text in `document`: its Markdown

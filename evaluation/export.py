@@ -3,7 +3,7 @@
     python eval.py runs/NAME --export FOLDER         weights, config, model card; never uploaded
 
 A plain ViT with one task of classes or labels gets the names of transformers 4, which 5 reads too, and gives
-the same logits there. Any other model keeps our names, which train.py --pretrained reads.
+the same logits there. Any other model keeps our names, and the code that wrote it reads it.
 """
 import re
 import shutil

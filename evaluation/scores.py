@@ -214,7 +214,7 @@ def why_undefined(name, target):
     return UNDEFINED.get(name, NO_UNIT)
 
 
-def chosen_metric(tasks, select=None):
+def chosen_metric(tasks, select):
     """-> the metric of the first task that chooses the best epoch: `select`, or by default its first."""
     known = [name for name in METRICS[tasks[0].kind] if name != "mean_error"]  # which has no best value
     if select and select not in known:

@@ -19,7 +19,7 @@ from plumbing.weight_files import read_pickle, readable
 NO_CROP = (0.0, 0.0, 0.0, 0.0)
 
 
-def read_array(path, only_header=False):
+def read_array(path, only_header):
     """.npy, .npz with one array in it, or .pt with one tensor -> array, perhaps a map of the file.
 
     only_header: what a .npz holds is not unpacked. No object is unpickled."""

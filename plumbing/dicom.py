@@ -68,7 +68,7 @@ def number(dataset, name):
     return None if value in (None, "") else float(value)
 
 
-def read_dicom(path, only_header=False):
+def read_dicom(path, only_header):
     """-> Values of shape (H, W), (H, W, 3) or (D, H, W)."""
     dataset = open_dicom(path, not only_header)
     shape = dicom_shape(dataset)

@@ -5,7 +5,6 @@ the name of the model that they belong to. What depends on the data is settled l
 """
 import argparse
 import math
-import sys
 from os.path import isfile, join
 
 from daft import DAFTViT
@@ -180,7 +179,7 @@ def add_optimization_flags(add, defaults):
     add(
         "--select", metavar="METRIC",
         help="metric of the first target on the validation patients that chooses the best epoch, e.g. "
-             "balanced_accuracy; default: auroc of classes and labels, mae of numbers")
+             "balanced_accuracy; default: auroc of classes and labels, mae of numbers, c_index of survival")
     add(
         "--positive-weight", action="store_true",
         help="weigh a label's positives by negatives / positives of the training split; its "
@@ -228,10 +227,8 @@ def add_output_flags(add):
 # reading and checking them
 
 
-def parse(argv=None):
-    """Command line (by default this program's) -> args, checked as far as that is possible without the
-    data."""
-    argv = sys.argv[1:] if argv is None else argv
+def parse(argv):
+    """Words of a command line -> args, checked as far as that is possible without the data."""
     first = Parser(add_help=False)
     first.add_argument("--model", choices=MODELS, default=DEFAULT_MODEL)
     model = first.parse_known_args(argv)[0].model

@@ -4,7 +4,6 @@
 """
 import os
 import shlex
-import sys
 from collections import Counter
 from os.path import basename, dirname, join
 
@@ -27,8 +26,8 @@ DARK = 16                                                          # of the grey
 MANY = 200                                                         # files of which the headers are read
 
 
-def look(args, argv=None):
-    """Flags, and the words they came from (by default this program's) -> lines for the reader.
+def look(args, argv):
+    """Flags, and the words they came from -> lines for the reader.
 
     Five pictures go to a PNG in the folder --runs; the last line is the command that trains."""
     cohort = load_data(args)
@@ -36,7 +35,7 @@ def look(args, argv=None):
     whose = ", not patients"
     if cohort.patients_known:
         sizes = Counter(cohort.patients).values()
-        whose = f" of {len(sizes)} patients, {min(sizes)} to {max(sizes)} each, as {cohort.patients[0]}"
+        whose = f" of {len(sizes)} patients, {min(sizes)} to {max(sizes)} each, such as {cohort.patients[0]}"
     lines = [f"{cohort.name}: {len(cohort.paths)} images{whose}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]
@@ -55,7 +54,7 @@ def look(args, argv=None):
     except ValueError as error:
         lines.append(f"WARNING: cannot be trained: {error}")
     lines += files
-    lines.append(thumbnails(cohort, join(args.runs, f"{cohort.name}-check.png")))
+    lines.append(thumbnails(cohort, args.channels or 3, join(args.runs, f"{cohort.name}-check.png")))
     lines.append(f"train with: {train_command(args, cohort, argv)}")
     return lines
 
@@ -116,14 +115,15 @@ def describe_files(cohort):
             *notes_on_files(headers, cohort)], headers
 
 
-def thumbnails(cohort, path):
-    """Draw five images side by side, as a model sees them; -> a line that says which, and where they are."""
+def thumbnails(cohort, channels, path):
+    """Draw five images side by side, as a model sees them, in grey where it sees other channels than red,
+    green and blue; -> a line that says which, and where they are."""
     axes = axes_of(cohort)
     if axes == 0:
         return "no pictures: bags of vectors"
     chosen = evenly(range(len(cohort.paths)), 5)
     try:
-        pictures = [read(cohort, i, (16, SIDE, SIDE)[-axes:])[0] for i in chosen]
+        pictures = [read(cohort, i, (16, SIDE, SIDE)[-axes:], channels=channels)[0] for i in chosen]
     except ValueError as error:
         return f"no pictures: {error}"
     sheet = np.concatenate(pictures, -1)                           # (C, h, 5 w), or (C, d, h, 5 w)
@@ -131,6 +131,8 @@ def thumbnails(cohort, path):
     if axes == 3:
         sheet = sheet[:, 8]                                        # the slices in the middle
     os.makedirs(dirname(path), exist_ok=True)
+    if channels != 3:
+        sheet = sheet[:1].repeat(3, 0)                             # of several the first
     Image.fromarray(sheet.transpose(1, 2, 0).copy()).save(path)
     line = f"five pictures are in {path}: {', '.join(basename(cohort.paths[i]) for i in chosen)}"
     if brightest < DARK:
@@ -144,7 +146,7 @@ def thumbnails(cohort, path):
 
 def train_command(args, cohort, argv):
     """-> the command of the user without --check, with a model that takes such images."""
-    words = [word for word in argv or sys.argv[1:] if word != "--check"]
+    words = [word for word in argv if word != "--check"]
     command = f"python train.py {shlex.join(words)}"
     axes = axes_of(cohort)
     able = seeing(axes)

@@ -15,8 +15,8 @@ A new idea is one file with a class, and one line here. What such a class offers
                       T), with T for the patches of config.grid; others, of one idea each, in figures.py.
                       Only stage1 has a part in the loss, see train.py
     add_flags(group)                 its own flags; group.set_defaults changes others
-    from_args(args, tasks)           flags -> model; where it sees columns of the table (Column in cohort.py)
-                                     these come third
+    from_args(args, tasks)           flags -> model; args.image is "64x64": sides in sizes.py; where it sees
+                                     columns of the table (Column in cohort.py) these come third
 
 and if it needs to:
 

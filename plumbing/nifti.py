@@ -19,7 +19,7 @@ def turned(array, affine):
     return orientations.apply_orientation(array, transform).transpose(2, 1, 0)
 
 
-def read_nifti(path, only_header=False):
+def read_nifti(path, only_header):
     """-> Values of shape (D, H, W). ValueError if the header lies, before memory is taken."""
     import nibabel
     image = nibabel.load(path)

@@ -136,7 +136,7 @@ class Rotation(nn.Module):
         return torch.cat([x[:, :, :self.prefix], turned.to(x.dtype)], 2)
 
 
-def pool(vit, x, tokens, mask=None):
+def pool(vit, x, tokens, mask):
     """Tokens before and after the final norm, (B, S, D), mask (B, S) -> the vector that is read, (B, D): the
     mean of class token and registers (prefix: DeiT's distilled) or of the patches (mean: I-JEPA), or the norm
     of the latter (mean-norm: fc_norm of MAE, EVA, BEiT)."""

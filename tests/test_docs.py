@@ -225,6 +225,13 @@ def test_every_file_and_folder_exists(path):
             assert (ROOT / name).is_dir(), name
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_what_stands_in_a_file_is_there(path):
+    """`NAME` in `FILE.py`: a function, a class or a constant."""
+    for name, file in re.findall(r"`(\w+)` in\s`([\w/]+\.py)`", read(path)):
+        assert re.search(rf"^(def|class) {name}\b|^{name} =", read(ROOT / file), re.MULTILINE), f"{name} in {file}"
+
+
 def test_what_to_read_is_there():
     """The functions and classes of the README's table stand in the files of their row."""
     head, *rows = next(table for table in tables(read(ROOT / "README.md")) if table[0][0] == "file")

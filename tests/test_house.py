@@ -271,10 +271,12 @@ TYPED = changed(
     ("    power: float = 1.0 ", "    window: tuple[int, int] = (2, 2)\n    power: float = 1.0 "),
     ("GAPConfig(vit.config, args.power)", "GAPConfig(vit.config, power=args.power)"),
     ("        self.config = config\n", "        self.config = config\n        assert isinstance(config.window, tuple) and config.vit.grid\n"))
+OWN_PATCH = changed((FLAGS, '        group.add_argument("--patch", type=int, default=8, help="px")\n'), ("        vit = ViT.from_args(args)\n", "        assert args.patch == 8\n        vit = ViT(ViTConfig(sides(args.image), (8, 8), dim=32, depth=1, heads=1))\n"),
+                    ("vit.report", '"none"'), ("    check_flags = ViT.check_flags\n", ""), ("from vit import", "from plumbing.sizes import sides\nfrom vit import"))
 NO_MAP = changed(("for task, head in self.head.items()}}", 'for task, head in self.head.items()}, "map": None, "token": tokens}'))
 
 
-@pytest.mark.parametrize(("toy", "flags"), ((OWN_LOSS, ""), (ODD_STATE, ""), (NO_MAP, ""), (TYPED, ""), (OTHER_FLAGS, "--low -2 --steps 3 4 --pair a,b")))
+@pytest.mark.parametrize(("toy", "flags"), ((OWN_LOSS, ""), (ODD_STATE, ""), (NO_MAP, ""), (OWN_PATCH, ""), (TYPED, ""), (OTHER_FLAGS, "--low -2 --steps 3 4 --pair a,b")))
 def test_a_new_idea_may_be_otherwise(table, add, capsys, toy, flags):
     """A loss of its own beside the targets', odd buffers and shared weights, flags of any kind: it is saved, opened and resumed."""
     add(toy)
@@ -326,4 +328,4 @@ def test_a_kind_of_vit_is_not_exported_as_one(table, quiet, monkeypatch, capsys)
 
     monkeypatch.setitem(MODELS, "widest", Widest)
     assert called(capsys, f"train --model widest --patch 8 --data {shlex.quote(table)} --target grade:classes --image 16 --epochs 1 --device cpu --name w")[1] is None
-    assert called(capsys, "eval runs/w --export hub")[0].startswith("`python train.py --pretrained ORG/NAME` starts from it")
+    assert called(capsys, "eval runs/w --export hub")[0].startswith("`read_model` in plumbing/saved_run.py opens it")

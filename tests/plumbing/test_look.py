@@ -48,13 +48,24 @@ def test_a_table_is_understood_before_it_is_trained(table, tmp_path, capsys, mon
     monkeypatch.chdir(tmp_path)
     lines = check(capsys, "--data", table, "--target", "redness:regression,dot:classes", "--fold", "1")
     text = "\n".join(lines)
-    assert "photos: 39 images of 20 patients, 1 to 3 each, as p0" in lines and "column sex: " in text
+    assert "photos: 39 images of 20 patients, 1 to 3 each, such as p0" in lines and "column sex: " in text
     assert any(line.startswith("  train: dot 0 ") for line in lines) and any(line.startswith("split by patient") for line in lines)
     assert any(line.startswith("files, 39 of 39 looked at: PNG uint8 39; 20 x 24 to 39 x 24") for line in lines)
     assert lines[-1] == f"train with: python train.py --data {table} --target redness:regression,dot:classes --fold 1"
     with Image.open("runs/photos-check.png") as sheet:
         assert sheet.size == (800, 160) and "runs/photos-check.png: 0_0.png, " in text
     assert os.listdir("runs") == ["photos-check.png"]
+
+
+@pytest.mark.parametrize("shape, channels", (((2, 4, 8, 8), 2), ((8, 8), 1)))
+def test_as_many_channels_are_drawn_as_the_model_sees(shape, channels, tmp_path, capsys):
+    """Those of a volume that stand in front, or one of grey: in grey; nothing says that it would need three."""
+    for i in range(12):
+        np.save(tmp_path / f"{i}.npy", np.full(shape, 20 * i, np.uint8))
+    table = write(tmp_path, "t.csv", "patient_id,image,y", *[f"p{i},{i}.npy,{i % 2}" for i in range(12)])
+    lines = check(capsys, "--model", "vit", "--target", "y:classes", "--data", table, "--channels", str(channels), "--runs", str(tmp_path / "runs"))
+    assert any(line.startswith("five pictures are in ") for line in lines), lines
+    assert np.asarray(Image.open(tmp_path / "runs" / "t-check.png")).shape == (160, 800, 3)
 
 
 def test_what_takes_another_model(volumes, slides, tmp_path, capsys, monkeypatch):
