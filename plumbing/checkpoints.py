@@ -182,7 +182,7 @@ def neighbors(name):
     parent = dirname(name)
     if not isdir(parent):
         return ""
-    return f"; in {parent} there is {shortlist(map(repr, sorted(os.listdir(parent))))}"
+    return f"; in {parent}: {shortlist(map(repr, sorted(os.listdir(parent))))}"
 
 
 # -----------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def weight_paths(place, file):
         paths = [place.fetch(beside(file, shard)) for shard in shards]
         missing = [shard for shard, path in zip(shards, paths) if not path]
         if missing or not shards:
-            raise ValueError(f"it names shards of which there is no {shortlist(missing)}")
+            raise ValueError(f"it names {len(shards)} shards; missing: {shortlist(missing)}")
     return paths, weight_map
 
 

@@ -113,7 +113,7 @@ def test_what_looks_local_is_never_asked_of_the_hub(tmp_path, monkeypatch):
     assert refusal(ViT.from_pretrained, "runs/vit") == "runs/vit: no such file or folder, and not taken for a Hub id (ORG/NAME, ORG/NAME@revision, or either with :FILE)"
     write("runs/vit-1", tiny())
     write("weights", tiny())
-    assert refusal(ViT.from_pretrained, "runs/vit").startswith("runs/vit: no such file or folder, and not taken for a Hub id") and refusal(ViT.from_pretrained, "runs/vit").endswith("; in runs there is 'vit-1'")
+    assert refusal(ViT.from_pretrained, "runs/vit").startswith("runs/vit: no such file or folder, and not taken for a Hub id") and refusal(ViT.from_pretrained, "runs/vit").endswith("; in runs: 'vit-1'")
     for name in ("weights/vit", "runs/vit:a.pth", "runs/vit@v1", "org/vit.pth", "org/vit.safetensors:a"):
         assert "not taken for a Hub id" in refusal(ViT.from_pretrained, name)
     assert "runs/a/b: no such file or folder" in refusal(ViT.from_pretrained, "runs/a/b")
@@ -244,7 +244,7 @@ def test_hub_refusals_are_one_clear_line(asked):
     """No repository, no weights, terms to accept, a missing shard, a broken download, a name that cannot be, no network."""
     expected = {"org/nothing": "no such repository on the Hub", "org/gated": "is gated; accept its terms",
                 "org/empty": "holds no weight file (.safetensors, .bin, .pt, .pth, .ckpt, .tar); files there: 'README.md'", "org/cut": "model.safetensors could not be downloaded",
-                "org/part": "not an index of shards that lie beside it (it names shards of which there is no s2.safetensors)",
+                "org/part": "not an index of shards that lie beside it (it names 2 shards; missing: s2.safetensors)",
                 "org/a..b": "could not be downloaded: Cannot have -- or .. in repo_id"}
     for name, words in expected.items():
         assert words in asked.online[name] and "\n" not in asked.online[name]
