@@ -121,6 +121,8 @@ def thumbnails(cohort, channels, path):
     axes = axes_of(cohort)
     if axes == 0:
         return "no pictures: bags of vectors"
+    if axes == 2 and channels != 1:
+        channels = 3                                               # a picture has no others
     chosen = evenly(range(len(cohort.paths)), 5)
     try:
         pictures = [read(cohort, i, (16, SIDE, SIDE)[-axes:], channels=channels)[0] for i in chosen]

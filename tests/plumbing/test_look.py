@@ -57,7 +57,7 @@ def test_a_table_is_understood_before_it_is_trained(table, tmp_path, capsys, mon
     assert os.listdir("runs") == ["photos-check.png"]
 
 
-@pytest.mark.parametrize("shape, channels", (((2, 4, 8, 8), 2), ((8, 8), 1)))
+@pytest.mark.parametrize("shape, channels", (((2, 4, 8, 8), 2), ((8, 8), 1), ((8, 8), 7)))
 def test_as_many_channels_are_drawn_as_the_model_sees(shape, channels, tmp_path, capsys):
     """Those of a volume that stand in front, or one of grey: in grey; nothing says that it would need three."""
     for i in range(12):
