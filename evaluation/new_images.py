@@ -5,8 +5,8 @@
     new images     a CSV whose patient and image columns have the names of the run's own table, or a folder:
                    the images in one of its sub-folders are one patient, an image beside them is a patient
                    of its own; for a run of class folders every image is, or the names of files say who
-    broken images  stop everything, with their names; with --skip-broken they are left out, and listed in the
-                   last column of their patient's row, even if nothing is left of the patient
+    broken images  stop everything, the first by its name; with --skip-broken they are left out, and listed in
+                   the last column of their patient's row, even if nothing is left of the patient
 """
 import os
 import sys

@@ -102,7 +102,7 @@ def make(name, root="data_cache", seed=0, patients=None):
 
 
 def main(argv=None):
-    parser = Parser("write a simulated cohort")
+    parser = Parser("Write a simulated cohort.")
     parser.add_argument("--data", choices=COHORTS, required=True, help="which cohort")
     parser.add_argument("--out", required=True, help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other patients")

@@ -199,7 +199,7 @@ def shape_text(tensors, key):
 
 
 def main(argv=None):
-    parser = Parser(__doc__)
+    parser = Parser("List what a checkpoint holds, under the names used here.")
     parser.add_argument("name", help="as --pretrained takes it")
     name = parser.parse_args(argv).name
     tensors, config, _, notes = read_checkpoint(name)

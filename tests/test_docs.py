@@ -262,8 +262,10 @@ def test_every_test_of_a_fault_is_named_with_its_file():
 
 
 def test_the_readme_is_short():
+    """150 lines and 10,000 bytes with the ten ideas that are here; a fork may add rows to their table."""
+    rows = re.findall(r"^\| `\w+\.py`.*\n", read(ROOT / "README.md"), re.MULTILINE)
     text = (ROOT / "README.md").read_bytes()
-    assert len(text.splitlines()) <= 150 and len(text) <= 10000
+    assert len(text.splitlines()) - len(rows) <= 140 and len(text) - len("".join(rows).encode()) <= 8854
 
 
 def test_the_readme_says_how_to_test_and_installs_what_is_needed():
