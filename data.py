@@ -295,11 +295,12 @@ def make_loader(samples, batch_size, workers=0, pin_memory=False, **order):
     """-> Loader, and its Batches, whose `epoch` the caller sets. order: arguments of Batches."""
     batches = Batches(len(samples), batch_size, **order)
     workers = min(workers, len(batches) // 2)                      # their start takes longer than one batch
-    return Loader(
+    loader = Loader(
         samples, batch_sampler=batches, collate_fn=collate_shared if workers else collate,
         num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
         multiprocessing_context=START if workers else None, worker_init_fn=ignore_signals,
-        generator=torch.Generator()), batches                      # not the one that dropout draws from
+        generator=torch.Generator())                               # not the one that dropout draws from
+    return loader, batches
 
 
 def main(argv=None):

@@ -101,6 +101,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
         read_branches(tasks, batch, out, samples)
 
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
+    branches = {name: merge_samples(tasks, own, options["by_image"]) for name, own in samples.items()}
     held_out = None
     if split != "val" and indices.get("val"):
         held_out = predict_images(model, tasks, cohort, indices["val"], options, progress="looking at val")
@@ -137,9 +138,8 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
             scores["per_image"] = score(task, predictions["alone"])
         if columns:
             scores["subgroups"] = score_subgroups(task, predictions, columns, cohort, constant)
-        for name, own in samples.items():
-            alone = merge_samples(tasks, own, options["by_image"])
-            scores.setdefault("branches", {})[name] = score(task, alone)
+        if branches:
+            scores["branches"] = {name: score(task, alone) for name, alone in branches.items()}
     if findings:
         result["localization"] = score_maps(findings, labels_task.classes)
     write_predictions(join(run, "predictions.csv"), tasks, predictions, cohort)

@@ -251,6 +251,7 @@ METRICS = {  # kind of task -> name -> function; the first decides which epoch i
         "loss": mean_loss,
     },
 }
+# in the order of the tables
 NAMES = {"mae": "mean absolute error", "mean_error": "mean error", "rmse": "root mean squared error",
          "r2": "R²", "spearman": "Spearman's correlation", "auroc": "AUROC", "auprc": "average precision",
          "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "brier": "Brier score",
