@@ -74,9 +74,8 @@ def merge_rows(rows, cohort, split=None):
                 remedy = "one row per image is needed"
                 if name in cohort.targets and not hold_labels(cells):
                     remedy = f"--target {name}:labels allows several words"
-                line = other[None].split()[-1]
-                raise cell_error(row, name, f"is not {other[name]!r}, as in row {line} of the same image; "
-                                 + remedy)
+                raise cell_error(row, name, f"is not {other[name]!r}, as in {other[None]}, "
+                                 f"of the same image; {remedy}")
             if name not in cohort.predicted:
                 differing.append(name)
     for name, values in cohort.targets.items():
