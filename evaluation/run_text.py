@@ -77,7 +77,7 @@ def read_run(folder, results=None, public=False):
 def publishable(args):
     """args.json without the folders of one's own machine."""
     for name, value in args.items():
-        if isinstance(value, str) and isabs(value):
+        if isinstance(value, str) and (isabs(value) or value.startswith("..")):
             args[name] = basename(normpath(value))
     return args
 

@@ -35,7 +35,7 @@ def look(args, argv):
     whose = ", not patients"
     if cohort.patients_known:
         sizes = Counter(cohort.patients).values()
-        whose = f" of {len(sizes)} patients, {min(sizes)} to {max(sizes)} each, such as {cohort.patients[0]}"
+        whose = f" of {len(sizes)} patients, up to {max(sizes)} each, such as {cohort.patients[0]}"
     lines = [f"{cohort.name}: {len(cohort.paths)} images{whose}"]
     for task in cohort.tasks:
         values = cohort.targets[task.name]

@@ -171,7 +171,7 @@ def settle(args, cohort):
             args.image = args.image or "64"
     for flag in ("image", "patch"):
         value = getattr(args, flag, None)
-        if value and isinstance(value, str):                       # else an idea has a --patch of its own
+        if isinstance(value, str):                                 # else an idea has a --patch of its own
             setattr(args, flag, pixels(value, axes, flag, kind))
     args.augment = args.augment or AUGMENTED[axes]
     if not args.batch_size:

@@ -31,7 +31,7 @@ def test_the_card_says_what_a_hub_wants_and_no_patient(runs, tmp_path):
 
 
 def test_what_is_shared_holds_no_picture_id_or_path(runs, tmp_path):
-    """--share: page and card without pictures of patients, their names and folders; an absolute path stands in no report either; a
+    """--share: page and card without pictures of patients, their names and folders; a path out of the folder stands in no report either; a
     folder with a slash at its end has a name; a line break in a name starts no line of the card."""
     main([str(runs / "a"), "--share", str(tmp_path / "public")])
     assert sorted(os.listdir(tmp_path / "public")) == ["README.md", "report.html"]
@@ -42,7 +42,7 @@ def test_what_is_shared_holds_no_picture_id_or_path(runs, tmp_path):
     with pytest.raises(ValueError, match="exists; it is not overwritten"):
         main([str(runs / "a"), "--share", str(tmp_path / "public")])
     run = read_run(str(runs / "a"))
-    run.args = publishable({**run.args, "data": "/home/me/films/", "name": "r\n<script>"})
+    run.args = publishable({**run.args, "data": "/home/me/films/", "cache_dir": "../home/me", "name": "r\n<script>"})
     text = card(run)
     assert "| Data | films |" in text and "/home/me" not in text and "\n<script>" not in text
 

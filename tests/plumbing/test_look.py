@@ -48,7 +48,7 @@ def test_a_table_is_understood_before_it_is_trained(table, tmp_path, capsys, mon
     monkeypatch.chdir(tmp_path)
     lines = check(capsys, "--data", table, "--target", "redness:regression,dot:classes", "--fold", "1")
     text = "\n".join(lines)
-    assert "photos: 39 images of 20 patients, 1 to 3 each, such as p0" in lines and "column sex: " in text
+    assert "photos: 39 images of 20 patients, up to 3 each, such as p0" in lines and "column sex: " in text
     assert any(line.startswith("  train: dot 0 ") for line in lines) and any(line.startswith("split by patient") for line in lines)
     assert any(line.startswith("files, 39 of 39 looked at: PNG uint8 39; 20 x 24 to 39 x 24") for line in lines)
     assert lines[-1] == f"train with: python train.py --data {table} --target redness:regression,dot:classes --fold 1"
