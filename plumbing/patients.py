@@ -34,8 +34,8 @@ NAMES = r"""  what files are called, below the data's folder, without endings: t
 """
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 12left, 7.2, 7/2, 7_2020-01-31;
-# but TCGA-A2-A04N and TCGA-A2-A04P are two patients
-PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([a-z]{1,2}\d?|(left|right|pre|post|scan|visit|baseline|month)\d{0,2}"
+# but TCGA-A2-A04N and TCGA-A2-A04P are two patients, and letters up to f may be digits of a hash
+PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([a-z]{1,2}\d?|([g-z]|left|right|pre|post|scan|visit|baseline)\d{0,2}"
                   r"|[ _./-]+[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+[1-9]\d?|[ _./-]+0[1-9]"
                   r"|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d|[ _/-]+0)$")
 NOBODY = re.compile(rf"{UNKNOWN.pattern}|\s*|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+|-1|-9+")

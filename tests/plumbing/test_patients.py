@@ -86,7 +86,7 @@ def test_ids_that_name_a_part_of_a_patient():
     assert parts_note(["sub-01_ses-1", "sub-01_ses-2"]) and not parts_note(["17_left", "18_left"]) and parts_note(["17_left", "17_right", "x"])
 
 
-@pytest.mark.parametrize("ends, warns", ((("_V1", "_V2"), True), (("V1", "V2"), True), (("pre", "post"), True), (("left", "right"), True), (("baseline", "visit2"), True), (("-baseline", "-followup"), True), (("OD", "OS"), True), (("a", "b"), True), ((".1", ".2"), True),
+@pytest.mark.parametrize("ends, warns", ((("_V1", "_V2"), True), (("V1", "V2"), True), (("V01", "V12"), True), (("M00", "M06"), True), (("pre", "post"), True), (("left", "right"), True), (("baseline", "visit2"), True), (("-baseline", "-followup"), True), (("OD", "OS"), True), (("a", "b"), True), ((".1", ".2"), True),
                                          (("/1", "/2"), True), (("", "_2"), True), (("-0", "-1"), True), ((" T0", " T12"), True), (("_M000", "_M012"), True), (("_01", "_02"), True),
                                          (("_20200131", "_20210131"), True), (("-2020-01-31", "-2021-01-31"), True), (("_V1_left", "_V2_left"), True), (("", ".0"), False), (("-001", "-002"), False)))
 def test_ids_that_end_in_a_visit_or_a_side(ends, warns):
