@@ -1,7 +1,5 @@
 """Do the fields of a configuration go together? ValueError where those of a model do not."""
 
-import numpy as np
-
 from attention import KINDS
 from plumbing.sizes import STEMS
 
@@ -25,7 +23,8 @@ def check_range(config, least, limit, *names):
     """These fields, numbers or tuples of numbers, are at least `least` and below `limit`."""
     for name in names:
         value = getattr(config, name)
-        if not all(least <= number < limit for number in np.ravel(value)):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(least <= number < limit for number in numbers):
             raise ValueError(f"{name} {value}: need {least} <= x < {limit}")
 
 

@@ -61,8 +61,11 @@ def refuse_empty(args, may_be=()):
 
 
 def number_or_all(text):
+    """A flag's whole number, 0 or more, or the word all."""
     if text == "all":
         return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: need a whole number from 0, or all")
     return int(text)
 
 
