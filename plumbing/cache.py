@@ -23,8 +23,8 @@ def cache_key(cohort, *settings):
     They change with any of the settings, the version of a reader, and path, length or time of an image file
     (or with the pixels). So nothing is ever out of date, and what is no longer wanted can be deleted."""
     reading = cohort.reading
-    key = hashlib.sha256(repr((settings, reading.window, reading.fit,
-                               (VERSION, PIL.__version__, torch.__version__))).encode())
+    versions = VERSION, PIL.__version__, torch.__version__
+    key = hashlib.sha256(repr((settings, reading.window, reading.fit, versions)).encode())
     if cohort.pixels is not None:
         key.update(repr(cohort.pixels.shape).encode())
         key.update(np.ascontiguousarray(cohort.pixels))

@@ -30,8 +30,8 @@ LONGEST = 4096                                                     # of any path
 def find_images(rows, column, root):
     """-> the image file of every row; notes, one line about those that the folder spells differently.
 
-    column: of the names; root: the folder of the images, an absolute path. ValueError
-    where there is no such image, or there are two different ones, or it has two names in the table."""
+    column: of the names; root: the folder of the images, an absolute path. ValueError where there is no such
+    image, or there are two different ones, or it has two names in the table."""
     if not isdir(root):
         raise ValueError(f"--images {root}: no such folder")
     paths = [as_named(root, row[column]) for row in rows]
@@ -59,11 +59,7 @@ def find_images(rows, column, root):
         refuse_missing(rows, column, paths, root, files, left_out)
     if not respelled:
         return paths, []
-    row_of = {paths[i]: rows[i] for i in respelled}
-    for image, row in zip(paths, rows):
-        other = row_of.get(image, row)
-        if other[column] != row[column]:
-            raise cell_error(row, column, f"and {other[column]!r} in {other[None]} would both be {image}")
+    refuse_shared(rows, column, paths, respelled)
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
                    f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
@@ -150,3 +146,12 @@ def refuse_missing(rows, column, paths, root, files, left_out):
     del left_out[".csv"]                                           # tables, this one among them
     raise cell_error(row, column, "; ".join(
         [problem, *left_out_note(files, left_out), "--images names the folder"]))
+
+
+def refuse_shared(rows, column, paths, respelled):
+    """ValueError where two names in the table mean one file."""
+    row_of = {paths[i]: rows[i] for i in respelled}
+    for image, row in zip(paths, rows):
+        other = row_of.get(image, row)
+        if other[column] != row[column]:
+            raise cell_error(row, column, f"and {other[column]!r} in {other[None]} would both be {image}")

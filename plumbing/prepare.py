@@ -151,8 +151,7 @@ def refuse_unwritable(names):
 
 
 def settle(args, cohort):
-    """Write into args what depends on the data: do its images have two axes or three or, bags, none?
-    ValueError for what does not go with it."""
+    """Write into args what depends on the data: do its images have two axes or three or, bags, none?"""
     axes = axes_of(cohort)
     kind = f"{cohort.name} holds {IMAGE_KINDS[axes]}"
     if args.model not in seeing(axes):
@@ -178,17 +177,7 @@ def settle(args, cohort):
         args.batch_size = 16 if axes else 1
         if model_says(args, "by_patient", "images"):
             args.batch_size = 4
-    least = args.accumulate * parallel.world()
-    if args.batch_size < least:
-        raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
-                         f"{args.accumulate} need at least {least}")
-    if args.cache and ("features" in MODELS[args.model].inputs
-                       or axes == 3 and "crop" in listed(args.augment)):
-        raise ValueError("--cache keeps images as the model sees them: a probe's are seen once, and their "
-                         "features kept, and volumes cannot have --augment crop")
-    if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
-        raise ValueError(f"--channels {args.channels}, --augment {args.augment}: "
-                         "pictures have 1 or 3 channels, and no depth to flip")
+    check_settled(args, axes)
 
 
 def pixels(text, axes, flag, kind):
@@ -200,6 +189,21 @@ def pixels(text, axes, flag, kind):
         raise ValueError(f"--{flag} {text}: {kind}, need one number of px from 1 to 99999 or {axes}, "
                          "as SIDE, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH")
     return "x".join(sides)
+
+
+def check_settled(args, axes):
+    """Refuse what does not go with the data."""
+    least = args.accumulate * parallel.world()
+    if args.batch_size < least:
+        raise ValueError(f"--batch-size {args.batch_size}: {parallel.world()} processes with --accumulate "
+                         f"{args.accumulate} need at least {least}")
+    if args.cache and ("features" in MODELS[args.model].inputs
+                       or axes == 3 and "crop" in listed(args.augment)):
+        raise ValueError("--cache keeps images as the model sees them: a probe's are seen once, and their "
+                         "features kept, and volumes cannot have --augment crop")
+    if axes == 2 and (args.channels not in (None, 1, 3) or "dflip" in listed(args.augment)):
+        raise ValueError(f"--channels {args.channels}, --augment {args.augment}: "
+                         "pictures have 1 or 3 channels, and no depth to flip")
 
 
 def input_columns(args, cohort, train):

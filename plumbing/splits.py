@@ -99,10 +99,11 @@ def learned_copies(own, run, cohort, splits=("train", "val")):
 
 
 def fingerprint(image, length):
-    """-> what tells the first bytes of files or arrays apart; with None all of them, with 0 files' sizes."""
-    if isinstance(image, str):
-        if length == 0:
-            return getsize(image)
+    """-> what tells the first bytes of two files or arrays apart; with None all of them, with 0 the sizes."""
+    is_file = isinstance(image, str)
+    if length == 0:
+        return getsize(image) if is_file else image.nbytes
+    if is_file:
         with open(image, "rb") as file:
             content = file.read(length)
     else:
