@@ -40,9 +40,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from plumbing.arrays import NO_CROP, read_bag
 from plumbing.cache import Decoded
-from plumbing.command import Parser, run_main
+from plumbing.command import Parser, in_one_line, run_main
 from plumbing.pictures import CROP, read, read_image
-from plumbing.weight_files import in_one_line
 
 AUGMENT = ("crop", "hflip", "vflip", "dflip", "rot90")
 FLIPS = (("hflip", -1), ("vflip", -2), ("dflip", -3))              # of width, height, depth

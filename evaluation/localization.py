@@ -17,12 +17,12 @@ import numpy as np
 
 from evaluation.metrics import mean_defined, weighted_mean
 from evaluation.scores import bootstrap_weights, summary
+from plumbing.command import in_one_line
 from plumbing.fit import frame, to_model
 from plumbing.formats import without_ending
 from plumbing.headers import header_of
 from plumbing.tables import read_csv
 from plumbing.targets import numbers
-from plumbing.weight_files import in_one_line
 
 
 MAPS = {  # what a model returns: what metrics.json calls it

@@ -25,7 +25,7 @@ from evaluation.other_table import learned_patients
 from evaluation.predict import predict_images
 from evaluation.predictions_file import image_names, unit_rows
 from plumbing.columns import tabulate
-from plumbing.command import shown
+from plumbing.command import in_one_line, shown
 from plumbing.device import find_device
 from plumbing.inside import stay_inside
 from plumbing.load_cohort import PATIENT_COLUMNS, cohort_of_rows, read_any_folder
@@ -37,7 +37,6 @@ from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
 from plumbing.tables import read_csv
-from plumbing.weight_files import in_one_line
 
 
 RESIDUALS = ", 90 % of the validation residuals"

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from plumbing.command import readable
 from plumbing.run_folder import write_whole
-from plumbing.weight_files import readable
 
 
 LETTERS = 50                                         # of a name: with four bytes each they fit any disk

@@ -13,11 +13,12 @@ from evaluation.result_tables import MOST, counts, legend, map_tables, number, p
 from evaluation.scores import chosen_metric
 from evaluation.verdict import verdicts
 from plumbing.checkpoints import read_json
+from plumbing.command import readable
 from plumbing.saved_run import evaluated, read_metrics, tasks_and_columns
 from plumbing.simulate import COHORTS
 from plumbing.spreadsheet import read_cells
 from plumbing.tables import MISSING
-from plumbing.weight_files import readable, refuse_strangers
+from plumbing.weight_files import refuse_strangers
 
 
 SETTINGS = {                                         # flag: how it is said

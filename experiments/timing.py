@@ -18,8 +18,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop, sdpa_flop
 
+from plumbing.command import first_line
 from plumbing.run_folder import write_csv
-from plumbing.weight_files import first_line
 
 
 PEERS = ("timm", "transformers")

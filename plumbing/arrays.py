@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from numpy.lib.npyio import NpzFile
 
+from plumbing.command import readable
 from plumbing.dicom import read_dicom
 from plumbing.formats import check_regular, check_size, format_of
 from plumbing.grey import Values, stand_in, to_grey
 from plumbing.nifti import read_nifti
-from plumbing.weight_files import read_pickle, readable
+from plumbing.weight_files import read_pickle
 
 
 NO_CROP = (0.0, 0.0, 0.0, 0.0)

@@ -10,8 +10,8 @@ import PIL
 import numpy as np
 import torch
 
+from plumbing.command import in_one_line
 from plumbing.pictures import CROP, read, read_image
-from plumbing.weight_files import in_one_line
 
 
 VERSION = 2                                                        # of the readers: one more for other pixels

@@ -15,8 +15,9 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from plumbing.command import first_line, in_one_line
 from plumbing.tables import shortlist
-from plumbing.weight_files import first_line, in_one_line, read_tensors
+from plumbing.weight_files import read_tensors
 
 
 FILES = """model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json

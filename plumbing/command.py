@@ -8,12 +8,10 @@ import re
 import select
 import signal
 import sys
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from shlex import quote
 
 import torch
-
-from plumbing.weight_files import first_line
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -37,8 +35,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise ValueError(message)
 
-    def parse_args(self, argv=None, namespace=None):
-        args, unknown = self.parse_known_args(argv, namespace)
+    def parse_args(self, argv=None):
+        args, unknown = self.parse_known_args(argv)
         if unknown:
             raise ValueError(self.refusal(unknown[0]))
         return args
@@ -54,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def refuse_empty(args, may_be=()):
-    """ValueError for a flag that is empty, as of a variable that is not set; may_be: those that may be."""
+    """ValueError for an empty flag, as of a variable that is not set; may_be: flags that may be empty."""
     for flag, value in vars(args).items():
         if value == "" and flag not in may_be:
             raise ValueError(f"--{flag.replace('_', '-')} is empty; say which, or leave it out")
@@ -121,8 +119,37 @@ class Shown:
 
 
 def shown(text):
-    """ "\x1b[2J" would clear the screen; it becomes the five characters by which Python writes it."""
+    r"""ESC [2J would clear the screen: it becomes \x1b[2J, as Python writes it."""
     return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda match: repr(match[0])[1:-1], text)
+
+
+# -----------------------------------------------------------------------------
+# one line for an error
+
+
+@contextmanager
+def in_one_line(text, errors=Exception):
+    """What goes wrong inside it (packages raise many kinds) -> a ValueError: the text, and the reason in
+    brackets, without the name of the file if the text begins with it."""
+    try:
+        yield
+    except errors as error:
+        file = text.partition(": ")[0]
+        raise ValueError(f"{text} ({first_line(error).removeprefix(f'{file}: ')})") from error
+
+
+def readable(path, kind="image"):
+    """Whatever goes wrong while a file is read -> ValueError in one line."""
+    return in_one_line(f"{path}: not a readable {kind}")
+
+
+def first_line(error):
+    """What an error says, after its kind where that may be no more than a name."""
+    line = str(error).strip().partition("\n")[0]
+    kind = type(error).__name__
+    if isinstance(error, (LookupError, TypeError, AttributeError)):
+        return f"{kind}: {line}"
+    return line or kind
 
 
 def run_main(main, parser=None):

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import torch
 
-from plumbing.weight_files import in_one_line
+from plumbing.command import in_one_line
 
 
 QUOTA = "/sys/fs/cgroup/cpu.max"     # of a container on Linux: microseconds of CPU in a period of so many

@@ -9,7 +9,7 @@ from huggingface_hub.utils import tqdm
 
 from data import Samples, make_loader
 from plumbing.cache import cache_key
-from plumbing.weight_files import in_one_line
+from plumbing.command import in_one_line
 
 
 def cached_features(cohort, model, folder, size, channels, device, workers=0):

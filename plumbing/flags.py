@@ -10,14 +10,13 @@ from os.path import isfile, join
 from daft import DAFTViT
 from data import AUGMENT
 from plumbing.checkpoints import read_json
-from plumbing.command import Parser, number_or_all, refuse_empty
+from plumbing.command import Parser, in_one_line, number_or_all, refuse_empty
 from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS, defaults_of
 from plumbing.tables import MISSING
 from plumbing.target_kinds import POLICIES
-from plumbing.weight_files import in_one_line
 
 DEFAULT_MODEL = "multivit"
 LEAST = {"folds": 2, "lr": 1e-12}

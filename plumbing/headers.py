@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from huggingface_hub.utils import tqdm
 
 from plumbing.arrays import read_values
+from plumbing.command import readable
 from plumbing.formats import format_of
 from plumbing.pictures import check_upper_bytes, has_16_bit_colors, open_picture
-from plumbing.weight_files import readable
 
 
 IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the number of their axes

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from plumbing.cohort import Cohort, NO_PATIENTS, SPLITS, Task
+from plumbing.command import in_one_line
 from plumbing.run_folder import write_whole
-from plumbing.weight_files import in_one_line
 
 
 SIDES = ("28", "64", "128", "224")                                 # px

@@ -6,9 +6,9 @@ from collections import defaultdict
 
 from plumbing.cells import MONTHS, UNKNOWN, folded
 from plumbing.cohort import NO_PATIENTS
+from plumbing.command import in_one_line
 from plumbing.families import rules
 from plumbing.formats import without_ending
-from plumbing.weight_files import in_one_line
 
 
 NAMES = r"""  what files are called, below the data's folder, without endings: the first group is the patient

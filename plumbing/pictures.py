@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from plumbing.arrays import NO_CROP, as_values, check_finite, read_values, read_volume
+from plumbing.command import readable
 from plumbing.fit import frame
 from plumbing.formats import check_regular, check_size, format_of
 from plumbing.grey import Values, to_grey
-from plumbing.weight_files import readable
 
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")

@@ -15,6 +15,7 @@ from data import START, Samples, make_loader
 from plumbing import parallel
 from plumbing.cohort import Task, per_patient, targets_agree
 from plumbing.columns import fit_columns, tabulate
+from plumbing.command import in_one_line
 from plumbing.device import count_cores
 from plumbing.features import cached_features
 from plumbing.flags import listed, read_args
@@ -28,7 +29,6 @@ from plumbing.simulate import COHORTS, make
 from plumbing.splits import learned_copies, read_run_split, split_patients
 from plumbing.tables import shortlist
 from plumbing.targets import fit_tasks, put_positive_last, training_notes
-from plumbing.weight_files import in_one_line
 
 # by the axes of the images: what flags are by default, and flags that do not apply with what they are then
 CHANNELS = {2: 3, 3: 1}

@@ -28,11 +28,12 @@ from safetensors.torch import save_file
 
 from plumbing import parallel
 from plumbing.checkpoints import read_checkpoint, read_json
+from plumbing.command import first_line, in_one_line
 from plumbing.inside import own_cache
 from plumbing.lock import lock
 from plumbing.splits import files_of
 from plumbing.spreadsheet import safe
-from plumbing.weight_files import first_line, in_one_line, read_pickle
+from plumbing.weight_files import read_pickle
 from plumbing.weights import load_weights
 
 

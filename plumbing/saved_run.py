@@ -8,10 +8,10 @@ from safetensors import SafetensorError
 
 from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.cohort import Column, Task
+from plumbing.command import first_line, in_one_line
 from plumbing.flags import read_args
 from plumbing.models import class_of, outputs_of
 from plumbing.run_folder import lock_run, recover
-from plumbing.weight_files import first_line, in_one_line
 from plumbing.weights import build_config, load_model
 
 

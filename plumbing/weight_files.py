@@ -8,12 +8,12 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from contextlib import contextmanager
 from os.path import getsize
 
 import safetensors.torch
 import torch
 
+from plumbing.command import first_line, readable
 
 # where training scripts nest the tensors, in order of preference: averaged weights are what authors evaluate
 WRAPPERS = """state_dict_ema model_ema ema_state_dict ema shadow averaged_model swa_model swa_state_dict
@@ -173,28 +173,3 @@ def unwrap(content, depth=6):
         tensors |= {f"{key}.{name}": tensor for name, tensor in inside.items()}
         choice = choice or note
     return tensors, choice
-
-
-@contextmanager
-def in_one_line(text, errors=Exception):
-    """What goes wrong inside it (packages raise many kinds) -> a ValueError: the text, and the reason in
-    brackets, which does not name the file again."""
-    try:
-        yield
-    except errors as error:
-        file = text.partition(": ")[0]
-        raise ValueError(f"{text} ({first_line(error).removeprefix(f'{file}: ')})") from error
-
-
-def readable(path, kind="image"):
-    """Whatever goes wrong while a file is read -> ValueError in one line."""
-    return in_one_line(f"{path}: not a readable {kind}")
-
-
-def first_line(error):
-    """What an error says, after its kind where that may be no more than a name."""
-    line = str(error).strip().partition("\n")[0]
-    kind = type(error).__name__
-    if isinstance(error, (LookupError, TypeError, AttributeError)):
-        return f"{kind}: {line}"
-    return line or kind

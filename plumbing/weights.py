@@ -15,13 +15,12 @@ import torch
 from plumbing.architecture import (crossvit_fields, flat, run_config, stated_kind, vit_fields,
                                    vit_inside)
 from plumbing.checkpoints import read_checkpoint
-from plumbing.command import Parser, run_main
+from plumbing.command import Parser, in_one_line, run_main
 from plumbing.names import BESIDE, crossvit_names, finish, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
 from plumbing.sizes import grids_at
 from plumbing.tables import shortlist
-from plumbing.weight_files import in_one_line
 
 # of other tasks
 IGNORED = re.compile(

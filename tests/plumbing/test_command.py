@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import eval as evaluate
-from plumbing.command import Shown, Stop, run_main, shown
+from plumbing.command import Shown, Stop, first_line, run_main, shown
 from tests.hub import ROOT
 from tests.small_runs import started
 
@@ -30,6 +30,11 @@ def test_the_command_that_goes_on_can_be_copied(quiet, capsys):
     with pytest.raises(SystemExit):
         Stop().leave(SimpleNamespace(close=lambda: None), "my runs/a")
     assert "python train.py --resume 'my runs/a'" in capsys.readouterr().out
+
+
+def test_what_is_said_of_an_error_that_is_no_more_than_a_name():
+    """(0) would tell nobody that there is no entry 0."""
+    assert (first_line(KeyError(0)), first_line(ValueError("a\nb")), first_line(MemoryError())) == ("KeyError: 0", "a", "MemoryError")
 
 
 @pytest.mark.slow
@@ -76,6 +81,7 @@ def test_escape_sequences_are_shown_not_obeyed(capsys, monkeypatch):
         run_main(main)
     out, err = capsys.readouterr()
     assert out == "\\x1b[2J\n" and err.endswith(": \\x1b[2J\n")
+    assert r"becomes \x1b[2J," in shown.__doc__                    # which help() prints as it is
 
 
 def test_a_terminal_that_knows_no_such_letter_gets_its_code():

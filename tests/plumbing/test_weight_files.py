@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plumbing.arrays import read_bag
-from plumbing.weight_files import first_line, read_tensors
+from plumbing.weight_files import read_tensors
 from tests.plumbing.small_checkpoints import halves, prefixed, refusal, tiny, write
 from vit import ViT
 
@@ -64,11 +64,6 @@ def test_a_dict_that_holds_itself_ends(tmp_path):
     content["model"] = content["ema"] = content
     torch.save(content, tmp_path / "a.pth")
     assert "holds no tensors by name, but a dict 'epoch, model, ema'" in refusal(read_tensors, str(tmp_path / "a.pth"))
-
-
-def test_what_is_said_of_an_error_that_is_no_more_than_a_name():
-    """(0) would tell nobody that there is no entry 0."""
-    assert (first_line(KeyError(0)), first_line(ValueError("a\nb")), first_line(MemoryError())) == ("KeyError: 0", "a", "MemoryError")
 
 
 class Twice(torch.nn.Module):
