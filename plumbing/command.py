@@ -15,10 +15,10 @@ import torch
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults behind the help texts, but not "(default: None)"."""
+    """Defaults behind the help texts, but not "(default: None)", and no long list."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False:
+        if action.default is None or action.default is False or len(str(action.default)) > 80:
             return action.help
         return super()._get_help_string(action)
 

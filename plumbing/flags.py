@@ -97,7 +97,7 @@ def add_data_flags(add):
     add(
         "--missing", default=MISSING, metavar="WORD,...",
         help="what a cell may say for a blank, in small letters; default,WORD adds one, nothing: only blanks "
-             "are")
+             "are; default: nan, na, n/a, none, -, ? and the like, MISSING in plumbing/tables.py")
     add(
         "--positive", metavar="CLASS",
         help="of a target with two classes the one to be detected; by default the usual names decide (yes, "
