@@ -4,6 +4,7 @@ import math
 import re
 import warnings
 from dataclasses import replace
+from os.path import getsize
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -61,7 +62,10 @@ def open_picture(path):
     try:
         picture = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ValueError(f"it is none of the {', '.join(FORMATS)} files that Pillow reads") from error
+        problem = f"it is none of the {', '.join(FORMATS)} files that Pillow reads"
+        if not getsize(path):
+            problem = "the file is empty"
+        raise ValueError(problem) from error
     has_16_bits = is_deep(picture) or has_16_bit_colors(picture)
     if has_16_bits and "transparency" in picture.info:
         raise ValueError("one of its 16-bit colors is transparent (tRNS), which Pillow misreads; save it "
