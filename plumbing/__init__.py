@@ -1,8 +1,8 @@
 """What training needs and no idea does: the way from a command and a table to batches, weights and a run
 folder.
 
-Only variants and fusions know how a paper's mechanism works. A new idea touches one line, MODELS in
-models.py. The first line of each file says which concept it is; in reading order:
+Only what stands here for the ideas knows how a paper's mechanism works. A new idea touches one line, MODELS
+in models.py. The first line of each file says which concept it is; in reading order:
 
     a program         flags command models prepare start look device kernels parallel
     the run folder    run_folder saved_run resume inside lock

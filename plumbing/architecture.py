@@ -13,9 +13,9 @@ from plumbing.families import (ACTIVATION, ACTIVATIONS, EPS, EVA02, HEADS, HEADS
 from plumbing.resize import spaced
 from plumbing.sizes import VARIANTS
 
-# in one of transformers
+# under which a config.json of transformers describes the ViT
 NESTED = ("encoder", "vision_config", "vision_config_dict", "image_config", "backbone_config")
-SHAPES = {  # axes that a ViT's tensors have, from which its sizes are taken
+SHAPES = {  # tensors from which a ViT's sizes are taken: how many axes they have at least
     "patch_embed.proj.weight": 4,
     "blocks.0.norm1.bias": 1,  # RMS norms have none
     "blocks.0.mlp.fc1.weight": 2,
@@ -31,19 +31,19 @@ PRESENT = {  # fields of ViTConfig that say whether there is a tensor
     "qk_norm": "blocks.0.attn.q_norm.weight",
     "pre_norm": "norm_pre.weight",
 }
-PERIODS = "rope_embed.periods"  # of DINOv3's rotary positions, those of a quarter of the features of a head
+PERIODS = "rope_embed.periods"  # of DINOv3's rotary positions, one for every four features of a head
 CROSSVIT_SHAPES = {"pos_embed.0": 3, "pos_embed.1": 3, "blocks.0.blocks.0.0.mlp.fc1.weight": 2}
 
 
 def run_config(config):
-    """What config.json of a run says of its model, whatever that is called in MODELS; {} of others' files."""
+    """A run's config.json -> the config in it, which stands under the model's name; {} for others' files."""
     return config.get(str(config.get("model", "vit")), {})
 
 
 def vit_inside(tensors, config, stage, notes):
-    """Of a run whose model is a ViT, or holds one (LT-ViT, Query2Label, a probe, a stage of MultiViT): the
-    tensors and the config of the ViT, {} for others' files; notes may gain one. What stage 2 lacks, its
-    embedding where R = 1, is that of stage 1."""
+    """-> tensors and config of the ViT that a run holds: its model, or a part of that (LT-ViT, Query2Label,
+    a probe, MultiViT); of others' files all tensors and {}. notes may gain one. stage: of MultiViT, 1 or 2;
+    what stage 2 lacks, its embedding where R = 1, is that of stage 1."""
     own = run_config(config)
     model = config.get("model", "vit")
     if not own or model == "vit" or "patch_embed.proj.weight" in tensors:
@@ -62,8 +62,8 @@ def vit_inside(tensors, config, stage, notes):
 
 
 def flat(config):
-    """A config in which the parts that describe the ViT stand in the first row: those of transformers' models
-    of several parts, timm's pretrained_cfg and model_args, and open_clip's parts under timm's names."""
+    """A config.json -> the same with what describes the ViT at its top level: the part for images of
+    transformers' models, timm's pretrained_cfg and model_args, and open_clip's entries under timm's names."""
     for part in NESTED:
         if isinstance(config.get(part), dict):
             config = flat(config[part])                            # the rest is of a text tower, a head ...
@@ -147,7 +147,7 @@ def find_heads(tensors, config, kind, D, notes):
     if not heads or D % heads:
         raise ValueError("the number of heads is not in the file; give --heads, or a folder with a "
                          "config.json that says it")
-    if "_patch" not in kind or "embed_dim" in config:              # timm's do as their width says
+    if "_patch" not in kind or "embed_dim" in config:              # in timm's ViTs the width decides
         notes.append(f"{heads} heads (a guess from the width {D}; --heads decides)")
     return heads
 
@@ -175,15 +175,15 @@ def find_activation(tensors, config, kind, fields):
     """Of the MLP: see ViTConfig.activation."""
     stated = config.get("hidden_act") or config.get("act_layer")
     if len(tensors["blocks.0.mlp.fc1.weight"]) == 2 * fields["mlp"]:
-        if not stated:                               # timm's blocks hand their own to a mlp_layer
+        if not stated:                               # timm's blocks hand their own, GELU, to a mlp_layer
             stated = "gelu" if "mlp_layer" in config else "silu"
         if not config.get("use_swiglu_ffn") and not re.search("silu|swish|swiglu", stated.lower()):
-            raise ValueError(f"activation {stated!r} in a gated MLP, here is silu")
+            raise ValueError(f"activation {stated!r} in a gated MLP, which here can only have silu")
         return "swiglu"
     stated = stated or look_up(ACTIVATION, kind) or "gelu"
     activation = look_up(ACTIVATIONS, stated.lower())
     if not activation:
-        raise ValueError(f"activation {stated!r}, here are gelu, gelu_tanh, quick_gelu, and SwiGLU")
+        raise ValueError(f"activation {stated!r}, need gelu, gelu_tanh, quick_gelu or SwiGLU")
     return activation
 
 
@@ -221,7 +221,7 @@ def find_rotary(tensors, config, kind, fields):
     """-> fields of Rotary, None where there is none. ValueError where the file leaves it open."""
     rotary = look_up(ROTARY, kind)
     if "rope.freqs_cos" in tensors:
-        rotary = EVA02 | {"reference": turned_grid(tensors["rope.freqs_cos"])}
+        rotary = EVA02 | {"reference": reference_grid(tensors["rope.freqs_cos"])}
     if rotary is None:
         is_eva = fields["mlp_norm"] and not fields["attention_norm"]                # EVA-02 and EVA-X, base
         if not stated_kind(config) and not fields["layer_scale"]:
@@ -243,9 +243,9 @@ def find_rotary(tensors, config, kind, fields):
     return rotary
 
 
-def turned_grid(cosines):
+def reference_grid(cosines):
     """cos (T, d) of the angles of EVA-02's patches, the second half of them by column -> the grid that they
-    were reckoned for: from one column to the next an angle of frequency f grows by f grid / columns."""
+    were computed for: from one column to the next an angle of frequency f grows by f grid / columns."""
     side = round(len(cosines) ** 0.5)
     width = cosines.shape[1] // 2
     pair = width // 8                                              # of features; slow enough not to go around

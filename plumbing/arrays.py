@@ -21,12 +21,12 @@ NO_CROP = (0.0, 0.0, 0.0, 0.0)
 
 
 def read_array(path, only_header):
-    """.npy, .npz with one array in it, or .pt with one tensor -> array, perhaps a map of the file.
+    """.npy, .npz with one array in it, or .pt with one tensor -> array, perhaps mapped into memory.
 
-    only_header: what a .npz holds is not unpacked. No object is unpickled."""
+    only_header: of a .npz a stand-in, as the numbers would have to be unpacked. No object is unpickled."""
     if path.lower().endswith(".pt"):
         return read_pt(path)
-    array = np.load(path, mmap_mode="r", allow_pickle=False)       # no .npy shorter than its header
+    array = np.load(path, mmap_mode="r", allow_pickle=False)       # refuses a .npy that is cut off
     if not isinstance(array, NpzFile):
         return array
     with array:
@@ -61,7 +61,7 @@ def check_finite(array):
 
 
 def read_values(path, only_header=False):
-    """Any file of numbers -> Values, all of them finite; of the header alone the numbers stand for others.
+    """Any file of numbers -> Values, all of them finite. only_header: shape and type alone are the file's.
 
     No memory is taken before the size is checked, whatever the header says. ValueError, one line, for
     everything that can go wrong."""
@@ -79,7 +79,7 @@ def read_values(path, only_header=False):
             name = error.name
             raise ValueError(f"a {format} file is read with {name}: pip install {name} --upgrade") from None
         array = values.array
-        is_image = array.ndim in (2, 3, 4) and array.shape[3:] not in ((1,), (3,))     # as Keras has volumes
+        is_image = array.ndim in (2, 3, 4) and array.shape[3:] not in ((1,), (3,))     # channels last
         if array.dtype.kind not in "buif" or array.size == 0 or not is_image:
             raise ValueError(f"holds {array.dtype} {array.shape}, need numbers, at least one, along 2, 3 or "
                              "4 axes, of which the channels of a volume are the first")

@@ -14,14 +14,15 @@ from plumbing.command import in_one_line
 from plumbing.pictures import CROP, read, read_image
 
 
-VERSION = 2                                                        # of the readers: one more for other pixels
+VERSION = 2                                                        # raise it when readers give other pixels
 
 
 def cache_key(cohort, *settings):
     """-> 32 hexadecimal digits that name what was made of the images of a cohort.
 
-    They change with any of the settings, the version of a reader, and path, length or time of an image file
-    (or with the pixels). So nothing is ever out of date, and what is no longer wanted can be deleted."""
+    They change with any of the settings, --window, --fit, the version of a reader, and path, length or time
+    of an image file (or with the pixels). So nothing is ever out of date, and what is no longer wanted can
+    be deleted."""
     reading = cohort.reading
     versions = VERSION, PIL.__version__, torch.__version__
     key = hashlib.sha256(repr((settings, reading.window, reading.fit, versions)).encode())
@@ -36,21 +37,21 @@ def cache_key(cohort, *settings):
 
 
 @cache
-def mapped(path, images, row):
-    """File of so many rows, of that numpy type, mapped into memory; made, with holes that take no disk, if
-    there is none."""
+def mapped(path, images, row_type):
+    """-> the file of so many rows, of that numpy type, mapped into memory; it is made, with holes that take
+    no disk, if there is none."""
     os.makedirs(dirname(path), exist_ok=True)
     with open(path, "ab") as file:
-        file.truncate(images * row.itemsize)                       # makes a short file longer, too
-    return np.memmap(path, row, "r", shape=images)
+        file.truncate(images * row_type.itemsize)                       # makes a short file longer, too
+    return np.memmap(path, row_type, "r", shape=images)
 
 
 class Decoded:
     """Decoded images, kept as folder/decoded/KEY.u8, one row per image, which the first to read it fills.
 
-    crop False: a row holds the pixels as the model takes them, both resolutions, and reading is a copy.
-    crop True: it holds a picture as large as the largest crop needs, from which every epoch cuts its own; a
-    picture cut from there differs by about a grey value from one cut from the file.
+    crop False: a row holds the pixels as the model takes them, in both resolutions, and nothing is computed.
+    crop True: it holds a picture large enough for the narrowest crop, from which every epoch cuts its own;
+    what is cut from there differs by about a grey value from what is cut from the file.
     The last byte of a row becomes 1 when the others are in place, so any number of workers, processes and
     runs may fill the file at once: they write the same. After a power failure it should be deleted: nothing
     waits for the disk."""
@@ -63,30 +64,31 @@ class Decoded:
             parts = [("picture", np.uint8, (*self.wide, channels))]
         elif r > 1:
             parts.append(("high", np.uint8, (channels, *[r * side for side in size])))
-        self.row = np.dtype(parts + [("whole", np.uint8)])
+        self.row_type = np.dtype(parts + [("whole", np.uint8)])
         self.path = join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
         with in_one_line(f"{self.path}: the cache of decoded images cannot be made; --cache-dir says where "
                          "it goes", OSError):
             self.rows()
 
     def rows(self):
-        """-> all rows, anew, as every process has its own map."""
-        return mapped(self.path, len(self.cohort.paths), self.row)
+        """-> all rows. They are not kept in self: a process that it is sent to would get a copy of them."""
+        return mapped(self.path, len(self.cohort.paths), self.row_type)
 
     def read(self, i, crop):
-        """Image i -> as read_image."""
+        """-> image i as read_image gives it. crop: its, with crop True."""
         row = self.rows()[i]
         if not row["whole"]:
             row = self.fill(i)
         if self.crop:
-            return read_image(row["picture"], self.size, self.r, self.channels, crop)
+            name = self.cohort.paths[i]                            # else all pixels would become a text
+            return read_image(row["picture"], self.size, self.r, self.channels, crop, name)
         if self.r == 1:
             return row["low"], None
         return row["low"], row["high"]
 
     def fill(self, i):
         """Decode image i and write its row -> the row."""
-        row = np.zeros((), self.row)
+        row = np.zeros((), self.row_type)
         if self.crop:
             picture, _ = read(self.cohort, i, self.wide, channels=self.channels)
             row["picture"] = picture.transpose(1, 2, 0)
@@ -96,8 +98,8 @@ class Decoded:
                 row["high"] = high
         with in_one_line(f"{self.path}: the cache of decoded images cannot grow; make room, or leave out "
                          "--cache", OSError), open(self.path, "r+b", buffering=0) as file:
-            file.seek(i * self.row.itemsize)
-            for part in (row.tobytes()[:-1], b"\1"):               # the last byte only behind all the others
+            file.seek(i * self.row_type.itemsize)
+            for part in (row.tobytes()[:-1], b"\1"):               # the last byte after all the others
                 if file.write(part) < len(part):
                     raise OSError("the disk is full")
         return row

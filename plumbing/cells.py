@@ -27,7 +27,7 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^[<>≤≥~]\s*\d.*$ -> is a bound
 ^[-+.\d]+([\s,;|]+[-+.\d]+)+$ -> is a list of numbers, which belong into columns of their own
 """.replace("MONTHS", MONTHS).replace("UNITS", UNITS))
-# but 1,500, which may be a thousand and more
+# numbers with a decimal comma or a unit; not 1,500, which may be a thousand and more
 READABLE = re.compile(r"(?i)(?![-+]?[1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
                       rf"\s*({UNITS})?")
 GROUPED = re.compile(rf"(?i)[-+]?(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")  # 1.500 among 750: 1500?
@@ -83,7 +83,7 @@ def label_of(cell):
 
 
 def hold_labels(cells):
-    """Does a cell hold a number, or say yes or no? T or F, one without the other, is a word: F and M."""
+    """Does any cell hold a number, or say yes or no? F or T without the other is a word, as beside M."""
     words = {cell.lower() for cell in cells}
     if len(words) > 1 and ("t" in words) != ("f" in words):
         words -= {"t", "f"}
@@ -123,8 +123,8 @@ def odd_cell(cells):
 
 
 def ways_out(flag, cell, words, number):
-    """-> what to add to a flag such as --target NAME where odd_cell finds this cell. words, number: the kinds
-    that take it as one or the other."""
+    """-> for the message about a cell that odd_cell finds: what a flag such as --target NAME can say of it.
+    words, number: the kinds that take it as a word or as a number."""
     choices = f"{flag}:{words} takes it as a word"
     value, _ = read_number(cell)
     if value is not None:
@@ -135,7 +135,7 @@ def ways_out(flag, cell, words, number):
 
 
 def read_number(cell):
-    """-> the number that a cell holds, with a decimal comma or a unit or none, and its unit; None, ""."""
+    """-> the number in a cell, also one with a decimal comma, and its unit or ""; None, "" without one."""
     if is_number(cell):
         return float(cell), ""
     match = READABLE.fullmatch(cell.translate(TYPED))
@@ -146,7 +146,8 @@ def read_number(cell):
 
 def read_numbers(name, cells, places, hint):
     """The cells of a column -> float (rows,), NaN where they are blank. ValueError where one is no number, or
-    has another unit than those before. places: where each of them stands, "t.csv row 5"."""
+    has another unit than those before. places: where each of them stands, "t.csv row 5"; hint: how the
+    message ends."""
     value_of = {"": np.nan}
     units = []
     has_comma = any("," in cell for cell in cells)
@@ -230,8 +231,8 @@ def spelling_notes(name, counts):
 
 
 def reading_notes(name, counts, kind):
-    """-> lines on what cells of a column are taken for. counts: {cell: how often}; kind: as words, or else as
-    numbers.
+    """-> lines on what cells of a column are taken for. counts: {cell: how often}; kind: of the target or the
+    input, where classes and category are words, all others numbers.
 
     Warnings name those that count like the others and may stand for a blank: words like unknown, the only
     negative numbers, as -1, -9 or -999, and 9, 77, 99 or 999.9 far above the others."""

@@ -29,7 +29,7 @@ OTHERS = re.compile(r"optimizer|optim_states|scheduler|scaler|training_args|onnx
                     r"(^|/|rng_|random_|training_)state\.")
 SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")                 # the only one is the whole model
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@\w(\.?[\w/-])*)?", re.ASCII)
-REASONS = (  # errors of the Hub, of which the second is one of the first kind too
+REASONS = (  # errors of the Hub; the last that fits counts, as the second is one of the first kind too
     (errors.RepositoryNotFoundError, "no such folder, and no such repository on the Hub (or a private one: "
      "set HF_TOKEN)"),
     (errors.GatedRepoError, "is gated; accept its terms on its page, then `hf auth login` or set HF_TOKEN"),
@@ -78,8 +78,8 @@ def read_config(name):
 
 
 class Folder:
-    """A folder on this machine. alone: one file of a name of its own; what lies beside that need not belong
-    to it."""
+    """A folder on this machine. alone: the only file in it that counts, where a file of a name of its own was
+    asked for: what lies beside it need not belong to it."""
 
     def __init__(self, name, alone=None):
         self.name = name
@@ -173,7 +173,7 @@ def find_file(name):
 
 
 def looks_local(name):
-    """Is ORG/NAME rather a file or run that is not here, or in a folder that is?"""
+    """Does ORG/NAME rather mean a file or a run that is missing, or something in a folder that is here?"""
     first = name.partition("/")[0]
     return name.endswith(ENDINGS) or first == "runs" or "@" not in name and isdir(first)
 

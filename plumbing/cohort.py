@@ -102,7 +102,7 @@ class Cohort:
     features: np.ndarray = None      # float32 (images, ...), read instead of the images: see features.py
     inputs: str = ""                 # columns that a public table offers to --tabular
     tabular: np.ndarray = None       # float32 (images, P), those columns as numbers: see columns.py
-    dealt_by: list = None            # tasks over whose first the splits are spread; default: `tasks`
+    dealt_by: list = None            # tasks, over the first of which splits are spread; default: `tasks`
     reading: Reading = Reading()
 
     @property

@@ -63,11 +63,12 @@ def to_numbers(cohort, name):
 
 
 def tabulate(cohort, columns):
-    """-> the cohort with `tabular`, float32 (images, P), its columns as numbers; notes on what was filled in.
+    """-> the cohort with `tabular`, float32 (images, P), its columns as numbers; notes on what was filled in,
+    and on what looks wrong.
 
     ValueError where a column is not in the table, or holds words where it held numbers in training."""
     if not columns:
-        return replace(cohort, tabular=None), []
+        return cohort, []
     parts = []                                                     # (images,) each
     notes = []
     for column in columns:

@@ -82,7 +82,7 @@ STRANGERS = {  # model of transformers: its config, what the config says besides
     "YolosModel": ("YolosConfig", {"image_size": [32, 32], "num_detection_tokens": 5}, "yolos has tokens that detect objects"),
     "VitPoseBackbone": ("VitPoseBackboneConfig", {"image_size": [32, 32], "patch_size": [8, 8]}, "vitpose_backbone has positions to which"),
     "VivitModel": ("VivitConfig", {"num_frames": 4, "tubelet_size": [2, 8, 8]}, "vivit has attention over the frames of a video"),
-    "ViTModel": ("ViTConfig", {"hidden_act": "relu"}, "activation 'relu', here are gelu, "),
+    "ViTModel": ("ViTConfig", {"hidden_act": "relu"}, "activation 'relu', need gelu, "),
 }
 
 
