@@ -35,8 +35,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise ValueError(message)
 
-    def parse_args(self, argv=None):
-        args, unknown = self.parse_known_args(argv)
+    def parse_args(self, argv=None, namespace=None):
+        args, unknown = self.parse_known_args(argv, namespace)
         if unknown:
             raise ValueError(self.refusal(unknown[0]))
         return args

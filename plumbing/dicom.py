@@ -37,7 +37,7 @@ def open_dicom(path, with_pixels):
     if dataset.get("HighBit", 0) >= dataset.get("BitsStored", 16):
         raise ValueError("has its numbers in the upper bits, which pydicom leaves out; convert it to plain "
                          "numbers")
-    # of colors that share their chroma less
+    # of colors that share their chroma (YBR_FULL_422) two thirds
     check_size(path, pixels.utils.get_expected_length(dataset), packed=syntax.is_compressed)
     return dataset
 
@@ -48,7 +48,7 @@ def dicom_shape(dataset):
     samples = dataset.get("SamplesPerPixel", 1)
     shape = dataset.Rows, dataset.Columns
     if min(frames, samples, *shape) < 1 or min(frames, samples) > 1:
-        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples a pixel; need one "
+        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples per pixel; need one "
                          "frame in color, or grey ones")
     if samples > 1:
         return (*shape, samples)

@@ -2,7 +2,8 @@
 eps, heads, rotary positions; and which ViTs have a structure that is not here.
 
 A wrong guess of any of these gives other tokens without an error, so it is decided before a file is loaded.
-The first pattern that fits counts, table by table.
+The first pattern that fits counts, table by table. `rules` and `look_up` read such tables, also those that
+stand in other files.
 """
 import re
 
@@ -117,4 +118,4 @@ def refuse_absent(kind, config, tensors):
             if not reason and re.search(pattern, key):
                 reason = f"{text}: {key}"
     if reason:
-        raise ValueError(f"{kind or 'this ViT'} has {reason}; that is not here")
+        raise ValueError(f"{kind or 'this ViT'} has {reason}; that is not supported here")

@@ -93,11 +93,11 @@ def add_data_flags(add):
              "zeros,Edema=ones")
     add(
         "--blank", default="zeros",
-        help="what a blank CheXpert label counts as, written likewise; of other tables only named labels")
+        help="what a blank CheXpert label counts as, written likewise; elsewhere only for labels named here")
     add(
         "--missing", default=MISSING, metavar="WORD,...",
-        help="what a cell may say for a blank, in small letters; default,WORD adds one, nothing: only blanks "
-             "are; default: nan, na, n/a, none, -, ? and the like, MISSING in plumbing/tables.py")
+        help="words that count as a blank, in small letters; default,WORD adds one, an empty text takes all "
+             "away; default: nan, na, n/a, none, -, ? and the like, MISSING in plumbing/tables.py")
     add(
         "--positive", metavar="CLASS",
         help="of a target with two classes the one to be detected; by default the usual names decide (yes, "

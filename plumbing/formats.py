@@ -30,6 +30,7 @@ def format_of(path):
 
 
 def without_ending(name):
+    """The name of a file without the ending of an image; others stay."""
     return ENDING.sub("", name)
 
 
@@ -59,7 +60,8 @@ def check_regular(path):
 
 
 def check_size(path, size, packed):
-    """ValueError where a header says that pixels take more bytes than are read, or than the file can hold."""
+    """ValueError where a header says that pixels take more bytes than are read, or than the file can hold.
+    packed: it may hold more than its own size."""
     file_size = getsize(path)
     most = file_size
     if packed:

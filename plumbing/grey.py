@@ -1,9 +1,10 @@
 """Windows: which numbers of an image become the grey values 0 .. 255, where it holds more than 8 bits.
 
 A window is (low, high): low becomes 0, high 255, and what lies outside is cut off. A run has one window for
-all of its images, which `fit_window` finds in training images. 8-bit images are taken as they are.
+all of its images, which `fit_window` finds in training images. 8-bit images are taken as they are, unless a
+DICOM file states a window for them.
 
-    auto           the window that a DICOM file states; else, for want of a run's, that of the image itself
+    auto           the window that a DICOM file states, else one that holds 99 % of the image's own numbers
     own            each image, and each channel of a volume, from its lowest number to its highest
     CENTER,WIDTH   as radiologists say it; written with = where the center is negative: --window=-600,1500
     LOW:HIGH,...   what fit_window found, one pair per channel of a volume
@@ -51,7 +52,7 @@ def parse_window(text):
             windows = [centered(center, width)]
         if all(low < high and np.isfinite(high - low) for low, high in windows):
             return windows
-    raise ValueError(f"--window {text}: need auto, own, CENTER,WIDTH (two numbers, the second at least 2; "
+    raise ValueError(f"--window {text}: need auto, own, CENTER,WIDTH (two numbers, the second above 1; "
                      "with = where the first is negative) or LOW:HIGH")
 
 
@@ -62,7 +63,7 @@ def centered(center, width):
 
 
 def to_grey(values, choice="auto", channel=0):
-    """Values of one channel -> uint8 of the same shape. choice: a window as parse_window returns it."""
+    """Values of one channel -> uint8 of the same shape. choice: as parse_window returns it."""
     array = values.array
     if array.dtype == np.uint8 and (choice != "auto" or values.window is None):
         grey = np.asarray(array)
@@ -82,7 +83,7 @@ def to_grey(values, choice="auto", channel=0):
 
 
 def find_window(values, choice, channel=0):
-    """-> (low, high), in what the numbers mean."""
+    """-> (low, high), in what the numbers mean. channel: for a choice with a window for each."""
     if values.array.dtype == bool:
         return 0.0, 1.0
     if isinstance(choice, list):

@@ -15,7 +15,7 @@ from plumbing.pictures import check_upper_bytes, has_16_bit_colors, open_picture
 IMAGE_KINDS = {0: "bags of vectors", 2: "pictures", 3: "volumes"}  # by the number of their axes
 ORIENTATION = 274                                                  # EXIF's tag; from 5 on sides are exchanged
 SIDES = (256, 257)                                                 # TIFF's tags
-PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # a picture (H, W) has, a bag (S, F) not
+PIXEL_TYPES = ("bool", "uint8", "int8", "uint16", "int16")         # of a picture (H, W), but of no bag (S, F)
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}                       # of a whole file, if nothing follows
 GROUP = 256                          # files that a thread looks at together; one by one takes twice the time
 STRIPS = ((273, 279), (324, 325))    # TIFF's tags: where strips or tiles begin, and how long they are

@@ -11,7 +11,7 @@ TAG = "CACHEDIR.TAG"                                 # bford.info/cachedir: back
 SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 
-def own_cache(folder):
+def mark_cache(folder):
     """Mark a cache that the command line has named as this user's."""
     if folder != USUAL:
         os.makedirs(folder, exist_ok=True)
@@ -20,7 +20,7 @@ def own_cache(folder):
 
 
 def stay_inside(args, run):
-    """Where the flags from a run's args.json name a cache that is not marked, take the usual one."""
+    """Where the flags from a run's args.json name a cache that is not marked, take the usual one; say so."""
     if args.cache_dir != USUAL and not isfile(join(args.cache_dir, TAG)):
         print(f"{run}/args.json names {args.cache_dir} as its cache, which no training here has used; "
               f"{USUAL} is used")
@@ -28,8 +28,8 @@ def stay_inside(args, run):
 
 
 def say_outside(path, run):
-    """A line, where a table that args.json names lies elsewhere, once all links are followed, or lay there
-    before it moved."""
+    """Print a line where a table that args.json names lies elsewhere, once all links are followed, or is
+    missing."""
     here = realpath(".")
     if splitext(path)[1] and not exists(path) or commonpath([here, realpath(path)]) != here:
         print(f"reads {path}, as {run}/args.json says")

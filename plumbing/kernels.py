@@ -33,7 +33,7 @@ def width_of(model):
 def choose_kernels(args, model, device):
     """Settle --kernels and --amp in args and set PyTorch accordingly; -> a line for the log, or "".
 
-    CUDA: float32 products in TF32, and --amp auto stays, see uses_bfloat16."""
+    On a GPU products of float32 are in TF32, and --amp auto stays, see uses_bfloat16."""
     if device.type != "cpu":
         torch.set_float32_matmul_precision("high")
         return ""

@@ -1,4 +1,5 @@
-"""--data -> Cohort: a CSV file, a public table, a folder of class folders, or the arrays of MedMNIST.
+"""--data -> Cohort: a CSV file, a public table, class folders, the arrays of MedMNIST or, without targets, a
+folder of any images.
 """
 import os
 import re
@@ -187,8 +188,8 @@ def read_patients(path, header, rows, image, patient, known, regex):
 def read_any_folder(folder, regex, by_folder=False):
     """Whatever images are below a folder -> Cohort without targets.
 
-    by_folder: where no regular expression says who the patients are, the images in a folder are one; without
-    it, names of files say it."""
+    by_folder: each of the uppermost folders is a patient; without it, or with a regular expression, names of
+    files say who the patients are."""
     paths, left_out = without_masks(folder)
     left_out_notes = left_out_note(paths, left_out)
     if not paths:

@@ -9,7 +9,7 @@ from plumbing.tables import shortlist
 
 
 def match(cohort, tasks, run):
-    """The cohort with those of the run's tasks that it has targets of.
+    """-> the cohort with those of the run's tasks that it has targets of. run: its folder, for messages.
 
     Classes and labels are found by name, whatever their order in this table; 1 and 1.0 are one, as are Yes
     and yes. A label that the table lacks is unknown; which the run lacks, a note says. ValueError for a class

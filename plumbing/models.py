@@ -6,14 +6,14 @@ A new idea is one file with a class, and one line here. What such a class offers
     Config            frozen dataclass, architecture only, which config.json stores. It has image and channels
                       (and, where it normalizes, mean and std) as ViTConfig has them, or a field `vit` that
                       has, for a ViT in the model's attribute `vit`: --pretrained takes that out of a run
-    __init__(config, tasks)          all that a saved model is made of again, with its weights and buffers;
-                                     tasks: {name: outputs}. Also on PyTorch's meta device, where tensors have
-                                     no numbers to read: no .item()
+    __init__(config, tasks)          makes a saved model again, to which its weights and buffers are then
+                                     copied; tasks: {name: outputs}. Also on PyTorch's meta device, where
+                                     tensors have no numbers to read: no .item()
     inputs            names of the entries of a batch (data.py) that forward takes, in their order. images
                       needs a flag --n, images_hr --r, tabular --tabular: add_flags adds them
     forward(...)      -> dict: logits {task: (B, outputs)}, and what is drawn of it in evaluation: map (B, H,
                       T), with T for the patches of config.grid; others, of one idea each, in figures.py.
-                      Only stage1 has a part in the loss, see train.py
+                      Of these only `stage1` has a part in the loss, see train.py
     add_flags(group)                 its own flags; group.set_defaults changes others
     from_args(args, tasks)           flags -> model; args.image is "64x64": sides in sizes.py; where it sees
                                      columns of the table (Column in cohort.py) these come third

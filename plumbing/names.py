@@ -160,7 +160,7 @@ def timm_names(tensors):
         if not key.startswith(BESIDE):
             for pattern, replacement in replacements:
                 key = re.sub(pattern, replacement, key)
-        place = finish(key)
+        place = final_name(key)
         if place in sources:
             raise ValueError(f"{sources[place]} and {source} are both its {place}; keep one of them")
         sources[place] = source
@@ -174,8 +174,8 @@ def timm_names(tensors):
     return renamed, layout
 
 
-def finish(key):
-    """The name in the model of what kept its own name to tell how the ViT is read: see find_pool."""
+def final_name(key):
+    """The name in the model of dist_token and fc_norm, which keep their own until find_pool has seen them."""
     return re.sub(r"^dist_token$", "reg_token", re.sub(r"^fc_norm\.", "norm.", key))
 
 

@@ -1,12 +1,14 @@
 """The run folder: what a training leaves, written so that a kill at any moment loses nothing.
 
     args.json        the flags
-    split.csv        patient, split, images
+    split.csv        of every patient the split, the number of images, and a digest of their files
     log.csv          one row per epoch
     best/, last/     config.json and model.safetensors; last/ also state.pt, which --resume needs,
                      in plain types and tensors
-    metrics.json, predictions.csv, figures/, report.html           after the test evaluation
-    lock             empty; the process that holds it trains the run, and no other may
+    metrics.json, predictions.csv, figures/, report.html           after the test evaluation; then best/ has a
+                     model card too, README.md and preprocessor_config.json
+    lock, .evaluation.lock           empty; only the process that holds the first may train the run, and only
+                     the one that holds the second may write its results
 
 Every file and every checkpoint folder is written beside its place and then renamed: it is there as a
 whole or not at all.
@@ -29,7 +31,7 @@ from safetensors.torch import save_file
 from plumbing import parallel
 from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.command import first_line, in_one_line
-from plumbing.inside import own_cache
+from plumbing.inside import mark_cache
 from plumbing.lock import lock
 from plumbing.splits import files_of
 from plumbing.spreadsheet import safe
@@ -248,7 +250,7 @@ def new_run(args):
             shutil.rmtree(entry)
         elif entry.name != "lock":
             os.remove(entry)
-    own_cache(args.cache_dir)
+    mark_cache(args.cache_dir)
     write_json(join(run, "args.json"), vars(args))
     return run, run_lock
 

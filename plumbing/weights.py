@@ -16,13 +16,13 @@ from plumbing.architecture import (crossvit_fields, flat, run_config, stated_kin
                                    vit_inside)
 from plumbing.checkpoints import read_checkpoint
 from plumbing.command import Parser, in_one_line, run_main
-from plumbing.names import BESIDE, crossvit_names, finish, timm_names
+from plumbing.names import BESIDE, crossvit_names, final_name, timm_names
 from plumbing.preprocessing import statistics
 from plumbing.resize import change_channels, fit, resize_positions
 from plumbing.sizes import grids_at
 from plumbing.tables import shortlist
 
-# of other tasks
+# tensors that the model has no place for: of other tasks, decoders and text towers
 IGNORED = re.compile(
     r"/|\w*head\w*\.|(pooler|attn_pool|pre_logits|fc|local_cls_norm|rope_embed)\.|mask_token|"
     r"masked_embed|embeddings\.position_ids|decoder|conv3d_transpose|(bert|text|label)_|proj|rope\.freqs_")
@@ -48,7 +48,7 @@ def read_vit(name, model_class, image, channels, tasks, patch=None, heads=None, 
             fields = vit_fields(tensors, kind, config, heads, notes)
             fields |= statistics(kind, config, preprocessor, fields["channels"], mean, std, notes)
             config = from_dict(model_class.Config, fields, name)
-            tensors = {finish(key): tensor for key, tensor in tensors.items()}
+            tensors = {final_name(key): tensor for key, tensor in tensors.items()}
             if not config.pre_norm and "patch_embed.proj.bias" not in tensors:         # CLIP's has none
                 notes.append("no bias in its patch_embed (assumed to be 0)")
             tensors.setdefault("patch_embed.proj.bias", torch.zeros(config.dim))
@@ -92,8 +92,7 @@ def belonging_together(name):
 
 
 def own_config(config_class, fields, name, channels, mean, std, notes):
-    """The config of a run as it stands in its config.json, but for mean and std where the caller gives them.
-    """
+    """-> the config of a run as it stands in its config.json, but for mean and std that the caller gives."""
     config = from_dict(config_class, fields, name)
     if not config.image:
         if (mean, std) != (None, None) or channels not in (None, config.channels):
