@@ -249,9 +249,9 @@ def main(argv=None):
         print(f"{args.share}: report.html and README.md, without patients' pictures, ids and paths")
     elif args.against:
         result = compare(args.run, args.against)
-        print_comparison(result)
         path = join(args.run, f"against-{basename(abspath(args.against))}.json")
         write_json(path, result)
+        print_comparison(result)
         print(path)
     else:
         evaluate_run(args)
@@ -301,12 +301,13 @@ def evaluate_run(args):
     with lock(join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
                           by=args.by, figures=figures, learned=learned, boxes=args.boxes, table=table)
-        print_table(cohort.tasks, result)
-        print(write_report(args.run, folder))
+        pages = [write_report(args.run, folder)]
         if folder == args.run:
             write_card(args.run)
         elif os.access(args.run, os.W_OK) and isfile(join(args.run, "metrics.json")):
-            print(write_report(args.run))                          # its page links to those in its folder
+            pages.append(write_report(args.run))                   # it links to those in its folder
+    print_table(cohort.tasks, result)
+    print("\n".join(pages))
 
 
 def result_folder(args, cohort):

@@ -369,9 +369,10 @@ def finish(run, lock_file, cohort, indices, options):
     """Evaluate the test patients, once, with the best weights; then give the run's lock back."""
     best, tasks, _ = open_model(run)
     with lock(join(run, EVALUATION_LOCK), wait=True):
-        print_table(tasks, evaluate(best.to(options["device"]), tasks, cohort, indices, run, options))
+        result = evaluate(best.to(options["device"]), tasks, cohort, indices, run, options)
         write_card(run)
         write_report(run)
+    print_table(tasks, result)                                     # whose reader may leave
     print(f"the whole run is in {run}: report.html to look at, metrics.json, predictions.csv, figures, best")
     lock_file.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)       # another fold may follow

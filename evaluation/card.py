@@ -2,11 +2,12 @@
 """
 import json
 import re
-from os.path import exists, join
+from os.path import join
 
 from evaluation.metrics import METRICS
 from evaluation.result_tables import cell_text, confusion_tables
 from evaluation.run_text import document, read_run
+from plumbing.checkpoints import on_hub
 from plumbing.models import class_of, images_of
 from plumbing.run_folder import write_json, write_whole
 from plumbing.saved_run import evaluated
@@ -90,9 +91,9 @@ def hub_head(run, library):
 
 
 def hub_id(name):
-    """ORG/NAME[@revision] -> ORG/NAME; None for a folder or file, which is nobody else's business."""
-    if name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not exists(name):
-        return name.partition("@")[0]
+    """ORG/NAME[@REVISION][:FILE] -> ORG/NAME; None for a folder or file, which is nobody else's business."""
+    if name and on_hub(name.partition(":")[0]):
+        return re.split("[@:]", name)[0]
     return None
 
 

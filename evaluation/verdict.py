@@ -23,12 +23,12 @@ CHANCE = {                                           # how well it tells patient
 
 
 def verdicts(tasks, result):
-    """Yield the `verdict` on each task; what concerns several is a warning of the first alone."""
-    warned = []
+    """Yield the `verdict` on each task, of the first with what speaks against the numbers of all."""
     for task in tasks:
         sentence, texts = verdict(task, result)
-        yield sentence, [text for text in texts if text not in warned]
-        warned += texts
+        if task == tasks[0]:
+            texts = [*run_warnings(result), *texts]
+        yield sentence, texts
 
 
 def verdict(task, result):
@@ -100,13 +100,22 @@ def held_against_chance(task, groups):
     return names
 
 
-def warnings(task, result, asked, metric):
-    """Yield what else speaks against the numbers of a task. asked: its `questions`; metric: the first."""
-    scores = result[task.key]
+def run_warnings(result):
+    """Yield what speaks against the numbers of all tasks."""
     if result["split"] != "test":
         yield f"No test: the run was made with these patients, those of its {result['split']} split."
     yield from result.get("seen_before", [])
     yield from result.get("warnings", [])
+    if not result.get("patient_ids", True):
+        yield ("Images, not patients: nothing says who the patients are, so that images of one person "
+               "may be on both sides of the split, and the intervals may be too narrow.")
+    elif result["unit"] == "image":
+        yield "Images, not patients, are scored: those of a patient have targets of their own."
+
+
+def warnings(task, result, asked, metric):
+    """Yield what else speaks against the numbers of a task. asked: its `questions`; metric: the first."""
+    scores = result[task.key]
     for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
         for word, names in held_against_chance(task, scores.get(key, {})).items():
             yield f"{word} than {where}: {', '.join(names)}."
@@ -130,10 +139,6 @@ def warnings(task, result, asked, metric):
         elif scores["brier"]["low"] is not None and scores["brier"]["low"] > shares:
             yield (f"The probabilities do not fit these {result['unit']}s: the shares of positives among "
                    f"them, the same for all, have {number(shares)} (Brier score).")
-    if not result.get("patient_ids", True):
-        yield ("Images, not patients: nothing says who the patients are, so that images of one person "
-               "may be on both sides of the split, and the intervals may be too narrow.")
-    elif result["unit"] == "image":
-        yield "Images, not patients, are scored: those of a patient have targets of their own."
-        if 5 * scores.get("largest", 0) > scores["units"]:
-            yield f"One patient has {scores['largest']} of the {scores['units']} images."
+    largest = scores.get("largest", 1)
+    if largest > 1 and 5 * largest > scores["units"]:
+        yield f"One patient has {largest} of the {scores['units']} images."

@@ -164,7 +164,7 @@ def find_file(name):
     if isdir(start):
         best = join(start, "best")                                 # of a run
         place = Folder(best if isdir(best) else start)
-    elif not HUB_ID.fullmatch(start) or looks_local(start):
+    elif not on_hub(start):
         raise ValueError(f"{name}: no such file or folder, and not taken for a Hub id "
                          f"(ORG/NAME, ORG/NAME@revision, or either with :FILE){neighbors(start)}")
     else:
@@ -172,10 +172,12 @@ def find_file(name):
     return place, file or find_weights(place)
 
 
-def looks_local(name):
-    """Does ORG/NAME rather mean a file or a run that is missing, or something in a folder that is here?"""
+def on_hub(name):
+    """Does a name mean ORG/NAME or ORG/NAME@revision, not a file or a run that is missing, or something in a
+    folder that is here?"""
     first = name.partition("/")[0]
-    return name.endswith(ENDINGS) or first == "runs" or "@" not in name and isdir(first)
+    is_local = name.endswith(ENDINGS) or first == "runs" or "@" not in name and isdir(first)
+    return HUB_ID.fullmatch(name) and not is_local
 
 
 def neighbors(name):

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from eval import main
-from evaluation.card import HUB, card, preprocessor
+from evaluation.card import HUB, card, hub_id, preprocessor
 from evaluation.metrics import METRICS
 from evaluation.run_text import publishable, read_run
 from plumbing.saved_run import open_model
@@ -28,6 +28,8 @@ def test_the_card_says_what_a_hub_wants_and_no_patient(runs, tmp_path):
     base = "google/vit-base-patch16-224"
     assert (head.base_model, head.license, head.license_link) == (base, "other", f"https://huggingface.co/{base}")
     assert head.license_name and ModelCard(card(read_run(str(runs / "a")))).data.license_name is None
+    names = ("MahmoodLab/UNI:pytorch_model.bin", "runs/start", "runs/start/best", "weights/vit.pth", str(runs / "a"))      # of runs that are not here
+    assert [hub_id(name) for name in names] == ["MahmoodLab/UNI", None, None, None, None]
 
 
 def test_what_is_shared_holds_no_picture_id_or_path(runs, tmp_path):

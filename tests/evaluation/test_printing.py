@@ -78,8 +78,8 @@ def test_long_names_are_told_apart(capsys):
 
 
 def test_what_concerns_all_tasks_is_said_once(monkeypatch, capsys):
-    monkeypatch.setattr(verdict, "verdict", lambda task, result: (f"{task.name} is judged.", ["Half are missing.", f"{task.name} is rare."]))
+    monkeypatch.setattr(verdict, "verdict", lambda task, result: (f"{task.name} is judged.", [f"{task.name} is rare."]))
     monkeypatch.setattr(printing, "tables", lambda task, result: [])
-    print_table([PASI, GRADE], {"split": "test", "patients": 3, "images": 3, "unit": "patient"})
+    print_table([PASI, GRADE], {"split": "test", "patients": 3, "images": 3, "unit": "patient", "warnings": ["Half are missing."]})
     out = capsys.readouterr().out
     assert out.count("Half are missing") == 1 and "pasi is rare" in out and "grade is rare" in out

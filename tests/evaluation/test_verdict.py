@@ -1,5 +1,6 @@
 """evaluation/verdict.py: the sentence that says what a model is worth, and its warnings; the interval of the gain."""
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from evaluation.probabilities import details
 from evaluation.result_tables import cell_text, interval, legend, number, tables
 from evaluation.scores import bootstrap_weights, constant_prediction, score, score_constant
 from evaluation.subgroups import score_subgroups
-from evaluation.verdict import rare_warnings, verdict
+from evaluation.verdict import rare_warnings, verdict, verdicts
 from plumbing.cohort import Task
 from tests.evaluation.toy import FINDINGS, GRADE, PASI, draw, table_of
 
@@ -138,11 +139,22 @@ def test_an_interval_has_the_digits_of_its_larger_end():
 def test_flat_predictions_wrong_probabilities_and_images_are_said():
     """A model that says nearly the same of all; probabilities worse than the shares; images without patients."""
     guess, truth = model_of(PASI, 100, 3.0)
-    _, warnings = verdict(PASI, result_of(PASI, 0.01 * guess, truth, 0.0, patient_ids=False))
-    assert warnings[0] == "The predictions hardly vary." and "nothing says who the patients are" in warnings[1]
+    [(_, warnings)] = verdicts([PASI], result_of(PASI, 0.01 * guess, truth, 0.0, patient_ids=False))
+    assert "nothing says who the patients are" in warnings[0] and warnings[1] == "The predictions hardly vary."
     guess, truth = model_of(SICK, 200, 3.0)
-    _, warnings = verdict(SICK, result_of(SICK, 0.8 + 0.2 * guess, truth, [0.5], unit="image"))
-    assert "worse than the training share" in warnings[0] and warnings[1].startswith("Images, not patients, are scored")
+    [(_, warnings)] = verdicts([SICK], result_of(SICK, 0.8 + 0.2 * guess, truth, [0.5], unit="image"))
+    assert warnings[0].startswith("Images, not patients, are scored") and "worse than the training share" in warnings[1]
+
+
+def test_a_warning_of_one_task_is_not_left_out_because_another_has_it_too():
+    """Two targets that hardly vary are both warned of; what concerns the run stands with the first alone."""
+    guess, truth = model_of(PASI, 100, 3.0)
+    other = replace(PASI, name="other")
+    result = result_of(PASI, 0.01 * guess, truth, 0.0, unit="image")
+    result |= result_of(other, 0.01 * guess, truth, 0.0, unit="image")
+    warnings = [texts for _, texts in verdicts([PASI, other], result)]
+    assert warnings == [["Images, not patients, are scored: those of a patient have targets of their own.", "The predictions hardly vary."],
+                        ["The predictions hardly vary."]]
 
 
 def test_what_was_not_measured_is_not_judged():
@@ -201,7 +213,7 @@ def test_numbers_of_another_unit_and_a_beginning_that_saw_the_patients_are_said(
     """Centimetres where the run learned millimetres: better than the old median, and far from all of them. A run that goes on from another one."""
     guess, truth = model_of(PASI, 100, 3.0)
     result = result_of(PASI, 80 + guess, 10 + truth, 100.0, warnings=["WARNING: a, from which it started"])
-    sentence, warnings = verdict(PASI, result)
+    [(sentence, warnings)] = verdicts([PASI], result)
     assert "pasi: better than" in sentence and warnings == ["WARNING: a, from which it started",
                                                             "The numbers do not fit these patients: their own mean, the same for all, would be "
                                                             "closer (R² below 0)."]
@@ -245,7 +257,7 @@ def test_what_is_turned_round_and_what_is_no_test_is_said():
     target = rng.integers(2, size=(100, 2)).astype(float)
     guess = np.stack([target[:, 0], 1 - target[:, 1]], 1) * 0.6 + 0.4 * rng.random((100, 2))
     result = {**result_of(FINDINGS, guess, target, [0.5, 0.5]), "split": "train"}
-    _, warnings = verdict(FINDINGS, result)
+    [(_, warnings)] = verdicts([FINDINGS], result)
     assert warnings[:2] == ["No test: the run was made with these patients, those of its train split.", "Worse than chance: mass."]
 
 
