@@ -56,7 +56,7 @@ def model_loss(tasks, out, targets, present, counts):
 
     out: what the model returned; targets {task: (B,) or (B, L)}; present (B, N): False for absent images,
     needed with a first stage; counts: known_counts of the whole batch, of which this may be a part: the
-    losses of its parts add up to its loss."""
+    losses of its parts add up to its loss, but for survival, see cox_loss."""
     loss = task_loss(tasks, out["logits"], targets, counts[0])
     if "stage1" in out:
         loss = loss + task_loss(tasks, out["stage1"], targets_per_image(targets, present), counts[1])
@@ -148,10 +148,10 @@ def on_device(values, device):
 
 
 def lr_at(step, steps, warmup, lr, lr_end):
-    """Linear from 0 to lr in `warmup` steps, then linear to lr_end at the last step."""
-    if step < warmup:
+    """Linear from lr / warmup to lr in `warmup` steps (2.5, say), then linear to lr_end at the last step."""
+    if step + 1 <= warmup:
         return lr * (step + 1) / warmup
-    return lr + (lr_end - lr) * (step - warmup) / max(1, steps - 1 - warmup)
+    return lr + (lr_end - lr) * max(0, step - warmup) / max(1, steps - 1 - warmup)
 
 
 def make_optimizer(model, args, device):
@@ -351,7 +351,8 @@ def start_epoch(state, epoch, batches, device):
 
 
 def is_better(value, best, lower_is_better):
-    if best is None or not math.isfinite(value):
+    """NaN never is; best: None before there is any."""
+    if best is None:
         return math.isfinite(value)
     return value < best if lower_is_better else value > best
 

@@ -374,6 +374,7 @@ def test_learning_rate_is_the_papers():
     middle = [lr_at(s, steps, 0, 1e-4, 1.25e-7) for s in range(steps)]
     assert np.allclose(np.diff(middle), np.diff(middle)[0])
     assert [lr_at(s, 10, 4, 1.0, 0.0) for s in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1.0, 1.0, 0.0]
+    assert [lr_at(s, 10, 2.5, 1.0, 0.0) for s in (0, 1, 2)] == [0.4, 0.8, 1.0] and lr_at(0, 10, 0.5, 1.0, 0.0) == 1.0
 
 
 def test_decay_is_for_matrices_only():
