@@ -41,8 +41,7 @@ def formula_is_faster(q):
 def softmax_attention(q, k, v, mask=None):
     """The formula as it stands, or by PyTorch's fused kernel, which never holds all of the weights."""
     if formula_is_faster(q):
-        with torch.autocast("cpu", enabled=False):                 # it would make the weights float32
-            return softmax_formula(q, k, v, mask)
+        return softmax_formula(q, k, v, mask)
     if mask is not None:
         mask = mask[:, None, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -73,8 +72,8 @@ def seqnorm_factor(x, gamma, count, eps=1e-5):
 
 
 def seqnorm_attention(q, k, v, gamma, beta, count):
-    """seqnorm_formula for q, k, v of mean 0, in a fifth less time and half the memory: then X~ = a X + beta,
-    and K~' V~ / S = a_k' a_v * K' V / S + beta_k' beta_v, since K and V sum to 0."""
+    """seqnorm_formula for q, k, v of mean 0: then X~ = a X + beta, and K~' V~ / S = a_k' a_v * K' V / S +
+    beta_k' beta_v, since K and V sum to 0. The layer takes a fifth less time and half the memory."""
     a_q = seqnorm_factor(q, gamma[0], count)
     a_k = seqnorm_factor(k, gamma[1], count)
     a_v = seqnorm_factor(v, gamma[2], count)

@@ -28,7 +28,8 @@ def score(maps, present=None):
 
 
 def select(scores, k):
-    """(B, N, T) -> image, token: (B, K) each, where the k highest scores of a patient are, best first."""
+    """(B, N, T) -> image, token: (B, K) each, where the k highest scores of a patient are, best first.
+    ValueError unless 0 < k <= N T."""
     N, T = scores.shape[1:]
     if not 0 < k <= N * T:
         raise ValueError(f"cannot keep {k} of {N} x {T} tokens")

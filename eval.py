@@ -15,7 +15,8 @@
                                                    evaluation/export.py
 
 The unit is the patient: the predictions for a patient's images, or groups of N images, are averaged. It is
-the image only where the images of a patient have different targets, such as films of several visits.
+the image only where the images of a patient have different targets, such as films of several visits, or where
+nothing says who the patients are.
 Intervals: evaluation/scores.py.
 """
 import copy
@@ -230,15 +231,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     check_flags(args, parser.get_default)
     if args.predict:
-        predicted = predict_new(
-            args.run,
-            args.predict,
-            args.out,
-            images=args.images,
-            skip_broken=args.skip_broken,
-            figures=args.figures or 0,
-            device=args.device,
-        )
+        predicted = predict_new(args.run, args.predict, args.out, args.images, args.skip_broken,
+                                args.figures or 0, args.device)
         print(f"{predicted} in {args.out}")
     elif args.export:
         print(USE[export(args.run, args.export)])
@@ -325,7 +319,7 @@ def result_folder(args, cohort):
 
 
 def own_split(cohort, table, run):
-    """-> {split: images} as in the run's split.csv. ValueError if the run's table has changed."""
+    """-> {split: images} as in the run's split.csv. ValueError if its table has other patients by now."""
     split_of = read_run_split(run)
     changed = set(cohort.patients) ^ set(split_of)
     if changed:

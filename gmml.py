@@ -11,9 +11,9 @@ the grid, each side uniform from one patch to 0.3 of the image's, cut off at the
 
 Atito, Awais, Kittler 2022, "GMML is all you need", arXiv 2205.14986; LT-ViT (section 3.2) starts from it.
 From their released recipe: corrupted share uniform in 0.5 .. 0.75, or 0.3 where another image shows through;
-half the images with noise, half with another image; blocks 6, 8, 10, 12 of 12; the decoder; ViT-S/16, AdamW
-5e-4 x batch / 256, weight decay 0.04 rising to 0.4, batch 64 on each of 4 GPUs, 800 epochs, strong crops and
-color jitter.
+half the images with noise, half with another image; blocks 6, 8, 10, 12 of 12; the decoder; AdamW 5e-4 x
+batch / 256, weight decay 0.04 rising to 0.4, batch 64 per GPU, 800 epochs, strong crops and color jitter.
+LT-ViT has a ViT-S/16 and 4 GPUs.
 Differs: the four blocks are evenly spaced and end with the last, whatever the depth. Every image counts alike
 in the loss, however much of it is corrupted. The other image is the one before in the batch; a lone image
 gets noise instead. Evaluation draws the same numbers for every batch. Weight decay and augmentation are those
@@ -56,8 +56,8 @@ class GMMLConfig:
 
 
 def draw_groups(count, grid, side, device=None):
-    """-> corner, size: for each axis (count, M, 1), in patches, of M rectangles: in practice enough for any
-    share."""
+    """-> corner, size: for each axis (count, M, 1), in patches, of M rectangles: in practice enough for a
+    share of 0.75."""
     longest = [max(1, int(side * length)) for length in grid]
     mean_area = math.prod([(1 + length) / 2 for length in longest])
     M = math.ceil(4 * math.prod(grid) / mean_area)

@@ -12,9 +12,10 @@ labels; the class token of the plain ViT: 87.36):
     no-label-self  88.44  labels see the image only, not even themselves
 B samples, T patches, S image tokens, D width, H heads, d width of a head, L labels (c in the paper).
 Differs: there is no released code. Residuals and LayerNorms, left out of eq. 2, are the ViT's, its final
-norm included. The class token stays among X but is not read, so no loss trains its attention and it has no
-map. Label tokens have no position embedding. seqnorm and sima work with `full` only: they normalize over one
-sequence, which is then [X ; Y]; with the other two, image and label queries see different sequences.
+norm included. The class token stays among X but is not read: no loss trains its attention in the last block,
+and it has no map. Label tokens have no position embedding. seqnorm and sima work with `full` only: they
+normalize over one sequence, which is then [X ; Y]; with the other two, image and label queries see different
+sequences.
 """
 from dataclasses import dataclass
 

@@ -15,10 +15,10 @@ It is compared with
 
 Murray et al. 2024, sections 3.1 and 3.2. B patients, N images, C channels, T patches of an image, H heads, D
 width, K tokens kept, R high over low resolution; [a ; b] joins along the tokens, a || b along D. Fuse and
-Merge are Linear layers that start as means. Differs: in the text stage 2 has a class token of its own
-(cls_token="stage2"); the code that made the numbers fuses those of stage 1 ("fused", better here too, see
-docs/results.md). Squared errors are in units of the targets' variance. Images that a patient lacks are never
-selected, and their class tokens are zero. The released code calls Partial `multi`, and Multi `full`.
+Merge are Linear layers. Differs: they start as means, not at random. In the text stage 2 has a class token
+of its own (cls_token="stage2"); the code that made the numbers fuses those of stage 1 ("fused", ahead here
+too, see docs/results.md). Squared errors are in units of the targets' variance. Images that a patient lacks
+are never selected, and their class tokens are zero. The released code calls Partial `multi`, Multi `full`.
 """
 from dataclasses import dataclass, replace
 
@@ -52,7 +52,7 @@ class MultiViT(nn.Module):
 
     logits    {task: (B, outputs)} of stage 2 (partial, multi), or of the only stage
     stage1    {task: (B, N, outputs)} (partial, multi)
-    map       (B, N, H, T), the class token's attention in stage 1; (B, H, T) in baseline
+    map       (B, N, H, T), the class token's attention in the first or only stage; (B, H, T) in baseline
     image, token   (B, K) each, what the filter kept, best first (partial, multi)
     composite (B, C, height, width), in the pixel type of the input (partial, multi with R > 1)"""
     Config = MultiViTConfig

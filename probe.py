@@ -148,7 +148,7 @@ class Probe(nn.Module):
 
     @torch.no_grad()
     def tokens(self, images):
-        """(B, C, side, side) -> float32 (B, 1 + T, D), one image at a time: what the ViT's head would read,
+        """(B, C, h, w) -> float32 (B, 1 + T, D), one image at a time: what the ViT's head would read,
         mostly the class token, and the patches."""
         parts = []
         with torch.autocast(images.device.type, enabled=False):

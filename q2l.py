@@ -6,7 +6,8 @@
 
 Liu et al. 2021 and its released code: the transformer of DETR (Carion et al. 2020) without self-attention in
 the decoder, so that no label knows of another. LT-ViT is compared with it. B samples, T patches, D width, H
-heads, L labels; attn(queries, keys, values). Differs: it reads a ViT's tokens, not a CNN's map, D = 2048.
+heads, L labels; attn(queries, keys, values). Differs: it reads the tokens of a ViT, not the 2,048 maps of a
+CNN, and learns from the cross entropy of train.py, not from an asymmetric loss.
 """
 from dataclasses import dataclass
 

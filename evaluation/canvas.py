@@ -1,7 +1,7 @@
 """A white page to draw on: lines, areas, boxes, dots and letters, in pixels.
 
 A page is drawn SCALE times too large and reduced once, which makes lines and letters smooth.
-Pillow's built-in font has only ASCII: accents are dropped, long dashes become "-", and any other letter "?".
+Pillow's built-in font has little but ASCII: accents are dropped, long dashes become "-", the rest "?".
 """
 import math
 import textwrap

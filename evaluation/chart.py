@@ -59,7 +59,7 @@ def multiples(step, low, high):
 
 
 def round_ticks(limits, whole=False):
-    """Two to eight {round value between the limits: its text}."""
+    """Two to seven {round value between the limits: its text}."""
     low, high = limits
     step = nice((high - low) / 6)
     if whole:
@@ -68,7 +68,7 @@ def round_ticks(limits, whole=False):
 
 
 def round_edges(values):
-    """-> the edges of about 20 bars around the values; they are round numbers, and one of them is 0."""
+    """-> the edges of 9 to 21 bars around the values; they are round numbers, and one of them is 0."""
     low, high = limits(np.append(values, 0), pad=0)
     step = nice((high - low) / 20)
     air = step * (1 - 1e-6)                          # to the next multiple outside

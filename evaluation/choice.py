@@ -40,7 +40,8 @@ def choose(task, predictions, count, candidates):
 def signed_errors(task, predictions):
     """-> (units,) twice: the largest and the smallest of predicted - actual of a unit's classes or labels.
 
-    A risk, and a number whose target is unknown, stand as they are; unknown labels have no error."""
+    A risk, and predictions of a unit whose target is unknown, stand as they are; of labels some of which are
+    known, the unknown have no error."""
     error = predictions["prediction"][task.name]
     target = predictions["target"][task.name]
     if task.kind in ("regression", "loss"):

@@ -23,8 +23,8 @@ from plumbing.pictures import read, read_image
 
 LINE = 2                                             # width of a frame around a finding, px
 WIDEST = 8 * HEIGHT                                  # px of a photograph, which is less than a strip has
-KEPT_TEXT = ("Frames are the patches that the attention filter keeps, the lighter the higher their rank. The "
-             "composite is made of them, by rank, row by row: it is what the second stage sees.")
+KEPT_TEXT = "Frames are the patches that the attention filter keeps, the lighter the higher their rank."
+COMPOSITE_TEXT = " The composite is made of them, by rank, row by row; the second stage sees it."
 MAP_TEXT = ("Colors are attention, mean over the heads, in multiples of chance, which is 1/T for each of T "
             "patches; all maps here share the scale, and a map that prefers nothing is dark all over.")
 ANSWERS = {  # kind of task: its actual and its predicted value, in words
@@ -100,10 +100,10 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
     os.makedirs(folder, exist_ok=True)
     for path in Path(folder).glob("patient_*.png"):
         path.unlink()
-    images_of = predictions["images"]
-    with_boxes = [unit for unit, images in enumerate(images_of) if images[0] in boxes_of]
-    chosen = choose(tasks[0], predictions, count, with_boxes or range(len(images_of)))
-    unit_of = {images_of[unit][0]: unit for unit in chosen}
+    unit_images = predictions["images"]
+    with_boxes = [unit for unit, images in enumerate(unit_images) if images[0] in boxes_of]
+    chosen = choose(tasks[0], predictions, count, with_boxes or range(len(unit_images)))
+    unit_of = {unit_images[unit][0]: unit for unit in chosen}
     person = "patient" if cohort.patients_known else "image"
 
     def watch(batch, out):
@@ -116,7 +116,7 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
             for task in tasks:
                 answers[task.name] = [predictions[key][task.name][unit] for key in ("target", "prediction")]
             words = [f"{person} {patient}, {chosen[unit]}", *answer_texts(tasks, answers)]
-            total = len(images_of[unit])
+            total = len(unit_images[unit])
             if total > len(images):
                 words.append(f"{len(images)} of {total} images shown")
             title = "; ".join(words)
@@ -128,7 +128,7 @@ def draw_figures(folder, model, tasks, cohort, predictions, options, count, boxe
             if figure:
                 save_picture(figure, folder, f"patient_{patient}", title, text)
 
-    images = sum([images_of[unit] for unit in chosen], [])
+    images = sum([unit_images[unit] for unit in chosen], [])
     if images and options["size"]:
         predict_images(model, tasks, cohort, sorted(images), {**options, "folder": None}, watch)
 
@@ -140,11 +140,13 @@ def sample_figure(views, out, i, config, tasks, answers, boxes, title):
     answers: {task: (target, prediction)}; boxes: {label: boxes in shares}."""
     if "image" in out and "token" in out:
         kept = list(zip(out["image"][i].tolist(), out["token"][i].tolist()))       # best first
+        text = KEPT_TEXT
         composite = []
         if "composite" in out:
+            text += COMPOSITE_TEXT
             composite = [pixels_of(out["composite"][i])]
         photos = [photo for _, photo, _ in views]
-        return filter_figure(photos, kept, config.vit.grid, composite, title), KEPT_TEXT
+        return filter_figure(photos, kept, config.vit.grid, composite, title), text
     if "rebuilt" in out:
         pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
         return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title), REBUILT_TEXT

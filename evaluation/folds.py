@@ -1,6 +1,7 @@
 """Cross-validation: every fold is the test split once, and the table is the mean over the folds.
 
     python train.py --fold all --name NAME ...     runs/NAME-fold0 and so on, then the table, NAME-folds.csv
+                                                   beside them
     python -m evaluation.folds runs/NAME           the table alone, of the folds that are there
 
 A standard deviation is that between the folds (n - 1). The folds share most of their training patients, so
@@ -40,7 +41,8 @@ def train_folds(train, args, argv):
     if taken and not args.overwrite:
         raise ValueError(f"{taken[0]} exists; --overwrite starts all folds anew, --name takes another, "
                          f"--fold K --name {args.name}-foldK adds one")
-    for fold in reversed(range(args.folds)):         # a table with a test split of its own has fold 0 alone
+    # the last one first: it is refused at once where the table has a test split of its own, which is fold 0
+    for fold in reversed(range(args.folds)):
         train([*argv, f"--fold={fold}", f"--name={args.name}-fold{fold}"])           # the last of two counts
     show(join(args.runs, args.name), runs)
 

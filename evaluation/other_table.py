@@ -44,7 +44,7 @@ def saved_results(run):
     """-> {task: {label: threshold}} that the run chose on its own validation split, and {task: the constant
     prediction} of its training split; another table has neither.
 
-    {} when the run has not been evaluated yet: there is no operating point, and no constant, then."""
+    Both {} when the run has not been evaluated yet: there is no operating point, and no constant, then."""
     thresholds = {}
     constants = {}
     with evaluated(run):

@@ -48,8 +48,8 @@ def line_chart(lines, x, y, width=WIDTH, dots=None, reference=None, labels=()):
 
 
 def histogram(errors, xlabel="", beside=()):
-    """About 20 bars for the errors, predicted - actual, lines at 0 and at their mean. beside: the errors of
-    other histograms that are to have the same bars."""
+    """Bars for the errors, predicted - actual, lines at 0 and at their mean. beside: the errors of all
+    histograms that are to have the same bars."""
     edges = round_edges(np.append(errors, beside))
     inside = np.clip(errors, edges[0], edges[-1])    # rounding
     counts, _ = np.histogram(inside, edges)

@@ -84,9 +84,10 @@ def read_branches(tasks, batch, out, samples):
 
 
 def read_samples(batch, predictions):
-    """Yield the samples of a batch, see `merge_samples`, and its predictions {task: (B, ...)}.
+    """Yield the samples of a batch as merge_samples takes them. predictions: those of the batch, {task: (B,
+    ...)}.
 
-    ValueError when a prediction is not finite."""
+    ValueError when one is not finite."""
     for i, images in enumerate(batch["index"]):
         patient = batch["patient"][i]
         prediction = {name: values[i] for name, values in predictions.items()}

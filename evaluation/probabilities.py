@@ -1,4 +1,5 @@
-"""What the probabilities of classes and labels are worth: confusion, reliability, operating points.
+"""What the probabilities of classes and labels are worth: confusion, reliability, operating points; and of
+numbers the agreement with their rater, and an interval for new patients.
 
 An operating point is a threshold, chosen on the validation split, and what comes of calling every probability
 at or above it positive. `predictions` are those of predict.py.

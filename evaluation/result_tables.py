@@ -16,8 +16,8 @@ CONSTANT = {"regression": "the training median", "classes": "the training shares
 
 
 MARK = "†"
-FEWER = (f"{MARK} fewer than {FEW} positives, negatives, events or patients, or all resamples alike: the "
-         "interval is not trustworthy; skipped: resamples in which it is undefined")
+FEWER = (f"{MARK} fewer than {FEW} positives, negatives, events, findings or patients, or all resamples "
+         "alike: the interval is not trustworthy; skipped: resamples in which it is undefined")
 
 
 ABSENT = {"value": None, "reason": "not measured"}   # in files of before

@@ -17,7 +17,8 @@ from evaluation.scores import FEW, known_units
 SHARES = (-0.02, 1.02)                               # limits of an axis from 0 to 1
 RARE = 0.1                                           # share of positives below which ROC curves flatter
 DIAGONAL = (0, 1), (0, 1)
-LOSS = "; training: augmented images, any first stage, survival within a batch; compare shapes, not heights"
+LOSS = ("; training loss: of augmented images, with that of a first stage, survival batch by batch; compare "
+        "shapes, not heights")
 FEW_TEXT = f"(few: under {FEW} cases or controls, do not trust the curve)"
 APART = {  # unit: what the formulas of Wilson and Greenwood take for granted
     "patient": "",

@@ -1,4 +1,4 @@
-"""The scores of predictions: every metric with its interval, per label, per subgroup, and beside a constant.
+"""The scores of predictions: every metric with its interval, also label by label, and those of a constant.
 
 Intervals are percentile bootstraps over patients, 95 %, 1,000 resamples: what one patient's images say is not
 independent. `predictions` are those of predict.py. A prediction that is not a finite number is refused.

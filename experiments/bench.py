@@ -4,12 +4,12 @@
                                                variants, recipes
     OMP_NUM_THREADS=1 python -m experiments.bench vit --quick    on one core; small sizes, to see that it runs
 
-Time: the candidates take turns (A B A B ...), so that whatever else the machine does hits all of them;
+Time: the candidates take turns (A B B A ...), so that whatever else the machine does hits all of them;
 medians of the CPU time of all threads, which a busy machine changes little. On CUDA until the GPU is done.
-Memory: of one step alone in a process of its own, the largest resident set above what was there before the
-step (Linux), or CUDA's max_memory_allocated above that. TFLOP/s: FLOPs are PyTorch's count (2 per
-multiply-add); `products` has what a large matrix product reaches. Every table is printed and written to
-OUT/NAME.csv. Peers that are not installed are named.
+Memory: of one step alone, above what was there before it: the largest resident set of a process of its own
+(Linux), or CUDA's max_memory_allocated. TFLOP/s: FLOPs are PyTorch's count (2 per multiply-add); `products`
+has what a large matrix product reaches. Every table is printed and written to OUT/NAME.csv. Peers that are
+not installed are named.
 """
 import time
 from inspect import getdoc

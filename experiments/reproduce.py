@@ -1,7 +1,7 @@
 """The papers' comparisons at laptop scale: the rows of their tables, trained with several seeds.
 
-    python -m experiments.reproduce multivit        also: crossvit, softmax_free, lt_vit, daft, probes, all,
-                                                    or several of them
+    python -m experiments.reproduce multivit        also: crossvit, softmax_free, lt_vit, daft, probes,
+                                                    pneumonia (real films), all, or several of them
     python -m experiments.reproduce all --jobs 4    four trainings at a time, each with a quarter of the CPU
     python -m experiments.reproduce all --quick     few patients, one epoch, one seed: does it run?
 
@@ -12,9 +12,9 @@ order of training; the rows of one seed share its split, so rows are compared se
                (4.30 for three): where the mean of many more seeds would be; of a margin, of the n margins
     margin     of "A, B > C" in a seed: the smallest lead of a row over one that it should beat, below 0 where
                one does not
-    verdict    holds: the margin's interval is above 0; does not hold: it is below 0; undecided: 0 is inside.
-               With three seeds only what is plain is decided; and "the best of nine" has the luckiest of
-               eight against it, so its margin is below each lead
+    verdict    holds: the margin is above 0 in every seed, and so is its interval; does not hold: both are
+               below 0; else undecided. With three seeds only what is plain is decided; and "the best of
+               nine" has the luckiest of eight against it, so its margin is below each lead
 
 Every run is a `python train.py` of its own, in OUT/runs. A run that has its metrics.json is not trained
 again, one that was stopped is resumed: the same line again goes on. When a run fails, the reason is printed

@@ -122,9 +122,9 @@ def in_own_process(device, *candidate):
 def measure(args, build, names, settings):
     """-> a row of the table for each candidate; None where something could not be measured.
 
-    First each runs alone, for its memory; then in turns, for their times, all that took less than a twentieth
-    of LIMIT: what has no ratio, of its time over that of the first, ran once. So do compiled ones, in a
-    process of their own, since compiling may never end."""
+    First each runs alone, for its memory; then all that took less than a twentieth of LIMIT run in turns, for
+    their times, and the ratio of each to that of the first. What took longer has run only once, and has no
+    ratio; so do compiled ones, in a process of their own, since compiling may never end."""
     rows = {}
     steps = {}
     for name in names:

@@ -54,6 +54,17 @@ def test_a_flat_map_is_chance(drawn):
     assert np.allclose(drawn[0][1], 1) and drawn[0][2] == 2
 
 
+@pytest.mark.parametrize("r", (1, 2))
+def test_the_words_below_kept_patches_are_of_what_is_shown(r):
+    """Of a composite where there is one: with --mode multi and R = 1 tokens pass alone."""
+    out = {"image": torch.zeros(1, 1, dtype=torch.int), "token": torch.zeros(1, 1, dtype=torch.int)}
+    if r > 1:
+        out["composite"] = torch.zeros(1, 3, 16, 16)
+    views = [("", np.zeros((8, 8, 3), np.uint8), None)]
+    _, text = figures.sample_figure(views, out, 0, SimpleNamespace(vit=VIT), [], {}, {}, "title")
+    assert "attention filter keeps" in text and ("composite" in text) == (r > 1)
+
+
 def test_what_a_model_without_maps_looked_at_is_not_drawn(drawn):
     """A ResNet: no picture, and no words."""
     assert figures.sample_figure([], {"logits": {}}, 0, VIT, [Task("y", "regression")], {}, {}, "title") == (None, "")
