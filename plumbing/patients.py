@@ -38,11 +38,12 @@ NAMES = r"""  what files are called, below the data's folder, without endings: t
 PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([a-z]{1,2}\d?|([g-z]|left|right|pre|post|scan|visit|baseline)\d{0,2}"
                   r"|[ _./-]+[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+[1-9]\d?|[ _./-]+0[1-9]"
                   r"|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d|[ _/-]+0)$")
+# what is said of a patient whom nobody knows
 NOBODY = re.compile(rf"{UNKNOWN.pattern}|\s*|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+|-1|-9+")
 FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
 # by a spreadsheet: twelve digits have become 1.23E+11, and 3-1 has become the third of January
 CHANGED_ID = rf"(?i)\d[.,]\d\d(\d{{3}})?E\+\d\d|\d\d?(-|\. )({MONTHS})|({MONTHS})-\d\d"
-# of an id, what makes no other one
+# in what two ids of one patient may differ -> what it becomes before they are compared
 SPELLING = {
     r"(?<=\d),(?=\d{3}(?!\d))": "",                                # 1,002 is 1002
     r"[\s_'\"=^,()#-]+": "-",

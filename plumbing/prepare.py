@@ -1,7 +1,6 @@
 """What comes before the first step: flags -> cohort, split, tasks, input columns, model, and loaders.
 
-`prepare` is the way from flags to all of it, for train.py; load_data, run_options and add_features serve
-eval.py too.
+`prepare` is the way from flags to all of it, for train.py; eval.py and --check take single steps of it.
 """
 import re
 from dataclasses import replace
@@ -219,8 +218,8 @@ def input_columns(args, cohort, train):
 
 
 def usable(args, cohort, train):
-    """-> the training images of which a one-image model can learn something, and a line about the others,
-    if any."""
+    """-> the training images from which a model that sees one at a time can learn something, and a line about
+    the others, if any."""
     values = [cohort.targets[task.name].reshape(len(cohort.paths), -1) for task in cohort.tasks]
     known = ~np.isnan(np.concatenate(values, 1)).all(1)            # one known label is enough
     if known.all() or model_says(args, "by_patient", "images"):

@@ -1,8 +1,8 @@
 """What the pixels of a checkpoint's images are normalized with: mean and standard deviation per channel.
 
 They are in units of 0..1: a model sees (pixel / 255 - mean) / std. They stand in preprocessor_config.json or
-in the config.json of timm and open_clip. Where no file says them, the family that the names of the parameters
-belong to decides, and the report says that they are assumed.
+in the config.json of timm and open_clip. Where no file says them, the architecture or the model type decides
+(names.LAYOUTS where config.json says neither), and the report says that they are assumed.
 """
 import math
 

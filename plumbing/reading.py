@@ -47,7 +47,7 @@ def look_before(args, cohort, images=None):
 
 
 def choose_window(args, cohort, headers, train):
-    """Write the run's window into args and the cohort; -> lines about it."""
+    """Write the run's window into args and the cohort; -> lines about it. headers: {}, and some are read."""
     if not headers:
         headers = look_at_all(cohort, evenly(train))
     notes = []
@@ -86,8 +86,8 @@ def notes_on_window(args, cohort, headers):
     if args.window != "auto":
         note = f": --window={args.window} becomes 0 .. 255"
     elif deep:
-        note = (", for which the run has no window: of each the one that its file states, or else 99 % of "
-                "its own numbers, become 0 .. 255")
+        note = (" or state a window, and the run has none: of each the one that its file states, or else "
+                "99 % of its own numbers, become 0 .. 255")
         if None in deep.values():
             start = "WARNING: "
     else:
@@ -127,6 +127,7 @@ def sample_channels(cohort, i):
 
 
 def by_x(shape):
+    """(3, 4) -> "3 x 4"."""
     return " x ".join(map(str, shape))
 
 

@@ -32,8 +32,8 @@ def fit(tensors, config, image, patch, notes):
 
 
 def resize_positions(tensors, key, old, new, notes, placed=1):
-    """Resize one table of position embeddings in place; one that does not fit the old grid is left for
-    load_weights. placed: its first rows, which are of no patch."""
+    """Resize one table of position embeddings in place; one that does not fit the old grid is left as it is,
+    and load_weights refuses it. placed: how many first rows are of no patch."""
     pos = tensors.get(key)
     if pos is not None and pos.is_floating_point() and pos.shape[1] == placed + math.prod(old):
         tensors[key] = resize_pos_embed(pos, old, new, placed)

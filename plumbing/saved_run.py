@@ -1,4 +1,4 @@
-"""A run folder -> its best model, ready to predict, with its tasks and its flags."""
+"""A run folder -> its best model, ready to predict, with its tasks and its flags; and its metrics."""
 import contextlib
 import csv
 from os.path import isdir, isfile, join

@@ -80,7 +80,7 @@ def choose_regions(rng, count):
         list(WEIGHTS), 4,
         replace=False,
         p=list(WEIGHTS.values())).tolist()
-    if count >= 3:                                                 # three photographs show 70 % of PASI
+    if count >= 3:                              # trunk and lower limbs, which are 70 % of PASI, first
         order.sort(key=lambda region: WEIGHTS[region] < 0.3)
     order += ["lower limbs", "trunk"]
     return order[:count]

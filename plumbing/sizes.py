@@ -1,4 +1,5 @@
-"""Sizes that were published: of ViTs, and of CrossViTs with the grids of both branches and the stem of the +.
+"""Sizes by name, published ones above all: of ViTs and the flags that decide them, and of CrossViTs with the
+grids of both branches and the stem of the +; and the counting of parameters.
 
 CrossViT's pairs are of the branches S and L; P patch side in px, D width, H heads, r ratio of the MLP. Each
 of its K = 3 encoders has N = 1 block in S and M in L.

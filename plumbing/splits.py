@@ -190,8 +190,8 @@ def split_patients(cohort, folds=5, fold=0, val=0.125, seed=0):
 
 
 def sort_by_split(cohort, split_of):
-    """{patient: split} -> {split: indices of images}, and a line with the counts. Who is not there is left
-    out."""
+    """{patient: split} -> {split: indices of images}, and a line with the counts. A patient who is not in
+    split_of is left out."""
     indices = {}
     counts = []
     line = "split by image, not by patient: "

@@ -7,7 +7,8 @@ from vit import ViT
 
 
 def start_stages(model, vit, args):
-    """model: a MultiViT; vit: --pretrained, read as a ViT. The report says what was taken."""
+    """Copy them into a MultiViT, whose report then says what was taken. vit: --pretrained, read as a ViT; of
+    a MultiViT its stage 1, to which the rest is added here."""
     model.stage1.load_state_dict(vit.state_dict())
     model.report = vit.report
     if not hasattr(model, "stage2"):

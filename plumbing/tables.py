@@ -42,14 +42,14 @@ def read_csv(path):
 
     -> the list of column names, and the rows as dicts {column: text}, which say under the key None where they
     stand, "t.csv row 5". Of several lines in a cell a list is made, "a; b".
-    Columns without a name are left out, and so are lines that begin with #, unless all rows do. ValueError
-    names the file, and the row where it is to blame."""
+    Columns without a name are left out, and so are comments: lines that begin with # and have other cells
+    than a row. ValueError names the file, and the row where it is to blame."""
     refuse_foreign(path)
     rows = []
     marked = []                                                    # rows that may be comments
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            first, skipped = first_line(file)
+            first, skipped = header_line(file)
             lines = [first, *islice(file, 20)]
             reader = csv.reader(chain(lines, file), delimiter=delimiter_of("".join(lines)),
                                 skipinitialspace=True, strict=True)
@@ -94,7 +94,7 @@ def refuse_foreign(path):
             raise ValueError(f"{path}: not a UTF-8 CSV file: {content}")
 
 
-def first_line(file):
+def header_line(file):
     """-> the first line that is neither blank nor a comment, and how many came before. A header may begin
     with a column that is called #, and Excel's sep=; is a comment too."""
     skipped, line = 0, file.readline()

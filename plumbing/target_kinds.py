@@ -24,7 +24,9 @@ def policy(flag, text, header):
 
 
 def parse_targets(path, header, target):
-    """ "age,days/died:survival" -> {column: kind, "" if none is given}, {column of times: events}."""
+    """ "age,days/died=yes:survival,A/B:classes" -> {"age": "", "days": "survival", "A/B": "one-hot"} and
+    {"days": ("died", "yes")}: the kinds, "" where none is given, and for survival the column of events with
+    the value that is one, "" where none is given."""
     if not target:
         target = ",".join(name for name in header if re.fullmatch("target|label(_.*)?", name))
     if not target:

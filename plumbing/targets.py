@@ -106,8 +106,8 @@ def read_column(path, rows, name, kind, event):
 
 
 def note_on_one_choice(rows, kinds, labels):
-    """-> a line where exactly one of the columns that say yes or no says yes in every row, in a list. kinds,
-    labels: of the columns, and those of a public table, of which several may be there."""
+    """-> a line where exactly one of the columns that say yes or no says yes in every row, in a list. kinds:
+    {column: kind}; labels: columns of a public table, of which this is not asked."""
     names = [name for name, kind in kinds.items() if kind in ("labels", "classes") and name not in labels
              and {0, 1}.issuperset(map(label_of, known_cells(rows, name)))]
     counts = {[label_of(row[name]) for name in names].count(1) for row in rows}

@@ -56,7 +56,7 @@ def placed_rows(config):
 
 
 def first_tokens(vit, B):
-    """Class token and registers, those that there are: a list of (B, tokens, D)."""
+    """Class token and registers, as far as the ViT has them: a list of (B, tokens, D)."""
     return [getattr(vit, name).expand(B, -1, -1) for name in ("cls_token", "reg_token") if hasattr(vit, name)]
 
 

@@ -1,5 +1,6 @@
 """plumbing/dicom.py: what a DICOM file's numbers mean reaches the model, and a header that lies takes no memory."""
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from plumbing.arrays import read_values, read_volume
 from plumbing.formats import format_of, is_image
 from plumbing.headers import axes_in, read_header
 from plumbing.pictures import read_image
-from plumbing.reading import notes_on_files
+from plumbing.reading import notes_on_files, notes_on_window
 from tests.plumbing.small_tables import cohort_of
 
 
@@ -130,6 +131,13 @@ def test_without_the_package_a_line_says_what_to_install(tmp_path, monkeypatch, 
         with pytest.raises(ValueError) as error:
             reader(str(path))
         assert f"pip install {package}" in str(error.value) and str(path) in str(error.value)
+
+
+def test_eight_bits_with_a_window_are_not_said_to_be_more(tmp_path):
+    """The window applies to them, too."""
+    headers = {0: read_header(write(tmp_path / "a.dcm", (RAMP // 16).astype(np.uint8), WindowCenter=40, WindowWidth=80))}
+    [line] = notes_on_window(SimpleNamespace(window="auto"), cohort_of("p", [0]), headers)
+    assert line.startswith("1 of 1 images hold more than 8 bits or state a window, and the run has none: of each the one that its file states")
 
 
 def test_slices_of_a_series_are_said(tmp_path):

@@ -65,7 +65,7 @@ def log(run):
 def compare(table, *more):
     """Two processes, against one with the same batches: log, metrics and predictions."""
     said = train(2, *flags(table, *more, "--name", "two"))
-    assert "2 processes, 6 samples a step in all" in said and said.count("predicts ") == 1                 # one process speaks
+    assert "2 processes, 6 samples per step in all" in said and said.count("predicts ") == 1                 # one process speaks
     train(1, *flags(table, *more, "--name", "one"))
     assert len(log("one")) == len(log("two")) == 3
     for one, two in zip(log("one"), log("two")):

@@ -85,7 +85,7 @@ def test_images_on_another_scale_have_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize("window, factor, type, lines", (
-    ("auto", 1, np.uint16, ["WARNING: 20 of 20 images hold more than 8 bits, for which the run has no window: of each"]), ("auto", 1, np.uint8, []),
+    ("auto", 1, np.uint16, ["WARNING: 20 of 20 images hold more than 8 bits or state a window, and the run has none: of each"]), ("auto", 1, np.uint8, []),
     ("0:4000", 1, np.uint16, ["20 of 20 images hold more than 8 bits: --window=0:4000 becomes 0 .. 255"]),
     ("own", 1, np.uint16, ["20 of 20 images hold more than 8 bits: --window=own becomes"]),
     ("0:4000", 1, np.uint8, ["WARNING: 0 of 20 images hold more than 8 bits: --window=0:4000 becomes 0 .. 255, the others are taken as they are"]),
