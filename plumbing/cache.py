@@ -80,8 +80,8 @@ class Decoded:
         if not row["whole"]:
             row = self.fill(i)
         if self.crop:
-            name = self.cohort.paths[i]                            # else all pixels would become a text
-            return read_image(row["picture"], self.size, self.r, self.channels, crop, name)
+            # without its name the pixels would become a text, for an error that does not happen
+            return read_image(row["picture"], self.size, self.r, self.channels, crop, self.cohort.paths[i])
         if self.r == 1:
             return row["low"], None
         return row["low"], row["high"]

@@ -32,6 +32,7 @@ READABLE = re.compile(r"(?i)(?![-+]?[1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(
                       rf"\s*({UNITS})?")
 GROUPED = re.compile(rf"(?i)[-+]?(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")  # 1.500 among 750: 1500?
 CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
+# words that may stand for a blank
 UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|unspecified|undetermined"
                      r"|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate|inconclusive|maybe"
                      r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed"
@@ -40,6 +41,7 @@ UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|u
                      r"|sure|evalua|assess|determin)\w*|inconnue?|desconocid[oa]|sconosciut[oa]|unbekannt"
                      r"|keine angaben?|wei(ß|ss) nicht|nsp|ne sait pas|non renseigné|no sabe|onbekend"
                      r"|bilinmiyor|none[ _]selected|未知|不详|不明)[)\]]?")
+# yes and no
 LABELS = {**dict.fromkeys("true t yes y ja oui si sí sim evet tak да 是 positive positiv positif positivo 阳性 "
                           "pos present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● +".split(), "1"),
           **dict.fromkeys("false f no n nein non nee nej nie não hayır hayir нет 否 negative negativ "
@@ -47,15 +49,17 @@ LABELS = {**dict.fromkeys("true t yes y ja oui si sí sim evet tak да 是 posi
                           .split(), "0")}
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 TYPED = str.maketrans("ı’‐‑‒–—−", "i'------", "\u0307")              # as keyboards and spreadsheets vary them
+# words that say the same
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?((significant|acute|abnormal)[ _-])?(findings?|abnormalit(y|ies))"
                         r"|normal(es?)?|healthy|unremarkable|ohne befund|unauffällig"
                         r"|正常|未见异常")                        # in a list of findings
 CALL = re.compile(r"^(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
 LIST = re.compile(rf"[|;；]|^({CALL.pattern})?[\[({{].*[\])}}]$")
-SEPARATORS = "|;；,，、"
-NOTHING = "", "nan", "none", "<na>"                                # in a list
+SEPARATORS = "|;；,，、"                                             # in a list, the first that is there
+NOTHING = "", "nan", "none", "<na>"                                # likewise
 RARE_SEPARATORS = *"\t\\·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
+# of two classes, names of the one that is not to be detected, and of the one that is
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
                       r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|yok|无|normal|正常|healthy|gesund"
                       r"|sain|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"

@@ -99,7 +99,7 @@ def unreadable(path, name):
 
 def leave_out_masks(folder, paths, left_out):
     """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
-    keys_of = {path: keys_and_words(relpath(path, folder)) for path in paths}
+    keys_of = {path: mask_keys(relpath(path, folder)) for path in paths}
     shown = set()
     for keys, is_drawn in keys_of.values():
         if not is_drawn:
@@ -113,10 +113,10 @@ def leave_out_masks(folder, paths, left_out):
     return images
 
 
-def keys_and_words(path):
-    """-> the keys that an image shares with its masks; is there a word for a mask in the path?
+def mask_keys(path):
+    """-> the keys that an image shares with its masks; does the path have a word for a mask?
 
-    They are the path without the words for masks and images, and the folders that hold one called so. A class
+    Keys are the path without the words for masks and images, and the folders that hold one called so. A class
     may be called mask: it is none without an image of such a key."""
     parts = without_ending(path).split(os.sep)
     bare_parts, words = zip(*map(without_words, parts))

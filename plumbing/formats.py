@@ -10,7 +10,7 @@ FORMATS = {
     "array": (".npy", ".npz", ".pt"),
     "DICOM": (".dcm", ".dicom", ".ima"),
     "NIfTI": (".nii", ".nii.gz")}
-LARGEST = 2 ** 32                    # bytes of pixels; a header that says more is lying
+LARGEST = 2 ** 32                    # bytes of pixels that are read from one file
 PLENTY = 2 ** 26                     # bytes that a packed file may hold in any case, and
 PACKING = 200                        # times its own size; more is a bomb
 IMAGE_ENDINGS = sum(FORMATS.values(), ())

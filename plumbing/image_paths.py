@@ -107,7 +107,7 @@ def search(files_ending, cell, above):
         for number, (of_file, of_cell) in enumerate(SPELLINGS):
             matches = [file for file in near if ("/" + of_file(file)).endswith("/" + of_cell(name))]
             if matches:
-                return matches, number < 2 and not elsewhere
+                return matches, number < 2 and not elsewhere       # the ending may be left out
     return [], True
 
 

@@ -29,7 +29,7 @@ from plumbing.splits import learned_copies, read_run_split, split_patients
 from plumbing.tables import shortlist
 from plumbing.targets import fit_tasks, put_positive_last, training_notes
 
-# by the axes of the images: what flags are by default, and flags that do not apply with what they are then
+# by the axes of the images: defaults of flags; and flags that do not apply, with the value they have then
 CHANNELS = {2: 3, 3: 1}
 AUGMENTED = {0: "none", 2: "crop,hflip", 3: "hflip,vflip,dflip"}
 IDLE = {0: {"image": "64", "patch": "8", "augment": "none", "rotate": 0, "fit": "stretch", "cache": False},

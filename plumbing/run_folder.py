@@ -146,7 +146,7 @@ def save_model(folder, model, tasks, state=None):
     config = {"model": model.saved_as, model.saved_as: asdict(model.config),
               "tasks": [asdict(task) for task in tasks],
               "columns": [asdict(column) for column in model.columns]}
-    weights = {key: tensor.detach().to("cpu", copy=True).contiguous()    # two may be one, which no file holds
+    weights = {key: tensor.detach().to("cpu", copy=True).contiguous()    # safetensors refuses shared memory
                for key, tensor in model.state_dict().items()}
     with write_folder(folder) as fresh:
         write_json(join(fresh, "config.json"), config)

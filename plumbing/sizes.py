@@ -51,8 +51,8 @@ def sides(text):
 
 
 def check_size(args):
-    """Size, attention, image and patch of a ViT from scratch, where no flag gives them, in place. ValueError
-    for flags that --pretrained decides, or its absence."""
+    """Fill in size, attention, image and patch of a ViT from scratch where no flag gives them. ValueError for
+    flags that do not go with --pretrained, or only with it."""
     if args.pretrained:
         refuse_flags(args, "size")
         return
@@ -65,7 +65,7 @@ def check_size(args):
 
 
 def refuse_flags(args, *names):
-    """ValueError for flags of what --pretrained decides or, without it, of what comes with it alone."""
+    """ValueError where one of these flags is given, which --pretrained decides or, without it, nothing does."""
     reason = "is for --pretrained; without it mean and std are 0.5, and another flag decides the heads"
     if args.pretrained:
         reason = f"is fixed by --pretrained {args.pretrained}; leave it out"
