@@ -65,7 +65,7 @@ def check_size(args):
 
 
 def refuse_flags(args, *names):
-    """ValueError where one of these flags is given, which --pretrained decides or, without it, nothing does."""
+    """ValueError where one of these flags is given: --pretrained decides it, or nothing does without that."""
     reason = "is for --pretrained; without it mean and std are 0.5, and another flag decides the heads"
     if args.pretrained:
         reason = f"is fixed by --pretrained {args.pretrained}; leave it out"
