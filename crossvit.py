@@ -270,12 +270,12 @@ class CrossViT(nn.Module):
         add("--patches", help="of S and L, px, as 8,16; this and the next four change the variant: Table 7")
         add("--dims", help="widths of S and L, as 384,384")
         add("--depths", help="blocks of S and L in an encoder, as 2,4")
-        add("--encoders", type=int, help="K; default 3")
+        add("--encoders", type=int, help="K, how many; default 3")
         add("--cross-depth", type=int, help="cross attentions in a row; default 1")
         add("--attention", choices=KINDS, help="of the self-attention; default softmax, or the checkpoint's")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
         add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last encoder")
-        add("--train-blocks", type=int, help="train only the last k encoders; default: all")
+        add("--train-blocks", type=int, help="freeze all encoders but the last k; default: none")
 
     @staticmethod
     def check_flags(args):

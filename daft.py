@@ -248,7 +248,7 @@ class ResNet(nn.Module):
         add("--without", choices=("scale", "shift"), help="alpha = 1, or beta = 0 (Table 3)")
         add("--identity-init", action="store_true", help="alpha = 1 + ..., and starts as 1")
         add("--width", type=int, help="n, maps of the first block; default 4")
-        add("--train-blocks", type=int, help="train only the last k of 4 blocks; default: all")
+        add("--train-blocks", type=int, help="freeze all 4 blocks but the last k; default: none")
 
     @staticmethod
     def check_flags(args):

@@ -104,7 +104,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     predictions = predict_images(model, tasks, cohort, indices[split], options, watch, f"evaluating {split}")
     branches = {name: merge_samples(tasks, own, options["by_image"]) for name, own in samples.items()}
     held_out = None
-    if split != "val" and indices.get("val"):
+    if split != "val" and indices["val"]:
         held_out = predict_images(model, tasks, cohort, indices["val"], options, progress="looking at val")
         thresholds = {task.name: choose_thresholds(task, held_out) for task in tasks}
     if indices["train"]:
@@ -188,8 +188,8 @@ def make_parser():
     add("run", help="run folder, runs/NAME")
     add("--split", choices=SPLITS, default="test", help="which part of the run's own split")
     add_one_of("--data", help="another table than the run's; all its patients are evaluated")
-    add("--images", help="image folder of that table")
-    add("--target", help="targets of that table, as in train.py; default: those of the run")
+    add("--images", help="image folder of the table of --data or --predict")
+    add("--target", help="targets of the table of --data, as in train.py; default: those of the run")
     add("--by", help="columns of the table to make subgroups of, e.g. sex,age,site, besides "
         "earlier ones, and fst where there is such a column")
     add("--boxes", help="CSV of boxes to compare the maps with: image,label,x0,y0,x1,y1; "

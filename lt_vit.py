@@ -136,7 +136,7 @@ class LTViT(nn.Module):
     @staticmethod
     def add_flags(group):
         add = group.add_argument
-        add("--label-layers", type=int, help="N2, last blocks with label tokens; default 4, or half if fewer")
+        add("--label-layers", type=int, help="N2, last blocks with label tokens; default 4, at most half")
         add("--label-attention", choices=LABEL_ATTENTION, default="one-way", help="the paper's Table 3")
         add("--shared-head", action="store_true", help="one head for all labels, not one for each")
         ViT.add_flags(group)

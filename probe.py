@@ -165,8 +165,8 @@ class Probe(nn.Module):
     @staticmethod
     def add_flags(group):
         add = group.add_argument
-        add("--pretrained", help="the ViT to freeze: Hub id ORG/NAME[@revision], folder, run, either with "
-            ":FILE, or file")
+        add("--pretrained", help="the ViT to freeze: a file, or Hub id ORG/NAME[@revision], folder, run, "
+            "each also with :FILE")
         add("--mean", help="of the images that --pretrained has seen, 0..1; default: the checkpoint's")
         add("--std", help="their standard deviation; default: the checkpoint's")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")

@@ -351,8 +351,7 @@ def start_epoch(state, epoch, batches, device):
 
 
 def is_better(value, best, lower_is_better):
-    """NaN never is; best: None before there is any."""
-    if best is None:
+    if best is None:                                               # NaN never is better
         return math.isfinite(value)
     return value < best if lower_is_better else value > best
 

@@ -239,17 +239,17 @@ class ViT(nn.Module):
         """The flags of every model that holds a ViT."""
         from plumbing.sizes import SIZES
         add = group.add_argument
-        add("--pretrained", help="weights: Hub id ORG/NAME[@revision], folder, run, also with :FILE, or file")
+        add("--pretrained", help="weights: file, or Hub id ORG/NAME[@revision], folder, run, also with :FILE")
         add("--mean", help="of the images that --pretrained has seen, 0..1; default: the checkpoint's")
         add("--std", help="their standard deviation; default: the checkpoint's")
         add("--size", choices=SIZES, help="of a ViT from scratch, default micro; vit2d, vit3d, vit_wsi are "
             "the softmax-free paper's, with its image and patch")
-        add("--patch", help="P in px, written as --image; default 8, or the checkpoint's, resized to it")
+        add("--patch", help="P in px, written as --image; default 8, or the checkpoint's, which this resizes")
         add("--heads", type=int, help="H of --pretrained, where no config.json says it; default: a guess")
         add("--attention", choices=KINDS, help="see attention.py; default softmax, or the checkpoint's")
         add("--dropout", type=float, default=0.1, help="after embedding, attention and MLP, share of 1")
         add("--drop-path", type=float, default=0.0, help="stochastic depth: rate in the last block")
-        add("--train-blocks", type=int, help="train only the last k blocks; default: all")
+        add("--train-blocks", type=int, help="freeze all blocks but the last k; default: none")
 
     @staticmethod
     def check_flags(args):

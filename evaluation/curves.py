@@ -19,8 +19,8 @@ THIRDS = "lowest", "middle", "highest"
 
 
 class Line(NamedTuple):
-    """name: what the key says of it. low, high: the ends of its band over `over`, or with points of the
-    intervals, where marks stand instead of a line. mark: number of a point that stands out."""
+    """name: what the key says of it. low, high: the ends of its band over `over`; with `points` marks stand
+    instead of a line, and these are the ends of their intervals. mark: number of a point that stands out."""
     name: str
     xs: list
     ys: list

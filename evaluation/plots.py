@@ -14,8 +14,8 @@ SEE_THROUGH = ACCENT + (110,)
 
 
 def line_chart(lines, x, y, width=WIDTH, dots=None, reference=None, labels=()):
-    """Lines of curves.py in the colors of PALETTE. dots: xs and ys of pairs; reference: of a grey line;
-    labels: [(x, y, text)]."""
+    """Lines of curves.py in the colors of PALETTE. dots: xs and ys of pairs; reference: xs and ys of a grey
+    line; labels: [(x, y, text)]."""
     colors = PALETTE
     if dots:
         colors = PALETTE[1:]                         # dots have the first

@@ -52,7 +52,7 @@ def image_names(cohort):
 
 def unit_rows(tasks, predictions, cohort, digits, beside):
     """Yield {column: text} of every unit: its patient, its images, and of every task what beside(task, unit)
-    says, as pairs or a dict, and the prediction."""
+    says, as pairs or a dict, and the prediction to so many digits."""
     names = image_names(cohort)
     for unit, patient in enumerate(predictions["patient"]):
         row = {"patient": patient, "images": "|".join(names[i] for i in predictions["images"][unit])}

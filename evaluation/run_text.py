@@ -113,7 +113,7 @@ def document(run):
     """Yield what page and card say, from top to bottom: (kind, content), a text or a table as in
     result_tables.py.
 
-    "charts" and "pictures" are the places of what only one of them has: of a task, and of the run."""
+    At "charts", of a task, and "pictures", of the run, the page shows pictures and the card does not."""
     yield "title", run.name
     for sentence, warnings in verdicts(run.tasks, run.metrics):
         yield "lead", sentence

@@ -112,7 +112,8 @@ def summary(values, reason):
 
 
 def score(task, predictions, resamples=1000, constant=None):
-    """-> {units, patients, metric: {value, low, high}} of one task, for labels also {"per_label": ...}.
+    """-> {units, patients, metric: {value, low, high}, "spread"} of one task, for labels also "per_label", of
+    classes "per_class", how many cases each has, and of survival "events", their number.
 
     Units without a known target do not count. constant: a prediction that is the same for all;
     {"gain": {metric: ...}} then says by how much the model is better, over the same resamples of patients,
@@ -157,8 +158,8 @@ def score(task, predictions, resamples=1000, constant=None):
 
 
 def sides(answer, patients):
-    """-> {positives, negatives} among the answers of a yes-or-no question, and where they are more than the
-    patients that they are of, also these."""
+    """-> {positives, negatives}, how many of the answers to a yes-or-no question are 1 and 0; and where a
+    patient has several of them, {"positive patients", "negative patients"}, of how many patients they are."""
     result = {}
     for name, value in (("positive", 1), ("negative", 0)):
         own = patients[answer == value]
