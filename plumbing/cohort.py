@@ -1,4 +1,5 @@
-"""Cohort: images and what is known of them; Task: one thing to predict; Column: one input from the table.
+"""Cohort: images and what is known of them; Task: one thing to predict; Column: one input from the table;
+Reading: how image files are read; and one target for all images of a patient.
 """
 import math
 from collections import defaultdict

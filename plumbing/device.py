@@ -1,4 +1,4 @@
-"""Which device a model runs on, and how many cores feed it.
+"""Which device a model runs on, how many cores feed it, how its numbers repeat, and how tensors get there.
 """
 import os
 from contextlib import suppress

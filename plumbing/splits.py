@@ -1,4 +1,5 @@
-"""Splits: patients, never images, are dealt into train, val and test.
+"""Splits: patients, never images, are dealt into train, val and test, together with those who share an image;
+and splits are read from files and from names of folders.
 """
 import hashlib
 import re

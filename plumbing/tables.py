@@ -1,4 +1,4 @@
-"""Tables: reading a CSV file, and naming a place in it.
+"""Tables: reading a CSV file, finding its columns and blanks, and naming a place in it.
 """
 import csv
 import re

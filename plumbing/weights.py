@@ -64,7 +64,7 @@ def read_crossvit(name, model_class, image, channels, tasks, mean=None, std=None
     with belonging_together(name):
         tensors = crossvit_names(tensors, tasks)
         own = run_config(config)
-        if own and "patch_embed.0.proj.weight" in tensors:             # not a run of another model
+        if own and "pos_embed.0" in tensors:                           # not a run of another model
             config = own_config(model_class.Config, own, name, channels, mean, std, notes)
         else:
             fields = crossvit_fields(tensors)

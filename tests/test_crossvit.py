@@ -382,9 +382,10 @@ def test_architecture_is_read_from_the_tensors(name):
         assert from_dict(CrossViTConfig, fields, name) == config
 
 
-def test_own_folder_round_trips(tmp_path):
+@pytest.mark.parametrize("stem", ["linear", "conv"])
+def test_own_folder_round_trips(tmp_path, stem):
     """config.json keeps what tensors do not tell (fusion, attention, grids), as JSON; several tasks keep their heads."""
-    config = replace(MINI, grids=grids_at((48, 72), MINI.patch), fusion="pairwise", attention="sima", drop_path=0.1)
+    config = replace(MINI, stem=stem, grids=grids_at((48, 72), MINI.patch), fusion="pairwise", attention="sima", drop_path=0.1)
     assert from_dict(CrossViTConfig, json.loads(json.dumps(asdict(config))), "run") == config
     model = CrossViT(config, {"a": 3, "weight": 1}).eval()
     folder = write(tmp_path / "run", model.state_dict(), {"model": "fork", "fork": asdict(config)})
