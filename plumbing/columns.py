@@ -15,7 +15,7 @@ def fit_columns(cohort, wanted, train):
     """--tabular NAME[:number|category],... -> list of Columns, with the statistics of the training images.
 
     Without a kind, a column that holds a word is a category. ValueError where a column does not exist, is to
-    be predicted, or has nothing to learn from."""
+    be predicted, has nothing to learn from, or may be either."""
     columns = {}
     for name, kind in names_and_kinds(wanted, cohort.columns):
         require_column(cohort.name, cohort.columns, name, "--tabular")

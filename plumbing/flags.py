@@ -83,7 +83,7 @@ def add_data_flags(add):
     add("--image-column", help="default: image, or what the public table calls it; A,B where a row has two")
     add(
         "--split-column",
-        help="default: split, where there is one; or a file, CLAM's splits_K.csv; none: deal anew")
+        help="column of the official split, or CLAM's file splits_K.csv; default: split; none: deal anew")
     add(
         "--patient-target", choices=("first", "mean", "max"),
         help="one target per patient where the images of a patient differ")
@@ -104,7 +104,7 @@ def add_data_flags(add):
              "malignant, 1), else it is the second")
     add(
         "--folds", type=int, default=5,
-        help="patients are dealt into this many parts, one is the test split")
+        help="patients are dealt into this many parts, of which one is the test split")
     add(
         "--fold", type=number_or_all, default=0,
         help="which part is the test split, from 0; all: each in turn, as runs NAME-fold0 and so on")
@@ -132,11 +132,11 @@ def add_data_flags(add):
         "--rotate", type=float, default=0, help="turn training images by up to so many degrees")
     add(
         "--balanced", action=argparse.BooleanOptionalAction,
-        help="as many of each class of the first target in a batch; default: probe and cnn, where it "
-             "has classes")
+        help="equally many of each class of the first target in a batch; default: probe and cnn, where "
+             "it has classes")
     add(
         "--cache-dir", default="data_cache",
-        help="where simulated cohorts and downloads are kept")
+        help="where simulated cohorts, downloads, decoded images and features are kept")
     add(
         "--cache", action="store_true",
         help="keep decoded images in CACHE_DIR/decoded for all later epochs and runs; with crop in "
@@ -171,10 +171,10 @@ def add_optimization_flags(add, defaults):
     add(
         "--weight-decay", type=float, default=0.01,
         help="of matrices only (MultiViT's paper)")
-    add("--optimizer", choices=("AdamW", "Adam"), default="AdamW", help="Adam: the probes'")
+    add("--optimizer", choices=("AdamW", "Adam"), default="AdamW", help="Adam: the paper on probes")
     add(
         "--clip", type=float, default=1.0,
-        help="largest norm of the gradient; 0: as large as it is")
+        help="largest norm of the gradient; 0: no limit")
     add(
         "--select", metavar="METRIC",
         help="metric of the first target on the validation patients that chooses the best epoch, e.g. "

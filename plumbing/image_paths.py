@@ -8,8 +8,8 @@
 
 A file of the right name in another folder than the table says is another image, and never taken. Upper and
 lower case, the two ways to write an accent, and the ending may differ where that leaves no choice; a note
-says so. A table cannot name a file outside of the folder. A link inside it is followed: whoever owns the
-folder made it, not the table.
+says so, but not of an ending that the table leaves out. A table cannot name a file outside of the folder. A
+link inside it is followed: whoever owns the folder made it, not the table.
 """
 import filecmp
 import os
