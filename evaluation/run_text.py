@@ -149,14 +149,14 @@ def with_legend(made):
 
 def caveats(run):
     """Yield what these numbers do not say, in sentences."""
-    yield "Not for clinical use. The model has been tested on these patients only."
-    yield ("Intervals say how much the result depends on which patients are in the test split, "
+    yield "Not for clinical use. These numbers are of these patients only."
+    yield (f"Intervals say how much the result depends on which patients are in {run.tested_on}, "
            f"not what another training would give: this is one seed ({run.args['seed']}).")
     if run.args["data"] in COHORTS:
-        yield ("The patients are simulated. The result says that the method works, "
+        yield ("The model learned from simulated patients. The result says that the method works, "
                "not how well it does on people.")
     if run.metrics["patients"] < 100:
-        yield (f"{run.metrics['patients']} test {people(run.metrics)} are few: intervals are wide, "
+        yield (f"{run.metrics['patients']} {people(run.metrics)} are few: intervals are wide, "
                "and a little too narrow for what they promise.")
     if run.args.get("pretrained"):
         yield f"The weights it started from, {run.args['pretrained']}, have a license of their own."
