@@ -22,7 +22,7 @@ from plumbing.pictures import read, read_image
 
 
 LINE = 2                                             # width of a frame around a finding, px
-WIDEST = 8 * HEIGHT                                  # px of a photograph, which is less than a strip has
+WIDEST = 8 * HEIGHT                                  # px: a photograph that is a strip is not drawn wider
 KEPT_TEXT = "Frames are the patches that the attention filter keeps, the lighter the higher their rank."
 COMPOSITE_TEXT = " The composite is made of them, by rank, row by row; the second stage sees it."
 MAP_TEXT = ("Colors are attention, mean over the heads, in multiples of chance, which is 1/T for each of T "

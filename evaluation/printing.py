@@ -7,8 +7,8 @@ from evaluation.result_tables import cell_text, counts, legend, map_tables, numb
 from evaluation.verdict import verdicts
 
 
-WIDTH = 80
-NAME = 34            # of a row, at most
+WIDTH = 80           # letters of a line
+NAME = 34            # letters of a row's name, at most
 
 
 def print_columns(head, rows):

@@ -31,7 +31,7 @@ STEPS = {  # name: seconds that it may take, and what python runs
     "readers": (30, "-m experiments.bench readers {bench}"),
     "default": (130, "-u train.py --mode multi --n 3 --r 2 --epochs 8 --name default --overwrite {train}"),
     "resume": (40, "-m pytest -q -p no:cacheprovider -m cuda -k resume"),
-    # a table comes with the last of its runs: those of one seed, then those of ten, as many as fit
+    # a table is written when all of its runs are done: first with one seed, then with ten, if time is left
     "seed": (150, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 1 --jobs 4 {bench}"),
     "seeds": (240, "-m experiments.reproduce crossvit lt_vit multivit daft --seeds 10 --jobs 4 {bench}"),
 }

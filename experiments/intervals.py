@@ -14,8 +14,8 @@ T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262
 def look_up(metrics, places):
     """A number of metrics.json; of the places "a/b|c/d" the first that is there counts.
 
-    NaN where it is null, without metrics, because the run failed, and at an empty place, which is always
-    there. ValueError if no place is there."""
+    NaN where it is null, where there are no metrics since the run failed, and at an empty place, which is
+    always there. ValueError if no place is there."""
     if not metrics:
         return math.nan
     for place in places.split("|"):

@@ -16,7 +16,7 @@ from train import make_optimizer
 from vit import ViT, ViTConfig
 
 
-PASSES = {"forward": 4, "training": 1}                             # that are timed together
+PASSES = {"forward": 4, "training": 1}                             # of the network, in a step that is timed
 AS_EACH_COMES = "--kernels auto --amp auto"
 SAME = {"cpu": "--kernels mkl --amp off", "cuda": "--kernels mkl --amp bf16"}      # for all candidates
 
