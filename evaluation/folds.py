@@ -66,7 +66,7 @@ def show(name, runs):
         values = [column[metric] for column in columns]
         rows.append([metric, *mean_and_sd(values), *values])
     write_csv(f"{name}-folds.csv", rows)
-    shown = [[metric, number(mean), number(sd), count] for metric, mean, sd, count, *_ in rows[1:]]
+    shown = [[metric, number(mean), number(sd, mean), count] for metric, mean, sd, count, *_ in rows[1:]]
     print_columns([f"{len(tested)} of {len(runs)} folds", "mean", "standard deviation", "folds"], shown)
     print(f"{name}-folds.csv")
 

@@ -135,10 +135,14 @@ def map_title(name):
 
 
 def score_finding(maps, boxes):
-    """{name of the map: (rows, columns)} -> {name: (pointing game, mass in the box)}, and those of chance."""
+    """{name of the map: (rows, columns)} -> {name: (pointing game, mass in the box)}, and those of chance, of
+    each branch: a larger patch touches a box more often."""
     scores = {}
-    flat = np.ones_like(next(iter(maps.values())))
-    for name, weights in (maps | {"chance": flat}).items():
+    flat = {}
+    for name, weights in maps.items():
+        _, comma, branch = name.partition(", branch ")
+        flat[f"chance{comma}{branch}"] = np.ones_like(weights)
+    for name, weights in (maps | flat).items():
         within = inside(boxes, weights.shape)
         strongest = within[weights == weights.max()]               # a flat map points everywhere
         scores[name] = float((strongest > 0).mean()), float((weights * within).sum() / weights.sum())

@@ -42,7 +42,7 @@ def number(x, beside=None):
     size = max(abs(x), abs(beside or 0))
     if 0.01 <= size < 1000 or size < 1e-12:
         return f"{x:.3f}".replace("-0.000", "0.000")
-    if 1000 <= size < 1e6:
+    if 1000 <= size < 1e6 and abs(x) >= 10:
         return f"{x:,.0f}"
     return f"{x:.3g}"
 
@@ -67,7 +67,8 @@ def cell_text(cell):
         return str(cell)
     if cell["value"] is None:
         return f"undefined: {cell['reason']}"
-    return " ".join(filter(None, [number(cell["value"], cell["high"]), interval(cell), cell.get("of")]))
+    widest = max(abs(end or 0) for end in (cell["low"], cell["high"]))
+    return " ".join(filter(None, [number(cell["value"], widest), interval(cell), cell.get("of")]))
 
 
 def people(result):
@@ -267,18 +268,18 @@ def confusion_tables(task, result):
 
 def map_tables(result):
     """-> where the maps point, map by map, and label by label. result: see localization.score_maps."""
-    chance = result["chance"]
+    first = next(iter(result.values()))            # all are of the same findings
     titles = [map_title(name) for name in result]
     rows = []
     for title, scores in zip(titles, result.values()):
-        rows.append([title, *[marked(scores[metric], chance["findings"] < FEW)
+        rows.append([title, *[marked(scores[metric], first["findings"] < FEW)
                               for metric in ("pointing", "mass")]])
     labels = []
-    for label, own in chance["per_label"].items():
+    for label, own in first["per_label"].items():
         cells = [marked(scores["per_label"][label]["pointing"], own["findings"] < FEW)
                  for scores in result.values()]
         labels.append([label, *cells, own["findings"]])
     return [("Do the maps point at the finding? How often the strongest patch touches the box, "
              "and the share of the map inside it",
-             [f"boxes of {chance['findings']} findings", "pointing game", "mass in the box"], rows),
+             [f"boxes of {first['findings']} findings", "pointing game", "mass in the box"], rows),
             ("Pointing game, label by label", ["", *titles, "findings"], labels)]

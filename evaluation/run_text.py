@@ -203,10 +203,9 @@ def training_text(run):
     text = f"{len(run.log)} of {run.args['epochs']} epochs"
     values, best, metric = validated(run)
     if best is not None:
-        text += (f"; the best on the validation split is epoch {run.log[best]['epoch']}, "
-                 f"{NAMES[metric]} of {run.first_task.name} {number(values[best])} on "
-                 f"{sum(row['split'] == 'val' for row in run.split)} "
-                 f"{people(run.own_metrics)} there")
+        text += (f"; the best on the validation split of {sum(row['split'] == 'val' for row in run.split)} "
+                 f"{people(run.own_metrics)} is epoch {run.log[best]['epoch']}, "
+                 f"{NAMES[metric]} of {run.first_task.name} {number(values[best])}")
     return text
 
 

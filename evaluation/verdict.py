@@ -4,7 +4,7 @@ Terminal, report and model card open with what `verdict` makes of metrics.json.
 """
 from evaluation.metrics import METRICS, NAMES
 from evaluation.result_tables import (
-    CONSTANT, alike, capital, cell_text, few, interval, number, questions, too_few,
+    CONSTANT, alike, capital, cell_text, few, number, questions, too_few,
 )
 from evaluation.scores import FEW
 from plumbing.tables import shortlist
@@ -59,8 +59,7 @@ def verdict(task, result):
     elif gain["high"] < 0:
         word = "worse"
     return (f"{task.name}: {word} than {constant}. {capital(name)} {value} against {without}, "
-            f"a gain of {number(gain['value'], gain['high'])} {interval(gain)} "
-            f"on {scores['units']} {result['split']} {result['unit']}s."), texts
+            f"a gain of {cell_text(gain)} on {scores['units']} {result['split']} {result['unit']}s."), texts
 
 
 def rare_warnings(asked):

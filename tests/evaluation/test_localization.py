@@ -84,6 +84,8 @@ def test_hit_mass_and_chance():
     map = np.ones((4, 4))
     map[0, 1] = 5
     assert score_finding({"m": map}, box) == {"m": (1.0, 6 / 20), "chance": (2 / 16, 2 / 16)}
+    branches = score_finding({"m, branch S": np.ones((4, 4)), "m, branch L": np.ones((2, 2))}, box)
+    assert branches["chance, branch S"] == (2 / 16, 2 / 16) and branches["chance, branch L"] == (1 / 4, 2 / 16)     # larger patches touch it more often
     map[3, 3] = 9
     assert score_finding({"m": map}, box)["m"][0] == 0.0
     assert score_finding({"m": np.ones((4, 4))}, box)["m"][1] == 2 / 16
@@ -131,7 +133,8 @@ def test_a_run_measures_and_draws_its_maps(tmp_path, monkeypatch, capsys):
     assert "mass in the box" in capsys.readouterr().out and "pointing game" in open("runs/a/report.html").read()
     assert len([name for name in os.listdir("runs/a/figures") if name.startswith("patient_")]) == 3
     train.main([*common, "b", "--model", "crossvit", "--variant", "9", "--image", "48"])
-    assert list(json.load(open("runs/b/metrics.json"))["localization"]) == ["class token, branch S", "class token, branch L", "chance"]
+    assert list(json.load(open("runs/b/metrics.json"))["localization"]) == ["class token, branch S", "class token, branch L",
+                                                                                "chance, branch S", "chance, branch L"]
     findings = json.load(open("runs/b/metrics.json"))["findings"]
     alone = [findings["branches"][f"branch {name} alone"] for name in "SL"]
     assert alone[0]["units"] == findings["units"] and len({findings["brier"]["value"], *(scores["brier"]["value"] for scores in alone)}) == 3

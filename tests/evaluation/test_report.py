@@ -189,7 +189,7 @@ def test_the_split_is_the_runs_own_on_the_page_of_another_table_too(runs, tmp_pa
     json.dump(metrics | {"patient_ids": False}, open(tmp_path / "a" / "metrics.json", "w"))
     shutil.copy(tmp_path / "a" / "predictions.csv", tmp_path / "a" / "other-test")
     text = Page(open(write_report(str(tmp_path / "a"), str(tmp_path / "a" / "other-test"))).read()).text
-    assert "split by image: one person may be in two parts" in text and "2 images, not patients, there" in text and "on other-test: 4 patients" in text
+    assert "split by image: one person may be in two parts" in text and "validation split of 2 images, not patients, is epoch " in text and "on other-test: 4 patients" in text
 
 
 @pytest.mark.slow

@@ -133,6 +133,8 @@ def test_an_interval_has_the_digits_of_its_larger_end():
     ends = (-0.051, 0.00413), (-0.15, -0.00883), (0.0012, 0.0034), (-2.2e-16, 1.1e-16), (12.0, 3456.0), (-0.0002, 0.5)
     texts = [interval({"low": low, "high": high}) for low, high in ends]
     assert cell_text({"value": 0.00363, "low": -0.033, "high": 0.037}) == "0.004 (-0.033 to 0.037)"
+    assert cell_text({"value": -0.00707, "low": -0.022, "high": 0.006}) == "-0.007 (-0.022 to 0.006)"
+    assert cell_text({"value": 0.97, "low": -72440.0, "high": 0.9871}) == "0.97 (-72,440 to 0.987)"
     assert texts == ["(-0.051 to 0.004)", "(-0.150 to -0.009)", "(0.0012 to 0.0034)", "(0.000 to 0.000)", "(12 to 3,456)", "(0.000 to 0.500)"]
 
 
