@@ -80,8 +80,8 @@ class Decoded:
         if not row["whole"]:
             row = self.fill(i)
         if self.crop:
-            # without its name the pixels would become a text, for an error that does not happen
-            return read_image(row["picture"], self.size, self.r, self.channels, crop, self.cohort.paths[i])
+            # without a name the pixels would become a text, for an error that does not happen
+            return read_image(row["picture"], self.size, self.r, self.channels, crop, self.path)
         if self.r == 1:
             return row["low"], None
         return row["low"], row["high"]

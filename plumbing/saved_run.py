@@ -64,7 +64,6 @@ def open_model(run):
     """Run folder -> its best model, in evaluation, its tasks, its flags."""
     args = read_args(run)
     if not isdir(join(run, "best")):  # a process may be writing the files beside it now
-        lock_file = lock_run(run)
-        recover(join(run, "best"))
-        lock_file.close()
+        with lock_run(run):
+            recover(join(run, "best"))
     return *read_model(run), args

@@ -78,8 +78,8 @@ def write(folder, cohort, seed=0, patients=None):
                 writer.writerows(rows)
 
 
-def make(name, root="data_cache", seed=0, patients=None):
-    """Return the path of the cohort.csv of one of COHORTS, which is drawn first if it is not there yet.
+def make(name, root, seed=0, patients=None):
+    """Return the path of the cohort.csv of one of COHORTS below `root`; it is drawn if it is not there yet.
 
     It is drawn beside its place and renamed at the end, by one process at a time: a second one waits, and
     finds it done. patients=None draws as many as is usual for the cohort."""
