@@ -193,12 +193,20 @@ def test_a_copy_is_a_network_of_its_own():
 
 
 def test_a_run_is_started_from_at_the_size_of_its_images(tmp_path):
-    """--pretrained without --image: the sides that config.json states, and the run's weights but for its head."""
-    model = ResNet(SMALL, {"y": 2})
-    folder = write(tmp_path / "run", model.state_dict(), {"model": "fork", "fork": asdict(SMALL)})
-    args = parse(["--model", "daft", "--pretrained", str(folder), "--tabular", "a", "--fusion", "film"])
-    again = ResNet.from_args(args, {"y": 2}, [Column("a", "number")])
-    assert again.config.image == SMALL.image and torch.equal(again.stem[0].weight, model.stem[0].weight)
+    """--pretrained without --image: the sides that config.json states, and the run's weights but for its head and what read its table."""
+    model = ResNet(replace(SMALL, tabular=1), {"y": 2})
+    folder = write(tmp_path / "run", model.state_dict(), {"model": "fork", "fork": asdict(model.config)})
+    for fusion in ("film", "daft"):
+        args = parse(["--model", "daft", "--pretrained", str(folder), "--tabular", "a", "--fusion", fusion])
+        again = ResNet.from_args(args, {"y": 2}, [Column("a", "number")])
+        assert again.config.image == SMALL.image and torch.equal(again.stem[0].weight, model.stem[0].weight)
+        assert again.head["y"].out_features == 2 and "new blocks.3.daft" in again.report
+
+
+def test_only_the_image_alone_needs_no_table():
+    """Every other row of Table 2 is refused without --tabular."""
+    alone = [fusion for fusion in FUSIONS if not ResNet.needs_columns(parse(["--model", "daft", "--fusion", fusion, "--pretrained", "x"]))]
+    assert alone == ["image"]
 
 
 def test_a_run_without_an_image_network_starts_none(tmp_path):

@@ -251,6 +251,7 @@ def test_a_run_starts_the_other_models(table, quiet):
     assert Image.open(f"runs/start/figures/{first}").width > 3 * 240           # image, corrupted, rebuilt
     evaluation.main(["runs/start", "--split", "val", "--device", "cpu"])
     best = open_model("runs/start")[0].vit
+    assert "from runs/start" in GMML.from_args(settled("--pretrained", "runs/start", "--image", "16x16"), {}).report
     for argv in (["vit"], ["lt_vit"], ["q2l"], ["multivit", "--n", "2"], ["probe", "--head", "class"]):
         args = parse(["--model", *argv, "--pretrained", "runs/start"])
         args.image, args.channels = "16x16", 3

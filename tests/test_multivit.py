@@ -353,6 +353,8 @@ def test_activation_memory_grows_linearly_with_the_number_of_images():
 def test_modes_are_the_papers():
     """The released code's names (simple, multi for Partial, full) are not used."""
     assert MODES == ("baseline", "joint", "partial", "multi")
+    by_patient = [mode for mode in MODES if MultiViT.by_patient(parse(["--model", "multivit", "--mode", mode]))]
+    assert by_patient == ["joint", "partial", "multi"]             # a sample of the baseline is a photograph
 
 
 def test_merge_and_fuse_start_as_means():

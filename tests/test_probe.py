@@ -368,6 +368,7 @@ def test_batches_are_balanced_where_there_are_classes(nih, target, more, balance
     (("--model", "probe", "--pretrained", "x", "--patch", "8"), "--patch belongs to --model"),
     (("--model", "cnn", "--pretrained", "x"), "--pretrained belongs to --model"),
     (("--model", "cnn", "--image", "26"), "at least 27 px"),
+    (("--model", "probe", "--pretrained", "x", "--head", "mean"), "--head: invalid choice: 'mean'"),
     (("--model", "vit", "--head", "class"), "--head belongs to --model probe, not to vit"),
     (("--model", "vit", "--target", "Edema,Mass", "--balanced"), "--balanced: findings, the first target, is a task of labels"),
 ), ids=lambda value: value if isinstance(value, str) else " ".join(value))

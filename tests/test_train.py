@@ -41,6 +41,13 @@ MODELS = (*QUICK, ("--model", "multivit", "--mode", "partial", "--n", "3", "--r"
 EVALUATED = (MULTI, ("--model", "daft", "--tabular", "sex", "--fusion", "linear"))      # again, by eval.py
 
 
+def test_the_log_has_the_mean_loss_of_an_epoch(grey_run):
+    """Near 1 at first: targets are in units of their standard deviation, and heads begin small."""
+    with open(f"{grey_run}/log.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["train_loss"]) == pytest.approx(1, abs=0.2)
+
+
 @pytest.mark.parametrize("lower_is_better", (True, False))
 def test_the_first_of_equal_epochs_is_the_best(lower_is_better):
     """What is no better, or no number, does not take the place of the best; the first number does."""
