@@ -107,14 +107,13 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     size: (d, h, w). crop: shares cut off left, top, right, bottom of every slice. name: for messages. window:
     for types other than uint8, see grey.py. Axes that shrink are averaged, those that grow are interpolated.
     ValueError, one line, for a file or a shape that does not fit."""
-    name = name or source
     values = as_values(source)
     volume = values.array
     if volume.ndim == 3:
         volume = volume[None]
     if volume.ndim != 4 or len(volume) not in (1, channels):
-        raise ValueError(f"{name}: {values.array.shape}, need a volume (D, H, W) or (C, D, H, W) with the "
-                         f"channels in front, {channels} if --channels says no other number")
+        raise ValueError(f"{name or source}: {values.array.shape}, need a volume (D, H, W) or (C, D, H, W) "
+                         f"with the channels in front, {channels} if --channels says no other number")
     left, top, right, bottom = crop
     height, width = volume.shape[2:]
     rows = slice(round(top * height), height - round(bottom * height))
@@ -122,11 +121,11 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
     parts = []                                                     # uint8 (D, H, W), one per channel
     for channel, array in enumerate(volume):
         parts.append(to_grey(replace(values, array=array), window, channel)[:, rows, columns])
-    if parts[0].shape == tuple(size):
+    if parts[0].shape == size:
         pixels = np.stack(parts)
     else:
         x = torch.stack([shrink(part, size) for part in parts])
-        x = F.interpolate(x[None], size=tuple(size), mode="trilinear")       # (1, C, d, h, w)
+        x = F.interpolate(x[None], size=size, mode="trilinear")              # (1, C, d, h, w)
         pixels = x[0].round().byte().numpy()
     return np.broadcast_to(pixels, (channels, *size))
 

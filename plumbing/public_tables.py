@@ -8,7 +8,7 @@ from os.path import isfile, join
 from statistics import mode
 
 from plumbing.cells import list_parts, same_word
-from plumbing.tables import first_column, read_csv, shortlist
+from plumbing.tables import first_column, read_csv, require_column, shortlist
 
 
 TABLES = r"""
@@ -164,13 +164,15 @@ def table_path(data, known, images):
 
 def join_table(folder, file, key, others_are, header, rows):
     """Add to header and rows the columns of another table in the folder, if it is there; -> a line about it,
-    in a list. others_are: what rows are that it lacks, "blank there" or "left out"."""
+    in a list. key: the column by which its rows are found; others_are: what rows are that it lacks, "blank
+    there" or "left out"."""
     path = join(folder, file)
     if not isfile(path):
         path += ".gz"                                              # which is refused with how to unpack it
     if not isfile(path):
         return []
     names, others = read_csv(path)
+    require_column(path, names, key, "the table beside it")
     row_of = {other[key]: other for other in others}
     blanks = dict.fromkeys(names, "")
     known = [row for row in rows if row[key] in row_of]

@@ -127,7 +127,6 @@ def sample_channels(cohort, i):
 
 
 def by_x(shape):
-    """(3, 4) -> "3 x 4"."""
     return " x ".join(map(str, shape))
 
 

@@ -187,6 +187,15 @@ def test_tables_of_public_data_sets_are_rows_of_a_table(tmp_path, name, file, li
         assert [os.path.relpath(image, tmp_path) for image in cohort.paths] == list(images)
 
 
+def test_a_table_beside_without_the_column_that_joins_it_is_refused(tmp_path):
+    """The archive's own metadata call the image isic_id."""
+    path = write(tmp_path, "ISIC_2019_Training_GroundTruth.csv", "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC", "ISIC_1,1,0,0,0,0,0,0,0")
+    beside = write(tmp_path, "ISIC_2019_Training_Metadata.csv", "isic_id,lesion_id", "ISIC_1,7")
+    with pytest.raises(ValueError) as error:
+        load_cohort(path)
+    assert str(error.value) == f"{beside}: no column 'image'; the table beside it names it, there are 'isic_id', 'lesion_id'"
+
+
 def test_mimic_labels_of_studies_and_its_split(tmp_path):
     """One row per film with the split; CheXpert's labels come from the table of studies beside; a compressed one is refused."""
     labels = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"

@@ -69,7 +69,7 @@ def test_pasi_range():
 
 
 def test_regions_agree_with_photographs(photos):
-    """A region's area is the mean of its photographs, its grades are theirs; three photographs show 70 % of PASI's weight."""
+    """A region's area is the mean of its photographs, its grades are theirs; three photographs show at least 70 % of PASI's weight."""
     rows = read(photos)
     for region in read(photos, "regions.csv"):
         seen = [r for r in rows if (r["patient_id"], r["region"]) == (region["patient_id"], region["region"])]
