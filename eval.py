@@ -123,7 +123,7 @@ def evaluate(model, tasks, cohort, indices, run, options, split="test", by=None,
     if table:
         result["table"] = table
     for kind in ("seen_before", "warnings"):
-        if options[kind]:
+        if options.get(kind):
             result[kind] = options[kind]
     for task in tasks:
         constant = constants.get(task.name)
@@ -289,7 +289,7 @@ def evaluate_run(args):
     options = run_options(saved, model, cohort, device)
     # a run with which this one began, or its table, may be gone by now
     options["seen_before"] = before.get("seen_before") or seen_before(saved, cohort, indices)
-    options["warnings"] = before.get("warnings", [])
+    options["warnings"] = before.get("warnings") or [note for note in notes if "WARNING" in note]
     add_features(saved, model.to(device), cohort, options)
     figures = 3 if args.figures is None else args.figures
     with lock(join(folder, EVALUATION_LOCK), wait=True):

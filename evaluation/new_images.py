@@ -141,8 +141,8 @@ def predict_new(run, source, out, images=None, skip_broken=False, figures=0, dev
     write_csv(out, rows)
     if good and figures:
         folder = splitext(out)[0] + "-figures"
-        print(f"pictures of what the model looked at are in {folder}")
         draw_figures(folder, model, tasks, cohort, predictions, options, figures, boxes_of={})
+        print(f"pictures of what the model looked at, in {folder}: {len(os.listdir(folder))}")
     unit = "patients" if cohort.patients_known else "images, not patients,"
     return f"{len(rows) - 1} {unit}"
 

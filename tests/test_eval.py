@@ -147,7 +147,7 @@ def test_another_table_is_judged_at_the_thresholds_of_the_run(tmp_path):
     saved, constants = saved_results(str(tmp_path))
     assert saved["findings"]["edema"] > 0 and saved["findings"]["mass"] is None and saved["pasi"] == saved["grade"] == {}
     os.makedirs(tmp_path / "other")
-    there = {"train": [], "test": indices["test"]}
+    there = {"train": [], "val": [], "test": indices["test"]}
     again = evaluate(model, TASKS, cohort, there, str(tmp_path / "other"), options_of(model), figures=0, learned=(saved, {}))
     assert again["findings"]["operating_point"]["edema"]["threshold"] == saved["findings"]["edema"]
     assert "reason" in again["findings"]["operating_point"]["mass"] and saved_results(str(tmp_path / "none")) == ({}, {})

@@ -73,7 +73,9 @@ def test_a_broken_picture_stops_or_is_listed(place, tmp_path, capsys, monkeypatc
     assert source.name in said and not os.path.exists(tmp_path / "out.csv")
     monkeypatch.setattr(sys, "argv", [*argv, "--skip-broken", "--figures", "1"])
     evaluate.main()
-    error, rows = capsys.readouterr().err, {row["patient"]: row for row in rows_of(tmp_path / "out.csv")}
+    shown, error = capsys.readouterr()
+    rows = {row["patient"]: row for row in rows_of(tmp_path / "out.csv")}
+    assert f"pictures of what the model looked at, in {tmp_path}/out-figures: 1\n" in shown
     assert set(rows) == {"p2", "ghost"} and error.count("skipped: ") == 2 and "broken.jpg" in error and "x.png" in error
     assert rows["p2"]["skipped"] == "p2/broken.jpg" and rows["ghost"]["skipped"] == "ghost/x.png" and rows["p2"]["images"].count("|") == 2
     assert float(rows["p2"]["redness predicted"]) and rows["ghost"]["redness predicted"] == rows["ghost"]["images"] == ""

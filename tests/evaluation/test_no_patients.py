@@ -61,13 +61,16 @@ def test_names_of_files_prove_nothing_and_bytes_do(classes, tmp_path):
 
 
 def test_a_table_without_ids_is_read_as_the_folders_were(classes, tmp_path, capsys):
-    """By its column class, every image a patient of its own, whatever split it says; its target may have another name, which a line says."""
+    """By its column class, every image a patient of its own, whatever split it says; its target may have another name, which a line says. What
+    it is warned of stands on its page."""
     draw(tmp_path, [f"{name}/{i}.png" for name in "ab" for i in range(5)], seed=3)
     rows = [f"{name}/{i}.png,{name},external" for name in "ab" for i in range(5)]
+    rows[0] = "a/0.png,None,external"
     (tmp_path / "t.csv").write_text("\n".join(["image,class,split", *rows]))
     run = str(classes / "runs/r")
     evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--device", "cpu"])
     assert "test: 10 images; 95 % intervals, images, not patients, resampled" in capsys.readouterr().out
+    assert "WARNING: class: None counts as a blank" in (classes / "runs/r/t-test/report.html").read_text()
     (tmp_path / "t.csv").write_text("\n".join(["image,label,split", *rows]))
     shutil.rmtree(classes / "runs/r/t-test")
     evaluate.main([run, "--data", str(tmp_path / "t.csv"), "--target", "label", "--device", "cpu"])

@@ -73,7 +73,8 @@ def photographs(folder):
         Image.fromarray(rng.integers(256, size=(20, 30, 3), dtype=np.uint8)).save(cohort.paths[i])
     cohort.pixels = None
     half = {f"p{k}" for k in range(6)}
-    return cohort, {split: [i for i, p in enumerate(cohort.patients) if (p in half) == (split == "train")] for split in ("train", "test")}
+    indices = {split: [i for i, p in enumerate(cohort.patients) if (p in half) == (split == "train")] for split in ("train", "test")}
+    return cohort, {**indices, "val": []}
 
 
 def options_of(model, by_image=False):
