@@ -97,15 +97,16 @@ def hub_id(name):
     return None
 
 
-def preprocessor(config):
+def preprocessor(config, fit):
     """config.json of a run -> preprocessor_config.json: what is done to a picture before the model sees it.
 
-    transformers has a processor for pictures only; volumes and bags are described in the same words."""
+    transformers has a processor for pictures only; volumes and bags are described in the same words. It has
+    no word for --fit pad and crop: then pictures must come to it in the model's size."""
     _, own = class_of(config, "preprocessor")
     seen = images_of(own)
     size = seen.image
     result = {
-        "do_resize": bool(size),
+        "do_resize": bool(size) and fit == "stretch",
         "size": dict(zip(("width", "height", "depth"), reversed(size))),
         "resample": 2,                               # bilinear
         "do_rescale": bool(size),
@@ -123,7 +124,7 @@ def read_card(folder, library="pytorch"):
     """Run folder -> the text of README.md, and preprocessor_config.json as a dict."""
     run = read_run(folder, public=True)
     with evaluated(folder):
-        return card(run, library), preprocessor(run.config)
+        return card(run, library), preprocessor(run.config, run.args.get("fit", "stretch"))
 
 
 def write_card(folder, to=None, library="pytorch"):

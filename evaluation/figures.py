@@ -24,7 +24,6 @@ from plumbing.pictures import read, read_image
 LINE = 2                                             # width of a frame around a finding, px
 WIDEST = 8 * HEIGHT                                  # px: a photograph that is a strip is not drawn wider
 KEPT_TEXT = "Frames are the patches that the attention filter keeps, the lighter the higher their rank."
-COMPOSITE_TEXT = " The composite is made of them, by rank, row by row; the second stage sees it."
 MAP_TEXT = ("Colors are attention, mean over the heads, in multiples of chance, which is 1/T for each of T "
             "patches; all maps here share the scale, and a map that prefers nothing is dark all over.")
 ANSWERS = {  # kind of task: its actual and its predicted value, in words
@@ -140,13 +139,11 @@ def sample_figure(views, out, i, config, tasks, answers, boxes, title):
     answers: {task: (target, prediction)}; boxes: {label: boxes in shares}."""
     if "image" in out and "token" in out:
         kept = list(zip(out["image"][i].tolist(), out["token"][i].tolist()))       # best first
-        text = KEPT_TEXT
         composite = []
         if "composite" in out:
-            text += COMPOSITE_TEXT
             composite = [pixels_of(out["composite"][i])]
         photos = [photo for _, photo, _ in views]
-        return filter_figure(photos, kept, config.vit.grid, composite, title), text
+        return filter_figure(photos, kept, config.vit.grid, composite, title), KEPT_TEXT
     if "rebuilt" in out:
         pictures = [views[0][1], pixels_of(out["corrupted"][i]), pixels_of(out["rebuilt"][i])]
         return side_by_side(pictures, ["image", "corrupted", "rebuilt"], title=title), REBUILT_TEXT

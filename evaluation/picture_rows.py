@@ -53,14 +53,12 @@ def heat_color(share):
     return tuple(heat_colors(share).round().astype(int).tolist())
 
 
-def draw_heat(image, times, top=LEAST_TOP, alpha=0.5):
-    """A (rows, cols) map in multiples of chance over an image: dark up to 1, light from `top` on.
-
-    alpha: 0 shows the image alone, 1 the map alone."""
+def draw_heat(image, times, top=LEAST_TOP):
+    """Half an image, half a (rows, cols) map in multiples of chance, dark up to 1, light from `top` on."""
     image = to_picture(image)
     heat = (np.asarray(times, np.float32) - 1) / (top - 1)
     heat = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
-    blend = (1 - alpha) * np.asarray(image) + alpha * heat_colors(heat)
+    blend = (np.asarray(image) + heat_colors(heat)) / 2
     return Image.fromarray(blend.round().astype(np.uint8))
 
 
@@ -138,7 +136,7 @@ def stack(rows):
     return sheet
 
 
-def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
+def filter_figure(photos, kept, grid, composite, title=""):
     """MultiViT's picture: one patient's photographs with the kept patches framed -> the composite of these.
 
     kept: [(number of the photograph, patch of the (rows, columns) grid)], the best first. composite: its
@@ -148,12 +146,12 @@ def filter_figure(photos, kept, grid, composite, title="", height=HEIGHT):
     for number, photo in enumerate(photos):
         own = {rank: cell for rank, (image, cell) in enumerate(kept) if image == number}
         colors = [heat_color(1 - rank / max(1, len(kept) - 1)) for rank in own]
-        pictures.append(outline_patches(fit_height(photo, height), list(own.values()), grid, colors))
+        pictures.append(outline_patches(fit_height(photo, HEIGHT), list(own.values()), grid, colors))
         captions.append(f"{len(own)} of {math.prod(grid)} kept")
     if composite:
-        pictures += [arrow(height), *composite]
-        captions += ["", f"composite of {len(kept)} patches"]
-    return side_by_side(pictures, captions, height, title)
+        pictures += [arrow(HEIGHT), *composite]
+        captions += ["", f"composite of {len(kept)} patches, by rank, row by row; the second stage sees it"]
+    return side_by_side(pictures, captions, title=title)
 
 
 def arrow(height):

@@ -150,7 +150,7 @@ def with_legend(made):
 def caveats(run):
     """Yield what these numbers do not say, in sentences."""
     yield "Not for clinical use. These numbers are of these patients only."
-    yield (f"Intervals say how much the result depends on which patients are in {run.tested_on}, "
+    yield ("Intervals say how much the result depends on which patients these are, "
            f"not what another training would give: this is one seed ({run.args['seed']}).")
     if run.args["data"] in COHORTS:
         yield ("The model learned from simulated patients. The result says that the method works, "

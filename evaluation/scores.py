@@ -118,9 +118,9 @@ def score(task, predictions, resamples=1000, constant=None):
     Units without a known target do not count. constant: a prediction that is the same for all;
     {"gain": {metric: ...}} then says by how much the model is better, over the same resamples of patients,
     below 0 where it is worse. The metrics of labels are means over the `labels` for which they are defined,
-    the AUROC of classes over the `classes` that are there, in every resample too: with rare labels such
-    intervals held the truth in 93 to 96 % of simulated studies, those over the resamples with all labels in
-    72 to 95 %.
+    the AUROC of classes over the `classes` that are there, in every resample too: of simulated studies with
+    150 patients and 3 to 14 labels such intervals held the truth in 74 to 86 % with 1 positive per label, in
+    91 to 95 % with 3, those over the resamples with all labels in 1 to 15 % and in 88 to 93 %.
     ValueError when a prediction is not finite."""
     prediction, target, patients = known_units(task, predictions)
     weights = bootstrap_weights(patients, resamples)

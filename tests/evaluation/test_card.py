@@ -60,12 +60,13 @@ def test_the_hub_reads_the_head(runs, name):
 
 
 def test_preprocessor_config_is_what_the_model_does(runs):
-    """Size, mean and std of the model itself; CrossViT's picture is that of its small patches."""
+    """Size, mean and std of the model itself; CrossViT's picture is that of its small patches. What --fit pad does no processor does."""
     model, _, _ = open_model(str(runs / "a"))
     found = json.load(open(runs / "a" / "best" / "preprocessor_config.json"))
-    assert found["size"] == {"height": 16, "width": 16}
+    assert found["size"] == {"height": 16, "width": 16} and found["do_resize"]
     assert found["image_mean"] == list(model.config.mean) and found["image_std"] == list(model.config.std)
     own = {"grids": [[3, 4], [2, 2]], "patch": [12, 16], "mean": [0.5] * 3, "std": [0.5] * 3}
-    assert preprocessor({"model": "crossvit", "crossvit": own})["size"] == {"height": 36, "width": 48}
-    volume = preprocessor({"model": "daft", "daft": {"image": [8, 16, 24], "mean": [0.5], "std": [0.5]}})
+    small = preprocessor({"model": "crossvit", "crossvit": own}, "pad")
+    assert small["size"] == {"height": 36, "width": 48} and not small["do_resize"]
+    volume = preprocessor({"model": "daft", "daft": {"image": [8, 16, 24], "mean": [0.5], "std": [0.5]}}, "stretch")
     assert volume["size"] == {"depth": 8, "height": 16, "width": 24} and "image_processor_type" not in volume        # it takes pictures only

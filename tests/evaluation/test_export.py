@@ -108,7 +108,7 @@ def test_transformers_gives_the_same_logits(config, kind, tmp_path):
     with torch.no_grad():
         assert torch.allclose(model(images)["logits"]["grade"], theirs.eval()(model.normalize(images)).logits, atol=1e-5)
     if config.channels == 3:
-        json.dump(preprocessor({"model": "vit", "vit": asdict(config)}), open(tmp_path / "preprocessor_config.json", "w"))
+        json.dump(preprocessor({"model": "vit", "vit": asdict(config)}, "stretch"), open(tmp_path / "preprocessor_config.json", "w"))
         processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
         pixels = processor(list(images.movedim(1, -1).numpy()), return_tensors="pt")["pixel_values"]
         assert torch.allclose(pixels, model.normalize(images), atol=1e-6)

@@ -61,8 +61,8 @@ def test_the_words_below_kept_patches_are_of_what_is_shown(r):
     if r > 1:
         out["composite"] = torch.zeros(1, 3, 16, 16)
     views = [("", np.zeros((8, 8, 3), np.uint8), None)]
-    _, text = figures.sample_figure(views, out, 0, SimpleNamespace(vit=VIT), [], {}, {}, "title")
-    assert "attention filter keeps" in text and ("composite" in text) == (r > 1)
+    figure, text = figures.sample_figure(views, out, 0, SimpleNamespace(vit=VIT), [], {}, {}, "title")
+    assert "attention filter keeps" in text and ("composite" in text + str(figure.info["pieces"])) == (r > 1)
 
 
 def test_what_a_model_without_maps_looked_at_is_not_drawn(drawn):

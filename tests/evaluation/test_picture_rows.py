@@ -6,6 +6,9 @@ from evaluation.picture_rows import (
 )
 
 
+DARK, LIGHT = np.round(np.array(HEAT)[[0, -1]] / 2)                # over a black photograph
+
+
 def pixels(image):
     return np.asarray(image).astype(int)
 
@@ -15,7 +18,7 @@ def test_heat_is_hottest_in_the_hottest_cell():
     weights = np.random.default_rng(0).random((7, 5)) + 1
     row, column = np.unravel_index(weights.argmax(), weights.shape)
     weights[row, column] *= 1.5
-    light = pixels(draw_heat(np.zeros((140, 150, 3), np.uint8), weights, weights.max(), alpha=1)).sum(-1)
+    light = pixels(draw_heat(np.zeros((140, 150, 3), np.uint8), weights, weights.max())).sum(-1)
     y, x = np.unravel_index(light.argmax(), light.shape)
     assert (y // 20, x // 30) == (row, column)
 
@@ -23,11 +26,11 @@ def test_heat_is_hottest_in_the_hottest_cell():
 def test_heat_is_dark_up_to_chance_and_light_from_the_top_on():
     """A ramp of multiples of chance becomes a ramp of luminance, whatever else there is on it: the scale is given."""
     ramp = np.linspace(0, 4, 64)[None].repeat(4, 0)
-    image = pixels(draw_heat(np.zeros((40, 640), np.uint8), ramp, top=3, alpha=1))
+    image = pixels(draw_heat(np.zeros((40, 640), np.uint8), ramp, top=3))
     light = image[20] @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(light) > -1.5).all() and (image[20, :150] == HEAT[0]).all() and (image[20, 490:] == HEAT[-1]).all()
+    assert (np.diff(light) > -1.5).all() and (image[20, :150] == DARK).all() and (image[20, 490:] == LIGHT).all()
     for weights in (np.ones((4, 4)), np.full((4, 4), 0.3)):
-        assert (pixels(draw_heat(np.zeros((32, 32), np.uint8), weights, alpha=1)) == HEAT[0]).all()
+        assert (pixels(draw_heat(np.zeros((32, 32), np.uint8), weights)) == DARK).all()
 
 
 def test_the_bar_goes_from_chance_to_the_top():
@@ -44,12 +47,13 @@ def test_pieces_of_a_sheet_are_found_again():
     assert len(sheet.info["pieces"]) == 3
 
 
-def test_heat_blends_by_alpha():
-    """alpha 0 is the image; 1 does not depend on it."""
+def test_heat_is_half_of_the_picture():
+    """The other half is the photograph: over its negative the same heat gives what is missing to grey."""
     dice = np.random.default_rng(0)
-    image, weights = dice.integers(0, 256, (20, 30, 3), np.uint8), dice.random((4, 6))
-    assert (pixels(draw_heat(image, weights, alpha=0)) == image).all()
-    assert draw_heat(image, weights, alpha=1).tobytes() == draw_heat(255 - image, weights, alpha=1).tobytes()
+    image, weights = dice.integers(0, 256, (20, 30, 3), np.uint8), 3 * dice.random((4, 6))
+    heat = pixels(draw_heat(0 * image, weights))
+    for photo in (image, 255 - image):
+        assert np.abs(pixels(draw_heat(photo, weights)) - heat - photo / 2).max() <= 1
 
 
 def test_outline_touches_only_the_border_of_its_cells():
@@ -97,20 +101,22 @@ def test_stacked_rows_are_found_again():
 
 def test_filter_figure_frames_what_was_kept():
     """Photographs and the composite stand in one row, and nothing for one that is absent; only kept patches are framed."""
-    photos, composite = [np.full((80, 80, 3), v, np.uint8) for v in (90, 120)], np.full((40, 40, 3), 33, np.uint8)
-    sheet = pixels(filter_figure(photos, [(0, 0)], (4, 4), [composite], height=80))
-    at = [sheet[MARGIN:MARGIN + 80, x:x + 80] for x in (MARGIN, 80 + 2 * MARGIN)]
-    last = sheet[MARGIN:MARGIN + 80, -MARGIN - 80:-MARGIN]
-    assert (at[0][:20, :20] != 90).any() and (at[0][20:] == 90).all() and (at[1] == 120).all()
-    assert sheet.shape[1] == 3 * 80 + 60 + 5 * MARGIN and (last == 33).all()
+    photos, composite = [np.full((240, 240, 3), v, np.uint8) for v in (90, 120)], np.full((40, 40, 3), 33, np.uint8)
+    sheet = filter_figure(photos, [(0, 0)], (4, 4), [composite])
+    assert "second stage" in sheet.info["pieces"][-1][-1]
+    sheet = pixels(sheet)
+    at = [sheet[MARGIN:MARGIN + 240, x:x + 240] for x in (MARGIN, 240 + 2 * MARGIN)]
+    last = sheet[MARGIN:MARGIN + 240, -MARGIN - 240:-MARGIN]
+    assert (at[0][:60, :60] != 90).any() and (at[0][60:] == 90).all() and (at[1] == 120).all()
+    assert sheet.shape[1] == 3 * 240 + 60 + 5 * MARGIN and (last == 33).all()
 
 
 def test_kept_patches_are_framed_by_rank():
     """The first is the lightest."""
-    photo = np.zeros((80, 80, 3), np.uint8)
-    sheet = pixels(filter_figure([photo], [(0, 0), (1, 2), (0, 3)], (4, 4), [], height=80))
+    photo = np.zeros((240, 240, 3), np.uint8)
+    sheet = pixels(filter_figure([photo], [(0, 0), (1, 2), (0, 3)], (4, 4), []))
     assert (sheet[MARGIN, MARGIN + 5] == HEAT[-1]).all()
-    assert sheet[MARGIN, MARGIN + 5].sum() > sheet[MARGIN, MARGIN + 65].sum()
+    assert sheet[MARGIN, MARGIN + 5].sum() > sheet[MARGIN, MARGIN + 185].sum()
 
 
 def test_same_call_same_bytes():
