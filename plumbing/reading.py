@@ -47,7 +47,7 @@ def look_before(args, cohort, images=None):
 
 
 def choose_window(args, cohort, headers, train):
-    """Write the run's window into args and the cohort; -> lines about it. headers: {}, and some are read."""
+    """Write the run's window into args and the cohort; -> lines about it. headers: for {} some are read."""
     if not headers:
         headers = look_at_all(cohort, evenly(train))
     notes = []

@@ -89,7 +89,7 @@ def change_channels(tensors, config, channels, notes):
 
     A grey image answers as its copy in every channel did: where channels differ in mean and std, each gets
     their mean, and kernel and bias make up for it, so that they give for (x - new_mean) / new_std what they
-    gave for (x - mean) / std."""
+    gave for (x - mean) / std. (Not at the border of a convolutional stem, where the padding is 0 in both.)"""
     new_mean = sum(config.mean) / len(config.mean)
     new_std = sum(config.std) / len(config.std)
     mean = torch.tensor(config.mean).double()

@@ -1,7 +1,7 @@
 """A stopped run goes on with the data it began with: who is in which split, and what the outputs mean.
 
-Between stop and resume a table may gain, lose or reorder rows, and classes may be renamed. The run's
-split.csv and config.json decide: no patient changes sides, and no label turns round.
+Between stop and resume a table may gain, lose or reorder rows. The run's split.csv and config.json decide:
+no patient changes sides, and no label turns round. Where targets or classes are others, nothing goes on.
 """
 from os.path import isdir, join
 
