@@ -88,6 +88,7 @@ def test_a_fold_without_results_is_named(monkeypatch, capsys, tmp_path):
     assert "! a-fold1 holds no metrics.json: this fold is left out" in text and "2 of 3 folds" in text
     rows = {row["metric"]: row for row in csv.DictReader(open("a-folds.csv"))}
     assert rows["constant y mae"]["mean"] == "3.0" and rows["test y patients"]["fold2"] == "7" and "fold1" not in rows["test y mae"]
+    assert rows["test y rmse"]["mean"] == "2.0" and rows["val y mae"]["fold0"] == "1.0"
 
 
 @pytest.mark.parametrize("second, words", [

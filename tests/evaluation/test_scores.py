@@ -240,7 +240,7 @@ def test_subgroups(column, value, group):
 
 def test_several_columns_make_subgroups_and_names_make_none(tmp_path):
     """--by a,b side by side, numbers in their order; a column that varies within a patient is counted; names of patients are
-    refused, also those of an older evaluation; that evaluation's columns stay."""
+    refused, also those of an older evaluation; that evaluation's columns stay; a name may have a comma."""
     columns = {"site": [str(k % 3 + 9) for k in range(12)], "sex": list("FM" * 6), "name": [f"Ann {k}" for k in range(12)], "fst": ["1", "6"] * 6}
     cohort = cohort_of([2] * 12, [PASI], {"pasi": list(range(12))}, columns)
     cohort.columns["sex"][12] = "M"                                # the second image of p0
@@ -258,6 +258,8 @@ def test_several_columns_make_subgroups_and_names_make_none(tmp_path):
         columns_of("colour", cohort, images, str(tmp_path))
     (tmp_path / "metrics.json").write_text(json.dumps({"by": {"name": 0, "sex": 1, "gone": 0}}))
     assert columns_of("site", cohort, images, str(tmp_path)) == {"fst": 0, "sex": 1, "site": 0}
+    cohort.columns["site, side"] = cohort.columns["site"]
+    assert columns_of("site, side", cohort, images, "nowhere") == {"fst": 0, "site, side": 0}
     assert sorted(["10", "9", "b", "1.5", "a"], key=by_number) == ["1.5", "9", "10", "a", "b"]
 
 

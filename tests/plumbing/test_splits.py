@@ -6,7 +6,7 @@ import pytest
 
 from plumbing.cohort import SPLITS, Cohort, Task
 from plumbing.load_cohort import load_cohort
-from plumbing.splits import find_copies, split_patients
+from plumbing.splits import files_of, find_copies, split_patients
 from tests.plumbing.small_tables import clam, cohort_of, patients_in, real
 
 
@@ -20,6 +20,21 @@ def test_duplicates_are_found_by_content(tmp_path):
     assert find_copies(cohort.images, cohort.patients) == [[0, 1, 3, 4, 6]]
     assert find_copies(cohort.paths[:2], ["p", "p"]) == []
     assert find_copies(cohort_of("pqrr", range(4), pixels=[7, 8, 7, 8]).images, list("pqrr")) == [[0, 2], [1, 3]]
+
+
+def test_a_digest_is_of_names_and_sizes_in_no_order(tmp_path):
+    """A table whose rows were sorted anew is of the same images; one that is longer, or has another name, is not. Pixels have no file."""
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    for path in paths:
+        with open(path, "w") as file:
+            file.write("x")
+    digest = lambda paths: files_of(Cohort("made", [], list("p" * len(paths)), paths, {}))["p"]
+    before = digest(paths[:2])
+    assert before == digest(paths[1::-1]) and before != digest(paths[1:])
+    with open(paths[1], "a") as file:
+        file.write("x")
+    assert before != digest(paths[:2])
+    assert set(files_of(cohort_of("pqq", range(3), pixels=[7, 8, 9]))) == {"p", "q"}
 
 
 def many(n=60, seed=1):
