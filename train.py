@@ -225,8 +225,7 @@ class Pending:
         if not math.isfinite(loss) or not math.isfinite(norm):
             paths = sum(self.paths, [])
             raise ValueError(f"the loss is {loss} at {self.place}, the gradient's norm {norm}; the batch "
-                             f"held {len(paths)} images, {shortlist(paths)}; {run}/best and last are from "
-                             "before")
+                             f"held {len(paths)} images, {shortlist(paths)}; what {run} holds is from before")
         bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         return stops > 0
 
