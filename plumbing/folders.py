@@ -14,24 +14,23 @@ LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ip
                     r"|@eadir|\$recycle\.bin|\.git.*|\.directory|\.trash.*")
 # outlines that readers or programs drew, and thumbnails: X_mask.png, X-d.png (Herlev) or mask_X.png beside
 # X.png, X_image.png or image_X.png, or the folder masks beside the folder images
-DRAWN = (r"(?:(?:binary[ _-]?)?masks?|msks?|segs?|segmentations?|superpixels|ann(?:ot?)?(?:ation)?s?|labels?"
-         r"|contours?|lesions?|vessels?|outlines?|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground"
-         r"[ _-]?truths?|gt|thumb(?:nail)?s?|manual|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?"
-         r"|saliency|annotated|b(?:ounding)?[ _-]?box(?:es)?)")
-SHOWN = r"(?:images?|imgs?|pictures?|photos?|scans?|orig(?:inal)?s?|inputs?)"
+DRAWN = (r"(?:(?:bin(?:ary)?[ _-]?)?masks?|msks?|binary|segm?s?|segmentations?(?:class|object)?|superpixels"
+         r"|anot|ann(?:ot?)?(?:ation)?s?|annotated|labels?|lbls?|contours?|lesions?|vessels?|outlines?"
+         r"|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?|gt|thumb(?:nail)?s?|manual"
+         r"|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?|saliency|b(?:ounding)?[ _-]?box(?:es)?|boxes"
+         r"|targets?|trimaps?|skeletons?|landmarks?|boundar(?:y|ies)|edges?|parsing|probabilit(?:y|ies)"
+         r"|maske[nr]?|m[aá]scaras?|masques?|mascher[ae]|маск[аи]|掩[膜码]|标注|標註)"
+         r"(?:[ _-]?(?:\d+|t[rs]|train(?:ing)?|test|val|left|right|o[ds]|final|images?|png))??")
+SHOWN = (r"(?:images?|imgs?|pictures?|photos?|scans?|orig(?:inal)?s?|inputs?|volumes?|imaging|frames?|slices?"
+         r"|raw|bild(?:er)?|im[aá]gen(?:es)?|immagin[ei]|изображени[ея]|图[像片]|影像)")
 # what is left of a name without these words is in the groups 1 and 2
-MASK = re.compile(rf"(?i)\A(?:(.+?)(?:(?:[ _.(-]*{DRAWN})+(?:[ _-]?\d+)?\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)"
-                  rf"|{DRAWN}(?:t[rs])?)\Z")
-IMAGE = re.compile(rf"(?i)\A(?:(.+?)[ _.-]+{SHOWN}|{SHOWN}(?:[ _.-]|(?=\d))(.+)|{SHOWN}(?:t[rs])?|pngs?)\Z")
-MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}(?:[ _-]?images?|t[rs])?|\w+masks?")
-IMAGE_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{SHOWN}(?:t[rs])?|jpe?gs?|pngs?")
+MASK = re.compile(rf"(?i)\A(?:(.+?)(?:(?:[ _.(-]*{DRAWN})+\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)|{DRAWN})\Z")
+IMAGE = re.compile(rf"(?i)\A(?:(.+?)(?:[ _.-]*{SHOWN}|[ _.-]+(?:flair|t[12](?:[cwfn]|ce|gd)?|adc|dwi|ct|mr))"
+                   rf"|{SHOWN}(?:[ _.-]|(?=\d))(.+)|{SHOWN}(?:t[rs])?|ct|mr|pngs?)\Z")
+MASK_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?{DRAWN}|\w+masks?|masks?_\w+")
+IMAGE_FOLDER = re.compile(rf"(?i)(?:.+[ _-])?(?:{SHOWN}|jpe?gs?|pngs?)(?:[ _-]?(?:\d+|t[rs]|train(?:ing)?"
+                          r"|test|val))?|\w+images?")
 BARE_IMAGE_FOLDER = re.compile(rf"(?i){SHOWN}(?:t[rs])?|jpe?gs?|pngs?")          # without another word
-
-
-def without_masks(folder):
-    """The same as look_through, without the masks of other images."""
-    paths, left_out = look_through(folder)
-    return leave_out_masks(folder, paths, left_out), left_out
 
 
 def look_through(folder):
@@ -97,8 +96,9 @@ def unreadable(path, name):
 # masks
 
 
-def leave_out_masks(folder, paths, left_out):
-    """-> the paths below the folder that are no masks of others, whose number goes into left_out."""
+def without_masks(folder):
+    """The same as look_through, without the masks of other images, whose number is counted too."""
+    paths, left_out = look_through(folder)
     keys_of = {path: mask_keys(relpath(path, folder)) for path in paths}
     shown = set()
     for keys, is_drawn in keys_of.values():
@@ -110,7 +110,7 @@ def leave_out_masks(folder, paths, left_out):
             left_out["masks or thumbnails beside their images"] += 1
         else:
             images.append(path)
-    return images
+    return images, left_out
 
 
 def mask_keys(path):
@@ -121,10 +121,10 @@ def mask_keys(path):
     parts = without_ending(path).split(os.sep)
     bare_parts, words = zip(*map(without_words, parts))
     pattern = MASK_FOLDER if any(words) else IMAGE_FOLDER
-    keys = {join("", *bare_parts)}
+    keys = {join(*bare_parts)}
     for depth, part in enumerate(parts[:-1]):
         if pattern.fullmatch(part):
-            keys.add(join("", *parts[:depth], ""))
+            keys.add(join(*parts[:depth], ""))
     return keys, any(words)
 
 

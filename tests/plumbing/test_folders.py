@@ -1,11 +1,11 @@
 """plumbing/folders.py: only regular image files count, links are followed, masks are left out, and what is left out is counted."""
 import os
+import shutil
 import socket
-from collections import Counter
 
 import pytest
 
-from plumbing.folders import leave_out_masks, left_out_note, look_through
+from plumbing.folders import left_out_note, look_through, without_masks
 from tests.plumbing.small_tables import write
 
 
@@ -52,6 +52,8 @@ def test_endings_are_counted(tmp_path):
     (("a/1.png",), ("a/masks/1.png",)),
     (("x/a_1.png",), ("x/a_1_label.png", "x/mask_a_1.png", "x/a_1mask.png", "x/a_1 (mask).png", "x/a_1_1stHO.png", "x/a_1_binary_mask.png",
                       "x/a_1_manual1.png", "x/a_1_overlay.png", "x/a_1_GroundTruth.png")),
+    (("x/1.png",), ("x/1_segm.png", "x/1_maske.png", "x/1_掩膜.png", "x/1_trimap.png", "x/1_mask_left.png")), (("bilder/1.png",), ("masken/1.png",)),
+    (("JPEGImages/1.png", "CXR_png/2.png"), ("SegmentationClass/x.png", "ManualMask/leftMask/2.png")), (("raw/1.png", "input/2.png"), ("labels/1.png", "target/2.png")),
     (("n/1-001.bmp",), ("n/1-001-d.bmp",)),                                                                        # Herlev
     (("imagesTr/1.png",), ("labelsTr/1.png",)), (("images/1.png",), ("1st_manual/1_manual1.png", "label_images/1.png", "ROI/1.png")),
     (("x/img1.png", "x/2_image.png", "x/scan_3.png"), ("x/mask1.png", "x/2_mask.png", "x/msk_3.png", "x/2_mask_contour.png")),
@@ -65,11 +67,16 @@ def test_endings_are_counted(tmp_path):
 def test_masks_are_told_from_images(images, masks, tmp_path):
     """By their names beside the image's, and by folders beside the images' folder."""
     write(tmp_path, "t.txt", "x", images=images + masks)
-    paths, left_out = look_through(str(tmp_path))
-    assert sorted(relative(tmp_path, leave_out_masks(str(tmp_path), paths, left_out))) == sorted(images)
+    paths, left_out = without_masks(str(tmp_path))
+    assert sorted(relative(tmp_path, paths)) == sorted(images)
     assert left_out["masks or thumbnails beside their images"] == len(masks)
 
 
-def test_masks_of_volumes_are_told_from_them():
+def test_masks_of_volumes_are_told_from_them(tmp_path):
     """An ending may have two parts."""
-    assert leave_out_masks("d", ["d/a/1.nii.gz", "d/a/1_seg.nii.gz"], Counter()) == ["d/a/1.nii.gz"]
+    for image, mask in (("1", "1_seg"), ("volume-1", "segmentation-1"), ("x/imaging", "x/segmentation"), ("B_flair", "B_seg"), ("s/ct", "s/segmentations/liver")):
+        shutil.rmtree(tmp_path)
+        for name in (image, mask):
+            os.makedirs(os.path.dirname(tmp_path / name), exist_ok=True)
+            (tmp_path / f"{name}.nii.gz").touch()
+        assert relative(tmp_path, without_masks(str(tmp_path))[0]) == [f"{image}.nii.gz"]
