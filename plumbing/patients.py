@@ -14,8 +14,8 @@ from plumbing.formats import without_ending
 NAMES = r"""  what files are called, below the data's folder, without endings: the first group is the patient
 (?:^|/)(person\d+)_(?:bacteria|virus)_\d+[^/]*$ -> chest_xray
 (?:^|/)((?:(?<=(?i:normal)/)|^|NORMAL2-)IM-\d+)-\d+[^/]*$ -> chest_xray
-(?:^|/)(0\d{7})_\d{3}$ -> NIH ChestX-ray14
-(?:^|/)(?:CNV|DME|DRUSEN|NORMAL)-(\d{4,})-\d+$ -> OCT2017
+(?:^|/)(0\d{7})_\d{3}(?!\d) -> NIH ChestX-ray14
+(?:^|/)(?:CNV|DME|DRUSEN|NORMAL)-(\d{4,})-\d+(?!\d) -> OCT2017
 (?:^|[/_])(P_\d{5})_(?:LEFT|RIGHT) -> CBIS-DDSM
 (?:^|/)SOB_[BM]_[A-Z]+-(\d+-\w+)-\d+-\d+$ -> BreakHis
 (?:^|[/_-])(TCGA([-_])[A-Z0-9]{2}\2[A-Z0-9]{4})(?![A-Za-z0-9]) -> TCGA
@@ -23,33 +23,41 @@ NAMES = r"""  what files are called, below the data's folder, without endings: t
 (?:^|/)(BraTS\d*[_-](?:[A-Za-z]+[_-]\d+|\d{5})|IXI\d{3})(?!\d) -> BraTS or IXI
 (?:^|/)\d{8}_([0-9a-f]{16})_MG_ -> INbreast
 (?:^|/)(\d+)_idx\d+_x\d+_y\d+_class[01]$ -> invasive ductal carcinoma
+(?i)(?:^|/)([^/]*\d[^/]*?)[ _-](?:cc|mlo)[ _-]?(?:left|right|l|r)$ -> views of breasts
 (?i)(?:^|/)([^/]+?)[ _-](?:left|right|od|os|l|r)\d?$ -> two eyes, breasts or knees
 (?:^|/)(\d{5,})[LR]$ -> two eyes, breasts or knees
+(?:^|/)([^/]*\d)O[DS]$ -> two eyes, breasts or knees
 (?i)(?:^|/)(?:left|right|od|os)[ _-]([^/]*\d[^/]*)$ -> two eyes, breasts or knees
 (?i)(?:^|/)([^/]*\d[^/]*?)[ _-]+(?:frame|slice)[ _-]?\d+$ -> frames or slices
 (?i)(?:^|/)([^/]*\d[^/]*?)[ _-](?:left|right|l|r)[ _-]?(?:cc|mlo)$ -> views of breasts
 (?:^|/)(sub-[A-Za-z0-9]+)(?=[_/]) -> BIDS
 (?i)(?:^|[/_ -])((?:patient|subject|case|pat|sub)[ _-]?\d+)(?![0-9a-z]) -> folders or names of patients
+(?i)(?:^|[/_ -])((?:subj|patientin|paciente|volunteer|proband|sujet|患者|病人)[ _-]?\d+)(?![0-9a-z]) -> patients
+(?:^|[/_])((?:LUNG1|R01|AMC|HN-[A-Z]+|UCSF-PDGM|UPENN-GBM|Lung_Dx)-A?\d{3,5}|Breast_MRI_\d{3})(?!\d) -> TCIA
 (?:^|/)(p\d{8})/ -> MIMIC-CXR
+(?i)(?:^|/)(C\d+[NP]?\d*)_?thinF_IMG_ -> malaria of the NIH
+(?:^|/)(UID_H?\d+)_\d+_\d+_(?:all|hem)$ -> C-NMC
+(?:^|/)((?:NCP|CP|Normal)_\d+)_\d+_\d{4}$ -> COVIDx CT
+(?:^|[/_-])(C3[LN]-\d{5}|GTEX-[A-Z0-9]{4,5})(?![A-Za-z0-9]) -> CPTAC or GTEx
 """
 
 # what ends in more than who the patient is: S001_V1, 17-baseline, 042OD, 12b, 12left, 7.2, 7/2, 7_2020-01-31;
 # but TCGA-A2-A04N and TCGA-A2-A04P are two patients, and letters up to f may be digits of a hash
-PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([a-z]{1,2}\d?|([g-z]|left|right|pre|post|scan|visit|baseline)\d{0,2}"
-                  r"|[ _./-]+[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+[1-9]\d?|[ _./-]+0[1-9]"
-                  r"|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d|[ _/-]+0)$")
+PART = re.compile(r"(?i)^(?!tcga)(.*?\d)([a-z]{1,2}\d?|([g-z]|[左右]眼?|left|right|pre|post|scan|visit"
+                  r"|baseline)\d{0,2}|[ _./-]+[a-z]{1,9}[ _-]?\d{0,2}|[ _-]*m\d{3}|[ _./-]+[1-9]\d?"
+                  r"|[ _./-]+0[1-9]|[ _-]+(19|20)\d\d[_.-]?\d\d[_.-]?\d\d|[ _/-]+0)$")
 # what is said of a patient whom nobody knows
 NOBODY = re.compile(rf"{UNKNOWN.pattern}|\s*|redacted|de-?identified|anon(ym(ous|i[sz]ed)?)?|xx+|-1|-9+")
-FLOAT = r"\d+\.0*|\d+(\.\d+)?[eE]\+\d+"                            # a whole number that has become a float
+FLOAT = r"\d+(\.0*|,00?)|\d+(\.\d+)?[eE]\+\d+"                     # a whole number that has become a float
 # by a spreadsheet: twelve digits have become 1.23E+11, and 3-1 has become the third of January
 CHANGED_ID = rf"(?i)\d[.,]\d\d(\d{{3}})?E\+\d\d|\d\d?(-|\. )({MONTHS})|({MONTHS})-\d\d"
 # in what two ids of one patient may differ -> what it becomes before they are compared
 SPELLING = {
     r"(?<=\d),(?=\d{3}(?!\d))": "",                                # 1,002 is 1002
+    r"^([\w -]*\d)[.,]0*$": r"\1",                                # 7.0, and 7,0 of other countries
     r"[\s_'\"=^,()#-]+": "-",
     r"^-|-$|(?<=\D)-(?=\d)|(?<=\d)-(?=\D)": "",
     r"(?<![\d.])0+(?=\d)": "",
-    r"^(\d+)\.0*$": r"\1",
 }
 CHANGED = re.compile(  # copies that programs made
     r"(?i)^(.+?)(?:[ _.-]+(?:aug|[hv]?flip|rot(?=at|[\d_-]|$)|mirror|crop|resize|thumb)[a-z]*[_-]?\d*"
@@ -99,6 +107,8 @@ def named_patients(names, regex=None):
     example_of = {}                                                # data set -> its first patient
     for name in names:
         stem = without_ending(name).replace("\\", "/")
+        if not regex:
+            stem = CHANGED.sub(r"\1", stem)                        # a_flip.png shows whom a.png shows
         for pattern, data_set in patterns:
             patient = first_group(pattern.search(stem))
             if patient:

@@ -85,6 +85,9 @@ def test_class_folders_with_a_split_say_how_many_numbers_cross_it(tmp_path):
     (("a/00001280_004.png", "b/00001280_012.png", "b/00001281_000.png"), ["00001280", "00001280", "00001281"]),
     (("a/CNV-1016042-1.jpeg", "b/DRUSEN-1016042-2.jpeg"), ["1016042", "1016042"]),
     (("a/10_left.jpeg", "b/10_right.jpeg", "b/9001695L.png", "b/9001695R.png"), ["10", "10", "9001695", "9001695"]),
+    (("Parasitized/C33P1thinF_IMG_20150619_114756a_cell_179.png", "Uninfected/C1_thinF_IMG_20150604_104722_cell_9.png"), ["C33P1", "C1"]),
+    (("all/UID_1_2_1_all.bmp", "hem/UID_H10_1_1_hem.bmp"), ["UID_1", "UID_H10"]), (("a/NCP_96_1328_0035.png", "b/Normal_1668_2_0014.png"), ["NCP_96", "Normal_1668"]),
+    (("a/RET002OD.jpg", "b/C3L-00016-21.png", "b/GTEX-1117F-0226.png"), ["RET002", "C3L-00016", "GTEX-1117F"]),
     (("a/SOB_M_DC-14-12773-200-018.png", "b/SOB_B_A-14-22549AB-40-001.png"), ["14-12773", "14-22549AB"]),
     (("a/patient00012/study1/view1.jpg", "b/TCGA-AA-3811-01Z.png", "b/patient_7_img2.png"), ["patient00012", "TCGA-AA-3811", "patient_7"]),
 ))
@@ -123,6 +126,7 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
     (("Training/a/1.png", "Testing/b/1.png"), ("a", "b"), ["test", "train"], None),
     (("train/train/a/1.png", "test/test/b/2.png"), ("a", "b"), ["test", "train"], None),                      # each part unpacked into a folder of its name
     (("a/train_set/1.png", "b/Validation/2.png"), ("a", "b"), ["train", "val"], None),
+    (("Training/a/1.png", "Validierung/b/2.png"), ("a", "b"), ["train", "val"], None), (("训练集/a/1.png", "prueba/b/2.png"), ("a", "b"), ["test", "train"], None),
     (("x/x/train/a/1.png", "x/x/test/b/1.png"), ("a", "b"), ["test", "train"], "classes are the folders below x/x"),
     (("train/a/1.png", "test/b/2.png", "x/train/a/1.png"), ("a", "b"), ["test", "train"], "1 of 3 files are left out (second copies of images 1)"),
     (("a/1.png", "b/2.png", "cell_images/a/1.png", "cell_images/b/2.png"), ("a", "b"), None, "2 of 4 files are left out (second copies of images 2)"),
@@ -138,7 +142,7 @@ def test_an_official_split_that_divides_patients_is_refused_or_dealt_anew(tmp_pa
      "3 of 5 files are left out (masks or thumbnails beside their images 3)"),
     (("CT/1.png", "lung_mask/1.png"), ("CT", "lung_mask"), None, "WARNING: lung_mask counts as a class, and all its files have namesakes in "
      "others: if they are drawings of these, they must lie elsewhere"),
-    (("CXR_png/1.png", "ManualMask/leftMask/1.png"), ("CXR_png", "ManualMask"), None, "WARNING: ManualMask counts as a class, and all its files have "
+    (("films/1.png", "ManualMask/leftMask/1.png"), ("ManualMask", "films"), None, "WARNING: ManualMask counts as a class, and all its files have "
      "namesakes in others: if they are drawings of these, they must lie elsewhere"),                     # Montgomery
 ))
 def test_layouts_that_people_have(images, classes, splits, note, tmp_path):
