@@ -10,9 +10,9 @@ import numpy as np
 from plumbing.families import look_up, rules
 
 
-UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|m?s|bpm|mmhg|px"
-         "|hu|gy|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h|1?/min|/[µumn]?l"
-         "|jahre?n?|ans?|años?|yaş|岁")
+UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?( old)?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|m?s|bpm"
+         "|mmhg|k?pa|px|hu|m?gy|msv|[mg]bq|db|°|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h"
+         "|1?/min|/[µumn]?l|jahre?n?|ans?|años?|anos?|anni|jaar|år|lat|лет|года?|yaş|سنة|岁|歳|세")
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^0\d+$ -> begins with 0, as codes do
@@ -20,6 +20,10 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^[\[({][-.\d]+([\s,;]+[-.\d]+)+[\])}]$ -> is a list of numbers, which belong into columns of their own
 (?i)^[-+]?[1-9]\d{0,2}(,\d{3})+\s*(UNITS)?$ -> has commas that may divide thousands, or be a decimal comma
 (?i)^[-+]?\d+,\d+(e[-+]?\d+)?$ -> has a decimal comma
+^[-+]?\d+[·٫]\d+$ -> has a decimal point of another kind
+^[‐‑‒–—−]\s*\d.*$ -> begins with a dash that is no minus sign
+^=?["'][-+]?\d+([.,]\d+)?["']?$ -> is a number in quotes
+^[-+.,\d]+\s*(±|\+/-)\s*[.,\d]+.*$ -> has an error behind it
 ^[-+]?\d{1,3}(?!\.\d{3}$)([ .,'’\u00a0\u202f]\d{3})+([.,]\d+)?$ -> has its thousands divided
 (?i)^(\d{1,4}([-./])\d{1,2}\2\d{1,4}([ T].*)?|\d{4}-\d\d|\d\d?:\d\d(:\d\d)?)$ -> is a date or a time
 (?i)^(\d{1,2}[ .-]+[a-z]{3,9}[ .,-]+\d{2,4}|\d\d?-(MONTHS)|(MONTHS)-\d\d)$ -> is a date
@@ -31,34 +35,44 @@ ODD = rules(r"""  what only looks like a number -> what is wrong with it
 READABLE = re.compile(r"(?i)(?![-+]?[1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(?:[.,](\d+(?:e[-+]?\d+)?))?"
                       rf"\s*({UNITS})?")
 GROUPED = re.compile(rf"(?i)[-+]?(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")  # 1.500 among 750: 1500?
-CODE = re.compile(r"(-[178]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
+CODE = re.compile(r"(-[1478]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
 # words that may stand for a blank
-UNKNOWN = re.compile(r"(?i)[(\[]?(unk(nown|n)?\.?|missing( values?)?|undefined|unspecified|undetermined"
-                     r"|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate|inconclusive|maybe"
-                     r"|tb[ad]|n\. ?[dk]\.|k\. ?a\.|blank|empty|to ?do|removed|unlabell?ed"
-                     r"|no (label|data|info|id)|pending|\.[a-z]|\?+"
-                     r"|(not|cannot)[ _](be )?(known|specifi|record|applicable|available|done|perform|test"
-                     r"|sure|evalua|assess|determin)\w*|inconnue?|desconocid[oa]|sconosciut[oa]|unbekannt"
-                     r"|keine angaben?|wei(ß|ss) nicht|nsp|ne sait pas|non renseigné|no sabe|onbekend"
-                     r"|bilinmiyor|none[ _]selected|未知|不详|不明)[)\]]?")
+UNKNOWN = re.compile(r"(?i)[(\[<]?((other ?/ ?)?unk(nown|n)?\.?|missing( values?| data)?|undefined"
+                     r"|unspecified|undetermined|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate"
+                     r"|inconclusive|maybe|tb[acd]|awaiting|to be \w+|n\. ?[dk]\.?|[ns]/[dk]|k\. ?a\."
+                     r"|s\. ?d\.|blank|empty|to ?do|removed|un(labell?ed|annotated|grade?able)|pending"
+                     r"|\.[a-z]|[?._/…]+|withheld|no (label|data|info(rmation)?|id|value"
+                     r"|answer)( available)?|null value|none[ _]selected|data (missing|not available)"
+                     r"|prefer not to \w+|declined|(not|cannot|can.?t|don.?t)[ _](yet |be )?(know|given|stat"
+                     r"|enter|provid|label|annotat|assign|tell|grad|specifi|record|applicable|available|done"
+                     r"|perform|test|sure|evalua|assess|determin|collect|measur)\w*|(nicht|non|no|n[aã]o"
+                     r"|niet|не)[ _](beka?nn?t|bekend|angegeben|verfügbar|erhoben|bestimm|auswert|beurteil"
+                     r"|renseign|précis|connu|disp[oõ]n|not[oa]|inform|sab|beschikbaar|указан|определ)\w*"
+                     r"|inconnue?|des[ck]onocid[oa]|desconhecid[oa]|sconosciut[oa]|ignot[oa]|unbekannt"
+                     r"|unbek\.|keine angaben?|fehl(t|end)|wei(ß|ss) nicht|nsp|ne sait pas|ignorad[oa]"
+                     r"|onbekend|s(in|em) (datos?|dados|informa\w+)|okänd|ukjent|ukendt|tuntematon"
+                     r"|nieznan[aey]|brak danych|nezn[aá]m[aáeéyý]|necunoscută?|ismeretlen|άγνωστ\w+"
+                     r"|неизвест\w+|нет данных|н/д|bilinmiyor|belirsiz|veri yok|غير معروف"
+                     r"|未知|不详|不明|缺失|无数据|未标注|待定|不确定|無法判定|判定不能|未記入|미상|알 수 없음)[)\]>]?")
 # yes and no
 LABELS = {**dict.fromkeys("true t yes y ja oui si sí sim evet tak да 是 positive positiv positif positivo 阳性 "
-                          "pos present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● +".split(), "1"),
+                          "pos present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● + ano igen "
+                          "kyllä ναι はい 예 陽性 양성".split(), "1"),
           **dict.fromkeys("false f no n nein non nee nej nie não hayır hayir нет 否 negative negativ "
-                          "négatif negativo 阴性 neg absent unchecked faux falsch falso yanlış yanliş yok 无 -"
-                          .split(), "0")}
+                          "négatif negativo 阴性 neg absent unchecked faux falsch falso yanlış yanliş yok 无 - "
+                          "ne nem ei όχι いいえ 아니오 陰性 음성 ✗ ✘".split(), "0")}
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
-TYPED = str.maketrans("ı’‐‑‒–—−", "i'------", "\u0307")              # as keyboards and spreadsheets vary them
+TYPED = str.maketrans("ı’‐‑‒–—−·٫", "i'------..", "\u0307")      # as keyboards and spreadsheets vary them
 # words that say the same
 SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
 NO_FINDING = re.compile(r"(?i)no[ _-]?((significant|acute|abnormal)[ _-])?(findings?|abnormalit(y|ies))"
                         r"|normal(es?)?|healthy|unremarkable|ohne befund|unauffällig"
                         r"|正常|未见异常")                        # in a list of findings
 CALL = re.compile(r"^(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
-LIST = re.compile(rf"[|;；]|^({CALL.pattern})?[\[({{].*[\])}}]$")
-SEPARATORS = "|;；,，、"                                             # in a list, the first that is there
-NOTHING = "", "nan", "none", "<na>"                                # likewise
-RARE_SEPARATORS = *"\t\\·•#^~$!:", "<br>", " and ", " und ", " et ", " y ", " - ", *"_- "
+LIST = re.compile(rf"[|;；｜؛]|^({CALL.pattern})?[\[({{].*[\])}}]$")
+SEPARATORS = "|;；｜؛,，、،"                                         # in a list, the first that is there
+# what else stands between the words of a list: signs, blanks, and words as short as "and"
+BETWEEN = r"(?:[^\w\s]|_)+", r"\s+", r"[\W_]+[^\W\d_]{1,5}[\W_]+", "[和与及と]"
 # of two classes, names of the one that is not to be detected, and of the one that is
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
                       r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|yok|无|normal|正常|healthy|gesund"
@@ -119,7 +133,7 @@ def odd_cell(cells):
         else:
             words.append(cell)
     for cell, problem in odd:
-        if not words or "is a date" in problem:                    # as spreadsheets make of 3-1
+        if all(map(UNKNOWN.fullmatch, words)) or "is a date" in problem:         # spreadsheets make it of 3-1
             return cell, problem
     if words and numbers:
         return words[0], "is not a number, others are"
@@ -133,7 +147,7 @@ def ways_out(flag, cell, words, number):
     value, _ = read_number(cell)
     if value is not None:
         choices += f", {flag.partition(' ')[2]}:{number} as {value:g}"
-    elif odd_cell([cell]) is None:
+    elif not look_up(ODD, cell):
         choices += "; --missing names words for a blank"
     return choices
 
@@ -162,7 +176,7 @@ def read_numbers(name, cells, places, hint):
         units.append(unit)
         problem = None
         if value_of[cell] is None:
-            _, problem = odd_cell([cell]) or (cell, "is not a number")
+            problem = look_up(ODD, cell) or "is not a number"
         elif has_comma and re.match(r"[-+]?[1-9]\d{0,2}\.\d{3}(?!\d)", cell):
             problem = "may be a thousand and more, as others have a decimal comma"
         elif unit != units[0]:
@@ -185,7 +199,7 @@ def list_parts(cell, separators=SEPARATORS):
                 break
         parts = cell.split(separator)
     words = [part.strip(" '\"") for part in parts]
-    return [word for word in words if word.lower() not in NOTHING]
+    return [word for word in words if word.lower() not in ("", "nan", "none", "<na>")]
 
 
 def are_lists(words_of):
@@ -193,10 +207,10 @@ def are_lists(words_of):
     cells_with = Counter()                                         # a word: in how many cells it is
     several = set()                                                # words that stand beside others
     for parts in words_of.values():
-        words = {same_word(part) for part in parts if not is_number(part)}
-        cells_with.update(words)
+        words = [same_word(part) for part in parts if not is_number(part)]
+        cells_with.update(set(words))
         if len(words) > 1:
-            several |= words
+            several.update(words)
     return any(cells_with[word] > 1 for word in several)
 
 
@@ -204,7 +218,7 @@ def divide(cells):
     """Cells of a column of lists -> {cell: its words}. Commas beside bars or semicolons ("Hernia, Hiatal")
     and other signs than the usual ones count only where each word of a list stands alone in another cell."""
     alone = set(map(same_word, cells))
-    for separators in ("|;；", SEPARATORS, "/+&"):
+    for separators in ("|;；｜؛", SEPARATORS, "/+&／・"):
         words_of = {cell: list_parts(cell, separators) for cell in cells}
         if are_lists(words_of):
             for cell in cells:
@@ -212,11 +226,11 @@ def divide(cells):
                 if len(parts) > 1 and alone.issuperset(map(same_word, parts)):
                     words_of[cell] = parts
             return words_of
-    for separator in RARE_SEPARATORS:
-        words_of = {cell: list_parts(cell, [separator]) for cell in cells}
-        for parts in words_of.values():
-            if len(parts) > 1 and alone.issuperset(map(same_word, parts)):
-                return words_of
+    for pattern in BETWEEN:
+        for cell in cells:
+            for separator in re.findall(f"(?=({pattern}))", cell):           # they may overlap
+                if alone.issuperset(map(same_word, cell.split(separator))):
+                    return {cell: list_parts(cell, [separator]) for cell in cells}
     return {cell: list_parts(cell) for cell in cells}
 
 
@@ -244,6 +258,8 @@ def reading_notes(name, counts, kind):
     odd = odd_cell(counts)
     if kind in ("classes", "category"):
         notes = spelling_notes(name, counts)
+        if kind == "category" and are_lists(divide(counts)):
+            notes.append(f"{name}: cells look like lists; each combination counts as a word of its own")
     elif odd:
         cell, problem = odd
         notes = [f"{name}: {cell!r} {problem}, it is read as {read_number(cell)[0]:g}"]

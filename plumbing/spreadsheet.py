@@ -19,9 +19,7 @@ def safe(cell):
 
 def plain(text):
     """A cell as it was before `safe`."""
-    if re.match(r"'+[=+\-@\t\r]", text):
-        return text[1:]
-    return text
+    return re.sub(r"\A'(?='*[=+\-@\t\r])", "", text)
 
 
 def read_cells(path):

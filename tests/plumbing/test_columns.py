@@ -90,6 +90,12 @@ def test_spellings_of_one_value_are_one_input():
     assert notes[0] == "sex: 'M' and 'm' count as one" and "WARNING: age: 999 (1 rows) counts like the other values" in notes[2]
 
 
+def test_lists_in_a_column_are_said():
+    """Each combination is a category."""
+    cohort = table_cohort(history=["asthma|diabetes", "asthma", "none known", "asthma"])
+    assert "history: cells look like lists; each combination counts as a word of its own" in tabulate(cohort, fit_columns(cohort, "history", range(4)))[1]
+
+
 def test_numbers_in_another_unit_than_in_training_have_a_warning():
     """Months where there were years, years of birth where there were ages: read, but not in silence."""
     cohort = table_cohort(age=["40", "50", "60"])
