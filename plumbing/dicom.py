@@ -42,19 +42,6 @@ def open_dicom(path, with_pixels):
     return dataset
 
 
-def dicom_shape(dataset):
-    """-> (H, W), (H, W, 3), or of several frames (D, H, W)."""
-    frames = dataset.get("NumberOfFrames") or 1
-    samples = dataset.get("SamplesPerPixel", 1)
-    shape = dataset.Rows, dataset.Columns
-    if min(frames, samples, *shape) < 1 or min(frames, samples) > 1:
-        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples per pixel; need one "
-                         "frame in color, or grey ones")
-    if samples > 1:
-        return (*shape, samples)
-    return (frames, *shape) if frames > 1 else shape
-
-
 def number(dataset, name):
     """A number of the file, the first of several, or what its frames have in common; None without one."""
     values = [dataset.get(name)]
@@ -71,7 +58,16 @@ def number(dataset, name):
 def read_dicom(path, only_header):
     """-> Values of shape (H, W), (H, W, 3) or (D, H, W)."""
     dataset = open_dicom(path, not only_header)
-    shape = dicom_shape(dataset)
+    shape = dataset.Rows, dataset.Columns
+    frames = dataset.get("NumberOfFrames") or 1
+    samples = dataset.get("SamplesPerPixel", 1)
+    if min(frames, samples, *shape) < 1 or min(frames, samples) > 1:
+        raise ValueError(f"says it has {frames} frames of {shape} and {samples} samples per pixel; need one "
+                         "frame in color, or grey ones")
+    if samples > 1:
+        shape = *shape, samples
+    elif frames > 1:
+        shape = frames, *shape
     if only_header:
         kind = "int" if dataset.get("PixelRepresentation") else "uint"
         array = stand_in(shape, f"{kind}{max(8, dataset.BitsAllocated)}")
@@ -83,7 +79,7 @@ def read_dicom(path, only_header):
     values = Values(array, patient=str(dataset.get("PatientID") or ""))
     if array.ndim == 2:
         values.series = dataset.get("SeriesInstanceUID")
-    if dataset.get("SamplesPerPixel", 1) == 1:                     # colors are taken as they are
+    if samples == 1:                                               # colors are taken as they are
         values.slope = number(dataset, "RescaleSlope") or 1.0
         values.intercept = number(dataset, "RescaleIntercept") or 0.0
         values.inverted = dataset.PhotometricInterpretation == "MONOCHROME1"

@@ -140,7 +140,9 @@ def has_16_bit_colors(picture):
 
 def check_upper_bytes(picture):
     """ValueError for 16-bit colors of which only the lower bits are used, as by a 12-bit camera."""
-    highest = max(high for _, high in picture.convert("RGB").getextrema())
+    places = np.flatnonzero(picture.convert("RGB").histogram())    # of red, then of green, then of blue
+    levels = set((places % 256).tolist())
+    highest = max(levels - {0, 255} or levels)                     # a burnt-in marker is no brightness
     if highest < 64:
         raise ValueError(f"16-bit colors of which at most {8 + highest.bit_length()} bits are used; "
                          "convert it to 8 bits, or to 16-bit grey")

@@ -8,7 +8,7 @@ from plumbing.cells import hold_labels, list_parts, same_word
 from plumbing.tables import blank_out, cell_error, require_column, shortlist
 
 
-SEVERAL = re.compile(r"\||^\[.*\]$|\.\w{2,6}\s*[;,]\s*\S")         # a.png|b.png, ['a', 'b'], a.png, b.png
+SEVERAL = re.compile(r"\||^[\[({].*[\])}]$|\.\w{2,6}\s*[;,]\s*\S")    # a.png|b.png, ['a', 'b'], a.png, b.png
 
 
 def plain_rows(path, header, rows, names, missing):
@@ -58,26 +58,22 @@ def merge_rows(rows, cohort, split=None):
     differing = []
     for name, cells in cohort.columns.items():
         known = {}                                                 # first row -> the first that is not blank
-        pairs = []                                                 # of rows that differ; one will do
         for i, first in enumerate(first_of):
             other = known.setdefault(first, i) if cells[i] else i
-            if pairs or cells[i] == cells[other]:
+            if name in differing or cells[i] == cells[other]:
                 continue
             differ = same_word(cells[i]) != same_word(cells[other])
             if name in labels:                                     # yes is 1, and -1 what --uncertain says
                 differ = abs(labels[name][i] - labels[name][other]) > 0      # NaN differs from none
-            if differ:
-                pairs.append((rows[i], rows[other]))
-        cohort.columns[name] = [cells[known.get(i, i)] for i in kept]
-        for row, other in pairs:
-            if name in answers or name.replace(".", "_") in answers:
+            if differ and (name in answers or name.replace(".", "_") in answers):
                 remedy = "one row per image is needed"
                 if name in cohort.targets and not hold_labels(cells):
                     remedy = f"--target {name}:labels allows several words"
-                raise cell_error(row, name, f"is not {other[name]!r}, as in {other[None]}, "
+                raise cell_error(rows[i], name, f"is not {cells[other]!r}, as in {rows[other][None]}, "
                                  f"of the same image; {remedy}")
-            if name not in cohort.predicted:
+            if differ and name not in cohort.predicted:
                 differing.append(name)
+        cohort.columns[name] = [cells[known.get(i, i)] for i in kept]
     for name, values in cohort.targets.items():
         merged = np.full_like(values, np.nan)
         np.fmax.at(merged, first_of, values)                       # leaves NaN out

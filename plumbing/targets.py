@@ -17,8 +17,9 @@ from plumbing.target_kinds import POLICIES, infer_kinds, parse_targets, refuse_t
 OBJECT = re.compile(r"\{.*:.*\}")
 # names of columns that say 1 of those who had no event
 NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|non?[ _.-]?event"
-                      r"|(^|[ _.-])(no|non|not|without)[ _.-]|lebend|überleb"
-                      r"|vivant|survécu|hayatta|存活|删失")
+                      r"|(^|[ _.-])(no|non|not|without)[ _.-]|le[bv][ae]nd|lebt|überleb"
+                      r"|(^|[ _.-])viv(o|a|ente|ant)|survécu|sobreviv|hayatta|sans?ür|cenz|żyj|żyw|жив|ценз"
+                      r"|ltfu|dropout|withdrawn|存活|生存$|删失|截尾|打ち?切")
 
 
 def numbers(rows, name):

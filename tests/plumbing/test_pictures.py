@@ -292,6 +292,11 @@ def test_colors_of_16_bits_are_their_upper_8_or_refused(tmp_path, kind, channels
     for reader in (read_header, lambda path: read_image(path, (16, 16))):
         with pytest.raises(ValueError, match="b.png: .*16-bit colors of which at most 12 bits are used; convert it"):
             reader(path)
+    pixels[0, 0] = 65535                                                    # a marker that is burnt in
+    with pytest.raises(ValueError, match="16-bit colors of which at most 12 bits are used"):
+        read_header(png16(tmp_path / "c.png", pixels, kind))
+    pixels[:] = np.where(pixels > 1000, 65535, 0)                           # black and white
+    assert read_header(png16(tmp_path / "d.png", pixels, kind)).colors
 
 
 def test_colors_of_16_bits_in_files_that_are_loaded_to_be_looked_at(tmp_path):
