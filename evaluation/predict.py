@@ -37,7 +37,7 @@ def answers(tasks, logits):
     return result
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(model, tasks, loader, options, watch=None, progress=None):
     """The predictions of a model for everything in the loader, see the top of this file.
 
@@ -49,7 +49,7 @@ def predict(model, tasks, loader, options, watch=None, progress=None):
     device = options["device"]
     autocast = options["autocast"]
     samples = []
-    # Autocast stands around all batches: weights are cast once.
+    # Autocast stands around all batches: weights are cast once, as no longer under torch.inference_mode.
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
         # disable=None: the bar is hidden where there is no terminal.
         for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):

@@ -29,6 +29,23 @@ def predicted(cohort, n=None, batch_size=4, by_image=False, model=None):
     return predict(model or Brightness(n), cohort.tasks, loader, {"device": CPU, "autocast": None, "by_image": by_image})
 
 
+class Linear(torch.nn.Linear):
+    """Says as pasi a sum of the colors of what it sees."""
+    inputs = ("image",)
+
+    def forward(self, image):
+        return {"logits": {"pasi": super().forward(image.flatten(1).float())}}
+
+
+def test_weights_are_cast_once_for_all_batches():
+    """Under autocast, whatever the number of batches: a large model would be copied for each."""
+    cohort = cohort_of((3, 3), [PASI], {"pasi": [1.0, 2.0]})
+    loader, _ = make_loader(Samples(cohort, range(6), (8, 8)), 2)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        predict(Linear(192, 1), cohort.tasks, loader, {"device": CPU, "autocast": torch.bfloat16, "by_image": True})
+    assert [event.input_shapes[0] for event in profile.events() if event.name == "aten::_to_copy"].count([1, 192]) == 1
+
+
 def test_answers_are_in_the_units_of_the_targets():
     """Center and scale undone, softmax over classes, sigmoid of labels; float64, whatever the model computes in."""
     logits = {"pasi": torch.tensor([[2.0], [-1.0]], dtype=torch.bfloat16), "grade": torch.log(torch.tensor([[1.0, 2.0, 1.0]] * 2)),
