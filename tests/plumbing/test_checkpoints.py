@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import errors
 
 from plumbing import checkpoints
-from plumbing.checkpoints import read_checkpoint
+from plumbing.checkpoints import on_hub, read_checkpoint
 from tests.hub import Hub, python
 from tests.plumbing.small_checkpoints import IMAGENET, halves, hf, refusal, tiny, write
 from vit import ViT
@@ -117,6 +117,7 @@ def test_what_looks_local_is_never_asked_of_the_hub(tmp_path, monkeypatch):
     for name in ("weights/vit", "runs/vit:a.pth", "runs/vit@v1", "org/vit.pth", "org/vit.safetensors:a"):
         assert "not taken for a Hub id" in refusal(ViT.from_pretrained, name)
     assert "runs/a/b: no such file or folder" in refusal(ViT.from_pretrained, "runs/a/b")
+    assert on_hub("weights/vit@v1") and on_hub("org/vit")          # a folder here has no revisions
 
 
 def test_files_that_hold_no_weights_are_refused(tmp_path):

@@ -113,6 +113,8 @@ def test_an_input_that_alone_says_the_target_has_a_warning():
     line = "WARNING: answer alone says y: is it the answer in other words?"
     for names, warns in (("age,dx_type", False), ("age,answer", True)):
         assert (line in tabulate(cohort, fit_columns(cohort, names, range(9)))[1]) == warns
+    cohort.targets = {"x": np.zeros(9, np.float32), **cohort.targets}                # of several targets the second too
+    assert line in tabulate(cohort, fit_columns(cohort, "answer", range(9)))[1]
 
 
 @pytest.mark.parametrize("target, column", (("x/y:classes", "y"), ("words:labels", "words"), ("x/y:survival", "y"), ("x:labels,y:labels", "x"), ("x:classes", "x")))

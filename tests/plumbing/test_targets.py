@@ -60,8 +60,9 @@ def test_a_wrong_target_flag(tmp_path, spec, message):
 def test_uncertain_says_it_label_by_label(tmp_path):
     """zeros for all but the labels named; a label or a word that does not exist is one line."""
     path = write(tmp_path, "t.csv", "patient_id,image,a,b", "p,x,-1,-1", "q,y,1,0", images=("x.png", "y.png"))
-    said = load_cohort(path, target="a:labels,b:labels", uncertain="zeros,b=ones").targets["findings"]
-    np.testing.assert_array_equal(said, [[0, 1], [1, 0]])
+    for text in ("zeros,b=ones", "b=ones"):
+        said = load_cohort(path, target="a:labels,b:labels", uncertain=text).targets["findings"]
+        np.testing.assert_array_equal(said, [[0, 1], [1, 0]])
     said = load_cohort(path, target="a:labels,b:labels", uncertain="ones,a=ignore").targets["findings"]
     np.testing.assert_array_equal(said, [[np.nan, 1], [1, 0]])
     for wrong, line in (("maybe", "'maybe' is none of"), ("zeros,c=ones", "'c=ones' is none of .* with a column of the table"),

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from plumbing import weights
 from plumbing.flags import parse
 from plumbing.resize import resize_pos_embed, spread_channels
 from plumbing.weights import load_weights
@@ -200,6 +201,23 @@ def test_configs_that_cannot_belong_to_their_tensors_are_one_line(tmp_path):
     write(tmp_path, tiny(), file="open_clip_pytorch_model.bin")
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"width": 192, "head_width": "64"}}}')
     assert "do not belong together" in refusal(ViT.from_pretrained, str(tmp_path))
+
+
+def test_vectors_are_taken_as_they_come(tmp_path):
+    """A run of bags has one width and no mean; asked for another, it is refused rather than passed over."""
+    config = ViTConfig(image=(), patch=(), channels=5, dim=24, depth=1, heads=2, mlp=40, mean=(), std=())
+    path = write(tmp_path, ViT(config).state_dict(), {"vit": vars(config)})
+    assert ViT.from_pretrained(path, channels=5).config == config
+    for asked in ({"channels": 4}, {"mean": "0.5"}, {"std": "0.5"}):
+        assert "is for bags of vectors 5 wide" in refusal(ViT.from_pretrained, path, **asked)
+
+
+def test_what_a_checkpoint_holds_is_listed(tmp_path, capsys):
+    """Every tensor under its name here, its shape and type, and how many numbers they are together."""
+    weights.main([write(tmp_path, {f"model.{key}": tensor for key, tensor in tiny().items()})])
+    *tensors, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in tensors] == list(tiny()) and f"{'norm.bias':40} (192,)               torch.float32" in tensors
+    assert last.startswith(f"30 tensors, {sum(map(torch.numel, tiny().values())) / 1e6:.2f} M numbers, timm layout")
 
 
 def test_a_partial_load_changes_nothing():
