@@ -221,7 +221,7 @@ def check_flags(args, default_of):
             asked = f"--{flag}"
     for flag, owners in GOES_WITH.items():
         if getattr(args, flag) != default_of(flag) and asked not in owners:
-            raise ValueError(f"--{flag.replace('_', '-')} goes together with {owners}")
+            raise ValueError(f"--{flag.replace('_', '-')} goes together with {owners}, not with {asked}")
     if args.predict and not args.out:
         raise ValueError("--predict SOURCE and --out CSV go together")
 

@@ -115,7 +115,7 @@ def run_warnings(result):
 def warnings(task, result, asked, metric):
     """Yield what else speaks against the numbers of a task. asked: its `questions`; metric: the first."""
     scores = result[task.key]
-    for where, key in (("chance", "per_label"), ("chance within", "subgroups")):
+    for where, key in (("chance", "per_label"), ("chance within a subgroup", "subgroups")):
         for word, names in held_against_chance(task, scores.get(key, {})).items():
             yield f"{word} than {where}: {', '.join(names)}."
     if alike(scores[metric]):

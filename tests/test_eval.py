@@ -243,7 +243,7 @@ def test_a_patient_the_run_learned_from_is_refused(run, capsys, monkeypatch):
     assert f"patient {seen} is in the val split of" in said and "if these are other people, give them other ids" in said
     assert "grade 'fatal' is unknown to" in fails("--data", str(run / "fatal.csv"))
     assert "--split goes together with the run alone" in fails("--data", str(run / "leak.csv"), "--split", "val")
-    assert "--split goes together with the run alone" in fails("--against", str(run / "runs/a"), "--split", "val")
+    assert "--split goes together with the run alone, not with --against" in fails("--against", str(run / "runs/a"), "--split", "val")
     assert "--images goes together with --data or --predict" in fails("--images", ".")
     assert "--by goes together with --data or the run alone" in fails("--predict", ".", "--out", "o.csv", "--by", "sex")
     assert "--by size: no such column" in fails("--by", "sex, size") and "--figures -1: need at least 0" in fails("--figures", "-1")
