@@ -207,10 +207,10 @@ def are_lists(words_of):
     cells_with = Counter()                                         # a word: in how many cells it is
     several = set()                                                # words that stand beside others
     for parts in words_of.values():
-        words = [same_word(part) for part in parts if not is_number(part)]
-        cells_with.update(set(words))
+        words = {same_word(part) for part in parts if not is_number(part)}
+        cells_with.update(words)
         if len(words) > 1:
-            several.update(words)
+            several |= words
     return any(cells_with[word] > 1 for word in several)
 
 
@@ -228,7 +228,7 @@ def divide(cells):
             return words_of
     for pattern in BETWEEN:
         for cell in cells:
-            for separator in re.findall(f"(?=({pattern}))", cell):           # they may overlap
+            for separator in dict.fromkeys(re.findall(f"(?=({pattern}))", cell)):      # which may overlap
                 if alone.issuperset(map(same_word, cell.split(separator))):
                     return {cell: list_parts(cell, [separator]) for cell in cells}
     return {cell: list_parts(cell) for cell in cells}

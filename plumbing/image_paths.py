@@ -34,7 +34,11 @@ def find_images(rows, column, root):
     image, or there are two different ones, or it has two names in the table."""
     if not isdir(root):
         raise ValueError(f"--images {root}: no such folder")
-    paths = [as_named(root, row[column]) for row in rows]
+    paths = []                                                     # None where it must be looked for
+    for row in rows:
+        image = normpath(join(root, row[column]))
+        is_there = image.startswith(join(root, "")) and isfile(image)
+        paths.append(image if is_there else None)
     if None not in paths:
         return paths, []
     files, left_out = look_through(root)
@@ -63,14 +67,6 @@ def find_images(rows, column, root):
     first = respelled[0]
     return paths, [f"{len(respelled)} of {len(rows)} images have another spelling in the table than in the "
                    f"folder: {rows[first][column]!r} is {relpath(paths[first], root)}"]
-
-
-def as_named(root, cell):
-    """-> the file that a cell names, None where there is none or it is not below the folder."""
-    image = normpath(join(root, cell))
-    if image.startswith(join(root, "")) and isfile(image):
-        return image
-    return None
 
 
 def split_name(cell):
