@@ -79,9 +79,10 @@ def variant(name, image=None, **changes):
 
 
 def cross_fusion(cls, patches, f, g, attend):
-    """Pairs cls (B, 1, D_b), patches (B, T_b, D_b) -> the same, and maps (B, H, T_S), (B, H, T_L): how much
-    the other branch's class token attends to each patch. f[b] projects from branch b into the width of the
-    other, g[b] back; attend[b] attends to the other. Both see the tokens from before the fusion."""
+    """Pairs cls (B, 1, D_b), patches (B, T_b, D_b) -> the same, and {"cross_map": [map_S, map_L]}, each
+    (B, H, T_b): how much the other branch's class token attends to each patch. f[b] projects from branch b
+    into the width of the other, g[b] back; attend[b] attends to the other. Both see the tokens from before
+    the fusion."""
     S, L = patches
     u_S = torch.cat([f[0](cls[0]), L], 1)                          # (B, 1 + T_L, D_L)
     u_L = torch.cat([f[1](cls[1]), S], 1)                          # (B, 1 + T_S, D_S)
@@ -194,7 +195,8 @@ class CrossViT(nn.Module):
     branch_logits  {task: (B, 2, outputs)}, S and L apart (Table 6: does one branch do all the work?)
     map            (B, H, T_S), (B, H, T_L): attention of each class token to the patches of its own branch
                    in the last block; None each in training
-    cross_map      the same, of the other branch's class token in the last fusion (figure 4)"""
+    cross_map      of the other branch's class token in the last fusion (figure 4), if that is cross; in
+                   training too"""
     Config = CrossViTConfig
     inputs = ("image",)
     defaults = {"image": "96", "epochs": 16}                       # px; at 60 L would be an enlarged S
