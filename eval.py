@@ -295,13 +295,13 @@ def evaluate_run(args):
     with lock(join(folder, EVALUATION_LOCK), wait=True):
         result = evaluate(model, cohort.tasks, cohort, indices, folder, options, args.split,
                           by=args.by, figures=figures, learned=learned, boxes=args.boxes, table=table)
-        pages = [write_report(args.run, folder)]
+        page = write_report(args.run, folder)
         if folder == args.run:
             write_card(args.run)
         elif os.access(args.run, os.W_OK) and isfile(join(args.run, "metrics.json")):
-            pages.append(write_report(args.run))                   # it links to those in its folder
+            write_report(args.run)                                 # its page links to those in its folder
     print_table(cohort.tasks, result)
-    print("\n".join(pages))
+    print(page)
 
 
 def result_folder(args, cohort):

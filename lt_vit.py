@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from attention import softmax_attention, softmax_weights
+from q2l import GroupWiseLinear
 from vit import ViT, ViTConfig, init_weights
 
 LABEL_ATTENTION = {  # do image queries see label keys? do label queries?
@@ -69,19 +70,6 @@ def label_attention(attn, x, y, kind):
     return attn.join(x), attn.join(y), label_map
 
 
-class LabelHead(nn.Module):
-    """(B, L, D) -> (B, L): every label has a weight vector of its own (GroupWiseLinear in Query2Label)."""
-
-    def __init__(self, labels, dim):
-        super().__init__()
-        self.W = nn.Parameter(torch.empty(1, labels, dim))
-        self.b = nn.Parameter(torch.zeros(1, labels))
-        nn.init.trunc_normal_(self.W, std=0.02)
-
-    def forward(self, y):
-        return (self.W * y).sum(-1) + self.b
-
-
 class LTViT(nn.Module):
     """forward(image) -> dict:
 
@@ -107,7 +95,8 @@ class LTViT(nn.Module):
             self.label_head = nn.Linear(D, 1)
             init_weights(self.label_head)
         else:
-            self.label_head = LabelHead(L, D)
+            self.label_head = GroupWiseLinear(L, D)
+            nn.init.trunc_normal_(self.label_head.W, std=0.02)
 
     def encode(self, x):
         """x (B, S, D) of vit.embed() -> image tokens x, label tokens y (B, L, D), both after the norm, and

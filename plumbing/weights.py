@@ -151,8 +151,8 @@ def load_model(model_class, config, tasks, tensors, name, new=(), notes=()):
 
 
 def load_weights(model, tensors, name, new=(), notes=()):
-    """Copy tensors into the model; -> one line: how many were loaded, the notes, what is new and what was
-    ignored. ValueError as in compare, and for values that cannot be weights."""
+    """Copy tensors into the model; -> one line: how many were loaded, the notes, and what was kept of heads,
+    is new, and was ignored. ValueError as in compare, and for values that cannot be weights."""
     target = model.state_dict()
     fits, absent, ignored = compare(target, tensors, name, new)
     for key, tensor in fits.items():
@@ -164,8 +164,9 @@ def load_weights(model, tensors, name, new=(), notes=()):
     model.load_state_dict(target | fits)
     report = [f"loaded {len(fits)}/{len(target)} tensors from {name}", *notes]
     modules = [key.rsplit(".", 1)[0] for key in absent]            # not their weights and biases
+    heads = [key.rsplit(".", 1)[0] for key in fits if key.startswith("head.")]
     parts = [key.removeprefix(BESIDE).split(".")[0] for key in ignored]
-    for word, names in (("new", modules), ("ignored", parts)):
+    for word, names in (("kept", heads), ("new", modules), ("ignored", parts)):
         if names:
             report.append(f"{word} {' '.join(dict.fromkeys(names))}")                # each once
     return ", ".join(report)

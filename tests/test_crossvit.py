@@ -365,7 +365,7 @@ def test_released_files_load_whole(tmp_path):
     for name in (str(tmp_path / "crossvit_9_224.pth"), folder):
         loaded = CrossViT.from_pretrained(name, tasks={"a": 7}).eval()
         numbers = "mean 0.485 0.456 0.406 std 0.229 0.224 0.225 (assumed)" if name != folder else "mean 0.5 0.5 0.5 std 0.25 0.25 0.25"
-        assert loaded.report == f"loaded {len(model.state_dict())}/{len(model.state_dict())} tensors from {name}, {numbers}"
+        assert loaded.report == f"loaded {len(model.state_dict())}/{len(model.state_dict())} tensors from {name}, {numbers}, kept head.0.a head.1.a"
         assert torch.equal(loaded(image)["logits"]["a"], model(image)["logits"]["a"])
         assert replace(loaded.config, mean=model.config.mean, std=model.config.std) == model.config
     assert (loaded.config.mean, loaded.config.std) == ((0.5,) * 3, (0.25,) * 3)
@@ -392,7 +392,7 @@ def test_own_folder_round_trips(tmp_path, stem):
     loaded = CrossViT.from_pretrained(folder, tasks={"a": 3, "weight": 1}).eval()
     keys = len(model.state_dict())
     assert loaded.config == config and loaded.report == (
-        f"loaded {keys}/{keys} tensors from {folder}, mean 0.485 0.456 0.406 std 0.229 0.224 0.225")
+        f"loaded {keys}/{keys} tensors from {folder}, mean 0.485 0.456 0.406 std 0.229 0.224 0.225, kept head.0.a head.0.weight head.1.a head.1.weight")
     image = torch.randn(1, 3, 48, 72)
     assert torch.equal(loaded(image)["logits"]["weight"], model(image)["logits"]["weight"])
 

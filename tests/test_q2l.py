@@ -226,10 +226,11 @@ def test_config_survives_json():
 
 def test_the_head_starts_as_released():
     """Weights and biases uniform within 1 / sqrt(D)."""
-    head = GroupWiseLinear(500, 64)
-    for parameter in head.parameters():
-        assert parameter.abs().max() <= 1 / 8
-        assert parameter.std().item() == pytest.approx(1 / 8 / 3 ** 0.5, rel=0.1)
+    model = Q2L(Q2LConfig(VIT, ff=64), {"labels": 500})
+    bound = VIT.dim ** -0.5
+    for parameter in model.label_head.parameters():
+        assert parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / 3 ** 0.5, rel=0.1)
 
 
 def test_every_parameter_learns():
