@@ -268,7 +268,7 @@ class CrossViT(nn.Module):
         add("--mean", help="of the images that --pretrained has seen, 0..1; default: the checkpoint's")
         add("--std", help="their standard deviation; default: the checkpoint's")
         add("--variant", choices=VARIANTS, help="row of Table 1; default 9, or the checkpoint's")
-        add("--fusion", choices=FUSIONS, default="cross", help="the paper's Table 6")
+        add("--fusion", choices=FUSIONS, help="the paper's Table 6; default cross, or the checkpoint's")
         add("--patches", help="of S and L, px, as 8,16; this and the next four change the variant: Table 7")
         add("--dims", help="widths of S and L, as 384,384")
         add("--depths", help="blocks of S and L in an encoder, as 2,4")
@@ -285,6 +285,7 @@ class CrossViT(nn.Module):
         if not args.pretrained:
             refuse_flags(args, "mean", "std")
             args.variant = args.variant or "9"
+            args.fusion = args.fusion or "cross"
             return
         refuse_flags(args, "variant", "patches", "dims", "depths", "encoders", "cross_depth")
 

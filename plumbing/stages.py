@@ -1,7 +1,8 @@
 """Both stages of a MultiViT from the weights of a ViT, or from those of another MultiViT."""
 import torch
 
-from plumbing.checkpoints import read_checkpoint, read_config
+from plumbing.architecture import run_config
+from plumbing.checkpoints import read_checkpoint
 from plumbing.variants import placed_rows
 from vit import ViT
 
@@ -13,10 +14,8 @@ def start_stages(model, vit, args):
     model.report = vit.report
     if not hasattr(model, "stage2"):
         return
-    saved = {}
-    if "model" in read_config(args.pretrained):                    # of a run
-        saved = read_checkpoint(args.pretrained)[0]
-    if not any(key.startswith(("stage2.", "fuse.", "merge.")) for key in saved):
+    saved, config, _, _ = read_checkpoint(args.pretrained)
+    if run_config(config).get("mode") not in ("partial", "multi"):  # no run with a stage 2
         load_stage2(model.stage2, vit)
         return
     second = ViT.from_args(args, stage=2)

@@ -107,8 +107,10 @@ def changed_model(model_class, config, tensors, name, channels, tasks, changes, 
     if channels and channels != config.channels:
         config = change_channels(tensors, config, channels, notes)
     changes = {field: value for field, value in changes.items() if value is not None}
-    if changes.get("attention", config.attention) != config.attention:
-        notes.append(f"without its {config.attention} attention")
+    for field in ("attention", "fusion"):
+        own = getattr(config, field, None)
+        if changes.get(field, own) != own:
+            notes.append(f"without its {own} {field}")
     config = replace(config, **changes)
     return load_model(model_class, config, tasks, tensors, name, ("head.", "seq_scale", "seq_shift"), notes)
 

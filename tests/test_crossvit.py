@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attention import KINDS
 from crossvit import FUSIONS, CrossViT, CrossViTConfig, variant
 from plumbing.architecture import crossvit_fields
+from plumbing.flags import parse
 from plumbing.names import crossvit_names
 from plumbing.sizes import VARIANTS, grids_at
 from plumbing.weights import from_dict
@@ -395,6 +396,16 @@ def test_own_folder_round_trips(tmp_path, stem):
         f"loaded {keys}/{keys} tensors from {folder}, mean 0.485 0.456 0.406 std 0.229 0.224 0.225, kept head.0.a head.0.weight head.1.a head.1.weight")
     image = torch.randn(1, 3, 48, 72)
     assert torch.equal(loaded(image)["logits"]["weight"], model(image)["logits"]["weight"])
+
+
+def test_a_run_keeps_its_fusion_unless_a_flag_says_other(tmp_path):
+    """--pretrained of a run with another fusion than the default needs no --fusion; one that fits its tensors is said to be another."""
+    run = write(tmp_path / "run", CrossViT(replace(MINI, fusion="pairwise")).state_dict(),
+                {"model": "crossvit", "crossvit": asdict(replace(MINI, fusion="pairwise"))})
+    for more, kind in (((), "pairwise"), (("--fusion", "class"), "class")):
+        model = CrossViT.from_args(parse(["--model", "crossvit", "--pretrained", run, *more]), {})
+        assert model.config.fusion == kind and ("without its pairwise fusion" in model.report) == (kind == "class")
+    assert parse(["--model", "crossvit"]).fusion == "cross"
 
 
 def test_positions_are_resized_in_each_branch(tmp_path, known_mini):
