@@ -102,6 +102,7 @@ def test_positive_weights_are_negatives_over_positives_of_the_training_split():
     values = np.array([[1, 0, 0], [0, 0, np.nan], [0, 1, 0], [0, np.nan, 0], [1, 1, 1]], np.float32)
     cohort = Cohort("c", [Task("findings", "labels", ("a", "b", "c"))], list("pqrst"), list("pqrst"), {"findings": values})
     assert fit_tasks(cohort, [0, 1, 2, 3], True)[0].positive_weight == (3.0, 2.0, 1.0)
+    assert fit_tasks(cohort, [0, 2, 4], True)[0].positive_weight == (0.5, 0.5, 2.0)
     assert fit_tasks(cohort, [0, 1, 2, 3])[0].positive_weight == ()
     cohort = Cohort("c", [Task("y", "classes", ("no", "yes"))], list("pqr"), list("pqr"), {"y": np.float32([0, 1, 1])})
     with pytest.raises(ValueError, match="--positive-weight is for labels, and no target is of that kind"):
@@ -293,6 +294,9 @@ def test_one_hot_columns_can_be_classes(tmp_path):
     assert cohort.tasks[0].kind == "labels" and "--target A/B/C:classes makes one choice of them" in " ".join(cohort.notes)
     cohort = load_cohort(path, target="A/B/C:classes")
     assert cohort.tasks == [Task("class", "classes", ("A", "B", "C"))] and cohort.targets["class"].tolist() == [0, 1, 1]
+    for odd in ("1,1,0", "1,1,-1", "0,0,0", "0,0,"):
+        with pytest.raises(ValueError, match="t.csv row 3: need one 1 and else 0 in A, B, C"):
+            load_cohort(generic(tmp_path, "p,a.png,1,0,0", f"q,b.png,{odd}", header="patient_id,image,A,B,C"), target="A/B/C:classes")
     path = generic(tmp_path, "p,a.png,1,0", "q,b.png,,", "r,c.png,1,1", header="patient_id,image,A,B")
     words = write(tmp_path, "w.csv", "patient_id,image,A,B", "p,a.png,x|y,", "q,b.png,z,", images=("a.png", "b.png"))
     with pytest.raises(ValueError, match=r"w.csv row 2, column A: 'x\|y' is no label, need 0, 1, -1 or blank"):
