@@ -121,6 +121,8 @@ def test_the_same_predictions_those_left_out_and_the_constant_are_said(tmp_path,
     result = compare(a, b, 10)["pasi"]
     assert result["warnings"] == ["Left out: 3 that only one of the two runs was tested on.", "Both predict the same."]
     assert result["mae"]["constant"]["value"] == np.abs(true[:12] - 4).mean() and result["mae"]["a"]["value"] == 2
+    other = made_run(tmp_path / "c", PASI, names, told + 1, true)
+    assert compare(b, other, 10)["pasi"]["warnings"] == []
     print_comparison(compare(a, b, 10))
     assert re.search(r"a - b +constant\n +mean absolute error \* +0.000 \(0.000 to 0.000\) +3.167\n", capsys.readouterr().out)
 

@@ -111,3 +111,15 @@ def test_a_label_that_nobody_knows_in_validation_has_no_operating_point_and_no_f
     points = details(FINDINGS, test, choose_thresholds(FINDINGS, validation))["operating_point"]
     assert points["edema"]["threshold"] == 0.5
     assert points["mass"] == {"threshold": None, "reason": "not both classes in the validation split"}
+    choice = Task("y", "classes", ("no", "yes"))
+    assert choose_thresholds(choice, table_of(choice, np.full((8, 2), 0.5), np.full(8, NAN))) == {}
+
+
+def test_every_label_has_a_threshold():
+    """However many labels there are; of classes only the second of two."""
+    prediction, answer = np.full((8, 3), 0.5), np.arange(8.0) % 2
+    three = Task("findings", "labels", ("a", "b", "c"))
+    assert list(choose_thresholds(three, table_of(three, prediction, np.stack([answer] * 3, 1)))) == ["a", "b", "c"]
+    assert choose_thresholds(GRADE, table_of(GRADE, prediction, answer)) == {}
+    two = Task("y", "classes", ("no", "yes"))
+    assert list(choose_thresholds(two, table_of(two, prediction[:, :2], answer))) == ["yes"]

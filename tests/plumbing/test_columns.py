@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from plumbing.cells import same_word
 from plumbing.columns import fit_columns, tabulate
 from plumbing.load_cohort import load_cohort
 from tests.plumbing.small_tables import cohort_of, generic
@@ -80,6 +81,7 @@ def test_the_way_out_names_the_whole_column():
 
 def test_spellings_of_one_value_are_one_input():
     """M, m, male and 1.0 beside 1; codes that may stand for a blank have a warning."""
+    assert same_word(" Left  arm ") == same_word("left arm") == same_word("left_arm") != same_word("leftarm")
     words = table_cohort(sex=["M", "male", "F", "Female"])
     assert tabulate(words, fit_columns(words, "sex", [0, 2]))[0].tabular.tolist() == [[0, 1], [0, 1], [1, 0], [1, 0]]
     cohort = table_cohort(sex=["M", "m", "F", "M"], grade=["1", "1.0", "2", "2"], age=["40", "999", "61", "50"])
