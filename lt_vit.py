@@ -23,7 +23,6 @@ import torch
 from torch import nn
 
 from attention import softmax_attention, softmax_weights
-from q2l import GroupWiseLinear
 from vit import ViT, ViTConfig, init_weights
 
 LABEL_ATTENTION = {  # do image queries see label keys? do label queries?
@@ -95,7 +94,8 @@ class LTViT(nn.Module):
             self.label_head = nn.Linear(D, 1)
             init_weights(self.label_head)
         else:
-            self.label_head = GroupWiseLinear(L, D)
+            from q2l import GroupWiseLinear
+            self.label_head = GroupWiseLinear(L, D)                # each label has a weight vector of its own
             nn.init.trunc_normal_(self.label_head.W, std=0.02)
 
     def encode(self, x):
