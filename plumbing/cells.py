@@ -76,6 +76,7 @@ BETWEEN = r"(?:[^\w\s]|_)+", r"\s+", r"[\W_]+[^\W\d_]{1,5}[\W_]+", "[和与及�
 # of two classes, names of the one that is not to be detected, and of the one that is
 NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
                       r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|yok|无|normal|正常|healthy|gesund"
+                      r"|ne|nem|ei|όχι|いいえ|아니오|陰性|음성|✗|✘"
                       r"|sain|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
                       r"|low([ _-](risk|grade))?|alive|living|stable|wild[ _-]?type|wt|inactive"
                       r"|asymptomatic|unaffected|uninfected|(no|non|not|without)[ _-].+")

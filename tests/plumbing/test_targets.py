@@ -334,7 +334,7 @@ def test_which_value_is_the_event(tmp_path, events, column, events_read, note):
 
 
 @pytest.mark.parametrize("classes, positive", (
-    (("no", "yes"), "yes"), (("abnormal", "normal"), "abnormal"), (("No finding", "disease"), "disease"), (("NORMAL", "PNEUMONIA"), "PNEUMONIA"),
+    (("no", "yes"), "yes"), (("いいえ", "はい"), "はい"), (("ano", "ne"), "ano"), (("✓", "✗"), "✓"), (("abnormal", "normal"), "abnormal"), (("No finding", "disease"), "disease"), (("NORMAL", "PNEUMONIA"), "PNEUMONIA"),
     (("DR", "NoDR"), "DR"), (("NRG", "RG"), "RG"), (("covid", "non-covid"), "covid"), (("0", "1"), "1"), (("negative", "positive"), "positive"),
     (("benign", "malignant"), "malignant"), (("case", "control"), "case"), (("False", "True"), "True"), (("No Finding", "Pneumonia"), "Pneumonia"),
     (("tumor", "no_tumor"), "tumor"), (("absent", "present"), "present"), (("A", "B"), None), (("1", "2"), None), (("F", "M"), None), (("LUAD", "LUSC"), None), (("Stage I", "Stage II"), None)))
