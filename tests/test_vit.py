@@ -156,6 +156,15 @@ def test_drop_path_leaves_out_whole_samples():
     assert torch.equal(kept, kept[:, :1, :1].expand_as(kept)) and abs(kept.mean().item() - 1) < 0.02
 
 
+def test_weights_are_drawn_as_in_deit():
+    """Std 0.02 of every matrix, token and position, no bias."""
+    torch.manual_seed(0)
+    model = ViT(ViTConfig(dim=96, depth=1, heads=3, mlp=192), {"y": 50})
+    for name in ("cls_token", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc2.weight", "head.y.weight"):
+        assert model.get_parameter(name).std().item() == pytest.approx(0.02, rel=0.2), name
+    assert not model.blocks[0].mlp.fc1.bias.any() and not model.head["y"].bias.any()
+
+
 def test_drop_path_rises_with_depth():
     """From 0 in the first block to the rate in the last, also for a single block."""
     for depth, rates in ((5, [0, 0.05, 0.1, 0.15, 0.2]), (1, [0])):

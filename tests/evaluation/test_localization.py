@@ -103,6 +103,8 @@ def test_every_map_of_a_model_is_found():
     np.testing.assert_allclose(maps["class token"], out["map"][1].mean(0).view(2, 3))
     assert list(map(map_title, maps)) == ["attention map", "label's map"]                # not every ViT reads its class token
     np.testing.assert_allclose(maps["label token"], out["label_map"][1, 3].view(2, 3))
+    of_all = finding_maps(out, 1, None, [(2, 3)])["label token"]
+    np.testing.assert_allclose(of_all, out["label_map"][1].mean(0).view(2, 3), rtol=1e-6)
     pair = {"map": [torch.rand(1, 3, 6), torch.rand(1, 3, 4)]}
     assert {name: map.shape for name, map in finding_maps(pair, 0, 0, [(2, 3), (2, 2)]).items()} == {
         "class token, branch S": (2, 3), "class token, branch L": (2, 2)}
@@ -148,6 +150,19 @@ def test_a_flat_map_points_no_better_than_chance():
     for corner in (0, .75):
         scores = score_finding({"m": np.ones((4, 4))}, np.array([[corner, corner, corner + .25, corner + .25]]))
         assert scores["m"] == scores["chance"] == (1 / 16, 1 / 16)
+
+
+def test_boxes_beside_the_table_are_used_unasked(tmp_path):
+    """boxes.csv of its folder; that none of these is of the cohort is refused only of a table that was asked for."""
+    films = cohort(tmp_path, ["a.png"])
+    films.folder = str(tmp_path)
+    assert find_boxes(None, films, ("Edema",), (16, 16)) == {}
+    path = table(tmp_path, "image,label,x0,y0,x1,y1", "a.png,Edema,40,10,60,20")
+    assert list(find_boxes(None, films, ("Edema",), (16, 16))) == [0] and find_boxes(None, films, ("Mass",), (16, 16)) == {}
+    with pytest.raises(ValueError, match="none of its boxes is of an image of c and one of the labels Mass"):
+        find_boxes(path, films, ("Mass",), (16, 16))
+    films.folder = None
+    assert find_boxes(None, films, ("Edema",), (16, 16)) == {}
 
 
 def test_boxes_of_a_larger_copy_or_of_other_images_are_refused(tmp_path):
