@@ -138,8 +138,8 @@ class Q2L(nn.Module):
         L, D = sum(tasks.values()), config.vit.dim
         self.vit, self.decoder = ViT(config.vit), QueryDecoder(L, config)
         self.label_head = GroupWiseLinear(L, D)
-        nn.init.uniform_(self.label_head.W, -D ** -0.5, D ** -0.5)
-        nn.init.uniform_(self.label_head.b, -D ** -0.5, D ** -0.5)
+        for weight in self.label_head.parameters():
+            nn.init.uniform_(weight, -D ** -0.5, D ** -0.5)
         self.register_buffer("position", sine_position(config.vit.grid, D), persistent=False)
 
     def forward(self, image):

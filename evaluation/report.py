@@ -201,21 +201,16 @@ def sections(run, charts, pictures):
                 yield "<h2>Learning curves</h2>"
                 yield html_charts(charts[LEARNING])
             if pictures:
-                yield from patient_section(run)
+                sheets = sorted(Path(run.folder).glob("figures/patient_*.png"))
+                if sheets:
+                    yield "<h2>What the model looked at</h2>"
+                    yield from map(html_sheet, sheets)
                 yield from other_pages(run)
         elif kind == "command":
             words = re.sub(r"(--[^ ]+( [^ -][^ ]*)?)", r"<span>\1</span>", cell(content))
             yield f"<pre>{words}</pre>"              # no break inside a flag
         else:
             yield html_table(content, kind)
-
-
-def patient_section(run):
-    """Yield what the model looked at in the images of some patients; nothing without pictures of them."""
-    paths = sorted(Path(run.folder).glob("figures/patient_*.png"))
-    if paths:
-        yield "<h2>What the model looked at</h2>"
-        yield from map(html_sheet, paths)
 
 
 def run_figures(run):

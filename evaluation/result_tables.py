@@ -67,7 +67,7 @@ def cell_text(cell):
         return str(cell)
     if cell["value"] is None:
         return f"undefined: {cell['reason']}"
-    widest = max(abs(end or 0) for end in (cell["low"], cell["high"]))
+    widest = max(cell["high"] or 0, -(cell["low"] or 0))
     return " ".join(filter(None, [number(cell["value"], widest), interval(cell), cell.get("of")]))
 
 
