@@ -274,15 +274,21 @@ def test_learns_a_batch_by_heart():
 
 
 def test_losses_equal_loops_over_what_is_known():
-    """regression in units of the training spread, cross entropy, binary cross entropy: means over the known targets only."""
+    """regression in units of the training spread, cross entropy, binary cross entropy, a model's own: means over the known targets only."""
     nan = float("nan")
-    tasks = [Task("a", "regression", center=2.0, scale=4.0), Task("b", "classes", ("x", "y", "z")), Task("c", "labels", ("u", "v"))]
-    logits = {"a": torch.randn(3, 1), "b": torch.randn(3, 3), "c": torch.randn(3, 2)}
-    targets = {"a": torch.tensor([1.0, nan, 3.0]), "b": torch.tensor([2.0, 0.0, nan]), "c": torch.tensor([[1.0, nan], [0.0, 1.0], [nan, nan]])}
+    tasks = [Task("a", "regression", center=2.0, scale=4.0), Task("b", "classes", ("x", "y", "z")), Task("c", "labels", ("u", "v")), Task("d", "loss")]
+    logits = {"a": torch.randn(3, 1), "b": torch.randn(3, 3), "c": torch.randn(3, 2), "d": torch.rand(3, 1)}
+    targets = {"a": torch.tensor([1.0, nan, 3.0]), "b": torch.tensor([2.0, 0.0, nan]), "c": torch.tensor([[1.0, nan], [0.0, 1.0], [nan, nan]]),
+               "d": torch.zeros(3)}
     a = sum((logits["a"][i, 0] - (targets["a"][i] - 2) / 4) ** 2 for i in (0, 2)) / 2
     b = sum(-logits["b"][i].log_softmax(0)[int(targets["b"][i])] for i in (0, 1)) / 2
     c = -sum(F.logsigmoid(logits["c"][i, j] * (1 if targets["c"][i, j] else -1)) for i, j in ((0, 0), (1, 0), (1, 1))) / 3
-    assert task_loss(tasks, logits, targets, known_counts(tasks, targets)[0]).item() == pytest.approx((a + b + c).item(), rel=1e-5)
+    loss = (a + b + c + logits["d"].mean()).item()
+    assert task_loss(tasks, logits, targets, known_counts(tasks, targets)[0]).item() == pytest.approx(loss, rel=1e-5)
+    half = {name: y.bfloat16() for name, y in logits.items()}      # as autocast gives them; the loss of them is not rounded again
+    whole = {name: y.float() for name, y in half.items()}
+    losses = [task_loss(tasks, y, targets, known_counts(tasks, targets)[0]).item() for y in (half, whole)]
+    assert losses[0] == losses[1]
     unknown = {name: torch.full_like(target, nan) for name, target in targets.items()}
     assert task_loss(tasks, logits, unknown, known_counts(tasks, unknown)[0]).item() == 0
 
