@@ -251,7 +251,7 @@ def reference_grid(cosines):
     pair = width // 8                                              # of features; slow enough not to go around
     frequency = 1e4 ** (-2 * pair / width)
     grid = round(side * math.acos(cosines[1, width + 2 * pair]) / frequency)
-    return grid, grid
+    return [grid, grid]
 
 
 def crossvit_fields(tensors):

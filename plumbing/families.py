@@ -7,15 +7,15 @@ stand in other files.
 """
 import re
 
-EVA02 = {"theta": 1e4, "reference": (16, 16)}
+EVA02 = {"theta": 1e4, "reference": [16, 16]}
 PE = {"theta": 1e4, "offset": 1.0, "columns_first": True}
 ROTARY = (  # fields of variants.Rotary
     (r"^eva02_", EVA02),
-    (r"^eva_?x_", {**EVA02, "reference": (14, 14)}),
+    (r"^eva_?x_", {**EVA02, "reference": [14, 14]}),
     (r"_rope_reg\d", EVA02),
-    (r"_pe_core_\w+_224", {**PE, "reference": (14, 14)}),
-    (r"_pe_core_\w+_3(36|84)", {**PE, "reference": (24, 24)}),
-    (r"_pe_(core|lang|spatial)_", {**PE, "reference": (32, 32)}),
+    (r"_pe_core_\w+_224", {**PE, "reference": [14, 14]}),
+    (r"_pe_core_\w+_3(36|84)", {**PE, "reference": [24, 24]}),
+    (r"_pe_(core|lang|spatial)_", {**PE, "reference": [32, 32]}),
     (r"_rope(_ape)?_\d", {"theta": 100.0, "columns_first": True}),
     (r"dinov3|_lingbot", {"theta": 100.0, "centered": True, "halves": True}),
 )

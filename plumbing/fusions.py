@@ -36,7 +36,7 @@ def pairwise_fusion(cls, patches, f, g, grids):
 
 
 def resize(x, old, new):
-    """(B, T, D) on the grid `old` -> on the grid `new`."""
+    """(B, T, D) on the grid `old` -> on the grid `new`, bilinear."""
     x = x.transpose(1, 2).unflatten(2, old)                        # (B, D, rows, columns)
     x = F.interpolate(x, size=new, mode="bilinear")
     return x.flatten(2).transpose(1, 2)

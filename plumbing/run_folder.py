@@ -33,6 +33,7 @@ from plumbing.checkpoints import read_checkpoint, read_json
 from plumbing.command import first_line, in_one_line
 from plumbing.inside import mark_cache
 from plumbing.lock import lock
+from plumbing.models import class_of
 from plumbing.splits import files_of
 from plumbing.spreadsheet import safe
 from plumbing.weight_files import read_pickle
@@ -146,7 +147,7 @@ def save_model(folder, model, tasks, state=None):
     config = {"model": model.saved_as, model.saved_as: asdict(model.config),
               "tasks": [asdict(task) for task in tasks],
               "columns": [asdict(column) for column in model.columns]}
-    weights = {key: tensor.detach().to("cpu", copy=True).contiguous()    # safetensors refuses shared memory
+    weights = {key: tensor.to("cpu", copy=True).contiguous()             # safetensors refuses shared memory
                for key, tensor in model.state_dict().items()}
     with write_folder(folder) as fresh:
         write_json(join(fresh, "config.json"), config)
@@ -171,8 +172,12 @@ def load_state(run, model, optimizer, state, steps):
     """Bring model, optimizer and random numbers to where last/ stopped; -> the saved state.
 
     state: the entries to read, with their defaults for runs of older versions that lack them. steps: of an
-    epoch. ValueError when last/ does not fit the model or cannot be read."""
-    load_weights(model, read_checkpoint(join(run, "last"))[0], run)
+    epoch. ValueError when last/ is of another model or cannot be read."""
+    tensors, config, _, _ = read_checkpoint(join(run, "last"))
+    if model.config != class_of(config, run)[1]:     # tensors that fit do not show it
+        raise ValueError(f"{run}: its flags describe another model now than when it began; restore the files "
+                         "of --pretrained, or start a new run")
+    load_weights(model, tensors, run)
     path = join(run, "last", "state.pt")
     with in_one_line(f"{path}: cannot be resumed"):
         saved = read_pickle(path)

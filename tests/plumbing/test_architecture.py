@@ -129,7 +129,7 @@ def test_a_last_norm_of_the_class_token(tmp_path):
 def test_rotary_positions_of_pe(tmp_path):
     """Places are stretched to the grid that the architecture was trained with, not to the file's; its original file shows no rotary positions."""
     config = {"architecture": "vit_pe_core_tiny_patch16_384", "num_heads": 3, "image_size": 32}
-    assert ViT.from_pretrained(write(tmp_path / "1", PLAIN, config)).config.rotary["reference"] == (24, 24)
+    assert ViT.from_pretrained(write(tmp_path / "1", PLAIN, config)).config.rotary["reference"] == [24, 24]
     original = {**PLAIN, "attn_pool.probe": torch.ones(1, 1, 192)}
     assert "or the pool of PE; which rotary positions it has" in refusal(ViT.from_pretrained, write(tmp_path / "2", original))
 

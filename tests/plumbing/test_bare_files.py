@@ -176,7 +176,7 @@ def test_what_a_bare_file_does_not_say_is_assumed_in_words(tmp_path, names, said
 def test_eva_x_needs_its_name_for_its_rotary_positions(tmp_path, scaled):
     """Its file alone does not say for which grid they were computed; the buffer that EVA-02's own code keeps, or a config.json, does."""
     torch.manual_seed(0)
-    rotary = dict(theta=1e4, reference=(14, 14))
+    rotary = dict(theta=1e4, reference=[14, 14])
     model = ViT(replace(SMALL, activation="swiglu", mlp_norm=scaled, rotary=rotary)).eval()
     for parameter in model.parameters():
         parameter.copy_(0.3 * torch.randn_like(parameter) + 0.5 * (parameter.dim() == 1))

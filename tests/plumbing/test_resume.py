@@ -11,7 +11,7 @@ from PIL import Image
 from plumbing.flags import parse
 from plumbing.prepare import prepare
 from plumbing.splits import read_run_split
-from tests.grey_runs import fails
+from tests.grey_runs import fails, flags
 import train
 
 HEADER = ["patient_id", "image", "finding"]
@@ -132,3 +132,20 @@ def test_a_damaged_state_is_one_line(again):
     for key, value in (("history", 3), ("history", ["a"]), ("epoch", "x"), ("step", 10 ** 6), ("loss", None), ("norm", "x")):
         torch.save({**saved, "epoch": 0, "step": 1, key: value}, "runs/run/last/state.pt")
         assert "runs/run/last/state.pt: cannot be resumed" in fails(["--resume", "runs/run", "--device", "cpu"])
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_run_goes_on_only_with_the_model_that_it_began_with(greys, grey_run):
+    """What --pretrained names has the same tensors but another config.json now; restored, the run goes on."""
+    path = "first/best/config.json"
+    shutil.copytree(grey_run, "first")
+    train.main(flags(greys, "--pretrained", "first", "--name", "next"))
+    before = open(path).read()
+    with open(path, "w") as file:
+        file.write(before.replace('"attention": "softmax"', '"attention": "sima"'))
+    go_on = ["--resume", "runs/next", "--epochs", "4", "--device", "cpu"]
+    assert "runs/next: its flags describe another model now" in fails(go_on)
+    with open(path, "w") as file:
+        file.write(before)
+    train.main(go_on)
+    assert len(open("runs/next/log.csv").readlines()) == 5

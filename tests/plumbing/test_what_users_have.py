@@ -156,8 +156,8 @@ def small_integers(names):
 
 
 TIMM = {"architecture": "vit_tiny_patch8_32", "pretrained_cfg": {"mean": list(IMAGENET["image_mean"]), "std": list(IMAGENET["image_std"])}}
-PE_SPATIAL = dict(final_norm=False, eps=1e-5, rotary=dict(theta=1e4, reference=(32, 32), offset=1.0, columns_first=True))
-GATED = dict(activation="swiglu", rotary=dict(theta=1e4, reference=(14, 14)))
+PE_SPATIAL = dict(final_norm=False, eps=1e-5, rotary=dict(theta=1e4, reference=[32, 32], offset=1.0, columns_first=True))
+GATED = dict(activation="swiglu", rotary=dict(theta=1e4, reference=[14, 14]))
 V2, SCALED = {"layer_scale": True, "registers": 4}, {"layer_scale": True}
 DINOV3_NAMES = [("^cls_token", "embeddings.cls_token"), ("^reg_token", "embeddings.register_tokens"), (r"^patch_embed\.proj", "embeddings.patch_embeddings"), (r"^blocks\.", "layer."),
                 (r"attn\.proj", "attention.o_proj"), (r"mlp\.fc1", "mlp.up_proj"), (r"mlp\.fc2", "mlp.down_proj"), (r"ls([12])\.gamma", r"layer_scale\1.lambda1")]
