@@ -259,7 +259,7 @@ def reading_notes(name, counts, kind):
     odd = odd_cell(counts)
     if kind in ("classes", "category"):
         notes = spelling_notes(name, counts)
-        if kind == "category" and are_lists(divide(counts)):
+        if kind == "category" and are_lists({cell: list_parts(cell) for cell in counts}):    # e3/e4 is none
             notes.append(f"{name}: cells look like lists; each combination counts as a word of its own")
     elif odd:
         cell, problem = odd

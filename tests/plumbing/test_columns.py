@@ -93,9 +93,11 @@ def test_spellings_of_one_value_are_one_input():
 
 
 def test_lists_in_a_column_are_said():
-    """Each combination is a category."""
+    """Each combination is a category; genes are no lists."""
     cohort = table_cohort(history=["asthma|diabetes", "asthma", "none known", "asthma"])
     assert "history: cells look like lists; each combination counts as a word of its own" in tabulate(cohort, fit_columns(cohort, "history", range(4)))[1]
+    cohort = table_cohort(apoe=["E3/E3", "E3/E4", "E2/E3", "E3/E4"])
+    assert "look like lists" not in " ".join(tabulate(cohort, fit_columns(cohort, "apoe", range(4)))[1])
 
 
 def test_numbers_in_another_unit_than_in_training_have_a_warning():
