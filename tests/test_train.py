@@ -21,6 +21,7 @@ import train
 from plumbing import simulate
 from plumbing.cohort import Task
 from plumbing.models import build_model
+from tests.grey_runs import flags as grey_flags
 from tests.hub import ROOT
 from tests.small_runs import MULTI, daft_flags, fails, fit, flags, settled, slow_but
 from train import known_counts, lr_at, main, make_optimizer, model_loss, task_loss
@@ -42,10 +43,29 @@ EVALUATED = (MULTI, ("--model", "daft", "--tabular", "sex", "--fusion", "linear"
 
 
 def test_the_log_has_the_mean_loss_of_an_epoch(grey_run):
-    """Near 1 at first: targets are in units of their standard deviation, and heads begin small."""
+    """Near 1 at first: targets are in units of their standard deviation, and heads begin small. The rate ends at --lr-end."""
     with open(f"{grey_run}/log.csv", newline="") as file:
-        first = next(csv.DictReader(file))
-    assert float(first["train_loss"]) == pytest.approx(1, abs=0.2)
+        first, *_, last = csv.DictReader(file)
+    assert float(first["train_loss"]) == pytest.approx(1, abs=0.2) and float(last["lr"]) == pytest.approx(1.25e-7)
+
+
+def test_the_best_epoch_is_kept_and_gradients_are_clipped(greys, monkeypatch):
+    """best/ is of the second of three epochs; after --clip no gradient is longer, though it was."""
+    values, real, norms = iter((2.0, 1.0, 1.5)), torch.nn.utils.clip_grad_norm_, []
+
+    def clip(parameters, most):
+        parameters = list(parameters)
+        before = real(parameters, most)
+        norms.append((before.item(), real(parameters, math.inf).item()))
+        return before
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    monkeypatch.setattr(train, "main_metric", lambda tasks, predictions, select: ("grey_mae", next(values), True))
+    fit(grey_flags(greys, "--clip", "0.5", "--name", "a"))
+    best, last = (load_file(f"runs/a/{part}/model.safetensors") for part in ("best", "last"))
+    assert not torch.equal(best["norm.weight"], last["norm.weight"])
+    assert torch.load("runs/a/last/state.pt", weights_only=True)["best"] == 1
+    assert max(norms)[0] > 1 and max(after for _, after in norms) < 0.51
 
 
 @pytest.mark.parametrize("lower_is_better", (True, False))
