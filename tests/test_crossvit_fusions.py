@@ -70,17 +70,19 @@ def test_branches_are_fused_at_the_same_time():
 
 
 @torch.no_grad()
-def test_second_cross_attention_sees_the_class_token_alone():
-    """As released: its softmax has one key, so it adds proj(wv(LN(y))), and only the first gives the map."""
-    encoder = filled(replace(MINI, cross_depth=2)).float().blocks[0]
+def test_later_cross_attentions_see_the_class_token_alone():
+    """As released: their softmax has one key, so each adds proj(wv(LN(y))), and only the first gives the map."""
+    encoder = filled(replace(MINI, cross_depth=3)).float().blocks[0]
     cls, patches = pair()
     first = [layers[0] for layers in encoder.fusion]
     identity = [torch.nn.Identity()] * 2
     once, _, first_maps = cross_fusion(cls, patches, encoder.projs, identity, first)
-    twice, _, maps = cross_fusion(cls, patches, encoder.projs, identity, encoder.fusion)
+    thrice, _, maps = cross_fusion(cls, patches, encoder.projs, identity, encoder.fusion)
     for b in (0, 1):
-        layer = encoder.fusion[b][1]
-        torch.testing.assert_close(twice[b], once[b] + layer.attn.proj(layer.attn.wv(layer.norm1(once[b]))))
+        expected = once[b]
+        for layer in encoder.fusion[b][1:]:
+            expected = expected + layer.attn.proj(layer.attn.wv(layer.norm1(expected)))
+        torch.testing.assert_close(thrice[b], expected)
         assert torch.equal(first_maps["cross_map"][b], maps["cross_map"][b])
 
 
