@@ -69,6 +69,19 @@ def label_attention(attn, x, y, kind):
     return attn.join(x), attn.join(y), label_map
 
 
+class LabelHead(nn.Module):
+    """(B, L, D) -> (B, L): every label has a weight vector of its own (GroupWiseLinear in Query2Label)."""
+
+    def __init__(self, labels, dim):
+        super().__init__()
+        self.W = nn.Parameter(torch.empty(1, labels, dim))
+        self.b = nn.Parameter(torch.zeros(1, labels))
+        nn.init.trunc_normal_(self.W, std=0.02)
+
+    def forward(self, y):
+        return (self.W * y).sum(-1) + self.b
+
+
 class LTViT(nn.Module):
     """forward(image) -> dict:
 
@@ -94,9 +107,7 @@ class LTViT(nn.Module):
             self.label_head = nn.Linear(D, 1)
             init_weights(self.label_head)
         else:
-            from q2l import GroupWiseLinear
-            self.label_head = GroupWiseLinear(L, D)                # each label has a weight vector of its own
-            nn.init.trunc_normal_(self.label_head.W, std=0.02)
+            self.label_head = LabelHead(L, D)
 
     def encode(self, x):
         """x (B, S, D) of vit.embed() -> image tokens x, label tokens y (B, L, D), both after the norm, and

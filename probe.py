@@ -32,7 +32,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plumbing.fusions import resize
 from vit import Normalize, ViT, ViTConfig, make_heads
 
 
@@ -72,7 +71,10 @@ def resize_list(x, grid):
 
 def resize_grid(x, old, new):
     """(B, 1 + T, D) on the grid `old` -> on `new`, bilinear; the class token is kept."""
-    return torch.cat([x[:, :1], resize(x[:, 1:], old, new)], 1)
+    patches = x[:, 1:].transpose(1, 2).unflatten(2, old)           # (B, D, rows, columns)
+    patches = F.interpolate(patches, new, mode="bilinear")
+    patches = patches.flatten(2).transpose(1, 2)
+    return torch.cat([x[:, :1], patches], 1)
 
 
 # -----------------------------------------------------------------------------

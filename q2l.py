@@ -111,12 +111,13 @@ class QueryDecoder(nn.Module):
 
 
 class GroupWiseLinear(nn.Module):
-    """(B, L, D) -> (B, L): every label has a weight vector of its own, W of which are still to be drawn."""
+    """(B, L, D) -> (B, L): every label has a weight vector of its own."""
 
     def __init__(self, labels, dim):
         super().__init__()
-        self.W = nn.Parameter(torch.empty(1, labels, dim))
-        self.b = nn.Parameter(torch.zeros(1, labels))
+        bound = dim ** -0.5
+        self.W = nn.Parameter(torch.empty(1, labels, dim).uniform_(-bound, bound))
+        self.b = nn.Parameter(torch.empty(1, labels).uniform_(-bound, bound))
 
     def forward(self, y):
         return (self.W * y).sum(-1) + self.b
@@ -136,10 +137,9 @@ class Q2L(nn.Module):
             raise ValueError("Query2Label needs a task: it has one query per label")
         self.config, self.tasks = config, dict(tasks)
         L, D = sum(tasks.values()), config.vit.dim
-        self.vit, self.decoder = ViT(config.vit), QueryDecoder(L, config)
+        self.vit = ViT(config.vit)
+        self.decoder = QueryDecoder(L, config)
         self.label_head = GroupWiseLinear(L, D)
-        for weight in self.label_head.parameters():
-            nn.init.uniform_(weight, -D ** -0.5, D ** -0.5)
         self.register_buffer("position", sine_position(config.vit.grid, D), persistent=False)
 
     def forward(self, image):

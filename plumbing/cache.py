@@ -42,7 +42,7 @@ def mapped(path, images, row_type):
     no disk, if there is none."""
     os.makedirs(dirname(path), exist_ok=True)
     with open(path, "ab") as file:
-        file.truncate(images * row_type.itemsize)                       # makes a short file longer, too
+        file.truncate(images * row_type.itemsize)                  # makes a short file longer, too
     return np.memmap(path, row_type, "r", shape=images)
 
 
