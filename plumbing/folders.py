@@ -14,7 +14,8 @@ LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ip
                     r"|@eadir|\$recycle\.bin|\.git.*|\.directory|\.trash.*")
 # outlines that readers or programs drew, and thumbnails: X_mask.png, X-d.png (Herlev) or mask_X.png beside
 # X.png, X_image.png or image_X.png, or the folder masks beside the folder images
-DRAWN = (r"(?:(?:bin(?:ary)?[ _-]?)?masks?|msks?|binary|segm?s?|segmentations?(?:class|object)?|superpixels"
+DRAWN = (r"(?:(?:bin(?:ary)?[ _-]?)?masks?|binary(?![ _-]?masks?)|msks?|segm?s?"
+         r"|segmentations?(?:class|object)?|superpixels"
          r"|anot|ann(?:ot?)?(?:ation)?s?|annotated|labels?|lbls?|contours?|lesions?|vessels?|outlines?"
          r"|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?|gt|thumb(?:nail)?s?|manual"
          r"|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?|saliency|b(?:ounding)?[ _-]?box(?:es)?|boxes"

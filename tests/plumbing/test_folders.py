@@ -63,6 +63,7 @@ def test_endings_are_counted(tmp_path):
     (("mask/1.png", "nomask/1.png", "mask/2_mask.png"), ()),                                                       # a class called mask
     (("with_mask/1_mask.png", "without_mask/1.png"), ()),
     (("images/lesion/1.png", "images/normal/1.png"), ()),                                                          # a class called lesion
+    (("x/5.png", f"x/{'binarymasks' * 20}x.png"), ("x/5_binary.png",)),                      # no endless search
 ))
 def test_masks_are_told_from_images(images, masks, tmp_path):
     """By their names beside the image's, and by folders beside the images' folder."""
