@@ -68,6 +68,11 @@ def read_checkpoint(name):
     return tensors, config, preprocessor, notes
 
 
+def read_config(name):
+    """The config.json that read_checkpoint gives, without reading the weights."""
+    return read_beside(*find_file(name), "config.json")
+
+
 # -----------------------------------------------------------------------------
 # the place
 

@@ -2,7 +2,7 @@
 import torch
 
 from plumbing.architecture import run_config
-from plumbing.checkpoints import read_checkpoint
+from plumbing.checkpoints import read_checkpoint, read_config
 from plumbing.variants import placed_rows
 from vit import ViT
 
@@ -14,10 +14,11 @@ def start_stages(model, vit, args):
     model.report = vit.report
     if not hasattr(model, "stage2"):
         return
-    saved, config, _, _ = read_checkpoint(args.pretrained)
-    if run_config(config).get("mode") not in ("partial", "multi"):  # no run with a stage 2
+    config = run_config(read_config(args.pretrained))
+    if config.get("mode") not in ("partial", "multi"):             # no run with a stage 2
         load_stage2(model.stage2, vit)
         return
+    saved = read_checkpoint(args.pretrained)[0]
     second = ViT.from_args(args, stage=2)
     load_stage2(model.stage2, second, "stage2.pos_embed" in saved)
     taken = ["stage2"]
