@@ -231,8 +231,15 @@ def main(argv=None):
     args = parser.parse_args(argv)
     check_flags(args, parser.get_default)
     if args.predict:
-        predicted = predict_new(args.run, args.predict, args.out, args.images, args.skip_broken,
-                                args.figures or 0, args.device)
+        predicted = predict_new(
+            args.run,
+            args.predict,
+            args.out,
+            images=args.images,
+            skip_broken=args.skip_broken,
+            figures=args.figures or 0,
+            device=args.device,
+        )
         print(f"{predicted} in {args.out}")
     elif args.export:
         print(USE[export(args.run, args.export)])

@@ -49,7 +49,7 @@ def predict(model, tasks, loader, options, watch=None, progress=None):
     device = options["device"]
     autocast = options["autocast"]
     samples = []
-    # Autocast stands around all batches: weights are cast once, as no longer under torch.inference_mode.
+    # Autocast stands around all batches: weights are cast once, which torch.inference_mode would prevent.
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
         # disable=None: the bar is hidden where there is no terminal.
         for batch in tqdm(loader, desc=progress, leave=False, disable=None if progress else True):
