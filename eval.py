@@ -51,7 +51,6 @@ from plumbing.command import Parser, refuse_empty, run_main
 from plumbing.device import find_device
 from plumbing.flags import check_ranges
 from plumbing.inside import say_outside, stay_inside
-from plumbing.load_cohort import PATIENT_COLUMNS
 from plumbing.lock import EVALUATION_LOCK, lock
 from plumbing.match import match
 from plumbing.prepare import add_features, load_data, run_options, seen_before
@@ -59,6 +58,7 @@ from plumbing.reading import look_at_new
 from plumbing.run_folder import save_model, write_json
 from plumbing.saved_run import open_model, read_metrics, read_model
 from plumbing.splits import read_run_split, sort_by_split
+from plumbing.words import PATIENT_COLUMNS
 
 GOES_WITH = {  # flag: what must be asked for; the run alone is its own table
     "split": "the run alone",

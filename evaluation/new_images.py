@@ -28,7 +28,7 @@ from plumbing.columns import tabulate
 from plumbing.command import in_one_line, shown
 from plumbing.device import find_device
 from plumbing.inside import stay_inside
-from plumbing.load_cohort import PATIENT_COLUMNS, cohort_of_rows, read_any_folder
+from plumbing.load_cohort import cohort_of_rows, read_any_folder
 from plumbing.patients import identity
 from plumbing.prepare import run_options
 from plumbing.public_tables import PUBLIC_TABLES, recognize
@@ -37,6 +37,7 @@ from plumbing.rows import merge_rows, plain_rows
 from plumbing.run_folder import write_csv
 from plumbing.saved_run import open_model, read_metrics
 from plumbing.tables import read_csv
+from plumbing.words import PATIENT_COLUMNS
 
 
 RESIDUALS = ", 90 % of the validation residuals"

@@ -17,8 +17,8 @@ from plumbing.command import readable
 from plumbing.saved_run import evaluated, read_metrics, tasks_and_columns
 from plumbing.simulate import COHORTS
 from plumbing.spreadsheet import read_cells
-from plumbing.tables import MISSING
 from plumbing.weight_files import refuse_strangers
+from plumbing.words import MISSING
 
 
 SETTINGS = {                                         # flag: how it is said

@@ -7,7 +7,7 @@ in models.py. The first line of each file says which concept it is; in reading o
     a program         flags command models prepare start look device kernels parallel
     the run folder    run_folder saved_run resume inside lock
     what --data is    load_cohort cohort public_tables class_folders medmnist folders image_paths
-    a table           tables cells rows target_kinds targets match columns spreadsheet
+    a table           tables words cells rows target_kinds targets match columns spreadsheet
     patients          patients splits
     images            formats headers reading pictures arrays dicom nifti grey fit cache features
     for the ideas     sizes checks variants fusions stages

@@ -8,12 +8,9 @@ from shlex import quote
 import numpy as np
 
 from plumbing.families import look_up, rules
+from plumbing.words import MONTHS, NEGATIVE, NO, POSITIVE, SHORT, UNITS, UNKNOWN, YES
 
 
-UNITS = ("%|[µu]m|mm|cm|m|ml|l|mg|g|kg|years?( old)?|yrs?|y|months?|mo|weeks?|w|days?|d|hours?|h|min|m?s|bpm"
-         "|mmhg|k?pa|px|hu|m?gy|msv|[mg]bq|db|°|[mc]m[²³23]|°c|kg/m[²2]|([mµun]?g|m?mol|i?u)/[dm]?l|mm/h"
-         "|1?/min|/[µumn]?l|jahre?n?|ans?|años?|anos?|anni|jaar|år|lat|лет|года?|yaş|سنة|岁|歳|세")
-MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 ODD = rules(r"""  what only looks like a number -> what is wrong with it
 ^0\d+$ -> begins with 0, as codes do
 ^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\.0)?$ -> is a date
@@ -36,53 +33,14 @@ READABLE = re.compile(r"(?i)(?![-+]?[1-9]\d{0,2}(?:,\d{3})+(?![\de]))([-+]?\d+)(
                       rf"\s*({UNITS})?")
 GROUPED = re.compile(rf"(?i)[-+]?(\d{{1,3}}|[1-9]\d{{0,2}}\.\d{{3}})\s*({UNITS})?")  # 1.500 among 750: 1500?
 CODE = re.compile(r"(-[1478]|-?(9+(\.9+)?|88+|77+))(\.0*)?")          # numbers that stand for a blank
-# words that may stand for a blank
-UNKNOWN = re.compile(r"(?i)[(\[<]?((other ?/ ?)?unk(nown|n)?\.?|missing( values?| data)?|undefined"
-                     r"|unspecified|undetermined|unsure|uncertain|unclear|ambiguous|equivocal|indeterminate"
-                     r"|inconclusive|maybe|tb[acd]|awaiting|to be \w+|n\. ?[dk]\.?|[ns]/[dk]|k\. ?a\."
-                     r"|s\. ?d\.|blank|empty|to ?do|removed|un(labell?ed|annotated|grade?able)|pending"
-                     r"|\.[a-z]|[?._/…]+|withheld|no (label|data|info(rmation)?|id|value"
-                     r"|answer)( available)?|null value|none[ _]selected|data (missing|not available)"
-                     r"|prefer not to \w+|declined|(not|cannot|can.?t|don.?t)[ _](yet |be )?(know|given|stat"
-                     r"|enter|provid|label|annotat|assign|tell|grad|specifi|record|applicable|available|done"
-                     r"|perform|test|sure|evalua|assess|determin|collect|measur)\w*|(nicht|non|no|n[aã]o"
-                     r"|niet|не)[ _](beka?nn?t|bekend|angegeben|verfügbar|erhoben|bestimm|auswert|beurteil"
-                     r"|renseign|précis|connu|disp[oõ]n|not[oa]|inform|sab|beschikbaar|указан|определ)\w*"
-                     r"|inconnue?|des[ck]onocid[oa]|desconhecid[oa]|sconosciut[oa]|ignot[oa]|unbekannt"
-                     r"|unbek\.|keine angaben?|fehl(t|end)|wei(ß|ss) nicht|nsp|ne sait pas|ignorad[oa]"
-                     r"|onbekend|s(in|em) (datos?|dados|informa\w+)|okänd|ukjent|ukendt|tuntematon"
-                     r"|nieznan[aey]|brak danych|nezn[aá]m[aáeéyý]|necunoscută?|ismeretlen|άγνωστ\w+"
-                     r"|неизвест\w+|нет данных|н/д|bilinmiyor|belirsiz|veri yok|غير معروف"
-                     r"|未知|不详|不明|缺失|无数据|未标注|待定|不确定|無法判定|判定不能|未記入|미상|알 수 없음)[)\]>]?")
-# yes and no
-LABELS = {**dict.fromkeys("true t yes y ja oui si sí sim evet tak да 是 positive positiv positif positivo 阳性 "
-                          "pos present checked vrai wahr vero verdadero doğru var 有 x ✓ ✔ ● + ano igen "
-                          "kyllä ναι はい 예 陽性 양성".split(), "1"),
-          **dict.fromkeys("false f no n nein non nee nej nie não hayır hayir нет 否 negative negativ "
-                          "négatif negativo 阴性 neg absent unchecked faux falsch falso yanlış yanliş yok 无 - "
-                          "ne nem ei όχι いいえ 아니오 陰性 음성 ✗ ✘".split(), "0")}
+LABELS = dict.fromkeys(YES, "1") | dict.fromkeys(NO, "0")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]")           # as copied from web pages
 TYPED = str.maketrans("ı’‐‑‒–—−·٫", "i'------..", "\u0307")      # as keyboards and spreadsheets vary them
-# words that say the same
-SHORT = dict(yes="y", no="n", true="t", false="f", male="m", female="f", positive="pos", negative="neg")
-NO_FINDING = re.compile(r"(?i)no[ _-]?((significant|acute|abnormal)[ _-])?(findings?|abnormalit(y|ies))"
-                        r"|normal(es?)?|healthy|unremarkable|ohne befund|unauffällig"
-                        r"|正常|未见异常")                        # in a list of findings
 CALL = re.compile(r"^(c|list|set|frozenset|(np\.)?array)(?=\(.*\)$)")           # of R and Python
 LIST = re.compile(rf"[|;；｜؛]|^({CALL.pattern})?[\[({{].*[\])}}]$")
 SEPARATORS = "|;；｜؛,，、،"                                         # in a list, the first that is there
 # what else stands between the words of a list: signs, blanks, and words as short as "and"
 BETWEEN = r"(?:[^\w\s]|_)+", r"\s+", r"[\W_]+[^\W\d_]{1,5}[\W_]+", "[和与及と]"
-# of two classes, names of the one that is not to be detected, and of the one that is
-NEGATIVE = re.compile(r"(?i)\w*-|-?0(\.0)?|-1(\.0)?|n|no|nein|nee|nie|não|non|hay[ıi]r|нет|否|false|falsch"
-                      r"|faux|falso|yanl[ıi]ş|neg|negativ[eo]?|n[ée]gatif|阴性|yok|无|normal|正常|healthy|gesund"
-                      r"|ne|nem|ei|όχι|いいえ|아니오|陰性|음성|✗|✘"
-                      r"|sain|sano|controls?|cn|hc|nc|benigno?|b[ée]nin|gutartig|iyi huylu|良性|none|absent"
-                      r"|low([ _-](risk|grade))?|alive|living|stable|wild[ _-]?type|wt|inactive"
-                      r"|asymptomatic|unaffected|uninfected|(no|non|not|without)[ _-].+")
-POSITIVE = re.compile(r"(?i)y|yes|ja|oui|s[ií]|true|pos|positive|abnormal|diseased?|sick|cases?|cancer"
-                      r"|malignant|high|dead|tumou?r|present|affected|deceased|pneumonia|covid.*|mel(anoma)?"
-                      r"|tuberculosis")
 
 
 def is_number(text):

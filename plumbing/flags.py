@@ -15,8 +15,8 @@ from plumbing.fit import FITS
 from plumbing.grey import parse_window
 from plumbing.inside import say_outside, stay_inside
 from plumbing.models import MODELS, defaults_of
-from plumbing.tables import MISSING
 from plumbing.target_kinds import POLICIES
+from plumbing.words import MISSING
 
 DEFAULT_MODEL = "multivit"
 LEAST = {"folds": 2, "lr": 1e-12}
@@ -97,7 +97,7 @@ def add_data_flags(add):
     add(
         "--missing", default=MISSING, metavar="WORD,...",
         help="words that count as a blank, in small letters; default,WORD adds one, an empty text takes all "
-             "away; default: nan, na, n/a, none, -, ? and the like, MISSING in plumbing/tables.py")
+             "away; default: nan, na, n/a, none, -, ? and the like, MISSING in plumbing/words.py")
     add(
         "--positive", metavar="CLASS",
         help="of a target with two classes the one to be detected; by default the usual names decide (yes, "

@@ -7,24 +7,11 @@ from functools import cache
 from os.path import commonpath, dirname, exists, isfile, islink, join, realpath, relpath, splitext
 
 from plumbing.formats import is_image, without_ending
+from plumbing.words import DRAWN, LITTER, SHOWN
 
 
-# what operating systems and notebooks leave behind, and nobody wants to hear of
-LITTER = re.compile(r"(?i)\._.*|dicomdir|\.ds_store|thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__macosx"
-                    r"|@eadir|\$recycle\.bin|\.git.*|\.directory|\.trash.*")
-# outlines that readers or programs drew, and thumbnails: X_mask.png, X-d.png (Herlev) or mask_X.png beside
-# X.png, X_image.png or image_X.png, or the folder masks beside the folder images
-DRAWN = (r"(?:(?:bin(?:ary)?[ _-]?)?masks?|binary(?![ _-]?masks?)|msks?|segm?s?"
-         r"|segmentations?(?:class|object)?|superpixels"
-         r"|anot|ann(?:ot?)?(?:ation)?s?|annotated|labels?|lbls?|contours?|lesions?|vessels?|outlines?"
-         r"|overlays?|rois?|heat[ _-]?maps?|pred(?:iction)?s?|ground[ _-]?truths?|gt|thumb(?:nail)?s?|manual"
-         r"|(?:1st|2nd)[ _-]?(?:ho|manual)|(?:grad[ _-]?)?cams?|saliency|b(?:ounding)?[ _-]?box(?:es)?|boxes"
-         r"|targets?|trimaps?|skeletons?|landmarks?|boundar(?:y|ies)|edges?|parsing|probabilit(?:y|ies)"
-         r"|maske[nr]?|m[aá]scaras?|masques?|mascher[ae]|маск[аи]|掩[膜码]|标注|標註)"
-         r"(?:[ _-]?(?:\d+|t[rs]|train(?:ing)?|test|val|left|right|o[ds]|final|images?|png))??")
-SHOWN = (r"(?:images?|imgs?|pictures?|photos?|scans?|orig(?:inal)?s?|inputs?|volumes?|imaging|frames?|slices?"
-         r"|raw|bild(?:er)?|im[aá]gen(?:es)?|immagin[ei]|изображени[ея]|图[像片]|影像)")
-# what is left of a name without these words is in the groups 1 and 2
+# A mask is X_mask.png, X-d.png (Herlev) or mask_X.png beside X.png, X_image.png or image_X.png, or it lies in
+# the folder masks beside the folder images. What is left of a name without these words is in the groups 1, 2.
 MASK = re.compile(rf"(?i)\A(?:(.+?)(?:(?:[ _.(-]*{DRAWN})+\)?|-d)|{DRAWN}(?:[ _-]|(?=\d))(.+)|{DRAWN})\Z")
 IMAGE = re.compile(rf"(?i)\A(?:(.+?)(?:[ _.-]*{SHOWN}|[ _.-]+(?:flair|t[12](?:[cwfn]|ce|gd)?|adc|dwi|ct|mr))"
                    rf"|{SHOWN}(?:[ _.-]|(?=\d))(.+)|{SHOWN}(?:t[rs])?|ct|mr|pngs?)\Z")

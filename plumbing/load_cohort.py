@@ -20,19 +20,10 @@ from plumbing.public_tables import (PUBLIC_TABLES, findings_to_labels, join_tabl
                                     table_path)
 from plumbing.rows import merge_rows, plain_rows
 from plumbing.splits import read_splits, split_in
-from plumbing.tables import MISSING, cell_error, first_column, read_csv, require_column
+from plumbing.tables import cell_error, first_column, read_csv, require_column
 from plumbing.target_kinds import policy
 from plumbing.targets import read_targets
-
-# names of columns that say where a patient was seen
-SITE_COLUMN = re.compile(r"(?i)(site|cent(er|re)|hospital|clinic|institut(e|ion)|facility"
-                         r"|data[ _-]?(set|source))([ _.-]*(id|name|code|nr))?")
-# and of those that say a split in numbers: fold, is_train, test set
-SPLIT_COLUMN = re.compile(r"(?i)(is|in)?[ _.-]*((k|cv)[ _.-]?)?(folds?|partition|(sub)?set|train(ing)?"
-                          r"|test(ing)?|hold[ _.-]?out|val(id(ation)?)?)([ _.-]*(set|split|id|nr))*")
-# names of columns that say who the patient is, of which the first that is there counts
-PATIENT_COLUMNS = ("patient_id|lesion_id|patient|Patient|Patient ID|PatientID|patientId|Patient_ID"
-                   "|subject_id|Subject|Subject ID|participant_id|PTID|bcr_patient_barcode")
+from plumbing.words import MISSING, PATIENT_COLUMNS, SITE_COLUMN, SPLIT_COLUMN
 
 
 def load_cohort(data, images=None, patient=None, image=None, target=None, split=None, uncertain="zeros",

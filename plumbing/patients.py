@@ -4,11 +4,12 @@ import re
 import unicodedata
 from collections import defaultdict
 
-from plumbing.cells import MONTHS, UNKNOWN, folded
+from plumbing.cells import folded
 from plumbing.cohort import NO_PATIENTS
 from plumbing.command import in_one_line
 from plumbing.families import rules
 from plumbing.formats import without_ending
+from plumbing.words import MONTHS, UNKNOWN
 
 
 NAMES = r"""  what files are called, below the data's folder, without endings: the first group is the patient

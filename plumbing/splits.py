@@ -14,12 +14,9 @@ from plumbing.cohort import SPLITS
 from plumbing.formats import without_ending
 from plumbing.spreadsheet import plain
 from plumbing.tables import read_csv, shortlist
+from plumbing.words import SPLIT_WORDS
 
 
-SPLIT_WORDS = re.compile(                                           # of SPLITS, in their order
-    "(train(?:ing)?|trn|entrenamiento|treino|entra[iî]nement|addestramento|训练集?)"
-    "|(val(?:id(?:at(?:e|ion))?)?|dev|tun(?:e|ing)|validier(?:ung)?|valida(?:ci[oó]n|[cç][aã]o|zione)|验证集?)"
-    "|(teste?|testing|tst|hold[ _-]?out|prueba|测试集?)")
 # in the name of a folder, what may stand before and behind the word for a split
 AROUND_SPLIT = re.compile(r"^(\d+[ _.-]+|(public|private|internal|external)[ _-]*)"
                           r"|[ _-]*(set|data|images?|public|private|internal|external)?[ _-]*\d*(\.\w+)?$")

@@ -8,15 +8,10 @@ from itertools import chain, islice
 from plumbing.cells import INVISIBLE, is_number
 from plumbing.families import rules
 from plumbing.formats import ENDING
+from plumbing.words import MISSING
 
 
 DELIMITERS = ",;\t|"
-# words for a blank, in small letters: of pandas, R, MATLAB, databases, spreadsheets, and of TCGA and the GDC
-MISSING = ("nan,na,n/a,n.a.,n.a,n\\a,<na>,#n/a,nat,none,null,?,-,--,.,-nan,#na,#n/a n/a,1.#ind,-1.#ind,"
-           "1.#qnan,<missing>,<undefined>,(null),\\n,#null!,#div/0!,#ref!,#value!,#num!,#name?,–,—,\"\",'--,"
-           "#nv,#wert!,#bezug!,#zahl!,#n/d,#valeur!,#valor!,#valore!,#getting_data,#spill!,#calc!,#field!,"
-           "not available,not reported,[not available],[not applicable],[unknown]")
-
 FOREIGN = r"""  how a file begins -> what it is, and how it becomes a table
 \$FL2|<stata|HEADER RECORD\*|\0{8} -> of SPSS, Stata or SAS; write it as CSV with the program that made it
 ARROW1|FEA1|\x89HDF|SQLite|MATLAB -> of Arrow, HDF5, SQLite or MATLAB; write it as CSV with that

@@ -7,19 +7,15 @@ from shlex import quote
 
 import numpy as np
 
-from plumbing.cells import (NO_FINDING, by_number, divide, hold_labels, label_of, places_in, positive_of,
-                            read_numbers, reading_notes, same_word, spellings_of)
+from plumbing.cells import (by_number, divide, hold_labels, label_of, places_in, positive_of, read_numbers,
+                            reading_notes, same_word, spellings_of)
 from plumbing.cohort import Task
 from plumbing.tables import known_cells, refuse_cells, shortlist
 from plumbing.target_kinds import POLICIES, infer_kinds, parse_targets, refuse_too_many
+from plumbing.words import NO_EVENT, NO_FINDING
 
 
 OBJECT = re.compile(r"\{.*:.*\}")
-# names of columns that say 1 of those who had no event
-NO_EVENT = re.compile(r"(?i)cens|zens|alive|living|surviv(ed|or|al$)|lost|free$|non?[ _.-]?event"
-                      r"|(^|[ _.-])(no|non|not|without)[ _.-]|le[bv][ae]nd|lebt|überleb"
-                      r"|(^|[ _.-])viv(o|a|ente|ant)|survécu|sobreviv|hayatta|sans?ür|cenz|żyj|żyw|жив|ценз"
-                      r"|ltfu|dropout|withdrawn|存活|生存$|删失|截尾|打ち?切")
 
 
 def numbers(rows, name):

@@ -1,7 +1,8 @@
 """plumbing/tables.py: what spreadsheets and scripts write is read, or refused with how to convert it."""
 import pytest
 
-from plumbing.tables import MISSING, blank_out, read_csv
+from plumbing.tables import blank_out, read_csv
+from plumbing.words import MISSING
 from plumbing.targets import numbers
 from tests.plumbing.small_tables import generic
 
