@@ -244,7 +244,7 @@ def main(argv=None):
     elif args.export:
         print(USE[export(args.run, args.export)])
         print(f"{args.export} holds the model and its card. "
-              f"Read the card, then: hf upload ORG/NAME {quote(args.export)} .")
+              f"Read the card, write its license into it, then: hf upload ORG/NAME {quote(args.export)} .")
     elif args.share:
         share(args.run, args.share)
         print(f"{args.share}: report.html and README.md, without patients' pictures, ids and paths")

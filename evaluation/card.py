@@ -72,7 +72,7 @@ def card_lines(run, library):
 def hub_head(run, library):
     """-> the entries of the card's head, by which the Hub sorts a model. No numbers: these would stand there
     without their intervals."""
-    head = {"license": "mit"}
+    head = {"license": "unknown"}                    # the Hub's word; whoever publishes the model decides
     pretrained = run.args.get("pretrained")
     if pretrained:
         head = {"license": "other", "license_name": "that-of-the-base-model"}
