@@ -108,8 +108,7 @@ def corrupt(images, config: GMMLConfig):
         share = share.masked_fill(chosen == kinds.index("alien"), config.alien_share)
     corner, size = draw_groups(B, vit.grid, config.side, device)
     mask = to_pixels(cover(corner, size, vit.grid, share), vit.patch)
-    noise = torch.randn(images.shape, device=device)               # randn_like asks how they lie in memory
-    fill = {"noise": noise, "zeros": torch.zeros_like(images), "alien": images.roll(1, 0)}
+    fill = {"noise": torch.randn_like(images), "zeros": torch.zeros_like(images), "alien": images.roll(1, 0)}
     if B == 1:                                                     # there is no other image
         fill["alien"] = fill["noise"]
     result = images

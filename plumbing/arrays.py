@@ -127,7 +127,7 @@ def read_volume(source, size, channels=1, crop=NO_CROP, name=None, window="auto"
         x = torch.stack([shrink(part, size) for part in parts])
         x = F.interpolate(x[None], size=size, mode="trilinear")              # (1, C, d, h, w)
         pixels = x[0].round().byte().numpy()
-    return np.broadcast_to(pixels, (channels, *size))
+    return pixels.repeat(channels // len(pixels), 0)
 
 
 def shrink(grey, size):

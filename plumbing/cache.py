@@ -14,7 +14,7 @@ from plumbing.command import in_one_line
 from plumbing.pictures import CROP, read, read_image
 
 
-VERSION = 2                                                        # raise it when readers give other pixels
+VERSION = 3                                                        # raise it when readers give other pixels
 
 
 def cache_key(cohort, *settings):
@@ -46,10 +46,21 @@ def mapped(path, images, row_type):
     return np.memmap(path, row_type, "r", shape=images)
 
 
+def colors_last(image):
+    """A picture (C, h, w) -> (h, w, C), as decoded pixels lie in memory; a volume stays as it is."""
+    return image.transpose(1, 2, 0) if image.ndim == 3 else image
+
+
+def colors_first(image):
+    """The inverse."""
+    return image.transpose(2, 0, 1) if image.ndim == 3 else image
+
+
 class Decoded:
     """Decoded images, kept as folder/decoded/KEY.u8, one row per image, which the first to read it fills.
 
     crop False: a row holds the pixels as the model takes them, in both resolutions, and nothing is computed.
+    They lie as decoding leaves them, since sums of a convolution are rounded by the order in memory.
     crop True: it holds a picture large enough for the narrowest crop, from which every epoch cuts its own;
     what is cut from there differs by about a grey value from what is cut from the file.
     The last byte of a row becomes 1 when the others are in place, so any number of workers, processes and
@@ -59,11 +70,15 @@ class Decoded:
     def __init__(self, cohort, folder, size, r, channels, crop):
         self.cohort, self.size, self.r, self.channels, self.crop = cohort, size, r, channels, crop
         self.wide = [math.ceil(r * side / (1 - 2 * CROP)) for side in size]
-        parts = [("low", np.uint8, (channels, *size))]
+        sides_of = {"low": size}
         if crop:
-            parts = [("picture", np.uint8, (*self.wide, channels))]
+            sides_of = {"picture": self.wide}
         elif r > 1:
-            parts.append(("high", np.uint8, (channels, *[r * side for side in size])))
+            sides_of["high"] = [r * side for side in size]
+        parts = []
+        for name, sides in sides_of.items():
+            shape = (*sides, channels) if len(sides) == 2 else (channels, *sides)
+            parts.append((name, np.uint8, shape))
         self.row_type = np.dtype(parts + [("whole", np.uint8)])
         self.path = join(folder, "decoded", cache_key(cohort, size, r, channels, crop) + ".u8")
         with in_one_line(f"{self.path}: the cache of decoded images cannot be made; --cache-dir says where "
@@ -83,19 +98,20 @@ class Decoded:
             # without a name the pixels would become a text, for an error that does not happen
             return read_image(row["picture"], self.size, self.r, self.channels, crop, self.path)
         if self.r == 1:
-            return row["low"], None
-        return row["low"], row["high"]
+            return colors_first(row["low"]), None
+        return colors_first(row["low"]), colors_first(row["high"])
 
     def fill(self, i):
         """Decode image i and write its row -> the row."""
         row = np.zeros((), self.row_type)
         if self.crop:
             picture, _ = read(self.cohort, i, self.wide, channels=self.channels)
-            row["picture"] = picture.transpose(1, 2, 0)
+            row["picture"] = colors_last(picture)
         else:
-            row["low"], high = read(self.cohort, i, self.size, self.r, self.channels)
+            low, high = read(self.cohort, i, self.size, self.r, self.channels)
+            row["low"] = colors_last(low)
             if self.r > 1:
-                row["high"] = high
+                row["high"] = colors_last(high)
         with in_one_line(f"{self.path}: the cache of decoded images cannot grow; make room, or leave out "
                          "--cache", OSError), open(self.path, "r+b", buffering=0) as file:
             file.seek(i * self.row_type.itemsize)
