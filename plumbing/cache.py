@@ -14,7 +14,7 @@ from plumbing.command import in_one_line
 from plumbing.pictures import CROP, read, read_image
 
 
-VERSION = 3                                                        # raise it when readers give other pixels
+VERSION = 3                          # raise it when rows hold other pixels, or in another order
 
 
 def cache_key(cohort, *settings):
