@@ -1,7 +1,7 @@
 """Words: what tables, folders and files call a blank, a yes, a mask or a split, in several languages.
 
-A list of words is a text with commas and line ends between them. A word may be a pattern: x? is an x or none,
-[ab] an a or a b, \\w* any ending. Whoever misses a word adds it to its list.
+The lists that any_of takes have commas and line ends between their words, and a word may be a pattern: x? is
+an x or none, [ab] an a or a b, \\w* any ending. Whoever misses a word adds it to its list.
 """
 import re
 

@@ -2,8 +2,8 @@
 import pytest
 
 from plumbing.tables import blank_out, read_csv
-from plumbing.words import MISSING
 from plumbing.targets import numbers
+from plumbing.words import MISSING
 from tests.plumbing.small_tables import generic
 
 

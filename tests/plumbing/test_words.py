@@ -18,7 +18,7 @@ def test_commas_and_line_ends_divide_words_and_blanks_do_not():
 
 
 @pytest.mark.parametrize("name", """UNKNOWN NO_FINDING NEGATIVE POSITIVE UNITS MONTHS SITE_COLUMN LITTER DRAWN SHOWN
-                         SPLIT_WORDS NOT_YET NOT_KNOWN""".split())
+                         SPLIT_WORDS SPLIT_COLUMN NO_EVENT NOT_YET NOT_KNOWN""".split())
 def test_no_list_has_an_empty_word(name):
     """As a comma at the end would make: then every blank, or every name, would be one of the words."""
     pattern = re.compile(getattr(words, name))
