@@ -3,11 +3,12 @@
 A patient is in the group of the first image.
 """
 import re
+from collections import Counter
 
 import numpy as np
 
 from evaluation.scores import score, score_constant, subset
-from plumbing.cells import by_number
+from plumbing.cells import by_number, places_in, spellings_of
 from plumbing.saved_run import read_metrics
 
 
@@ -27,14 +28,15 @@ def columns_of(by, cohort, images, folder):
     for name in [DEFAULT, *read_metrics(folder).get("by", {}), *typed]:
         problem = f"no such column, there are {', '.join(cohort.columns)}"
         if name in cohort.columns:
-            groups = {}                                            # of each patient's images
+            groups = subgroups(name, cohort.columns[name])
+            groups_of = {}                                         # of each patient's images
             for i in images:
-                groups.setdefault(cohort.patients[i], set()).add(subgroup(name, cohort.columns[name][i]))
-            count = len(set().union(*groups.values()))
-            if count <= 2 or count * CROWD <= len(groups):
-                columns[name] = sum(len(names) > 1 for names in groups.values())
+                groups_of.setdefault(cohort.patients[i], set()).add(groups[i])
+            count = len(set().union(*groups_of.values()))
+            if count <= 2 or count * CROWD <= len(groups_of):
+                columns[name] = sum(len(names) > 1 for names in groups_of.values())
                 continue
-            problem = (f"{count} values for {len(groups)} patients; what tells patients from one another "
+            problem = (f"{count} values for {len(groups_of)} patients; what tells patients from one another "
                        "makes no subgroups")
         if name in typed:
             raise ValueError(f"--by {name}: {problem}")
@@ -46,8 +48,8 @@ def score_subgroups(task, predictions, columns, cohort, constant=None):
     alphabet. constant: as in scores.score; its scores stand beside those of every group."""
     result = {}
     for column in columns:
-        cells = cohort.columns[column]
-        group_of = np.array([subgroup(column, cells[images[0]]) for images in predictions["images"]])
+        groups = subgroups(column, cohort.columns[column])
+        group_of = np.array([groups[images[0]] for images in predictions["images"]])
         for name in sorted(set(group_of), key=by_number):
             own = subset(predictions, group_of == name)
             scores = result[f"{column} {name}"] = score(task, own)
@@ -55,6 +57,14 @@ def score_subgroups(task, predictions, columns, cohort, constant=None):
             if constant is not None:
                 scores["constant"] = score_constant(task, own, constant)
     return result
+
+
+def subgroups(column, cells):
+    """-> the group of every cell of a column. Spellings of a word, as F, f and female, are one group, which
+    has the name of the most frequent."""
+    groups = [subgroup(column, cell) for cell in cells]
+    names = list(spellings_of(Counter(groups)))
+    return [names[place] for place in places_in(names, groups)]
 
 
 def subgroup(column, value):

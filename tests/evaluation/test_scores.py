@@ -10,7 +10,7 @@ from evaluation.metrics import METRICS
 from evaluation.predict import answers
 from evaluation.scores import bootstrap_weights, constant_prediction, constant_predictions, main_metric, measure, measure_labels, \
     score, summary, validation_loss
-from evaluation.subgroups import columns_of, score_subgroups, subgroup
+from evaluation.subgroups import columns_of, score_subgroups, subgroup, subgroups
 from plumbing.cells import by_number
 from plumbing.cohort import Task
 from tests.evaluation.test_metrics import loop_auroc
@@ -236,6 +236,18 @@ def test_survival_is_scored_with_intervals_beside_a_constant():
 def test_subgroups(column, value, group):
     """Fitzpatrick types I-IV and V-VI as in the paper's Table 2, three ages, blanks, otherwise the cell itself."""
     assert subgroup(column, value) == group
+
+
+def test_spellings_of_a_word_are_one_subgroup():
+    """F, f and female are one group, under the most frequent; so are 1 and 1.0. Another word and blanks stay apart."""
+    cells = ["f", "F", "F", "M", "", "female", "m", "x"]
+    assert subgroups("sex", cells) == ["F", "F", "F", "M", "(blank)", "F", "M", "x"]
+    assert subgroups("site", ["1", "1.0", "2", "10"]) == ["1", "1", "2", "10"]
+    assert subgroups("fst", ["4", "IV", "iv", "6.0"]) == ["I-IV", "IV", "IV", "V-VI"]
+    predictions = table_of(PASI, np.zeros(4), np.arange(4.0))
+    cohort = cohort_of([1] * 4, [PASI], {"pasi": [0, 1, 2, 3]}, {"sex": ["F", "M", "f", "F"]})
+    scores = score_subgroups(PASI, predictions, columns_of("sex", cohort, range(4), "nowhere"), cohort)
+    assert {name: entry["patients"] for name, entry in scores.items()} == {"sex F": 3, "sex M": 1}
 
 
 def test_several_columns_make_subgroups_and_names_make_none(tmp_path):
