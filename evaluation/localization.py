@@ -17,6 +17,7 @@ import numpy as np
 
 from evaluation.metrics import mean_defined, weighted_mean
 from evaluation.scores import bootstrap_weights, summary
+from plumbing.cells import places_in
 from plumbing.command import in_one_line
 from plumbing.fit import frame, to_model
 from plumbing.formats import without_ending
@@ -58,8 +59,8 @@ def find_boxes(path, cohort, labels, size):
 def read_boxes(path, cohort, labels, size=()):
     """-> {image: {label: list of (x0, y0, x1, y1) in shares of what the model sees}}, both as indices.
 
-    size: of the model's images. Boxes of images that are not in the cohort, of labels that are not among
-    `labels`, and of what --fit crop has cut off are left out.
+    size: of the model's images. Boxes of images that are not in the cohort, of labels that `labels` has in no
+    spelling, and of what --fit crop has cut off are left out.
     ValueError for a missing column, for what is no box in its image, and where images share a name."""
     header, rows = read_csv(path)
     is_nih = "Bbox [x" in header
@@ -75,11 +76,11 @@ def read_boxes(path, cohort, labels, size=()):
     if len(image_of) < len(cohort.paths):
         raise ValueError(f"{path}: boxes are found by the names of images, "
                          f"and some images of {cohort.name} share a name")
+    words = [row[label_column].replace("Infiltrate", "Infiltration") for row in rows]
     boxes = {}
-    for row, box in zip(rows, corners):
+    for row, box, label in zip(rows, corners, places_in(labels, words).tolist()):
         image = image_of.get(without_ending(basename(row[name_column])))
-        label = row[label_column].replace("Infiltrate", "Infiltration")
-        if image is None or label not in labels:
+        if image is None or label < 0:
             continue
         height, width = NIH_SIZE if is_nih else header_of(cohort, image).sides
         x0, y0, x1, y1 = box
@@ -88,7 +89,7 @@ def read_boxes(path, cohort, labels, size=()):
                              f"{width} x {height} px; need 0 <= x0 < x1 and 0 <= y0 < y1, in px of this copy")
         shares = to_model(box, frame(width, height, size, cohort.reading.fit))
         if shares[:2].max() < 1 and shares[2:].min() > 0:
-            boxes.setdefault(image, {}).setdefault(labels.index(label), []).append(shares)
+            boxes.setdefault(image, {}).setdefault(label, []).append(shares)
     return boxes
 
 

@@ -36,6 +36,10 @@ def test_boxes_are_shares_of_their_image(tmp_path):
     assert {i: list(of) for i, of in boxes.items()} == {0: [1], 1: [0]}
     np.testing.assert_allclose(boxes[0][1], [[.1, .1, .5, .5], [0, 0, 1, 1]])
     np.testing.assert_allclose(boxes[1][0], [[.25, .25, .5, .5]])
+    spelled = table(tmp_path, "image,label,x0,y0,x1,y1", "a.png,edema,8,4,40,20", "a.png,EDEMA ,0,0,80,40", "b.png,edema_of_lung,0,0,9,9")
+    again = read_boxes(spelled, films, ("Nodule", "Edema"))        # another spelling of a label is that label
+    np.testing.assert_array_equal(again.pop(0)[1], boxes[0][1])
+    assert again == {}
     dotted = cohort(tmp_path, ["1.2.840.7.png"])                   # a table without endings: .7 is none
     assert read_boxes(table(tmp_path, "image,label,x0,y0,x1,y1", "1.2.840.7,Edema,8,4,40,20"), dotted, ("Edema",))
 
