@@ -82,6 +82,7 @@ def look_at_new(args, cohort, images=None):
 def notes_on_window(args, cohort, headers):
     """-> lines about what the window makes of images, and a warning where it is not made for them."""
     deep = windows_of(cohort, headers)
+    count = len(headers) or len(cohort.paths)                      # MedMNIST's pixels have no headers
     start = ""
     if args.window != "auto":
         note = f": --window={args.window} becomes 0 .. 255"
@@ -92,10 +93,10 @@ def notes_on_window(args, cohort, headers):
             start = "WARNING: "
     else:
         return []
-    if len(deep) < len(headers):
+    if len(deep) < count:
         start = "WARNING: "
         note += ", the others are taken as they are"
-    note = f"{start}{len(deep)} of {len(headers)} images hold more than 8 bits{note}"
+    note = f"{start}{len(deep)} of {count} images hold more than 8 bits{note}"
     return [note] + note_on_range(cohort, evenly(list(deep)))
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from plumbing import medmnist
 from plumbing.cohort import KINDS, SPLITS, Task
 from plumbing.load_cohort import load_cohort
+from plumbing.reading import notes_on_window
 from plumbing.splits import split_patients
 from tests.plumbing.small_tables import real
 
@@ -54,6 +56,8 @@ def test_medmnist_arrays(home, monkeypatch, place):
     assert cohort.paths[3] == "breastmnist.npz:3" and len(set(cohort.patients)) == 11
     indices, notes = split_patients(cohort)
     assert [len(indices[split]) for split in SPLITS] == [6, 2, 3] and "no patient ids" in notes[0]
+    [note] = notes_on_window(SimpleNamespace(window="own"), cohort, {})
+    assert note.startswith("WARNING: 0 of 11 images hold more than 8 bits: --window=own")
 
 
 def test_medmnist_labels_and_sides(home, monkeypatch):
