@@ -72,8 +72,11 @@ def subgroup(column, value):
 
     Fitzpatrick skin types are grouped as in MultiViT's Table 2, ages in three, if they are no days."""
     column = column.lower()
-    if re.search(r"fst|fitzpatrick", column) and re.fullmatch(r"[1-6](\.0)?", value):
-        return "I-IV" if float(value) <= 4 else "V-VI"
+    if re.search("fst|fit[sz]patrick", column):                    # PAD-UFES-20 spells it with an s
+        if re.fullmatch(r"(?i)[1-4](\.0)?|I{1,3}|IV", value):
+            return "I-IV"
+        if re.fullmatch(r"(?i)[56](\.0)?|VI?", value):
+            return "V-VI"
     if re.search(r"(^|[ _])age($|[ _])", column) and re.fullmatch(r"(0?\d?|1[0-2])\d(\.\d+)?Y?", value):
         years = float(value.rstrip("Y"))                           # 058Y in older NIH tables
         if years < 40:

@@ -231,7 +231,8 @@ def test_survival_is_scored_with_intervals_beside_a_constant():
 
 @pytest.mark.parametrize("column, value, group", (
     *(("fst", str(i), "I-IV" if i < 5 else "V-VI") for i in range(1, 7)), ("Fitzpatrick", "5.0", "V-VI"), ("fst", "", "(blank)"),
-    ("fst", "-1", "-1"), ("fst", "IV", "IV"), ("age", "39.5", "0-39"), ("Age", "40", "40-59"), ("age", "60", "60+"), ("age", "", "(blank)"),
+    ("fst", "-1", "-1"), ("fitspatrick", "1.0", "I-IV"), *(("fst", i, "I-IV") for i in ("I", "ii", "III", "IV")), ("fst", "V", "V-VI"),
+    ("fitzpatrick_skin_type", "VI", "V-VI"), ("fst", "7", "7"), ("fst", "VII", "VII"), ("side", "V", "V"), ("age", "39.5", "0-39"), ("Age", "40", "40-59"), ("age", "60", "60+"), ("age", "", "(blank)"),
     ("Patient Age", "058Y", "40-59"), ("age", "101.5", "60+"), ("age_at_diagnosis", "365", "365"), ("age_at_diagnosis", "24106.0", "24106.0"), ("age_approx", "85.0", "60+"), ("image", "1", "1"), ("dosage", "7", "7"), ("sex", "F", "F")))
 def test_subgroups(column, value, group):
     """Fitzpatrick types I-IV and V-VI as in the paper's Table 2, three ages, blanks, otherwise the cell itself."""
@@ -243,7 +244,7 @@ def test_spellings_of_a_word_are_one_subgroup():
     cells = ["f", "F", "F", "M", "", "female", "m", "x"]
     assert subgroups("sex", cells) == ["F", "F", "F", "M", "(blank)", "F", "M", "x"]
     assert subgroups("site", ["1", "1.0", "2", "10"]) == ["1", "1", "2", "10"]
-    assert subgroups("fst", ["4", "IV", "iv", "6.0"]) == ["I-IV", "IV", "IV", "V-VI"]
+    assert subgroups("fst", ["4", "IV", "iv", "6.0"]) == ["I-IV", "I-IV", "I-IV", "V-VI"]
     predictions = table_of(PASI, np.zeros(4), np.arange(4.0))
     cohort = cohort_of([1] * 4, [PASI], {"pasi": [0, 1, 2, 3]}, {"sex": ["F", "M", "f", "F"]})
     scores = score_subgroups(PASI, predictions, columns_of("sex", cohort, range(4), "nowhere"), cohort)
