@@ -60,7 +60,8 @@ def peak_memory(step, device):
         return clock(step, device), None
     before = peak()
     seconds = clock(step, device)
-    return seconds, (peak() - before) / 2 ** 20
+    rise = max(peak() - before, 0)                                 # Linux counts to within some dozen pages
+    return seconds, rise / 2 ** 20
 
 
 def resident_peak():

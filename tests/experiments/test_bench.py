@@ -150,10 +150,13 @@ def test_candidates_take_turns_and_the_warm_up_is_not_counted():
     assert "".join(order) == "baabbaab" and [len(each) for each in times.values()] == [3, 3]
 
 
-def test_memory_of_a_step_is_what_it_holds():
-    """A block of 64 MiB raises the peak by about that, though an earlier step had more."""
+def test_memory_of_a_step_is_what_it_holds(monkeypatch):
+    """A block of 64 MiB raises the peak by about that, though an earlier step had more; no step has less than nothing."""
     timing.peak_memory(lambda: np.ones(128 * 2 ** 20, dtype=np.uint8), "cpu")
     assert 60 < timing.peak_memory(lambda: np.ones(64 * 2 ** 20, dtype=np.uint8), "cpu")[1] < 80
+    counts = iter([10 * 2 ** 20, 10 * 2 ** 20 - 64 * 4096])        # as Linux may say of a step that needs nothing
+    monkeypatch.setattr(timing, "resident_peak", lambda: next(counts))
+    assert timing.peak_memory(lambda: None, "cpu")[1] == 0
 
 
 def test_what_is_timed_is_what_it_is_called(monkeypatch):
