@@ -82,7 +82,9 @@ def look_at_new(args, cohort, images=None):
 def notes_on_window(args, cohort, headers):
     """-> lines about what the window makes of images, and a warning where it is not made for them."""
     deep = windows_of(cohort, headers)
-    count = len(headers) or len(cohort.paths)                      # MedMNIST's pixels have no headers
+    count = len(headers)
+    if cohort.pixels is not None:                                  # they have no headers
+        count = len(cohort.pixels)
     start = ""
     if args.window != "auto":
         note = f": --window={args.window} becomes 0 .. 255"

@@ -101,6 +101,13 @@ def test_new_images_that_the_window_is_not_made_for_have_a_warning(window, facto
     assert len(notes) == len(lines) and all(note.startswith(line) for note, line in zip(notes, lines))
 
 
+def test_files_that_were_not_looked_at_have_no_warning(tmp_path):
+    """With --no-check-files nobody knows how many bits they hold."""
+    table = films(tmp_path, **{f"p{i}": np.full((20, 24), 1000, np.uint16) for i in range(3)})
+    args = parse(["--data", table, "--model", "vit", "--window", "own", "--no-check-files"])
+    assert not any("WARNING" in note for note in look_at_new(args, load_data(args)))
+
+
 def test_a_line_about_lost_shape():
     headers = {0: Header("PNG", (100, 200)), 1: Header("PNG", (100, 105)), 2: Header("PNG", (50, 60))}
     [line] = note_on_fit(headers, (64, 64), "stretch")
