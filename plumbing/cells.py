@@ -259,7 +259,8 @@ def places_in(classes, names):
     none of them."""
     place_of = {same_word(name): place for place, name in enumerate(classes)}
     place_of |= {name: place for place, name in enumerate(classes)}
-    return np.array([place_of.get(name, place_of.get(same_word(name), -1)) for name in names])
+    places = {name: place_of.get(name, place_of.get(same_word(name), -1)) for name in set(names)}
+    return np.array([places[name] for name in names])
 
 
 def positive_of(classes):
